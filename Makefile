@@ -1,0 +1,31 @@
+# `make` lists the targets. The work is in .ci/setup and the tools' settings in pyproject.toml.
+
+ARGS =
+
+# They would mix another Python's packages into .venv.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help setup run test lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@echo '  ARGS="..." goes on to layered-lr (run) or to pytest (test); PYTHON=... names the Python 3.10 to set up with.'
+
+setup: ## make .venv, where it is not ready (PYTHON=/path/to/python3.10 to choose)
+	@bash .ci/setup
+
+run: setup ## train the default recipe in OneFlow's Graph mode
+	.venv/bin/layered-lr run --backend oneflow-graph $(ARGS)
+
+test: lint ## lint, then all tests
+	.venv/bin/pytest $(ARGS)
+
+lint: setup ## ruff and mypy
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean: ## remove .venv, caches and build outputs; runs/ stays
+	rm -f .venv/setup-stamp
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,63 @@
+"""A plan inside a ``oneflow.nn.Graph``: its native optimizers, ``lr_scale`` and schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layered_lr.errors import SpecError
+from layered_lr.modules import parameters_of
+from layered_lr.plan import Plan
+from layered_lr_oneflow.lowering import graph as lowerings
+from layered_lr_oneflow.optimizer import build_optimizer, param_groups
+from layered_lr_oneflow.runtime import flow, schedule_as_batch
+from layered_lr_oneflow.scheduler import build_scheduler, sharing_key
+
+
+def attach(plan: Plan, graph: Any, model: Any) -> list[int]:
+    """Add the plan's optimizers to a graph; to be called in its ``__init__``, after ``super().__init__()``.
+
+    Groups whose schedules are one to OneFlow share an optimizer; each other schedule has an optimizer of its own.
+    Gradients that the parameters still hold are dropped: OneFlow would add them to every step of the graph.
+
+    Returns:
+        The index in the plan of each param group of the graph, counted through its optimizers in their order.
+
+    Raises:
+        SpecError: Not a graph, a graph that is compiled already, or one whose optimizers have some of these
+            parameters (OneFlow would abort the process).
+        Unsupported: A schedule that no table can hold.
+    """
+    if not isinstance(graph, flow.nn.Graph):
+        raise SpecError(f"attach: graph is a {type(graph).__name__}; must be a oneflow.nn.Graph.")
+    if not hasattr(graph, "_opts"):
+        raise SpecError("attach: call super().__init__() of the graph first.")
+    if graph._is_compiled:
+        raise SpecError("attach: the graph is compiled already; call attach in its __init__.")
+    _check_free(graph, model)
+    list(lowerings(plan))  # all that can be refused, before anything is changed
+    schedule_as_batch()
+    for _, tensor in parameters_of(model):
+        tensor.grad = None
+    groups = param_groups(plan, model)
+    order = _sharing(plan)
+    for members in order:
+        optimizer = build_optimizer(plan, [groups[index] for index in members])
+        graph.add_optimizer(optimizer, lr_sch=build_scheduler(plan, plan.groups[members[0]], optimizer))
+    return [index for members in order for index in members]
+
+
+def _sharing(plan: Plan) -> list[list[int]]:
+    """Indices of the groups, by the optimizer that serves them."""
+    shared: dict[tuple[Any, ...], list[int]] = {}
+    for index, group in enumerate(plan.groups):
+        shared.setdefault(sharing_key(plan, group), []).append(index)
+    return list(shared.values())
+
+
+def _check_free(graph: Any, model: Any) -> None:
+    taken = {id(p) for opt in graph._opts for group in opt["optim"].param_groups for p in group.parameters}
+    for parameter, tensor in parameters_of(model):
+        if id(tensor) in taken:
+            raise SpecError(
+                f"attach: {parameter.name!r} is in an optimizer of this graph already; every parameter has exactly one."
+            )

@@ -1,0 +1,66 @@
+"""What the OneFlow backends have in common: everything but the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from layered_lr.backend import Backend
+from layered_lr.errors import SpecError
+from layered_lr.plan import Plan
+from layered_lr_oneflow import models
+from layered_lr_oneflow.optimizer import PlanScheduler, build_optimizer, param_groups
+from layered_lr_oneflow.runtime import flow
+
+
+def pick_device(device: str) -> str:
+    """The OneFlow device of that name; ``"auto"`` is the GPU where there is one.
+
+    Raises:
+        SpecError: No such device here (OneFlow would abort the process).
+    """
+    if device == "auto":
+        return "cuda" if flow.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise SpecError(f"device={device!r}: OneFlow backends take 'cpu', 'cuda' or 'auto'.")
+    if device == "cuda" and not flow.cuda.is_available():
+        raise SpecError("device='cuda': OneFlow finds no GPU here. Use device='cpu' or 'auto'.")
+    return device
+
+
+class OneFlowBackend(Backend):
+    """Builds OneFlow models and serves loops of the user's own."""
+
+    def __init__(self, device: str = "auto") -> None:
+        self.device = pick_device(device)
+
+    def build(self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> Any:
+        """See ``Backend.build``."""
+        return models.build(model, num_classes, dropout, seed).to(self.device)
+
+    def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
+        """See ``Backend.load``."""
+        models.load(model, weights)
+
+    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+        """See ``Backend.state``."""
+        return models.state(model)
+
+    def compile(self, plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
+        """See ``Backend.compile``; for eager mode, a graph takes ``layered_lr.attach``."""
+        return build_eager(plan, model)
+
+
+def build_eager(plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
+    """OneFlow's optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates.
+
+    OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently.
+    """
+    groups = param_groups(plan, model)
+    for group, rate in zip(groups, plan.rates(0), strict=True):
+        group.update(lr=rate)
+        del group["lr_scale"]
+    optimizer = build_optimizer(plan, groups)
+    return optimizer, PlanScheduler(optimizer, plan)

@@ -1,0 +1,97 @@
+"""Backend ``oneflow-graph``: OneFlow's static graph, with its native optimizers, ``lr_scale`` and schedules."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, ClassVar, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import DataError, Unsupported
+from layered_lr.plan import Plan
+from layered_lr.schedules import Float64
+from layered_lr_oneflow.attach import attach
+from layered_lr_oneflow.backend import OneFlowBackend
+from layered_lr_oneflow.job import CompiledRates
+from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.session import OneFlowSession
+
+
+class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
+    """Forward, loss, backward and update of one batch."""
+
+    def __init__(self, plan: Plan, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.order = attach(plan, self, model)
+
+    def build(self, images: Any, labels: Any) -> Any:
+        """The batch's mean cross-entropy, before the update."""
+        loss = flow.nn.functional.cross_entropy(self.model(images), labels)
+        loss.backward()
+        return loss
+
+
+@final
+class GraphSession(OneFlowSession):
+    """A OneFlow model in training, as a static graph that is compiled at the first update."""
+
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
+        super().__init__(plan, model, num_classes, device)
+        self._graph = TrainGraph(plan, model)
+        self._batch_shape: tuple[int, ...] | None = None
+        self._compiled: CompiledRates | None = None
+
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+        if self._batch_shape is None:
+            if threading.current_thread() is not threading.main_thread():
+                raise Unsupported(
+                    "backend 'oneflow-graph' compiles in the main thread only: make the first step there."
+                )
+            self._batch_shape = images.shape
+        if images.shape != self._batch_shape:
+            raise DataError(
+                f"a batch of shape {images.shape}: the graph was compiled for {self._batch_shape}. "
+                "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
+            )
+        return self._graph(self.tensor(images), self.tensor(labels))
+
+    def rates(self, start: int, stop: int) -> Float64:
+        """See ``Session.rates``.
+
+        Read from the compiled job: for each parameter, the ``lr_scale`` that its update op carries times the rate
+        of the schedule op that it reads, up to where the job's own step counter stands.
+
+        Raises:
+            RuntimeError: The parameters of a group have different rates (it can only be a defect).
+        """
+        if self._compiled is None:
+            self._compiled = CompiledRates(self._graph)
+        stop = min(stop, self._compiled.steps())
+        table = np.empty((max(stop - start, 0), len(self.plan.groups)))
+        for conf, column in enumerate(self._graph.order):
+            table[:, column] = self._group_rates(self._compiled, conf, column, start, stop)
+        return table
+
+    def _group_rates(self, compiled: CompiledRates, conf: int, column: int, start: int, stop: int) -> Float64:
+        names = [f"model.{name}" for name in self.plan.groups[column].parameters]
+        updated = [name for name in names if name in compiled.variables]
+        if not updated:
+            return compiled.configured(conf, start, stop)
+        if len({compiled.source(name) for name in updated}) > 1:
+            raise RuntimeError(
+                f"group {self.plan.groups[column].name!r}: its parameters were compiled with different rates"
+            )
+        return compiled.rates(updated[0], start, stop)
+
+
+@final
+class OneFlowGraph(OneFlowBackend):
+    """OneFlow's static graph."""
+
+    name: ClassVar[str] = "oneflow-graph"
+
+    def open(self, plan: Plan, model: Any, num_classes: int) -> GraphSession:
+        """See ``Backend.open``."""
+        return GraphSession(plan, model, num_classes, self.device)

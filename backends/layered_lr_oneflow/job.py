@@ -1,0 +1,79 @@
+"""What a compiled graph says of itself: the rates that its update ops apply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from layered_lr.schedules import Float64
+
+
+class CompiledRates:
+    """The rates of a compiled training graph, read from its job.
+
+    Every update op of the job names the op that computes its rate, and carries its own ``lr_scale``; the rate's
+    op carries the base rate and the schedule, and reads the job's step counter. From these, the rate of each
+    parameter at each step follows, whatever the plan says: a scale or a schedule that got lost shows.
+
+    Args:
+        graph: A ``oneflow.nn.Graph`` after its first call.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        job = graph._compiled_job_proto
+        self._confs = list(job.job_conf.train_conf.optimizer_conf)
+        self._ops = {op.name: op for op in job.net.op}
+        self._graph = graph
+        self._rate_name: dict[str, str] = {}
+        self._scale: dict[str, float] = {}
+        for op in job.net.op:
+            if op.HasField("user_conf") and {"model", "learning_rate"} <= set(op.user_conf.input):
+                variable = op.user_conf.input["model"].s[0].split("/")[0]
+                rate_op = op.user_conf.input["learning_rate"].s[0].split("/")[0]
+                self._rate_name[variable] = rate_op
+                self._scale[variable] = op.user_conf.attr["learning_rate_scale"].at_float
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables that the job updates, by their names in the graph."""
+        return frozenset(self._scale)
+
+    def steps(self) -> int:
+        """How many updates the job itself has counted; waits for them."""
+        return int(self._graph.state_dict()["System-Train-TrainStep"].numpy()[0])
+
+    def source(self, variable: str) -> tuple[str, float]:
+        """Where a variable's rate comes from: the name of the schedule's op, and ``lr_scale``."""
+        return self._rate_name[variable], self._scale[variable]
+
+    def rates(self, variable: str, start: int, stop: int) -> Float64:
+        """The rates that updates ``start`` to ``stop - 1`` apply to a variable, shape ``(stop - start,)``."""
+        conf = self._ops[self._rate_name[variable]].learning_rate_schedule_conf
+        return np.multiply(self._scale[variable], _scheduled(conf.learning_rate, conf.learning_rate_decay, start, stop))
+
+    def configured(self, index: int, start: int, stop: int) -> Float64:
+        """The rates that the job's conf for a param group asks for, where no variable shows them.
+
+        Args:
+            index: Of the param group, counted through all optimizers of the graph in the order they were added.
+            start: First update.
+            stop: Update after the last one.
+        """
+        conf = self._confs[index]
+        scheduled = _scheduled(conf.base_learning_rate, conf.learning_rate_decay, start, stop)
+        return np.multiply(conf.lr_scale, scheduled)
+
+
+def _scheduled(base: float, decay: Any, start: int, stop: int) -> Float64:
+    """What OneFlow 0.9's ``learning_rate_schedule`` op answers at each step."""
+    steps = np.arange(start, stop)
+    kind = decay.WhichOneof("type")
+    if kind is None:
+        return np.full(len(steps), base)
+    if kind == "step_conf":
+        return np.asarray(base * np.power(decay.step_conf.gamma, steps // decay.step_conf.step_size))
+    if kind == "piecewise_constant_conf":
+        table = decay.piecewise_constant_conf
+        return np.asarray(table.values)[np.searchsorted(np.asarray(table.boundaries), steps, side="left")]
+    raise NotImplementedError(f"reading back {kind} of a compiled graph")

@@ -1,0 +1,58 @@
+"""OneFlow models: built by name or by the user's callable, filled and read by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import BackendUnavailable, SpecError
+from layered_lr.modules import framework_of
+from layered_lr_oneflow.runtime import flow
+
+
+def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> Any:
+    """See ``layered_lr.backend.Backend.build``."""
+    flow.manual_seed(seed)
+    if not isinstance(model, str):
+        made = model()
+        if framework_of(made) != "oneflow":
+            raise SpecError(
+                f"model: the callable made a {type(made).__name__}; OneFlow backends need a oneflow.nn.Module."
+            )
+        return made
+    try:
+        import flowvision
+    except ImportError as error:
+        raise BackendUnavailable(
+            "oneflow-eager",
+            f"takes model {model!r} from flowvision, which cannot be imported: {error}",
+            "Install it with: pip install 'layered-lr[oneflow]'.",
+        ) from None
+    made = getattr(flowvision.models, model)(num_classes=num_classes)
+    for module in made.modules():
+        if isinstance(module, flow.nn.Dropout):  # flowvision fixes it at 0.2, torchvision takes an argument
+            module.p = dropout
+    return made
+
+
+def load(model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Copy arrays into the model's state of the same names."""
+    state = model.state_dict()
+    with flow.no_grad():
+        for name, array in weights.items():
+            state[name].copy_(flow.tensor(np.array(array)))
+    sync()
+
+
+def state(model: Any) -> dict[str, NDArray[Any]]:
+    """Copies of the model's parameters and buffers; ``numpy()`` alone would alias memory that training writes to."""
+    sync()
+    return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+
+
+def sync() -> None:
+    """Wait for everything that OneFlow has been asked to do."""
+    flow._oneflow_internal.eager.Sync()

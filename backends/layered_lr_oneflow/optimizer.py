@@ -1,0 +1,73 @@
+"""A plan as OneFlow's own optimizers, and as a scheduler for eager mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from layered_lr.errors import Unsupported
+from layered_lr.modules import parameters_of
+from layered_lr.optimizers import SGD, Optimizer
+from layered_lr.plan import Plan
+from layered_lr_oneflow.runtime import flow
+
+# Those whose hyperparameters mean in OneFlow what they mean in torch; the tests hold each against torch.
+_NATIVE: Mapping[type[Optimizer], Any] = {SGD: flow.optim.SGD}
+
+
+def param_groups(plan: Plan, model: Any) -> list[dict[str, Any]]:
+    """One OneFlow param group per plan group, in its order, with its unscaled ``lr`` and its ``lr_scale``."""
+    objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+    return [
+        {
+            **asdict(group.optimizer),
+            "lr_scale": group.lr_scale,
+            "name": group.name,
+            "params": [objects[name] for name in group.parameters],
+        }
+        for group in plan.groups
+    ]
+
+
+def build_optimizer(plan: Plan, groups: Iterable[dict[str, Any]]) -> Any:
+    """OneFlow's optimizer of the plan's name over these param groups.
+
+    Raises:
+        Unsupported: OneFlow has none that equals torch's.
+    """
+    kind = _NATIVE.get(type(plan.spec.optimizer))
+    if kind is None:
+        raise Unsupported(f"OneFlow backends have no {type(plan.spec.optimizer).__name__} that equals torch's.")
+    return kind(list(groups))
+
+
+class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc] # OneFlow has no types
+    """Sets every param group's rate to the plan's; call ``step()`` after each ``optimizer.step()``.
+
+    It counts updates, also where a schedule has ``unit="epoch"``. Its state is the count alone.
+    """
+
+    def __init__(self, optimizer: Any, plan: Plan) -> None:
+        self.plan = plan
+        super().__init__(optimizer)
+
+    def step(self) -> None:
+        """Go on to the next update's rates."""
+        self.last_step += 1
+        self.update_lrs(self.plan.rates(self.last_step))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The count of updates, in OneFlow's name, and the rates it stands for."""
+        return {"last_step": self.last_step, "_last_lr": list(self._last_lr)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved count, at the plan's rates for it."""
+        self.last_step = state_dict["last_step"] - 1
+        self.step()
+
+    def _generate_conf_for_graph(self, lr_conf: Any) -> None:
+        raise Unsupported(
+            "this optimizer and scheduler are for OneFlow's eager mode (lr_scale is folded into their rates). "
+            "In a oneflow.nn.Graph call layered_lr.attach(spec, self, model) in __init__ instead of add_optimizer()."
+        )

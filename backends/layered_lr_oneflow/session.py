@@ -1,0 +1,45 @@
+"""What sessions of OneFlow have in common: how arrays go in and come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.backend import Session
+from layered_lr.plan import Plan
+from layered_lr.schedules import Float64
+from layered_lr_oneflow import models
+from layered_lr_oneflow.runtime import flow
+
+
+class OneFlowSession(Session):
+    """A OneFlow model in training."""
+
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
+        super().__init__(plan, num_classes)
+        self.device = device
+        self.model = model.train()
+
+    def tensor(self, array: NDArray[Any]) -> Any:
+        """A copy of an array: ``from_numpy`` would share memory with what OneFlow reads later, asynchronously."""
+        return flow.tensor(array, device=self.device)
+
+    def losses(self, handles: Sequence[Any]) -> Float64:
+        """See ``Session.losses``."""
+        return np.array([float(loss.numpy()) for loss in handles], dtype=np.float64)
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See ``Session.logits``; in eager mode also where training runs in a graph, which shares the weights."""
+        models.sync()
+        self.model.eval()
+        with flow.no_grad():
+            answer = self.model(self.tensor(images)).numpy().copy()
+        self.model.train()
+        return answer  # type: ignore[no-any-return]
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """See ``Session.weights``."""
+        return models.state(self.model)

@@ -1,0 +1,1 @@
+"""layered_lr's backends ``torch-eager`` and ``torch-compile``."""

@@ -1,0 +1,65 @@
+"""What the torch backends have in common: everything but how the model's forward pass runs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from layered_lr.backend import Backend
+from layered_lr.errors import SpecError
+from layered_lr.plan import Plan
+from layered_lr_torch import models
+from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
+from layered_lr_torch.session import TorchSession
+
+
+def pick_device(device: str) -> torch.device:
+    """The torch device of that name; ``"auto"`` is the GPU where there is one.
+
+    Raises:
+        SpecError: No such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SpecError(f"device={device!r}: torch finds no GPU here. Use device='cpu' or 'auto'.")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError(f"device={device!r}: {str(error).splitlines()[0]} Use device='cpu' or 'auto'.") from None
+
+
+class TorchBackend(Backend):
+    """Builds torch models and trains them with torch's own optimizers."""
+
+    def __init__(self, device: str = "auto") -> None:
+        self.device = pick_device(device)
+
+    @abstractmethod
+    def forward(self, model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The model's forward pass, as this backend runs it in training."""
+
+    def build(self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> torch.nn.Module:
+        """See ``Backend.build``."""
+        return models.build(model, num_classes, dropout, seed).to(self.device)
+
+    def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
+        """See ``Backend.load``."""
+        models.load(model, weights)
+
+    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+        """See ``Backend.state``."""
+        return models.state(model)
+
+    def open(self, plan: Plan, model: Any, num_classes: int) -> TorchSession:
+        """See ``Backend.open``."""
+        return TorchSession(plan, model, num_classes, self.device, self.forward(model))
+
+    def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:
+        """See ``Backend.compile``."""
+        optimizer = build_optimizer(plan, model)
+        return optimizer, PlanScheduler(optimizer, plan)

@@ -1,0 +1,39 @@
+"""Backend ``torch-compile``: the model compiled by torch, the optimizer as in ``torch-eager``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, ClassVar, final
+
+import torch
+
+from layered_lr.errors import BackendUnavailable
+from layered_lr_torch.backend import TorchBackend
+
+
+@final
+class TorchCompile(TorchBackend):
+    """``torch.compile`` of the model's forward and backward pass.
+
+    Rates act in the optimizer, outside of what is compiled, so that no rate and no step compiles anything anew.
+
+    Raises:
+        BackendUnavailable: There is no C++ compiler, which torch needs to compile for a CPU.
+    """
+
+    name: ClassVar[str] = "torch-compile"
+
+    def __init__(self, device: str = "auto") -> None:
+        super().__init__(device)
+        if self.device.type == "cpu" and not any(map(shutil.which, [os.environ.get("CXX", "g++"), "g++", "clang++"])):
+            raise BackendUnavailable(
+                self.name,
+                "needs a C++ compiler, and there is no g++ or clang++ on the PATH",
+                "Install one (apt install g++), or use backend 'torch-eager'.",
+            )
+
+    def forward(self, model: torch.nn.Module) -> Callable[..., Any]:
+        """The model, compiled at its first batch."""
+        return torch.compile(model)

@@ -1,0 +1,45 @@
+"""torch models: built by name or by the user's callable, filled and read by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from layered_lr.errors import BackendUnavailable, SpecError
+from layered_lr.modules import framework_of
+
+
+def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> torch.nn.Module:
+    """See ``layered_lr.backend.Backend.build``."""
+    torch.manual_seed(seed)
+    if not isinstance(model, str):
+        made = model()
+        if framework_of(made) != "torch":
+            raise SpecError(f"model: the callable made a {type(made).__name__}; torch backends need a torch.nn.Module.")
+        return made  # type: ignore[no-any-return]
+    try:
+        import torchvision
+    except ImportError as error:
+        raise BackendUnavailable(
+            "torch-eager",
+            f"takes model {model!r} from torchvision, which cannot be imported: {error}",
+            "Install it with: pip install 'layered-lr[torch]'.",
+        ) from None
+    return getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout)  # type: ignore[no-any-return]
+
+
+def load(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Copy arrays into the model's state of the same names."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, array in weights.items():
+            state[name].copy_(torch.from_numpy(np.array(array)))
+
+
+def state(model: torch.nn.Module) -> dict[str, NDArray[Any]]:
+    """Copies of the model's parameters and buffers."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}

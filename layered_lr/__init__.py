@@ -1,0 +1,139 @@
+"""One spec of layer groups, ``lr`` and ``lr_scale``, compiled to torch and OneFlow."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layered_lr.api import attach as attach
+    from layered_lr.api import compile as compile
+    from layered_lr.api import plan as plan
+    from layered_lr.api import run as run
+    from layered_lr.data import Dataset as Dataset
+    from layered_lr.data import load_dataset as load_dataset
+    from layered_lr.errors import BackendUnavailable as BackendUnavailable
+    from layered_lr.errors import CheckpointError as CheckpointError
+    from layered_lr.errors import DataError as DataError
+    from layered_lr.errors import LayeredLRError as LayeredLRError
+    from layered_lr.errors import SpecError as SpecError
+    from layered_lr.errors import TrainingDiverged as TrainingDiverged
+    from layered_lr.errors import Unsupported as Unsupported
+    from layered_lr.matching import Parameter as Parameter
+    from layered_lr.optimizers import SGD as SGD
+    from layered_lr.optimizers import Optimizer as Optimizer
+    from layered_lr.plan import Plan as Plan
+    from layered_lr.plan import PlanGroup as PlanGroup
+    from layered_lr.plan import resolve as resolve
+    from layered_lr.recipe import Recipe as Recipe
+    from layered_lr.recipe import load_recipe as load_recipe
+    from layered_lr.recipe import ready_recipes as ready_recipes
+    from layered_lr.registry import BackendStatus as BackendStatus
+    from layered_lr.registry import backends as backends
+    from layered_lr.result import Result as Result
+    from layered_lr.schedules import Constant as Constant
+    from layered_lr.schedules import Schedule as Schedule
+    from layered_lr.schedules import StepLR as StepLR
+    from layered_lr.spec import Group as Group
+    from layered_lr.spec import Spec as Spec
+
+__version__ = "0.1.0"
+
+# Where each public name lives. They are imported when they are asked for, so that importing this package costs
+# nothing, not even NumPy.
+_HOMES = {
+    "layered_lr.api": (
+        "attach",
+        "compile",
+        "plan",
+        "run",
+    ),
+    "layered_lr.data": (
+        "Dataset",
+        "load_dataset",
+    ),
+    "layered_lr.errors": (
+        "BackendUnavailable",
+        "CheckpointError",
+        "DataError",
+        "LayeredLRError",
+        "SpecError",
+        "TrainingDiverged",
+        "Unsupported",
+    ),
+    "layered_lr.matching": ("Parameter",),
+    "layered_lr.optimizers": (
+        "SGD",
+        "Optimizer",
+    ),
+    "layered_lr.plan": (
+        "Plan",
+        "PlanGroup",
+        "resolve",
+    ),
+    "layered_lr.recipe": (
+        "Recipe",
+        "load_recipe",
+        "ready_recipes",
+    ),
+    "layered_lr.registry": (
+        "BackendStatus",
+        "backends",
+    ),
+    "layered_lr.result": ("Result",),
+    "layered_lr.schedules": (
+        "Constant",
+        "Schedule",
+        "StepLR",
+    ),
+    "layered_lr.spec": (
+        "Group",
+        "Spec",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "SGD",
+    "BackendStatus",
+    "BackendUnavailable",
+    "CheckpointError",
+    "Constant",
+    "DataError",
+    "Dataset",
+    "Group",
+    "LayeredLRError",
+    "Optimizer",
+    "Parameter",
+    "Plan",
+    "PlanGroup",
+    "Recipe",
+    "Result",
+    "Schedule",
+    "Spec",
+    "SpecError",
+    "StepLR",
+    "TrainingDiverged",
+    "Unsupported",
+    "attach",
+    "backends",
+    "compile",
+    "load_dataset",
+    "load_recipe",
+    "plan",
+    "ready_recipes",
+    "resolve",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'layered_lr' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

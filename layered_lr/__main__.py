@@ -1,0 +1,5 @@
+"""``python -m layered_lr`` is the command ``layered-lr``."""
+
+from layered_lr.cli import main
+
+main()

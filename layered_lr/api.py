@@ -1,0 +1,212 @@
+"""The public functions: run, plan, compile, attach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from layered_lr import models
+from layered_lr.data import dataset_facts
+from layered_lr.errors import SpecError
+from layered_lr.modules import framework_of
+from layered_lr.options import RunOptions
+from layered_lr.plan import Plan, resolve
+from layered_lr.recipe import default_spec
+from layered_lr.registry import attach_function, backend_of
+from layered_lr.result import Result
+from layered_lr.spec import Spec
+from layered_lr.training import train
+
+
+def run(
+    spec: Spec | None = None,
+    backend: str = "torch-eager",
+    model: str | Callable[[], Any] = "mobilenet_v2",
+    data: Any = "digits",
+    *,
+    epochs: int | None = None,
+    max_steps: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    dropout: float = 0.2,
+    device: str = "auto",
+    augment: bool | None = None,
+    initial_weights: str | Path | Mapping[str, NDArray[Any]] | None = None,
+    reset_weights: Sequence[str] = (),
+    data_root: str | Path | None = None,
+    progress: bool = True,
+    save: str | Path | None = None,
+) -> Result:
+    """Train a model under a spec; the same weights, batches and rates on every backend.
+
+    Args:
+        spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
+        backend: ``"torch-eager"``, ``"torch-compile"``, ``"oneflow-eager"`` or ``"oneflow-graph"``.
+        model: ``"mobilenet_v2"``, with initial weights drawn in NumPy from the seed, or a callable without
+            arguments that builds an ``nn.Module`` of the backend's framework, which starts as it is built.
+        data: ``"digits"`` (embedded), ``"cifar10"``, the path of an ``.npz`` with x_train, y_train, x_test, y_test,
+            these four as a mapping or tuple, or a ``Dataset``.
+        epochs: Passes over the training set, each without the images that fill no batch; 6 where neither this nor
+            ``max_steps`` is given.
+        max_steps: Updates after which to stop, if ``epochs`` does not come first.
+        batch_size: Images an update.
+        seed: Of initial weights, order of the batches, augmentation and dropout.
+        dropout: Probability in the head of a model known by name; masks differ between frameworks.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        augment: Random crop (padding 4) and flip; None is as the data set says (cifar10: yes).
+        initial_weights: Arrays by name, or the path of a ``.npz``, ``.safetensors`` or ``.pth``, instead of the
+            model's own start.
+        reset_weights: Patterns (as in ``Group.match``) of arrays that start anew although ``initial_weights`` is
+            given, such as a new head.
+        data_root: Folder of the CIFAR-10 files.
+        progress: Show a progress bar where stderr is a terminal.
+        save: File to write the result to, as ``Result.save`` does.
+
+    Returns:
+        Losses, rates as applied, accuracies, weights, timings.
+
+    Raises:
+        SpecError: The spec or an argument cannot be right.
+        DataError: The data or a weights file is missing, damaged or of the wrong shape.
+        BackendUnavailable: The backend does not work on this machine.
+        Unsupported: The backend cannot apply the plan exactly.
+        TrainingDiverged: The loss became NaN or infinite.
+    """
+    options = RunOptions(
+        backend=backend,
+        model=model,
+        data=data,
+        data_root=data_root,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        seed=seed,
+        dropout=dropout,
+        device=device,
+        augment=augment,
+        initial_weights=initial_weights,
+        reset_weights=reset_weights,
+        progress=progress,
+        save=save,
+    )
+    return train(default_spec() if spec is None else spec, options)
+
+
+def plan(
+    spec: Spec | None = None,
+    model: str | Callable[[], Any] = "mobilenet_v2",
+    data: Any = "digits",
+    *,
+    epochs: int | None = None,
+    max_steps: int | None = None,
+    batch_size: int = 64,
+    data_root: str | Path | None = None,
+) -> Plan:
+    """The plan that ``run`` would follow with the same arguments; needs no framework for a model known by name.
+
+    Args:
+        spec: As for ``run``.
+        model: As for ``run``; an ``nn.Module`` object will do here too.
+        data: As for ``run``; only its size and number of classes matter, and ``"cifar10"`` is not downloaded.
+        epochs: As for ``run``.
+        max_steps: As for ``run``.
+        batch_size: As for ``run``.
+        data_root: As for ``run``.
+
+    Raises:
+        SpecError, DataError: As for ``run``.
+    """
+    spec = default_spec() if spec is None else spec
+    made = model if framework_of(model) else None
+    options = RunOptions(
+        model=model if made is None else "mobilenet_v2",
+        data=data,
+        data_root=data_root,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+    )
+    facts = dataset_facts(options.data, options.data_root)
+    in_epoch = options.steps_per_epoch(facts.train_size)
+    parameters: Any = made
+    if made is None:
+        known = isinstance(options.model, str)
+        parameters = models.parameters(options.model, facts.num_classes) if known else options.model()
+    return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
+
+
+def compile(
+    spec: Spec, model: Any, total_steps: int | None = None, steps_per_epoch: int | None = None
+) -> tuple[Any, Any]:
+    """The framework's own optimizer for a model, and a scheduler, for a training loop of one's own.
+
+    ::
+
+        optimizer, scheduler = layered_lr.compile(spec, model, total_steps=7820)
+        for images, labels in batches:
+            optimizer.zero_grad(set_to_none=True)
+            loss(model(images), labels).backward()
+            optimizer.step()
+            scheduler.step()  # after every update, also where a schedule counts epochs
+
+    Args:
+        spec: Groups, optimizer and schedule.
+        model: A ``torch.nn.Module`` or a ``oneflow.nn.Module`` (eager mode; in a Graph use ``attach``).
+        total_steps: Updates of the whole run, if a schedule needs it.
+        steps_per_epoch: Updates of one epoch, if a schedule counts epochs.
+
+    Returns:
+        A ``torch.optim`` or ``oneflow.optim`` optimizer with one param group per group of the plan, and a
+        scheduler with ``step()``, ``get_last_lr()``, ``state_dict()`` and ``load_state_dict()``. ``lr_scale`` is
+        folded into the rates that the scheduler sets.
+
+    Raises:
+        SpecError: The spec does not fit the model, or the model is none.
+        Unsupported: The framework's optimizer does not do what torch's does.
+    """
+    backend = backend_of(model)
+    return backend.compile(resolve(spec, model, total_steps, steps_per_epoch), model)
+
+
+def attach(
+    spec: Spec, graph: Any, model: Any, total_steps: int | None = None, steps_per_epoch: int | None = None
+) -> Plan:
+    """Put a spec into a ``oneflow.nn.Graph`` of one's own, with OneFlow's native ``lr_scale`` and schedules.
+
+    ::
+
+        class TrainGraph(oneflow.nn.Graph):
+            def __init__(self):
+                super().__init__()
+                self.model = model
+                layered_lr.attach(spec, self, model, total_steps=7820)
+
+    Gradients that the model's parameters still hold are dropped: OneFlow would add them to every step of the
+    graph. Do not run an eager backward pass between this and the graph's first call.
+
+    Args:
+        spec: Groups, optimizer and schedule.
+        graph: The graph, in its ``__init__``, after ``super().__init__()``.
+        model: The ``oneflow.nn.Module`` that the graph trains.
+        total_steps: Updates of the whole run, if a schedule becomes a table.
+        steps_per_epoch: Updates of one epoch, if a schedule counts epochs.
+
+    Returns:
+        The plan; ``plan.lowering("oneflow-graph")`` says how it was done.
+
+    Raises:
+        SpecError: The spec does not fit the model; not a graph; a graph that is compiled already or has an
+            optimizer for one of these parameters.
+        Unsupported: A schedule or an optimizer that OneFlow's Graph cannot do exactly.
+    """
+    if framework_of(model) != "oneflow":
+        raise SpecError(
+            f"attach: model is a {type(model).__name__}; must be the oneflow.nn.Module that the graph trains."
+        )
+    attach_plan = attach_function()
+    plan = resolve(spec, model, total_steps, steps_per_epoch)
+    attach_plan(plan, graph, model)
+    return plan

@@ -1,0 +1,119 @@
+"""What a backend is: it builds and loads models, and opens sessions that train them under a plan."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import DataError
+from layered_lr.plan import Plan
+from layered_lr.schedules import Float64
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+class Session(ABC):
+    """A model in training under a plan. NumPy in, NumPy out; made by ``Backend.open``.
+
+    Args:
+        plan: Rates and groups.
+        num_classes: Labels are 0 to ``num_classes - 1``.
+    """
+
+    def __init__(self, plan: Plan, num_classes: int) -> None:
+        self.plan = plan
+        self.num_classes = num_classes
+
+    def train_step(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+        """Make one update.
+
+        Args:
+            images: Shape (N, C, H, W), float32, N the same at every call.
+            labels: Shape (N,), int64, each in ``0 .. num_classes - 1``.
+
+        Returns:
+            The batch's mean cross-entropy before the update, as the framework has it: ``losses`` reads it.
+
+        Raises:
+            DataError: Lengths that differ, an empty batch, or a label out of range (OneFlow would answer
+                these with NaN or by aborting the process).
+        """
+        if len(images) == 0 or labels.shape != (len(images),):
+            raise DataError(f"a batch of {len(images)} images with labels of shape {labels.shape}: must be as many.")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
+        return self._update(images, labels)
+
+    @abstractmethod
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+        """One update with a batch that is known to be good."""
+
+    @abstractmethod
+    def losses(self, handles: Sequence[Any]) -> Float64:
+        """The losses that ``train_step`` returned, as numbers; waits for the framework."""
+
+    @abstractmethod
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The model's answer in evaluation mode, shape (N, classes); the model goes on training unchanged."""
+
+    @abstractmethod
+    def rates(self, start: int, stop: int) -> Float64:
+        """The rates that updates ``start`` to ``stop - 1`` applied, read back from the framework.
+
+        Returns:
+            Shape ``(stop - start, groups)``, in the order of ``plan.groups``.
+        """
+
+    @abstractmethod
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """A copy of every parameter and buffer, by name."""
+
+
+class Backend(ABC):
+    """A way to train: a framework and how it runs. Subclasses are final.
+
+    Args:
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``, as the framework knows it.
+
+    Raises:
+        SpecError: A device that is not there.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __init__(self, device: str = "auto") -> None: ...
+
+    @abstractmethod
+    def build(self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> Any:
+        """A new model: one that the library knows by name, or what the user's callable makes.
+
+        Args:
+            model: A name of ``layered_lr.models``, or a callable without arguments that returns an ``nn.Module``.
+            num_classes: Of a model known by name.
+            dropout: Probability in the head of a model known by name.
+            seed: For the framework's own generator: dropout masks, and what the callable draws.
+
+        Raises:
+            SpecError: The callable makes something else than a module of this framework.
+        """
+
+    @abstractmethod
+    def load(self, model: Any, weights: Weights) -> None:
+        """Copy arrays into parameters and buffers by name; names and shapes are known to fit."""
+
+    @abstractmethod
+    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+        """A copy of the model's parameters and buffers, by name."""
+
+    @abstractmethod
+    def open(self, plan: Plan, model: Any, num_classes: int) -> Session:
+        """Put the model under the plan's optimizer, ready to train."""
+
+    @abstractmethod
+    def compile(self, plan: Plan, model: Any) -> tuple[Any, Any]:
+        """The framework's own optimizer for the model, and its scheduler, for a loop of the user's own."""

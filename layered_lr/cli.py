@@ -1,0 +1,145 @@
+"""The command ``layered-lr``. Nothing heavy is imported before a command needs it, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from layered_lr import __version__
+from layered_lr.errors import LayeredLRError, TrainingDiverged
+
+WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+_SHARED = (
+    click.option("--recipe", metavar="FILE|NAME", help="A TOML recipe, or a ready one; the options below win over it."),
+    click.option("--model", metavar="NAME", help="mobilenet_v2, or package.module:callable that builds an nn.Module."),
+    click.option("--data", metavar="NAME|FILE", help="digits (embedded), cifar10, or the path of an .npz."),
+    click.option("--data-root", metavar="DIR", help="Folder of the CIFAR-10 files."),
+    click.option("--epochs", type=int, help="Passes over the training set.  [6]"),
+    click.option("--max-steps", type=int, help="Updates after which to stop."),
+    click.option("--batch-size", type=int, help="Images an update.  [64]"),
+)
+
+
+def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_SHARED):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="layered-lr")
+def cli() -> None:
+    """Layer-wise learning rates: one spec, compiled to torch and OneFlow."""
+
+
+@cli.command()
+@_shared
+@click.option("--backend", metavar="NAME", help="torch-eager, torch-compile, oneflow-eager or oneflow-graph.")
+@click.option("--seed", type=int, help="Of weights, batches and dropout.  [0]")
+@click.option("--dropout", type=float, help="Probability in the model's head.  [0.2]")
+@click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
+@click.option("--augment/--no-augment", default=None, help="Random crop and flip.  [as the data set says]")
+@click.option("--initial-weights", metavar="FILE", help="A .npz, .safetensors or .pth to start from.")
+@click.option("--reset-weights", metavar="PATTERN", multiple=True, help="What starts anew nevertheless (repeatable).")
+@click.option("--progress/--no-progress", default=None, help="A progress bar where stderr is a terminal.")
+@click.option("--save", metavar="FILE", help="Write the result to this .npz file.")
+@click.pass_context
+def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
+    """Train, and print each group's rates, planned and applied."""
+    from layered_lr.api import run as train
+
+    spec, arguments = _recipe(recipe, options)
+    result = train(spec, **arguments)
+    click.echo(result)
+    other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
+    click.echo(f"the same on {framework}: {_command(context, backend=other)}")
+
+
+@cli.command()
+@_shared
+@click.option("--backend", metavar="NAME", help="Show how this backend would apply the rates.")
+def plan(recipe: str | None, backend: str | None, **options: Any) -> None:
+    """Print every group's parameters and rates, before anything trains."""
+    from layered_lr.api import plan as make_plan
+    from layered_lr.registry import check_name
+    from layered_lr.report import plan_text
+
+    spec, arguments = _recipe(recipe, options)
+    backend = backend or arguments.get("backend")
+    if backend is not None:
+        check_name(backend)
+    known = ("model", "data", "data_root", "epochs", "max_steps", "batch_size")
+    made = make_plan(spec, **{name: value for name, value in arguments.items() if name in known})
+    click.echo(plan_text(made, backend))
+
+
+@cli.command()
+@click.pass_context
+def doctor(context: click.Context, /) -> None:
+    """Say which backends work here, and what to do about those that do not."""
+    from layered_lr.registry import backends
+
+    found = backends()
+    for status in found.values():
+        versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in status.versions.items())
+        click.echo(f"{status.name:14} {'works' if status.available else 'does not work':14} {versions}")
+        if not status.available:
+            click.echo(f"{'':14} it {status.reason}.\n{'':14} {status.mend}")
+    context.exit(0 if any(status.available for status in found.values()) else FAILED)
+
+
+def _recipe(name: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The spec, and the arguments of a run: the recipe's, with what the command line says instead."""
+    from layered_lr.recipe import DEFAULT, load_recipe
+
+    loaded = load_recipe(name or DEFAULT)
+    said = {key: value for key, value in options.items() if value is not None and value != ()}
+    return loaded.spec, {**loaded.run, **said}
+
+
+def _command(context: click.Context, **instead: str) -> str:
+    """The command line of this call, with some options replaced, ready to be pasted."""
+    program = ["python", "-m", "layered_lr"] if sys.argv[0].endswith("__main__.py") else [sys.argv[0]]
+    words = [*program, str(context.command.name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) != ParameterSource.COMMANDLINE or name in (*instead, "save"):
+            continue
+        value = context.params[name]
+        if isinstance(value, bool):
+            words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
+        else:
+            for item in value if isinstance(value, tuple) else (value,):
+                words += [parameter.opts[0], str(item)]
+    for name, value in instead.items():
+        words += [f"--{name}", value]
+    return shlex.join(words)
+
+
+def main() -> None:
+    """The entry point: every expected error is one or two lines on stderr and an exit code, never a traceback."""
+    sys.path.insert(0, "")  # so that --model finds modules of the folder it is called in
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "layered-lr"
+        _fail(f"{error.format_message()} (see '{where} --help')", error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", INTERRUPTED)
+    except TrainingDiverged as error:
+        _fail(str(error), FAILED)
+    except LayeredLRError as error:
+        _fail(str(error), WRONG_INPUT)
+    else:
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"layered-lr: {message}", err=True)
+    sys.exit(code)

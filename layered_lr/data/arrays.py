@@ -1,0 +1,115 @@
+"""Images and labels checked and converted, each error in one line: what, which value, what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.data.files import reason
+from layered_lr.errors import DataError
+
+# A classifier has one output for each class up to the largest label: beyond this, a label is surely no class.
+MAX_CLASSES = 1_000_000
+
+
+def as_images(name: str, value: Any) -> NDArray[Any]:
+    """Check images and bring them to the dtype that batches are made from.
+
+    Args:
+        name: What to call the array in errors, e.g. ``"x_train"``.
+        value: uint8 NHWC in 0..255, or float (of any width) NCHW, finite, already preprocessed.
+
+    Returns:
+        uint8 NHWC or float32 NCHW, C-contiguous, read-only; a view of ``value`` where that needs no copy.
+
+    Raises:
+        DataError: another dtype or number of axes, no images or no pixels, NaN or infinite values, or a
+            shape that can only be the other layout.
+    """
+    array = _as_array(name, value)
+    received = f"Received {array.dtype} of shape {array.shape}."
+    if array.dtype.kind in "iub" and array.dtype != np.uint8:
+        raise DataError(
+            f"{name} must be uint8 NHWC or float NCHW: convert pixels in 0..255 with .astype('uint8'). {received}"
+        )
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise DataError(f"{name} must be images, uint8 NHWC or float NCHW. {received}")
+    if array.ndim != 4:
+        raise DataError(
+            f"{name} must have 4 axes, uint8 NHWC or float NCHW; grey images need a channel axis of 1. {received}"
+        )
+    if array.size == 0:
+        raise DataError(f"{name} is empty: at least one image of one pixel is needed. {received}")
+    _check_layout(name, array, received)
+    if array.dtype == np.uint8:
+        return _read_only(array)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is refused below
+        array = array.astype(np.float32, copy=False)
+    finite = np.isfinite(array).all(axis=(1, 2, 3))
+    if not finite.all():
+        raise DataError(
+            f"{name} has NaN, infinite or too large values (as float32) in {np.count_nonzero(~finite)} of "
+            f"{len(array)} images, the first at index {int(np.argmin(finite))}: repair or leave out those images."
+        )
+    return _read_only(array)
+
+
+def as_labels(name: str, value: Any) -> NDArray[np.int64]:
+    """Check labels and convert them to int64.
+
+    Args:
+        name: What to call the array in errors, e.g. ``"y_train"``.
+        value: Class numbers from 0, 1-D, of any integer dtype; numbers may be left out.
+
+    Returns:
+        int64, read-only; a view of ``value`` where that needs no copy.
+
+    Raises:
+        DataError: another dtype or number of axes, no labels, or a label outside 0..999,999.
+    """
+    array = _as_array(name, value)
+    received = f"Received {array.dtype} of shape {array.shape}."
+    if array.dtype.kind not in "iu":
+        raise DataError(
+            f"{name} must be class numbers of an integer dtype; convert whole numbers with .astype('int64'). {received}"
+        )
+    if array.ndim != 1:
+        raise DataError(
+            f"{name} must have 1 axis, one class number an image: y[:, 0] of a column, y.argmax(1) of one-hot rows. "
+            f"{received}"
+        )
+    if array.size == 0:
+        raise DataError(f"{name} is empty: at least one label is needed.")
+    for index in (int(array.argmin()), int(array.argmax())):
+        if not 0 <= int(array[index]) < MAX_CLASSES:
+            raise DataError(
+                f"{name}[{index}] is {int(array[index])}: labels are class numbers from 0 to {MAX_CLASSES - 1}."
+            )
+    return _read_only(array.astype(np.int64, copy=False))
+
+
+def _as_array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.asarray(value)
+    except Exception as error:  # whatever a foreign __array__ raises: a tensor on a GPU, a ragged list, …
+        raise DataError(f"{name} cannot become a NumPy array ({reason(error)}).") from None
+    if array.dtype.hasobject:
+        raise DataError(f"{name} holds Python objects, not numbers: give an array of one numeric dtype.")
+    return array
+
+
+def _check_layout(name: str, array: NDArray[Any], received: str) -> None:
+    """Refuse square images of 1 or 3 channels in the layout of the other dtype; all else is left to the user."""
+    _, a, b, c = array.shape
+    if array.dtype == np.uint8 and a in (1, 3) and b == c > 4:
+        raise DataError(f"{name} looks like NCHW, but uint8 images are NHWC: use x.transpose(0, 2, 3, 1). {received}")
+    if array.dtype != np.uint8 and c in (1, 3) and a == b > 4:
+        raise DataError(f"{name} looks like NHWC, but float images are NCHW: use x.transpose(0, 3, 1, 2). {received}")
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view

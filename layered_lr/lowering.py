@@ -1,0 +1,26 @@
+"""How a backend applies a plan's rates: decided before anything runs, by group."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+
+class Lowering(NamedTuple):
+    """How one group's rate reaches the weights.
+
+    Args:
+        schedule: ``"constant"``: compiled in, never changes. ``"native"``: the framework's own scheduler, exact
+            here. ``"table"``: the framework's own table of rates by step. ``"host"``: set from Python before
+            each update.
+        lr_scale: ``"native"``: the framework multiplies. ``"folded"``: multiplied into the rate beforehand.
+        detail: The scheduler's name, or the table's size.
+    """
+
+    schedule: Literal["constant", "native", "table", "host"]
+    lr_scale: Literal["native", "folded"]
+    detail: str = ""
+
+    def __str__(self) -> str:
+        how = {"constant": "constant", "native": "native", "table": "native table", "host": "set each step"}
+        scale = "native lr_scale" if self.lr_scale == "native" else "lr_scale folded in"
+        return f"{how[self.schedule]}{' ' if self.detail else ''}{self.detail}, {scale}"

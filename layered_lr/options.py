@@ -1,0 +1,121 @@
+"""What a run takes beside its spec, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import PlainValidator
+
+from layered_lr.errors import SpecError
+from layered_lr.matching import check_pattern
+from layered_lr.modules import framework_of
+from layered_lr.validation import Flag, NonNegativeInt, PositiveInt, Probability, value_class
+
+DEFAULT_EPOCHS = 6
+DEFAULT_BATCH_SIZE = 64
+
+
+def _model(value: Any) -> Any:
+    if framework_of(value):
+        raise SpecError(
+            f"model: got a {type(value).__name__} object; give what builds it, such as model=lambda: make_model(), "
+            "so that every run starts anew."
+        )
+    if isinstance(value, str) and ":" in value:
+        return imported(value, "model")
+    if isinstance(value, str) or callable(value):
+        return value
+    raise SpecError(f"model={value!r}: must be the name of a model, or a callable that builds an nn.Module.")
+
+
+def imported(path: str, what: str) -> Any:
+    """The object that ``package.module:name`` stands for.
+
+    Raises:
+        SpecError: It cannot be imported, or is not there, or cannot be called.
+    """
+    module, _, name = path.partition(":")
+    try:
+        value = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"{what}={path!r}: must be package.module:name of something to import: {error}") from None
+    if not callable(value):
+        raise SpecError(f"{what}={path!r}: is a {type(value).__name__}; must be callable.")
+    return value
+
+
+def _reset(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(check_pattern(pattern, "reset_weights") for pattern in value)
+    return (check_pattern(value, "reset_weights"),)
+
+
+def _path(value: Any) -> Path | None:
+    if value is None or isinstance(value, str | Path):
+        return None if value is None else Path(value)
+    raise SpecError(f"{value!r} ({type(value).__name__}) must be a path, or None.")
+
+
+def _writable(value: Any) -> Path | None:
+    """A path that a file can be written to: found out before the training, not after it."""
+    path = _path(value)
+    if path is not None and (path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise SpecError(f"save={str(path)!r}: must be a file in a folder that is there and can be written to.")
+    return path
+
+
+@value_class
+class RunOptions:
+    """How to run a spec; see ``layered_lr.run`` for the meaning of each."""
+
+    __called__: ClassVar[str] = "run"
+
+    backend: str = "torch-eager"
+    model: Annotated[Any, PlainValidator(_model)] = "mobilenet_v2"
+    data: Any = "digits"
+    data_root: Annotated[Any, PlainValidator(_path)] = None
+    epochs: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt = DEFAULT_BATCH_SIZE
+    seed: NonNegativeInt = 0
+    dropout: Probability = 0.2
+    device: str = "auto"
+    augment: Flag | None = None
+    initial_weights: Any = None
+    reset_weights: Annotated[Sequence[str], PlainValidator(_reset)] = ()
+    progress: Flag = True
+    save: Annotated[Any, PlainValidator(_writable)] = None
+
+    def steps_per_epoch(self, train_size: int) -> int:
+        """Whole batches in the training set.
+
+        Raises:
+            SpecError: The batch is larger than the training set.
+        """
+        if self.batch_size > train_size:
+            raise SpecError(f"run(batch_size={self.batch_size}): the training set has only {train_size} images.")
+        return train_size // self.batch_size
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """How many updates the run makes: ``epochs`` of them, and no more than ``max_steps``."""
+        if self.epochs is None and self.max_steps is not None:
+            return self.max_steps
+        by_epochs = (self.epochs or DEFAULT_EPOCHS) * steps_per_epoch
+        return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options that can be written down: numbers, strings and lists of strings."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items() if _is_plain(v)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)

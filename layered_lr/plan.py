@@ -1,0 +1,274 @@
+"""The plan: exact groups and every rate of the run, before anything trains and without any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from layered_lr.errors import SpecError
+from layered_lr.matching import Parameter, assign, unused_patterns
+from layered_lr.modules import framework_of, parameters_of
+from layered_lr.optimizers import Optimizer
+from layered_lr.schedules import Constant, Float64, Schedule
+from layered_lr.spec import Spec
+
+REST = "rest"
+
+
+@dataclass(frozen=True)
+class PlanGroup:
+    """A group with its parameters, and with everything filled in that the spec left out.
+
+    Args:
+        name: The group's name, or ``rest``.
+        parameters: Names in model order; empty for an optional group that matches nothing.
+        elements: How many numbers the parameters hold together.
+        optimizer: The spec's optimizer with what the group sets for itself, ``lr`` among it.
+        lr_scale: Multiplies the scheduled rate.
+        schedule: The group's own, the spec's, or ``Constant()``.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    elements: int
+    optimizer: Optimizer
+    lr_scale: float
+    schedule: Schedule
+
+    @property
+    def lr(self) -> float:
+        """The rate that the schedule starts from."""
+        return self.optimizer.lr
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Each parameter in exactly one group for the whole run, and every group's rate at every step.
+
+    Made by ``resolve``. The rate of update ``t`` (0-based) of group ``g`` is
+    ``lr_scale_g * schedule_g(t; lr_g)``, in float64.
+
+    Args:
+        spec: What the user wrote.
+        parameters: Every parameter, in model order.
+        groups: In the spec's order, ``rest`` last.
+        total_steps: Updates of the whole run, if known.
+        steps_per_epoch: Updates of one epoch, if known.
+        notes: What a reader should know: tied weights, patterns that take nothing.
+    """
+
+    spec: Spec
+    parameters: tuple[Parameter, ...]
+    groups: tuple[PlanGroup, ...]
+    total_steps: int | None = None
+    steps_per_epoch: int | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @cached_property
+    def group_of(self) -> Mapping[str, int]:
+        """Index of the group of each parameter, by its first name."""
+        return {name: index for index, group in enumerate(self.groups) for name in group.parameters}
+
+    def lr(self, step: int) -> dict[str, float]:
+        """Every group's rate at one step.
+
+        Args:
+            step: 0-based count of updates; may lie beyond ``total_steps``.
+
+        Raises:
+            SpecError: A step that is negative or not a whole number.
+        """
+        return dict(zip((group.name for group in self.groups), self.rates(step), strict=True))
+
+    def rates(self, step: int) -> list[float]:
+        """``lr(step)`` without the names, in the order of ``groups``."""
+        if isinstance(step, bool) or not hasattr(step, "__index__") or step < 0:
+            raise SpecError(f"step={step!r}: must be a whole number >= 0.")
+        return [group.lr_scale * group.schedule(self.clock(group, step), group.lr) for group in self.groups]
+
+    def table(self, start: int = 0, stop: int | None = None) -> Float64:
+        """Every group's rate at every step of ``start`` to ``stop - 1``.
+
+        Args:
+            start: First step.
+            stop: Step after the last one; None is ``total_steps``.
+
+        Returns:
+            Shape ``(stop - start, groups)``, in the order of ``groups``.
+
+        Raises:
+            SpecError: ``stop`` and ``total_steps`` both unknown, or not ``0 <= start <= stop``.
+        """
+        if stop is None:
+            stop = self.total_steps
+        if stop is None:
+            raise SpecError("how long is the run? Give plan.table(stop=...) or resolve(..., total_steps=...).")
+        if not 0 <= start <= stop:
+            raise SpecError(f"table(start={start}, stop={stop}): must be 0 <= start <= stop.")
+        steps = np.arange(start, stop)
+        table = np.empty((len(steps), len(self.groups)))
+        for column, group in enumerate(self.groups):
+            np.multiply(group.lr_scale, group.schedule(self.clock(group, steps), group.lr), out=table[:, column])
+        return table
+
+    def clock(self, group: PlanGroup, step: Any) -> Any:
+        """The step, or array of steps, in the unit that the group's schedule counts."""
+        if group.schedule.unit == "step":
+            return step
+        assert self.steps_per_epoch is not None  # resolve() has seen to it
+        return step // self.steps_per_epoch
+
+    def lowering(self, backend: str) -> dict[str, str]:
+        """How a backend will apply each group's rate, in words.
+
+        Args:
+            backend: A name such as ``"oneflow-graph"``; its framework need not be installed.
+
+        Raises:
+            SpecError: No such backend.
+            Unsupported: The backend cannot apply this plan exactly.
+        """
+        from layered_lr.registry import lowering_of
+
+        return dict(zip((g.name for g in self.groups), map(str, lowering_of(self, backend)), strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain tables, lists, strings and numbers."""
+        return {
+            "spec": self.spec.to_dict(),
+            "parameters": [[p.name, list(p.shape), list(p.aliases)] for p in self.parameters],
+            "total_steps": self.total_steps,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Plan:
+        """The plan that ``to_dict`` was called on."""
+        parameters = [Parameter(name, tuple(shape), tuple(aliases)) for name, shape, aliases in table["parameters"]]
+        return resolve(Spec.from_dict(table["spec"]), parameters, table["total_steps"], table["steps_per_epoch"])
+
+    def __str__(self) -> str:
+        from layered_lr.report import plan_text
+
+        return plan_text(self)
+
+
+def resolve(
+    spec: Spec,
+    parameters: Any,
+    total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+) -> Plan:
+    """Assign every parameter to exactly one group.
+
+    The first group that matches wins; what no group matches forms a last group, ``rest``, at the optimizer's
+    ``lr``. A tied parameter (one array under several names) is one parameter, of the first group that matches
+    any of its names.
+
+    Args:
+        spec: Groups in priority order; ``lr`` is dimensionless, per update.
+        parameters: Names and shapes in model order, e.g. ``[("features.0.0.weight", (32, 3, 3, 3))]`` (OIHW),
+            optionally with a third item, the tuple of the parameter's other names; or a model of torch or OneFlow.
+        total_steps: Updates of the whole run.
+        steps_per_epoch: Updates of one epoch; needed by schedules with ``unit="epoch"``.
+
+    Returns:
+        Groups in spec order, names in model order.
+
+    Raises:
+        SpecError: A group that is not optional matches nothing that is left, a name that stands twice, no
+            parameters at all, or a schedule in epochs without ``steps_per_epoch``.
+    """
+    if not isinstance(spec, Spec):
+        raise SpecError(f"spec={spec!r}: must be a layered_lr.Spec.")
+    total_steps = _count("total_steps", total_steps, minimum=0)
+    steps_per_epoch = _count("steps_per_epoch", steps_per_epoch, minimum=1)
+    known = _parameters(parameters)
+    members = assign([group.rule for group in spec.groups], known)
+    groups = [
+        PlanGroup(
+            name=group.label,
+            parameters=tuple(p.name for p in taken),
+            elements=sum(p.elements for p in taken),
+            optimizer=spec.optimizer_of(group),
+            lr_scale=group.lr_scale,
+            schedule=group.schedule or spec.schedule or Constant(),
+        )
+        for group, taken in zip(spec.groups, members, strict=False)
+    ]
+    if rest := members[-1]:
+        if any(group.name == REST for group in groups):
+            raise SpecError(
+                f"a group is called {REST!r}, the name of the group of what no group matches, which is not empty "
+                f"({rest[0].name}, …): give it another name=..., or let it match everything that is left with '*'."
+            )
+        names = tuple(p.name for p in rest)
+        elements = sum(p.elements for p in rest)
+        groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, spec.schedule or Constant()))
+    for group in groups:
+        if group.schedule.unit == "epoch" and steps_per_epoch is None:
+            raise SpecError(
+                f"group {group.name!r}: {type(group.schedule).__name__}(unit='epoch') counts epochs: "
+                "give steps_per_epoch=..., or a schedule with unit='step'."
+            )
+    return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
+
+
+def _count(name: str, value: Any, minimum: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < minimum:
+        raise SpecError(f"{name}={value!r}: must be a whole number >= {minimum}.")
+    return int(value)
+
+
+def _parameters(parameters: Any) -> tuple[Parameter, ...]:
+    if framework_of(parameters):
+        parameters = [parameter for parameter, _ in parameters_of(parameters)]
+    if isinstance(parameters, str) or not isinstance(parameters, Sequence):
+        raise SpecError(
+            f"parameters={parameters!r}: must be a list such as [('features.0.weight', (32, 3, 3, 3))], or a model."
+        )
+    known: list[Parameter] = []
+    seen: set[str] = set()
+    for item in parameters:
+        parameter = _parameter(item)
+        for name in parameter.names:
+            if name in seen:
+                raise SpecError(f"parameters: {name!r} stands twice; every name must be there once.")
+            seen.add(name)
+        known.append(parameter)
+    if not known:
+        raise SpecError("there are no parameters: the list, or the model, is empty.")
+    return tuple(known)
+
+
+def _parameter(item: Any) -> Parameter:
+    try:
+        name, shape, *aliases = item
+        parameter = Parameter(name, tuple(int(length) for length in shape), *(tuple(a) for a in aliases))
+    except (TypeError, ValueError):
+        raise SpecError(f"parameters: {item!r} is not (name, shape), such as ('fc.weight', (10, 64)).") from None
+    if not all(isinstance(name, str) and name for name in parameter.names) or min(parameter.shape, default=0) < 0:
+        raise SpecError(f"parameters: {item!r} is not (name, shape), such as ('fc.weight', (10, 64)).")
+    return parameter
+
+
+def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGroup]) -> list[str]:
+    owner = {name: group.name for group in groups for name in group.parameters}
+    tied = [
+        f"{parameter.name} is also {', '.join(parameter.aliases)}: "
+        f"tied weights, trained once, in group {owner[parameter.name]!r}"
+        for parameter in parameters
+        if parameter.aliases
+    ]
+    unused = [
+        f"group {group.label!r}: {pattern!r} matches nothing"
+        for group in spec.groups
+        for pattern in unused_patterns(group.rule, parameters)
+    ]
+    return tied + unused

@@ -1,0 +1,95 @@
+"""Plans and results as text that a person reads at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from tabulate import tabulate
+
+from layered_lr.errors import LayeredLRError
+from layered_lr.plan import Plan, PlanGroup
+from layered_lr.registry import lowering_of
+from layered_lr.result import Result
+from layered_lr.tables import to_table
+
+_SHOWN = ("torch-eager", "oneflow-graph")  # the two ways there are: rates set from the host, rates compiled in
+
+
+def plan_text(plan: Plan, backend: str | None = None) -> str:
+    """The plan as a table: groups, their parameters, first and last rate, and how a backend applies them.
+
+    Args:
+        plan: What to show.
+        backend: Whose lowering to show; None shows one eager backend's and the Graph's.
+    """
+    shown = (backend,) if backend else _SHOWN
+    headers = ["group", "parameters", "elements", "lr", "lr_scale", "schedule", "first rate", "last rate", *shown]
+    first = plan.rates(0)
+    last = plan.rates(max(plan.total_steps - 1, 0)) if plan.total_steps is not None else None
+    lowerings = [_lowerings(plan, name) for name in shown]
+    rows = [
+        [
+            group.name,
+            len(group.parameters),
+            f"{group.elements:,}",
+            f"{group.lr:g}",
+            f"{group.lr_scale:g}",
+            schedule_text(group),
+            f"{first[index]:.6g}",
+            f"{last[index]:.6g}" if last else "?",
+            *(column[index] for column in lowerings),
+        ]
+        for index, group in enumerate(plan.groups)
+    ]
+    lines = [_headline(plan), tabulate(rows, headers, disable_numparse=True, colalign=_alignment(len(shown)))]
+    return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
+
+
+def _alignment(lowerings: int) -> list[str]:
+    return ["left", *["right"] * 4, "left", "right", "right", *["left"] * lowerings]
+
+
+def _headline(plan: Plan) -> str:
+    optimizer = to_table(plan.spec.optimizer)
+    settings = ", ".join(f"{name}={value}" for name, value in optimizer.items() if name != "type")
+    length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
+    epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
+    return f"{optimizer['type']}({settings}), {len(plan.parameters)} parameters, {length}{epochs}"
+
+
+def schedule_text(group: PlanGroup) -> str:
+    """A group's schedule as it would be written, e.g. ``StepLR(step_size=30, unit=epoch)``."""
+    values = {f.name: getattr(group.schedule, f.name) for f in fields(group.schedule)}
+    unit = values.pop("unit")
+    settings = [f"{name}={value}" for name, value in values.items()] + (["unit=epoch"] if unit == "epoch" else [])
+    return f"{type(group.schedule).__name__}({', '.join(settings)})" if settings else type(group.schedule).__name__
+
+
+def _lowerings(plan: Plan, backend: str) -> list[str]:
+    try:
+        return [str(lowering) for lowering in lowering_of(plan, backend)]
+    except LayeredLRError as error:
+        return [f"refused: {error}"] * len(plan.groups)
+
+
+def result_text(result: Result) -> str:
+    """Rates planned and applied, accuracy and time per step."""
+    planned = result.plan.table(0, len(result.losses))
+    differences = result.largest_rate_differences()
+    rows: list[list[Any]] = [
+        [name, _span(planned[:, column]), _span(rates), f"{differences[name]:.1e}", result.lowering[name]]
+        for column, (name, rates) in enumerate(result.rates.items())
+    ]
+    headers = ["group", "rate planned", "rate applied", "largest relative difference", f"on {result.backend}"]
+    lines = [tabulate(rows, headers, disable_numparse=True)]
+    if len(result.accuracies):
+        lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
+    lines.append(f"last loss {result.losses[-1]:.4f}")
+    first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
+    lines.append(f"{result.seconds_per_step * 1e3:.1f} ms per step{first}")
+    return "\n".join(lines)
+
+
+def _span(rates: Any) -> str:
+    return f"{rates[0]:.6g} -> {rates[-1]:.6g}"

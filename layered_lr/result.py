@@ -1,0 +1,143 @@
+"""What a run did, as data: losses, rates, accuracies, weights, timings, versions."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import CheckpointError, LayeredLRError
+from layered_lr.plan import Plan
+from layered_lr.schedules import Float64
+
+_FORMAT = "layered_lr.Result 1"
+_WEIGHT = "weights/"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run did.
+
+    Args:
+        backend: Its name.
+        plan: What was to happen.
+        losses: Mean cross-entropy of each batch before its update, shape (steps,), float64.
+        rates: Each group's rate at each update, shape (steps,), read back from what the framework applied and not
+            copied from the plan. Eager backends: the optimizer's param groups at the moment of the update.
+            ``oneflow-graph``: the compiled job: the ``lr_scale`` that the update ops of the group's parameters
+            carry, times the schedule of the op that they take their rate from, over as many steps as the job's
+            own step counter has counted.
+        accuracies: On the test set, a fraction, after each epoch and at the end, shape (epochs,).
+        weights: Every parameter and buffer by name, after the last update.
+        lowering: How the backend applied each group's rate, in words.
+        seconds_per_step: Mean time of an update, the first one (which may compile) left out where there are more.
+        first_step_seconds: Time of the first update.
+        versions: Of everything that took part.
+        options: What the run was asked for beside the spec, where it can be written down.
+    """
+
+    backend: str
+    plan: Plan
+    losses: Float64 = field(repr=False)
+    rates: dict[str, Float64] = field(repr=False)
+    accuracies: Float64
+    weights: dict[str, NDArray[Any]] = field(repr=False)
+    lowering: dict[str, str]
+    seconds_per_step: float
+    first_step_seconds: float
+    versions: dict[str, str]
+    options: dict[str, Any]
+
+    def largest_rate_differences(self) -> dict[str, float]:
+        """For each group, the largest relative difference between a rate that was applied and the planned one."""
+        planned = self.plan.table(0, len(self.losses))
+        return {
+            name: float(np.max(_relative(applied, planned[:, column]), initial=0.0))
+            for column, (name, applied) in enumerate(self.rates.items())
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one ``.npz`` file, whole or not at all; NumPy opens it too.
+
+        Raises:
+            CheckpointError: The file cannot be written.
+        """
+        path = Path(path)
+        about = {
+            "format": _FORMAT,
+            "backend": self.backend,
+            "plan": self.plan.to_dict(),
+            "groups": list(self.rates),
+            "lowering": self.lowering,
+            "seconds_per_step": self.seconds_per_step,
+            "first_step_seconds": self.first_step_seconds,
+            "versions": self.versions,
+            "options": self.options,
+        }
+        arrays = {_WEIGHT + name: array for name, array in self.weights.items()}
+        arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
+        arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+                temporary = Path(file.name)
+                try:
+                    np.savez(file, **arrays)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    temporary.chmod(0o644)
+                    temporary.replace(path)
+                except BaseException:
+                    temporary.unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise CheckpointError(f"{path}: the result cannot be written: {error.strerror or error}.") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Read what ``save`` wrote.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or no result.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            about = json.loads(str(arrays["about"][()]))
+            if about["format"] != _FORMAT:
+                raise CheckpointError(f"{path}: its format is {about['format']!r}; this version reads {_FORMAT!r}.")
+            return cls(
+                backend=about["backend"],
+                plan=Plan.from_dict(about["plan"]),
+                losses=arrays["losses"],
+                rates=dict(zip(about["groups"], arrays["rates"].T, strict=True)),
+                accuracies=arrays["accuracies"],
+                weights={n.removeprefix(_WEIGHT): array for n, array in arrays.items() if n.startswith(_WEIGHT)},
+                lowering=about["lowering"],
+                seconds_per_step=about["seconds_per_step"],
+                first_step_seconds=about["first_step_seconds"],
+                versions=about["versions"],
+                options=about["options"],
+            )
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file.") from None
+        except CheckpointError:
+            raise
+        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, LayeredLRError) as error:
+            raise CheckpointError(f"{path}: not a readable result of layered_lr: {error}") from None
+
+    def __str__(self) -> str:
+        from layered_lr.report import result_text
+
+        return result_text(self)
+
+
+def _relative(applied: Float64, planned: Float64) -> Float64:
+    scale = np.where(planned == 0, 1.0, np.abs(planned))
+    return np.asarray(np.abs(applied - planned) / scale)

@@ -1,0 +1,57 @@
+"""Value classes as plain tables (what TOML and JSON hold) and back, with nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+from layered_lr.errors import SpecError
+from layered_lr.optimizers import SGD, Optimizer
+from layered_lr.schedules import Constant, Schedule, StepLR
+from layered_lr.validation import nearest
+
+T = TypeVar("T", Optimizer, Schedule)
+
+# The classes that a table may name by its key ``type``.
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD,)}
+SCHEDULES: Mapping[str, type[Schedule]] = {cls.__name__: cls for cls in (Constant, StepLR)}
+
+
+def to_table(value: Any) -> dict[str, Any]:
+    """The fields of a value class that differ from their defaults; a schedule or optimizer names its ``type``."""
+    table: dict[str, Any] = {}
+    if isinstance(value, Optimizer | Schedule):
+        table["type"] = type(value).__name__
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if field.default is MISSING or item != field.default:
+            table[field.name] = _plain(item)
+    return table
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, tuple):
+        return [_plain(part) for part in item]
+    return to_table(item) if hasattr(item, "__dataclass_fields__") else item
+
+
+def optimizer_from_table(table: Any) -> Optimizer:
+    """The optimizer that ``{"type": "SGD", "lr": 0.1, ...}`` describes."""
+    return _from_table(table, OPTIMIZERS, "optimizer")
+
+
+def schedule_from_table(table: Any) -> Schedule:
+    """The schedule that ``{"type": "StepLR", "step_size": 30, ...}`` describes."""
+    return _from_table(table, SCHEDULES, "schedule")
+
+
+def _from_table(table: Any, known: Mapping[str, type[T]], what: str) -> T:
+    if not isinstance(table, Mapping):
+        raise SpecError(f"{what} = {table!r}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
+    rest = dict(table)
+    name = rest.pop("type", None)
+    if not isinstance(name, str) or name not in known:
+        hint = nearest(name, known) if isinstance(name, str) else ""
+        raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")
+    return known[name](**rest)

@@ -1,0 +1,203 @@
+"""Training, top to bottom: a spec, a backend, a model and data become a ``Result``."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from layered_lr import __version__, models
+from layered_lr.backend import Session
+from layered_lr.data import Batches, load_dataset
+from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.options import RunOptions
+from layered_lr.plan import Plan, resolve
+from layered_lr.registry import TABLE, check_name, load_backend, versions
+from layered_lr.result import Result
+from layered_lr.spec import Spec
+from layered_lr.weights import Weights, merged, read_weights
+
+_BLOCK_STEPS = 50  # losses are fetched in blocks: one wait for the framework instead of one a step
+_REFRESH_SECONDS = 0.2
+
+
+def train(spec: Spec, options: RunOptions) -> Result:
+    """See ``layered_lr.run``; everything that can be wrong is found before the framework is loaded, if it can be."""
+    check_name(options.backend)
+    given = None if options.initial_weights is None else read_weights(options.initial_weights)
+    dataset = load_dataset(options.data, options.data_root)
+    batches = Batches(dataset, options.batch_size, options.seed, options.augment)
+    lengths = options.total_steps(batches.steps_per_epoch), batches.steps_per_epoch
+    if isinstance(options.model, str):
+        _check_images(options, dataset.facts.image_shape)
+        resolve(spec, models.parameters(options.model, dataset.num_classes), *lengths)
+
+    backend = load_backend(options.backend, options.device)
+    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed)
+    plan = resolve(spec, model, *lengths)
+    lowering = plan.lowering(options.backend)
+    backend.load(model, _start(options, plan, dataset.num_classes, backend.state(model), given))
+    session = backend.open(plan, model, dataset.num_classes)
+    _check_answer(session, batches)
+
+    history = _Loop(session, plan, batches, options.progress).run()
+    result = Result(
+        backend=options.backend,
+        plan=plan,
+        losses=history.losses,
+        rates=dict(zip((group.name for group in plan.groups), history.rates.T, strict=True)),
+        accuracies=history.accuracies,
+        weights=session.weights(),
+        lowering=lowering,
+        seconds_per_step=history.seconds_per_step,
+        first_step_seconds=history.first_step_seconds,
+        versions=_versions(options.backend),
+        options=options.to_dict(),
+    )
+    if options.save:
+        result.save(options.save)
+    return result
+
+
+def _start(options: RunOptions, plan: Plan, num_classes: int, own: Weights, given: Weights | None) -> Weights:
+    """The state to start from: given, or drawn from the seed, or as the user's callable made it."""
+    if isinstance(options.model, str):
+        own = models.initial_weights(options.model, num_classes, options.seed)
+    if given is None:
+        return own
+    return merged(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)
+
+
+def _check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
+    """What MobileNetV2 takes; torch and OneFlow would differ in how they fail."""
+    channels, height, width = shape
+    if channels != 3:
+        raise SpecError(f"model {options.model!r} takes images of 3 channels, the data has {channels}.")
+    if options.batch_size == 1 and max(height, width) <= models.SMALLEST_MAP:
+        raise SpecError(
+            f"batch_size=1: at {height}x{width} pixels, model {options.model!r} has batch normalisations of a single "
+            "value, which have no variance. Use batch_size=2 or more."
+        )
+
+
+def _check_answer(session: Session, batches: Batches) -> None:
+    """One batch of test images through the model: an answer of the wrong shape would abort OneFlow's process."""
+    images, _, _ = next(iter(batches.test()))
+    classes = session.num_classes
+    try:
+        answer = session.logits(images)
+    except LayeredLRError:
+        raise
+    except Exception as error:  # whatever the user's forward pass raises
+        raise SpecError(
+            f"model: its forward pass does not take images of shape {images.shape}: {type(error).__name__}: {error}"
+        ) from error
+    if answer.ndim != 2 or len(answer) != len(images) or answer.shape[1] < classes:
+        raise SpecError(
+            f"model: answers {images.shape} images with shape {answer.shape}; must be ({len(images)}, {classes}), a "
+            f"number for each of the data's {classes} classes."
+        )
+
+
+class History(NamedTuple):
+    """What a run did, step by step; see ``Result``."""
+
+    losses: NDArray[np.float64]
+    rates: NDArray[np.float64]
+    accuracies: NDArray[np.float64]
+    seconds_per_step: float
+    first_step_seconds: float
+
+
+class _Loop:
+    """The training loop: epochs of batches, losses fetched in blocks, an evaluation after each epoch."""
+
+    def __init__(self, session: Session, plan: Plan, batches: Batches, progress: bool) -> None:
+        self.session, self.plan, self.batches = session, plan, batches
+        self.steps = plan.total_steps or 0
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self._pending: list[Any] = []  # losses that the framework has and this process has not
+        self._shown_at = 0.0
+        self.bar = tqdm(total=self.steps, unit="step", disable=None if progress else True, dynamic_ncols=True)
+
+    def run(self) -> History:
+        """Train for all steps of the plan."""
+        first_seconds = rest_seconds = 0.0
+        with self.bar:
+            for epoch in range(-(-self.steps // self.batches.steps_per_epoch)):
+                batches = itertools.islice(self.batches.epoch(epoch), self.steps - len(self.losses))
+                if epoch == 0:
+                    first_seconds = self._train(itertools.islice(batches, 1))
+                rest_seconds += self._train(batches)
+                self.accuracies.append(self._accuracy())
+                self._show()
+        return History(
+            losses=np.array(self.losses),
+            rates=self.session.rates(0, self.steps),
+            accuracies=np.array(self.accuracies),
+            seconds_per_step=rest_seconds / (self.steps - 1) if self.steps > 1 else first_seconds,
+            first_step_seconds=first_seconds,
+        )
+
+    def _train(self, batches: Iterable[Any]) -> float:
+        """Make an update with each batch; returns the seconds until the last of them was done."""
+        began = time.perf_counter()
+        for images, labels in batches:
+            self._pending.append(self.session.train_step(images, labels))
+            self.bar.update()
+            if len(self._pending) >= _BLOCK_STEPS:
+                self._fetch()
+            if not self.bar.disable and time.monotonic() - self._shown_at > _REFRESH_SECONDS:
+                self._fetch()
+                self._show()
+        self._fetch()
+        return time.perf_counter() - began
+
+    def _fetch(self) -> None:
+        """Wait for the losses of the steps since the last time.
+
+        Raises:
+            TrainingDiverged: One of them is NaN or infinite.
+        """
+        losses = self.session.losses(self._pending)
+        self._pending.clear()
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        if len(wrong):
+            step = len(self.losses) + int(wrong[0])
+            rates = self.session.rates(step, step + 1)[0]
+            shown = ", ".join(f"{group.name}: {rate:g}" for group, rate in zip(self.plan.groups, rates, strict=True))
+            raise TrainingDiverged(f"the loss is {losses[wrong[0]]} at step {step}, at rates {shown}. Try lower ones.")
+        self.losses.extend(losses.tolist())
+
+    def _accuracy(self) -> float:
+        """The fraction of the test set that the model gets right."""
+        right = 0
+        for images, labels, count in self.batches.test():
+            right += int(np.sum(self.session.logits(images).argmax(axis=1)[:count] == labels[:count]))
+        return right / len(self.batches.dataset.y_test)
+
+    def _show(self) -> None:
+        """Loss, accuracy and rates beside the progress bar."""
+        self._shown_at = time.monotonic()
+        if self.bar.disable or not self.losses:
+            return
+        step = len(self.losses) - 1
+        shown = {"loss": f"{self.losses[-1]:.4f}"}
+        if self.accuracies:
+            shown["accuracy"] = f"{self.accuracies[-1]:.3f}"
+        rates = self.session.rates(step, step + 1)[0]
+        shown |= {group.name: f"{rate:.2e}" for group, rate in zip(self.plan.groups, rates, strict=True)}
+        self.bar.set_postfix(shown, refresh=True)
+
+
+def _versions(backend: str) -> dict[str, str]:
+    """Of this library, Python, NumPy and the backend's packages."""
+    own = {"python": platform.python_version(), "numpy": np.__version__, "layered_lr": __version__}
+    return own | {name: version for name, version in versions(TABLE[backend].framework).items() if version}
