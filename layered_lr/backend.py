@@ -24,6 +24,10 @@ class Session(ABC):
         num_classes: Labels are 0 to ``num_classes - 1``.
     """
 
+    steps_ahead: ClassVar[int] = 50
+    """Updates that the training loop may ask for before it waits for the first of them; a wait costs little
+    where it is rare, and an interrupt has to wait for all that was asked for."""
+
     def __init__(self, plan: Plan, num_classes: int) -> None:
         self.plan = plan
         self.num_classes = num_classes

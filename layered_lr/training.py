@@ -23,7 +23,6 @@ from layered_lr.result import Result
 from layered_lr.spec import Spec
 from layered_lr.weights import Weights, merged, read_weights
 
-_BLOCK_STEPS = 50  # losses are fetched in blocks: one wait for the framework instead of one a step
 _REFRESH_SECONDS = 0.2
 
 
@@ -152,22 +151,23 @@ class _Loop:
         for images, labels in batches:
             self._pending.append(self.session.train_step(images, labels))
             self.bar.update()
-            if len(self._pending) >= _BLOCK_STEPS:
-                self._fetch()
+            if len(self._pending) > self.session.steps_ahead:
+                self._fetch(keep=self.session.steps_ahead // 2)
             if not self.bar.disable and time.monotonic() - self._shown_at > _REFRESH_SECONDS:
-                self._fetch()
+                self._fetch(keep=self.session.steps_ahead // 2)
                 self._show()
         self._fetch()
         return time.perf_counter() - began
 
-    def _fetch(self) -> None:
-        """Wait for the losses of the steps since the last time.
+    def _fetch(self, keep: int = 0) -> None:
+        """Wait for the losses of the steps since the last time, except the newest few.
 
         Raises:
             TrainingDiverged: One of them is NaN or infinite.
         """
-        losses = self.session.losses(self._pending)
-        self._pending.clear()
+        done = self._pending[: len(self._pending) - keep] if keep else self._pending
+        losses = self.session.losses(done)
+        del self._pending[: len(done)]
         wrong = np.flatnonzero(~np.isfinite(losses))
         if len(wrong):
             step = len(self.losses) + int(wrong[0])

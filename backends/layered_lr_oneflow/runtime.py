@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.abc
 import os
+import signal
+import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
 
 
 def schedule_as_batch() -> None:
@@ -23,6 +29,43 @@ def schedule_as_batch() -> None:
         with contextlib.suppress(OSError):  # the thread is gone, or a sandbox forbids it
             if os.sched_getscheduler(int(thread.name)) == os.SCHED_OTHER:
                 os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
+
+
+class _Reclaim(importlib.abc.MetaPathFinder):
+    """Finds no module; whenever Python looks for one, it makes ``handler`` the handler of SIGINT again."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        self.handler = handler
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> None:
+        """Called for every import; the next one after OneFlow's extension module undoes what that did."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self.handler)
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for the time of an import, and leave it to Python.
+
+    OneFlow 0.9's extension module puts a handler of its own under Python's, which ends the process with exit
+    code 255 or a crash, without a ``KeyboardInterrupt``: nothing could be saved. And a ``KeyboardInterrupt`` in
+    the middle of its import can leave the process hanging.
+    """
+    original = signal.getsignal(signal.SIGINT)
+    if original is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    reclaim = _Reclaim(lambda number, frame: held.append((number, frame)))
+    signal.signal(signal.SIGINT, reclaim.handler)
+    sys.meta_path.insert(0, reclaim)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(reclaim)
+        signal.signal(signal.SIGINT, original)
+    if held and callable(original):
+        original(*held[0])
 
 
 @contextlib.contextmanager
@@ -48,7 +91,7 @@ def _quiet_stderr() -> Iterator[None]:
 
 schedule_as_batch()
 os.environ.setdefault("GLOG_minloglevel", "3")  # its C++ log: fatal only
-with _quiet_stderr():  # 'libibverbs not available' goes past every setting
+with interrupts_held(), _quiet_stderr():  # 'libibverbs not available' goes past every setting
     import oneflow as flow
 
 warnings.filterwarnings("ignore", "ReLU6 module do not support inplace", UserWarning)  # it is right all the same

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from layered_lr_oneflow.runtime import flow
 
 class OneFlowSession(Session):
     """A OneFlow model in training."""
+
+    # OneFlow takes orders far faster than it carries them out: 50 updates ahead, Ctrl-C took 18 s on MobileNetV2.
+    steps_ahead: ClassVar[int] = 2
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
         super().__init__(plan, num_classes)
