@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from layered_lr.matching import Parameter as Parameter
     from layered_lr.optimizers import SGD as SGD
     from layered_lr.optimizers import Optimizer as Optimizer
-    from layered_lr.plan import Plan as Plan
-    from layered_lr.plan import PlanGroup as PlanGroup
-    from layered_lr.plan import resolve as resolve
+    from layered_lr.plans import Plan as Plan
+    from layered_lr.plans import PlanGroup as PlanGroup
+    from layered_lr.plans import resolve as resolve
     from layered_lr.recipe import Recipe as Recipe
     from layered_lr.recipe import load_recipe as load_recipe
     from layered_lr.recipe import ready_recipes as ready_recipes
@@ -66,7 +66,7 @@ _HOMES = {
         "SGD",
         "Optimizer",
     ),
-    "layered_lr.plan": (
+    "layered_lr.plans": (
         "Plan",
         "PlanGroup",
         "resolve",

@@ -13,7 +13,7 @@ from layered_lr.data import dataset_facts
 from layered_lr.errors import SpecError
 from layered_lr.modules import framework_of
 from layered_lr.options import RunOptions
-from layered_lr.plan import Plan, resolve
+from layered_lr.plans import Plan, resolve
 from layered_lr.recipe import default_spec
 from layered_lr.registry import attach_function, backend_of
 from layered_lr.result import Result

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.errors import DataError
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
 Weights = Mapping[str, NDArray[Any]]

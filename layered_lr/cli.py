@@ -32,7 +32,7 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="layered-lr")
 def cli() -> None:
     """Layer-wise learning rates: one spec, compiled to torch and OneFlow."""
@@ -98,7 +98,7 @@ def _recipe(name: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, A
     """The spec, and the arguments of a run: the recipe's, with what the command line says instead."""
     from layered_lr.recipe import DEFAULT, load_recipe
 
-    loaded = load_recipe(name or DEFAULT)
+    loaded = load_recipe(DEFAULT if name is None else name)
     said = {key: value for key, value in options.items() if value is not None and value != ()}
     return loaded.spec, {**loaded.run, **said}
 

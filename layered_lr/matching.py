@@ -57,7 +57,7 @@ def check_pattern(pattern: Any, what: str = "match") -> str:
     if pattern.startswith(REGEX_PREFIX):
         try:
             re.compile(pattern.removeprefix(REGEX_PREFIX))
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise SpecError(f"{what}={pattern!r}: invalid regular expression: {error}.") from None
     return pattern
 
@@ -182,10 +182,10 @@ def _suggestion(pattern: str, names: list[str]) -> str | None:
         return None
     parts = pattern.split(".")
     for depth, part in enumerate(parts):
-        if not any(character in part for character in GLOB_CHARACTERS):
-            real = {split[depth] for name in names if len(split := name.split(".")) > depth}
-            if part not in real:
-                parts[depth] = nearest_name(part, sorted(real)) or part
+        real = {split[depth] for name in names if len(split := name.split(".")) > depth}
+        literal = part.strip(GLOB_CHARACTERS)
+        if literal and part not in real and (near := nearest_name(literal, sorted(real))):
+            parts[depth] = near + "*" * part.endswith("*")
     for candidate in (".".join(parts), ".".join(parts) + ".*"):
         if candidate != pattern and any(map(matcher(candidate), names)):
             return candidate

@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import PlainValidator
 
+from layered_lr.archives import one_line
 from layered_lr.errors import SpecError
 from layered_lr.matching import check_pattern
 from layered_lr.modules import framework_of
-from layered_lr.validation import Flag, NonNegativeInt, PositiveInt, Probability, value_class
+from layered_lr.validation import Flag, PositiveInt, Probability, Seed, value_class
 
 DEFAULT_EPOCHS = 6
 DEFAULT_BATCH_SIZE = 64
@@ -43,8 +44,11 @@ def imported(path: str, what: str) -> Any:
     module, _, name = path.partition(":")
     try:
         value = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"{what}={path!r}: must be package.module:name of something to import: {error}") from None
+    except Exception as error:  # importing a module runs it
+        raise SpecError(
+            f"{what}={path!r}: must be package.module:name of something to import. "
+            f"{type(error).__name__}: {one_line(error)}"
+        ) from None
     if not callable(value):
         raise SpecError(f"{what}={path!r}: is a {type(value).__name__}; must be callable.")
     return value
@@ -56,15 +60,15 @@ def _reset(value: Any) -> tuple[str, ...]:
     return (check_pattern(value, "reset_weights"),)
 
 
-def _path(value: Any) -> Path | None:
+def _path(name: str, value: Any) -> Path | None:
     if value is None or isinstance(value, str | Path):
         return None if value is None else Path(value)
-    raise SpecError(f"{value!r} ({type(value).__name__}) must be a path, or None.")
+    raise SpecError(f"{name}={value!r} ({type(value).__name__}): must be a path, or None.")
 
 
 def _writable(value: Any) -> Path | None:
     """A path that a file can be written to: found out before the training, not after it."""
-    path = _path(value)
+    path = _path("save", value)
     if path is not None and (path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK)):
         raise SpecError(f"save={str(path)!r}: must be a file in a folder that is there and can be written to.")
     return path
@@ -79,11 +83,11 @@ class RunOptions:
     backend: str = "torch-eager"
     model: Annotated[Any, PlainValidator(_model)] = "mobilenet_v2"
     data: Any = "digits"
-    data_root: Annotated[Any, PlainValidator(_path)] = None
+    data_root: Annotated[Any, PlainValidator(functools.partial(_path, "data_root"))] = None
     epochs: PositiveInt | None = None
     max_steps: PositiveInt | None = None
     batch_size: PositiveInt = DEFAULT_BATCH_SIZE
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     dropout: Probability = 0.2
     device: str = "auto"
     augment: Flag | None = None

@@ -43,6 +43,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises:
         SpecError: No such recipe or file, not TOML, an unknown key or a value that is not allowed.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise SpecError(f"recipe {name_or_path!r}: must be a path or a name.")
     ready = ready_recipes()
     if str(name_or_path) in ready:
         table = read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from layered_lr.backend import Backend
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.lowering import Lowering
 from layered_lr.modules import framework_of
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr.validation import nearest
 
 

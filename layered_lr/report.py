@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from tabulate import tabulate
 
 from layered_lr.errors import LayeredLRError
-from layered_lr.plan import Plan, PlanGroup
+from layered_lr.plans import Plan, PlanGroup
 from layered_lr.registry import lowering_of
 from layered_lr.result import Result
 from layered_lr.tables import to_table
@@ -25,6 +25,9 @@ def plan_text(plan: Plan, backend: str | None = None) -> str:
     """
     shown = (backend,) if backend else _SHOWN
     headers = ["group", "parameters", "elements", "lr", "lr_scale", "schedule", "first rate", "last rate", *shown]
+    overrides = [_overrides(plan, group) for group in plan.groups]
+    if any(overrides):
+        headers.append("its own")
     first = plan.rates(0)
     last = plan.rates(max(plan.total_steps - 1, 0)) if plan.total_steps is not None else None
     lowerings = [_lowerings(plan, name) for name in shown]
@@ -39,15 +42,23 @@ def plan_text(plan: Plan, backend: str | None = None) -> str:
             f"{first[index]:.6g}",
             f"{last[index]:.6g}" if last else "?",
             *(column[index] for column in lowerings),
+            *([overrides[index]] if any(overrides) else []),
         ]
         for index, group in enumerate(plan.groups)
     ]
-    lines = [_headline(plan), tabulate(rows, headers, disable_numparse=True, colalign=_alignment(len(shown)))]
+    lines = [_headline(plan), tabulate(rows, headers, disable_numparse=True, colalign=_alignment(len(headers)))]
     return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
 
 
-def _alignment(lowerings: int) -> list[str]:
-    return ["left", *["right"] * 4, "left", "right", "right", *["left"] * lowerings]
+def _alignment(columns: int) -> list[str]:
+    known = ["left", *["right"] * 4, "left", "right", "right"]
+    return known + ["left"] * (columns - len(known))
+
+
+def _overrides(plan: Plan, group: PlanGroup) -> str:
+    """What the group sets otherwise than the optimizer, its rate aside."""
+    usual, own = asdict(plan.spec.optimizer), asdict(group.optimizer)
+    return ", ".join(f"{name}={own[name]}" for name in own if name != "lr" and own[name] != usual[name])
 
 
 def _headline(plan: Plan) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.archives import UnreadableError, one_line, read_archive
 from layered_lr.errors import CheckpointError, LayeredLRError
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
 _FORMAT = "layered_lr.Result 1"
@@ -57,10 +57,9 @@ class Result:
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
-        planned = self.plan.table(0, len(self.losses))
+        planned = dict(zip((g.name for g in self.plan.groups), self.plan.table(0, len(self.losses)).T, strict=True))
         return {
-            name: float(np.max(_relative(applied, planned[:, column]), initial=0.0))
-            for column, (name, applied) in enumerate(self.rates.items())
+            name: float(np.max(_relative(applied, planned[name]), initial=0.0)) for name, applied in self.rates.items()
         }
 
     def save(self, path: str | Path) -> None:
@@ -107,14 +106,18 @@ class Result:
             CheckpointError: The file is missing, damaged, or no result.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = read_archive(Path(path))
             about = json.loads(str(arrays["about"][()]))
             if about["format"] != _FORMAT:
                 raise CheckpointError(f"{path}: its format is {about['format']!r}; this version reads {_FORMAT!r}.")
+            plan = Plan.from_dict(about["plan"])
+            if about["groups"] != [group.name for group in plan.groups]:
+                raise CheckpointError(f"{path}: its groups are {about['groups']}, its plan's are others.")
+            if arrays["rates"].shape != (*arrays["losses"].shape, len(plan.groups)):
+                raise CheckpointError(f"{path}: rates {arrays['rates'].shape} for losses {arrays['losses'].shape}.")
             return cls(
                 backend=about["backend"],
-                plan=Plan.from_dict(about["plan"]),
+                plan=plan,
                 losses=arrays["losses"],
                 rates=dict(zip(about["groups"], arrays["rates"].T, strict=True)),
                 accuracies=arrays["accuracies"],
@@ -129,8 +132,8 @@ class Result:
             raise CheckpointError(f"{path}: no such file.") from None
         except CheckpointError:
             raise
-        except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, LayeredLRError) as error:
-            raise CheckpointError(f"{path}: not a readable result of layered_lr: {error}") from None
+        except (UnreadableError, ValueError, KeyError, TypeError, LayeredLRError) as error:
+            raise CheckpointError(f"{path}: not a readable result of layered_lr: {one_line(error)}") from None
 
     def __str__(self) -> str:
         from layered_lr.report import result_text

@@ -75,4 +75,5 @@ class StepLR(Schedule):
     gamma: NonNegative = 0.1
 
     def _rate(self, step: Float64, lr: float) -> Float64:
-        return lr * np.power(self.gamma, np.floor_divide(step, self.step_size))
+        with np.errstate(over="ignore"):  # a plan refuses a rate that is not finite
+            return lr * np.power(self.gamma, np.floor_divide(step, self.step_size)) if lr else np.zeros_like(step)

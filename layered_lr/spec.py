@@ -41,7 +41,7 @@ def _schedule(value: Any) -> Schedule | None:
 
 
 def _optimizer(value: Any) -> Optimizer:
-    if isinstance(value, Optimizer):
+    if isinstance(value, Optimizer) and type(value) is not Optimizer:
         return value
     raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1).")
 
@@ -194,6 +194,8 @@ class Spec:
         Raises:
             SpecError: An unknown key or a value that is not allowed.
         """
+        if not isinstance(table, Mapping):
+            raise SpecError(f"a spec's table must be a mapping, got a {type(table).__name__}.")
         parts = dict(table)
         if "optimizer" not in parts:
             raise SpecError("a spec needs an [optimizer] table, such as: [optimizer] type = 'SGD', lr = 0.1")
@@ -222,6 +224,8 @@ def read_toml(text_or_path: str | Path) -> dict[str, Any]:
     Raises:
         SpecError: No such file, or not TOML; the message says where.
     """
+    if not isinstance(text_or_path, str | Path):
+        raise SpecError(f"TOML: got a {type(text_or_path).__name__}; must be a text or a path.")
     is_path = isinstance(text_or_path, Path) or (text_or_path.endswith(".toml") and "\n" not in text_or_path)
     if not is_path:
         return _parsed(str(text_or_path), "the TOML text")

@@ -22,6 +22,8 @@ def to_table(value: Any) -> dict[str, Any]:
     """The fields of a value class that differ from their defaults; a schedule or optimizer names its ``type``."""
     table: dict[str, Any] = {}
     if isinstance(value, Optimizer | Schedule):
+        if type(value) not in (*OPTIMIZERS.values(), *SCHEDULES.values()):
+            raise SpecError(f"{type(value).__name__} is a class of your own: it cannot be written, only used.")
         table["type"] = type(value).__name__
     for field in fields(value):
         item = getattr(value, field.name)

@@ -17,7 +17,7 @@ from layered_lr.backend import Session
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 from layered_lr.options import RunOptions
-from layered_lr.plan import Plan, resolve
+from layered_lr.plans import Plan, resolve
 from layered_lr.registry import TABLE, check_name, load_backend, versions
 from layered_lr.result import Result
 from layered_lr.spec import Spec

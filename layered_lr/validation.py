@@ -29,6 +29,7 @@ Positive = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_in
 Probability = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Integer = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
 NonNegativeInt = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0)]
+Seed = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
 PositiveInt = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
@@ -61,7 +62,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _explain(cls: type, error: ValidationError) -> LayeredLRError:
     """The first thing that is wrong, as: what, which value, what is allowed."""
-    first = error.errors(include_url=False)[0]
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])  # it explains the others
     context = first.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, LayeredLRError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.archives import UnreadableError, one_line, read_archive
 from layered_lr.errors import DataError, SpecError
 from layered_lr.matching import matcher
 from layered_lr.validation import nearest
@@ -29,7 +30,7 @@ def read_weights(source: Any) -> dict[str, NDArray[Any]]:
         DataError: The file is missing, damaged, or holds something else than arrays.
     """
     if isinstance(source, Mapping):
-        return {str(name): np.asarray(value) for name, value in source.items()}
+        return {str(name): _array(str(name), value) for name, value in source.items()}
     if not isinstance(source, str | Path):
         raise SpecError(f"initial_weights: got a {type(source).__name__}; must be a path or a mapping of arrays.")
     path = Path(source)
@@ -41,37 +42,46 @@ def read_weights(source: Any) -> dict[str, NDArray[Any]]:
     return readers[path.suffix](path)
 
 
+def _array(name: str, value: Any) -> NDArray[Any]:
+    """An array, or a tensor of either framework, as an array of numbers."""
+    try:
+        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    except Exception as error:  # what a tensor or an object of the user's raises
+        raise DataError(f"initial_weights: {name!r} is no array of numbers: {one_line(error)}") from None
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"initial_weights: {name!r} holds {array.dtype}; must be numbers.")
+    return array
+
+
 def _npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        return read_archive(path)
+    except UnreadableError as error:
         raise DataError(f"{path}: not a readable .npz of arrays: {error}") from None
 
 
 def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         return dict(load_file(path))
-    except (OSError, SafetensorError, KeyError) as error:
-        raise DataError(f"{path}: not a readable .safetensors: {error}") from None
+    except Exception as error:  # its own errors, the system's, and NumPy's for a dtype that it does not know
+        raise DataError(f"{path}: not a readable .safetensors: {one_line(error)}") from None
 
 
 def _torch(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        import torch
+        checkpoints = importlib.import_module("layered_lr_torch.checkpoints")
     except ImportError:
         raise DataError(
             f"{path}: reading a {path.suffix} needs torch, which is not installed (pip install 'layered-lr[torch]'). "
             "Without it, give a .npz or .safetensors."
         ) from None
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor.numpy() for name, tensor in loaded.get("state_dict", loaded).items()}
+        tensors = checkpoints.read_state_dict(path)
+        return {str(name): _array(str(name), tensor) for name, tensor in tensors.items()}
     except Exception as error:  # torch raises pickle's, zip's and its own errors here
-        raise DataError(f"{path}: not a readable state_dict: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{path}: not a readable state_dict: {one_line(error)}") from None
 
 
 def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -114,5 +124,6 @@ def _check(name: str, array: NDArray[Any], start: Weights) -> None:
         )
     if array.dtype.kind != own.dtype.kind:
         raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, the model's holds {own.dtype}.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise SpecError(f"initial_weights: {name!r} holds NaN or infinity.")
+    with np.errstate(over="ignore"):
+        if array.dtype.kind == "f" and not np.isfinite(array.astype(own.dtype)).all():
+            raise SpecError(f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr_oneflow.lowering import graph as lowerings
 from layered_lr_oneflow.optimizer import build_optimizer, param_groups
 from layered_lr_oneflow.runtime import flow, schedule_as_batch

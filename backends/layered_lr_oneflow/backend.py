@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from layered_lr.backend import Backend
 from layered_lr.errors import SpecError
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr_oneflow import models
 from layered_lr_oneflow.optimizer import PlanScheduler, build_optimizer, param_groups
 from layered_lr_oneflow.runtime import flow

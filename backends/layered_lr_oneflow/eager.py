@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
 from layered_lr_oneflow.runtime import flow

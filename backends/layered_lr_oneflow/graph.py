@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.errors import DataError, Unsupported
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.attach import attach
 from layered_lr_oneflow.backend import OneFlowBackend

@@ -9,7 +9,7 @@ from typing import Any
 from layered_lr.errors import Unsupported
 from layered_lr.modules import parameters_of
 from layered_lr.optimizers import SGD, Optimizer
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr_oneflow.runtime import flow
 
 # Those whose hyperparameters mean in OneFlow what they mean in torch; the tests hold each against torch.

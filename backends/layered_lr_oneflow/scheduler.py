@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layered_lr.plan import Plan, PlanGroup
+from layered_lr.plans import Plan, PlanGroup
 from layered_lr.schedules import Constant, Schedule, StepLR
 from layered_lr_oneflow.lowering import native, rate_table
 from layered_lr_oneflow.runtime import flow

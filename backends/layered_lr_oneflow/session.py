@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import Session
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow import models
 from layered_lr_oneflow.runtime import flow

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layered_lr.backend import Backend
 from layered_lr.errors import SpecError
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr_torch import models
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
 from layered_lr_torch.session import TorchSession

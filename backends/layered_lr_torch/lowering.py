@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from layered_lr.lowering import Lowering
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 
 
 def lower(plan: Plan) -> Iterator[Lowering]:

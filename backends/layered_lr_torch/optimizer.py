@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from layered_lr.errors import Unsupported
 from layered_lr.modules import parameters_of
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 
 
 def build_optimizer(plan: Plan, model: torch.nn.Module) -> torch.optim.Optimizer:

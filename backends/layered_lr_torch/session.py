@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from layered_lr.backend import Session
-from layered_lr.plan import Plan
+from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_torch import models
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.counts import whole_number
 from layered_lr.data.augmentation import PADDING, crop_and_flip
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.draws import Crops, epoch_crops, epoch_order
@@ -36,8 +36,8 @@ class Batches:
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, augment: bool | None = None) -> None:
         self.dataset = dataset
-        self.batch_size = _whole_number("batch_size", batch_size, 1)
-        self.seed = _whole_number("seed", seed, 0)
+        self.batch_size = whole_number("batch_size", batch_size, 1)
+        self.seed = whole_number("seed", seed, 0)
         if augment is not None and not isinstance(augment, (bool, np.bool_)):
             raise SpecError(f"augment={augment!r}: augment must be true, false, or None for the data set's default.")
         self.augment = dataset.augment if augment is None else bool(augment)
@@ -73,7 +73,7 @@ class Batches:
         Raises:
             SpecError: ``epoch`` or ``start`` is no whole number >= 0, or ``start`` is beyond the epoch.
         """
-        epoch, start = _whole_number("epoch", epoch, 0), _whole_number("start", start, 0)
+        epoch, start = whole_number("epoch", epoch, 0), whole_number("start", start, 0)
         if start > self.steps_per_epoch:
             raise SpecError(f"start={start}: an epoch has {self.steps_per_epoch} batches, start at one of them.")
         return self._train_batches(epoch, start)
@@ -108,13 +108,3 @@ class Batches:
         if crops is not None:
             images = crop_and_flip(images, Crops(crops.top[chosen], crops.left[chosen], crops.flip[chosen]))
         return np.ascontiguousarray(images) if self._table is None else normalise(images, self._table)
-
-
-def _whole_number(name: str, value: Any, minimum: int) -> int:
-    try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < minimum:
-        raise SpecError(f"{name}={value!r}: {name} must be a whole number >= {minimum}.")
-    return number

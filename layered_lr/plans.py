@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.matching import Parameter, assign, unused_patterns
 from layered_lr.modules import framework_of, parameters_of
@@ -86,9 +90,11 @@ class Plan:
 
     def rates(self, step: int) -> list[float]:
         """``lr(step)`` without the names, in the order of ``groups``."""
-        if isinstance(step, bool) or not hasattr(step, "__index__") or step < 0:
-            raise SpecError(f"step={step!r}: must be a whole number >= 0.")
-        return [group.lr_scale * group.schedule(self.clock(group, step), group.lr) for group in self.groups]
+        step = whole_number("step", step, 0)
+        rates = [group.lr_scale * group.schedule(self.clock(group, step), group.lr) for group in self.groups]
+        if not math.isfinite(sum(rates)):
+            self._refuse(np.array([rates]), step)
+        return rates
 
     def table(self, start: int = 0, stop: int | None = None) -> Float64:
         """Every group's rate at every step of ``start`` to ``stop - 1``.
@@ -107,13 +113,24 @@ class Plan:
             stop = self.total_steps
         if stop is None:
             raise SpecError("how long is the run? Give plan.table(stop=...) or resolve(..., total_steps=...).")
-        if not 0 <= start <= stop:
+        start, stop = whole_number("table: start", start, 0), whole_number("table: stop", stop, 0)
+        if start > stop:
             raise SpecError(f"table(start={start}, stop={stop}): must be 0 <= start <= stop.")
         steps = np.arange(start, stop)
         table = np.empty((len(steps), len(self.groups)))
         for column, group in enumerate(self.groups):
             np.multiply(group.lr_scale, group.schedule(self.clock(group, steps), group.lr), out=table[:, column])
+        if not np.isfinite(table).all():
+            self._refuse(table, start)
         return table
+
+    def _refuse(self, rates: Float64, start: int) -> None:
+        """Name the first rate that is too large for a float."""
+        for step, group in np.argwhere(~np.isfinite(rates)):
+            raise SpecError(
+                f"group {self.groups[group].name!r}: its rate at step {start + step} is too large for a number; "
+                f"{self.groups[group].schedule} grows without bounds."
+            )
 
     def clock(self, group: PlanGroup, step: Any) -> Any:
         """The step, or array of steps, in the unit that the group's schedule counts."""
@@ -185,8 +202,10 @@ def resolve(
     """
     if not isinstance(spec, Spec):
         raise SpecError(f"spec={spec!r}: must be a layered_lr.Spec.")
-    total_steps = _count("total_steps", total_steps, minimum=0)
-    steps_per_epoch = _count("steps_per_epoch", steps_per_epoch, minimum=1)
+    if total_steps is not None:
+        total_steps = whole_number("total_steps", total_steps, 0)
+    if steps_per_epoch is not None:
+        steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
     known = _parameters(parameters)
     members = assign([group.rule for group in spec.groups], known)
     groups = [
@@ -218,14 +237,6 @@ def resolve(
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
 
 
-def _count(name: str, value: Any, minimum: int) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < minimum:
-        raise SpecError(f"{name}={value!r}: must be a whole number >= {minimum}.")
-    return int(value)
-
-
 def _parameters(parameters: Any) -> tuple[Parameter, ...]:
     if framework_of(parameters):
         parameters = [parameter for parameter, _ in parameters_of(parameters)]
@@ -249,13 +260,16 @@ def _parameters(parameters: Any) -> tuple[Parameter, ...]:
 
 def _parameter(item: Any) -> Parameter:
     try:
-        name, shape, *aliases = item
-        parameter = Parameter(name, tuple(int(length) for length in shape), *(tuple(a) for a in aliases))
+        name, shape, *rest = item
+        (aliases,) = rest or ((),)
+        parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases))
+        good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str)
+        if good and all(isinstance(name, str) and name for name in parameter.names):
+            return parameter
     except (TypeError, ValueError):
-        raise SpecError(f"parameters: {item!r} is not (name, shape), such as ('fc.weight', (10, 64)).") from None
-    if not all(isinstance(name, str) and name for name in parameter.names) or min(parameter.shape, default=0) < 0:
-        raise SpecError(f"parameters: {item!r} is not (name, shape), such as ('fc.weight', (10, 64)).")
-    return parameter
+        pass
+    shown = " ".join(reprlib.repr(item).split())
+    raise SpecError(f"parameters: {shown} is not (name, shape), such as ('fc.weight', (10, 64)).")
 
 
 def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGroup]) -> list[str]:

@@ -1,0 +1,64 @@
+"""What every test may ask for: each backend by name, where its framework is installed."""
+
+import os
+from typing import Any
+
+import pytest
+
+from layered_lr.backend import Backend
+from layered_lr.errors import BackendUnavailable
+from layered_lr.registry import FRAMEWORKS, TABLE, load_backend
+
+REQUIRE = "LAYERED_LR_REQUIRE_BACKENDS"
+
+
+def required() -> set[str]:
+    """The backends that must work here: CI names them in the environment, so that nothing skips in silence."""
+    names = {name.strip() for name in os.environ.get(REQUIRE, "").split(",")} - {""}
+    if unknown := names - set(TABLE):
+        raise pytest.UsageError(f"{REQUIRE} names {', '.join(sorted(unknown))}; the backends are {', '.join(TABLE)}")
+    return names
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    required()  # a misspelt name would require nothing
+
+
+@pytest.fixture(params=list(TABLE))
+def backend_name(request: pytest.FixtureRequest) -> str:
+    """Each of the four names, in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def backend(backend_name: str) -> Backend:
+    """The backend of that name on the CPU; skips where it does not work, fails where it is required."""
+    return open_backend(backend_name)
+
+
+def open_backend(name: str) -> Backend:
+    """A backend on the CPU, or a skip, or a failure where ``LAYERED_LR_REQUIRE_BACKENDS`` names it."""
+    try:
+        return load_backend(name, "cpu")
+    except BackendUnavailable as error:
+        if name in required():
+            pytest.fail(f"{REQUIRE} names it: {error}")
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """The framework, for tests in which torch is the oracle."""
+    return requires("torch")
+
+
+@pytest.fixture(scope="session")
+def oneflow() -> Any:
+    """The framework, for tests of OneFlow itself."""
+    return requires("oneflow")
+
+
+def requires(framework: str) -> Any:
+    """The framework's module; skips or fails as its eager backend does where it is not installed."""
+    open_backend(FRAMEWORKS[framework].loop)
+    return pytest.importorskip(framework)

@@ -1,0 +1,148 @@
+"""The command line in a process of its own: signals, pipes, broken installations, nothing half-written."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPEC = '[optimizer]\ntype = "SGD"\nlr = 0.1\n'
+MODEL = """
+import os, signal, time
+from pathlib import Path
+
+def wait():
+    Path("ready").touch()
+    time.sleep(60)
+
+def build():
+    import torch
+    class Slow(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.steps, self.fc = 0, torch.nn.Linear(3 * 32 * 32, 10)
+        def forward(self, x):
+            self.steps += self.training
+            if self.steps == 3:
+                wait()
+            return self.fc(x.flatten(1))
+    return Slow()
+"""
+
+
+def start(folder: Path, *words: str, path: Path | None = None) -> "subprocess.Popen[str]":
+    """``layered-lr`` in ``folder``, with ``path`` before all other source roots."""
+    roots = [*([str(path)] if path else []), str(ROOT), str(ROOT / "backends")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(roots), "PYTHONWARNINGS": "default"}
+    command = [sys.executable, "-m", "layered_lr", *words]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+
+
+def call(folder: Path, *words: str, path: Path | None = None) -> tuple[int, str, str]:
+    process = start(folder, *words, path=path)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def interrupted(folder: Path, process: "subprocess.Popen[str]") -> None:
+    """Ctrl-C as soon as the model says that it waits."""
+    try:
+        for _ in range(600):
+            if (folder / "ready").exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (folder / "ready").exists(), err
+    assert process.returncode == 130, err
+    assert out == "" and err.split() == ["layered-lr:", "interrupted"] and len(err.splitlines()) <= 2
+
+
+def test_ctrl_c_before_anything_trains(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(MODEL)
+    interrupted(tmp_path, start(tmp_path, "plan", "--model", "slow:wait"))
+
+
+def test_ctrl_c_while_training_leaves_nothing_half_written(torch: Any, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(MODEL)
+    (tmp_path / "r.toml").write_text(SPEC)
+    words = ("--recipe", "r.toml", "--model", "slow:build", "--backend", "torch-eager", "--save", "result.npz")
+    interrupted(tmp_path, start(tmp_path, "run", *words))
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"slow.py", "r.toml", "ready"}
+
+
+def test_training_that_diverges_exits_with_one_and_writes_nothing(torch: Any, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(MODEL.replace("== 3", "== -1"))
+    (tmp_path / "r.toml").write_text(SPEC.replace("0.1", "1e38"))
+    words = ("--recipe", "r.toml", "--model", "slow:build", "--backend", "torch-eager", "--save", "result.npz")
+    code, out, err = call(tmp_path, "run", *words)
+    assert code == 1 and out == "" and len(err.splitlines()) <= 2, err
+    assert re.search(r"loss is (nan|inf) at step \d+, at rates rest: 1e\+38", err)
+    assert not (tmp_path / "result.npz").exists()
+
+
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    process = start(tmp_path, "plan")
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) in (0, 1, 141)
+
+
+def test_a_models_module_is_found_in_the_current_folder(torch: Any, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(MODEL)
+    (tmp_path / "r.toml").write_text(SPEC + '[run]\nmodel = "slow:build"')
+    code, out, err = call(tmp_path, "plan", "--recipe", "r.toml")
+    assert (code, err) == (0, "") and "30,730" in out
+
+
+@pytest.fixture
+def without_frameworks(tmp_path: Path) -> Path:
+    """A source root that makes both frameworks look as if they were not installed."""
+    folder = tmp_path / "without"
+    folder.mkdir()
+    lines = [f"sys.modules[{name!r}] = None" for name in ("torch", "torchvision", "oneflow", "flowvision")]
+    (folder / "sitecustomize.py").write_text("\n".join(["import sys", *lines]))
+    return folder
+
+
+@pytest.mark.parametrize("backend", ["torch-eager", "torch-compile", "oneflow-eager", "oneflow-graph"])
+def test_a_backend_that_is_not_installed(tmp_path: Path, without_frameworks: Path, backend: str) -> None:
+    code, out, err = call(tmp_path, "run", "--backend", backend, "--save", "r.npz", path=without_frameworks)
+    assert code == 2 and out == "" and len(err.splitlines()) <= 2, err
+    framework = backend.split("-")[0]
+    assert f"{framework} is not installed" in err and f"pip install 'layered-lr[{framework}]'" in err
+    assert not (tmp_path / "r.npz").exists()
+
+
+def test_a_plan_needs_no_framework(tmp_path: Path, without_frameworks: Path) -> None:
+    code, out, err = call(tmp_path, "plan", "--data", "cifar10", path=without_frameworks)
+    assert (code, err) == (0, "") and "oneflow-graph" in out and "2,223,872" in out
+
+
+def test_the_doctor_of_a_machine_without_frameworks(tmp_path: Path, without_frameworks: Path) -> None:
+    code, out, err = call(tmp_path, "doctor", path=without_frameworks)
+    assert (code, err) == (1, "")
+    for name in ("torch-eager", "torch-compile", "oneflow-eager", "oneflow-graph"):
+        assert re.search(rf"{name} +does not work", out)
+    assert out.count("pip install") == 4
+
+
+def test_the_doctor_of_a_machine_with_broken_frameworks(tmp_path: Path) -> None:
+    """One that lacks a shared library, and one that ends the process that imports it."""
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch_cpu.so: cannot open shared object file')")
+    (tmp_path / "oneflow.py").write_text("import os\nos.abort()")
+    code, out, err = call(tmp_path, "doctor", path=tmp_path)
+    assert (code, err) == (1, "") and out.count("does not work") == 4
+    assert "libtorch_cpu.so: cannot open shared object file" in out and "exit code -6" in out
+    assert out.count("pip install --force-reinstall") == 4

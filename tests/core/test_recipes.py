@@ -1,0 +1,132 @@
+"""Recipes: the ready ones are what they say, and a wrong one is one line that names the key."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.api import plan, run
+
+SPEC = '[optimizer]\ntype = "SGD"\nlr = 0.1\n'
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_ready_recipes() -> None:
+    assert ll.ready_recipes() == ["backbone-and-head", "tutorial-eager", "tutorial-graph"]
+
+
+@pytest.mark.parametrize("name", ["backbone-and-head", "tutorial-eager", "tutorial-graph"])
+def test_a_ready_recipe_fits_run_and_makes_a_plan(name: str) -> None:
+    loaded = ll.load_recipe(name)
+    inspect.signature(run).bind(loaded.spec, **loaded.run)
+    lengths = {key: value for key, value in loaded.run.items() if key in ("model", "data", "epochs", "batch_size")}
+    made = plan(loaded.spec, **lengths)
+    assert sum(len(group.parameters) for group in made.groups) == 158 and made.groups[-1].name != "rest"
+    assert ll.Spec.from_toml(loaded.spec.to_toml()) == loaded.spec
+    assert str(made)
+
+
+def test_the_default_is_the_backbone_at_a_tenth_of_the_heads_rate() -> None:
+    spec, options = ll.load_recipe("backbone-and-head")
+    backbone, head = spec.groups
+    assert (backbone.match, backbone.lr_scale, head.lr_scale) == ("features", 0.1, 1.0)
+    assert isinstance(spec.optimizer, ll.SGD) and (spec.optimizer.lr, spec.optimizer.momentum) == (0.1, 0.9)
+    assert options["epochs"] == 6 and options["data"] == "digits"
+
+
+def test_the_eager_tutorials_rates() -> None:
+    """Rates of its own and a factor of its own for each group, every 10 batches."""
+    made = plan(ll.load_recipe("tutorial-eager").spec, epochs=2)
+    first, factors = [1e-3, 1e-4, 1e-5], np.array([0.9, 0.8, 0.7])
+    assert [group.name for group in made.groups] == ["features", "adaptive_avg_pool2d", "classifier"]
+    assert len(made.groups[1].parameters) == 0 and made.groups[1].lr == 1e-4
+    for step, decays in ((0, 0), (9, 0), (10, 1), (19, 1), (20, 2), (43, 4)):
+        # Rounding alone: k multiplications here, one power there.
+        np.testing.assert_allclose(list(made.lr(step).values()), first * factors**decays, rtol=1e-14)
+
+
+def test_the_graph_tutorials_rates() -> None:
+    loaded = ll.load_recipe("tutorial-graph")
+    made = plan(loaded.spec, epochs=1)
+    assert loaded.run["backend"] == "oneflow-graph"
+    np.testing.assert_allclose(made.table(), np.tile([9e-4, 8e-4, 7e-4], (22, 1)), rtol=1e-14)
+    assert all("native lr_scale" in how for how in made.lowering("oneflow-graph").values())
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    text = (
+        SPEC
+        + '[run]\nepochs = 3\nbackend = "torch-eager"\naugment = true\nreset_weights = ["classifier"]\ndropout = 0\n'
+    )
+    for path in (recipe(tmp_path, text), str(recipe(tmp_path, text))):
+        loaded = ll.load_recipe(path)
+        assert loaded.spec == ll.Spec(ll.SGD(0.1))
+        assert loaded.run == {
+            "epochs": 3, "backend": "torch-eager", "augment": True, "reset_weights": ["classifier"], "dropout": 0
+        }  # fmt: skip
+
+
+def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
+    values: dict[str, Any] = {
+        "backend": "torch-eager", "model": "mobilenet_v2", "data": "cifar10", "data_root": "somewhere", "epochs": 2,
+        "max_steps": 3, "batch_size": 4, "seed": 5, "dropout": 0.5, "device": "cpu", "augment": False,
+        "initial_weights": "w.npz", "reset_weights": ["classifier"], "progress": False, "save": str(tmp_path / "r.npz"),
+    }  # fmt: skip
+    assert set(values) == set(inspect.signature(run).parameters) - {"spec"}
+    lines = [
+        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in values.items()
+    ]
+    assert ll.load_recipe(recipe(tmp_path, SPEC + "[run]\n" + "\n".join(lines))).run == values
+
+
+def test_a_recipe_without_a_run_table(tmp_path: Path) -> None:
+    assert ll.load_recipe(recipe(tmp_path, SPEC)).run == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SPEC + "[run]\nepoch = 3", "'epoch'.*Did you mean 'epochs'"),
+        (SPEC + "[run]\nspec = 3", "'spec'"),
+        (SPEC + "[run]\nrecipe = 'x'", "'recipe'"),
+        (SPEC + "[run]\nepochs = 0", "epochs=0"),
+        (SPEC + "[run]\nepochs = 1.5", "epochs=1.5.*whole"),
+        (SPEC + "[run]\ndropout = nan", "dropout=nan"),
+        (SPEC + "[run]\nseed = -1", "seed=-1"),
+        (SPEC + "[run]\naugment = 'yes'", "augment='yes'"),
+        (SPEC + "[run]\nmodel = 'no_such_module:build'", "model='no_such_module:build'"),
+        (SPEC + "[run]\ndata_root = 3", "data_root"),
+        (SPEC + "[run]\nreset_weights = 3", "reset_weights"),
+        ("run = 3\n" + SPEC, "run must be a table"),
+        ("[[run]]\n" + SPEC, "run must be a table"),
+        ("epochs = 3\n" + SPEC, "'epochs'"),
+        (SPEC + "[optimiser]\nlr = 3", "'optimiser'.*Did you mean 'optimizer'"),
+        ("[run]\nepochs = 3", "optimizer"),
+        (SPEC + "lr_sacle = 3", "'lr_sacle'"),
+        (SPEC + "[run", "TOML"),
+    ],
+    ids=lambda text: text[-20:].strip(),
+)
+def test_a_wrong_recipe_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises((ll.SpecError, ll.DataError), match=message) as caught:
+        ll.load_recipe(recipe(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tutorial_graph", "", "tutorial-graph.tml", "no/such.toml", ".", None, 3])
+def test_a_recipe_that_is_not_there_is_refused(name: Any) -> None:
+    with pytest.raises(ll.SpecError, match=r"recipe|no such file"):
+        ll.load_recipe(name)
+
+
+def test_a_ready_recipe_comes_with_the_package_as_toml() -> None:
+    folder = Path(ll.__file__).parent / "recipes"
+    assert {path.stem for path in folder.glob("*.toml")} == set(ll.ready_recipes())

@@ -1,0 +1,176 @@
+"""Weights from outside: read from each kind of file, and held against a model by name and shape."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.weights import merged, read_weights
+
+ARRAYS = {
+    "features.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "features.0.running_mean": np.ones(2, np.float32),
+    "features.0.count": np.array(3),
+    "head.weight": np.full((4, 2), 0.5, np.float32),
+}
+PARAMETERS = ["features.0.weight", "head.weight"]
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return list(one) == list(other) and all(
+        np.array_equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one
+    )
+
+
+def write(path: Path, torch: Any = None) -> Path:
+    if path.suffix == ".npz":
+        np.savez_compressed(path, **ARRAYS)
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(ARRAYS, path)
+    else:
+        torch.save({name: torch.from_numpy(array) for name, array in ARRAYS.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pt"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_every_kind_of_file_is_read(torch: Any, tmp_path: Path, suffix: str, kind: Any) -> None:
+    found = read_weights(kind(write(tmp_path / f"my é{suffix}", torch)))
+    assert same(dict(sorted(found.items())), dict(sorted(ARRAYS.items())))
+
+
+def test_a_checkpoint_with_its_weights_under_state_dict(torch: Any, tmp_path: Path) -> None:
+    weight = torch.nn.Linear(2, 3).weight
+    torch.save({"state_dict": {"w": weight}, "epoch": 3}, tmp_path / "c.pth")
+    assert np.array_equal(read_weights(tmp_path / "c.pth")["w"], weight.detach().numpy())
+
+
+def test_a_mapping_of_arrays_lists_and_tensors(torch: Any) -> None:
+    found = read_weights({"a": [[1.0, 2.0]], "b": torch.ones(2), "c": torch.nn.Parameter(torch.zeros(1)), "d": 3.0})
+    assert {name: array.tolist() for name, array in found.items()} == {"a": [[1, 2]], "b": [1, 1], "c": [0], "d": 3}
+
+
+def test_what_a_mapping_cannot_hold_is_refused_by_name() -> None:
+    for value in (object(), [[1], [1, 2]], "abc", None):
+        with pytest.raises((ll.SpecError, ll.DataError), match=r"head\.weight"):
+            merged(ARRAYS, PARAMETERS, read_weights(ARRAYS | {"head.weight": value}), [])
+
+
+@pytest.mark.parametrize("source", [3, None, [1], b"w.npz", object()])
+def test_a_source_is_a_path_or_a_mapping(source: Any) -> None:
+    with pytest.raises(ll.SpecError, match="initial_weights"):
+        read_weights(source)
+
+
+@pytest.mark.parametrize("name", ["w.txt", "w", "", ".npz", "w.h5", "folder.npz", "missing.npz", "missing.pth"])
+def test_a_file_that_is_not_there_or_of_no_known_kind(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises((ll.SpecError, ll.DataError), match="initial_weights"):
+        read_weights(tmp_path / name)
+
+
+def npy() -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pt"])
+@pytest.mark.parametrize("content", [b"", b"P", b"garbage" * 99, npy()], ids=["empty", "a byte", "garbage", "npy"])
+def test_a_foreign_file_is_refused_in_one_line(torch: Any, tmp_path: Path, suffix: str, content: bytes) -> None:
+    (tmp_path / f"w{suffix}").write_bytes(content)
+    with pytest.raises(ll.DataError, match=rf"w\{suffix}: not a readable") as caught:
+        read_weights(tmp_path / f"w{suffix}")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+def test_a_file_cut_off_anywhere_is_refused(torch: Any, tmp_path: Path, suffix: str) -> None:
+    good = write(tmp_path / f"good{suffix}", torch).read_bytes()
+    for length in range(0, len(good), max(len(good) // 40, 1)):
+        (tmp_path / f"w{suffix}").write_bytes(good[:length])
+        with pytest.raises(ll.DataError, match=rf"w\{suffix}"):
+            read_weights(tmp_path / f"w{suffix}")
+
+
+def test_a_compressed_npz_with_a_wrong_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.npz").read_bytes()
+    refused = 0
+    for position in range(0, len(good), 5):
+        bad = bytearray(good)
+        bad[position] ^= 0xFF
+        (tmp_path / "w.npz").write_bytes(bad)
+        try:
+            found = read_weights(tmp_path / "w.npz")
+        except ll.DataError:
+            refused += 1
+        else:  # the archive's list of names has no checksum: a name may be lost or spelt otherwise, never its numbers
+            for name in found.keys() & ARRAYS.keys():
+                assert found[name].tobytes() == ARRAYS[name].tobytes(), (position, name)
+    assert refused > len(good) / 5 / 2
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_bfloat16_is_refused(torch: Any, tmp_path: Path, suffix: str) -> None:
+    """NumPy has no such type."""
+    tensors = {"w": torch.tensor([1.5, -2.0], dtype=torch.bfloat16)}
+    if suffix == ".pth":
+        torch.save(tensors, tmp_path / "w.pth")
+    else:
+        pytest.importorskip("safetensors.torch").save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(ll.DataError, match=r"(?i)w\..*bfloat16"):
+        read_weights(tmp_path / f"w{suffix}")
+
+
+def test_given_weights_win_buffers_may_be_left_out_and_reset_starts_anew() -> None:
+    own = {name: array * 0 for name, array in ARRAYS.items()}
+    assert same(merged(own, PARAMETERS, ARRAYS, []), ARRAYS)
+    parameters_only = {name: ARRAYS[name] for name in PARAMETERS}
+    assert same(merged(own, PARAMETERS, parameters_only, []), own | parameters_only)
+    for reset in (["head"], ["head.weight"], ["re:head.*"], ["h*"]):
+        assert same(merged(own, PARAMETERS, ARRAYS, reset), ARRAYS | {"head.weight": own["head.weight"]})
+
+
+def test_a_reset_array_may_be_left_out_or_have_another_shape() -> None:
+    for given in ({}, {"head.weight": np.zeros((9, 9, 9), int)}):
+        backbone = {name: array for name, array in ARRAYS.items() if name != "head.weight"} | given
+        assert same(merged(ARRAYS, PARAMETERS, backbone, ["head"]), ARRAYS)
+
+
+def test_other_precisions_are_converted_and_nothing_is_shared() -> None:
+    given = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in ARRAYS.items()}
+    found = merged(ARRAYS, PARAMETERS, given, [])
+    assert same(found, ARRAYS)
+    found["head.weight"][:] = 9
+    assert given["head.weight"].max() == 0.5
+
+
+WRONG: list[tuple[Callable[[], dict[str, Any]], list[str], str]] = [
+    (lambda: ARRAYS | {"hed.weight": np.zeros(1)}, [], "no 'hed.weight'.*Did you mean 'head.weight'"),
+    (
+        lambda: ARRAYS | {"head.weight": np.zeros((2, 4), np.float32)},
+        [],
+        r"'head.weight'.*\(2, 4\).*\(4, 2\).*reset_weights",
+    ),
+    (lambda: ARRAYS | {"head.weight": np.zeros((4, 2), int)}, [], "'head.weight' holds int64"),
+    (lambda: ARRAYS | {"head.weight": np.full((4, 2), np.nan, np.float32)}, [], "'head.weight'.*NaN"),
+    (lambda: ARRAYS | {"head.weight": np.full((4, 2), -np.inf, np.float32)}, [], "'head.weight'.*infinity"),
+    (lambda: ARRAYS | {"head.weight": np.full((4, 2), 1e300)}, [], "'head.weight'.*(infinity|float32)"),
+    (lambda: {"head.weight": ARRAYS["head.weight"]}, [], "lacks 1 of.*'features.0.weight'.*reset_weights"),
+    (dict, [], "lacks 2 of"),
+    (lambda: ARRAYS, ["haed"], "reset_weights.*'haed'"),
+    (lambda: ARRAYS, ["head", "re:f"], "reset_weights.*'re:f'"),
+]
+
+
+@pytest.mark.parametrize(("given", "reset", "message"), WRONG, ids=[message for *_, message in WRONG])
+def test_weights_that_do_not_fit_are_refused(given: Callable[[], Any], reset: list[str], message: str) -> None:
+    with pytest.raises(ll.SpecError, match=message) as caught:
+        merged(ARRAYS, PARAMETERS, given(), reset)
+    assert "\n" not in str(caught.value)
