@@ -68,6 +68,7 @@ TABLE: Mapping[str, Entry] = {
 }
 
 ATTACH = "layered_lr_oneflow.attach:attach"
+STATE_DICT_READER = "layered_lr_torch.checkpoints:read_state_dict"
 
 
 class BackendStatus(NamedTuple):
@@ -132,6 +133,15 @@ def attach_function() -> Any:
     """The function behind ``layered_lr.attach``."""
     load_backend("oneflow-graph")
     return _imported(ATTACH)
+
+
+def state_dict_reader() -> Any:
+    """The function that reads torch's own files of weights.
+
+    Raises:
+        ImportError: torch cannot be imported.
+    """
+    return _imported(STATE_DICT_READER)
 
 
 def lowering_of(plan: Plan, backend: str) -> tuple[Lowering, ...]:

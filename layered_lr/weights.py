@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from layered_lr.archives import UnreadableError, one_line, read_archive
 from layered_lr.errors import DataError, SpecError
 from layered_lr.matching import matcher
+from layered_lr.registry import state_dict_reader
 from layered_lr.validation import nearest
 
 Weights = Mapping[str, NDArray[Any]]
@@ -71,14 +71,14 @@ def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
 
 def _torch(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        checkpoints = importlib.import_module("layered_lr_torch.checkpoints")
+        read_state_dict = state_dict_reader()
     except ImportError:
         raise DataError(
             f"{path}: reading a {path.suffix} needs torch, which is not installed (pip install 'layered-lr[torch]'). "
             "Without it, give a .npz or .safetensors."
         ) from None
     try:
-        tensors = checkpoints.read_state_dict(path)
+        tensors = read_state_dict(path)
         return {str(name): _array(str(name), tensor) for name, tensor in tensors.items()}
     except Exception as error:  # torch raises pickle's, zip's and its own errors here
         raise DataError(f"{path}: not a readable state_dict: {one_line(error)}") from None

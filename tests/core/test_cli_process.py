@@ -47,19 +47,19 @@ def start(folder: Path, *words: str, path: Path | None = None) -> "subprocess.Po
 
 def call(folder: Path, *words: str, path: Path | None = None) -> tuple[int, str, str]:
     process = start(folder, *words, path=path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
 def interrupted(folder: Path, process: "subprocess.Popen[str]") -> None:
     """Ctrl-C as soon as the model says that it waits."""
     try:
-        for _ in range(600):
+        for _ in range(1200):
             if (folder / "ready").exists() or process.poll() is not None:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (folder / "ready").exists(), err

@@ -124,7 +124,7 @@ def test_bfloat16_is_refused(torch: Any, tmp_path: Path, suffix: str) -> None:
         torch.save(tensors, tmp_path / "w.pth")
     else:
         pytest.importorskip("safetensors.torch").save_file(tensors, tmp_path / "w.safetensors")
-    with pytest.raises(ll.DataError, match=r"(?i)w\..*bfloat16"):
+    with pytest.raises(ll.DataError, match=r"(?i)bfloat16"):
         read_weights(tmp_path / f"w{suffix}")
 
 
