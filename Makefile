@@ -18,7 +18,7 @@ run: setup ## train the default recipe in OneFlow's Graph mode
 	.venv/bin/layered-lr run --backend oneflow-graph $(ARGS)
 
 test: lint ## lint, then all tests
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest -n 2 $(ARGS) # in two processes: should a framework abort one, the other tests go on
 
 lint: setup ## ruff and mypy
 	.venv/bin/ruff check

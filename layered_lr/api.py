@@ -184,8 +184,8 @@ def attach(
                 self.model = model
                 layered_lr.attach(spec, self, model, total_steps=7820)
 
-    Gradients that the model's parameters still hold are dropped: OneFlow would add them to every step of the
-    graph. Do not run an eager backward pass between this and the graph's first call.
+    Gradients that the model's parameters hold when the graph is first called are dropped: OneFlow would compile
+    them in.
 
     Args:
         spec: Groups, optimizer and schedule.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.errors import DataError
+from layered_lr.errors import DataError, SpecError
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
@@ -51,6 +51,22 @@ class Session(ABC):
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
         return self._update(images, labels)
+
+    def check_logits(self, logits: Any, count: int) -> None:
+        """Refuse an answer of the model that is not (images, at least ``num_classes``).
+
+        OneFlow would train on with labels out of range, or abort the process.
+
+        Raises:
+            SpecError: Something else than a tensor, or one of another shape.
+        """
+        shape = tuple(getattr(logits, "shape", ()))
+        if len(shape) != 2 or shape[0] != count or shape[1] < self.num_classes:
+            what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
+            raise SpecError(
+                f"model: answers {count} images with {what}; must be ({count}, {self.num_classes}), "
+                f"a tensor with a number for each of the data's {self.num_classes} classes."
+            )
 
     @abstractmethod
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:

@@ -20,7 +20,11 @@ class Lowering(NamedTuple):
     lr_scale: Literal["native", "folded"]
     detail: str = ""
 
+    @property
+    def how(self) -> str:
+        """The schedule's part, in words."""
+        words = {"constant": "constant", "native": "native", "table": "native table", "host": "set each step"}
+        return f"{words[self.schedule]} {self.detail}".rstrip()
+
     def __str__(self) -> str:
-        how = {"constant": "constant", "native": "native", "table": "native table", "host": "set each step"}
-        scale = "native lr_scale" if self.lr_scale == "native" else "lr_scale folded in"
-        return f"{how[self.schedule]}{' ' if self.detail else ''}{self.detail}, {scale}"
+        return f"{self.how}, {'native lr_scale' if self.lr_scale == 'native' else 'lr_scale folded in'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -56,8 +57,10 @@ def check_pattern(pattern: Any, what: str = "match") -> str:
         raise SpecError(f"{what}={pattern!r}: the pattern is empty; use '*' to take every parameter.")
     if pattern.startswith(REGEX_PREFIX):
         try:
-            re.compile(pattern.removeprefix(REGEX_PREFIX))
-        except (re.error, OverflowError, RecursionError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # such as 'possible nested set', which a later Python reads otherwise
+                re.compile(pattern.removeprefix(REGEX_PREFIX))
+        except (re.error, OverflowError, RecursionError, FutureWarning, DeprecationWarning) as error:
             raise SpecError(f"{what}={pattern!r}: invalid regular expression: {error}.") from None
     return pattern
 
@@ -179,7 +182,11 @@ def _no_such_name(rule: Rule, names: list[str]) -> str:
 def _suggestion(pattern: str, names: list[str]) -> str | None:
     """The nearest pattern that takes something: each misspelt component replaced by the nearest real one."""
     if pattern.startswith(REGEX_PREFIX):
-        return None
+        longer = pattern + ".*"
+        return longer if any(map(matcher(longer), names)) else None
+    tails = [name for name in names if name.startswith(pattern.strip(".") + ".")]
+    if tails:
+        return pattern.strip(".")
     parts = pattern.split(".")
     for depth, part in enumerate(parts):
         real = {split[depth] for name in names if len(split := name.split(".")) > depth}
@@ -189,5 +196,9 @@ def _suggestion(pattern: str, names: list[str]) -> str | None:
     for candidate in (".".join(parts), ".".join(parts) + ".*"):
         if candidate != pattern and any(map(matcher(candidate), names)):
             return candidate
+    while "." in pattern:  # perhaps it is another model's path to what is here
+        pattern = pattern.split(".", 1)[1]
+        if pattern and any(map(matcher(pattern), names)):
+            return pattern
     ends = [name for name in names if name.endswith("." + pattern) or f".{pattern}." in name]
     return ends[0][: ends[0].index(pattern) + len(pattern)] if ends else None

@@ -16,6 +16,7 @@ from layered_lr.archives import one_line
 from layered_lr.errors import SpecError
 from layered_lr.matching import check_pattern
 from layered_lr.modules import framework_of
+from layered_lr.registry import check_name
 from layered_lr.validation import Flag, PositiveInt, Probability, Seed, value_class
 
 DEFAULT_EPOCHS = 6
@@ -54,6 +55,17 @@ def imported(path: str, what: str) -> Any:
     return value
 
 
+def _backend(value: Any) -> str:
+    check_name(value)
+    return str(value)
+
+
+def _device(value: Any) -> str:
+    if isinstance(value, str) and (value in ("auto", "cpu") or value.split(":")[0] in ("cuda", "mps", "xpu")):
+        return value
+    raise SpecError(f"device={value!r}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
+
+
 def _reset(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         return tuple(check_pattern(pattern, "reset_weights") for pattern in value)
@@ -80,7 +92,7 @@ class RunOptions:
 
     __called__: ClassVar[str] = "run"
 
-    backend: str = "torch-eager"
+    backend: Annotated[str, PlainValidator(_backend)] = "torch-eager"
     model: Annotated[Any, PlainValidator(_model)] = "mobilenet_v2"
     data: Any = "digits"
     data_root: Annotated[Any, PlainValidator(functools.partial(_path, "data_root"))] = None
@@ -89,7 +101,7 @@ class RunOptions:
     batch_size: PositiveInt = DEFAULT_BATCH_SIZE
     seed: Seed = 0
     dropout: Probability = 0.2
-    device: str = "auto"
+    device: Annotated[str, PlainValidator(_device)] = "auto"
     augment: Flag | None = None
     initial_weights: Any = None
     reset_weights: Annotated[Sequence[str], PlainValidator(_reset)] = ()
@@ -116,10 +128,16 @@ class RunOptions:
     def to_dict(self) -> dict[str, Any]:
         """The options that can be written down: numbers, strings and lists of strings."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items() if _is_plain(v)}
+        return {name: _written(value) for name, value in plain.items() if _is_plain(value)}
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | bool | int | float)
+    return value is None or isinstance(value, str | bool | int | float | Path)
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_written(part) for part in value]
+    return str(value) if isinstance(value, Path) else value

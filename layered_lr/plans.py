@@ -136,8 +136,7 @@ class Plan:
         """The step, or array of steps, in the unit that the group's schedule counts."""
         if group.schedule.unit == "step":
             return step
-        assert self.steps_per_epoch is not None  # resolve() has seen to it
-        return step // self.steps_per_epoch
+        return step // (self.steps_per_epoch or 1)  # only a group without parameters may be without it
 
     def lowering(self, backend: str) -> dict[str, str]:
         """How a backend will apply each group's rate, in words.
@@ -229,7 +228,7 @@ def resolve(
         elements = sum(p.elements for p in rest)
         groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, spec.schedule or Constant()))
     for group in groups:
-        if group.schedule.unit == "epoch" and steps_per_epoch is None:
+        if group.parameters and group.schedule.unit == "epoch" and steps_per_epoch is None:
             raise SpecError(
                 f"group {group.name!r}: {type(group.schedule).__name__}(unit='epoch') counts epochs: "
                 "give steps_per_epoch=..., or a schedule with unit='step'."

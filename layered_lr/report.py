@@ -11,9 +11,6 @@ from layered_lr.errors import LayeredLRError
 from layered_lr.plans import Plan, PlanGroup
 from layered_lr.registry import lowering_of
 from layered_lr.result import Result
-from layered_lr.tables import to_table
-
-_SHOWN = ("torch-eager", "oneflow-graph")  # the two ways there are: rates set from the host, rates compiled in
 
 
 def plan_text(plan: Plan, backend: str | None = None) -> str:
@@ -21,16 +18,14 @@ def plan_text(plan: Plan, backend: str | None = None) -> str:
 
     Args:
         plan: What to show.
-        backend: Whose lowering to show; None shows one eager backend's and the Graph's.
+        backend: Whose lowering to show; None shows the Graph's, the only one that differs by group.
     """
-    shown = (backend,) if backend else _SHOWN
-    headers = ["group", "parameters", "elements", "lr", "lr_scale", "schedule", "first rate", "last rate", *shown]
+    shown = backend or "oneflow-graph"
+    headers = ["group", "parameters", "elements", "lr", "lr_scale", "schedule", "first rate", "last rate", shown]
     overrides = [_overrides(plan, group) for group in plan.groups]
-    if any(overrides):
-        headers.append("its own")
     first = plan.rates(0)
     last = plan.rates(max(plan.total_steps - 1, 0)) if plan.total_steps is not None else None
-    lowerings = [_lowerings(plan, name) for name in shown]
+    lowerings, legend = _lowerings(plan, shown)
     rows = [
         [
             group.name,
@@ -41,12 +36,16 @@ def plan_text(plan: Plan, backend: str | None = None) -> str:
             schedule_text(group),
             f"{first[index]:.6g}",
             f"{last[index]:.6g}" if last else "?",
-            *(column[index] for column in lowerings),
+            lowerings[index],
             *([overrides[index]] if any(overrides) else []),
         ]
         for index, group in enumerate(plan.groups)
     ]
-    lines = [_headline(plan), tabulate(rows, headers, disable_numparse=True, colalign=_alignment(len(headers)))]
+    if any(overrides):
+        headers.append("its own")
+    lines = [_headline(plan), tabulate(rows, headers, disable_numparse=True, colalign=_alignment(len(headers))), legend]
+    if backend is None:
+        lines.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
     return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
 
 
@@ -62,11 +61,11 @@ def _overrides(plan: Plan, group: PlanGroup) -> str:
 
 
 def _headline(plan: Plan) -> str:
-    optimizer = to_table(plan.spec.optimizer)
-    settings = ", ".join(f"{name}={value}" for name, value in optimizer.items() if name != "type")
+    settings = ", ".join(f"{name}={value}" for name, value in asdict(plan.spec.optimizer).items())
     length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
-    return f"{optimizer['type']}({settings}), {len(plan.parameters)} parameters, {length}{epochs}"
+    kind = type(plan.spec.optimizer).__name__
+    return f"{kind}({settings}), {len(plan.parameters)} parameters, {length}{epochs}"
 
 
 def schedule_text(group: PlanGroup) -> str:
@@ -77,11 +76,14 @@ def schedule_text(group: PlanGroup) -> str:
     return f"{type(group.schedule).__name__}({', '.join(settings)})" if settings else type(group.schedule).__name__
 
 
-def _lowerings(plan: Plan, backend: str) -> list[str]:
+def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:
+    """Each group's part, and what goes for all of them."""
     try:
-        return [str(lowering) for lowering in lowering_of(plan, backend)]
+        lowerings = lowering_of(plan, backend)
     except LayeredLRError as error:
-        return [f"refused: {error}"] * len(plan.groups)
+        return ["refused"] * len(plan.groups), f"{backend} refuses: {error}"
+    native = any(lowering.lr_scale == "native" for lowering in lowerings)
+    return [lowering.how for lowering in lowerings], f"{backend}: lr_scale is {'native' if native else 'folded in'}"
 
 
 def result_text(result: Result) -> str:

@@ -47,9 +47,9 @@ def _optimizer(value: Any) -> Optimizer:
 
 
 def _name(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and value.strip()):
+    if value is None or (isinstance(value, str) and value.strip() and value.isprintable()):
         return value
-    raise SpecError(f"name={value!r}: must be a string that is not empty, or None.")
+    raise SpecError(f"name={value!r}: must be a string of printable characters that is not empty, or None.")
 
 
 def _groups(value: Any) -> tuple[Group, ...]:
@@ -228,7 +228,10 @@ def read_toml(text_or_path: str | Path) -> dict[str, Any]:
         raise SpecError(f"TOML: got a {type(text_or_path).__name__}; must be a text or a path.")
     is_path = isinstance(text_or_path, Path) or (text_or_path.endswith(".toml") and "\n" not in text_or_path)
     if not is_path:
-        return _parsed(str(text_or_path), "the TOML text")
+        text = str(text_or_path)
+        if text.strip() and not any(character in text for character in "=\n["):
+            raise SpecError(f"{text!r} is neither TOML nor the path of a .toml file.")
+        return _parsed(text, "the TOML text")
     path = Path(text_or_path)
     try:
         return _parsed(path.read_text(encoding="utf-8"), str(path))

@@ -53,6 +53,8 @@ def _from_table(table: Any, known: Mapping[str, type[T]], what: str) -> T:
         raise SpecError(f"{what} = {table!r}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
     rest = dict(table)
     name = rest.pop("type", None)
+    if name is None:
+        raise SpecError(f"{what}: needs type, such as type = {next(iter(known))!r}. It is one of {', '.join(known)}.")
     if not isinstance(name, str) or name not in known:
         hint = nearest(name, known) if isinstance(name, str) else ""
         raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")

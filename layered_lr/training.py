@@ -16,6 +16,7 @@ from layered_lr import __version__, models
 from layered_lr.backend import Session
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.modules import parameters_of
 from layered_lr.options import RunOptions
 from layered_lr.plans import Plan, resolve
 from layered_lr.registry import TABLE, check_name, load_backend, versions
@@ -40,6 +41,7 @@ def train(spec: Spec, options: RunOptions) -> Result:
     backend = load_backend(options.backend, options.device)
     model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed)
     plan = resolve(spec, model, *lengths)
+    _check_trainable(plan, model)
     lowering = plan.lowering(options.backend)
     backend.load(model, _start(options, plan, dataset.num_classes, backend.state(model), given))
     session = backend.open(plan, model, dataset.num_classes)
@@ -85,10 +87,18 @@ def _check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
         )
 
 
+def _check_trainable(plan: Plan, model: Any) -> None:
+    """What every framework would refuse in its own words, or train on nothing."""
+    if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
+        raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
+    largest = float(plan.table().max(initial=0.0))
+    if largest > np.finfo(np.float32).max:
+        raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
+
+
 def _check_answer(session: Session, batches: Batches) -> None:
     """One batch of test images through the model: an answer of the wrong shape would abort OneFlow's process."""
     images, _, _ = next(iter(batches.test()))
-    classes = session.num_classes
     try:
         answer = session.logits(images)
     except LayeredLRError:
@@ -97,11 +107,7 @@ def _check_answer(session: Session, batches: Batches) -> None:
         raise SpecError(
             f"model: its forward pass does not take images of shape {images.shape}: {type(error).__name__}: {error}"
         ) from error
-    if answer.ndim != 2 or len(answer) != len(images) or answer.shape[1] < classes:
-        raise SpecError(
-            f"model: answers {images.shape} images with shape {answer.shape}; must be ({len(images)}, {classes}), a "
-            f"number for each of the data's {classes} classes."
-        )
+    session.check_logits(answer, len(images))
 
 
 class History(NamedTuple):

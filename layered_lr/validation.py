@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import reprlib
 from collections.abc import Callable, Iterable
 from dataclasses import field, fields
 from typing import Annotated, Any, TypeVar
@@ -69,6 +70,7 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
     if isinstance(cause, LayeredLRError):
         return cause
     known = [f.name for f in fields(cls) if f.init]
+    hints = {f.name: f.type for f in fields(cls)}
     where = first["loc"][0] if first["loc"] else ""
     if isinstance(where, int):  # given by position
         where = ([f.name for f in fields(cls) if f.init and not f.kw_only] + known)[where]
@@ -76,14 +78,21 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
     if first["type"] == "unexpected_keyword_argument":
         return SpecError(f"{what} has no {where!r}.{nearest(where, known)} It takes: {', '.join(known)}.")
     if first["type"] == "unexpected_positional_argument":
-        return SpecError(f"{what} takes fewer positional arguments: name the others ({', '.join(known)}).")
+        named = [f.name for f in fields(cls) if f.init and f.kw_only]
+        return SpecError(f"{what} takes fewer positional arguments: name the others ({', '.join(named)}).")
     if first["type"] in ("missing", "missing_argument"):
         return SpecError(f"{what} needs {where!r}. It takes: {', '.join(known)}.")
     if first["type"] == "multiple_argument_values":
         return SpecError(f"{what} was given {where!r} twice, by position and by name.")
     template = _ALLOWED.get(first["type"])
+    if (
+        first["type"].endswith("_equal")
+        and isinstance(first["input"], int)
+        and "int" in str(hints.get(where, "")).lower()
+    ):
+        template = template and template.replace("finite", "whole")
     allowed = template.format(**context) if template else first["msg"].removeprefix("Input should be ")
-    return SpecError(f"{what}({where}={first['input']!r}): {where} must be {allowed}.")
+    return SpecError(f"{what}({where}={reprlib.repr(first['input'])}): {where} must be {allowed}.")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))

@@ -8,7 +8,7 @@ from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
 from layered_lr_oneflow.lowering import graph as lowerings
-from layered_lr_oneflow.optimizer import build_optimizer, param_groups
+from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, param_groups
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.scheduler import build_scheduler, sharing_key
 
@@ -17,7 +17,7 @@ def attach(plan: Plan, graph: Any, model: Any) -> list[int]:
     """Add the plan's optimizers to a graph; to be called in its ``__init__``, after ``super().__init__()``.
 
     Groups whose schedules are one to OneFlow share an optimizer; each other schedule has an optimizer of its own.
-    Gradients that the parameters still hold are dropped: OneFlow would add them to every step of the graph.
+    Gradients that the parameters hold when the graph is compiled are dropped: it would never train right with them.
 
     Returns:
         The index in the plan of each param group of the graph, counted through its optimizers in their order.
@@ -34,15 +34,20 @@ def attach(plan: Plan, graph: Any, model: Any) -> list[int]:
     if graph._is_compiled:
         raise SpecError("attach: the graph is compiled already; call attach in its __init__.")
     _check_free(graph, model)
-    list(lowerings(plan))  # all that can be refused, before anything is changed
+    list(lowerings(plan))
     schedule_as_batch()
-    for _, tensor in parameters_of(model):
-        tensor.grad = None
     groups = param_groups(plan, model)
+    for group in groups:
+        scale = GraphScale(group["lr_scale"])
+        scale.parameters = group["params"]
+        group["lr_scale"] = scale
     order = _sharing(plan)
+    pairs = []
     for members in order:
         optimizer = build_optimizer(plan, [groups[index] for index in members])
-        graph.add_optimizer(optimizer, lr_sch=build_scheduler(plan, plan.groups[members[0]], optimizer))
+        pairs.append((optimizer, build_scheduler(plan, plan.groups[members[0]], optimizer)))
+    for optimizer, scheduler in pairs:  # only now that nothing can fail any more
+        graph.add_optimizer(optimizer, lr_sch=scheduler)
     return [index for members in order for index in members]
 
 

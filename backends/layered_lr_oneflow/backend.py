@@ -11,7 +11,8 @@ from layered_lr.backend import Backend
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr_oneflow import models
-from layered_lr_oneflow.optimizer import PlanScheduler, build_optimizer, param_groups
+from layered_lr_oneflow.optimizer import EagerScale, PlanScheduler, build_optimizer, param_groups
+from layered_lr_oneflow.rounding import GraphRates
 from layered_lr_oneflow.runtime import flow
 
 
@@ -59,8 +60,7 @@ def build_eager(plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
     OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently.
     """
     groups = param_groups(plan, model)
-    for group, rate in zip(groups, plan.rates(0), strict=True):
-        group.update(lr=rate)
-        del group["lr_scale"]
+    for group, rate in zip(groups, GraphRates(plan).rates(0), strict=True):
+        group.update(lr=rate, lr_scale=EagerScale(1.0))
     optimizer = build_optimizer(plan, groups)
     return optimizer, PlanScheduler(optimizer, plan)

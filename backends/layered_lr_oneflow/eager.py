@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.applied import AppliedRates
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
@@ -22,22 +22,23 @@ class EagerSession(OneFlowSession):
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
         super().__init__(plan, model, num_classes, device)
         self.optimizer, self.scheduler = build_eager(plan, model)
-        self._rates = array("d")
+        self._applied = AppliedRates(model, [group.parameters for group in self.optimizer.param_groups])
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
-        loss = flow.nn.functional.cross_entropy(self.model(self.tensor(images)), self.tensor(labels))
+        logits = self.model(self.tensor(images))
+        self.check_logits(logits, len(images))
+        loss = flow.nn.functional.cross_entropy(logits, self.tensor(labels))
         # Zeros instead of None would let momentum and decay move parameters that have no gradient.
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._rates.extend(float(group["lr"]) for group in self.optimizer.param_groups)
+        self._applied.record(self.optimizer.param_groups)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""
-        groups = len(self.plan.groups)
-        return np.array(self._rates[start * groups : stop * groups]).reshape(-1, groups)
+        return self._applied.table(self.plan, start, stop)
 
 
 @final

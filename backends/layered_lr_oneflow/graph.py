@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -21,14 +22,17 @@ from layered_lr_oneflow.session import OneFlowSession
 class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
     """Forward, loss, backward and update of one batch."""
 
-    def __init__(self, plan: Plan, model: Any) -> None:
+    def __init__(self, plan: Plan, model: Any, check_logits: Callable[[Any, int], None]) -> None:
         super().__init__()
         self.model = model
+        self.check_logits = check_logits
         self.order = attach(plan, self, model)
 
     def build(self, images: Any, labels: Any) -> Any:
         """The batch's mean cross-entropy, before the update."""
-        loss = flow.nn.functional.cross_entropy(self.model(images), labels)
+        logits = self.model(images)
+        self.check_logits(logits, images.shape[0])
+        loss = flow.nn.functional.cross_entropy(logits, labels)
         loss.backward()
         return loss
 
@@ -39,7 +43,7 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
         super().__init__(plan, model, num_classes, device)
-        self._graph = TrainGraph(plan, model)
+        self._graph = TrainGraph(plan, model, self.check_logits)
         self._batch_shape: tuple[int, ...] | None = None
         self._compiled: CompiledRates | None = None
 
@@ -66,6 +70,8 @@ class GraphSession(OneFlowSession):
         Raises:
             RuntimeError: The parameters of a group have different rates (it can only be a defect).
         """
+        if self._batch_shape is None:
+            return np.empty((0, len(self.plan.groups)))
         if self._compiled is None:
             self._compiled = CompiledRates(self._graph)
         stop = min(stop, self._compiled.steps())
@@ -73,6 +79,17 @@ class GraphSession(OneFlowSession):
         for conf, column in enumerate(self._graph.order):
             table[:, column] = self._group_rates(self._compiled, conf, column, start, stop)
         return table
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """See ``Session.weights``; a graph moves the statistics of batch normalisations, but does not count them."""
+        state = super().weights()
+        if self._batch_shape is not None:
+            steps = CompiledRates(self._graph).steps()
+            for name, module in self.model.named_modules():
+                counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
+                if module.training and counter in state:
+                    state[counter] += steps
+        return state
 
     def _group_rates(self, compiled: CompiledRates, conf: int, column: int, start: int, stop: int) -> Float64:
         names = [f"model.{name}" for name in self.plan.groups[column].parameters]

@@ -50,7 +50,7 @@ class CompiledRates:
     def rates(self, variable: str, start: int, stop: int) -> Float64:
         """The rates that updates ``start`` to ``stop - 1`` apply to a variable, shape ``(stop - start,)``."""
         conf = self._ops[self._rate_name[variable]].learning_rate_schedule_conf
-        return np.multiply(self._scale[variable], _scheduled(conf.learning_rate, conf.learning_rate_decay, start, stop))
+        return _scaled(self._scale[variable], conf.learning_rate, conf.learning_rate_decay, start, stop)
 
     def configured(self, index: int, start: int, stop: int) -> Float64:
         """The rates that the job's conf for a param group asks for, where no variable shows them.
@@ -61,8 +61,14 @@ class CompiledRates:
             stop: Update after the last one.
         """
         conf = self._confs[index]
-        scheduled = _scheduled(conf.base_learning_rate, conf.learning_rate_decay, start, stop)
-        return np.multiply(conf.lr_scale, scheduled)
+        return _scaled(conf.lr_scale, conf.base_learning_rate, conf.learning_rate_decay, start, stop)
+
+
+def _scaled(scale: float, base: float, decay: Any, start: int, stop: int) -> Float64:
+    """The schedule, rounded to float32, times ``lr_scale``, in float32: what reaches the update op."""
+    with np.errstate(under="ignore"):
+        rates = _scheduled(base, decay, start, stop).astype(np.float32) * np.float32(scale)
+    return rates.astype(np.float64)
 
 
 def _scheduled(base: float, decay: Any, start: int, stop: int) -> Float64:

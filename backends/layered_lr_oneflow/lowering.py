@@ -29,9 +29,11 @@ def graph(plan: Plan) -> Iterator[Lowering]:
     """OneFlow's Graph multiplies ``lr_scale`` itself; its own schedulers serve where they are exact, else a table.
 
     Raises:
-        Unsupported: A table that would be longer than ``LONGEST_TABLE``.
+        Unsupported: A table that would be longer than ``LONGEST_TABLE``, or a rate before ``lr_scale`` that
+            float32 cannot hold.
     """
     for group in plan.groups:
+        _check_range(plan, group)
         schedule = native(plan, group)
         if isinstance(schedule, Constant):
             yield Lowering("constant", "native")
@@ -41,6 +43,20 @@ def graph(plan: Plan) -> Iterator[Lowering]:
             yield Lowering("table", "native", "(needs total_steps)")
         else:
             yield Lowering("table", "native", f"of {len(rate_table(plan, group)[1])} rates")
+
+
+def _check_range(plan: Plan, group: PlanGroup) -> None:
+    """Refuse what would be lost where the Graph rounds to float32, before ``lr_scale``."""
+    limits = np.finfo(np.float32)
+    steps = np.arange(plan.total_steps or 1)
+    rates = np.append(group.schedule(plan.clock(group, steps), group.lr), group.lr)
+    lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
+    if lost.any() or not (group.lr_scale == 0 or limits.tiny <= group.lr_scale <= limits.max):
+        raise Unsupported(
+            f"backend 'oneflow-graph' rounds the rate to float32 before it multiplies lr_scale={group.lr_scale:g}: "
+            f"group {group.name!r} has a rate of {rates[lost][0] if lost.any() else group.lr:g} there, which float32 "
+            "cannot hold. Choose lr and lr_scale nearer to 1, or use 'torch-eager'."
+        )
 
 
 def native(plan: Plan, group: PlanGroup) -> Schedule | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,6 +10,7 @@ from layered_lr.errors import Unsupported
 from layered_lr.modules import parameters_of
 from layered_lr.optimizers import SGD, Optimizer
 from layered_lr.plans import Plan
+from layered_lr_oneflow.rounding import GraphRates
 from layered_lr_oneflow.runtime import flow
 
 # Those whose hyperparameters mean in OneFlow what they mean in torch; the tests hold each against torch.
@@ -45,17 +46,19 @@ def build_optimizer(plan: Plan, groups: Iterable[dict[str, Any]]) -> Any:
 class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc] # OneFlow has no types
     """Sets every param group's rate to the plan's; call ``step()`` after each ``optimizer.step()``.
 
-    It counts updates, also where a schedule has ``unit="epoch"``. Its state is the count alone.
+    Rates are rounded as the Graph rounds them, so that both modes train bitwise the same. It counts updates,
+    also where a schedule has ``unit="epoch"``. Its state is the count alone.
     """
 
     def __init__(self, optimizer: Any, plan: Plan) -> None:
         self.plan = plan
+        self._graph_rates = GraphRates(plan)
         super().__init__(optimizer)
 
     def step(self) -> None:
         """Go on to the next update's rates."""
         self.last_step += 1
-        self.update_lrs(self.plan.rates(self.last_step))
+        self.update_lrs(self._graph_rates.rates(self.last_step))
 
     def state_dict(self) -> dict[str, Any]:
         """The count of updates, in OneFlow's name, and the rates it stands for."""
@@ -66,8 +69,36 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc]
         self.last_step = state_dict["last_step"] - 1
         self.step()
 
-    def _generate_conf_for_graph(self, lr_conf: Any) -> None:
+
+class EagerScale(float):
+    """The ``lr_scale`` of an eager param group: 1, because the rate has it already; a Graph that asks is refused.
+
+    OneFlow reads ``lr_scale`` only to compile a Graph, which would train at the rates of step 0 for ever.
+    """
+
+    def __float__(self) -> float:
         raise Unsupported(
-            "this optimizer and scheduler are for OneFlow's eager mode (lr_scale is folded into their rates). "
-            "In a oneflow.nn.Graph call layered_lr.attach(spec, self, model) in __init__ instead of add_optimizer()."
+            "this optimizer is for OneFlow's eager mode (lr_scale is folded into its rates). In a oneflow.nn.Graph "
+            "call layered_lr.attach(spec, self, model) in __init__ instead of add_optimizer()."
         )
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (1.0,)  # a copy, or a saved state, holds a plain number
+
+
+class GraphScale(float):
+    """The ``lr_scale`` of a Graph's param group, which drops eager gradients at the moment the Graph is compiled.
+
+    OneFlow asks for it then, before it traces ``build``: the last moment to drop gradients of an earlier eager
+    backward pass, with which the compiled Graph would never train right.
+    """
+
+    parameters: Sequence[Any] = ()
+
+    def __float__(self) -> float:
+        for parameter in self.parameters:
+            parameter.grad = None
+        return float.__float__(self)
+
+    def __reduce__(self) -> tuple[type[float], tuple[float]]:
+        return float, (float.__float__(self),)

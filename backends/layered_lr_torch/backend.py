@@ -25,6 +25,8 @@ def pick_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+        raise SpecError(f"device={device!r}: must be 'auto', 'cpu' or 'cuda'.")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SpecError(f"device={device!r}: torch finds no GPU here. Use device='cpu' or 'auto'.")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from layered_lr.applied import AppliedRates
 from layered_lr.backend import Session
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
@@ -34,14 +34,15 @@ class TorchSession(Session):
         self.forward = forward
         self.optimizer = build_optimizer(plan, model)
         self.scheduler = PlanScheduler(self.optimizer, plan)
-        self._rates = array("d")
+        self._applied = AppliedRates(model, [group["params"] for group in self.optimizer.param_groups])
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> torch.Tensor:
         logits = self.forward(torch.from_numpy(images).to(self.device))
+        self.check_logits(logits, len(images))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._rates.extend(float(group["lr"]) for group in self.optimizer.param_groups)
+        self._applied.record(self.optimizer.param_groups)
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
@@ -60,8 +61,7 @@ class TorchSession(Session):
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""
-        groups = len(self.plan.groups)
-        return np.array(self._rates[start * groups : stop * groups]).reshape(-1, groups)
+        return self._applied.table(self.plan, start, stop)
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""

@@ -165,17 +165,17 @@ def test_a_damaged_file_never_gives_other_pixels(tmp_path: Path, save: Any) -> N
         damaged.append(bytes(flipped))
     damaged += [rng.bytes(int(size)) for size in rng.integers(0, 2000, 50)]
     path = tmp_path / "mine.npz"
-    refused = 0
+    refusals = []
     for content in damaged:
         path.write_bytes(content)
         try:
             data = load_dataset(path)
         except DataError as error:
-            refused += 1
-            assert "\n" not in str(error)
+            refusals.append(str(error))
         else:
             assert same_arrays(data)
-    assert refused > len(damaged) / 2
+    assert len(refusals) > len(damaged) / 2
+    assert not any("\n" in refusal for refusal in refusals)
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_epochs_need_their_length() -> None:
 def test_the_text_shows_all_that_it_must() -> None:
     lines = str(example(total_steps=1000, steps_per_epoch=100)).splitlines()
     head = next(line for line in lines if line.startswith("group"))
-    for column in ("parameters", "elements", "lr", "lr_scale", "schedule", "first", "last", "torch", "oneflow"):
+    for column in ("parameters", "elements", "lr", "lr_scale", "schedule", "first", "last", "oneflow-graph"):
         assert column in head, column
     row = {line.split("  ")[0]: line for line in lines}
     for words in (

@@ -122,7 +122,8 @@ def test_a_name_that_stands_twice_is_refused() -> None:
     [
         None, 3, "features", [], (), {}, [3], ["weight"], [("weight",)], [("weight", 3)], [("", (1,))], [(3, (1,))],
         [(None, (1,))], [("w", (-1,))], [("w", ("a",))], [("w", (3.5,))], [("w", "33")], [("w", (float("nan"),))],
-        [("w", (float("inf"),))], [("w", (1,), "abc")], [("w", (1,), (3,))], [("w", (1,), (), ())], complex(1), ll.SGD(),
+        [("w", (float("inf"),))], [("w", (1,), "abc")], [("w", (1,), (3,))], [("w", (1,), (), ())],
+        complex(1), ll.SGD(),
     ],
     ids=repr,
 )  # fmt: skip

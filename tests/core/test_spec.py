@@ -22,6 +22,7 @@ schedules = st.one_of(
     st.builds(ll.StepLR, st.integers(1, 10**12), rates, unit=st.sampled_from(["step", "epoch"])),
 )
 texts = st.text(min_size=1, max_size=12).filter(str.strip)
+names = texts.filter(str.isprintable)
 patterns = texts.filter(lambda text: not text.startswith("re:")) | st.sampled_from(
     ["re:a.*b", "re:\\d+", 're:"é"', "*"]
 )
@@ -33,7 +34,7 @@ groups = st.builds(
     lr_scale=rates,
     schedule=schedules,
     weight_decay=st.none() | rates,
-    name=st.none() | texts,
+    name=st.none() | names,
     optional=st.booleans(),
     momentum=st.none() | st.floats(0.1, 2),
     nesterov=st.none() | st.booleans(),

@@ -1,0 +1,42 @@
+"""The rates that OneFlow's Graph makes of a plan, in its own float32 arithmetic; imports no OneFlow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from layered_lr.plans import Plan, PlanGroup
+from layered_lr_oneflow.lowering import native
+
+
+class GraphRates:
+    """What the Graph applies at each step, to the last bit, so that eager mode can do the same.
+
+    Measured on OneFlow 0.9: a native schedule computes in float64 from the rate as float32 and is rounded to
+    float32, a table holds rates as float32, and ``lr_scale``, as float32, multiplies in float32.
+
+    Args:
+        plan: The exact rates, from which these differ by at most 1.2e-7 of their size.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._exact = plan
+        self._unscaled = replace(plan, groups=tuple(_unscaled(plan, group) for group in plan.groups))
+        self._scales = np.array([group.lr_scale for group in plan.groups], np.float64)
+
+    def rates(self, step: int) -> list[float]:
+        """The rates at one step, in the order of the plan's groups."""
+        exact = np.array(self._exact.rates(step))
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = np.array(self._unscaled.rates(step)).astype(np.float32) * self._scales.astype(np.float32)
+        # Beyond what float32 holds the Graph refuses, and there is nothing to be equal to.
+        close = np.abs(rounded - exact) <= 1e-6 * exact
+        return np.where(close, rounded.astype(np.float64), exact).tolist()  # type: ignore[no-any-return]
+
+
+def _unscaled(plan: Plan, group: PlanGroup) -> PlanGroup:
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(group.lr))
+    lr = rounded if native(plan, group) is not None and np.isfinite(rounded) else group.lr
+    return replace(group, lr_scale=1.0, optimizer=replace(group.optimizer, lr=lr))
