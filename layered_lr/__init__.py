@@ -31,9 +31,29 @@ if TYPE_CHECKING:
     from layered_lr.registry import BackendStatus as BackendStatus
     from layered_lr.registry import backends as backends
     from layered_lr.result import Result as Result
+    from layered_lr.schedules import WSD as WSD
+    from layered_lr.schedules import ChainedScheduler as ChainedScheduler
     from layered_lr.schedules import Constant as Constant
+    from layered_lr.schedules import ConstantLR as ConstantLR
+    from layered_lr.schedules import CosineAnnealingLR as CosineAnnealingLR
+    from layered_lr.schedules import CosineAnnealingWarmRestarts as CosineAnnealingWarmRestarts
+    from layered_lr.schedules import CosineDecay as CosineDecay
+    from layered_lr.schedules import CyclicLR as CyclicLR
+    from layered_lr.schedules import ExponentialLR as ExponentialLR
+    from layered_lr.schedules import Function as Function
+    from layered_lr.schedules import InverseSqrt as InverseSqrt
+    from layered_lr.schedules import LambdaLR as LambdaLR
+    from layered_lr.schedules import LinearLR as LinearLR
+    from layered_lr.schedules import MultiplicativeLR as MultiplicativeLR
+    from layered_lr.schedules import MultiStepLR as MultiStepLR
+    from layered_lr.schedules import OneCycleLR as OneCycleLR
+    from layered_lr.schedules import PolynomialLR as PolynomialLR
+    from layered_lr.schedules import ReduceLROnPlateau as ReduceLROnPlateau
     from layered_lr.schedules import Schedule as Schedule
+    from layered_lr.schedules import SequentialLR as SequentialLR
     from layered_lr.schedules import StepLR as StepLR
+    from layered_lr.schedules import Table as Table
+    from layered_lr.schedules import Warmup as Warmup
     from layered_lr.spec import Group as Group
     from layered_lr.spec import Spec as Spec
 
@@ -82,9 +102,29 @@ _HOMES = {
     ),
     "layered_lr.result": ("Result",),
     "layered_lr.schedules": (
+        "ChainedScheduler",
         "Constant",
+        "ConstantLR",
+        "CosineAnnealingLR",
+        "CosineAnnealingWarmRestarts",
+        "CosineDecay",
+        "CyclicLR",
+        "ExponentialLR",
+        "Function",
+        "InverseSqrt",
+        "LambdaLR",
+        "LinearLR",
+        "MultiStepLR",
+        "MultiplicativeLR",
+        "OneCycleLR",
+        "PolynomialLR",
+        "ReduceLROnPlateau",
         "Schedule",
+        "SequentialLR",
         "StepLR",
+        "Table",
+        "WSD",
+        "Warmup",
     ),
     "layered_lr.spec": (
         "Group",
@@ -95,26 +135,46 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "SGD",
+    "WSD",
     "BackendStatus",
     "BackendUnavailable",
+    "ChainedScheduler",
     "CheckpointError",
     "Constant",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "CosineDecay",
+    "CyclicLR",
     "DataError",
     "Dataset",
+    "ExponentialLR",
+    "Function",
     "Group",
+    "InverseSqrt",
+    "LambdaLR",
     "LayeredLRError",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
     "Optimizer",
     "Parameter",
     "Plan",
     "PlanGroup",
+    "PolynomialLR",
     "Recipe",
+    "ReduceLROnPlateau",
     "Result",
     "Schedule",
+    "SequentialLR",
     "Spec",
     "SpecError",
     "StepLR",
+    "Table",
     "TrainingDiverged",
     "Unsupported",
+    "Warmup",
     "attach",
     "backends",
     "compile",

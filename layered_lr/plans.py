@@ -7,7 +7,7 @@ import operator
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from layered_lr.schedules import Constant, Float64, Schedule
 from layered_lr.spec import Spec
 
 REST = "rest"
+_BLOCK_STEPS = 65_536  # a table is filled in blocks, which bounds what is needed beside it
+_AHEAD_STEPS = 1024  # one step's rates cost a few microseconds when they are computed this many at once
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class PlanGroup:
     def lr(self) -> float:
         """The rate that the schedule starts from."""
         return self.optimizer.lr
+
+    @property
+    def is_reactive(self) -> bool:
+        """Whether the rate is decided while training, from what is measured."""
+        return self.schedule.reaction(self.lr) is not None
 
 
 @dataclass(frozen=True)
@@ -80,21 +87,31 @@ class Plan:
     def lr(self, step: int) -> dict[str, float]:
         """Every group's rate at one step.
 
+        A reactive schedule (``ReduceLROnPlateau``) is shown as if it never reacted.
+
         Args:
             step: 0-based count of updates; may lie beyond ``total_steps``.
 
         Raises:
-            SpecError: A step that is negative or not a whole number.
+            SpecError: A step that is negative or not a whole number, or a rate that is impossible there.
         """
         return dict(zip((group.name for group in self.groups), self.rates(step), strict=True))
 
     def rates(self, step: int) -> list[float]:
         """``lr(step)`` without the names, in the order of ``groups``."""
         step = whole_number("step", step, 0)
-        rates = [group.lr_scale * group.schedule(self.clock(group, step), group.lr) for group in self.groups]
-        if not math.isfinite(sum(rates)):
-            self._refuse(np.array([rates]), step)
-        return rates
+        start, stop, rates = self._at_hand
+        if not start <= step < stop:
+            start, stop, rates = self._computed_around(step)
+            self.__dict__["_at_hand"] = (start, stop, rates)
+        return list(rates[step - start])
+
+    def momenta(self, step: int) -> list[float | None]:
+        """Each group's momentum at one step where its schedule drives it, else None."""
+        return [
+            group.schedule.momentum(self.clock(group, step)) if group.schedule.drives_momentum else None
+            for group in self.groups
+        ]
 
     def table(self, start: int = 0, stop: int | None = None) -> Float64:
         """Every group's rate at every step of ``start`` to ``stop - 1``.
@@ -104,10 +121,11 @@ class Plan:
             stop: Step after the last one; None is ``total_steps``.
 
         Returns:
-            Shape ``(stop - start, groups)``, in the order of ``groups``.
+            Shape ``(stop - start, groups)``, in the order of ``groups``, each group's column contiguous.
 
         Raises:
-            SpecError: ``stop`` and ``total_steps`` both unknown, or not ``0 <= start <= stop``.
+            SpecError: ``stop`` and ``total_steps`` both unknown, not ``0 <= start <= stop``, or a rate that is
+                negative or not finite.
         """
         if stop is None:
             stop = self.total_steps
@@ -116,27 +134,51 @@ class Plan:
         start, stop = whole_number("table: start", start, 0), whole_number("table: stop", stop, 0)
         if start > stop:
             raise SpecError(f"table(start={start}, stop={stop}): must be 0 <= start <= stop.")
-        steps = np.arange(start, stop)
-        table = np.empty((len(steps), len(self.groups)))
-        for column, group in enumerate(self.groups):
-            np.multiply(group.lr_scale, group.schedule(self.clock(group, steps), group.lr), out=table[:, column])
-        if not np.isfinite(table).all():
-            self._refuse(table, start)
+        table = np.empty((len(self.groups), stop - start)).T
+        for first in range(start, stop, _BLOCK_STEPS):
+            steps = np.arange(first, min(first + _BLOCK_STEPS, stop))
+            self._fill(steps, table[first - start : first - start + len(steps)])
         return table
-
-    def _refuse(self, rates: Float64, start: int) -> None:
-        """Name the first rate that is too large for a float."""
-        for step, group in np.argwhere(~np.isfinite(rates)):
-            raise SpecError(
-                f"group {self.groups[group].name!r}: its rate at step {start + step} is too large for a number; "
-                f"{self.groups[group].schedule} grows without bounds."
-            )
 
     def clock(self, group: PlanGroup, step: Any) -> Any:
         """The step, or array of steps, in the unit that the group's schedule counts."""
-        if group.schedule.unit == "step":
-            return step
-        return step // (self.steps_per_epoch or 1)  # only a group without parameters may be without it
+        return group.schedule.position(step, self.steps_per_epoch or 1)
+
+    def _fill(self, steps: Any, table: Float64) -> None:
+        """The rates at some steps; what groups of one schedule have in common is computed once."""
+        for schedule, columns in self._sharing.items():
+            groups = [self.groups[column] for column in columns]
+            try:
+                rates = schedule.rates(self.clock(groups[0], steps), [group.lr for group in groups])
+            except SpecError as error:
+                raise SpecError(f"group {groups[0].name!r}: {error}") from None
+            for rate, group, column in zip(rates.T, groups, columns, strict=True):
+                if not math.isfinite(group.lr_scale * float(rate.max(initial=0.0))):
+                    raise SpecError(f"group {group.name!r}: lr_scale={group.lr_scale:g} makes a rate infinite.")
+                np.multiply(group.lr_scale, rate, out=table[:, column])
+
+    @cached_property
+    def _sharing(self) -> dict[Schedule, list[int]]:
+        """The columns of each schedule."""
+        sharing: dict[Schedule, list[int]] = {}
+        for column, group in enumerate(self.groups):
+            sharing.setdefault(group.schedule, []).append(column)
+        return sharing
+
+    @cached_property
+    def _at_hand(self) -> tuple[int, int, list[list[float]]]:
+        """The rates that ``rates`` has computed ahead, and for which steps: a loop asks for one after the other."""
+        return (0, 0, [])
+
+    def _computed_around(self, step: int) -> tuple[int, int, list[list[float]]]:
+        start = step - step % _AHEAD_STEPS
+        stop = start + _AHEAD_STEPS
+        if self.total_steps is not None and step < self.total_steps:
+            stop = min(stop, self.total_steps)
+        try:
+            return start, stop, self.table(start, stop).tolist()
+        except SpecError:  # somewhere in the block; at this step, perhaps, all is well
+            return step, step + 1, self.table(step, step + 1).tolist()
 
     def lowering(self, backend: str) -> dict[str, str]:
         """How a backend will apply each group's rate, in words.
@@ -206,6 +248,7 @@ def resolve(
     if steps_per_epoch is not None:
         steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
     known = _parameters(parameters)
+    bound = partial(_bound, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     members = assign([group.rule for group in spec.groups], known)
     groups = [
         PlanGroup(
@@ -214,7 +257,7 @@ def resolve(
             elements=sum(p.elements for p in taken),
             optimizer=spec.optimizer_of(group),
             lr_scale=group.lr_scale,
-            schedule=group.schedule or spec.schedule or Constant(),
+            schedule=bound(group.schedule or spec.schedule or Constant()),
         )
         for group, taken in zip(spec.groups, members, strict=False)
     ]
@@ -226,14 +269,36 @@ def resolve(
             )
         names = tuple(p.name for p in rest)
         elements = sum(p.elements for p in rest)
-        groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, spec.schedule or Constant()))
+        groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, bound(spec.schedule or Constant())))
     for group in groups:
-        if group.parameters and group.schedule.unit == "epoch" and steps_per_epoch is None:
-            raise SpecError(
-                f"group {group.name!r}: {type(group.schedule).__name__}(unit='epoch') counts epochs: "
-                "give steps_per_epoch=..., or a schedule with unit='step'."
-            )
+        _check_group(group, steps_per_epoch)
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
+
+
+def _bound(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
+    """The schedule with the lengths that it leaves out taken from the run's, in its own unit."""
+    if total_steps is None or (schedule.unit == "epoch" and steps_per_epoch is None):
+        return schedule
+    return schedule.bound(total_steps if schedule.unit == "step" else -(-total_steps // (steps_per_epoch or 1)))
+
+
+def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
+    kind = type(group.schedule).__name__
+    if group.parameters and group.schedule.unit == "epoch" and steps_per_epoch is None and not group.is_reactive:
+        raise SpecError(
+            f"group {group.name!r}: {kind}(unit='epoch') counts epochs: "
+            "give steps_per_epoch=..., or a schedule with unit='step'."
+        )
+    if not group.schedule.is_bound:
+        raise SpecError(
+            f"group {group.name!r}: {kind} leaves out how long the run is: give total_steps=... (of the run, "
+            "or in the schedule)."
+        )
+    if group.schedule.drives_momentum and not getattr(group.optimizer, "momentum", 0):
+        raise SpecError(
+            f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0. "
+            "Set cycle_momentum=False, or a momentum."
+        )
 
 
 def _parameters(parameters: Any) -> tuple[Parameter, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from tabulate import tabulate
@@ -33,7 +33,7 @@ def plan_text(plan: Plan, backend: str | None = None) -> str:
             f"{group.elements:,}",
             f"{group.lr:g}",
             f"{group.lr_scale:g}",
-            schedule_text(group),
+            repr(group.schedule),
             f"{first[index]:.6g}",
             f"{last[index]:.6g}" if last else "?",
             lowerings[index],
@@ -66,14 +66,6 @@ def _headline(plan: Plan) -> str:
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
     kind = type(plan.spec.optimizer).__name__
     return f"{kind}({settings}), {len(plan.parameters)} parameters, {length}{epochs}"
-
-
-def schedule_text(group: PlanGroup) -> str:
-    """A group's schedule as it would be written, e.g. ``StepLR(step_size=30, unit=epoch)``."""
-    values = {f.name: getattr(group.schedule, f.name) for f in fields(group.schedule)}
-    unit = values.pop("unit")
-    settings = [f"{name}={value}" for name, value in values.items()] + (["unit=epoch"] if unit == "epoch" else [])
-    return f"{type(group.schedule).__name__}({', '.join(settings)})" if settings else type(group.schedule).__name__
 
 
 def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:

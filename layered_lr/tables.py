@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from typing import Any
 
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import SGD, Optimizer
-from layered_lr.schedules import Constant, Schedule, StepLR
+from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
 from layered_lr.validation import nearest
 
-T = TypeVar("T", Optimizer, Schedule)
-
-# The classes that a table may name by its key ``type``.
+# The optimizers that a table may name by its key ``type``.
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD,)}
-SCHEDULES: Mapping[str, type[Schedule]] = {cls.__name__: cls for cls in (Constant, StepLR)}
 
 
 def to_table(value: Any) -> dict[str, Any]:
-    """The fields of a value class that differ from their defaults; a schedule or optimizer names its ``type``."""
+    """The fields of a value class that differ from their defaults; a schedule or optimizer names its ``type``.
+
+    Raises:
+        SpecError: A class or a function in it is the user's own and has no import path.
+    """
+    if isinstance(value, Schedule):
+        return schedule_to_dict(value)
     table: dict[str, Any] = {}
-    if isinstance(value, Optimizer | Schedule):
-        if type(value) not in (*OPTIMIZERS.values(), *SCHEDULES.values()):
+    if isinstance(value, Optimizer):
+        if type(value) not in OPTIMIZERS.values():
             raise SpecError(f"{type(value).__name__} is a class of your own: it cannot be written, only used.")
         table["type"] = type(value).__name__
     for field in fields(value):
@@ -40,22 +43,23 @@ def _plain(item: Any) -> Any:
 
 def optimizer_from_table(table: Any) -> Optimizer:
     """The optimizer that ``{"type": "SGD", "lr": 0.1, ...}`` describes."""
-    return _from_table(table, OPTIMIZERS, "optimizer")
+    name = _type_of(table, OPTIMIZERS, "optimizer")
+    return OPTIMIZERS[name](**{key: value for key, value in table.items() if key != "type"})
 
 
 def schedule_from_table(table: Any) -> Schedule:
     """The schedule that ``{"type": "StepLR", "step_size": 30, ...}`` describes."""
-    return _from_table(table, SCHEDULES, "schedule")
+    _type_of(table, SCHEDULES, "schedule")
+    return schedule_from_dict(table)
 
 
-def _from_table(table: Any, known: Mapping[str, type[T]], what: str) -> T:
+def _type_of(table: Any, known: Mapping[str, Any], what: str) -> str:
     if not isinstance(table, Mapping):
         raise SpecError(f"{what} = {table!r}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
-    rest = dict(table)
-    name = rest.pop("type", None)
+    name = table.get("type")
     if name is None:
         raise SpecError(f"{what}: needs type, such as type = {next(iter(known))!r}. It is one of {', '.join(known)}.")
     if not isinstance(name, str) or name not in known:
         hint = nearest(name, known) if isinstance(name, str) else ""
         raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")
-    return known[name](**rest)
+    return name

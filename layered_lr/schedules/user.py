@@ -1,0 +1,203 @@
+"""Schedules that the user writes: functions of the step, and tables of numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
+
+from layered_lr.errors import SpecError
+from layered_lr.schedules.arithmetic import Float64, Value, largest
+from layered_lr.schedules.base import FactorSchedule, Schedule
+from layered_lr.schedules.kept import Kept
+from layered_lr.schedules.reference import UserFunction, evaluate
+from layered_lr.validation import Flag, nearest, value_class
+
+
+@value_class
+class LambdaLR(FactorSchedule):
+    """``lr * lr_lambda(step)``: torch's ``LambdaLR``.
+
+    In a chain it sets the rate from the group's own ``lr``, whatever it finds, as in torch.
+
+    Args:
+        lr_lambda: Takes the step (an int; with ``every_step`` a float) and gives a factor >= 0; or its import path
+            ``"package.module:name"``. One function: each group may have a schedule of its own.
+    """
+
+    lr_lambda: UserFunction
+
+    @property
+    def _multiplies(self) -> bool:
+        return False
+
+    def _factor(self, step: Value) -> Value:
+        return evaluate(f"LambdaLR(lr_lambda={self.lr_lambda!r})", self.lr_lambda, step)
+
+
+@value_class
+class MultiplicativeLR(FactorSchedule):
+    """``lr * lr_lambda(1) * ... * lr_lambda(step)``: torch's ``MultiplicativeLR``.
+
+    The product is cumulated once and kept; between whole steps the rate stays. In a chain it multiplies the rate
+    that it finds.
+
+    Args:
+        lr_lambda: Takes a step >= 1 (an int) and gives the factor >= 0 from the rate before to the rate there; or
+            its import path ``"package.module:name"``.
+    """
+
+    lr_lambda: UserFunction
+
+    def _factor(self, step: Value) -> Value:
+        factors = self._known.at_least(self._last_cumulated(step) + 1, self._more)[0]
+        return factors.item(int(step)) if type(step) is float else factors[step.astype(np.int64)]
+
+    @cached_property
+    def _known(self) -> Kept:
+        return Kept(np.ones((1, 1)))
+
+    def _more(self, start: int, stop: int) -> Float64:
+        where = f"MultiplicativeLR(lr_lambda={self.lr_lambda!r})"
+        factors = evaluate(where, self.lr_lambda, np.arange(start, stop, dtype=np.float64))
+        factors[0] *= self._known.values.item(0, start - 1)
+        with np.errstate(all="ignore"):
+            return np.multiply.accumulate(factors)[None]
+
+
+@value_class
+class Function(Schedule):
+    """``function(step)``: a rate, or with ``factor=True`` a factor of the group's ``lr``.
+
+    In a chain a rate sets, a factor multiplies what it finds (``LambdaLR``, which is the same as a factor
+    elsewhere, sets).
+
+    Args:
+        function: Takes the step (an int; with ``every_step`` a float) and gives a number >= 0; or its import path
+            ``"package.module:name"``.
+        factor: Whether the number multiplies ``lr``, or is the rate before ``lr_scale``.
+    """
+
+    function: UserFunction
+    factor: Flag = False
+
+    @property
+    def _multiplies(self) -> bool:
+        return self.factor
+
+    def _rate(self, step: Value, lr: Value) -> Value:
+        value = evaluate(f"Function({self.function!r})", self.function, step)
+        return lr * value if self.factor else value
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if isinstance(value, (str, PathLike)):
+        return _read(value, None)
+    if isinstance(value, tuple) and value and all(type(one) is float and 0.0 <= one < math.inf for one in value):
+        return value
+    try:
+        listed = value.tolist() if hasattr(value, "tolist") else list(value)
+        numbers = tuple(float(one) for one in listed if not isinstance(one, (str, bytes, bool)))
+    except (TypeError, ValueError, OverflowError):
+        raise PydanticCustomError("numbers", "Input should be a list of numbers, or the path of a CSV file") from None
+    if len(numbers) != len(listed) or not numbers:
+        raise PydanticCustomError("numbers", "Input should be a list of at least one number, and numbers only")
+    for place, number in enumerate(numbers):
+        if not 0.0 <= number < math.inf:
+            raise SpecError(f"Table: value {place} is {number!r}: each must be a finite number >= 0.")
+    return numbers
+
+
+Numbers: TypeAlias = Annotated[Any, PlainValidator(_numbers)]
+
+
+@value_class
+class Table(Schedule):
+    """``values[step]``: a rate for each step (or epoch), or with ``factor=True`` a factor of the group's ``lr``.
+
+    Between whole steps the value stays; after the last there is none, and asking for it is an error. In a chain
+    rates set, factors multiply what they find.
+
+    Args:
+        values: Numbers >= 0: a list, an array (n,), or the path of a CSV file with one column (read once, when the
+            schedule is made; see ``from_csv``).
+        factor: Whether the numbers multiply ``lr``, or are the rates before ``lr_scale``.
+    """
+
+    values: Numbers
+    factor: Flag = False
+
+    @classmethod
+    def from_csv(cls, path: str | PathLike[str], column: str | None = None, **settings: Any) -> Table:
+        """A table from one column of a CSV file.
+
+        Args:
+            path: The file; its first row may be a header.
+            column: Name of the column in the header; needed where there are several.
+            settings: ``factor``, ``unit``.
+
+        Raises:
+            SpecError: the file, the column or a number in it is missing or wrong; names the line.
+        """
+        return cls(_read(path, column), **settings)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{value:g}" for value in self.values[:4])
+        more = f", ... {len(self.values)} values" if len(self.values) > 4 else ""
+        return f"Table([{shown}{more}], factor={self.factor})"
+
+    @cached_property
+    def _array(self) -> Float64:
+        return np.array(self.values)
+
+    @property
+    def _multiplies(self) -> bool:
+        return self.factor
+
+    def _rate(self, step: Value, lr: Value) -> Value:
+        if np.size(step) and int(largest(step)) >= len(self.values):
+            raise SpecError(
+                f"Table has {len(self.values)} values, for {self.unit}s 0 to {len(self.values) - 1}, and was asked for "
+                f"{self.unit} {int(largest(step))}: give a value for every {self.unit} of the run."
+            )
+        value = self.values[int(step)] if type(step) is float else self._array[step.astype(np.int64)]
+        return lr * value if self.factor else value
+
+
+def _read(path: str | PathLike[str], column: str | None) -> tuple[float, ...]:
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise SpecError(f"Table: CSV file {str(path)!r} cannot be read ({error}).") from None
+    rows = [(number, row) for number, row in enumerate(csv.reader(text.splitlines()), 1) if any(map(str.strip, row))]
+    header = [cell.strip() for cell in rows[0][1]] if rows and not _is_number(rows[0][1][0]) else []
+    if column is not None and column not in header:
+        raise SpecError(f"Table: {str(path)!r} has no column {column!r}.{nearest(column, header)} It has: {header}.")
+    if column is None and rows and len(rows[0][1]) > 1:
+        raise SpecError(
+            f"Table: {str(path)!r} has {len(rows[0][1])} columns: say which with Table.from_csv(path, column)."
+        )
+    place = header.index(column) if column is not None else 0
+    body = rows[1:] if header else rows
+    for number, row in body:
+        if len(row) <= place or not _is_number(row[place]) or not 0.0 <= float(row[place]) < math.inf:
+            cell = row[place] if len(row) > place else ""
+            raise SpecError(f"Table: {str(path)!r}, line {number}: {cell!r} must be a finite number >= 0.")
+    if not body:
+        raise SpecError(f"Table: {str(path)!r} holds no numbers.")
+    return tuple(float(row[place]) for _, row in body)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
