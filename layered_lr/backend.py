@@ -77,6 +77,10 @@ class Session(ABC):
         """The losses that ``train_step`` returned, as numbers; waits for the framework."""
 
     @abstractmethod
+    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+        """Let reactive schedules that look at each ``"step"`` or each ``"epoch"`` see its metrics."""
+
+    @abstractmethod
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """The model's answer in evaluation mode, shape (N, classes); the model goes on training unchanged."""
 

@@ -144,6 +144,21 @@ class Plan:
         """The step, or array of steps, in the unit that the group's schedule counts."""
         return group.schedule.position(step, self.steps_per_epoch or 1)
 
+    def unscaled(self, group: PlanGroup, steps: Any) -> Float64:
+        """A group's rates at some steps before ``lr_scale``.
+
+        Args:
+            group: One of ``groups``.
+            steps: 0-based updates, shape (n,).
+
+        Raises:
+            SpecError: A rate that is negative or not finite.
+        """
+        try:
+            return group.schedule(self.clock(group, steps), group.lr)  # type: ignore[no-any-return]
+        except SpecError as error:
+            raise SpecError(f"group {group.name!r}: {error}") from None
+
     def _fill(self, steps: Any, table: Float64) -> None:
         """The rates at some steps; what groups of one schedule have in common is computed once."""
         for schedule, columns in self._sharing.items():

@@ -33,7 +33,7 @@ def plan_text(plan: Plan, backend: str | None = None) -> str:
             f"{group.elements:,}",
             f"{group.lr:g}",
             f"{group.lr_scale:g}",
-            repr(group.schedule),
+            _shortened(repr(group.schedule)),
             f"{first[index]:.6g}",
             f"{last[index]:.6g}" if last else "?",
             lowerings[index],
@@ -66,6 +66,10 @@ def _headline(plan: Plan) -> str:
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
     kind = type(plan.spec.optimizer).__name__
     return f"{kind}({settings}), {len(plan.parameters)} parameters, {length}{epochs}"
+
+
+def _shortened(text: str, width: int = 64) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:

@@ -130,6 +130,8 @@ class _Loop:
         self.accuracies: list[float] = []
         self._pending: list[Any] = []  # losses that the framework has and this process has not
         self._shown_at = 0.0
+        reactions = [group.schedule.reaction(group.lr) for group in plan.groups]
+        self._reacts_each_step = any(reaction and reaction.settings.unit == "step" for reaction in reactions)
         self.bar = tqdm(total=self.steps, unit="step", disable=None if progress else True, dynamic_ncols=True)
 
     def run(self) -> History:
@@ -142,6 +144,7 @@ class _Loop:
                     first_seconds = self._train(itertools.islice(batches, 1))
                 rest_seconds += self._train(batches)
                 self.accuracies.append(self._accuracy())
+                self._observe_epoch(epoch)
                 self._show()
         return History(
             losses=np.array(self.losses),
@@ -156,6 +159,9 @@ class _Loop:
         began = time.perf_counter()
         for images, labels in batches:
             self._pending.append(self.session.train_step(images, labels))
+            if self._reacts_each_step:
+                self._fetch()
+                self.session.observe({"loss": self.losses[-1]}, "step")
             self.bar.update()
             if len(self._pending) > self.session.steps_ahead:
                 self._fetch(keep=self.session.steps_ahead // 2)
@@ -181,6 +187,11 @@ class _Loop:
             shown = ", ".join(f"{group.name}: {rate:g}" for group, rate in zip(self.plan.groups, rates, strict=True))
             raise TrainingDiverged(f"the loss is {losses[wrong[0]]} at step {step}, at rates {shown}. Try lower ones.")
         self.losses.extend(losses.tolist())
+
+    def _observe_epoch(self, epoch: int) -> None:
+        """Show reactive schedules the mean training loss of the epoch, and the accuracy after it."""
+        losses = self.losses[epoch * self.batches.steps_per_epoch :]
+        self.session.observe({"loss": float(np.mean(losses)), "accuracy": self.accuracies[-1]}, "epoch")
 
     def _accuracy(self) -> float:
         """The fraction of the test set that the model gets right."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -35,6 +36,10 @@ class EagerSession(OneFlowSession):
         self.optimizer.step()
         self.scheduler.step()
         return loss.detach()
+
+    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+        """See ``Session.observe``."""
+        self.scheduler.observe(metrics, unit)
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -60,6 +60,9 @@ class GraphSession(OneFlowSession):
                 "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
             )
         return self._graph(self.tensor(images), self.tensor(labels))
+
+    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+        """See ``Session.observe``; plans with reactive schedules are refused before a session is opened."""
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``.

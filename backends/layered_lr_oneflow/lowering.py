@@ -33,6 +33,7 @@ def graph(plan: Plan) -> Iterator[Lowering]:
             float32 cannot hold.
     """
     for group in plan.groups:
+        _check_static(group)
         _check_range(plan, group)
         schedule = native(plan, group)
         if isinstance(schedule, Constant):
@@ -45,11 +46,26 @@ def graph(plan: Plan) -> Iterator[Lowering]:
             yield Lowering("table", "native", f"of {len(rate_table(plan, group)[1])} rates")
 
 
+def _check_static(group: PlanGroup) -> None:
+    """Refuse what a compiled optimizer cannot change between two steps."""
+    kind = type(group.schedule).__name__
+    if group.is_reactive:
+        raise Unsupported(
+            f"backend 'oneflow-graph' compiles rates in: {kind} of group {group.name!r} cannot decide them. "
+            "Use 'oneflow-eager'."
+        )
+    if group.schedule.drives_momentum:
+        raise Unsupported(
+            f"backend 'oneflow-graph' cannot cycle the momentum of group {group.name!r} (OneFlow compiles it in as a "
+            f"constant). Set cycle_momentum=False in its {kind}, or use 'oneflow-eager'."
+        )
+
+
 def _check_range(plan: Plan, group: PlanGroup) -> None:
     """Refuse what would be lost where the Graph rounds to float32, before ``lr_scale``."""
     limits = np.finfo(np.float32)
     steps = np.arange(plan.total_steps or 1)
-    rates = np.append(group.schedule(plan.clock(group, steps), group.lr), group.lr)
+    rates = np.append(plan.unscaled(group, steps), group.lr)
     lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
     if lost.any() or not (group.lr_scale == 0 or limits.tiny <= group.lr_scale <= limits.max):
         raise Unsupported(
@@ -96,7 +112,7 @@ def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
             f"group {group.name!r}: {type(group.schedule).__name__} becomes a table of rates in a OneFlow Graph: "
             "give total_steps=..., the number of updates of the whole run."
         )
-    rates: Float64 = group.schedule(plan.clock(group, np.arange(max(plan.total_steps, 1))), group.lr)
+    rates: Float64 = plan.unscaled(group, np.arange(max(plan.total_steps, 1)))
     last = np.flatnonzero(np.diff(rates))
     if len(last) >= LONGEST_TABLE:
         raise Unsupported(

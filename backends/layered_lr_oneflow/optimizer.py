@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from layered_lr.errors import Unsupported
+from layered_lr.live import LiveRates
 from layered_lr.modules import parameters_of
 from layered_lr.optimizers import SGD, Optimizer
 from layered_lr.plans import Plan
@@ -47,27 +48,48 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc]
     """Sets every param group's rate to the plan's; call ``step()`` after each ``optimizer.step()``.
 
     Rates are rounded as the Graph rounds them, so that both modes train bitwise the same. It counts updates,
-    also where a schedule has ``unit="epoch"``. Its state is the count alone.
+    also where a schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets
+    ``ReduceLROnPlateau`` look at a metric. Its state is the count and what reactive schedules have seen.
     """
 
     def __init__(self, optimizer: Any, plan: Plan) -> None:
-        self.plan = plan
+        self.live = LiveRates(plan)
         self._graph_rates = GraphRates(plan)
         super().__init__(optimizer)
 
-    def step(self) -> None:
-        """Go on to the next update's rates."""
+    def step(self, metrics: Any = None) -> None:
+        """Go on to the next update, or let reactive schedules look at a metric.
+
+        Args:
+            metrics: A number, or numbers by name (``loss``, ``accuracy``).
+        """
+        if metrics is not None:
+            self.observe(metrics)
+            return
         self.last_step += 1
-        self.update_lrs(self._graph_rates.rates(self.last_step))
+        self._apply()
+
+    def observe(self, metrics: Any, unit: str | None = None) -> None:
+        """Let reactive schedules look at a metric; see ``LiveRates.observe``."""
+        self.live.observe(metrics, unit)
+        self._apply()
 
     def state_dict(self) -> dict[str, Any]:
-        """The count of updates, in OneFlow's name, and the rates it stands for."""
-        return {"last_step": self.last_step, "_last_lr": list(self._last_lr)}
+        """The count of updates, in OneFlow's name, the rates, and the state of reactive schedules."""
+        state = {"last_step": self.last_step, "_last_lr": list(self._last_lr)}
+        return state | ({"reactions": self.live.state()} if self.live.is_reactive else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved count, at the plan's rates for it."""
-        self.last_step = state_dict["last_step"] - 1
-        self.step()
+        self.live.restore(state_dict.get("reactions", {}))
+        self.last_step = state_dict["last_step"]
+        self._apply()
+
+    def _apply(self) -> None:
+        self.update_lrs(self._graph_rates.rounded(self.last_step, self.live.rates(self.last_step)))
+        for group, momentum in zip(self.optimizer.param_groups, self.live.plan.momenta(self.last_step), strict=True):
+            if momentum is not None:
+                group["momentum"] = momentum
 
 
 class EagerScale(float):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,10 +28,14 @@ class GraphRates:
 
     def rates(self, step: int) -> list[float]:
         """The rates at one step, in the order of the plan's groups."""
-        exact = np.array(self._exact.rates(step))
+        return self.rounded(step, self._exact.rates(step))
+
+    def rounded(self, step: int, rates: Sequence[float]) -> list[float]:
+        """The rates at one step, where some of them were decided while training: these stay as they are."""
+        exact = np.array(rates)
         with np.errstate(over="ignore", under="ignore"):
             rounded = np.array(self._unscaled.rates(step)).astype(np.float32) * self._scales.astype(np.float32)
-        # Beyond what float32 holds the Graph refuses, and there is nothing to be equal to.
+        # Far from it are rates that a reactive schedule decided, or that float32 cannot hold and the Graph refuses.
         close = np.abs(rounded - exact) <= 1e-6 * exact
         return np.where(close, rounded.astype(np.float64), exact).tolist()  # type: ignore[no-any-return]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,10 @@ class TorchSession(Session):
     def losses(self, handles: Sequence[torch.Tensor]) -> Float64:
         """See ``Session.losses``."""
         return np.array(torch.stack(list(handles)).tolist(), dtype=np.float64) if handles else np.empty(0)
+
+    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+        """See ``Session.observe``."""
+        self.scheduler.observe(metrics, unit)
 
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """See ``Session.logits``."""

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch.optim.lr_scheduler as tl
-from tests.core.schedule_oracle import RATES, STEPS, stepped
 
 import layered_lr.schedules as ls
 from layered_lr.errors import SpecError
+from tests.core.schedule_oracle import RATES, STEPS, stepped
 
 T = np.arange(STEPS)
 LRS = RATES.tolist()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torch.optim.lr_scheduler as tl
-from tests.core.schedule_oracle import RATES, STEPS, closed, stepped
 
 import layered_lr.schedules as ls
 from layered_lr.errors import SpecError
+from tests.core.schedule_oracle import RATES, STEPS, closed, stepped
 
 EXACT = 1e-12
 T = np.arange(STEPS)

@@ -1,0 +1,114 @@
+"""The parts of README.md that are made from the code: ``python -m layered_lr.documents README.md`` renews them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+
+from layered_lr.errors import Unsupported
+from layered_lr.optimizers import SGD
+from layered_lr.plans import resolve
+from layered_lr.registry import lowering_of
+from layered_lr.schedules import (
+    SCHEDULES,
+    WSD,
+    ChainedScheduler,
+    Constant,
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CosineDecay,
+    CyclicLR,
+    ExponentialLR,
+    Function,
+    InverseSqrt,
+    LambdaLR,
+    LinearLR,
+    MultiplicativeLR,
+    MultiStepLR,
+    OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    Schedule,
+    SequentialLR,
+    StepLR,
+    Table,
+    Warmup,
+)
+from layered_lr.spec import Spec
+
+BEGIN, END = "<!-- schedules: made by layered_lr.documents -->", "<!-- end of schedules -->"
+
+# One of each, with as little said as it takes.
+EXAMPLES: tuple[Schedule, ...] = (
+    Constant(),
+    StepLR(30),
+    MultiStepLR([30, 60]),
+    ConstantLR(),
+    LinearLR(),
+    ExponentialLR(0.9),
+    PolynomialLR(),
+    CosineAnnealingLR(50),
+    CosineAnnealingWarmRestarts(10),
+    CyclicLR(0.01, 0.1),
+    OneCycleLR(0.1),
+    LambdaLR("math:tanh"),
+    MultiplicativeLR("math:tanh"),
+    SequentialLR([Constant(), ExponentialLR(0.9)], [5]),
+    ChainedScheduler([Constant(), ExponentialLR(0.9)]),
+    ReduceLROnPlateau(),
+    Warmup(10),
+    CosineDecay(),
+    InverseSqrt(10),
+    WSD(10, 20),
+    Table([0.1, 0.2] * 500),
+    Function("math:tanh"),
+)
+
+
+def schedule_table() -> str:
+    """Every schedule, and how each kind of backend applies it, as Markdown."""
+    rows = [
+        [f"`{type(schedule).__name__}`", _first_line(type(schedule)), *_cells(schedule)]
+        for schedule in sorted(EXAMPLES, key=lambda example: list(SCHEDULES).index(type(example).__name__))
+    ]
+    return tabulate(rows, ["schedule", "the rate", "torch, oneflow-eager", "oneflow-graph"], tablefmt="github")
+
+
+def _first_line(kind: type[Schedule]) -> str:
+    return (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", "\\|")
+
+
+def _cells(schedule: Schedule) -> tuple[str, str]:
+    eager = "rate and momentum set each step" if schedule.drives_momentum else "set each step"
+    if schedule.reaction(0.1):
+        eager = "set each step, decided while training"
+    try:
+        return eager, _graph(schedule)
+    except Unsupported:
+        if not schedule.drives_momentum:
+            return eager, "refused: rates are compiled in"
+        settings = {name: getattr(schedule, name) for name in schedule.__dataclass_fields__}
+        steady = type(schedule)(**{**settings, "cycle_momentum": False})
+        return eager, f"{_graph(steady)} with `cycle_momentum=False`"
+
+
+def _graph(schedule: Schedule) -> str:
+    spec = Spec(SGD(0.1, momentum=0.9), schedule=schedule)
+    (lowering,) = lowering_of(resolve(spec, [("weight", (1,))], total_steps=1000), "oneflow-graph")
+    return {"constant": "constant", "native": "native", "table": "native table"}[lowering.schedule]
+
+
+def renewed(text: str) -> str:
+    """A README's text with its made parts made anew."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{schedule_table()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    readme = Path(sys.argv[1])
+    readme.write_text(renewed(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,165 @@
+"""Every schedule on every backend: the rates that act, seen in the weights of a model whose gradients are all 1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.schedules import SCHEDULES
+from tests.backends.models import arrays, mlp, ones, taken, unit_gradients
+from tests.backends.test_rates import LENGTHS, STEPS, TOLERANCE, planned, through_attach, through_compile
+
+
+def halved(step: float) -> float:
+    """A user's own factor, importable by path."""
+    return 0.5**step
+
+
+# Lengths are chosen so that each goes through all its parts in nine steps.
+EXAMPLES: dict[str, ll.Schedule] = {
+    "Constant": ll.Constant(),
+    "LambdaLR": ll.LambdaLR(halved),
+    "MultiplicativeLR": ll.MultiplicativeLR(lambda step: 0.9 + 0.01 * step),
+    "StepLR": ll.StepLR(2, gamma=0.3),
+    "MultiStepLR": ll.MultiStepLR([0, 2, 2, 5], gamma=0.3),
+    "ConstantLR": ll.ConstantLR(factor=0.25, total_iters=3),
+    "LinearLR": ll.LinearLR(start_factor=0.2, end_factor=0.9, total_iters=4),
+    "ExponentialLR": ll.ExponentialLR(gamma=0.8),
+    "PolynomialLR": ll.PolynomialLR(total_iters=6, power=1.7),
+    "CosineAnnealingLR": ll.CosineAnnealingLR(T_max=4, eta_min=1e-3),
+    "CosineAnnealingWarmRestarts": ll.CosineAnnealingWarmRestarts(T_0=2, T_mult=2, eta_min=1e-3),
+    "CyclicLR": ll.CyclicLR(1e-3, 0.1, step_size_up=2, mode="triangular2", cycle_momentum=False),
+    "OneCycleLR": ll.OneCycleLR(max_lr=0.2, three_phase=True, cycle_momentum=False),
+    "SequentialLR": ll.SequentialLR([ll.ConstantLR(0.1, 3), ll.ExponentialLR(0.7)], milestones=[3]),
+    "ChainedScheduler": ll.ChainedScheduler([ll.ConstantLR(0.5, 4), ll.ExponentialLR(0.9)]),
+    "Warmup": ll.Warmup(3, ll.StepLR(2, gamma=0.5)),
+    "CosineDecay": ll.CosineDecay(warmup_steps=2, min_lr=1e-4),
+    "InverseSqrt": ll.InverseSqrt(warmup_steps=3),
+    "WSD": ll.WSD(warmup_steps=2, decay_steps=3),
+    "Table": ll.Table([0.3, 0.1, 0.1, 0.0, 0.2, 0.5, 0.5, 0.5, 0.01, 0.01]),
+    "Function": ll.Function(lambda step: 1.0 / (1.0 + step)),
+}
+REACTIVE = {"ReduceLROnPlateau"}
+
+
+def test_no_schedule_is_left_out() -> None:
+    assert set(EXAMPLES) | REACTIVE == set(SCHEDULES)
+
+
+def spec_of(schedule: ll.Schedule) -> ll.Spec:
+    """Two groups of one schedule, whose scales differ, beside a constant one: a floor keeps the ratio."""
+    groups = [
+        ll.Group("p0", lr=0.5, lr_scale=0.1),
+        ll.Group("p1", lr_scale=3.0),
+        ll.Group("p2", schedule=ll.Constant()),
+    ]
+    return ll.Spec(ll.SGD(lr=0.05), groups, schedule)
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_compile_applies_it(framework: Any, name: str, unit: Any) -> None:
+    schedule = EXAMPLES[name] if unit == "step" else in_epochs(EXAMPLES[name])
+    plan, rates = through_compile(framework, spec_of(schedule), ["p0", "p1", "p2"])
+    np.testing.assert_allclose(rates, planned(plan), rtol=TOLERANCE, atol=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["step", "epoch"])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_attach_applies_it(oneflow: Any, name: str, unit: Any) -> None:
+    schedule = EXAMPLES[name] if unit == "step" else in_epochs(EXAMPLES[name])
+    plan, rates = through_attach(oneflow, spec_of(schedule), ["p0", "p1", "p2"])
+    np.testing.assert_allclose(rates, planned(plan), rtol=TOLERANCE, atol=1e-12)
+    kinds = set(plan.lowering("oneflow-graph").values())
+    assert all("native" in kind for kind in kinds), kinds
+
+
+def in_epochs(schedule: ll.Schedule) -> ll.Schedule:
+    """The same schedule counting epochs, with what is inside of it."""
+    changes: dict[str, Any] = {"unit": "epoch"}
+    if isinstance(schedule, ll.SequentialLR | ll.ChainedScheduler):
+        changes["schedulers"] = [replace(child, unit="epoch") for child in schedule.schedulers]
+    if isinstance(schedule, ll.Warmup):
+        changes["then"] = replace(schedule.then, unit="epoch")
+    if isinstance(schedule, ll.WSD):
+        changes |= {"warmup_steps": 1, "decay_steps": 1}
+    return replace(schedule, **changes)
+
+
+CYCLES = {
+    "OneCycleLR": ll.OneCycleLR(max_lr=0.2, total_steps=STEPS + 1),
+    "CyclicLR": ll.CyclicLR(1e-3, 0.1, step_size_up=3),
+}
+
+
+@pytest.mark.parametrize("name", CYCLES)
+def test_momentum_cycles_as_in_torch(framework: Any, torch: Any, name: str) -> None:
+    """torch's own scheduler on torch's own optimizer is the oracle: the weights after each step."""
+    names = ["p0", "p1"]
+    ours, theirs = unit_gradients(framework, names), unit_gradients(torch, names)
+    optimizer, scheduler = ll.compile(ll.Spec(ll.SGD(lr=0.05, momentum=0.9), schedule=CYCLES[name]), ours, **LENGTHS)
+    reference = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9)
+    if name == "OneCycleLR":
+        oracle = torch.optim.lr_scheduler.OneCycleLR(reference, max_lr=0.2, total_steps=STEPS + 1)
+    else:
+        oracle = torch.optim.lr_scheduler.CyclicLR(reference, 1e-3, 0.1, step_size_up=3)
+    for _ in range(STEPS):
+        for model, opt, sch, library in (
+            (ours, optimizer, scheduler, framework),
+            (theirs, reference, oracle, torch),
+        ):
+            opt.zero_grad(set_to_none=True)
+            model(ones(library)).backward()
+            opt.step()
+            sch.step()
+        # OneFlow holds rate and momentum in float32.
+        np.testing.assert_allclose(taken(ours, framework), taken(theirs, torch), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [(ll.ReduceLROnPlateau(), "ReduceLROnPlateau.*oneflow-eager"), (CYCLES["CyclicLR"], "cycle_momentum=False")],
+    ids=["reactive", "momentum"],
+)
+def test_what_a_graph_compiles_in_is_refused(oneflow: Any, schedule: ll.Schedule, message: str) -> None:
+    spec = ll.Spec(ll.SGD(lr=0.05, momentum=0.9), schedule=schedule)
+    with pytest.raises(ll.Unsupported, match=message):
+        through_attach(oneflow, spec, ["p0"])
+
+
+@pytest.mark.parametrize("name", ["torch-eager", "oneflow-eager"])
+def test_a_plateau_lowers_the_rate_and_the_result_shows_it(name: str, request: pytest.FixtureRequest) -> None:
+    library = request.getfixturevalue(name.split("-")[0])
+    spec = ll.Spec(
+        ll.SGD(lr=0.1),
+        [
+            ll.Group("1", lr_scale=0.1, schedule=ll.ReduceLROnPlateau(patience=0, factor=0.5, threshold=0.99)),
+            ll.Group("3", schedule=ll.ReduceLROnPlateau(mode="max", metric="accuracy", patience=100)),
+        ],
+    )
+    result = ll.run(spec, name, mlp(library), arrays(), epochs=4, batch_size=8, progress=False, device="cpu")
+    per_epoch = len(result.losses) // 4
+    # No epoch halves the loss by 99 %, so each after the first lowers the rate.
+    expected = np.repeat([0.01, 0.01, 0.005, 0.0025], per_epoch)
+    np.testing.assert_allclose(result.rates["1"], expected, rtol=TOLERANCE)
+    np.testing.assert_allclose(result.rates["3"], 0.1, rtol=TOLERANCE)
+
+
+def test_a_plateau_in_a_loop_of_ones_own_decides_as_torch(framework: Any, torch: Any) -> None:
+    metrics = [1.0, 0.9, 0.95, 0.96, 0.5, 0.6, 0.6, 0.6, 0.6]
+    plateau = ll.ReduceLROnPlateau(patience=1, factor=0.1, cooldown=1)
+    _, scheduler = ll.compile(ll.Spec(ll.SGD(lr=0.05), schedule=plateau), unit_gradients(framework, ["p0"]))
+    reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.05)
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, patience=1, factor=0.1, cooldown=1)
+    for metric in metrics:
+        scheduler.step(metrics=metric)
+        oracle.step(metric)
+        assert scheduler.get_last_lr() == pytest.approx(oracle.get_last_lr(), rel=1e-7)
+    saved = scheduler.state_dict()
+    _, other = ll.compile(ll.Spec(ll.SGD(lr=0.05), schedule=plateau), unit_gradients(framework, ["p0"]))
+    other.load_state_dict(saved)
+    assert other.get_last_lr() == scheduler.get_last_lr() != [0.05]

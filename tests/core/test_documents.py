@@ -1,0 +1,19 @@
+"""README.md says what the code does."""
+
+from pathlib import Path
+
+from layered_lr.documents import EXAMPLES, renewed, schedule_table
+from layered_lr.schedules import SCHEDULES
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_table_of_schedules_is_the_codes() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert schedule_table() in text, "renew it: python -m layered_lr.documents README.md"
+    assert renewed(text) == text
+
+
+def test_no_schedule_is_left_out() -> None:
+    assert sorted(type(example).__name__ for example in EXAMPLES) == sorted(SCHEDULES)
+    assert all(f"`{name}`" in schedule_table() for name in SCHEDULES)
