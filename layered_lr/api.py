@@ -173,7 +173,7 @@ def compile(
 
 def attach(
     spec: Spec, graph: Any, model: Any, total_steps: int | None = None, steps_per_epoch: int | None = None
-) -> Plan:
+) -> Any:
     """Put a spec into a ``oneflow.nn.Graph`` of one's own, with OneFlow's native ``lr_scale`` and schedules.
 
     ::
@@ -182,7 +182,7 @@ def attach(
             def __init__(self):
                 super().__init__()
                 self.model = model
-                layered_lr.attach(spec, self, model, total_steps=7820)
+                self.scheduler = layered_lr.attach(spec, self, model, total_steps=7820)
 
     Gradients that the model's parameters hold when the graph is first called are dropped: OneFlow would compile
     them in.
@@ -195,7 +195,8 @@ def attach(
         steps_per_epoch: Updates of one epoch, if a schedule counts epochs.
 
     Returns:
-        The plan; ``plan.lowering("oneflow-graph")`` says how it was done.
+        A scheduler with ``plan``, ``step()``, ``get_last_lr()``, ``state_dict()`` and ``load_state_dict()``. Only
+        ``ReduceLROnPlateau`` needs it, for ``step(metrics=...)``: all other rates follow the graph's own counter.
 
     Raises:
         SpecError: The spec does not fit the model; not a graph; a graph that is compiled already or has an
@@ -207,6 +208,4 @@ def attach(
             f"attach: model is a {type(model).__name__}; must be the oneflow.nn.Module that the graph trains."
         )
     attach_plan = attach_function()
-    plan = resolve(spec, model, total_steps, steps_per_epoch)
-    attach_plan(plan, graph, model)
-    return plan
+    return attach_plan(resolve(spec, model, total_steps, steps_per_epoch), graph, model)

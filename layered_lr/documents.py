@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from layered_lr.errors import Unsupported
 from layered_lr.optimizers import SGD
 from layered_lr.plans import resolve
 from layered_lr.registry import lowering_of
@@ -86,20 +85,15 @@ def _cells(schedule: Schedule) -> tuple[str, str]:
     eager = "rate and momentum set each step" if schedule.drives_momentum else "set each step"
     if schedule.reaction(0.1):
         eager = "set each step, decided while training"
-    try:
-        return eager, _graph(schedule)
-    except Unsupported:
-        if not schedule.drives_momentum:
-            return eager, "refused: rates are compiled in"
-        settings = {name: getattr(schedule, name) for name in schedule.__dataclass_fields__}
-        steady = type(schedule)(**{**settings, "cycle_momentum": False})
-        return eager, f"{_graph(steady)} with `cycle_momentum=False`"
+    return eager, _graph(schedule)
 
 
 def _graph(schedule: Schedule) -> str:
     spec = Spec(SGD(0.1, momentum=0.9), schedule=schedule)
     (lowering,) = lowering_of(resolve(spec, [("weight", (1,))], total_steps=1000), "oneflow-graph")
-    return {"constant": "constant", "native": "native", "table": "native table"}[lowering.schedule]
+    if schedule.drives_momentum:
+        return "dynamic; native table with `cycle_momentum=False`"
+    return lowering.how.partition(" of ")[0].partition(" StepLR")[0]
 
 
 def renewed(text: str) -> str:

@@ -11,19 +11,25 @@ class Lowering(NamedTuple):
     Args:
         schedule: ``"constant"``: compiled in, never changes. ``"native"``: the framework's own scheduler, exact
             here. ``"table"``: the framework's own table of rates by step. ``"host"``: set from Python before
-            each update.
+            each update. ``"dynamic"``: update ops inside a graph read it from a buffer.
         lr_scale: ``"native"``: the framework multiplies. ``"folded"``: multiplied into the rate beforehand.
         detail: The scheduler's name, or the table's size.
     """
 
-    schedule: Literal["constant", "native", "table", "host"]
+    schedule: Literal["constant", "native", "table", "host", "dynamic"]
     lr_scale: Literal["native", "folded"]
     detail: str = ""
 
     @property
     def how(self) -> str:
         """The schedule's part, in words."""
-        words = {"constant": "constant", "native": "native", "table": "native table", "host": "set each step"}
+        words = {
+            "constant": "constant",
+            "native": "native",
+            "table": "native table",
+            "host": "set each step",
+            "dynamic": "dynamic",
+        }
         return f"{words[self.schedule]} {self.detail}".rstrip()
 
     def __str__(self) -> str:

@@ -7,25 +7,28 @@ from typing import Any
 from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
+from layered_lr_oneflow.graph_scheduler import GraphScheduler, dynamic_updates
 from layered_lr_oneflow.lowering import graph as lowerings
+from layered_lr_oneflow.lowering import is_dynamic
 from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, param_groups
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.scheduler import build_scheduler, sharing_key
 
 
-def attach(plan: Plan, graph: Any, model: Any) -> list[int]:
+def attach(plan: Plan, graph: Any, model: Any) -> GraphScheduler:
     """Add the plan's optimizers to a graph; to be called in its ``__init__``, after ``super().__init__()``.
 
-    Groups whose schedules are one to OneFlow share an optimizer; each other schedule has an optimizer of its own.
+    Native lowering: groups whose schedules are one to OneFlow share an optimizer; each other schedule has an
+    optimizer of its own. Dynamic lowering: update ops at the end of ``build``.
     Gradients that the parameters hold when the graph is compiled are dropped: it would never train right with them.
 
     Returns:
-        The index in the plan of each param group of the graph, counted through its optimizers in their order.
+        The graph's scheduler.
 
     Raises:
         SpecError: Not a graph, a graph that is compiled already, or one whose optimizers have some of these
             parameters (OneFlow would abort the process).
-        Unsupported: A schedule that no table can hold.
+        Unsupported: A rate that float32 cannot hold, or an optimizer that the Graph cannot do as torch does.
     """
     if not isinstance(graph, flow.nn.Graph):
         raise SpecError(f"attach: graph is a {type(graph).__name__}; must be a oneflow.nn.Graph.")
@@ -36,23 +39,26 @@ def attach(plan: Plan, graph: Any, model: Any) -> list[int]:
     _check_free(graph, model)
     list(lowerings(plan))
     schedule_as_batch()
+    if is_dynamic(plan):
+        updates = dynamic_updates(plan, model)
+        updates.bind(graph)
+        return GraphScheduler(plan, updates)
     groups = param_groups(plan, model)
     for group in groups:
         scale = GraphScale(group["lr_scale"])
         scale.parameters = group["params"]
         group["lr_scale"] = scale
-    order = _sharing(plan)
     pairs = []
-    for members in order:
+    for members in sharing(plan):
         optimizer = build_optimizer(plan, [groups[index] for index in members])
         pairs.append((optimizer, build_scheduler(plan, plan.groups[members[0]], optimizer)))
     for optimizer, scheduler in pairs:  # only now that nothing can fail any more
         graph.add_optimizer(optimizer, lr_sch=scheduler)
-    return [index for members in order for index in members]
+    return GraphScheduler(plan, None)
 
 
-def _sharing(plan: Plan) -> list[list[int]]:
-    """Indices of the groups, by the optimizer that serves them."""
+def sharing(plan: Plan) -> list[list[int]]:
+    """Indices of the groups, by the optimizer that serves them, in the order in which a graph has these."""
     shared: dict[tuple[Any, ...], list[int]] = {}
     for index, group in enumerate(plan.groups):
         shared.setdefault(sharing_key(plan, group), []).append(index)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, final
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from layered_lr.errors import DataError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
-from layered_lr_oneflow.attach import attach
+from layered_lr_oneflow.attach import attach, sharing
 from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.job import CompiledRates
 from layered_lr_oneflow.runtime import flow
@@ -26,7 +28,7 @@ class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
         super().__init__()
         self.model = model
         self.check_logits = check_logits
-        self.order = attach(plan, self, model)
+        self.scheduler = attach(plan, self, model)
 
     def build(self, images: Any, labels: Any) -> Any:
         """The batch's mean cross-entropy, before the update."""
@@ -46,6 +48,7 @@ class GraphSession(OneFlowSession):
         self._graph = TrainGraph(plan, model, self.check_logits)
         self._batch_shape: tuple[int, ...] | None = None
         self._compiled: CompiledRates | None = None
+        self._chosen = array("d")
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
         if self._batch_shape is None:
@@ -59,27 +62,36 @@ class GraphSession(OneFlowSession):
                 f"a batch of shape {images.shape}: the graph was compiled for {self._batch_shape}. "
                 "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
             )
-        return self._graph(self.tensor(images), self.tensor(labels))
+        self._chosen.extend(self._graph.scheduler.get_last_lr())
+        loss = self._graph(self.tensor(images), self.tensor(labels))
+        self._graph.scheduler.step()
+        return loss
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
-        """See ``Session.observe``; plans with reactive schedules are refused before a session is opened."""
+        """See ``Session.observe``."""
+        self._graph.scheduler.observe(metrics, unit)
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``.
 
         Read from the compiled job: for each parameter, the ``lr_scale`` that its update op carries times the rate
-        of the schedule op that it reads, up to where the job's own step counter stands.
+        of the schedule op that it reads, up to where the job's own step counter stands. With the dynamic lowering:
+        the table that the graph holds in a buffer, or what was put into the buffer before each update.
 
         Raises:
             RuntimeError: The parameters of a group have different rates (it can only be a defect).
         """
         if self._batch_shape is None:
             return np.empty((0, len(self.plan.groups)))
+        if (updates := self._graph.scheduler.updates) is not None:
+            groups = len(self.plan.groups)
+            chosen = np.array(self._chosen[start * groups : stop * groups]).reshape(-1, groups)
+            return updates.applied(start, chosen)
         if self._compiled is None:
             self._compiled = CompiledRates(self._graph)
         stop = min(stop, self._compiled.steps())
         table = np.empty((max(stop - start, 0), len(self.plan.groups)))
-        for conf, column in enumerate(self._graph.order):
+        for conf, column in enumerate(itertools.chain.from_iterable(sharing(self.plan))):
             table[:, column] = self._group_rates(self._compiled, conf, column, start, stop)
         return table
 
@@ -87,7 +99,8 @@ class GraphSession(OneFlowSession):
         """See ``Session.weights``; a graph moves the statistics of batch normalisations, but does not count them."""
         state = super().weights()
         if self._batch_shape is not None:
-            steps = CompiledRates(self._graph).steps()
+            updates = self._graph.scheduler.updates
+            steps = CompiledRates(self._graph).steps() if updates is None else updates.step()
             for name, module in self.model.named_modules():
                 counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
                 if module.training and counter in state:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import repeat
 from typing import TypeVar
 
 import numpy as np
@@ -13,8 +14,8 @@ from layered_lr.lowering import Lowering
 from layered_lr.plans import Plan, PlanGroup
 from layered_lr.schedules import Constant, Float64, Schedule, StepLR
 
-LONGEST_TABLE = 100_000  # values; measured: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
-INT64_MAX = 2**63 - 1
+LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
+LONGEST_PERIOD = 2**53  # as in StepLR itself: the largest count that a float64 holds exactly
 
 S = TypeVar("S", bound=Schedule)
 
@@ -26,39 +27,59 @@ def eager(plan: Plan) -> Iterator[Lowering]:
 
 
 def graph(plan: Plan) -> Iterator[Lowering]:
-    """OneFlow's Graph multiplies ``lr_scale`` itself; its own schedulers serve where they are exact, else a table.
+    """How OneFlow's Graph applies a plan's rates.
+
+    *Native*, the rule: OneFlow's own optimizers, which multiply ``lr_scale`` themselves, with its own schedulers
+    where they are exact and its step tables elsewhere. *Dynamic*, for the whole graph, where a group needs what a
+    compiled optimizer cannot do: update ops inside the graph that read each rate from a buffer.
 
     Raises:
-        Unsupported: A table that would be longer than ``LONGEST_TABLE``, or a rate before ``lr_scale`` that
-            float32 cannot hold.
+        Unsupported: A rate before ``lr_scale`` that float32 cannot hold.
     """
-    for group in plan.groups:
-        _check_static(group)
-        _check_range(plan, group)
-        schedule = native(plan, group)
-        if isinstance(schedule, Constant):
-            yield Lowering("constant", "native")
-        elif schedule is not None:
-            yield Lowering("native", "native", type(schedule).__name__)
-        elif plan.total_steps is None:
-            yield Lowering("table", "native", "(needs total_steps)")
-        else:
-            yield Lowering("table", "native", f"of {len(rate_table(plan, group)[1])} rates")
+    yield from map(_dynamic, repeat(plan), plan.groups) if is_dynamic(plan) else map(_native, repeat(plan), plan.groups)
 
 
-def _check_static(group: PlanGroup) -> None:
-    """Refuse what a compiled optimizer cannot change between two steps."""
-    kind = type(group.schedule).__name__
+def is_dynamic(plan: Plan) -> bool:
+    """Whether a group's rate is decided while training, its momentum moves, or its table would be too long."""
+    return any(
+        group.is_reactive or group.schedule.drives_momentum or _is_too_long(plan, group) for group in plan.groups
+    )
+
+
+def _is_too_long(plan: Plan, group: PlanGroup) -> bool:
+    if (plan.total_steps or 0) <= LONGEST_TABLE or native(plan, group) is not None:
+        return False
+    return len(rate_table(plan, group)[1]) > LONGEST_TABLE
+
+
+def _dynamic(plan: Plan, group: PlanGroup) -> Lowering:
     if group.is_reactive:
-        raise Unsupported(
-            f"backend 'oneflow-graph' compiles rates in: {kind} of group {group.name!r} cannot decide them. "
-            "Use 'oneflow-eager'."
-        )
-    if group.schedule.drives_momentum:
-        raise Unsupported(
-            f"backend 'oneflow-graph' cannot cycle the momentum of group {group.name!r} (OneFlow compiles it in as a "
-            f"constant). Set cycle_momentum=False in its {kind}, or use 'oneflow-eager'."
-        )
+        return Lowering("dynamic", "folded", "decided while training")
+    if isinstance(group.schedule, Constant):
+        return Lowering("dynamic", "folded", "constant")
+    if plan.total_steps is None:
+        raise _needs_length(group)
+    what = "rates and momenta" if group.schedule.drives_momentum else "rates"
+    return Lowering("dynamic", "folded", f"table of {plan.total_steps} {what}")
+
+
+def _native(plan: Plan, group: PlanGroup) -> Lowering:
+    _check_range(plan, group)
+    schedule = native(plan, group)
+    if isinstance(schedule, Constant):
+        return Lowering("constant", "native")
+    if schedule is not None:
+        return Lowering("native", "native", type(schedule).__name__)
+    if plan.total_steps is None:
+        return Lowering("table", "native", "(needs total_steps)")
+    return Lowering("table", "native", f"of {len(rate_table(plan, group)[1])} rates")
+
+
+def _needs_length(group: PlanGroup) -> SpecError:
+    return SpecError(
+        f"group {group.name!r}: {type(group.schedule).__name__} becomes a table of rates in a OneFlow Graph: "
+        "give total_steps=..., the number of updates of the whole run."
+    )
 
 
 def _check_range(plan: Plan, group: PlanGroup) -> None:
@@ -88,8 +109,8 @@ def _constant(schedule: Schedule, steps: int) -> Schedule:
 
 
 def _step_lr(schedule: StepLR, steps: int) -> Schedule | None:
-    # OneFlow refuses gamma == 0 and holds step_size in an int64.
-    if schedule.gamma == 0 or schedule.step_size * steps > INT64_MAX:
+    # OneFlow refuses gamma == 0.
+    if schedule.gamma == 0 or schedule.step_size * steps > LONGEST_PERIOD:
         return None
     return replace(schedule, step_size=schedule.step_size * steps, unit="step")
 
@@ -105,18 +126,9 @@ def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
 
     Raises:
         SpecError: The plan does not know how long the run is.
-        Unsupported: More than ``LONGEST_TABLE`` runs.
     """
     if plan.total_steps is None:
-        raise SpecError(
-            f"group {group.name!r}: {type(group.schedule).__name__} becomes a table of rates in a OneFlow Graph: "
-            "give total_steps=..., the number of updates of the whole run."
-        )
+        raise _needs_length(group)
     rates: Float64 = plan.unscaled(group, np.arange(max(plan.total_steps, 1)))
     last = np.flatnonzero(np.diff(rates))
-    if len(last) >= LONGEST_TABLE:
-        raise Unsupported(
-            f"backend 'oneflow-graph' holds at most {LONGEST_TABLE} different rates per group; group {group.name!r} "
-            f"has {len(last) + 1}. Use a schedule with unit='epoch', or 'oneflow-eager'."
-        )
     return last.tolist(), rates[np.append(last, len(rates) - 1)].tolist()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from layered_lr.plans import Plan, PlanGroup
+from layered_lr.schedules import Float64
 from layered_lr_oneflow.lowering import native
 
 
@@ -38,6 +39,13 @@ class GraphRates:
         # Far from it are rates that a reactive schedule decided, or that float32 cannot hold and the Graph refuses.
         close = np.abs(rounded - exact) <= 1e-6 * exact
         return np.where(close, rounded.astype(np.float64), exact).tolist()  # type: ignore[no-any-return]
+
+    def table(self, steps: int) -> Float64:
+        """The rates of the first ``steps`` updates, shape ``(steps, groups)``."""
+        exact = self._exact.table(0, steps)
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = self._unscaled.table(0, steps).astype(np.float32) * self._scales.astype(np.float32)
+        return np.where(np.abs(rounded - exact) <= 1e-6 * exact, rounded.astype(np.float64), exact)
 
 
 def _unscaled(plan: Plan, group: PlanGroup) -> PlanGroup:

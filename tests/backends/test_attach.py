@@ -21,7 +21,8 @@ def graph_of(flow: Any, model: Any, spec: ll.Spec = SPEC, accumulate: int = 1, *
             self.net = model
             if accumulate > 1:
                 self.config.set_gradient_accumulation_steps(accumulate)
-            self.plan = ll.attach(spec, self, model, **lengths)
+            self.scheduler = ll.attach(spec, self, model, **lengths)
+            self.plan = self.scheduler.plan
 
         def build(self, x: Any) -> Any:
             loss = self.net(x[0] if accumulate > 1 else x)

@@ -64,7 +64,7 @@ def through_attach(flow: Any, spec: ll.Spec, names: list[str] = NAMES) -> tuple[
         def __init__(self) -> None:
             super().__init__()
             self.net = model
-            self.plan = ll.attach(spec, self, model, **LENGTHS)
+            self.plan = ll.attach(spec, self, model, **LENGTHS).plan
 
         def build(self, x: Any) -> Any:
             loss = self.net(x)
@@ -206,7 +206,7 @@ def test_many_steps_stay_exact(oneflow: Any) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.net = model
-            self.plan = ll.attach(ll.Spec(optimizer=ll.SGD(lr=0.3), schedule=schedule), self, model)
+            self.scheduler = ll.attach(ll.Spec(optimizer=ll.SGD(lr=0.3), schedule=schedule), self, model)
 
         def build(self, x: Any) -> Any:
             loss = self.net(x)
@@ -217,4 +217,4 @@ def test_many_steps_stay_exact(oneflow: Any) -> None:
     for _ in range(300):
         graph(ones(oneflow))
         rates.append(taken(model, oneflow)[0])
-    np.testing.assert_allclose(rates, graph.plan.table(0, 300)[:, 0], rtol=TOLERANCE, atol=0)
+    np.testing.assert_allclose(rates, graph.scheduler.plan.table(0, 300)[:, 0], rtol=TOLERANCE, atol=0)

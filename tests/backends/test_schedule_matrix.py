@@ -120,18 +120,73 @@ def test_momentum_cycles_as_in_torch(framework: Any, torch: Any, name: str) -> N
         np.testing.assert_allclose(taken(ours, framework), taken(theirs, torch), rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "message"),
-    [(ll.ReduceLROnPlateau(), "ReduceLROnPlateau.*oneflow-eager"), (CYCLES["CyclicLR"], "cycle_momentum=False")],
-    ids=["reactive", "momentum"],
-)
-def test_what_a_graph_compiles_in_is_refused(oneflow: Any, schedule: ll.Schedule, message: str) -> None:
-    spec = ll.Spec(ll.SGD(lr=0.05, momentum=0.9), schedule=schedule)
-    with pytest.raises(ll.Unsupported, match=message):
-        through_attach(oneflow, spec, ["p0"])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("name", CYCLES)
+def test_momentum_cycles_in_a_graph_as_in_torch(oneflow: Any, torch: Any, name: str, nesterov: bool) -> None:
+    spec = ll.Spec(ll.SGD(lr=0.05, momentum=0.9, nesterov=nesterov), schedule=CYCLES[name])
+    ours, theirs = unit_gradients(oneflow, ["p0", "p1"]), unit_gradients(torch, ["p0", "p1"])
+    optimizer, scheduler = ll.compile(spec, theirs, **LENGTHS)
+    graph = attached(oneflow, spec, ours, **LENGTHS)
+    assert set(graph.scheduler.plan.lowering("oneflow-graph").values()) == {
+        f"dynamic table of {STEPS} rates and momenta, lr_scale folded in"
+    }
+    for _ in range(STEPS):
+        graph(ones(oneflow))
+        optimizer.zero_grad(set_to_none=True)
+        theirs(ones(torch)).backward()
+        optimizer.step()
+        scheduler.step()
+        np.testing.assert_allclose(taken(ours, oneflow), taken(theirs, torch), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["torch-eager", "oneflow-eager"])
+def attached(flow: Any, spec: ll.Spec, model: Any, **lengths: int) -> Any:
+    """A graph of the user's own."""
+
+    class Graph(flow.nn.Graph):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model
+            self.scheduler = ll.attach(spec, self, model, **lengths)
+
+        def build(self, x: Any) -> Any:
+            loss = self.net(x)
+            loss.backward()
+            return loss
+
+    return Graph()
+
+
+def test_a_plateau_in_a_graph_of_ones_own_decides_as_torch(oneflow: Any, torch: Any) -> None:
+    """Between two calls, without compiling anything anew; a group beside it follows its own table."""
+    metrics = [1.0, 0.9, 0.95, 0.96, 0.5, 0.6, 0.6, 0.6, 0.6]
+    plateau = ll.ReduceLROnPlateau(patience=1, factor=0.1, cooldown=1)
+    groups = [ll.Group("p0", lr_scale=0.5, schedule=plateau), ll.Group("p1", schedule=ll.ExponentialLR(0.9))]
+    model = unit_gradients(oneflow, ["p0", "p1", "p2"])
+    graph = attached(oneflow, ll.Spec(ll.SGD(lr=0.25), groups), model, total_steps=len(metrics))
+    reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.25)
+    oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, patience=1, factor=0.1, cooldown=1)
+    for step, metric in enumerate(metrics):
+        (rate,) = oracle.get_last_lr()
+        graph(ones(oneflow))
+        np.testing.assert_allclose(taken(model, oneflow), [0.5 * rate, 0.25 * 0.9**step, 0.25], rtol=TOLERANCE)
+        graph.scheduler.step(metrics=metric)
+        oracle.step(metric)
+    assert oracle.get_last_lr()[0] < 0.01, "it has reduced the rate more than once"
+
+
+def test_native_and_dynamic_lowerings_agree_bitwise(oneflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same specs by OneFlow's own optimizers and by update ops that read tables."""
+    momentum = ll.SGD(lr=0.05, momentum=0.9, weight_decay=0.01)
+    for schedule in EXAMPLES.values():
+        spec = replace(spec_of(schedule), optimizer=momentum)
+        _, native = through_attach(oneflow, spec, ["p0", "p1", "p2"])
+        with monkeypatch.context() as patch:
+            patch.setattr("layered_lr_oneflow.attach.is_dynamic", lambda plan: True)
+            _, dynamic = through_attach(oneflow, spec, ["p0", "p1", "p2"])
+        assert np.array_equal(native, dynamic), schedule
+
+
+@pytest.mark.parametrize("name", ["torch-eager", "oneflow-eager", "oneflow-graph"])
 def test_a_plateau_lowers_the_rate_and_the_result_shows_it(name: str, request: pytest.FixtureRequest) -> None:
     library = request.getfixturevalue(name.split("-")[0])
     spec = ll.Spec(

@@ -1,0 +1,201 @@
+"""The dynamic lowering of OneFlow's Graph: against native Graph training, against torch, and without syncs."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+InProcess = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize("form", ["compiled", "varying"])
+@pytest.mark.parametrize(
+    "optimizer", ["SGD(0.1)", "SGD(0.1, weight_decay=1e-2)", "SGD(0.1, momentum=0.9, weight_decay=1e-2, nesterov=True)"]
+)
+def test_equals_native_training_bitwise(optimizer: str, form: str, in_process: InProcess) -> None:
+    # lr_scale is a power of two: native multiplies it in float32, which is then exact.
+    got = in_process(
+        """
+        spec = Spec(eval(sys.argv[1]), GROUPS, StepLR(7, 0.5))
+        plan = resolve(spec, mlp())
+        native = start(mlp())
+        graph = Train(native, lambda graph: attach(plan, graph, native))
+        dynamic = start(mlp())
+        varying = [g.name for g in plan.groups if g.optimizer.momentum] if sys.argv[2] == "varying" else []
+        updates = DynamicUpdate(plan, dynamic, varying_momentum=varying)
+        other = Train(dynamic, updates.bind)
+        before, losses = arrays(native), []
+        for step in range(60):
+            updates.set(plan.rates(step))
+            losses.append((float(graph(*batch(step)).numpy()), float(other(*batch(step)).numpy())))
+        answer(apart=apart(arrays(native), arrays(dynamic)), moved=apart(before, arrays(native)),
+               losses=all(a == b for a, b in losses))
+        """,
+        optimizer,
+        form,
+    )
+    assert got["apart"] == 0
+    assert got["losses"]
+    assert got["moved"] > 0.05
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-14)])
+def test_equals_torch_when_rate_and_momentum_change_each_step(
+    dtype: str, tolerance: float, nesterov: bool, in_process: InProcess
+) -> None:
+    pytest.importorskip("torch")
+    got = in_process(
+        """
+        import torch
+        dtype, nesterov = sys.argv[1], sys.argv[2] == "True"
+        spec = Spec(SGD(0.1, momentum=0.9, weight_decay=1e-2, nesterov=nesterov), GROUPS)
+        theirs = mlp(torch.nn)
+        ours = start(mlp()).to(getattr(flow, dtype))
+        theirs = theirs.to(getattr(torch, dtype))
+        with torch.no_grad():
+            for p, array in zip(theirs.parameters(), arrays(ours), strict=True):
+                p.copy_(torch.from_numpy(array))
+        plan = resolve(spec, ours)
+        # Group '2' keeps its compiled momentum, '0' and 'rest' change theirs.
+        updates = DynamicUpdate(plan, ours, varying_momentum=["0", "rest"])
+        graph = Train(ours, updates.bind)
+        named = dict(theirs.named_parameters())
+        optimizer = torch.optim.SGD([
+            {"params": [named[n] for n in g.parameters], "weight_decay": g.optimizer.weight_decay,
+             "nesterov": g.optimizer.nesterov, "momentum": g.optimizer.momentum} for g in plan.groups], lr=0.1)
+        before = arrays(ours)
+        rates = rng.uniform(0.001, 0.1, (200, 3))
+        momenta = rng.uniform(0.05, 0.95, (200, 3))
+        momenta[:, 1] = 0.5
+        for step in range(200):
+            updates.set(rates[step], [*momenta[step]])
+            graph(*batch(step, getattr(flow, dtype)))
+            for group, rate, momentum in zip(optimizer.param_groups, rates[step], momenta[step], strict=True):
+                group.update(lr=rate, momentum=momentum)
+            optimizer.zero_grad()
+            x, y = (torch.from_numpy(a[step % 60]).to(getattr(torch, dtype)) for a in (X, Y))
+            ((theirs(x) - y) ** 2).mean().backward()
+            optimizer.step()
+        slots = updates.slots()
+        states = {n: optimizer.state[p]["momentum_buffer"].numpy() for n, p in named.items()}
+        answer(apart=apart(arrays(ours), arrays(theirs)), moved=apart(before, arrays(ours)),
+               slots=max(float(np.abs(slots[n]["momentum"] - states[n]).max()) for n in states))
+        """,
+        dtype,
+        str(nesterov),
+    )
+    # float32: rounding of both frameworks' matrix products over 200 steps; float64: of the same.
+    assert got["apart"] < tolerance
+    assert got["slots"] < tolerance * 10  # a sum of up to 1 / (1 - 0.95) gradients
+    assert got["moved"] > 0.1
+
+
+CHANGES = """
+steps, kind = int(sys.argv[1]), sys.argv[2]
+model = Unit()
+plan = resolve(Spec(SGD(0.1, momentum=0.9), [Group("a"), Group("b")]), model)
+rates = rng.uniform(1e-4, 1, (steps, 2))
+momenta = rng.uniform(0.5, 0.95, (steps, 2))
+if kind == "table":
+    tables = [{"a": numbers[:, 0], "b": numbers[:, 1]} for numbers in (rates, momenta)]
+    updates = DynamicUpdate(plan, model, rate_tables=tables[0], momentum_tables=tables[1])
+else:
+    updates = DynamicUpdate(plan, model, varying_momentum=["a", "b"])
+graph = UnitGraph(model, updates)
+losses = []
+for step in range(steps):
+    if kind == "set":
+        updates.set(rates[step], momenta[step])
+    losses.append(graph())
+    if "sync" in sys.argv[3:]:
+        losses[-1].numpy()
+got = np.stack([p.numpy()[0] for p in model.parameters()])
+weight, total = np.zeros((2, 2), "float32")
+for rate, momentum in zip(rates.astype("float32"), momenta.astype("float32")):
+    total = total * momentum + np.float32(1)
+    weight = weight - rate * total
+slot = [s["momentum"][0] for s in updates.slots().values()]
+answer(weights=apart([got], [weight]), slots=apart([np.array(slot)], [total]), step=updates.step(),
+       rates=apart([updates.rates()], [rates[-1]]), momenta=apart([updates.momenta()], [momenta[-1]]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["set", "table"])
+def test_new_rate_and_momentum_each_step_are_exact_without_syncs(kind: str, in_process: InProcess) -> None:
+    """5,000 calls in flight, and a process that keeps another core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            got = in_process(CHANGES, "5000", kind)
+        finally:
+            busy.kill()
+    assert (got["weights"], got["slots"], got["step"]) == (0, 0, 5000)
+    assert max(got["rates"], got["momenta"]) < 1e-7  # float32 of float64
+
+
+@pytest.mark.slow
+def test_five_processes_at_once_do_not_crash(in_process: InProcess) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        for got in pool.map(lambda _: in_process(CHANGES, "2000", "set", "sync"), range(5)):
+            assert (got["weights"], got["step"]) == (0, 2000)
+
+
+def test_tables_hold_their_last_number_and_seek(in_process: InProcess) -> None:
+    got = in_process(
+        """
+        model = Unit()
+        plan = resolve(Spec(SGD(0.1), [Group("a"), Group("b")]), model)
+        updates = DynamicUpdate(plan, model, rate_tables={"a": [1.0, 2.0, 4.0]})
+        graph = UnitGraph(model, updates)
+        rates, weights = [], []
+        for step in range(7):
+            if step == 5:
+                updates.seek(1)
+            updates.set([None, step])
+            rates.append(updates.rates().tolist())
+            before = np.stack(arrays(model))[:, 0]
+            graph()
+            weights.append((before - np.stack(arrays(model))[:, 0]).tolist())
+        answer(rates=rates, weights=weights, step=updates.step())
+        """
+    )
+    assert got["weights"] == [[1, 0], [2, 1], [4, 2], [4, 3], [4, 4], [2, 5], [4, 6]]
+    assert got["rates"] == got["weights"]
+    assert got["step"] == 3
+
+
+@pytest.mark.slow
+def test_mobilenet_equals_native_training_bitwise(in_process: InProcess) -> None:
+    got = in_process(
+        """
+        from layered_lr_oneflow import models
+        spec = Spec(SGD(1e-2, momentum=0.9, weight_decay=1e-4), [Group("features", lr_scale=0.125)], StepLR(2, 0.5))
+        images = rng.normal(size=(6, 8, 3, 32, 32)).astype("float32")
+        class Net(nn.Graph):
+            def __init__(self, model, bind):
+                super().__init__()
+                self.model = model
+                bind(self)
+            def build(self, x, y):
+                loss = flow.nn.functional.cross_entropy(self.model(x), y)
+                loss.backward()
+                return loss
+        states = {}
+        for kind in ("native", "compiled", "varying"):
+            model = models.build("mobilenet_v2", 10, 0.0, seed=0).train()
+            plan = resolve(spec, model)
+            varying = [g.name for g in plan.groups] if kind == "varying" else []
+            updates = DynamicUpdate(plan, model, varying_momentum=varying)
+            graph = Net(model, (lambda g: attach(plan, g, model)) if kind == "native" else updates.bind)
+            for step in range(6):
+                updates.set(plan.rates(step))
+                graph(flow.tensor(images[step]), flow.tensor(np.arange(8) % 10))
+            states[kind] = models.state(model)
+        answer(**{kind: max(float(np.abs(states["native"][n] - states[kind][n]).max()) for n in states[kind])
+                  for kind in ("compiled", "varying")}, arrays=len(states["native"]))
+        """
+    )
+    assert got == {"compiled": 0, "varying": 0, "arrays": 314}
