@@ -1,5 +1,5 @@
 """``python -m layered_lr`` is the command ``layered-lr``."""
 
-from layered_lr.cli import main
+from layered_lr.cli import console
 
-main()
+console()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -143,3 +144,15 @@ def main() -> None:
 def _fail(message: str, code: int) -> None:
     click.echo(f"layered-lr: {message}", err=True)
     sys.exit(code)
+
+
+def console() -> None:
+    """``main`` as a process of its own, which ends with its exit code whatever happens to OneFlow's threads."""
+    try:
+        main()
+    except SystemExit as end:
+        if "oneflow" in sys.modules:  # 0.9 crashes at times while it is taken down, when all is done
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else FAILED)
+        raise

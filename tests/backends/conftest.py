@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.backends import graph_process
 
 
 @pytest.fixture(params=["torch", "oneflow"])
@@ -17,3 +20,9 @@ def framework(request: pytest.FixtureRequest) -> Any:
 def framework_of_backend(request: pytest.FixtureRequest, backend_name: str, backend: Any) -> Any:
     """The module of the framework that ``backend`` stands on."""
     return request.getfixturevalue(backend_name.split("-")[0])
+
+
+@pytest.fixture
+def in_process(oneflow: Any) -> Callable[..., dict[str, Any]]:
+    """``graph_process.run``, where OneFlow works."""
+    return graph_process.run

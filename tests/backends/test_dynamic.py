@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -134,13 +133,6 @@ def test_new_rate_and_momentum_each_step_are_exact_without_syncs(kind: str, in_p
             busy.kill()
     assert (got["weights"], got["slots"], got["step"]) == (0, 0, 5000)
     assert max(got["rates"], got["momenta"]) < 1e-7  # float32 of float64
-
-
-@pytest.mark.slow
-def test_five_processes_at_once_do_not_crash(in_process: InProcess) -> None:
-    with ThreadPoolExecutor(5) as pool:
-        for got in pool.map(lambda _: in_process(CHANGES, "2000", "set", "sync"), range(5)):
-            assert (got["weights"], got["step"]) == (0, 2000)
 
 
 def test_tables_hold_their_last_number_and_seek(in_process: InProcess) -> None:
