@@ -161,10 +161,14 @@ class Plan:
 
     def _fill(self, steps: Any, table: Float64) -> None:
         """The rates at some steps; what groups of one schedule have in common is computed once."""
+        clocks: dict[tuple[str, bool], Float64] = {}  # what schedules count alike is converted once
         for schedule, columns in self._sharing.items():
             groups = [self.groups[column] for column in columns]
+            counted = (schedule.unit, schedule.every_step)
+            if counted not in clocks:
+                clocks[counted] = np.asarray(self.clock(groups[0], steps), dtype=np.float64)
             try:
-                rates = schedule.rates(self.clock(groups[0], steps), [group.lr for group in groups])
+                rates = schedule.rates(clocks[counted], [group.lr for group in groups])
             except SpecError as error:
                 raise SpecError(f"group {groups[0].name!r}: {error}") from None
             for rate, group, column in zip(rates.T, groups, columns, strict=True):

@@ -61,10 +61,12 @@ def one_plus_cos(angle: Value) -> Value:
     """``1 + cos(angle)``, as exact as the C library's where the two cancel."""
     if type(angle) is float:
         return 1 + math.cos(angle)
-    result = 1 + np.cos(angle)
-    cancelling = np.flatnonzero(result < _CANCELLING)
-    if cancelling.size:
-        result[cancelling] = [1 + math.cos(one) for one in angle[cancelling].tolist()]
+    result = np.cos(angle)
+    result += 1
+    if result.min(initial=math.inf) < _CANCELLING:
+        cancelling = np.flatnonzero(result < _CANCELLING)
+        exact = map(math.cos, angle[cancelling].tolist())
+        result[cancelling] = 1 + np.fromiter(exact, np.float64, len(cancelling))
     return result
 
 
