@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from layered_lr.api import run as run
     from layered_lr.data import Dataset as Dataset
     from layered_lr.data import load_dataset as load_dataset
+    from layered_lr.differences import PlanDiff as PlanDiff
     from layered_lr.errors import BackendUnavailable as BackendUnavailable
     from layered_lr.errors import CheckpointError as CheckpointError
     from layered_lr.errors import DataError as DataError
@@ -72,6 +73,7 @@ _HOMES = {
         "Dataset",
         "load_dataset",
     ),
+    "layered_lr.differences": ("PlanDiff",),
     "layered_lr.errors": (
         "BackendUnavailable",
         "CheckpointError",
@@ -161,6 +163,7 @@ __all__ = [
     "Optimizer",
     "Parameter",
     "Plan",
+    "PlanDiff",
     "PlanGroup",
     "PolynomialLR",
     "Recipe",

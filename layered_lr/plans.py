@@ -8,7 +8,8 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -19,6 +20,12 @@ from layered_lr.modules import framework_of, parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.schedules import Constant, Float64, Schedule
 from layered_lr.spec import Spec
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from layered_lr.differences import PlanDiff
+    from layered_lr.outline import Scale
 
 REST = "rest"
 _BLOCK_STEPS = 65_536  # a table is filled in blocks, which bounds what is needed beside it
@@ -140,6 +147,27 @@ class Plan:
             self._fill(steps, table[first - start : first - start + len(steps)])
         return table
 
+    def at(self, steps: Any) -> Float64:
+        """Every group's rate at some steps.
+
+        Args:
+            steps: (n,) whole numbers >= 0, in any order; they may lie beyond ``total_steps``.
+
+        Returns:
+            Shape ``(n, groups)``, as ``table``'s.
+
+        Raises:
+            SpecError: A step that is no whole number >= 0, or a rate that is negative or not finite.
+        """
+        wanted = np.asarray(steps)
+        if wanted.ndim != 1 or (wanted.size and (wanted.dtype.kind not in "iu" or wanted.min() < 0)):
+            raise SpecError(f"steps={reprlib.repr(steps)}: must be a list of whole numbers >= 0.")
+        table = np.empty((len(self.groups), wanted.size)).T
+        for first in range(0, wanted.size, _BLOCK_STEPS):
+            block = slice(first, first + _BLOCK_STEPS)
+            self._fill(wanted[block].astype(np.int64), table[block])
+        return table
+
     def clock(self, group: PlanGroup, step: Any) -> Any:
         """The step, or array of steps, in the unit that the group's schedule counts."""
         return group.schedule.position(step, self.steps_per_epoch or 1)
@@ -212,6 +240,70 @@ class Plan:
         from layered_lr.registry import lowering_of
 
         return dict(zip((g.name for g in self.groups), map(str, lowering_of(self, backend)), strict=True))
+
+    def plot(self, ax: Axes | None = None, scale: Scale = "auto") -> Axes:
+        """Draw every group's rate over the whole run; needs matplotlib (``pip install 'layered-lr[plot]'``).
+
+        ``plan.plot().figure.savefig("plan.png")`` needs no display. Runs of any length are drawn without losing a
+        spike. Reactive schedules are drawn as if they never reacted.
+
+        Args:
+            ax: Where to draw; None makes a figure of its own, which pyplot does not know.
+            scale: Of the rates: ``"log"``, ``"linear"``, or ``"auto"``, which is log where they span more than two
+                decades and none is zero.
+
+        Returns:
+            The axes.
+
+        Raises:
+            LayeredLRError: matplotlib is not installed.
+            SpecError: ``total_steps`` is unknown, no such scale, or a rate that is impossible.
+        """
+        from layered_lr.drawing import plot
+
+        return plot(self, ax, scale)
+
+    @overload
+    def to_csv(self, path: None = None) -> str: ...
+    @overload
+    def to_csv(self, path: str | Path) -> None: ...
+    def to_csv(self, path: str | Path | None = None) -> str | None:
+        """Every rate of the run as CSV: ``step``, ``epoch`` where its length is known, and a column for each group.
+
+        Args:
+            path: File to write to, whole or not at all; None returns the text.
+
+        Returns:
+            The text, or None where it went to a file. Each rate has the digits that give the same float64 again.
+
+        Raises:
+            SpecError: ``total_steps`` is unknown, a rate that is impossible, or a path that cannot be.
+            LayeredLRError: The file cannot be written.
+        """
+        from layered_lr.export import csv_chunks, write_csv
+
+        if path is None:
+            return "".join(csv_chunks(self))
+        write_csv(self, path)
+        return None
+
+    def diff(self, other: Plan) -> PlanDiff:
+        """What another plan does otherwise: groups, membership, settings, and rates step by step.
+
+        Args:
+            other: The plan to compare with; what this one has is called before, what the other has after.
+
+        Returns:
+            False where nothing differs; a text to read when printed.
+
+        Raises:
+            SpecError: ``other`` is no plan, or a rate that is impossible.
+        """
+        from layered_lr.differences import differences
+
+        if not isinstance(other, Plan):
+            raise SpecError(f"diff: got a {type(other).__name__}; must be a plan, as resolve() and plan() give it.")
+        return differences(self, other)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain tables, lists, strings and numbers."""

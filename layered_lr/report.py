@@ -3,55 +3,77 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
 from layered_lr.errors import LayeredLRError
+from layered_lr.outline import sparklines
 from layered_lr.plans import Plan, PlanGroup
 from layered_lr.registry import lowering_of
 from layered_lr.result import Result
 
+_ALIGNMENTS = dict.fromkeys(["parameters", "elements", "lr", "lr_scale", "first rate", "last rate"], "right")
+
+
+class PlanParts(NamedTuple):
+    """The parts of a plan's text.
+
+    Args:
+        headline: Optimizer, parameters and length of the run.
+        headers: Of the table's columns.
+        rows: One for each group.
+        below: What else there is to say, line by line.
+    """
+
+    headline: str
+    headers: list[str]
+    rows: list[list[str]]
+    below: list[str]
+
+    def table(self, style: str) -> str:
+        """The table in one of tabulate's styles."""
+        columns = [_ALIGNMENTS.get(header, "left") for header in self.headers]
+        return tabulate(self.rows, self.headers, style, disable_numparse=True, colalign=columns)
+
 
 def plan_text(plan: Plan, backend: str | None = None) -> str:
-    """The plan as a table: groups, their parameters, first and last rate, and how a backend applies them.
+    """The plan as a table: groups, their parameters, rates over the run, and how a backend applies them.
 
     Args:
         plan: What to show.
         backend: Whose lowering to show; None shows the Graph's, the only one that differs by group.
     """
+    parts = plan_parts(plan, backend)
+    return "\n".join([parts.headline, parts.table("simple"), *parts.below])
+
+
+def plan_parts(plan: Plan, backend: str | None = None) -> PlanParts:
+    """What ``plan_text`` says, in parts."""
     shown = backend or "oneflow-graph"
-    headers = ["group", "parameters", "elements", "lr", "lr_scale", "schedule", "first rate", "last rate", shown]
-    overrides = [_overrides(plan, group) for group in plan.groups]
-    first = plan.rates(0)
-    last = plan.rates(max(plan.total_steps - 1, 0)) if plan.total_steps is not None else None
     lowerings, legend = _lowerings(plan, shown)
-    rows = [
-        [
-            group.name,
-            len(group.parameters),
-            f"{group.elements:,}",
-            f"{group.lr:g}",
-            f"{group.lr_scale:g}",
-            _shortened(repr(group.schedule)),
-            f"{first[index]:.6g}",
-            f"{last[index]:.6g}" if last else "?",
-            lowerings[index],
-            *([overrides[index]] if any(overrides) else []),
-        ]
-        for index, group in enumerate(plan.groups)
-    ]
-    if any(overrides):
-        headers.append("its own")
-    lines = [_headline(plan), tabulate(rows, headers, disable_numparse=True, colalign=_alignment(len(headers))), legend]
+    columns = {
+        "group": [group.name for group in plan.groups],
+        "parameters": [str(len(group.parameters)) for group in plan.groups],
+        "elements": [f"{group.elements:,}" for group in plan.groups],
+        "lr": [f"{group.lr:g}" for group in plan.groups],
+        "lr_scale": [f"{group.lr_scale:g}" for group in plan.groups],
+        "schedule": [_shortened(repr(group.schedule)) for group in plan.groups],
+        "first rate": [f"{rate:.6g}" for rate in plan.rates(0)],
+    }
+    if plan.total_steps is None:
+        columns["last rate"] = ["?"] * len(plan.groups)
+    else:
+        columns["rate over the run"] = sparklines(plan)
+        columns["last rate"] = [f"{rate:.6g}" for rate in plan.rates(max(plan.total_steps - 1, 0))]
+    columns[shown] = lowerings
+    if any(overrides := [_overrides(plan, group) for group in plan.groups]):
+        columns["its own"] = overrides
+    below = [legend]
     if backend is None:
-        lines.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
-    return "\n".join([*lines, *(f"note: {note}" for note in plan.notes)])
-
-
-def _alignment(columns: int) -> list[str]:
-    known = ["left", *["right"] * 4, "left", "right", "right"]
-    return known + ["left"] * (columns - len(known))
+        below.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return PlanParts(_headline(plan), list(columns), rows, [*below, *(f"note: {note}" for note in plan.notes)])
 
 
 def _overrides(plan: Plan, group: PlanGroup) -> str:
