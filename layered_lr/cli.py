@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -65,19 +66,63 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
 @cli.command()
 @_shared
 @click.option("--backend", metavar="NAME", help="Show how this backend would apply the rates.")
-def plan(recipe: str | None, backend: str | None, **options: Any) -> None:
+@click.option("--plot", metavar="FILE", help="Draw every group's rate over the run: a .png, .svg or .html.")
+@click.option("--scale", type=click.Choice(["auto", "log", "linear"]), default="auto", help="Of --plot's rates.")
+@click.option("--csv", metavar="FILE", help="Write every group's rate at every step.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON instead of a table.")
+def plan(
+    recipe: str | None,
+    backend: str | None,
+    plot: str | None,
+    scale: Any,
+    csv: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Print every group's parameters and rates, before anything trains."""
     from layered_lr.api import plan as make_plan
+    from layered_lr.export import json_text
+    from layered_lr.outputs import write_whole
     from layered_lr.registry import check_name
     from layered_lr.report import plan_text
 
+    outputs = _outputs(plot, scale, csv)
     spec, arguments = _recipe(recipe, options)
     backend = backend or arguments.get("backend")
     if backend is not None:
         check_name(backend)
     known = ("model", "data", "data_root", "epochs", "max_steps", "batch_size")
     made = make_plan(spec, **{name: value for name, value in arguments.items() if name in known})
-    click.echo(plan_text(made, backend))
+    text = json_text(made, backend) if as_json else plan_text(made, backend)
+    for path, chunks in outputs:
+        write_whole(path, chunks(made, backend))
+    click.echo(text)
+    if outputs and not as_json:
+        click.echo(f"written: {', '.join(str(path) for path, _ in outputs)}")
+
+
+_Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
+
+
+def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
+    """The files to write, each with what makes its content of a plan and a backend; all of it checked."""
+    from layered_lr.drawing import check_matplotlib, picture
+    from layered_lr.export import csv_chunks, html_text
+    from layered_lr.outputs import check_output
+
+    outputs: list[_Output] = []
+    if plot is not None:
+        drawn = check_output("--plot", plot, (".png", ".svg", ".html"))
+        suffix = drawn.suffix.lower()
+        check_matplotlib()
+        if suffix == ".html":
+            outputs.append((drawn, lambda plan, backend: [html_text(plan, backend, scale).encode()]))
+        else:
+            outputs.append((drawn, lambda plan, _: [picture(plan, suffix, scale)]))
+    if csv is not None:
+        table = check_output("--csv", csv, (".csv",))
+        outputs.append((table, lambda plan, _: (chunk.encode() for chunk in csv_chunks(plan))))
+    return outputs
 
 
 @cli.command()
@@ -125,6 +170,8 @@ def _command(context: click.Context, **instead: str) -> str:
 
 def main() -> None:
     """The entry point: every expected error is one or two lines on stderr and an exit code, never a traceback."""
+    if sys.stdout is not None and not str(sys.stdout.encoding).lower().startswith("utf"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name need not end the command
     sys.path.insert(0, "")  # so that --model finds modules of the folder it is called in
     try:
         code = cli.main(standalone_mode=False)
