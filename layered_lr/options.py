@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from layered_lr.archives import one_line
 from layered_lr.errors import SpecError
 from layered_lr.matching import check_pattern
 from layered_lr.modules import framework_of
+from layered_lr.outputs import check_output
 from layered_lr.registry import check_name
 from layered_lr.validation import Flag, PositiveInt, Probability, Seed, value_class
 
@@ -81,9 +81,7 @@ def _path(name: str, value: Any) -> Path | None:
 def _writable(value: Any) -> Path | None:
     """A path that a file can be written to: found out before the training, not after it."""
     path = _path("save", value)
-    if path is not None and (path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise SpecError(f"save={str(path)!r}: must be a file in a folder that is there and can be written to.")
-    return path
+    return None if path is None else check_output("save", path)
 
 
 @value_class

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from layered_lr.errors import LayeredLRError, SpecError
 
@@ -32,23 +34,34 @@ def check_output(what: str, path: str | Path, suffixes: Sequence[str] = ()) -> P
     return file
 
 
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file next to its place, which is moved there when all went well, and is gone when not.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".layered_lr-", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file next to its place, then move it there.
+    """Write a file whole or not at all.
 
     Raises:
         LayeredLRError: It cannot be written.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".layered_lr-", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.writelines(chunks)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.chmod(0o644)
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        with whole_file(path) as file:
+            file.writelines(chunks)
     except OSError as error:
         raise LayeredLRError(f"{path}: cannot be written: {error.strerror or error}.") from None

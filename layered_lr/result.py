@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from layered_lr.archives import UnreadableError, one_line, read_archive
 from layered_lr.errors import CheckpointError, LayeredLRError
+from layered_lr.outputs import whole_file
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
@@ -84,17 +83,8 @@ class Result:
         arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
         arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-                temporary = Path(file.name)
-                try:
-                    np.savez(file, **arrays)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    temporary.chmod(0o644)
-                    temporary.replace(path)
-                except BaseException:
-                    temporary.unlink(missing_ok=True)
-                    raise
+            with whole_file(path) as file:
+                np.savez(file, **arrays)
         except OSError as error:
             raise CheckpointError(f"{path}: the result cannot be written: {error.strerror or error}.") from None
 

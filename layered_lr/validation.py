@@ -24,12 +24,9 @@ def _plain(value: Any) -> Any:
 
 
 # The numbers that specs are made of. Strict: neither a string nor a bool is ever taken for a number.
-Number = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False)]
 NonNegative = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False, ge=0)]
 Positive = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False, gt=0)]
 Probability = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
-Integer = Annotated[int, BeforeValidator(_plain), Field(strict=True)]
-NonNegativeInt = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0)]
 Seed = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
 PositiveInt = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]

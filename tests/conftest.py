@@ -39,7 +39,10 @@ def backend(backend_name: str) -> Backend:
 def open_backend(name: str) -> Backend:
     """A backend on the CPU, or a skip, or a failure where ``LAYERED_LR_REQUIRE_BACKENDS`` names it."""
     try:
-        return load_backend(name, "cpu")
+        opened = load_backend(name, "cpu")
+        if name == "torch-compile":  # which warns from the ninth model of one class on that a process has compiled
+            requires("torch")._dynamo.reset()
+        return opened
     except BackendUnavailable as error:
         if name in required():
             pytest.fail(f"{REQUIRE} names it: {error}")

@@ -62,7 +62,8 @@ class GraphSession(OneFlowSession):
                 f"a batch of shape {images.shape}: the graph was compiled for {self._batch_shape}. "
                 "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
             )
-        self._chosen.extend(self._graph.scheduler.get_last_lr())
+        if self._graph.scheduler.updates is not None:
+            self._chosen.extend(self._graph.scheduler.get_last_lr())
         loss = self._graph(self.tensor(images), self.tensor(labels))
         self._graph.scheduler.step()
         return loss
@@ -87,12 +88,11 @@ class GraphSession(OneFlowSession):
             groups = len(self.plan.groups)
             chosen = np.array(self._chosen[start * groups : stop * groups]).reshape(-1, groups)
             return updates.applied(start, chosen)
-        if self._compiled is None:
-            self._compiled = CompiledRates(self._graph)
-        stop = min(stop, self._compiled.steps())
+        compiled = self._job()
+        stop = min(stop, compiled.steps())
         table = np.empty((max(stop - start, 0), len(self.plan.groups)))
         for conf, column in enumerate(itertools.chain.from_iterable(sharing(self.plan))):
-            table[:, column] = self._group_rates(self._compiled, conf, column, start, stop)
+            table[:, column] = self._group_rates(compiled, conf, column, start, stop)
         return table
 
     def weights(self) -> dict[str, NDArray[Any]]:
@@ -100,12 +100,18 @@ class GraphSession(OneFlowSession):
         state = super().weights()
         if self._batch_shape is not None:
             updates = self._graph.scheduler.updates
-            steps = CompiledRates(self._graph).steps() if updates is None else updates.step()
+            steps = self._job().steps() if updates is None else updates.step()
             for name, module in self.model.named_modules():
                 counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
                 if module.training and counter in state:
                     state[counter] += steps
         return state
+
+    def _job(self) -> CompiledRates:
+        """The compiled job, read once."""
+        if self._compiled is None:
+            self._compiled = CompiledRates(self._graph)
+        return self._compiled
 
     def _group_rates(self, compiled: CompiledRates, conf: int, column: int, start: int, stop: int) -> Float64:
         names = [f"model.{name}" for name in self.plan.groups[column].parameters]
