@@ -21,8 +21,19 @@ if TYPE_CHECKING:
     from layered_lr.errors import TrainingDiverged as TrainingDiverged
     from layered_lr.errors import Unsupported as Unsupported
     from layered_lr.matching import Parameter as Parameter
+    from layered_lr.optimizers import LAMB as LAMB
+    from layered_lr.optimizers import LARS as LARS
     from layered_lr.optimizers import SGD as SGD
+    from layered_lr.optimizers import Adadelta as Adadelta
+    from layered_lr.optimizers import Adagrad as Adagrad
+    from layered_lr.optimizers import Adam as Adam
+    from layered_lr.optimizers import Adamax as Adamax
+    from layered_lr.optimizers import AdamW as AdamW
+    from layered_lr.optimizers import Lion as Lion
+    from layered_lr.optimizers import NAdam as NAdam
     from layered_lr.optimizers import Optimizer as Optimizer
+    from layered_lr.optimizers import RAdam as RAdam
+    from layered_lr.optimizers import RMSprop as RMSprop
     from layered_lr.plans import Plan as Plan
     from layered_lr.plans import PlanGroup as PlanGroup
     from layered_lr.plans import resolve as resolve
@@ -85,8 +96,19 @@ _HOMES = {
     ),
     "layered_lr.matching": ("Parameter",),
     "layered_lr.optimizers": (
+        "LAMB",
+        "LARS",
         "SGD",
+        "AdamW",
+        "Adadelta",
+        "Adagrad",
+        "Adam",
+        "Adamax",
+        "Lion",
+        "NAdam",
         "Optimizer",
+        "RAdam",
+        "RMSprop",
     ),
     "layered_lr.plans": (
         "Plan",
@@ -136,8 +158,15 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "LAMB",
+    "LARS",
     "SGD",
     "WSD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
     "BackendStatus",
     "BackendUnavailable",
     "ChainedScheduler",
@@ -157,8 +186,10 @@ __all__ = [
     "LambdaLR",
     "LayeredLRError",
     "LinearLR",
+    "Lion",
     "MultiStepLR",
     "MultiplicativeLR",
+    "NAdam",
     "OneCycleLR",
     "Optimizer",
     "Parameter",
@@ -166,6 +197,8 @@ __all__ = [
     "PlanDiff",
     "PlanGroup",
     "PolynomialLR",
+    "RAdam",
+    "RMSprop",
     "Recipe",
     "ReduceLROnPlateau",
     "Result",

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from layered_lr import models
+from layered_lr.backend import Dtype
 from layered_lr.data import dataset_facts
 from layered_lr.errors import SpecError
 from layered_lr.modules import framework_of
@@ -37,6 +38,9 @@ def run(
     initial_weights: str | Path | Mapping[str, NDArray[Any]] | None = None,
     reset_weights: Sequence[str] = (),
     data_root: str | Path | None = None,
+    accumulate_steps: int = 1,
+    ema_decay: float | None = None,
+    dtype: Dtype = "float32",
     progress: bool = True,
     save: str | Path | None = None,
 ) -> Result:
@@ -52,7 +56,7 @@ def run(
         epochs: Passes over the training set, each without the images that fill no batch; 6 where neither this nor
             ``max_steps`` is given.
         max_steps: Updates after which to stop, if ``epochs`` does not come first.
-        batch_size: Images an update.
+        batch_size: Images a batch.
         seed: Of initial weights, order of the batches, augmentation and dropout.
         dropout: Probability in the head of a model known by name; masks differ between frameworks.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
@@ -62,6 +66,11 @@ def run(
         reset_weights: Patterns (as in ``Group.match``) of arrays that start anew although ``initial_weights`` is
             given, such as a new head.
         data_root: Folder of the CIFAR-10 files.
+        accumulate_steps: Batches that make an update, by their mean gradient; the last one of an epoch may have
+            fewer. Schedules, ``max_steps`` and everything else that says step count updates.
+        ema_decay: Keep an exponential moving average of the weights, as torch's ``AveragedModel`` does, and evaluate
+            it too; 0 to below 1, such as 0.999. None keeps none.
+        dtype: ``"float32"`` or ``"float64"``, of weights and arithmetic.
         progress: Show a progress bar where stderr is a terminal.
         save: File to write the result to, as ``Result.save`` does.
 
@@ -89,6 +98,9 @@ def run(
         augment=augment,
         initial_weights=initial_weights,
         reset_weights=reset_weights,
+        accumulate_steps=accumulate_steps,
+        ema_decay=ema_decay,
+        dtype=dtype,
         progress=progress,
         save=save,
     )
@@ -104,6 +116,7 @@ def plan(
     max_steps: int | None = None,
     batch_size: int = 64,
     data_root: str | Path | None = None,
+    accumulate_steps: int = 1,
 ) -> Plan:
     """The plan that ``run`` would follow with the same arguments; needs no framework for a model known by name.
 
@@ -115,6 +128,7 @@ def plan(
         max_steps: As for ``run``.
         batch_size: As for ``run``.
         data_root: As for ``run``.
+        accumulate_steps: As for ``run``.
 
     Raises:
         SpecError, DataError: As for ``run``.
@@ -128,6 +142,7 @@ def plan(
         epochs=epochs,
         max_steps=max_steps,
         batch_size=batch_size,
+        accumulate_steps=accumulate_steps,
     )
     facts = dataset_facts(options.data, options.data_root)
     in_epoch = options.steps_per_epoch(facts.train_size)

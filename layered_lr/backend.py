@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,24 @@ from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
 Weights = Mapping[str, NDArray[Any]]
+Dtype: TypeAlias = Literal["float32", "float64"]
+
+
+class Extras(NamedTuple):
+    """What a session does beside the updates of its plan.
+
+    Args:
+        accumulate_steps: The most parts that an update's batch comes in.
+        ema_decay: Of the moving average of the weights, 0 to below 1; None keeps none.
+        grad_norms: Measure each group's gradient norm at each update.
+    """
+
+    accumulate_steps: int = 1
+    ema_decay: float | None = None
+    grad_norms: bool = False
+
+
+NO_EXTRAS = Extras()
 
 
 class Session(ABC):
@@ -22,35 +40,45 @@ class Session(ABC):
     Args:
         plan: Rates and groups.
         num_classes: Labels are 0 to ``num_classes - 1``.
+        extras: What it does beside; norms are also measured where the plan clips by them.
     """
 
     steps_ahead: ClassVar[int] = 50
     """Updates that the training loop may ask for before it waits for the first of them; a wait costs little
     where it is rare, and an interrupt has to wait for all that was asked for."""
 
-    def __init__(self, plan: Plan, num_classes: int) -> None:
+    def __init__(self, plan: Plan, num_classes: int, extras: Extras) -> None:
         self.plan = plan
         self.num_classes = num_classes
+        measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
+        self.extras = extras._replace(grad_norms=measured)
 
-    def train_step(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+    def train_step(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int = 1) -> Any:
         """Make one update.
 
         Args:
-            images: Shape (N, C, H, W), float32, N the same at every call.
+            images: Shape (N, C, H, W), float32, ``N / parts`` the same at every call.
             labels: Shape (N,), int64, each in ``0 .. num_classes - 1``.
+            parts: How many parts of one size the model takes one after the other; their mean gradient makes the
+                update. At most ``extras.accumulate_steps``.
 
         Returns:
             The batch's mean cross-entropy before the update, as the framework has it: ``losses`` reads it.
 
         Raises:
-            DataError: Lengths that differ, an empty batch, or a label out of range (OneFlow would answer
-                these with NaN or by aborting the process).
+            DataError: Lengths that differ, an empty batch, one that does not come in so many parts, or a label out
+                of range (OneFlow would answer these with NaN or by aborting the process).
         """
+        if not 1 <= parts <= self.extras.accumulate_steps or len(images) % parts:
+            raise DataError(
+                f"a batch of {len(images)} images in {parts} parts: must be 1 to {self.extras.accumulate_steps} "
+                "(accumulate_steps) parts of one size."
+            )
         if len(images) == 0 or labels.shape != (len(images),):
             raise DataError(f"a batch of {len(images)} images with labels of shape {labels.shape}: must be as many.")
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
-        return self._update(images, labels)
+        return self._update(images, labels, parts)
 
     def check_logits(self, logits: Any, count: int) -> None:
         """Refuse an answer of the model that is not (images, at least ``num_classes``).
@@ -69,7 +97,7 @@ class Session(ABC):
             )
 
     @abstractmethod
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
         """One update with a batch that is known to be good."""
 
     @abstractmethod
@@ -81,8 +109,13 @@ class Session(ABC):
         """Let reactive schedules that look at each ``"step"`` or each ``"epoch"`` see its metrics."""
 
     @abstractmethod
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The model's answer in evaluation mode, shape (N, classes); the model goes on training unchanged."""
+    def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[np.floating[Any]]:
+        """The model's answer in evaluation mode, shape (N, classes); the model goes on training unchanged.
+
+        Args:
+            images: Shape (N, C, H, W).
+            ema: With the moving average instead of the weights; only with ``extras.ema_decay``.
+        """
 
     @abstractmethod
     def rates(self, start: int, stop: int) -> Float64:
@@ -93,8 +126,26 @@ class Session(ABC):
         """
 
     @abstractmethod
+    def grad_norms(self, start: int, stop: int) -> Float64:
+        """Each group's L2 gradient norm at updates ``start`` to ``stop - 1``, before any clipping.
+
+        Returns:
+            Shape ``(stop - start, groups)``, in the order of ``plan.groups``; 0 for a group without gradients. Only
+            with ``extras.grad_norms``.
+        """
+
+    @abstractmethod
     def weights(self) -> dict[str, NDArray[Any]]:
         """A copy of every parameter and buffer, by name."""
+
+    @abstractmethod
+    def ema_weights(self) -> dict[str, NDArray[Any]]:
+        """A copy of the moving average of every parameter and buffer, by name; only with ``extras.ema_decay``.
+
+        As ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(ema_decay)`` and its buffers: after
+        the first update the average is the weights; each one after that moves it by ``1 - ema_decay`` of the way.
+        Whole-number buffers are the model's own.
+        """
 
 
 class Backend(ABC):
@@ -113,7 +164,14 @@ class Backend(ABC):
     def __init__(self, device: str = "auto") -> None: ...
 
     @abstractmethod
-    def build(self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> Any:
+    def build(
+        self,
+        model: str | Callable[[], Any],
+        num_classes: int,
+        dropout: float,
+        seed: int,
+        dtype: Dtype = "float32",
+    ) -> Any:
         """A new model: one that the library knows by name, or what the user's callable makes.
 
         Args:
@@ -121,6 +179,7 @@ class Backend(ABC):
             num_classes: Of a model known by name.
             dropout: Probability in the head of a model known by name.
             seed: For the framework's own generator: dropout masks, and what the callable draws.
+            dtype: What parameters and floating buffers are brought to.
 
         Raises:
             SpecError: The callable makes something else than a module of this framework.
@@ -135,7 +194,7 @@ class Backend(ABC):
         """A copy of the model's parameters and buffers, by name."""
 
     @abstractmethod
-    def open(self, plan: Plan, model: Any, num_classes: int) -> Session:
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> Session:
         """Put the model under the plan's optimizer, ready to train."""
 
     @abstractmethod

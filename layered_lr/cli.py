@@ -24,7 +24,8 @@ _SHARED = (
     click.option("--data-root", metavar="DIR", help="Folder of the CIFAR-10 files."),
     click.option("--epochs", type=int, help="Passes over the training set.  [6]"),
     click.option("--max-steps", type=int, help="Updates after which to stop."),
-    click.option("--batch-size", type=int, help="Images an update.  [64]"),
+    click.option("--batch-size", type=int, help="Images a batch.  [64]"),
+    click.option("--accumulate-steps", type=int, help="Batches that make an update.  [1]"),
 )
 
 
@@ -46,6 +47,8 @@ def cli() -> None:
 @click.option("--seed", type=int, help="Of weights, batches and dropout.  [0]")
 @click.option("--dropout", type=float, help="Probability in the model's head.  [0.2]")
 @click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
+@click.option("--ema-decay", type=float, help="Keep a moving average of the weights too, such as 0.999.")
+@click.option("--dtype", metavar="NAME", help="float32 or float64.")
 @click.option("--augment/--no-augment", default=None, help="Random crop and flip.  [as the data set says]")
 @click.option("--initial-weights", metavar="FILE", help="A .npz, .safetensors or .pth to start from.")
 @click.option("--reset-weights", metavar="PATTERN", multiple=True, help="What starts anew nevertheless (repeatable).")
@@ -91,7 +94,7 @@ def plan(
     backend = backend or arguments.get("backend")
     if backend is not None:
         check_name(backend)
-    known = ("model", "data", "data_root", "epochs", "max_steps", "batch_size")
+    known = ("model", "data", "data_root", "epochs", "max_steps", "batch_size", "accumulate_steps")
     made = make_plan(spec, **{name: value for name, value in arguments.items() if name in known})
     text = json_text(made, backend) if as_json else plan_text(made, backend)
     for path, chunks in outputs:

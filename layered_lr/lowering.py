@@ -14,11 +14,13 @@ class Lowering(NamedTuple):
             each update. ``"dynamic"``: update ops inside a graph read it from a buffer.
         lr_scale: ``"native"``: the framework multiplies. ``"folded"``: multiplied into the rate beforehand.
         detail: The scheduler's name, or the table's size.
+        update: What makes the update: the framework's own optimizer or ops of this library's, in words.
     """
 
     schedule: Literal["constant", "native", "table", "host", "dynamic"]
     lr_scale: Literal["native", "folded"]
     detail: str = ""
+    update: str = ""
 
     @property
     def how(self) -> str:

@@ -13,6 +13,7 @@ from layered_lr.validation import nearest_name
 
 GLOB_CHARACTERS = "*?["
 REGEX_PREFIX = "re:"
+ONE_DIMENSIONAL = "1d"  # a rule of `no_weight_decay`
 
 
 class Parameter(NamedTuple):
@@ -22,11 +23,13 @@ class Parameter(NamedTuple):
         name: Its first dotted path in the model, e.g. ``features.0.0.weight``.
         shape: As the framework has it; a convolution's weight is OIHW.
         aliases: Its other paths, where the same array stands in several places (tied weights).
+        dtype: ``"float32"``, ``"float64"`` or what else the framework calls it.
     """
 
     name: str
     shape: tuple[int, ...]
     aliases: tuple[str, ...] = ()
+    dtype: str = "float32"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,7 +146,7 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
     for index, rule in enumerate(rules):
         if not members[index] and not rule.optional:
             taken = {rules[owner].name: None for p, owner in enumerate(owners) if takes(index, p)}
-            raise SpecError(_nothing_left(rule, list(taken)) if taken else _no_such_name(rule, list(plain.values())))
+            raise SpecError(_nothing_left(rule, list(taken)) if taken else _empty_group(rule, list(plain.values())))
     return members
 
 
@@ -155,6 +158,34 @@ def unused_patterns(rule: Rule, parameters: Sequence[Parameter]) -> list[str]:
         for pattern in rule.patterns
         if not any(test(raw) or test(name) for test in [matcher(pattern)] for raw, name in plain.items())
     ]
+
+
+def undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> frozenset[str]:
+    """The names of the parameters that a spec's ``no_weight_decay`` takes.
+
+    Args:
+        patterns: As in ``Group.match``, or ``"1d"``: every bias, and every parameter of at most one dimension.
+        parameters: In model order.
+
+    Raises:
+        SpecError: A pattern that takes none of them.
+    """
+    plain = unwrapped(name for parameter in parameters for name in parameter.names)
+    taken = {p.name for p in parameters if ONE_DIMENSIONAL in patterns and is_one_dimensional(p)}
+    for pattern in patterns:
+        if pattern == ONE_DIMENSIONAL:
+            continue
+        test = matcher(pattern)
+        found = {p.name for p in parameters if any(test(name) or test(plain[name]) for name in p.names)}
+        if not found:
+            raise SpecError(_no_such_name(f"no_weight_decay={pattern!r}", [pattern], list(plain.values())))
+        taken |= found
+    return frozenset(taken)
+
+
+def is_one_dimensional(parameter: Parameter) -> bool:
+    """Whether timm and transformers leave a parameter's decay out: a bias, or at most one dimension."""
+    return len(parameter.shape) <= 1 or any(name.split(".")[-1] == "bias" for name in parameter.names)
 
 
 def _described(rule: Rule) -> str:
@@ -169,14 +200,18 @@ def _nothing_left(rule: Rule, owners: list[str]) -> str:
     )
 
 
-def _no_such_name(rule: Rule, names: list[str]) -> str:
-    near = [suggestion for pattern in rule.patterns if (suggestion := _suggestion(pattern, names))]
+def _empty_group(rule: Rule, names: list[str]) -> str:
+    return (
+        _no_such_name(_described(rule), rule.patterns, names)[:-1]
+        + "; optional=True allows a group without parameters."
+    )
+
+
+def _no_such_name(what: str, patterns: Sequence[str], names: list[str]) -> str:
+    near = [suggestion for pattern in patterns if (suggestion := _suggestion(pattern, names))]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
-    return (
-        f"{_described(rule)} matches none of the {len(names)} parameters.{hint} "
-        f"Names begin: {shown}; optional=True allows a group without parameters."
-    )
+    return f"{what} matches none of the {len(names)} parameters.{hint} Names begin: {shown}."
 
 
 def _suggestion(pattern: str, names: list[str]) -> str | None:

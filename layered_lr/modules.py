@@ -32,7 +32,15 @@ def parameters_of(model: Any) -> list[tuple[Parameter, Any]]:
     found: dict[int, tuple[list[str], Any]] = {}
     for name, parameter in _walk(model, ""):
         found.setdefault(id(parameter), ([], parameter))[0].append(name)
-    return [(Parameter(names[0], _shape(names[0], p), tuple(names[1:])), p) for names, p in found.values()]
+    return [
+        (Parameter(names[0], _shape(names[0], tensor), tuple(names[1:]), dtype_of(tensor)), tensor)
+        for names, tensor in found.values()
+    ]
+
+
+def dtype_of(tensor: Any) -> str:
+    """A tensor's dtype by its name alone, such as ``"float32"``."""
+    return str(tensor.dtype).rpartition(".")[2]
 
 
 def _walk(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:

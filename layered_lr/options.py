@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import PlainValidator
 
@@ -17,7 +17,7 @@ from layered_lr.matching import check_pattern
 from layered_lr.modules import framework_of
 from layered_lr.outputs import check_output
 from layered_lr.registry import check_name
-from layered_lr.validation import Flag, PositiveInt, Probability, Seed, value_class
+from layered_lr.validation import Decay, Flag, PositiveInt, Probability, Seed, value_class
 
 DEFAULT_EPOCHS = 6
 DEFAULT_BATCH_SIZE = 64
@@ -103,18 +103,21 @@ class RunOptions:
     augment: Flag | None = None
     initial_weights: Any = None
     reset_weights: Annotated[Sequence[str], PlainValidator(_reset)] = ()
+    accumulate_steps: PositiveInt = 1
+    ema_decay: Decay | None = None
+    dtype: Literal["float32", "float64"] = "float32"
     progress: Flag = True
     save: Annotated[Any, PlainValidator(_writable)] = None
 
     def steps_per_epoch(self, train_size: int) -> int:
-        """Whole batches in the training set.
+        """Updates of an epoch: its whole batches, ``accumulate_steps`` to an update; the last may have fewer.
 
         Raises:
             SpecError: The batch is larger than the training set.
         """
         if self.batch_size > train_size:
             raise SpecError(f"run(batch_size={self.batch_size}): the training set has only {train_size} images.")
-        return train_size // self.batch_size
+        return -(-(train_size // self.batch_size) // self.accumulate_steps)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """How many updates the run makes: ``epochs`` of them, and no more than ``max_steps``."""

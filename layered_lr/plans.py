@@ -6,16 +6,16 @@ import math
 import operator
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
-from layered_lr.matching import Parameter, assign, unused_patterns
+from layered_lr.matching import Parameter, assign, undecayed, unused_patterns
 from layered_lr.modules import framework_of, parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.schedules import Constant, Float64, Schedule
@@ -28,8 +28,21 @@ if TYPE_CHECKING:
     from layered_lr.outline import Scale
 
 REST = "rest"
+_UNSAID: tuple[Any, ...] = ((), "float32")  # a parameter's aliases and dtype
 _BLOCK_STEPS = 65_536  # a table is filled in blocks, which bounds what is needed beside it
 _AHEAD_STEPS = 1024  # one step's rates cost a few microseconds when they are computed this many at once
+
+
+class Part(NamedTuple):
+    """Parameters of a group that have every hyperparameter in common.
+
+    Args:
+        parameters: Names in model order.
+        optimizer: With the group's ``lr`` and every other value.
+    """
+
+    parameters: tuple[str, ...]
+    optimizer: Optimizer
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,7 @@ class PlanGroup:
         optimizer: The spec's optimizer with what the group sets for itself, ``lr`` among it.
         lr_scale: Multiplies the scheduled rate.
         schedule: The group's own, the spec's, or ``Constant()``.
+        undecayed: Those of ``parameters`` whose weight decay is 0 by the spec's ``no_weight_decay``.
     """
 
     name: str
@@ -51,6 +65,18 @@ class PlanGroup:
     optimizer: Optimizer
     lr_scale: float
     schedule: Schedule
+    undecayed: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The group, cut in two where only some of its parameters decay; one part otherwise, empty or not."""
+        bare = replace(self.optimizer, weight_decay=0.0)
+        free = set(self.undecayed) if self.optimizer.weight_decay else set()
+        decayed = tuple(name for name in self.parameters if name not in free)
+        if not free:
+            return (Part(self.parameters, self.optimizer),)
+        rest = Part(self.undecayed, bare)
+        return (Part(decayed, self.optimizer), rest) if decayed else (rest,)
 
     @property
     def lr(self) -> float:
@@ -309,7 +335,7 @@ class Plan:
         """The plan as plain tables, lists, strings and numbers."""
         return {
             "spec": self.spec.to_dict(),
-            "parameters": [[p.name, list(p.shape), list(p.aliases)] for p in self.parameters],
+            "parameters": [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in self.parameters],
             "total_steps": self.total_steps,
             "steps_per_epoch": self.steps_per_epoch,
         }
@@ -317,8 +343,9 @@ class Plan:
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Plan:
         """The plan that ``to_dict`` was called on."""
-        parameters = [Parameter(name, tuple(shape), tuple(aliases)) for name, shape, aliases in table["parameters"]]
-        return resolve(Spec.from_dict(table["spec"]), parameters, table["total_steps"], table["steps_per_epoch"])
+        return resolve(
+            Spec.from_dict(table["spec"]), table["parameters"], table["total_steps"], table["steps_per_epoch"]
+        )
 
     def __str__(self) -> str:
         from layered_lr.report import plan_text
@@ -341,7 +368,8 @@ def resolve(
     Args:
         spec: Groups in priority order; ``lr`` is dimensionless, per update.
         parameters: Names and shapes in model order, e.g. ``[("features.0.0.weight", (32, 3, 3, 3))]`` (OIHW),
-            optionally with a third item, the tuple of the parameter's other names; or a model of torch or OneFlow.
+            optionally with a third item, the tuple of the parameter's other names, and a fourth, its dtype; or a
+            model of torch or OneFlow.
         total_steps: Updates of the whole run.
         steps_per_epoch: Updates of one epoch; needed by schedules with ``unit="epoch"``.
 
@@ -361,6 +389,7 @@ def resolve(
     known = _parameters(parameters)
     bound = partial(_bound, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     members = assign([group.rule for group in spec.groups], known)
+    free = undecayed(spec.no_weight_decay, known)
     groups = [
         PlanGroup(
             name=group.label,
@@ -369,6 +398,7 @@ def resolve(
             optimizer=spec.optimizer_of(group),
             lr_scale=group.lr_scale,
             schedule=bound(group.schedule or spec.schedule or Constant()),
+            undecayed=tuple(p.name for p in taken if p.name in free),
         )
         for group, taken in zip(spec.groups, members, strict=False)
     ]
@@ -380,7 +410,9 @@ def resolve(
             )
         names = tuple(p.name for p in rest)
         elements = sum(p.elements for p in rest)
-        groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, bound(spec.schedule or Constant())))
+        schedule = bound(spec.schedule or Constant())
+        bare = tuple(name for name in names if name in free)
+        groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, schedule, bare))
     for group in groups:
         _check_group(group, steps_per_epoch)
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
@@ -405,9 +437,9 @@ def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
             f"group {group.name!r}: {kind} leaves out how long the run is: give total_steps=... (of the run, "
             "or in the schedule)."
         )
-    if group.schedule.drives_momentum and not getattr(group.optimizer, "momentum", 0):
+    if group.schedule.drives_momentum and not group.optimizer.first_momentum:
         raise SpecError(
-            f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0. "
+            f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0 (or betas[0]). "
             "Set cycle_momentum=False, or a momentum."
         )
 
@@ -435,10 +467,10 @@ def _parameters(parameters: Any) -> tuple[Parameter, ...]:
 
 def _parameter(item: Any) -> Parameter:
     try:
-        name, shape, *rest = item
-        (aliases,) = rest or ((),)
-        parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases))
-        good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str)
+        given = tuple(item)
+        name, shape, aliases, dtype = given + _UNSAID[len(given) - 2 :]
+        parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases), dtype)
+        good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str) and isinstance(dtype, str)
         if good and all(isinstance(name, str) and name for name in parameter.names):
             return parameter
     except (TypeError, ValueError):

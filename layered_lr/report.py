@@ -72,8 +72,22 @@ def plan_parts(plan: Plan, backend: str | None = None) -> PlanParts:
     below = [legend]
     if backend is None:
         below.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
+    below += _extras(plan)
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return PlanParts(_headline(plan), list(columns), rows, [*below, *(f"note: {note}" for note in plan.notes)])
+
+
+def _extras(plan: Plan) -> list[str]:
+    """What the spec asks for beside groups and rates."""
+    extras = []
+    if bare := sum(len(group.undecayed) for group in plan.groups):
+        extras.append(f"no weight decay: {bare} of {len(plan.parameters)} parameters")
+    if plan.spec.clip_grad_norm is not None:
+        over = "of each group" if plan.spec.clip_per_group else "over all groups"
+        extras.append(f"gradients are clipped to a norm of {plan.spec.clip_grad_norm:g} {over}")
+    if plan.spec.clip_grad_value is not None:
+        extras.append(f"gradients are clipped to {plan.spec.clip_grad_value:g} in each element")
+    return extras
 
 
 def _overrides(plan: Plan, group: PlanGroup) -> str:
@@ -83,7 +97,8 @@ def _overrides(plan: Plan, group: PlanGroup) -> str:
 
 
 def _headline(plan: Plan) -> str:
-    settings = ", ".join(f"{name}={value}" for name, value in asdict(plan.spec.optimizer).items())
+    values = asdict(plan.spec.optimizer).items()
+    settings = ", ".join(f"{name}={value}" for name, value in values if value is not None and value is not False)
     length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
     kind = type(plan.spec.optimizer).__name__
@@ -101,7 +116,9 @@ def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:
     except LayeredLRError as error:
         return ["refused"] * len(plan.groups), f"{backend} refuses: {error}"
     native = any(lowering.lr_scale == "native" for lowering in lowerings)
-    return [lowering.how for lowering in lowerings], f"{backend}: lr_scale is {'native' if native else 'folded in'}"
+    updates = "; ".join(dict.fromkeys(f", update: {lowering.update}" for lowering in lowerings if lowering.update))
+    scale = "native" if native else "folded in"
+    return [lowering.how for lowering in lowerings], f"{backend}: lr_scale is {scale}{updates}"
 
 
 def result_text(result: Result) -> str:

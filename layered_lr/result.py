@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from layered_lr.outputs import whole_file
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
-_FORMAT = "layered_lr.Result 1"
-_WEIGHT = "weights/"
+_FORMAT = "layered_lr.Result 2"
+_WEIGHT, _EMA, _NORMS = "weights/", "ema_weights/", "grad_norms/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,11 @@ class Result:
             own step counter has counted.
         accuracies: On the test set, a fraction, after each epoch and at the end, shape (epochs,).
         weights: Every parameter and buffer by name, after the last update.
+        grad_norms: L2 norm of the gradient over all groups at each update, before clipping, shape (steps,); empty
+            where the spec has no ``clip_grad_norm``.
+        group_grad_norms: Likewise of each group by itself.
+        ema_accuracies: As ``accuracies``, of the moving average; empty without ``ema_decay``.
+        ema_weights: The moving average of ``weights``; empty without ``ema_decay``.
         lowering: How the backend applied each group's rate, in words.
         seconds_per_step: Mean time of an update, the first one (which may compile) left out where there are more.
         first_step_seconds: Time of the first update.
@@ -53,6 +59,10 @@ class Result:
     first_step_seconds: float
     versions: dict[str, str]
     options: dict[str, Any]
+    grad_norms: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
+    group_grad_norms: dict[str, Float64] = field(repr=False, default_factory=dict)
+    ema_accuracies: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
+    ema_weights: dict[str, NDArray[Any]] = field(repr=False, default_factory=dict)
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
@@ -80,6 +90,10 @@ class Result:
             "options": self.options,
         }
         arrays = {_WEIGHT + name: array for name, array in self.weights.items()}
+        arrays |= {_EMA + name: array for name, array in self.ema_weights.items()}
+        arrays["grad_norms"] = self.grad_norms
+        arrays |= {_NORMS + name: norms for name, norms in self.group_grad_norms.items()}
+        arrays["ema_accuracies"] = self.ema_accuracies
         arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
         arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
         try:
@@ -111,7 +125,11 @@ class Result:
                 losses=arrays["losses"],
                 rates=dict(zip(about["groups"], arrays["rates"].T, strict=True)),
                 accuracies=arrays["accuracies"],
-                weights={n.removeprefix(_WEIGHT): array for n, array in arrays.items() if n.startswith(_WEIGHT)},
+                grad_norms=arrays["grad_norms"],
+                group_grad_norms=_under(_NORMS, arrays),
+                ema_accuracies=arrays["ema_accuracies"],
+                weights=_under(_WEIGHT, arrays),
+                ema_weights=_under(_EMA, arrays),
                 lowering=about["lowering"],
                 seconds_per_step=about["seconds_per_step"],
                 first_step_seconds=about["first_step_seconds"],
@@ -134,3 +152,7 @@ class Result:
 def _relative(applied: Float64, planned: Float64) -> Float64:
     scale = np.where(planned == 0, 1.0, np.abs(planned))
     return np.asarray(np.abs(applied - planned) / scale)
+
+
+def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

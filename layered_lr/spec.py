@@ -12,11 +12,11 @@ import tomli_w
 from pydantic import PlainValidator
 
 from layered_lr.errors import SpecError
-from layered_lr.matching import Rule, check_pattern
-from layered_lr.optimizers import Optimizer
+from layered_lr.matching import ONE_DIMENSIONAL, Rule, check_pattern
+from layered_lr.optimizers import Betas, Finite, Optimizer
 from layered_lr.schedules import Schedule
 from layered_lr.tables import optimizer_from_table, schedule_from_table, to_table
-from layered_lr.validation import Flag, NonNegative, nearest, value_class
+from layered_lr.validation import Flag, NonNegative, Positive, Probability, nearest, plain_number, value_class
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,6 +60,23 @@ def _groups(value: Any) -> tuple[Group, ...]:
     return groups
 
 
+def _undecayed(value: Any) -> tuple[str, ...]:
+    patterns = (value,) if isinstance(value, str) else value
+    if not isinstance(patterns, list | tuple):
+        raise SpecError(
+            f"no_weight_decay={value!r}: must be {ONE_DIMENSIONAL!r} (biases and whatever has one dimension), a "
+            "pattern as in Group.match, or a list of these."
+        )
+    return tuple(check_pattern(pattern, "no_weight_decay") for pattern in patterns)
+
+
+def _norm(value: Any) -> float | None:
+    number = plain_number(value)
+    if number is None or (isinstance(number, int | float) and not isinstance(number, bool) and number > 0):
+        return None if number is None else float(number)
+    raise SpecError(f"clip_grad_norm={value!r}: must be a number > 0 (infinity only measures), or None.")
+
+
 @value_class
 class Group:
     """Parameters that share a rate.
@@ -75,9 +92,25 @@ class Group:
         lr_scale: Factor of the scheduled rate, >= 0. It multiplies after the schedule, so no floor of a schedule
             changes the ratio between groups.
         schedule: The group's own schedule; None takes the spec's.
-        weight_decay: Instead of the optimizer's; likewise ``momentum`` and ``nesterov``.
+        weight_decay: Instead of the optimizer's. Likewise each of the other hyperparameters below, if the spec's
+            optimizer has it: names and meaning are the optimizer's.
         name: How plans and results call the group; None takes ``match``.
         optional: The group may match nothing; otherwise that is an error.
+        momentum: See ``SGD``, ``RMSprop``, ``LARS``.
+        dampening: See ``SGD``, ``LARS``.
+        nesterov: See ``SGD``, ``LARS``.
+        maximize: See every optimizer.
+        betas: See ``Adam`` and its kin, ``LAMB``, ``Lion``.
+        eps: See every optimizer but ``SGD`` and ``Lion``.
+        amsgrad: See ``Adam``, ``AdamW``.
+        decoupled_weight_decay: See ``Adam``, ``NAdam``, ``RAdam``.
+        momentum_decay: See ``NAdam``.
+        alpha: See ``RMSprop``.
+        centered: See ``RMSprop``.
+        lr_decay: See ``Adagrad``.
+        initial_accumulator_value: See ``Adagrad``.
+        rho: See ``Adadelta``.
+        trust_coefficient: See ``LARS``.
 
     Raises:
         SpecError: A value out of its bounds, an empty pattern or an invalid regular expression.
@@ -91,7 +124,20 @@ class Group:
     name: Annotated[str | None, PlainValidator(_name)] = None
     optional: Flag = False
     momentum: NonNegative | None = field(default=None, kw_only=True)
+    dampening: Finite | None = field(default=None, kw_only=True)
     nesterov: Flag | None = field(default=None, kw_only=True)
+    maximize: Flag | None = field(default=None, kw_only=True)
+    betas: Betas | None = field(default=None, kw_only=True)
+    eps: NonNegative | None = field(default=None, kw_only=True)
+    amsgrad: Flag | None = field(default=None, kw_only=True)
+    decoupled_weight_decay: Flag | None = field(default=None, kw_only=True)
+    momentum_decay: NonNegative | None = field(default=None, kw_only=True)
+    alpha: Probability | None = field(default=None, kw_only=True)
+    centered: Flag | None = field(default=None, kw_only=True)
+    lr_decay: NonNegative | None = field(default=None, kw_only=True)
+    initial_accumulator_value: NonNegative | None = field(default=None, kw_only=True)
+    rho: Probability | None = field(default=None, kw_only=True)
+    trust_coefficient: NonNegative | None = field(default=None, kw_only=True)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -129,16 +175,34 @@ class Spec:
         optimizer: The update rule, and the values for whatever a group leaves out.
         groups: In priority order. What no group matches forms a last group, ``rest``.
         schedule: Of every group without its own; None is a constant rate.
+        no_weight_decay: Parameters that never decay, whatever their group says: ``"1d"`` (every bias, and every
+            parameter of at most one dimension, as timm and transformers do), patterns as in ``Group.match``, or a
+            list of these. Their groups stay as they are.
+        clip_grad_norm: Scale all gradients down together where their norm over all groups is more than this, as
+            ``torch.nn.utils.clip_grad_norm_``; > 0, and infinity only measures.
+        clip_grad_value: Cut each element of a gradient to this size, as ``torch.nn.utils.clip_grad_value_``; > 0.
+        clip_per_group: Each group has a norm of its own, and is scaled by itself.
 
     Raises:
-        SpecError: Two groups of one name, or a group that overrides what the optimizer does not have.
+        SpecError: Two groups of one name, a group that overrides what the optimizer does not have, or both ways to
+            clip at once.
     """
 
     optimizer: Annotated[Optimizer, PlainValidator(_optimizer)]
     groups: Annotated[Sequence[Group], PlainValidator(_groups)] = ()
     schedule: Annotated[Schedule | None, PlainValidator(_schedule)] = None
+    no_weight_decay: Annotated[str | Sequence[str], PlainValidator(_undecayed)] = field(default=(), kw_only=True)
+    clip_grad_norm: Annotated[float | None, PlainValidator(_norm)] = field(default=None, kw_only=True)
+    clip_grad_value: Positive | None = field(default=None, kw_only=True)
+    clip_per_group: Flag = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.clip_grad_norm is not None and self.clip_grad_value is not None:
+            raise SpecError(
+                f"Spec(clip_grad_norm={self.clip_grad_norm:g}, clip_grad_value={self.clip_grad_value:g}): choose one."
+            )
+        if self.clip_per_group and self.clip_grad_norm is None:
+            raise SpecError("Spec(clip_per_group=True): needs clip_grad_norm, the largest norm of each group.")
         kind = type(self.optimizer)
         known = [f.name for f in fields(kind)]
         seen: set[str] = set()

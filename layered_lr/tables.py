@@ -7,12 +7,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from layered_lr.errors import SpecError
-from layered_lr.optimizers import SGD, Optimizer
+from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
 from layered_lr.validation import nearest
-
-# The optimizers that a table may name by its key ``type``.
-OPTIMIZERS: Mapping[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD,)}
 
 
 def to_table(value: Any) -> dict[str, Any]:

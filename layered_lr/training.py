@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from layered_lr import __version__, models
-from layered_lr.backend import Session
+from layered_lr.backend import Extras, Session
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 from layered_lr.modules import parameters_of
@@ -33,18 +33,20 @@ def train(spec: Spec, options: RunOptions) -> Result:
     given = None if options.initial_weights is None else read_weights(options.initial_weights)
     dataset = load_dataset(options.data, options.data_root)
     batches = Batches(dataset, options.batch_size, options.seed, options.augment)
-    lengths = options.total_steps(batches.steps_per_epoch), batches.steps_per_epoch
+    in_epoch = options.steps_per_epoch(len(dataset.y_train))
+    lengths = options.total_steps(in_epoch), in_epoch
     if isinstance(options.model, str):
         _check_images(options, dataset.facts.image_shape)
         resolve(spec, models.parameters(options.model, dataset.num_classes), *lengths)
 
     backend = load_backend(options.backend, options.device)
-    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed)
+    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.dtype)
     plan = resolve(spec, model, *lengths)
     _check_trainable(plan, model)
     lowering = plan.lowering(options.backend)
     backend.load(model, _start(options, plan, dataset.num_classes, backend.state(model), given))
-    session = backend.open(plan, model, dataset.num_classes)
+    extras = Extras(options.accumulate_steps, options.ema_decay)
+    session = backend.open(plan, model, dataset.num_classes, extras)
     _check_answer(session, batches)
 
     history = _Loop(session, plan, batches, options.progress).run()
@@ -52,8 +54,12 @@ def train(spec: Spec, options: RunOptions) -> Result:
         backend=options.backend,
         plan=plan,
         losses=history.losses,
-        rates=dict(zip((group.name for group in plan.groups), history.rates.T, strict=True)),
+        rates=_by_group(plan, history.rates),
         accuracies=history.accuracies,
+        grad_norms=np.sqrt((history.grad_norms**2).sum(axis=1)),
+        group_grad_norms=_by_group(plan, history.grad_norms),
+        ema_accuracies=history.ema_accuracies,
+        ema_weights={} if options.ema_decay is None else session.ema_weights(),
         weights=session.weights(),
         lowering=lowering,
         seconds_per_step=history.seconds_per_step,
@@ -64,6 +70,10 @@ def train(spec: Spec, options: RunOptions) -> Result:
     if options.save:
         result.save(options.save)
     return result
+
+
+def _by_group(plan: Plan, table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    return dict(zip((group.name for group in plan.groups), table.T, strict=True))
 
 
 def _start(options: RunOptions, plan: Plan, num_classes: int, own: Weights, given: Weights | None) -> Weights:
@@ -92,7 +102,8 @@ def _check_trainable(plan: Plan, model: Any) -> None:
     if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
         raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
     largest = float(plan.table().max(initial=0.0))
-    if largest > np.finfo(np.float32).max:
+    dtype = max((parameter.dtype for parameter in plan.parameters), default="float32")
+    if dtype == "float32" and largest > np.finfo(np.float32).max:
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
 
 
@@ -115,7 +126,9 @@ class History(NamedTuple):
 
     losses: NDArray[np.float64]
     rates: NDArray[np.float64]
+    grad_norms: NDArray[np.float64]
     accuracies: NDArray[np.float64]
+    ema_accuracies: NDArray[np.float64]
     seconds_per_step: float
     first_step_seconds: float
 
@@ -128,6 +141,8 @@ class _Loop:
         self.steps = plan.total_steps or 0
         self.losses: list[float] = []
         self.accuracies: list[float] = []
+        self.ema_accuracies: list[float] = []
+        self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
         self._pending: list[Any] = []  # losses that the framework has and this process has not
         self._shown_at = 0.0
         reactions = [group.schedule.reaction(group.lr) for group in plan.groups]
@@ -138,27 +153,44 @@ class _Loop:
         """Train for all steps of the plan."""
         first_seconds = rest_seconds = 0.0
         with self.bar:
-            for epoch in range(-(-self.steps // self.batches.steps_per_epoch)):
-                batches = itertools.islice(self.batches.epoch(epoch), self.steps - len(self.losses))
+            for epoch in range(-(-self.steps // self.in_epoch)):
+                updates = itertools.islice(self._updates(epoch), self.steps - len(self.losses))
                 if epoch == 0:
-                    first_seconds = self._train(itertools.islice(batches, 1))
-                rest_seconds += self._train(batches)
+                    first_seconds = self._train(itertools.islice(updates, 1))
+                rest_seconds += self._train(updates)
                 self.accuracies.append(self._accuracy())
+                if self.session.extras.ema_decay is not None:
+                    self.ema_accuracies.append(self._accuracy(ema=True))
                 self._observe_epoch(epoch)
                 self._show()
         return History(
             losses=np.array(self.losses),
             rates=self.session.rates(0, self.steps),
+            grad_norms=self._grad_norms(),
             accuracies=np.array(self.accuracies),
+            ema_accuracies=np.array(self.ema_accuracies),
             seconds_per_step=rest_seconds / (self.steps - 1) if self.steps > 1 else first_seconds,
             first_step_seconds=first_seconds,
         )
 
-    def _train(self, batches: Iterable[Any]) -> float:
-        """Make an update with each batch; returns the seconds until the last of them was done."""
+    def _updates(self, epoch: int) -> Iterator[tuple[Any, Any, int]]:
+        """The epoch's batches, put together to updates: images, labels, and how many batches they are."""
+        batches = self.batches.epoch(epoch)
+        while together := list(itertools.islice(batches, self.session.extras.accumulate_steps)):
+            images, labels = together[0] if len(together) == 1 else map(np.concatenate, zip(*together, strict=True))
+            yield images, labels, len(together)
+
+    def _grad_norms(self) -> NDArray[np.float64]:
+        """Each group's gradient norms, shape (steps, groups); (0, groups) where they were not measured."""
+        if not self.session.extras.grad_norms:
+            return np.empty((0, len(self.plan.groups)))
+        return self.session.grad_norms(0, self.steps)
+
+    def _train(self, updates: Iterable[tuple[Any, Any, int]]) -> float:
+        """Make the updates; returns the seconds until the last of them was done."""
         began = time.perf_counter()
-        for images, labels in batches:
-            self._pending.append(self.session.train_step(images, labels))
+        for images, labels, parts in updates:
+            self._pending.append(self.session.train_step(images, labels, parts))
             if self._reacts_each_step:
                 self._fetch()
                 self.session.observe({"loss": self.losses[-1]}, "step")
@@ -190,14 +222,14 @@ class _Loop:
 
     def _observe_epoch(self, epoch: int) -> None:
         """Show reactive schedules the mean training loss of the epoch, and the accuracy after it."""
-        losses = self.losses[epoch * self.batches.steps_per_epoch :]
+        losses = self.losses[epoch * self.in_epoch :]
         self.session.observe({"loss": float(np.mean(losses)), "accuracy": self.accuracies[-1]}, "epoch")
 
-    def _accuracy(self) -> float:
-        """The fraction of the test set that the model gets right."""
+    def _accuracy(self, ema: bool = False) -> float:
+        """The fraction of the test set that the model, or its moving average, gets right."""
         right = 0
         for images, labels, count in self.batches.test():
-            right += int(np.sum(self.session.logits(images).argmax(axis=1)[:count] == labels[:count]))
+            right += int(np.sum(self.session.logits(images, ema).argmax(axis=1)[:count] == labels[:count]))
         return right / len(self.batches.dataset.y_test)
 
     def _show(self) -> None:

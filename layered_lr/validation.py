@@ -18,17 +18,18 @@ from layered_lr.errors import LayeredLRError, SpecError
 T = TypeVar("T")
 
 
-def _plain(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
     """A NumPy scalar as Python's own number; everything else as it is."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 # The numbers that specs are made of. Strict: neither a string nor a bool is ever taken for a number.
-NonNegative = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False, ge=0)]
-Positive = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False, gt=0)]
-Probability = Annotated[float, BeforeValidator(_plain), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
-Seed = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
-PositiveInt = Annotated[int, BeforeValidator(_plain), Field(strict=True, ge=1)]
+NonNegative = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0)]
+Positive = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, gt=0)]
+Probability = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Decay = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
+Seed = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
+PositiveInt = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
 _ALLOWED = {

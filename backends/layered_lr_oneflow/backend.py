@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from layered_lr.backend import Backend
+from layered_lr.backend import Backend, Dtype
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr_oneflow import models
@@ -37,9 +37,11 @@ class OneFlowBackend(Backend):
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
 
-    def build(self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> Any:
+    def build(
+        self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
+    ) -> Any:
         """See ``Backend.build``."""
-        return models.build(model, num_classes, dropout, seed).to(self.device)
+        return models.build(model, num_classes, dropout, seed).to(self.device, getattr(flow, dtype))
 
     def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
         """See ``Backend.load``."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.applied import AppliedRates
+from layered_lr.backend import NO_EXTRAS, Extras
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
@@ -20,12 +21,12 @@ from layered_lr_oneflow.session import OneFlowSession
 class EagerSession(OneFlowSession):
     """A OneFlow model in training, op by op."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
-        super().__init__(plan, model, num_classes, device)
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
+        super().__init__(plan, model, num_classes, device, extras)
         self.optimizer, self.scheduler = build_eager(plan, model)
         self._applied = AppliedRates(model, [group.parameters for group in self.optimizer.param_groups])
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
         logits = self.model(self.tensor(images))
         self.check_logits(logits, len(images))
         loss = flow.nn.functional.cross_entropy(logits, self.tensor(labels))
@@ -52,6 +53,6 @@ class OneFlowEager(OneFlowBackend):
 
     name: ClassVar[str] = "oneflow-eager"
 
-    def open(self, plan: Plan, model: Any, num_classes: int) -> EagerSession:
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> EagerSession:
         """See ``Backend.open``."""
-        return EagerSession(plan, model, num_classes, self.device)
+        return EagerSession(plan, model, num_classes, self.device, extras)

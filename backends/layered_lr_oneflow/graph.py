@@ -11,6 +11,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.backend import NO_EXTRAS, Extras
 from layered_lr.errors import DataError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
@@ -43,14 +44,14 @@ class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
 class GraphSession(OneFlowSession):
     """A OneFlow model in training, as a static graph that is compiled at the first update."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
-        super().__init__(plan, model, num_classes, device)
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
+        super().__init__(plan, model, num_classes, device, extras)
         self._graph = TrainGraph(plan, model, self.check_logits)
         self._batch_shape: tuple[int, ...] | None = None
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
         if self._batch_shape is None:
             if threading.current_thread() is not threading.main_thread():
                 raise Unsupported(
@@ -131,6 +132,6 @@ class OneFlowGraph(OneFlowBackend):
 
     name: ClassVar[str] = "oneflow-graph"
 
-    def open(self, plan: Plan, model: Any, num_classes: int) -> GraphSession:
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> GraphSession:
         """See ``Backend.open``."""
-        return GraphSession(plan, model, num_classes, self.device)
+        return GraphSession(plan, model, num_classes, self.device, extras)

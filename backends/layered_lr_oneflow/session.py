@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend import Session
+from layered_lr.backend import Extras, Session
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow import models
@@ -21,8 +21,8 @@ class OneFlowSession(Session):
     # OneFlow takes orders far faster than it carries them out: 50 updates ahead, Ctrl-C took 18 s on MobileNetV2.
     steps_ahead: ClassVar[int] = 2
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str) -> None:
-        super().__init__(plan, num_classes)
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
+        super().__init__(plan, num_classes, extras)
         self.device = device
         self.model = model.train()
 
@@ -34,7 +34,7 @@ class OneFlowSession(Session):
         """See ``Session.losses``."""
         return np.array([float(loss.numpy()) for loss in handles], dtype=np.float64)
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[Any]:
         """See ``Session.logits``; in eager mode also where training runs in a graph, which shares the weights."""
         models.sync()
         self.model.eval()
@@ -42,6 +42,14 @@ class OneFlowSession(Session):
             answer = self.model(self.tensor(images)).numpy().copy()
         self.model.train()
         return answer  # type: ignore[no-any-return]
+
+    def grad_norms(self, start: int, stop: int) -> Float64:
+        """See ``Session.grad_norms``."""
+        raise NotImplementedError
+
+    def ema_weights(self) -> dict[str, NDArray[Any]]:
+        """See ``Session.ema_weights``."""
+        raise NotImplementedError
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""

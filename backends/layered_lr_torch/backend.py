@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from layered_lr.backend import Backend
+from layered_lr.backend import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr_torch import models
@@ -45,9 +45,11 @@ class TorchBackend(Backend):
     def forward(self, model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
         """The model's forward pass, as this backend runs it in training."""
 
-    def build(self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> torch.nn.Module:
+    def build(
+        self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
+    ) -> torch.nn.Module:
         """See ``Backend.build``."""
-        return models.build(model, num_classes, dropout, seed).to(self.device)
+        return models.build(model, num_classes, dropout, seed).to(self.device, getattr(torch, dtype))
 
     def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
         """See ``Backend.load``."""
@@ -57,9 +59,9 @@ class TorchBackend(Backend):
         """See ``Backend.state``."""
         return models.state(model)
 
-    def open(self, plan: Plan, model: Any, num_classes: int) -> TorchSession:
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> TorchSession:
         """See ``Backend.open``."""
-        return TorchSession(plan, model, num_classes, self.device, self.forward(model))
+        return TorchSession(plan, model, num_classes, self.device, self.forward(model), extras)
 
     def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:
         """See ``Backend.compile``."""

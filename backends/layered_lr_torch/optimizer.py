@@ -89,4 +89,4 @@ class PlanScheduler(LRScheduler):
     def _set_momenta(self) -> None:
         for group, momentum in zip(self.optimizer.param_groups, self.live.plan.momenta(self.last_epoch), strict=True):
             if momentum is not None:
-                group["momentum"] = momentum
+                group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from layered_lr.applied import AppliedRates
-from layered_lr.backend import Session
+from layered_lr.backend import Extras, Session
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_torch import models
@@ -27,8 +27,9 @@ class TorchSession(Session):
         num_classes: int,
         device: torch.device,
         forward: Callable[[torch.Tensor], torch.Tensor],
+        extras: Extras,
     ) -> None:
-        super().__init__(plan, num_classes)
+        super().__init__(plan, num_classes, extras)
         self.device = device
         self.model = model.train()
         self.forward = forward
@@ -36,7 +37,7 @@ class TorchSession(Session):
         self.scheduler = PlanScheduler(self.optimizer, plan)
         self._applied = AppliedRates(model, [group["params"] for group in self.optimizer.param_groups])
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64]) -> torch.Tensor:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
         logits = self.forward(torch.from_numpy(images).to(self.device))
         self.check_logits(logits, len(images))
         loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels).to(self.device))
@@ -55,7 +56,7 @@ class TorchSession(Session):
         """See ``Session.observe``."""
         self.scheduler.observe(metrics, unit)
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[Any]:
         """See ``Session.logits``."""
         self.model.eval()
         with torch.no_grad():
@@ -66,6 +67,14 @@ class TorchSession(Session):
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""
         return self._applied.table(self.plan, start, stop)
+
+    def grad_norms(self, start: int, stop: int) -> Float64:
+        """See ``Session.grad_norms``."""
+        raise NotImplementedError
+
+    def ema_weights(self) -> dict[str, NDArray[Any]]:
+        """See ``Session.ema_weights``."""
+        raise NotImplementedError
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""

@@ -36,19 +36,24 @@ def example(**changes: Any) -> ll.Result:
         first_step_seconds=4.5,
         versions={"torch": "2.14.1", "python": "3.10"},
         options={"epochs": None, "batch_size": 64, "reset_weights": ["a"], "augment": False, "data": "digits"},
+        grad_norms=np.array([5.0, 4.0, 3.0, 2.0, np.inf]),
+        group_grad_norms={group.name: np.arange(5.0) for group in plan.groups},
+        ema_accuracies=np.array([0.25, 0.5]),
+        ema_weights={"a.weight": np.ones((2, 3), np.float32), "größe": np.zeros((0, 2), np.float16)},
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
 
 
 def same(one: ll.Result, other: ll.Result) -> bool:
     def arrays(result: ll.Result) -> dict[str, Any]:
-        named = {"losses": result.losses, "accuracies": result.accuracies}
-        named |= {f"rates of {name}": array for name, array in result.rates.items()}
-        return named | {f"weights of {name}": array for name, array in result.weights.items()}
+        named = {name: getattr(result, name) for name in ("losses", "accuracies", "grad_norms", "ema_accuracies")}
+        for what in ("rates", "weights", "group_grad_norms", "ema_weights"):
+            named |= {f"{what} of {name}": array for name, array in getattr(result, what).items()}
+        return named
 
     def others(result: ll.Result) -> list[Any]:
-        arrays = ("losses", "accuracies", "rates", "weights")
-        return [getattr(result, field.name) for field in dataclasses.fields(result) if field.name not in arrays]
+        plain = ("backend", "plan", "lowering", "seconds_per_step", "first_step_seconds", "versions", "options")
+        return [getattr(result, name) for name in plain]
 
     first, second = arrays(one), arrays(other)
     return (
