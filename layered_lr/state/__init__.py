@@ -2,6 +2,7 @@
 
 from layered_lr.state.checkpoints import Checkpoints
 from layered_lr.state.files import read_state, write_state
+from layered_lr.state.folder import RunFolder
 from layered_lr.state.training_state import TrainingState
 
-__all__ = ["Checkpoints", "TrainingState", "read_state", "write_state"]
+__all__ = ["Checkpoints", "RunFolder", "TrainingState", "read_state", "write_state"]
