@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from layered_lr.optimizers import Optimizer as Optimizer
     from layered_lr.optimizers import RAdam as RAdam
     from layered_lr.optimizers import RMSprop as RMSprop
+    from layered_lr.phases import Phase as Phase
     from layered_lr.plans import Plan as Plan
     from layered_lr.plans import PlanGroup as PlanGroup
     from layered_lr.plans import resolve as resolve
@@ -151,6 +152,7 @@ _HOMES = {
         "WSD",
         "Warmup",
     ),
+    "layered_lr.phases": ("Phase",),
     "layered_lr.spec": ("Spec",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -191,6 +193,7 @@ __all__ = [
     "OneCycleLR",
     "Optimizer",
     "Parameter",
+    "Phase",
     "Plan",
     "PlanDiff",
     "PlanGroup",

@@ -170,17 +170,28 @@ def undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> froze
     Raises:
         SpecError: A pattern that takes none of them.
     """
+    rule = {p.name for p in parameters if ONE_DIMENSIONAL in patterns and is_one_dimensional(p)}
+    named = [selected("no_weight_decay", pattern, parameters) for pattern in patterns if pattern != ONE_DIMENSIONAL]
+    return frozenset(rule).union(*named)
+
+
+def selected(what: str, pattern: str, parameters: Sequence[Parameter]) -> frozenset[str]:
+    """The names of the parameters that a pattern takes.
+
+    Args:
+        what: The argument that messages speak of.
+        pattern: As in ``Group.match``.
+        parameters: In model order.
+
+    Raises:
+        SpecError: It takes none of them.
+    """
     plain = unwrapped(name for parameter in parameters for name in parameter.names)
-    taken = {p.name for p in parameters if ONE_DIMENSIONAL in patterns and is_one_dimensional(p)}
-    for pattern in patterns:
-        if pattern == ONE_DIMENSIONAL:
-            continue
-        test = matcher(pattern)
-        found = {p.name for p in parameters if any(test(name) or test(plain[name]) for name in p.names)}
-        if not found:
-            raise SpecError(_no_such_name(f"no_weight_decay={pattern!r}", [pattern], list(plain.values())))
-        taken |= found
-    return frozenset(taken)
+    test = matcher(pattern)
+    found = {p.name for p in parameters if any(test(name) or test(plain[name]) for name in p.names)}
+    if not found:
+        raise SpecError(_no_such_name(f"{what}={pattern!r}", [pattern], list(plain.values())))
+    return frozenset(found)
 
 
 def is_one_dimensional(parameter: Parameter) -> bool:

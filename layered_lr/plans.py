@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,9 +15,10 @@ import numpy as np
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
-from layered_lr.matching import Parameter, assign, undecayed, unused_patterns
+from layered_lr.matching import Parameter, assign, selected, undecayed, unused_patterns
 from layered_lr.modules import framework_of, parameters_of
 from layered_lr.optimizers import Optimizer
+from layered_lr.phases import Phase, steps_until
 from layered_lr.schedules import Constant, Float64, Schedule
 from layered_lr.spec import Spec
 
@@ -89,6 +90,22 @@ class PlanGroup:
         return self.schedule.reaction(self.lr) is not None
 
 
+class Segment(NamedTuple):
+    """A stretch of a plan with phases, in which the optimizer and what trains stay the same.
+
+    Args:
+        start: Its first update.
+        stop: The update after its last one; None where the run's length is unknown.
+        phase: What the spec says of it.
+        plan: The plan as it is there, of the same groups, without segments of its own.
+    """
+
+    start: int
+    stop: int | None
+    phase: Phase
+    plan: Plan
+
+
 @dataclass(frozen=True)
 class Plan:
     """Each parameter in exactly one group for the whole run, and every group's rate at every step.
@@ -103,6 +120,10 @@ class Plan:
         total_steps: Updates of the whole run, if known.
         steps_per_epoch: Updates of one epoch, if known.
         notes: What a reader should know: tied weights, patterns that take nothing.
+        frozen: Names of the parameters that do not train; their group's rate is 0 where it has no others.
+        since: The update that schedules count from.
+        segments: What becomes of the spec's phases; empty without. ``groups`` are then those of the whole run, and
+            each segment's plan says what they have there.
     """
 
     spec: Spec
@@ -111,6 +132,15 @@ class Plan:
     total_steps: int | None = None
     steps_per_epoch: int | None = None
     notes: tuple[str, ...] = field(default=(), compare=False)
+    frozen: frozenset[str] = frozenset()
+    since: int = 0
+    segments: tuple[Segment, ...] = ()
+
+    def there(self, step: int) -> Plan:
+        """The plan as it is at one step: itself, or its segment's."""
+        if not self.segments:
+            return self
+        return next((s.plan for s in self.segments if s.stop is None or step < s.stop), self.segments[-1].plan)
 
     @cached_property
     def group_of(self) -> Mapping[str, int]:
@@ -141,9 +171,10 @@ class Plan:
 
     def momenta(self, step: int) -> list[float | None]:
         """Each group's momentum at one step where its schedule drives it, else None."""
+        there = self.there(step)
         return [
-            group.schedule.momentum(self.clock(group, step)) if group.schedule.drives_momentum else None
-            for group in self.groups
+            group.schedule.momentum(there.clock(group, step)) if group.schedule.drives_momentum else None
+            for group in there.groups
         ]
 
     def table(self, start: int = 0, stop: int | None = None) -> Float64:
@@ -196,7 +227,7 @@ class Plan:
 
     def clock(self, group: PlanGroup, step: Any) -> Any:
         """The step, or array of steps, in the unit that the group's schedule counts."""
-        return group.schedule.position(step, self.steps_per_epoch or 1)
+        return group.schedule.position(step - self.since, self.steps_per_epoch or 1)
 
     def unscaled(self, group: PlanGroup, steps: Any) -> Float64:
         """A group's rates at some steps before ``lr_scale``.
@@ -215,6 +246,15 @@ class Plan:
 
     def _fill(self, steps: Any, table: Float64) -> None:
         """The rates at some steps; what groups of one schedule have in common is computed once."""
+        for segment in self.segments:
+            last = segment is self.segments[-1]
+            inside = (steps >= segment.start) & (last or steps < (segment.stop or 0))
+            if inside.any():
+                part = np.empty((len(self.groups), int(inside.sum()))).T
+                segment.plan._fill(steps[inside], part)
+                table[inside] = part
+        if self.segments:
+            return
         clocks: dict[tuple[str, bool], Float64] = {}  # what schedules count alike is converted once
         for schedule, columns in self._sharing.items():
             groups = [self.groups[column] for column in columns]
@@ -228,7 +268,10 @@ class Plan:
             for rate, group, column in zip(rates.T, groups, columns, strict=True):
                 if not math.isfinite(group.lr_scale * float(rate.max(initial=0.0))):
                     raise SpecError(f"group {group.name!r}: lr_scale={group.lr_scale:g} makes a rate infinite.")
-                np.multiply(group.lr_scale, rate, out=table[:, column])
+                np.multiply(0.0 if self._is_frozen(group) else group.lr_scale, rate, out=table[:, column])
+
+    def _is_frozen(self, group: PlanGroup) -> bool:
+        return bool(group.parameters) and self.frozen.issuperset(group.parameters)
 
     @cached_property
     def _sharing(self) -> dict[Schedule, list[int]]:
@@ -387,6 +430,60 @@ def resolve(
     if steps_per_epoch is not None:
         steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
     known = _parameters(parameters)
+    whole = _resolved(replace(spec, phases=()), known, total_steps, steps_per_epoch)
+    if not spec.phases:
+        return whole
+    return replace(whole, spec=spec, segments=tuple(_segments(spec, whole)))
+
+
+def _segments(spec: Spec, whole: Plan) -> Iterator[Segment]:
+    """The segments of the spec's phases, up to the end of the run."""
+    start, total = 0, whole.total_steps
+    for number, phase in enumerate(spec.phases, start=1):
+        try:
+            stop = total if phase.until is None else steps_until(phase.until, whole.steps_per_epoch)
+            if stop is not None and stop <= start and phase.until is not None:
+                raise SpecError(f"until={phase.until!r} is update {stop}, and the phase begins at update {start}.")
+            if total is not None and start >= total > 0:
+                return
+            if number == len(spec.phases):
+                stop = total  # what the last phase leaves out goes on as it does
+            stop = stop if total is None or stop is None else min(stop, total)
+            yield Segment(start, stop, phase, _in_phase(spec, phase, whole, start, stop))
+        except SpecError as error:
+            raise SpecError(f"phase {number}: {error}") from None
+        start = stop or 0
+
+
+def _in_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int | None) -> Plan:
+    since, length = 0, whole.total_steps
+    if phase.counts_from == "phase":
+        since, length = start, None if stop is None else stop - start
+    there = _resolved(spec.in_phase(phase), whole.parameters, length, whole.steps_per_epoch)
+    return replace(there, total_steps=stop, frozen=_frozen(phase, whole), since=since)
+
+
+def _frozen(phase: Phase, plan: Plan) -> frozenset[str]:
+    """The names of the parameters that do not train in a phase."""
+    named = phase.trained if phase.frozen is None else phase.frozen
+    if named is None:
+        return frozenset()
+    what = "trained" if phase.frozen is None else "frozen"
+    taken = frozenset[str]().union(*(_members(what, item, plan) for item in named))
+    return taken if what == "frozen" else frozenset(p.name for p in plan.parameters) - taken
+
+
+def _members(what: str, item: str | int, plan: Plan) -> frozenset[str]:
+    by_name = {group.name: group.parameters for group in plan.groups}
+    if isinstance(item, int):
+        if not -len(plan.groups) <= item < len(plan.groups):
+            raise SpecError(f"{what}={item}: the plan has {len(plan.groups)} groups: {', '.join(by_name)}.")
+        return frozenset(plan.groups[item].parameters)
+    return frozenset(by_name[item]) if item in by_name else selected(what, item, plan.parameters)
+
+
+def _resolved(spec: Spec, known: tuple[Parameter, ...], total_steps: int | None, steps_per_epoch: int | None) -> Plan:
+    """The plan of a spec without phases."""
     bound = partial(_bound, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     members = assign([group.rule for group in spec.groups], known)
     free = undecayed(spec.no_weight_decay, known)

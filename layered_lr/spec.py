@@ -15,8 +15,9 @@ from layered_lr.errors import SpecError
 from layered_lr.groups import Group, OptionalSchedule, group_from_table, groups_of
 from layered_lr.matching import ONE_DIMENSIONAL, check_pattern
 from layered_lr.optimizers import Optimizer
+from layered_lr.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.tables import optimizer_from_table, schedule_from_table, to_table
-from layered_lr.validation import Flag, Positive, nearest, plain_number, value_class
+from layered_lr.validation import Flag, Positive, nearest, value_class
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,6 +33,14 @@ def _optimizer(value: Any) -> Optimizer:
     raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1).")
 
 
+def _phases(value: Any) -> tuple[Phase, ...]:
+    phases = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for phase in phases:
+        if not isinstance(phase, Phase):
+            raise SpecError(f"phases: {phase!r} is not a Phase, such as Phase('1 epoch', frozen='features').")
+    return phases
+
+
 def _undecayed(value: Any) -> tuple[str, ...]:
     patterns = (value,) if isinstance(value, str) else value
     if not isinstance(patterns, list | tuple):
@@ -40,13 +49,6 @@ def _undecayed(value: Any) -> tuple[str, ...]:
             "pattern as in Group.match, or a list of these."
         )
     return tuple(check_pattern(pattern, "no_weight_decay") for pattern in patterns)
-
-
-def _norm(value: Any) -> float | None:
-    number = plain_number(value)
-    if number is None or (isinstance(number, int | float) and not isinstance(number, bool) and number > 0):
-        return None if number is None else float(number)
-    raise SpecError(f"clip_grad_norm={value!r}: must be a number > 0 (infinity only measures), or None.")
 
 
 @value_class
@@ -64,19 +66,22 @@ class Spec:
             ``torch.nn.utils.clip_grad_norm_``; > 0, and infinity only measures.
         clip_grad_value: Cut each element of a gradient to this size, as ``torch.nn.utils.clip_grad_value_``; > 0.
         clip_per_group: Each group has a norm of its own, and is scaled by itself.
+        phases: The run as a timeline, one after the other; empty is one phase with nothing frozen. Which parameter
+            belongs to which group never changes.
 
     Raises:
-        SpecError: Two groups of one name, a group that overrides what the optimizer does not have, or both ways to
-            clip at once.
+        SpecError: Two groups of one name, a group that overrides what the optimizer does not have, both ways to clip
+            at once, or a phase that does not go with the rest.
     """
 
     optimizer: Annotated[Optimizer, PlainValidator(_optimizer)]
     groups: Annotated[Sequence[Group], PlainValidator(groups_of)] = ()
     schedule: OptionalSchedule = None
     no_weight_decay: Annotated[str | Sequence[str], PlainValidator(_undecayed)] = field(default=(), kw_only=True)
-    clip_grad_norm: Annotated[float | None, PlainValidator(_norm)] = field(default=None, kw_only=True)
+    clip_grad_norm: OptionalNorm = field(default=None, kw_only=True)
     clip_grad_value: Positive | None = field(default=None, kw_only=True)
     clip_per_group: Flag = field(default=False, kw_only=True)
+    phases: Annotated[Sequence[Phase], PlainValidator(_phases)] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.clip_grad_norm is not None and self.clip_grad_value is not None:
@@ -99,6 +104,57 @@ class Spec:
                         f"{nearest(name, known)} It has: {', '.join(known)}."
                     )
             self.optimizer_of(group)
+        for number, phase in enumerate(self.phases, start=1):
+            self._check_phase(number, phase)
+
+    def _check_phase(self, number: int, phase: Phase) -> None:
+        last = number == len(self.phases)
+        if phase.until is None and not last:
+            raise SpecError(
+                f"phase {number}: needs until=..., such as '3 epochs': only the last phase goes on to the end."
+            )
+        try:
+            self.in_phase(phase)
+        except SpecError as error:
+            raise SpecError(f"phase {number}: {error}") from None
+
+    def in_phase(self, phase: Phase) -> Spec:
+        """The spec as it is in one of its phases, without phases.
+
+        Raises:
+            SpecError: The phase does not go with the rest.
+        """
+        known = {group.label: group for group in self.groups}
+        own = {group.label: group for group in phase.groups}
+        for label, group in own.items():
+            if label not in known:
+                raise SpecError(
+                    f"groups: the spec has no group {label!r}.{nearest(label, known)} It has: {', '.join(known)}."
+                )
+            if group.match not in (known[label].match, label):
+                raise SpecError(f"groups: {label!r} is {known[label].match!r} in the whole run, {group.match!r} here.")
+        groups = [
+            replace(own[label], match=group.match, name=group.name, optional=group.optional) if label in own else group
+            for label, group in known.items()
+        ]
+        if phase.schedule is not None:
+            groups = [group if group.label in own else replace(group, schedule=None) for group in groups]
+        optimizer = phase.optimizer or self.optimizer
+        if phase.weight_decay is not None:
+            optimizer = replace(optimizer, weight_decay=phase.weight_decay)
+        norm, value = phase.clip_grad_norm, phase.clip_grad_value
+        if norm is None and value is None:
+            norm, value = self.clip_grad_norm, self.clip_grad_value
+        return replace(
+            self,
+            optimizer=optimizer,
+            groups=groups,
+            schedule=phase.schedule or self.schedule,
+            clip_grad_norm=norm,
+            clip_grad_value=value,
+            clip_per_group=self.clip_per_group and norm is not None,
+            phases=(),
+        )
 
     def optimizer_of(self, group: Group) -> Optimizer:
         """The optimizer with what this group sets for itself.
@@ -152,6 +208,10 @@ class Spec:
         if not isinstance(groups, list | tuple):
             raise SpecError("groups must be an array of tables: write [[groups]] above each of them.")
         parts["groups"] = [group_from_table(group) for group in groups]
+        phases = parts.get("phases", [])
+        if not isinstance(phases, list | tuple):
+            raise SpecError("phases must be an array of tables: write [[phases]] above each of them.")
+        parts["phases"] = [phase_from_table(phase) for phase in phases]
         return cls(**parts)
 
 
