@@ -165,6 +165,12 @@ def _dress(axes: Axes, plan: Plan, log: bool, highest: float) -> None:
     axes.set_axisbelow(True)
     if plan.steps_per_epoch and total:
         _mark_epochs(axes, total, plan.steps_per_epoch)
+    for number, segment in enumerate(plan.segments, start=1):
+        axes.axvline(segment.start, color="0.45", linewidth=1.0, linestyle=(0, (1, 2)), zorder=0)
+        axes.annotate(
+            f"phase {number}", (segment.start, 0), xycoords=("data", "axes fraction"), xytext=(3, 3),
+            textcoords="offset points", fontsize="x-small", color="0.3",
+        )  # fmt: skip
 
 
 def _mark_epochs(axes: Axes, total: int, per_epoch: int) -> None:

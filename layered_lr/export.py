@@ -81,7 +81,11 @@ def json_text(plan: Plan, backend: str | None = None) -> str:
     if backend is not None:
         for group, lowering in zip(groups, plan.lowering(backend).values(), strict=True):
             group["lowering"] = lowering
-    table = {**plan.to_dict(), "groups": groups}
+    phases = [
+        {"start": segment.start, "stop": segment.stop, "frozen": sorted(segment.plan.frozen)}
+        for segment in plan.segments
+    ]
+    table = {**plan.to_dict(), "groups": groups} | ({"phases": phases} if phases else {})
     if plan.spec.clip_grad_norm == math.inf:  # JSON has no infinity
         table["spec"] |= {"clip_grad_norm": "inf"}
     return json.dumps(table, indent=1, allow_nan=False)

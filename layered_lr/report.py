@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from tabulate import tabulate
 
 from layered_lr.errors import LayeredLRError
+from layered_lr.optimizers import Optimizer
 from layered_lr.outline import sparklines
-from layered_lr.plans import Plan, PlanGroup
+from layered_lr.plans import Plan, PlanGroup, Segment
 from layered_lr.registry import lowering_of
 from layered_lr.result import Result
 
@@ -72,9 +73,48 @@ def plan_parts(plan: Plan, backend: str | None = None) -> PlanParts:
     below = [legend]
     if backend is None:
         below.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
-    below += _extras(plan)
+    below += [*_timeline(plan), *_extras(plan)]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return PlanParts(_headline(plan), list(columns), rows, [*below, *(f"note: {note}" for note in plan.notes)])
+
+
+def _timeline(plan: Plan) -> list[str]:
+    """Which phase is when, and what trains in it."""
+    lines = []
+    for number, segment in enumerate(plan.segments, start=1):
+        there = segment.plan
+        stop = "the end" if segment.stop is None else f"{segment.stop - 1:,}"
+        lines.append(f"phase {number}: steps {segment.start:,} to {stop}: {_trained(there)}{_changed(plan, segment)}")
+    return lines
+
+
+def _trained(plan: Plan) -> str:
+    training = [(group, [name for name in group.parameters if name not in plan.frozen]) for group in plan.groups]
+    parts = [
+        group.name
+        if len(names) == len(group.parameters)
+        else f"{len(names)} of {len(group.parameters)} of {group.name}"
+        for group, names in training
+        if names
+    ]
+    if not parts:
+        return "nothing trains"
+    return "everything trains" if not plan.frozen else f"{', '.join(parts)} train{'s' if len(parts) == 1 else ''}"
+
+
+def _changed(plan: Plan, segment: Segment) -> str:
+    """What the phase has otherwise than the spec."""
+    phase, there = segment.phase, segment.plan
+    parts = []
+    if there.spec.optimizer != plan.spec.optimizer:
+        parts.append(_optimizer(there.spec.optimizer))
+    if phase.schedule is not None or phase.groups:
+        parts.append("rates of its own")
+    if phase.counts_from == "phase":
+        parts.append("schedules count from here")
+    if (phase.clip_grad_norm, phase.clip_grad_value) != (None, None):
+        parts.append("clipping of its own")
+    return "".join(f", {part}" for part in parts)
 
 
 def _extras(plan: Plan) -> list[str]:
@@ -97,12 +137,15 @@ def _overrides(plan: Plan, group: PlanGroup) -> str:
 
 
 def _headline(plan: Plan) -> str:
-    values = asdict(plan.spec.optimizer).items()
-    settings = ", ".join(f"{name}={value}" for name, value in values if value is not None and value is not False)
     length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
-    kind = type(plan.spec.optimizer).__name__
-    return f"{kind}({settings}), {len(plan.parameters)} parameters, {length}{epochs}"
+    return f"{_optimizer(plan.spec.optimizer)}, {len(plan.parameters)} parameters, {length}{epochs}"
+
+
+def _optimizer(optimizer: Optimizer) -> str:
+    values = asdict(optimizer).items()
+    settings = ", ".join(f"{name}={value}" for name, value in values if value is not None and value is not False)
+    return f"{type(optimizer).__name__}({settings})"
 
 
 def _shortened(text: str, width: int = 64) -> str:
