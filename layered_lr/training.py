@@ -36,18 +36,18 @@ def train(spec: Spec, options: RunOptions) -> Result:
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
     lengths = options.total_steps(in_epoch), in_epoch
     if isinstance(options.model, str):
-        _check_images(options, dataset.facts.image_shape)
+        check_images(options, dataset.facts.image_shape)
         resolve(spec, models.parameters(options.model, dataset.num_classes), *lengths)
 
     backend = load_backend(options.backend, options.device)
     model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.dtype)
     plan = resolve(spec, model, *lengths)
-    _check_trainable(plan, model)
+    check_trainable(plan, model)
     lowering = plan.lowering(options.backend)
-    backend.load(model, _start(options, plan, dataset.num_classes, backend.state(model), given))
+    backend.load(model, start_weights(options, plan, dataset.num_classes, backend.state(model), given))
     extras = Extras(options.accumulate_steps, options.ema_decay)
     session = backend.open(plan, model, dataset.num_classes, extras)
-    _check_answer(session, batches)
+    check_answer(session, batches)
 
     history = _Loop(session, plan, batches, options.progress).run()
     result = Result(
@@ -76,7 +76,7 @@ def _by_group(plan: Plan, table: NDArray[np.float64]) -> dict[str, NDArray[np.fl
     return dict(zip((group.name for group in plan.groups), table.T, strict=True))
 
 
-def _start(options: RunOptions, plan: Plan, num_classes: int, own: Weights, given: Weights | None) -> Weights:
+def start_weights(options: RunOptions, plan: Plan, num_classes: int, own: Weights, given: Weights | None) -> Weights:
     """The state to start from: given, or drawn from the seed, or as the user's callable made it."""
     if isinstance(options.model, str):
         own = models.initial_weights(options.model, num_classes, options.seed)
@@ -85,7 +85,7 @@ def _start(options: RunOptions, plan: Plan, num_classes: int, own: Weights, give
     return merged(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)
 
 
-def _check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
+def check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
     """What MobileNetV2 takes; torch and OneFlow would differ in how they fail."""
     channels, height, width = shape
     if channels != 3:
@@ -97,7 +97,7 @@ def _check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
         )
 
 
-def _check_trainable(plan: Plan, model: Any) -> None:
+def check_trainable(plan: Plan, model: Any) -> None:
     """What every framework would refuse in its own words, or train on nothing."""
     if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
         raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
@@ -107,7 +107,7 @@ def _check_trainable(plan: Plan, model: Any) -> None:
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
 
 
-def _check_answer(session: Session, batches: Batches) -> None:
+def check_answer(session: Session, batches: Batches) -> None:
     """One batch of test images through the model: an answer of the wrong shape would abort OneFlow's process."""
     images, _, _ = next(iter(batches.test()))
     try:
