@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layered_lr.errors import SpecError as SpecError
     from layered_lr.errors import TrainingDiverged as TrainingDiverged
     from layered_lr.errors import Unsupported as Unsupported
+    from layered_lr.groups import Group as Group
     from layered_lr.matching import Parameter as Parameter
     from layered_lr.optimizers import LAMB as LAMB
     from layered_lr.optimizers import LARS as LARS
@@ -66,7 +67,6 @@ if TYPE_CHECKING:
     from layered_lr.schedules import StepLR as StepLR
     from layered_lr.schedules import Table as Table
     from layered_lr.schedules import Warmup as Warmup
-    from layered_lr.spec import Group as Group
     from layered_lr.spec import Spec as Spec
 
 __version__ = "0.1.0"
@@ -94,6 +94,7 @@ _HOMES = {
         "TrainingDiverged",
         "Unsupported",
     ),
+    "layered_lr.groups": ("Group",),
     "layered_lr.matching": ("Parameter",),
     "layered_lr.optimizers": (
         "LAMB",
@@ -150,10 +151,7 @@ _HOMES = {
         "WSD",
         "Warmup",
     ),
-    "layered_lr.spec": (
-        "Group",
-        "Spec",
-    ),
+    "layered_lr.spec": ("Spec",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

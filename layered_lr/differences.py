@@ -133,6 +133,8 @@ def _moved(before: Plan, after: Plan) -> Iterator[tuple[str, str | None, str | N
 def _changes(before: Plan, after: Plan) -> Iterator[Change]:
     for what in ("total_steps", "steps_per_epoch"):
         yield from _unequal("", {what: getattr(before, what)}, {what: getattr(after, what)})
+    for what in ("no_weight_decay", "clip_grad_norm", "clip_grad_value", "clip_per_group"):
+        yield from _unequal("", {what: getattr(before.spec, what)}, {what: getattr(after.spec, what)})
     names = [[group.name for group in plan.groups] for plan in (before, after)]
     if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
         yield Change("", "order of the groups", tuple(names[0]), tuple(names[1]))
@@ -153,7 +155,12 @@ def _changes(before: Plan, after: Plan) -> Iterator[Change]:
 
 def _settings(group: PlanGroup) -> dict[str, Any]:
     optimizer = {"optimizer": type(group.optimizer).__name__, **asdict(group.optimizer)}
-    return {"lr_scale": group.lr_scale, "schedule": group.schedule, **optimizer}
+    return {
+        "lr_scale": group.lr_scale,
+        "schedule": group.schedule,
+        "without weight decay": len(group.undecayed),
+        **optimizer,
+    }
 
 
 def _unequal(group: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:

@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,10 @@ def json_text(plan: Plan, backend: str | None = None) -> str:
     if backend is not None:
         for group, lowering in zip(groups, plan.lowering(backend).values(), strict=True):
             group["lowering"] = lowering
-    return json.dumps({**plan.to_dict(), "groups": groups}, indent=1, allow_nan=False)
+    table = {**plan.to_dict(), "groups": groups}
+    if plan.spec.clip_grad_norm == math.inf:  # JSON has no infinity
+        table["spec"] |= {"clip_grad_norm": "inf"}
+    return json.dumps(table, indent=1, allow_nan=False)
 
 
 def html_text(plan: Plan, backend: str | None = None, scale: Scale = "auto") -> str:

@@ -12,11 +12,11 @@ import tomli_w
 from pydantic import PlainValidator
 
 from layered_lr.errors import SpecError
-from layered_lr.matching import ONE_DIMENSIONAL, Rule, check_pattern
-from layered_lr.optimizers import Betas, Finite, Optimizer
-from layered_lr.schedules import Schedule
+from layered_lr.groups import Group, OptionalSchedule, group_from_table, groups_of
+from layered_lr.matching import ONE_DIMENSIONAL, check_pattern
+from layered_lr.optimizers import Optimizer
 from layered_lr.tables import optimizer_from_table, schedule_from_table, to_table
-from layered_lr.validation import Flag, NonNegative, Positive, Probability, nearest, plain_number, value_class
+from layered_lr.validation import Flag, Positive, nearest, plain_number, value_class
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,38 +26,10 @@ else:
 RUN_TABLE = "run"  # a recipe's own table: how to run the spec, not part of it
 
 
-def _patterns(value: Any) -> str | tuple[str, ...]:
-    if isinstance(value, list | tuple):
-        if not value:
-            raise SpecError("match=[]: the list is empty; name at least one module, parameter, glob or 're:<regex>'.")
-        return tuple(check_pattern(pattern) for pattern in value)
-    return check_pattern(value)
-
-
-def _schedule(value: Any) -> Schedule | None:
-    if value is None or isinstance(value, Schedule):
-        return value
-    raise SpecError(f"schedule={value!r}: must be a schedule of layered_lr, such as StepLR(step_size=30), or None.")
-
-
 def _optimizer(value: Any) -> Optimizer:
     if isinstance(value, Optimizer) and type(value) is not Optimizer:
         return value
     raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1).")
-
-
-def _name(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and value.strip() and value.isprintable()):
-        return value
-    raise SpecError(f"name={value!r}: must be a string of printable characters that is not empty, or None.")
-
-
-def _groups(value: Any) -> tuple[Group, ...]:
-    groups = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    for group in groups:
-        if not isinstance(group, Group):
-            raise SpecError(f"groups: {group!r} is not a Group, such as Group('features', lr_scale=0.1).")
-    return groups
 
 
 def _undecayed(value: Any) -> tuple[str, ...]:
@@ -75,96 +47,6 @@ def _norm(value: Any) -> float | None:
     if number is None or (isinstance(number, int | float) and not isinstance(number, bool) and number > 0):
         return None if number is None else float(number)
     raise SpecError(f"clip_grad_norm={value!r}: must be a number > 0 (infinity only measures), or None.")
-
-
-@value_class
-class Group:
-    """Parameters that share a rate.
-
-    The rate of update ``t`` is ``lr_scale * schedule(t; lr)``.
-
-    Args:
-        match: Which parameters: a module or parameter path (``"features"`` takes ``features.0.weight``, never
-            ``features2.weight``), a glob over the whole name where it holds any of ``*?[`` (``*`` crosses dots),
-            ``"re:..."``, a regular expression for the whole name, or a list of these. A parameter belongs to the
-            first group that matches it.
-        lr: The group's own rate, >= 0; None takes the optimizer's.
-        lr_scale: Factor of the scheduled rate, >= 0. It multiplies after the schedule, so no floor of a schedule
-            changes the ratio between groups.
-        schedule: The group's own schedule; None takes the spec's.
-        weight_decay: Instead of the optimizer's. Likewise each of the other hyperparameters below, if the spec's
-            optimizer has it: names and meaning are the optimizer's.
-        name: How plans and results call the group; None takes ``match``.
-        optional: The group may match nothing; otherwise that is an error.
-        momentum: See ``SGD``, ``RMSprop``, ``LARS``.
-        dampening: See ``SGD``, ``LARS``.
-        nesterov: See ``SGD``, ``LARS``.
-        maximize: See every optimizer.
-        betas: See ``Adam`` and its kin, ``LAMB``, ``Lion``.
-        eps: See every optimizer but ``SGD`` and ``Lion``.
-        amsgrad: See ``Adam``, ``AdamW``.
-        decoupled_weight_decay: See ``Adam``, ``NAdam``, ``RAdam``.
-        momentum_decay: See ``NAdam``.
-        alpha: See ``RMSprop``.
-        centered: See ``RMSprop``.
-        lr_decay: See ``Adagrad``.
-        initial_accumulator_value: See ``Adagrad``.
-        rho: See ``Adadelta``.
-        trust_coefficient: See ``LARS``.
-
-    Raises:
-        SpecError: A value out of its bounds, an empty pattern or an invalid regular expression.
-    """
-
-    match: Annotated[str | Sequence[str], PlainValidator(_patterns)]
-    lr: NonNegative | None = None
-    lr_scale: NonNegative = 1.0
-    schedule: Annotated[Schedule | None, PlainValidator(_schedule)] = None
-    weight_decay: NonNegative | None = None
-    name: Annotated[str | None, PlainValidator(_name)] = None
-    optional: Flag = False
-    momentum: NonNegative | None = field(default=None, kw_only=True)
-    dampening: Finite | None = field(default=None, kw_only=True)
-    nesterov: Flag | None = field(default=None, kw_only=True)
-    maximize: Flag | None = field(default=None, kw_only=True)
-    betas: Betas | None = field(default=None, kw_only=True)
-    eps: NonNegative | None = field(default=None, kw_only=True)
-    amsgrad: Flag | None = field(default=None, kw_only=True)
-    decoupled_weight_decay: Flag | None = field(default=None, kw_only=True)
-    momentum_decay: NonNegative | None = field(default=None, kw_only=True)
-    alpha: Probability | None = field(default=None, kw_only=True)
-    centered: Flag | None = field(default=None, kw_only=True)
-    lr_decay: NonNegative | None = field(default=None, kw_only=True)
-    initial_accumulator_value: NonNegative | None = field(default=None, kw_only=True)
-    rho: Probability | None = field(default=None, kw_only=True)
-    trust_coefficient: NonNegative | None = field(default=None, kw_only=True)
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """``match`` as a tuple."""
-        return (self.match,) if isinstance(self.match, str) else tuple(self.match)
-
-    @property
-    def label(self) -> str:
-        """``name``, or what ``match`` says."""
-        return self.name or ", ".join(self.patterns)
-
-    @property
-    def rule(self) -> Rule:
-        """The group as matching sees it."""
-        return Rule(self.label, self.patterns, self.optional)
-
-    @property
-    def overrides(self) -> dict[str, Any]:
-        """The optimizer's hyperparameters that this group sets for itself."""
-        values = {name: getattr(self, name) for name in HYPERPARAMETERS}
-        return {name: value for name, value in values.items() if value is not None}
-
-
-# What a group may override: each of its fields that is not about the group itself is a hyperparameter's name.
-HYPERPARAMETERS = tuple(
-    f.name for f in fields(Group) if f.name not in ("match", "lr_scale", "schedule", "name", "optional")
-)
 
 
 @value_class
@@ -189,8 +71,8 @@ class Spec:
     """
 
     optimizer: Annotated[Optimizer, PlainValidator(_optimizer)]
-    groups: Annotated[Sequence[Group], PlainValidator(_groups)] = ()
-    schedule: Annotated[Schedule | None, PlainValidator(_schedule)] = None
+    groups: Annotated[Sequence[Group], PlainValidator(groups_of)] = ()
+    schedule: OptionalSchedule = None
     no_weight_decay: Annotated[str | Sequence[str], PlainValidator(_undecayed)] = field(default=(), kw_only=True)
     clip_grad_norm: Annotated[float | None, PlainValidator(_norm)] = field(default=None, kw_only=True)
     clip_grad_value: Positive | None = field(default=None, kw_only=True)
@@ -269,17 +151,8 @@ class Spec:
         groups = parts.get("groups", [])
         if not isinstance(groups, list | tuple):
             raise SpecError("groups must be an array of tables: write [[groups]] above each of them.")
-        parts["groups"] = [_group_from_table(group) for group in groups]
+        parts["groups"] = [group_from_table(group) for group in groups]
         return cls(**parts)
-
-
-def _group_from_table(table: Any) -> Group:
-    if not isinstance(table, Mapping):
-        raise SpecError(f"groups: {table!r} is not a table such as {{match = 'features', lr_scale = 0.1}}.")
-    parts = dict(table)
-    if "schedule" in parts:
-        parts["schedule"] = schedule_from_table(parts["schedule"])
-    return Group(**parts)
 
 
 def read_toml(text_or_path: str | Path) -> dict[str, Any]:

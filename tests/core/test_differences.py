@@ -96,3 +96,16 @@ def test_rates_at_some_steps() -> None:
     for wrong in ([-1], [0.5], 3, ["a"], [[1]], [True]):
         with pytest.raises(ll.SpecError, match="steps"):
             plan.at(wrong)
+
+
+def test_decay_rules_and_clipping_are_differences() -> None:
+    parameters = [("a.weight", (2, 2)), ("a.bias", (2,))]
+    plain = ll.resolve(ll.Spec(ll.AdamW()), parameters, 3)
+    other = ll.resolve(ll.Spec(ll.AdamW(betas=(0.8, 0.9)), no_weight_decay="1d", clip_grad_norm=1), parameters, 3)
+    assert str(plain.diff(other)).splitlines() == [
+        "no_weight_decay () -> ('1d',)",
+        "clip_grad_norm None -> 1.0",
+        "group 'rest': without weight decay 0 -> 1",
+        "group 'rest': betas (0.9, 0.999) -> (0.8, 0.9)",
+    ]
+    assert not other.diff(other)

@@ -12,7 +12,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr import api
-from layered_lr.export import html_text
+from layered_lr.export import html_text, json_text
 
 NAMES = [("stem.weight", (4, 3)), ("body.weight", (4, 4)), ("head.weight", (2, 4))]
 
@@ -113,3 +113,8 @@ def test_wrong_outputs_are_refused_before_anything_is_computed(
     answer = call("plan", *words)
     refused(answer, message)
     assert len(answer.err.splitlines()) == 1 and [path.name for path in tmp_path.iterdir()] == ["p.csv"]
+
+
+def test_json_has_no_infinity() -> None:
+    plan = ll.resolve(ll.Spec(ll.SGD(0.1), clip_grad_norm=float("inf")), [("weight", (1,))], 2)
+    assert json.loads(json_text(plan))["spec"]["clip_grad_norm"] == "inf"

@@ -1,0 +1,108 @@
+"""The checkpoints of one run: the newest few and the best one, the newest good one found again."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from layered_lr.errors import CheckpointError
+from layered_lr.state.files import TEMPORARY, read_about, read_state, write_state
+from layered_lr.state.training_state import TrainingState
+
+_PREFIX = "step-"
+
+
+class Found(NamedTuple):
+    """The newest checkpoint that can be read.
+
+    Args:
+        path: Its folder.
+        state: What it holds.
+        damaged: Newer ones that cannot be read, and why, in words.
+    """
+
+    path: Path
+    state: TrainingState
+    damaged: tuple[str, ...]
+
+
+class Checkpoints:
+    """Checkpoints in a folder, each a folder ``step-...`` of its own.
+
+    Args:
+        folder: Where they are; made by the first ``write``.
+        keep: How many of the newest stay, >= 1.
+        keep_best: The one with the highest metric stays too.
+    """
+
+    def __init__(self, folder: Path, keep: int = 3, keep_best: bool = True) -> None:
+        self.folder, self.keep, self.keep_best = folder, keep, keep_best
+
+    def paths(self) -> list[Path]:
+        """Every checkpoint, readable or not, the oldest first."""
+        steps = {path: path.name.removeprefix(_PREFIX) for path in self.folder.glob(f"{_PREFIX}*")}
+        return sorted((path for path, step in steps.items() if step.isdecimal()), key=lambda path: int(steps[path]))
+
+    def write(self, state: TrainingState, metric: float | None = None) -> Path:
+        """Write a checkpoint, and then remove those that need not stay.
+
+        Raises:
+            CheckpointError: It cannot be written; the ones before are as they were.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot be made: {error.strerror or error}.") from None
+        path = self.folder / f"{_PREFIX}{state.step:08d}"
+        write_state(path, state, metric)
+        self._remove_old(path)
+        return path
+
+    def newest(self) -> Found:
+        """The newest checkpoint that can be read, and what is wrong with the newer ones.
+
+        Raises:
+            CheckpointError: There is none, or none that can be read.
+        """
+        damaged: list[str] = []
+        for path in reversed(self.paths()):
+            try:
+                return Found(path, read_state(path), tuple(damaged))
+            except CheckpointError as error:
+                damaged.append(str(error))
+        if damaged:
+            raise CheckpointError(f"{self.folder}: none of its {len(damaged)} checkpoints can be read: {damaged[0]}")
+        raise CheckpointError(f"{self.folder}: there is no checkpoint.")
+
+    def best(self) -> Path | None:
+        """The checkpoint with the highest metric, the first of equals; None where none has one."""
+        rated = [
+            (metric, -int(path.name.removeprefix(_PREFIX)), path)
+            for path in self.paths()
+            if (metric := _metric(path)) > -math.inf
+        ]
+        return max(rated)[2] if rated else None
+
+    def clean(self) -> None:
+        """Remove what a killed run left unfinished; only while no other run writes here."""
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _remove_old(self, newest: Path) -> None:
+        paths = self.paths()
+        staying = {newest, *paths[-self.keep :]}
+        if self.keep_best and (best := self.best()):
+            staying.add(best)
+        for path in paths:
+            if path not in staying:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _metric(path: Path) -> float:
+    try:
+        metric = read_about(path)["metric"]
+    except CheckpointError:
+        return -math.inf
+    return -math.inf if metric is None else float(metric)

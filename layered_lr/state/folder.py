@@ -1,0 +1,134 @@
+"""The folder of a run: what was asked for, what came of it as it comes, checkpoints; one run at a time writes there."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from layered_lr.errors import CheckpointError
+from layered_lr.state.checkpoints import Checkpoints
+
+RECIPE, METRICS, EVENTS, LOCK, CHECKPOINTS = "recipe.toml", "metrics.csv", "events.jsonl", "lock", "checkpoints"
+
+
+class RunFolder:
+    """A run's folder, locked for as long as this object is open; a context manager.
+
+    The lock is the system's, on the file ``lock``: it goes with the process that holds it, however that ends.
+
+    Args:
+        path: The folder; made where it is missing.
+
+    Raises:
+        CheckpointError: Another process writes there, or it cannot be made or written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._metrics: IO[str] | None = None
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / LOCK).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"{path}: is no folder to write to: {error.strerror or error}.") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise CheckpointError(
+                f"{path}: {owner} is writing there. Wait for it, stop it, or choose another folder."
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {platform.node()}")
+        self._lock.flush()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write there."""
+        if self._metrics is not None:
+            self._metrics.close()
+        self._lock.close()
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run has begun there already."""
+        return (self.path / RECIPE).exists()
+
+    def checkpoints(self, keep: int, keep_best: bool) -> Checkpoints:
+        """The run's checkpoints, cleared of what a killed run left unfinished."""
+        found = Checkpoints(self.path / CHECKPOINTS, keep, keep_best)
+        found.clean()
+        return found
+
+    def event(self, what: str, **values: Any) -> None:
+        """Append a line to ``events.jsonl``, and have it written before this returns.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        line = json.dumps({"event": what, **values}) + "\n"
+        with _writing(self.path / EVENTS), (self.path / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def begin_metrics(self, columns: Sequence[str], step: int) -> None:
+        """Open ``metrics.csv``; rows of ``step`` and later, which a run that goes on from there makes anew, go away.
+
+        Args:
+            columns: The names of the row's numbers after ``step``.
+            step: The first update to come.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        file = self.path / METRICS
+        with _writing(file):
+            kept = [row for row in _rows(file) if row[0].isdecimal() and int(row[0]) < step] if step else []
+            temporary = file.with_suffix(".new")
+            with temporary.open("w", encoding="utf-8", newline="") as opened:
+                csv.writer(opened).writerows([["step", *columns], *kept])
+            temporary.replace(file)
+            self._metrics = file.open("a", encoding="utf-8", newline="")
+
+    def add_metrics(self, rows: Iterable[Sequence[float]]) -> None:
+        """Append rows of ``step`` and its numbers, with every digit; the system has them when this returns.
+
+        Raises:
+            CheckpointError: They cannot be written.
+        """
+        if self._metrics is None:
+            raise RuntimeError("begin_metrics comes first")
+        with _writing(self.path / METRICS):
+            csv.writer(self._metrics).writerows([int(step), *map(repr, map(float, rest))] for step, *rest in rows)
+            self._metrics.flush()
+
+
+def _rows(file: Path) -> list[list[str]]:
+    """The whole rows of a CSV that a killed run may have cut off in the middle of one."""
+    if not file.exists():
+        return []
+    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
+    return [row for row in csv.reader(whole.splitlines()) if row]
+
+
+@contextlib.contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be written: {error.strerror or error}.") from None

@@ -1,0 +1,100 @@
+"""Where a training stands, without any framework: NumPy arrays by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import CheckpointError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+_MOST_SHOWN = 6
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """Everything that the next update depends on, after ``step`` updates.
+
+    The position in the data follows from ``step``: batches are a pure function of seed, epoch and place.
+
+    Args:
+        step: Updates made so far.
+        optimizer: The optimizer's name, such as ``"AdamW"``; what ``slots`` mean.
+        weights: Every parameter and buffer, by name.
+        slots: What the optimizer keeps of each parameter, by the parameter's name and torch's name of the slot
+            (``momentum_buffer``, ``exp_avg``, ...); ``step`` is how many updates the parameter itself has had.
+        reactions: What reactive schedules have seen, by group.
+        ema: The moving average of ``weights``; empty without one.
+        random: States of random generators, by the name of what they belong to; of use there alone.
+        history: What was measured so far, by name; the first axis counts.
+        about: What the run was, as plain tables: spec, options, versions.
+    """
+
+    step: int
+    optimizer: str
+    weights: Arrays
+    slots: Mapping[str, Arrays]
+    reactions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    ema: Arrays = field(default_factory=dict)
+    random: Arrays = field(default_factory=dict)
+    history: Arrays = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Every array that training goes on from, with what to call it in a message."""
+        yield from ((f"weight {name!r}", array) for name, array in self.weights.items())
+        yield from ((f"average of {name!r}", array) for name, array in self.ema.items())
+        for parameter, slots in self.slots.items():
+            yield from ((f"{slot} of {parameter!r}", array) for slot, array in slots.items())
+
+    def check_finite(self) -> None:
+        """Refuse a state that no training can go on from.
+
+        Raises:
+            CheckpointError: NaN or infinity in a weight, an average or a slot.
+        """
+        for what, array in self.arrays():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise CheckpointError(f"{what} holds NaN or infinity.")
+
+    def check_fits(self, own: Arrays) -> None:
+        """Compare the weights with a model's, by name, shape and dtype.
+
+        Args:
+            own: The model's parameters and buffers.
+
+        Raises:
+            CheckpointError: They differ; each difference is named, up to a few.
+        """
+        if differences := differing(self.weights, own):
+            raise CheckpointError(
+                f"the state does not fit the model: {listed(differences)}. "
+                "strict=False takes what fits, and starts the rest anew."
+            )
+
+
+def differing(given: Arrays, own: Arrays) -> list[str]:
+    """What is new, gone or of another kind in ``given``, seen from a model that has ``own``; empty if nothing."""
+    gone = [f"{name!r} is not in it" for name in own if name not in given]
+    new = [f"{name!r} is not in the model" for name in given if name not in own]
+    kinds = [
+        f"{name!r} is {_kind(given[name])}, the model's is {_kind(array)}"
+        for name, array in own.items()
+        if name in given and _kind(given[name]) != _kind(array)
+    ]
+    return gone + new + kinds
+
+
+def listed(differences: list[str]) -> str:
+    """A few of them, and how many more there are."""
+    rest = len(differences) - _MOST_SHOWN
+    return "; ".join(differences[:_MOST_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _kind(array: NDArray[Any]) -> str:
+    return f"{array.dtype} of shape {array.shape}"

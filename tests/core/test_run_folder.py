@@ -1,0 +1,71 @@
+"""The folder of a run: one writer at a time, and nothing lost by a kill."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layered_lr.errors import CheckpointError
+from layered_lr.state import RunFolder
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from layered_lr.state import RunFolder
+folder = RunFolder(Path(sys.argv[1]))
+folder.begin_metrics(["loss"], 0)
+folder.add_metrics([(0, 0.1), (1, 0.2)])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_runs_in_one_folder_are_refused_and_a_dead_ones_lock_is_none(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout and holder.stdout.readline() == "held\n"
+        with pytest.raises(CheckpointError, match=f"process {holder.pid} on .* is writing there"):
+            RunFolder(tmp_path)
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.communicate()
+    with RunFolder(tmp_path) as folder:
+        with pytest.raises(CheckpointError, match="is writing there"):
+            RunFolder(tmp_path)
+        assert not folder.holds_a_run
+    RunFolder(tmp_path).close()
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,loss", "0,0.1", "1,0.2"]
+
+
+def test_metrics_go_on_from_the_step_that_comes_next(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.begin_metrics(["loss", "rate of a, b"], 0)
+        folder.add_metrics([(step, step / 3, 1e-300) for step in range(5)])
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("5,0.12")  # a row that was cut off
+    with RunFolder(tmp_path) as folder:
+        folder.begin_metrics(["loss", "rate of a, b"], 3)
+        folder.add_metrics([(3, -1.0, float("nan"))])
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["step", "loss", "rate of a, b"]
+    assert [int(row[0]) for row in rows] == [0, 1, 2, 3]
+    assert [float(row[1]) for row in rows] == [0.0, 1 / 3, 2 / 3, -1.0]
+
+
+def test_events_are_lines_of_json(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as folder:
+        folder.event("epoch", epoch=1, accuracy=0.5)
+        folder.event("größe", name="ü")
+    lines = (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["epoch", "größe"]
+
+
+def test_no_folder_to_write_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="is no folder to write to"):
+        RunFolder(tmp_path / "file" / "run")
