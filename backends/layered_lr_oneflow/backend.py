@@ -11,6 +11,7 @@ from layered_lr.backend import Backend, Dtype
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr_oneflow import models
+from layered_lr_oneflow.clipping import Clipping, clip_before_step
 from layered_lr_oneflow.optimizer import EagerScale, PlanScheduler, build_optimizer, param_groups
 from layered_lr_oneflow.rounding import GraphRates
 from layered_lr_oneflow.runtime import flow
@@ -52,8 +53,10 @@ class OneFlowBackend(Backend):
         return models.state(model)
 
     def compile(self, plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
-        """See ``Backend.compile``; for eager mode, a graph takes ``layered_lr.attach``."""
-        return build_eager(plan, model)
+        """See ``Backend.compile``; for eager mode, a graph takes ``layered_lr.attach``. ``step()`` clips first."""
+        optimizer, scheduler = build_eager(plan, model)
+        clip_before_step(optimizer, Clipping(plan, model))
+        return optimizer, scheduler
 
 
 def build_eager(plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:

@@ -7,7 +7,7 @@ the end of ``build``, and read the rates from buffers.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from layered_lr_oneflow.buffers import MOMENTUM, RATE, NumberBuffers, Tables, co
 from layered_lr_oneflow.models import sync
 from layered_lr_oneflow.rules import rule_of
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
+from layered_lr_oneflow.tracing import build_of, lazy_tensors
 
 Slots = Mapping[str, Mapping[str, NDArray[Any]]]
 
@@ -98,14 +99,13 @@ class DynamicUpdate:
         schedule_as_batch()
         setattr(graph, ATTRIBUTE, self._module())
         graph.config._train(True)
-        build, reference = type(graph).build, weakref.ref(graph)  # no cycle: a graph must go when its user lets go
+        build, reference = build_of(graph), weakref.ref(graph)  # no cycle: a graph must go when its user lets go
 
         def build_and_update(*args: Any, **kwargs: Any) -> Any:
-            traced = reference()
             self._drop_gradients()
             try:
-                outputs = build(traced, *args, **kwargs)
-                self._apply(traced)
+                outputs = build(*args, **kwargs)
+                self._apply(reference())
             finally:
                 self._drop_gradients()
             return outputs
@@ -187,7 +187,7 @@ class DynamicUpdate:
         """Dispatch every update, at the end of the trace."""
         if graph.config.proto.num_gradient_accumulation_steps > 1:
             raise Unsupported("set_gradient_accumulation_steps does not go with rates that change as the graph runs.")
-        lazy = _lazy_tensors(graph)
+        lazy = lazy_tensors(graph)
         trained = {name: p for name, p in self._parameters.items() if p.grad is not None}
         if not trained:
             raise SpecError(
@@ -229,23 +229,6 @@ def _register(root: Any, path: str, tensor: Any) -> None:
             root.add_module(part, flow.nn.Module())
         root = root._modules[part]
     root.register_buffer(leaf, tensor)
-
-
-def _lazy_tensors(graph: Any) -> Callable[[Any, str], Any]:
-    """A function from an eager parameter or buffer of a graph to the tensor that stands for it in its trace."""
-    proxies = {id(proxy.to(flow.Tensor)): proxy for proxy in graph._state()}
-
-    def lazy(tensor: Any, name: str) -> Any:
-        if id(tensor) not in proxies:
-            raise SpecError(
-                f"{name!r} is not in {type(graph).__name__}: its model must be an attribute of the graph, and hold the "
-                "same parameters as when the updates were made."
-            )
-        proxy = proxies[id(tensor)]
-        proxy.try_build()
-        return proxy.lazy_origin
-
-    return lazy
 
 
 def _check_slots(slots: Slots, own: Slots) -> None:
