@@ -85,11 +85,13 @@ def measure(
 ) -> Envelope:
     """Run the reference again with rounding on purpose, and see how far it gets from itself.
 
-    ``samples`` runs are disturbed by ``margin * loss_bits`` last bits (``Disturbance``): before each gradient every weight, and after
-    each update once more; the images of each batch stand in another order. Each sample's probes
-    are disturbed by ``margin`` last bits of each gradient and each weight at each update. One more run, with its probes, is in float64: its
-    differences count ``margin`` times. The envelope at a step is the largest of all these differences up to there, and at least ``margin``
-    half last bits of the number itself, which no float can do without.
+    ``samples`` runs are disturbed (``Disturbance``): each gradient is computed at weights with an error of up to
+    ``margin * loss_bits`` last bits, as rounding in a forward and a backward pass would change it; the images of each
+    batch stand in another order, which sums up otherwise; and after each update every weight keeps an error of up to
+    ``margin`` last bits. Each sample's probes have errors of ``margin`` last bits in each gradient and each weight
+    at each update. One more run, with its probes, is in float64: its differences count ``margin`` times. The
+    envelope at a step is the largest of all these differences up to there, and at least ``margin`` half last bits
+    of the number itself, which no float can do without.
 
     Args:
         backend: The reference's.
@@ -105,7 +107,10 @@ def measure(
     bits = factor * max(1.0, loss_bits)
     found = []
     for sample in range(samples):
-        found.append(differences(reference, _disturbed(backend, task, start, sample, (bits, factor), log, advanced)))
+        disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), factor, bits)
+        trace = record(backend, task, start, disturbance=disturbance, log=log, advanced=advanced)
+        trace.probes = record_probes(backend, task, disturbance=disturbance, advanced=advanced)
+        found.append(differences(reference, trace))
     exact = None if reference.dtype == "float64" else _in_float64(backend, task, start, log, advanced)
     if exact is not None:
         found.append(_scaled(differences(reference, exact), factor))
@@ -134,25 +139,6 @@ def measure(
         samples=samples,
         float64=exact is not None,
     )
-
-
-def _disturbed(
-    backend: Backend,
-    task: Task,
-    start: Weights,
-    sample: int,
-    bits: tuple[float, float],
-    log: Path | None,
-    advanced: Advanced,
-) -> Trace:
-    """One run with errors on purpose, and its probes; ``bits`` are those of the run and those of the probes."""
-    seed = task.options.seed
-    of_run, of_probes = (
-        Disturbance(np.random.default_rng([seed, 7, sample, place]), size) for place, size in enumerate(bits)
-    )
-    trace = record(backend, task, start, disturbance=of_run, log=log, advanced=advanced)
-    trace.probes = record_probes(backend, task, disturbance=of_probes, advanced=advanced)
-    return trace
 
 
 def _in_float64(backend: Backend, task: Task, start: Weights, log: Path | None, advanced: Advanced) -> Trace | None:

@@ -188,7 +188,8 @@ class _Shaker:
 
     def _shake(self, calm: Weights) -> None:
         kept = {name: self.disturbance.last_bits(array) for name, array in calm.items()}
-        shaken = {name: self.disturbance.last_bits(array) for name, array in kept.items()}
+        bits = self.disturbance.passing_bits
+        shaken = {name: self.disturbance.last_bits(array, bits) for name, array in kept.items()}
         self._errors = {name: shaken[name] - kept[name] for name in kept}
         self.backend.load(self.model, shaken)
 

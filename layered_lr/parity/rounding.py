@@ -41,16 +41,19 @@ class Disturbance:
 
     Args:
         rng: Where they come from.
-        bits: The largest error in a number's last bits.
+        kept_bits: The largest error of a number that is kept, in its last bits.
+        passing_bits: The largest error of a weight while a gradient is computed.
     """
 
-    def __init__(self, rng: np.random.Generator, bits: float) -> None:
+    def __init__(self, rng: np.random.Generator, kept_bits: float, passing_bits: float) -> None:
         self.rng = rng
-        self.bits = bits
+        self.kept_bits = kept_bits
+        self.passing_bits = passing_bits
 
-    def last_bits(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The array with an error of up to ``bits`` last bits in each number, even in both directions."""
-        errors = self.rng.uniform(-self.bits, self.bits, array.shape).astype(array.dtype)
+    def last_bits(self, array: NDArray[Any], bits: float | None = None) -> NDArray[Any]:
+        """The array with an error of up to ``bits`` (``kept_bits``) last bits in each number, even both ways."""
+        bits = self.kept_bits if bits is None else bits
+        errors = self.rng.uniform(-bits, bits, array.shape).astype(array.dtype)
         return array + np.spacing(np.abs(array)) * errors  # type: ignore[no-any-return]
 
     def shuffled(
@@ -59,7 +62,3 @@ class Disturbance:
         """The batch with the images of each part in another order."""
         order = np.concatenate([self.rng.permutation(part) for part in np.split(np.arange(len(labels)), parts)])
         return images[order], labels[order]
-
-    def errors(self, state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """An error for every number of some arrays."""
-        return {name: self.last_bits(array) - array for name, array in state.items()}
