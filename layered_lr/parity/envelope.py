@@ -12,7 +12,7 @@ import numpy as np
 from layered_lr.archives import read_archive
 from layered_lr.backend import Backend
 from layered_lr.errors import Unsupported
-from layered_lr.parity.recorder import Advanced, Weights, record, record_probes
+from layered_lr.parity.recorder import Advanced, Weights, prepared, record, record_probes
 from layered_lr.parity.rounding import Disturbance, margin
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
@@ -108,8 +108,9 @@ def measure(
     found = []
     for sample in range(samples):
         disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), factor, bits)
-        trace = record(backend, task, start, disturbance=disturbance, log=log, advanced=advanced)
-        trace.probes = record_probes(backend, task, disturbance=disturbance, advanced=advanced)
+        setting = prepared(backend, task, start)
+        trace = record(backend, task, setting, disturbance=disturbance, log=log, advanced=advanced)
+        trace.probes = record_probes(backend, task, setting, disturbance=disturbance, advanced=advanced)
         found.append(differences(reference, trace))
     exact = None if reference.dtype == "float64" else _in_float64(backend, task, start, log, advanced)
     if exact is not None:
@@ -143,8 +144,9 @@ def measure(
 
 def _in_float64(backend: Backend, task: Task, start: Weights, log: Path | None, advanced: Advanced) -> Trace | None:
     try:
-        trace = record(backend, task, start, dtype="float64", log=log, advanced=advanced)
-        trace.probes = record_probes(backend, task, dtype="float64", advanced=advanced)
+        setting = prepared(backend, task, start, "float64")
+        trace = record(backend, task, setting, log=log, advanced=advanced)
+        trace.probes = record_probes(backend, task, setting, advanced=advanced)
     except Unsupported:
         return None
     return trace

@@ -33,6 +33,7 @@ class Setting(NamedTuple):
     """A run that is ready to begin.
 
     Args:
+        dtype: Of weights and arithmetic.
         plan: Made for the model.
         batches: Of the data.
         model: The framework's.
@@ -40,6 +41,7 @@ class Setting(NamedTuple):
         frozen: Names of parameters that do not train.
     """
 
+    dtype: Dtype
     plan: Plan
     batches: Batches
     model: Any
@@ -47,19 +49,20 @@ class Setting(NamedTuple):
     frozen: frozenset[str]
 
 
-def prepared(backend: Backend, task: Task, dtype: Dtype, start: Weights | None = None) -> Setting:
+def prepared(backend: Backend, task: Task, start: Weights | None = None, dtype: Dtype | None = None) -> Setting:
     """Build the model and bring it to its start.
 
     Args:
         backend: Builds it.
         task: What to run.
-        dtype: Of weights and arithmetic.
         start: The reference's; None draws it from the seed, or takes what the callable made or the user gave.
+        dtype: Instead of the task's.
 
     Raises:
         SpecError: The start is of another model.
     """
     options = task.options
+    dtype = dtype or options.dtype
     dataset = load_dataset(options.data, options.data_root)
     batches = Batches(dataset, options.batch_size, options.seed, options.augment)
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
@@ -74,7 +77,7 @@ def prepared(backend: Backend, task: Task, dtype: Dtype, start: Weights | None =
     begun = {name: start[name].astype(array.dtype) if name in start else array for name, array in own.items()}
     backend.load(model, begun)
     frozen = frozenset(parameter.name for parameter, tensor in parameters_of(model) if not tensor.requires_grad)
-    return Setting(plan, batches, model, begun, frozen)
+    return Setting(dtype, plan, batches, model, begun, frozen)
 
 
 def _check_start(own: Weights, start: Weights) -> None:
@@ -92,9 +95,8 @@ def _check_start(own: Weights, start: Weights) -> None:
 def record(
     backend: Backend,
     task: Task,
-    start: Weights | None = None,
+    setting: Setting,
     *,
-    dtype: Dtype | None = None,
     disturbance: Disturbance | None = None,
     log: Path | None = None,
     advanced: Advanced = lambda: None,
@@ -104,24 +106,20 @@ def record(
     Args:
         backend: Who runs.
         task: What to run.
-        start: See ``prepared``.
-        dtype: Instead of the task's.
+        setting: From ``prepared``, used once: the run trains its model.
         disturbance: Shakes the weights by last bits before each gradient, and orders each batch otherwise: the
             gradient is that of weights with an error, the update acts on the weights without it, as rounding in
             the forward and the backward pass does; on top of it the weights keep an error of last bits.
         log: File of the weights; None keeps them in memory.
         advanced: Called after each update.
     """
-    dtype = dtype or task.options.dtype
-    setting = prepared(backend, task, dtype, start)
-    plan, options = setting.plan, task.options
+    plan, options, dtype = setting.plan, task.options, setting.dtype
     classes = setting.batches.dataset.num_classes
-    norms = True
     session = backend.open(plan, setting.model, classes, Extras(options.accumulate_steps, options.ema_decay, True))
     check_answer(session, setting.batches)
     state = with_averages(dict(setting.start), _averages(session, setting.start))
     layout = layout_of(plan, state)
-    rows = np.array([step for step in task.kept_steps if step <= task.steps])
+    rows = np.array(task.kept_steps(layout.width), dtype=np.int64)
     weights = weight_log(log, (len(rows), layout.width), dtype)
     shaker = None if disturbance is None else _Shaker(backend, setting, disturbance)
     recording = _Recording(session, layout, rows, weights, layout.packed(state, dtype), shaker)
@@ -141,18 +139,13 @@ def record(
         advanced()
     seconds = time.perf_counter() - began
     steps = len(recording.losses)
-    try:
-        grad_norms = session.grad_norms(0, steps)
-    except NotImplementedError:
-        norms, grad_norms = False, np.full((steps, len(plan.groups)), np.nan)
-    own = versions(TABLE[backend.name].framework) if backend.name in TABLE else {}
     return Trace(
         backend=backend.name,
         dtype=dtype,
         layout=layout,
         losses=np.array(recording.losses),
         rates=session.rates(0, steps),
-        grad_norms=grad_norms,
+        grad_norms=session.grad_norms(0, steps),
         update_norms=np.array(recording.update_norms).reshape(steps, -1),
         update_sizes=np.array(recording.update_sizes).reshape(steps, -1),
         rows=rows[: recording.kept],
@@ -160,8 +153,6 @@ def record(
         digests=np.array(recording.digests),
         batches=np.array(recording.batches[:steps]),
         ended=ended,
-        notes=() if norms else (f"{backend.name} does not tell gradient norms",),
-        versions={name: version for name, version in own.items() if version},
         seconds=seconds,
     )
 
@@ -283,21 +274,19 @@ def _accuracy(session: Session, batches: Batches) -> float:
 def record_probes(
     backend: Backend,
     task: Task,
+    setting: Setting,
     *,
-    dtype: Dtype | None = None,
     disturbance: Disturbance | None = None,
     advanced: Advanced = lambda: None,
 ) -> dict[str, ProbeTrace]:
-    """What the backend's optimizer does to the probe, by rung."""
-    dtype = dtype or task.options.dtype
-    setting = prepared(backend, task, dtype)
+    """What the backend's optimizer does to the probe, by rung; ``setting``'s model takes no part."""
     return {
         rung.name: run_rung(
             backend,
             setting.plan,
             rung,
             frozen=setting.frozen,
-            dtype=dtype,
+            dtype=setting.dtype,
             seed=task.options.seed,
             disturbance=disturbance,
             advanced=advanced,
@@ -307,12 +296,38 @@ def record_probes(
 
 
 def full_record(
-    backend: Backend, task: Task, start: Weights | None = None, *, log: Path | None = None, advanced: Advanced
+    backend: Backend,
+    task: Task,
+    setting: Setting,
+    *,
+    log: Path | None = None,
+    advanced: Advanced = lambda: None,
 ) -> Trace:
-    """The run, the probes, and how exact the framework's loss is."""
-    trace = record(backend, task, start, log=log, advanced=advanced)
-    trace.probes = record_probes(backend, task, advanced=advanced)
+    """The run, the probes, how exact the framework's loss is, and what a reader should know."""
+    notes = tuple(_notes(setting, backend))
+    trace = record(backend, task, setting, log=log, advanced=advanced)
+    trace.probes = record_probes(backend, task, setting, advanced=advanced)
     options = task.options
-    classes = load_dataset(options.data, options.data_root).num_classes
-    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, options.dtype, options.seed))
+    classes = setting.batches.dataset.num_classes
+    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, setting.dtype, options.seed))
+    trace.notes = notes
+    known = versions(TABLE[backend.name].framework).items()
+    trace.versions = {name: version for name, version in known if version}
     return trace
+
+
+def _notes(setting: Setting, backend: Backend) -> Iterator[str]:
+    if masks := sorted(set(_dropouts(setting.model))):
+        yield (
+            f"{backend.name}: the model has {', '.join(masks)}: masks differ between frameworks, so that these runs "
+            "cannot be the same. Compare with a model without dropout."
+        )
+
+
+def _dropouts(module: Any) -> Iterator[str]:
+    """Dropout modules that drop anything, as they call themselves."""
+    if "Dropout" in type(module).__name__ and getattr(module, "p", 0):
+        yield f"{type(module).__name__}(p={module.p:g})"
+    for child in module._modules.values():
+        if child is not None:
+            yield from _dropouts(child)

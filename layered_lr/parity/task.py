@@ -11,8 +11,11 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+import numpy as np
+
 from layered_lr.errors import SpecError
 from layered_lr.options import RunOptions
+from layered_lr.parity.probe import rungs_of
 from layered_lr.spec import Spec
 
 MAIN = "__layered_lr_main__"
@@ -26,13 +29,27 @@ class Task:
         spec: What to train with.
         options: How; the length of the run is in them, and the model is of the backend's framework.
         steps: How many updates to make, the run's length or fewer.
-        kept_steps: After which updates the weights are kept, ascending, 0 first.
+        log_bytes: How much room there is for the weights after each update.
     """
 
     spec: Spec
     options: RunOptions
     steps: int
-    kept_steps: tuple[int, ...]
+    log_bytes: int = 1 << 34
+
+    @property
+    def rungs(self) -> int:
+        """How many rungs the probe of the spec has."""
+        return len(rungs_of(self.spec, np.array([self.options.accumulate_steps])))
+
+    def kept_steps(self, width: int) -> list[int]:
+        """After which updates the weights are kept: all of them if there is room, else evenly; 0 and the last one too.
+
+        Args:
+            width: How many numbers the weights are; each may take 8 bytes.
+        """
+        rows = min(self.steps + 1, max(2, self.log_bytes // (8 * max(width, 1))))
+        return sorted({round(place * self.steps / (rows - 1)) for place in range(rows)} if rows > 1 else {0})
 
 
 class _Pickler(pickle.Pickler):

@@ -11,10 +11,12 @@ import pytest
 
 from layered_lr import (
     SGD,
+    Adagrad,
     AdamW,
     CosineAnnealingLR,
     Group,
     LinearLR,
+    Lion,
     RMSprop,
     Spec,
 )
@@ -44,16 +46,12 @@ def one_thread(torch: Any) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def nothing() -> None:
-    pass
-
-
 def task_of(spec: Spec, seed: int = 0, framework: str = "torch") -> Task:
     module: Any = pytest.importorskip(framework)
     options = RunOptions(
         model=mlp(module), data=arrays(seed=seed), max_steps=STEPS, batch_size=8, dropout=0.0, seed=seed, device="cpu"
     )
-    return Task(spec, options, STEPS, tuple(range(STEPS + 1)))
+    return Task(spec, options, STEPS)
 
 
 class Base(NamedTuple):
@@ -68,8 +66,8 @@ class Base(NamedTuple):
 def base(spec: Spec, seed: int = 0) -> Base:
     backend = load_backend("torch-eager", "cpu")
     task = task_of(spec, seed)
-    setting = prepared(backend, task, "float32")
-    trace = full_record(backend, task, setting.start, advanced=nothing)
+    setting = prepared(backend, task)
+    trace = full_record(backend, task, setting)
     envelope = measure(backend, task, trace, setting.start, samples=SAMPLES, loss_bits=trace.loss_bits)
     return Base(task, setting.plan, setting.start, trace, envelope)
 
@@ -77,7 +75,8 @@ def base(spec: Spec, seed: int = 0) -> Base:
 def verdict_on(spec: Spec, plant: Plant, seed: int = 0, other: Spec | None = None) -> Verdict:
     known = base(spec, seed)
     task = known.task if other is None else replace(known.task, spec=other)
-    trace = full_record(Faulty(plant), task, known.start, advanced=nothing)
+    backend = Faulty(plant)
+    trace = full_record(backend, task, prepared(backend, task, known.start))
     return judge(known.trace, trace, known.envelope, known.plan)
 
 
@@ -113,3 +112,22 @@ def test_a_planted_fault_is_found_with_its_cause(torch: Any, spec: Spec, plant: 
     verdict = verdict_on(spec, plant)
     assert verdict.kind == "different", verdict
     assert verdict.cause == cause, verdict
+
+
+HONEST = [MOMENTUM, ADAM, RMS, CLIPPED, DECAY, Spec(Adagrad(1e-2), DEEP), Spec(Lion(1e-3), DEEP, SLOPE), ADAMW_DECAY]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
+    """torch's three implementations, more threads, and OneFlow."""
+    spec = HONEST[seed % len(HONEST)]
+    known = base(spec, seed + 1)
+    one_by_one = replace(spec, optimizer=replace(spec.optimizer, foreach=False))
+    verdicts = {"for-loop": verdict_on(spec, faults.honest, seed + 1, one_by_one)}
+    if hasattr(spec.optimizer, "fused"):
+        fused = replace(spec, optimizer=replace(spec.optimizer, fused=True))
+        verdicts["fused"] = verdict_on(spec, faults.honest, seed + 1, fused)
+    torch.set_num_threads(2)
+    verdicts["threads"] = verdict_on(spec, faults.honest, seed + 1)
+    assert {name: verdict.kind for name, verdict in verdicts.items() if verdict.kind == "different"} == {}, verdicts
+    assert known.envelope.float64
