@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layered_lr.api import attach as attach
+    from layered_lr.api import compare as compare
     from layered_lr.api import compile as compile
     from layered_lr.api import plan as plan
     from layered_lr.api import run as run
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from layered_lr.optimizers import Optimizer as Optimizer
     from layered_lr.optimizers import RAdam as RAdam
     from layered_lr.optimizers import RMSprop as RMSprop
+    from layered_lr.parity.comparison import Comparison as Comparison
     from layered_lr.plans import Plan as Plan
     from layered_lr.plans import PlanGroup as PlanGroup
     from layered_lr.plans import resolve as resolve
@@ -76,6 +78,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "layered_lr.api": (
         "attach",
+        "compare",
         "compile",
         "plan",
         "run",
@@ -111,6 +114,7 @@ _HOMES = {
         "RAdam",
         "RMSprop",
     ),
+    "layered_lr.parity.comparison": ("Comparison",),
     "layered_lr.plans": (
         "Plan",
         "PlanGroup",
@@ -169,6 +173,7 @@ __all__ = [
     "BackendUnavailable",
     "ChainedScheduler",
     "CheckpointError",
+    "Comparison",
     "Constant",
     "ConstantLR",
     "CosineAnnealingLR",
@@ -211,6 +216,7 @@ __all__ = [
     "Warmup",
     "attach",
     "backends",
+    "compare",
     "compile",
     "load_dataset",
     "load_recipe",
