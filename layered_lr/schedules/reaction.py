@@ -8,6 +8,7 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import Count, lr_of, plain
@@ -21,7 +22,13 @@ _STATE = ("rate", "best", "bad", "cooldown", "seen")
 
 
 def _metric(value: Any) -> Any:
-    return value if value in ("loss", "accuracy") else _function(value)
+    if isinstance(value, str) and value in ("loss", "accuracy"):
+        return value
+    try:
+        return _function(value)
+    except PydanticCustomError:
+        message = "Input should be 'loss', 'accuracy', a function, or its import path 'package.module:name'"
+        raise PydanticCustomError("metric", message) from None
 
 
 @value_class

@@ -69,6 +69,8 @@ def test_a_mode_left_out_is_the_one_that_fits_the_metric():
     assert [reaction.step(accuracy) for accuracy in (0.5, 0.7, 0.6)] == [1.0, 1.0, 0.1]
     with pytest.raises(SpecError, match=r"an accuracy is better when it is higher.*Give mode='max'"):
         ls.ReduceLROnPlateau("min", metric="accuracy")
+    with pytest.raises(SpecError, match="metric must be 'loss', 'accuracy', a function, or its import path"):
+        ls.ReduceLROnPlateau(metric="acuracy")
     with pytest.raises(SpecError, match="mode must be one of 'min' or 'max'"):
         ls.ReduceLROnPlateau("lowest")
 
