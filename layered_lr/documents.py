@@ -93,7 +93,7 @@ def _graph(schedule: Schedule) -> str:
     (lowering,) = lowering_of(resolve(spec, [("weight", (1,))], total_steps=1000), "oneflow-graph")
     if schedule.drives_momentum:
         return "dynamic; native table with `cycle_momentum=False`"
-    return lowering.how.partition(" of ")[0].partition(" StepLR")[0]
+    return "native" if lowering.schedule == "native" else lowering.how.partition(" of ")[0]
 
 
 def renewed(text: str) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import repeat
-from typing import TypeVar
 
 import numpy as np
 
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.lowering import Lowering
 from layered_lr.plans import Plan, PlanGroup
-from layered_lr.schedules import Constant, Float64, Schedule, StepLR
+from layered_lr.schedules import Constant, Float64
+from layered_lr_oneflow.natives import native
 
 LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
-LONGEST_PERIOD = 2**53  # as in StepLR itself: the largest count that a float64 holds exactly
-
-S = TypeVar("S", bound=Schedule)
 
 
 def eager(plan: Plan) -> Iterator[Lowering]:
@@ -53,6 +49,7 @@ def _is_too_long(plan: Plan, group: PlanGroup) -> bool:
 
 
 def _dynamic(plan: Plan, group: PlanGroup) -> Lowering:
+    _check_scaled(group, _unscaled(plan, group))
     if group.is_reactive:
         return Lowering("dynamic", "folded", "decided while training")
     if isinstance(group.schedule, Constant):
@@ -85,37 +82,31 @@ def _needs_length(group: PlanGroup) -> SpecError:
 def _check_range(plan: Plan, group: PlanGroup) -> None:
     """Refuse what would be lost where the Graph rounds to float32, before ``lr_scale``."""
     limits = np.finfo(np.float32)
-    steps = np.arange(plan.total_steps or 1)
-    rates = np.append(plan.unscaled(group, steps), group.lr)
-    lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
+    planned = _unscaled(plan, group)
+    rates = np.append(planned, group.lr)
+    with np.errstate(over="ignore"):
+        lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
     if lost.any() or not (group.lr_scale == 0 or limits.tiny <= group.lr_scale <= limits.max):
         raise Unsupported(
             f"backend 'oneflow-graph' rounds the rate to float32 before it multiplies lr_scale={group.lr_scale:g}: "
             f"group {group.name!r} has a rate of {rates[lost][0] if lost.any() else group.lr:g} there, which float32 "
             "cannot hold. Choose lr and lr_scale nearer to 1, or use 'torch-eager'."
         )
+    _check_scaled(group, planned)
 
 
-def native(plan: Plan, group: PlanGroup) -> Schedule | None:
-    """The group's schedule, counted in steps, where OneFlow's Graph computes exactly that; else None."""
-    in_steps = _IN_STEPS.get(type(group.schedule))
-    if in_steps is None:
-        return None
-    return in_steps(group.schedule, (plan.steps_per_epoch or 1) if group.schedule.unit == "epoch" else 1)
+def _check_scaled(group: PlanGroup, rates: Float64) -> None:
+    """Refuse rates that float32 cannot hold, of which OneFlow makes infinity."""
+    largest = float(rates.max()) * group.lr_scale
+    if largest > np.finfo(np.float32).max:
+        raise Unsupported(
+            f"group {group.name!r}: the rate {largest:g} is more than float32 holds. Choose a smaller lr or lr_scale."
+        )
 
 
-def _constant(schedule: Schedule, steps: int) -> Schedule:
-    return Constant()
-
-
-def _step_lr(schedule: StepLR, steps: int) -> Schedule | None:
-    # OneFlow refuses gamma == 0.
-    if schedule.gamma == 0 or schedule.step_size * steps > LONGEST_PERIOD:
-        return None
-    return replace(schedule, step_size=schedule.step_size * steps, unit="step")
-
-
-_IN_STEPS: Mapping[type[Schedule], Callable[..., Schedule | None]] = {Constant: _constant, StepLR: _step_lr}
+def _unscaled(plan: Plan, group: PlanGroup) -> Float64:
+    """The group's rates over the run, or at its first step where the length is not known, before ``lr_scale``."""
+    return plan.unscaled(group, np.arange(max(plan.total_steps or 1, 1)))
 
 
 def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
@@ -129,6 +120,6 @@ def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
     """
     if plan.total_steps is None:
         raise _needs_length(group)
-    rates: Float64 = plan.unscaled(group, np.arange(max(plan.total_steps, 1)))
+    rates = _unscaled(plan, group)
     last = np.flatnonzero(np.diff(rates))
     return last.tolist(), rates[np.append(last, len(rates) - 1)].tolist()
