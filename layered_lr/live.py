@@ -35,10 +35,18 @@ class LiveRates:
     def rates(self, step: int) -> list[float]:
         """The rates of one update, ``lr_scale`` multiplied, in the order of the plan's groups.
 
+        After the last update of the plan they stay where a schedule has none for the next, as a ``Table`` of just so
+        many values: a scheduler's ``step()`` belongs behind that update too.
+
         Raises:
             Unsupported: A rate that float32 cannot hold: frameworks end in errors of their own, or in infinity.
         """
-        rates = self.plan.rates(step)
+        try:
+            rates = self.plan.rates(step)
+        except SpecError:
+            if step == 0 or step != self.plan.total_steps:
+                raise
+            rates = self.plan.rates(step - 1)
         for index, reaction in self._reactions.items():
             group = self.plan.groups[index]
             rates[index] = group.lr_scale * group.schedule(self.plan.clock(group, step), reaction.rate)
