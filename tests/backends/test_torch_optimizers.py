@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
