@@ -50,17 +50,19 @@ def train(spec: Spec, options: RunOptions) -> Result:
     check_answer(session, batches)
 
     history = _Loop(session, plan, batches, options.progress).run()
+    weights = session.weights()
+    _check_finite(plan, weights)
     result = Result(
         backend=options.backend,
         plan=plan,
         losses=history.losses,
         rates=_by_group(plan, history.rates),
         accuracies=history.accuracies,
-        grad_norms=np.sqrt((history.grad_norms**2).sum(axis=1)),
+        grad_norms=np.hypot.reduce(history.grad_norms, axis=1),
         group_grad_norms=_by_group(plan, history.grad_norms),
         ema_accuracies=history.ema_accuracies,
         ema_weights={} if options.ema_decay is None else session.ema_weights(),
-        weights=session.weights(),
+        weights=weights,
         lowering=lowering,
         seconds_per_step=history.seconds_per_step,
         first_step_seconds=history.first_step_seconds,
@@ -70,6 +72,13 @@ def train(spec: Spec, options: RunOptions) -> Result:
     if options.save:
         result.save(options.save)
     return result
+
+
+def _check_finite(plan: Plan, weights: Weights) -> None:
+    """What the last update did, no loss has shown yet."""
+    for parameter in plan.parameters:
+        if not np.isfinite(weights[parameter.name]).all():
+            raise TrainingDiverged(f"{parameter.name} is NaN or infinite after the last update. Try lower rates.")
 
 
 def _by_group(plan: Plan, table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from layered_lr.errors import SpecError
@@ -54,14 +56,14 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphS
         clip_in_build(graph, clipping)
         updates.bind(graph)  # outside of the clipping: it reads the gradients when that is done
         return GraphScheduler(plan, updates)
-    groups = param_groups(plan, model)
-    for group in groups:
-        scale = GraphScale(group["lr_scale"])
-        scale.parameters = group["params"]
-        group["lr_scale"] = scale
+    placed = param_groups(plan, model)
+    for _, options in placed:
+        scale = GraphScale(options["lr_scale"])
+        scale.parameters = options["params"]
+        options["lr_scale"] = scale
     pairs = []
     for members in sharing(plan):
-        optimizer = build_optimizer(plan, [groups[index] for index in members])
+        optimizer = build_optimizer(plan, [options for index in members for i, options in placed if i == index])
         pairs.append((optimizer, build_scheduler(plan, plan.groups[members[0]], optimizer)))
     for optimizer, scheduler in pairs:  # only now that nothing can fail any more
         graph.add_optimizer(optimizer, lr_sch=scheduler)
@@ -75,6 +77,14 @@ def sharing(plan: Plan) -> list[list[int]]:
     for index, group in enumerate(plan.groups):
         shared.setdefault(sharing_key(plan, group), []).append(index)
     return list(shared.values())
+
+
+def configured(plan: Plan) -> Iterator[tuple[int, int]]:
+    """For each group its index, and that of its first param group among all of the graph's optimizers."""
+    count = 0
+    for index in itertools.chain.from_iterable(sharing(plan)):
+        yield index, count
+        count += len(plan.groups[index].parts)
 
 
 def _check_free(graph: Any, model: Any) -> None:

@@ -12,7 +12,14 @@ from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr_oneflow import models
 from layered_lr_oneflow.clipping import Clipping, clip_before_step
-from layered_lr_oneflow.optimizer import EagerScale, PlanScheduler, build_optimizer, param_groups
+from layered_lr_oneflow.lowering import has_native_updates
+from layered_lr_oneflow.optimizer import (
+    EagerScale,
+    PlanScheduler,
+    build_optimizer,
+    composed_optimizer,
+    param_groups,
+)
 from layered_lr_oneflow.rounding import GraphRates
 from layered_lr_oneflow.runtime import flow
 
@@ -60,12 +67,17 @@ class OneFlowBackend(Backend):
 
 
 def build_eager(plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
-    """OneFlow's optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates.
+    """An optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates.
 
-    OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently.
+    OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently. The optimizer is OneFlow's own where that equals
+    torch's, else a ``ComposedOptimizer``.
     """
-    groups = param_groups(plan, model)
-    for group, rate in zip(groups, GraphRates(plan).rates(0), strict=True):
-        group.update(lr=rate, lr_scale=EagerScale(1.0))
-    optimizer = build_optimizer(plan, groups)
-    return optimizer, PlanScheduler(optimizer, plan)
+    if not has_native_updates(plan):
+        composed = composed_optimizer(plan, model)
+        return composed, PlanScheduler(composed, plan, range(len(plan.groups)))
+    rates = GraphRates(plan).rates(0)
+    placed = param_groups(plan, model)
+    for index, options in placed:
+        options.update(lr=rates[index], lr_scale=EagerScale(1.0))
+    optimizer = build_optimizer(plan, [options for _, options in placed])
+    return optimizer, PlanScheduler(optimizer, plan, [index for index, _ in placed])

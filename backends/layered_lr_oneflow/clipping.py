@@ -68,8 +68,8 @@ class Clipping:
         """As ``clip_grad_norm_``, over all groups or for each."""
         if not self._per_group:
             norms = flow.sqrt((norms * norms).sum(dim=0, keepdim=True))
-        factors = largest / (norms + 1e-6)
-        factors = flow.where(factors > 1, flow.ones_like(factors), factors)  # OneFlow's clamp makes a 1 of NaN
+        factors = flow.clamp(largest / (norms + 1e-6), max=1.0)
+        factors = flow.where(norms != norms, norms, factors)  # OneFlow's clamp makes a 1 of NaN
         for index, tensors in enumerate(groups):
             for p in tensors:
                 p.grad = p.grad * (factors[index] if self._per_group else factors[0])

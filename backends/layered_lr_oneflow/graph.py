@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from layered_lr.errors import DataError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.accumulation import ApplyGraph, GradientSums, PartGraph
-from layered_lr_oneflow.attach import attach, sharing
+from layered_lr_oneflow.attach import attach, configured
 from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.job import CompiledRates
 from layered_lr_oneflow.runtime import flow
@@ -114,7 +113,7 @@ class GraphSession(OneFlowSession):
         compiled = self._job()
         stop = min(stop, compiled.steps())
         table = np.empty((max(stop - start, 0), len(self.plan.groups)))
-        for conf, column in enumerate(itertools.chain.from_iterable(sharing(self.plan))):
+        for column, conf in configured(self.plan):
             table[:, column] = self._group_rates(compiled, conf, column, start, stop)
         return table
 
