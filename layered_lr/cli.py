@@ -130,7 +130,11 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
 
 @cli.command()
 @_shared
-@click.option("--backends", metavar="NAMES", help="Two or more, with commas; the first one is the reference.  [torch-eager,oneflow-eager,oneflow-graph]")
+@click.option(
+    "--backends",
+    metavar="NAMES",
+    help="Two or more, with commas; the first one is the reference.  [torch-eager,oneflow-eager,oneflow-graph]",
+)
 @click.option("--steps", type=int, help="Updates to compare.  [50]")
 @click.option("--samples", type=int, help="Runs of the reference that measure what rounding does.  [8]")
 @click.option("--seed", type=int, help="Of weights and batches.  [0]")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_SECTIONS = 8
-_SIZE_INCHES = (4.6, 3.3)
+_SIZE_INCHES = (4.4, 3.4)
 
 
 def pictures(found: Comparison) -> list[str]:
@@ -51,8 +51,9 @@ def _own_axes(title: str, ylabel: str) -> Axes:
 
 
 def _finished(axes: Axes) -> Figure:
-    axes.legend(frameon=False, fontsize="x-small", handlelength=2.8, loc="best")
-    return axes.get_figure()  # type: ignore[return-value]
+    figure: Any = axes.get_figure()
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize="x-small", handlelength=2.8)
+    return figure  # type: ignore[no-any-return]
 
 
 def _shares(found: Comparison, pair: Pair) -> Figure:
@@ -60,8 +61,10 @@ def _shares(found: Comparison, pair: Pair) -> Figure:
     shown = {what: shares for what, shares in pair.shares.items() if shares.size and not np.isnan(shares).all()}
     lowest = 1e-3
     for rank, (what, shares) in enumerate(shown.items()):
-        steps = found.rows[: len(shares)] - 1 if what == "weights" else np.arange(len(shares))
         worst = np.fmax.reduce(shares, axis=1)
+        steps = np.arange(len(worst), dtype=np.float64)
+        if what == "weights":
+            steps, worst = found.rows[1 : len(worst)] - 1, worst[1:]
         axes.plot(steps, np.clip(worst, lowest, 1e9), label=what, **_line(rank))
     axes.axhline(1.0, color="0.25", linewidth=1.2)
     axes.annotate(

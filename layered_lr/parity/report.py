@@ -33,7 +33,7 @@ class Part(NamedTuple):
 def comparison_text(found: Comparison) -> str:
     """Verdicts, rates and differences as tables of text."""
     blocks = [_headline(found)]
-    for part in _parts(found):
+    for part in _parts(found, worst_only=True):
         table = tabulate(part.rows, part.headers, disable_numparse=True)
         blocks.append("\n".join(filter(None, [f"{part.title}:", table, part.below])))
     return "\n\n".join([*blocks, *_remarks(found)])
@@ -46,7 +46,8 @@ def _headline(found: Comparison) -> str:
     return f"{names}: {ran} over {found.steps} updates of {kind}, {found.options.get('dtype', 'float32')}"
 
 
-def _parts(found: Comparison) -> Iterator[Part]:
+def _parts(found: Comparison, worst_only: bool = False) -> Iterator[Part]:
+    """The tables; of the differences only the section of the largest share, or all of them."""
     yield Part(
         "Verdicts",
         ["backends", "verdict", "cause", "since update", "group", "why"],
@@ -54,14 +55,21 @@ def _parts(found: Comparison) -> Iterator[Part]:
     )
     yield Part(
         "Rates",
-        ["group", "backend", "read off the framework", "largest difference", "probed off the weights", "largest difference"],
+        [
+            "group",
+            "backend",
+            "read off the framework",
+            "largest difference",
+            "probed off the weights",
+            "largest difference",
+        ],
         list(_rate_rows(found)),
-        f"differences are relative, to the rates of {found.reference}",
+        f"differences are relative, to the rates of {found.reference}; what is probed is as exact as float32 weights show it",
     )
     yield Part(
         "Differences",
         ["backends", "what", "of", "largest", "rounding explains", "share"],
-        list(_difference_rows(found)),
+        list(_difference_rows(found, worst_only)),
         "share: the largest part of what rounding explains that was needed at any update; more than 1 is a difference",
     )
 
@@ -94,21 +102,20 @@ def _span(rates: Float64) -> str:
     return f"{known[0]:.6g} → {known[-1]:.6g}" if len(known) else "unknown"
 
 
-def _difference_rows(found: Comparison) -> Iterator[list[str]]:
-    groups = [group.name for group in found.plan.groups]
-    owners = {"loss": [""], "update norm": found.sections, "weights": found.sections}
+def _difference_rows(found: Comparison, worst_only: bool) -> Iterator[list[str]]:
+    groups = tuple(group.name for group in found.plan.groups)
+    owners = {"loss": ("",), "update norm": found.sections, "weights": found.sections}
     for pair in found.pairs:
         for what, values in pair.differences.items():
-            if what == "rate":
+            shares = pair.shares[what]
+            if not shares.size or np.isnan(shares).all():
                 continue
-            for column, owner in enumerate(owners.get(what, groups)):
-                shares = pair.shares[what][:, column]
-                if not len(shares) or np.isnan(shares).all():
-                    continue
-                row = int(np.nanargmax(shares))
-                allowed = found.allowed[what][: len(values), column]
-                largest, explained = float(np.nanmax(values[:, column])), float(np.nanmax(allowed))
-                yield [pair.name, what, owner, f"{largest:.1e}", f"{explained:.1e}", _share(float(shares[row]))]
+            worst = np.fmax.reduce(shares, axis=0)
+            allowed = found.allowed[what][: len(values)]
+            for column in [int(np.nanargmax(worst))] if worst_only else range(len(worst)):
+                largest, explained = np.nanmax(values[:, column]), np.nanmax(allowed[:, column])
+                owner = owners.get(what, groups)[column]
+                yield [pair.name, what, owner, f"{largest:.1e}", f"{explained:.1e}", _share(float(worst[column]))]
 
 
 def _share(share: float) -> str:
@@ -176,9 +183,13 @@ def _verdict_list(found: Comparison) -> str:
     for outcome in found.outcomes.values():
         if outcome.status != "ran":
             items.append(("bad", f"{outcome.backend}: no verdict", str(outcome)))
-    return '<ul class="verdicts">' + "".join(
-        f'<li class="{tone}"><b>{html.escape(head)}</b>{html.escape(text)}</li>' for tone, head, text in items
-    ) + "</ul>"
+    return (
+        '<ul class="verdicts">'
+        + "".join(
+            f'<li class="{tone}"><b>{html.escape(head)}</b>{html.escape(text)}</li>' for tone, head, text in items
+        )
+        + "</ul>"
+    )
 
 
 def _section(part: Part) -> str:

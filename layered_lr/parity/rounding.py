@@ -56,9 +56,7 @@ class Disturbance:
         errors = self.rng.uniform(-bits, bits, array.shape).astype(array.dtype)
         return array + np.spacing(np.abs(array)) * errors  # type: ignore[no-any-return]
 
-    def shuffled(
-        self, images: NDArray[Any], labels: NDArray[Any], parts: int
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    def shuffled(self, images: NDArray[Any], labels: NDArray[Any], parts: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """The batch with the images of each part in another order."""
         order = np.concatenate([self.rng.permutation(part) for part in np.split(np.arange(len(labels)), parts)])
         return images[order], labels[order]

@@ -114,9 +114,7 @@ def _departures(one: Trace, other: Trace, apart: Differences, allowed: Envelope,
     if len(swapped := np.flatnonzero(one.batches[:steps] != other.batches[:steps])):
         yield Departure("batch", int(swapped[0]), None, None, float(len(swapped)), 0.0)
     yield from _first("rate", apart.rates, allowed.rates, [(group, None) for group in groups])
-    elements = [
-        (groups[plan.group_of[p.name]], p.name) for p in probe_parameters(plan) for _ in range(p.elements)
-    ]
+    elements = [(groups[plan.group_of[p.name]], p.name) for p in probe_parameters(plan) for _ in range(p.elements)]
     for rung, values in apart.probes.items():
         yield from _first(f"probe: {rung}", values[1:], allowed.probes[rung][1:], elements)
     for trace in (one, other):

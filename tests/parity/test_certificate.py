@@ -107,7 +107,9 @@ def test_there_are_a_hundred_faults() -> None:
     assert len(FAULTS) >= 100
 
 
-@pytest.mark.parametrize(("spec", "plant", "cause"), [pytest.param(*f[1:], id=f"{i}-{f[0]}") for i, f in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    ("spec", "plant", "cause"), [pytest.param(*f[1:], id=f"{i}-{f[0]}") for i, f in enumerate(FAULTS)]
+)
 def test_a_planted_fault_is_found_with_its_cause(torch: Any, spec: Spec, plant: Plant, cause: str) -> None:
     verdict = verdict_on(spec, plant)
     assert verdict.kind == "different", verdict
