@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -15,7 +14,8 @@ from layered_lr.backend import NO_EXTRAS, Extras
 from layered_lr.errors import DataError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
-from layered_lr_oneflow.attach import attach, sharing
+from layered_lr_oneflow.accumulation import ApplyGraph, GradientSums, PartGraph
+from layered_lr_oneflow.attach import attach, configured
 from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.job import CompiledRates
 from layered_lr_oneflow.runtime import flow
@@ -25,11 +25,11 @@ from layered_lr_oneflow.session import OneFlowSession
 class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
     """Forward, loss, backward and update of one batch."""
 
-    def __init__(self, plan: Plan, model: Any, check_logits: Callable[[Any, int], None]) -> None:
+    def __init__(self, plan: Plan, model: Any, measured: bool, check_logits: Callable[[Any, int], None]) -> None:
         super().__init__()
         self.model = model
         self.check_logits = check_logits
-        self.scheduler = attach(plan, self, model)
+        self.scheduler = attach(plan, self, model, measured)
 
     def build(self, images: Any, labels: Any) -> Any:
         """The batch's mean cross-entropy, before the update."""
@@ -46,28 +46,49 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
         super().__init__(plan, model, num_classes, device, extras)
-        self._graph = TrainGraph(plan, model, self.check_logits)
-        self._batch_shape: tuple[int, ...] | None = None
+        measured = self.extras.grad_norms
+        self._part_graph: PartGraph | None = None
+        if extras.accumulate_steps == 1:
+            self._graph: TrainGraph | ApplyGraph = TrainGraph(plan, model, measured, self.check_logits)
+        else:
+            sums = GradientSums(model)
+            self._part_graph = PartGraph(model, sums, self.check_logits)
+            self._graph = ApplyGraph(plan, model, sums, measured)
+        self._part_shape: tuple[int, ...] | None = None
+        self._forward_passes = 0
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
-        if self._batch_shape is None:
+    def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
+        self._check_shape(tuple(parts[0][0].shape))
+        if self._graph.scheduler.updates is not None:
+            self._chosen.extend(self._graph.scheduler.get_last_lr())
+        if self._part_graph is None:
+            answer = self._graph(*parts[0])
+            loss, norms = answer if self.extras.grad_norms else (answer, None)
+            losses = [loss]
+        else:
+            count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
+            losses = [self._part_graph(images, labels, count) for images, labels in parts]
+            answer = self._graph()
+            norms = answer[1] if self.extras.grad_norms else None
+        self._forward_passes += len(parts)
+        self._graph.scheduler.step()
+        return losses, norms
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse what a graph cannot take; the first call compiles it."""
+        if self._part_shape is None:
             if threading.current_thread() is not threading.main_thread():
                 raise Unsupported(
                     "backend 'oneflow-graph' compiles in the main thread only: make the first step there."
                 )
-            self._batch_shape = images.shape
-        if images.shape != self._batch_shape:
+            self._part_shape = shape
+        if shape != self._part_shape:
             raise DataError(
-                f"a batch of shape {images.shape}: the graph was compiled for {self._batch_shape}. "
+                f"a batch of shape {shape}: the graph was compiled for {self._part_shape}. "
                 "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
             )
-        if self._graph.scheduler.updates is not None:
-            self._chosen.extend(self._graph.scheduler.get_last_lr())
-        loss = self._graph(self.tensor(images), self.tensor(labels))
-        self._graph.scheduler.step()
-        return loss
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
         """See ``Session.observe``."""
@@ -83,7 +104,7 @@ class GraphSession(OneFlowSession):
         Raises:
             RuntimeError: The parameters of a group have different rates (it can only be a defect).
         """
-        if self._batch_shape is None:
+        if self._part_shape is None:
             return np.empty((0, len(self.plan.groups)))
         if (updates := self._graph.scheduler.updates) is not None:
             groups = len(self.plan.groups)
@@ -92,20 +113,17 @@ class GraphSession(OneFlowSession):
         compiled = self._job()
         stop = min(stop, compiled.steps())
         table = np.empty((max(stop - start, 0), len(self.plan.groups)))
-        for conf, column in enumerate(itertools.chain.from_iterable(sharing(self.plan))):
+        for column, conf in configured(self.plan):
             table[:, column] = self._group_rates(compiled, conf, column, start, stop)
         return table
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``; a graph moves the statistics of batch normalisations, but does not count them."""
         state = super().weights()
-        if self._batch_shape is not None:
-            updates = self._graph.scheduler.updates
-            steps = self._job().steps() if updates is None else updates.step()
-            for name, module in self.model.named_modules():
-                counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
-                if module.training and counter in state:
-                    state[counter] += steps
+        for name, module in self.model.named_modules():
+            counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
+            if module.training and counter in state:
+                state[counter] += self._forward_passes
         return state
 
     def _job(self) -> CompiledRates:
