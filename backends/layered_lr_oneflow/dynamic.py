@@ -127,7 +127,8 @@ class DynamicUpdate:
             self._drop_gradients()
             try:
                 outputs = build(traced, *args, **kwargs)
-                self._apply(traced)
+                with flow.no_grad():
+                    self._apply(traced)
             finally:
                 self._drop_gradients()
             return outputs

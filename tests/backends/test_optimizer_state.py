@@ -10,6 +10,7 @@ import pytest
 import layered_lr as ll
 from tests.backends import optimizer_cases as cases
 from tests.backends.isolation import value_of
+from tests.backends.models import arrays, largest_difference, mlp, mlp_weights
 from tests.backends.test_compile import saved
 
 STEPS = 12
@@ -207,6 +208,21 @@ def test_momentum_cycles_as_in_torch(oneflow: Any, torch: Any, dtype: str, toler
             update(torch, model, optimizer, scheduler, gradient)
         assert cases.apart(eager, cases.weights_of(model)) < tolerance, name
         assert cases.apart(graph, cases.weights_of(model)) < tolerance, name
+
+
+@pytest.mark.parametrize("case", [ll.SGD(0.05, momentum=0.9, weight_decay=0.1), ll.Adagrad(0.05, weight_decay=0.1)])
+def test_a_group_in_which_not_all_decays_is_native_and_has_one_rate(oneflow: Any, case: ll.Optimizer) -> None:
+    spec = ll.Spec(case, [ll.Group("1", lr_scale=0.3)], ll.StepLR(3, gamma=0.5), no_weight_decay="1d")
+    options: dict[str, Any] = {"max_steps": 12, "batch_size": 16, "initial_weights": mlp_weights(), "progress": False}
+    eager, graph = (
+        ll.run(spec, name, mlp(oneflow), arrays(160), device="cpu", **options)
+        for name in ("oneflow-eager", "oneflow-graph")
+    )
+    assert all("native" in text for text in graph.lowering.values())
+    assert largest_difference(eager.weights, graph.weights) == 0
+    for name, rates in graph.rates.items():
+        np.testing.assert_allclose(rates, eager.rates[name], rtol=0)
+        assert len(set(rates)) == 4
 
 
 def at_the_edges() -> list[str]:
