@@ -137,11 +137,14 @@ class GraphSession(OneFlowSession):
         updated = [name for name in names if name in compiled.variables]
         if not updated:
             return compiled.configured(conf, start, stop)
-        if len({compiled.source(name) for name in updated}) > 1:
+        # One for each part of the group, if it has parts: parameters of one source have one rate.
+        sources = {compiled.source(name): name for name in updated}
+        rates = [compiled.rates(name, start, stop) for name in sources.values()]
+        if any((other != rates[0]).any() for other in rates):
             raise RuntimeError(
                 f"group {self.plan.groups[column].name!r}: its parameters were compiled with different rates"
             )
-        return compiled.rates(updated[0], start, stop)
+        return rates[0]
 
 
 @final
