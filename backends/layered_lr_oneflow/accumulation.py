@@ -11,7 +11,7 @@ from layered_lr.plans import Plan
 from layered_lr_oneflow.attach import attach
 from layered_lr_oneflow.rules import assign
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.tracing import lazy_tensors
+from layered_lr_oneflow.tracing import lazy_tensors, zeros_like
 
 
 class GradientSums:
@@ -23,9 +23,9 @@ class GradientSums:
 
     def __init__(self, model: Any) -> None:
         self.module = flow.nn.Module()
-        trainable = [tensor for _, tensor in parameters_of(model) if tensor.requires_grad]
+        trainable = [tensor for _, tensor in parameters_of(model) if tensor.requires_grad and tensor.numel()]
         for index, tensor in enumerate(trainable):
-            self.module.register_buffer(f"sum_{index}", flow.zeros_like(tensor).detach())
+            self.module.register_buffer(f"sum_{index}", zeros_like(tensor))
         self._pairs = list(zip(trainable, self.module.buffers(), strict=True))
 
     def drop_gradients(self) -> None:
@@ -54,7 +54,7 @@ class GradientSums:
         for parameter, total in self._pairs:
             gradient = lazy(total, "a sum of gradients")
             terms.append((lazy(parameter, "a parameter") * gradient).sum())
-            assign(gradient, flow.zeros_like(gradient))  # runs after all ops that read the old value
+            assign(gradient, zeros_like(gradient))  # runs after all ops that read the old value
         return flow.stack(terms).sum()
 
 
