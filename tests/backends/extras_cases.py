@@ -38,7 +38,7 @@ class Case:
     """
 
     clip: tuple[tuple[str, Any], ...] = ()
-    parts: tuple[int, ...] = (1,) * 9
+    parts: tuple[int, ...] = (1,) * 8
     ema: float | None = None
     norms: bool = False
     dynamic: bool = False
@@ -49,12 +49,11 @@ class Case:
 
 
 GLOBAL, PER_GROUP = (("clip_grad_norm", 0.2),), (("clip_grad_norm", 0.15), ("clip_per_group", True))
-UNEVEN = (3, 3, 1, 3, 3, 2, 3, 3, 1)
+UNEVEN = (3, 3, 1, 3, 2, 3, 3, 1)
 PLAIN = Case()
 TOGETHER = Case(GLOBAL, UNEVEN, ema=0.8, frozen=("body.bias",))
 CASES = {
     "plain": PLAIN,
-    "norms": Case(norms=True),
     "infinite": Case((("clip_grad_norm", float("inf")),)),
     "global": Case(GLOBAL),
     "loose": Case((("clip_grad_norm", 100.0),)),
@@ -63,7 +62,6 @@ CASES = {
     "frozen": Case(GLOBAL, frozen=("body.weight", "body.bias")),
     "dynamic": Case(GLOBAL, dynamic=True),
     "parts": Case(parts=UNEVEN),
-    "parts without statistics": Case(parts=UNEVEN, batch_norm=False),
     "parts, dynamic": Case(PER_GROUP, parts=UNEVEN, dynamic=True),
     "average": Case(ema=0.9),
     "average, decay 0.4": Case(ema=0.4),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ from tests.backends.models import arrays
 NAMES = ("oneflow-eager", "oneflow-graph")
 Answers = dict[str, dict[str, dict[str, Any]]]
 
-# Nine updates of numbers up to 3, each a sum of up to 18 products: some ten roundings of 2**-24 of it in a row, and
+# Eight updates of numbers up to 3, each a sum of up to 18 products: some ten roundings of 2**-24 of it in a row, and
 # momentum carries them on. Measured: 2.4e-6 at most in losses and weights, 4.4e-6 in logits.
 BOUND = 2e-5
 # OneFlow's batch normalisation holds its own momentum, 0.1, as float32 in any dtype: 1.5e-8 of it, at each update.
@@ -32,13 +36,18 @@ def answers(oneflow: Any) -> Answers:
     return {"oneflow-eager": all_by_session("oneflow-eager"), "oneflow-graph": value_of(_graph_answers)}
 
 
-def _graph_answers() -> Any:
+def _graph_answers() -> object:
     import warnings
 
     warnings.simplefilter("error")
     from tests.backends.extras_cases import all_by_session
 
     return all_by_session("oneflow-graph")
+
+
+@functools.cache
+def expected_of(torch: Any, case: str) -> dict[str, Any]:
+    return by_hand(torch, CASES[case])
 
 
 def apart(one: Any, other: Any) -> float:
@@ -53,15 +62,15 @@ def apart(one: Any, other: Any) -> float:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("case", CASES)
 def test_it_trains_as_torch(torch: Any, answers: Answers, name: str, case: str) -> None:
-    found, expected = answers[name][case], by_hand(torch, CASES[case])
+    found, expected = answers[name][case], expected_of(torch, case)
     assert found["weights"]["unused.weight"] == expected["weights"]["unused.weight"].tolist()
     for frozen in CASES[case].frozen:
         assert found["weights"][frozen] == expected["weights"][frozen].tolist()
     double = CASES[case].dtype == "float64"
     for what in found.keys() & expected.keys():
         values, wanted, bound = found[what], expected[what], BOUND64 if double else BOUND
-        if double and what == "logits" or what == "ema logits":
-            bound = BOUND_OF_STATISTICS if double else BOUND
+        if double and what in ("logits", "ema logits"):
+            bound = BOUND_OF_STATISTICS
         if double and what in ("weights", "ema"):
             statistics = [key for key in wanted if "running" in key]
             assert apart({k: values[k] for k in statistics}, {k: wanted[k] for k in statistics}) < BOUND_OF_STATISTICS
@@ -72,12 +81,12 @@ def test_it_trains_as_torch(torch: Any, answers: Answers, name: str, case: str) 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_graph_is_bitwise_as_eager_mode(answers: Answers, case: str) -> None:
-    """Also the gradients that went through sums between two graphs."""
+    """Also where a graph adds up gradients for an eager optimizer."""
     assert apart(answers["oneflow-graph"][case], answers["oneflow-eager"][case]) == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("case", ["norms", "infinite", "average", "average, asked for"])
+@pytest.mark.parametrize("case", ["infinite", "average", "average, asked for"])
 def test_what_only_looks_on_changes_nothing(answers: Answers, name: str, case: str) -> None:
     plain = answers[name]["plain"]
     assert {what: answers[name][case][what] for what in plain} == plain
@@ -97,7 +106,7 @@ def test_the_cases_do_clip_and_average(answers: Answers, name: str) -> None:
         assert apart(answers[name][case]["weights"], plain) > 0.01
     assert apart(answers[name]["average"]["ema"], plain) > 0.01
     assert answers[name]["average, decay 0"]["ema"] == plain
-    assert np.all(np.array(answers[name]["norms"]["norms"])[:, 0] == 0), "the empty group has no gradient"
+    assert np.all(np.array(answers[name]["infinite"]["norms"])[:, 0] == 0), "the empty group has no gradient"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +116,7 @@ def test_parts_are_the_large_batch(name: str, oneflow: Any) -> None:
     assert apart(found[0], found[1]) < 2e-6
 
 
-def _accumulated(name: str) -> list[dict[str, Any]]:
+def _accumulated(name: str) -> list[dict[str, object]]:
     from dataclasses import replace
 
     import numpy as np
@@ -156,7 +165,7 @@ def clipped(torch: Any, gradients: list[list[float]], clip: dict[str, Any]) -> l
     return [parameter.grad.tolist() for parameter in parameters]
 
 
-def _in_a_loop(gradients: dict[str, Any], clips: dict[str, Any]) -> dict[str, Any]:
+def _in_a_loop(gradients: dict[str, object], clips: dict[str, object]) -> dict[str, object]:
     """The gradients that one update of a user's own loop applied: eager, with a closure, native and dynamic graph."""
     import warnings
 
@@ -218,8 +227,7 @@ def _in_a_loop(gradients: dict[str, Any], clips: dict[str, Any]) -> dict[str, An
             def loss():
                 optimizer.zero_grad(set_to_none=True)
                 value = model(a, b)
-                with flow.enable_grad():
-                    value.backward()
+                value.backward()
                 return value
 
             assert optimizer.step(loss) is not None
@@ -236,7 +244,7 @@ def _in_a_loop(gradients: dict[str, Any], clips: dict[str, Any]) -> dict[str, An
         plain = ll.Spec(ll.SGD(lr=1.0), groups, **settings)
         plateau = ll.Spec(ll.SGD(lr=1.0), groups, ll.ReduceLROnPlateau(), **settings)
         found[clip] = {"eager": eager(plain), "native graph": graph(plain), "dynamic graph": graph(plateau)}
-        if settings:
+        if clip in ("global", "per group", "value"):
             found[clip]["closure"] = closure(plain)
     return found
 
@@ -272,13 +280,14 @@ def test_norms_of_large_parameters_are_exact_to_rounding(oneflow: Any) -> None:
 def test_norms_are_kept_beyond_a_block(oneflow: Any) -> None:
     from layered_lr_oneflow.norms import NormHistory
 
-    history = NormHistory(groups=2, ahead=2)
     rows = np.arange(2000.0).reshape(-1, 2)
-    for row in rows[:600]:
-        history.append(oneflow.tensor(row))
+    tensors = [SimpleNamespace(numpy=lambda row=row: row) for row in rows]
+    history = NormHistory(groups=2, ahead=2)
+    for tensor in tensors[:600]:
+        history.append(tensor)
     assert np.array_equal(history.table(250, 300), rows[250:300])
-    for row in rows[600:]:
-        history.append(oneflow.tensor(row))
+    for tensor in tensors[600:]:
+        history.append(tensor)
     history.append(None)
     assert np.array_equal(history.table(0, 5000), np.vstack([rows, [0, 0]]))
     assert history.table(2000, 3000).shape == (0, 2)
@@ -307,12 +316,10 @@ def test_a_graph_that_accumulates_itself_is_refused(in_process: Callable[..., An
     except ll.Unsupported as error:
         answer(said=str(error))
     """
-    import json
-
     assert "clip each part" in in_process(body, json.dumps(CLIPS[clip]))["said"]
 
 
-def _runs(names: list[str], options: dict[str, Any]) -> list[dict[str, Any]]:
+def _runs(names: list[str], options: dict[str, object]) -> list[dict[str, object]]:
     import layered_lr as ll
     from tests.backends.extras_cases import net
     from tests.backends.models import arrays
@@ -350,13 +357,13 @@ def test_a_run_with_everything(oneflow: Any) -> None:
 
 
 @pytest.mark.parametrize("clip", ["global", "value"])
-def test_gradients_of_NaN_end_a_run(oneflow: Any, clip: str) -> None:
+def test_gradients_that_are_no_numbers_end_a_run(oneflow: Any, clip: str) -> None:
     """With a rate that blows the weights up, clipped or not, and parts and averages in between."""
     for said in value_of(_diverging, list(NAMES), CLIPS[clip]):
-        assert "the loss is nan at step" in said
+        assert re.search("the loss is (nan|inf) at step", said)
 
 
-def _diverging(names: list[str], clip: dict[str, Any]) -> list[str]:
+def _diverging(names: list[str], clip: dict[str, float]) -> list[str]:
     import layered_lr as ll
     from tests.backends.extras_cases import net
     from tests.backends.models import arrays
