@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from layered_lr_oneflow import models
+from layered_lr_oneflow.rules.base import lerp
 from layered_lr_oneflow.runtime import flow
 
 
@@ -31,7 +32,8 @@ class MovingAverage:
         with flow.no_grad():
             for name, tensor in self._floating().items():
                 if name in self._averages:
-                    self._move(self._averages[name], tensor)
+                    average = self._averages[name]
+                    average.copy_(lerp(average, tensor, 1 - self._decay))
                 else:
                     self._averages[name] = tensor.detach().clone()
 
@@ -54,14 +56,6 @@ class MovingAverage:
             yield
         finally:
             _copy(floating, kept)
-
-    def _move(self, average: Any, tensor: Any) -> None:
-        """``torch.lerp``, in place."""
-        weight = 1 - self._decay
-        if weight < 0.5:
-            average.add_((tensor - average) * weight)
-        else:
-            average.copy_(tensor - (tensor - average) * (1 - weight))
 
     def _floating(self) -> dict[str, Any]:
         """What is averaged, each tensor once; looked up anew, since a forward pass may put other buffers in place."""

@@ -10,7 +10,7 @@ from layered_lr.errors import Unsupported
 from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.tracing import build_of
+from layered_lr_oneflow.tracing import build_of, zeros_like
 
 
 class Clipping:
@@ -51,7 +51,7 @@ class Clipping:
             Each group's L2 norm before that, shape (groups,), 0 for a group without gradients. None where it is not
             measured, or where there are no gradients at all.
         """
-        groups = [[p for p in tensors if p.grad is not None] for tensors in self._groups]
+        groups = [[p for p in tensors if p.grad is not None and p.numel()] for tensors in self._groups]
         if self.is_idle or not any(groups):
             return None
         with flow.no_grad():
@@ -82,7 +82,7 @@ def _norms(groups: Sequence[Sequence[Any]]) -> Any:
     """
     squares = [[(p.grad * p.grad).sum() for p in tensors] for tensors in groups]
     one = next(square for group in squares for square in group)
-    sums = [flow.stack(group).sum() if group else flow.zeros_like(one) for group in squares]
+    sums = [flow.stack(group).sum() if group else zeros_like(one) for group in squares]
     return flow.sqrt(flow.stack(sums))
 
 

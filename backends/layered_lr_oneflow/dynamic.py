@@ -127,7 +127,8 @@ class DynamicUpdate:
             self._drop_gradients()
             try:
                 outputs = build(*args, **kwargs)
-                self._apply(reference())
+                with flow.no_grad():
+                    self._apply(reference())
             finally:
                 self._drop_gradients()
             return outputs

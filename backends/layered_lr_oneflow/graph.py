@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, final
@@ -11,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import NO_EXTRAS, Extras
-from layered_lr.errors import DataError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
-from layered_lr_oneflow.accumulation import ApplyGraph, GradientSums, PartGraph
+from layered_lr_oneflow.accumulation import AccumulatingSession
 from layered_lr_oneflow.attach import attach, configured
 from layered_lr_oneflow.backend import OneFlowBackend
+from layered_lr_oneflow.calls import GraphCalls
 from layered_lr_oneflow.job import CompiledRates
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import OneFlowSession
@@ -46,49 +45,21 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
         super().__init__(plan, model, num_classes, device, extras)
-        measured = self.extras.grad_norms
-        self._part_graph: PartGraph | None = None
-        if extras.accumulate_steps == 1:
-            self._graph: TrainGraph | ApplyGraph = TrainGraph(plan, model, measured, self.check_logits)
-        else:
-            sums = GradientSums(model)
-            self._part_graph = PartGraph(model, sums, self.check_logits)
-            self._graph = ApplyGraph(plan, model, sums, measured)
-        self._part_shape: tuple[int, ...] | None = None
-        self._forward_passes = 0
+        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits)
+        self._calls = GraphCalls()
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")
 
     def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
-        self._check_shape(tuple(parts[0][0].shape))
+        ((images, labels),) = parts
+        self._calls.check(images)
         if self._graph.scheduler.updates is not None:
             self._chosen.extend(self._graph.scheduler.get_last_lr())
-        if self._part_graph is None:
-            answer = self._graph(*parts[0])
-            loss, norms = answer if self.extras.grad_norms else (answer, None)
-            losses = [loss]
-        else:
-            count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
-            losses = [self._part_graph(images, labels, count) for images, labels in parts]
-            answer = self._graph()
-            norms = answer[1] if self.extras.grad_norms else None
-        self._forward_passes += len(parts)
+        answer = self._graph(images, labels)
+        self._calls.passes += 1
         self._graph.scheduler.step()
-        return losses, norms
-
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
-        """Refuse what a graph cannot take; the first call compiles it."""
-        if self._part_shape is None:
-            if threading.current_thread() is not threading.main_thread():
-                raise Unsupported(
-                    "backend 'oneflow-graph' compiles in the main thread only: make the first step there."
-                )
-            self._part_shape = shape
-        if shape != self._part_shape:
-            raise DataError(
-                f"a batch of shape {shape}: the graph was compiled for {self._part_shape}. "
-                "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
-            )
+        loss, norms = answer if self.extras.grad_norms else (answer, None)
+        return [loss], norms
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
         """See ``Session.observe``."""
@@ -104,7 +75,7 @@ class GraphSession(OneFlowSession):
         Raises:
             RuntimeError: The parameters of a group have different rates (it can only be a defect).
         """
-        if self._part_shape is None:
+        if not self._calls.passes:
             return np.empty((0, len(self.plan.groups)))
         if (updates := self._graph.scheduler.updates) is not None:
             groups = len(self.plan.groups)
@@ -118,13 +89,8 @@ class GraphSession(OneFlowSession):
         return table
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """See ``Session.weights``; a graph moves the statistics of batch normalisations, but does not count them."""
-        state = super().weights()
-        for name, module in self.model.named_modules():
-            counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
-            if module.training and counter in state:
-                state[counter] += self._forward_passes
-        return state
+        """See ``Session.weights``."""
+        return self._calls.count_in(super().weights(), self.model)
 
     def _job(self) -> CompiledRates:
         """The compiled job, read once."""
@@ -137,11 +103,14 @@ class GraphSession(OneFlowSession):
         updated = [name for name in names if name in compiled.variables]
         if not updated:
             return compiled.configured(conf, start, stop)
-        if len({compiled.source(name) for name in updated}) > 1:
+        # One for each part of the group, if it has parts: parameters of one source have one rate.
+        sources = {compiled.source(name): name for name in updated}
+        rates = [compiled.rates(name, start, stop) for name in sources.values()]
+        if any((other != rates[0]).any() for other in rates):
             raise RuntimeError(
                 f"group {self.plan.groups[column].name!r}: its parameters were compiled with different rates"
             )
-        return compiled.rates(updated[0], start, stop)
+        return rates[0]
 
 
 @final
@@ -150,6 +119,9 @@ class OneFlowGraph(OneFlowBackend):
 
     name: ClassVar[str] = "oneflow-graph"
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> GraphSession:
+    def open(
+        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS
+    ) -> GraphSession | AccumulatingSession:
         """See ``Backend.open``."""
-        return GraphSession(plan, model, num_classes, self.device, extras)
+        session = GraphSession if extras.accumulate_steps == 1 else AccumulatingSession
+        return session(plan, model, num_classes, self.device, extras)

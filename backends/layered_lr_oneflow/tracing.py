@@ -34,3 +34,8 @@ def lazy_tensors(graph: Any) -> Callable[[Any, str], Any]:
         return proxy.lazy_origin
 
     return lazy
+
+
+def zeros_like(tensor: Any) -> Any:
+    """Zeros, in a trace too, where ``flow.zeros_like`` would warn the user of a module that is not in the graph."""
+    return flow._C.constant(tuple(tensor.shape), 0, dtype=tensor.dtype, device=tensor.device)

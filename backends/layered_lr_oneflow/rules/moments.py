@@ -156,14 +156,14 @@ class RAdamRule(MomentsRule[RAdam]):
         """See ``UpdateRule.update``."""
         kept, gradient = self.with_decay(parameter, gradient, scalars)
         mean, squares = self.moments(gradient, slots, scalars)
-        rectified = scalars.get("rectified", 0.0)
-        if not isinstance(rectified, float):
-            adaptive = scalars["adaptive"] / (flow.sqrt(squares) + self.optimizer.eps)
-            assign(parameter, kept - mean * flow.where(rectified > 0, adaptive, scalars["rate"]))
-        elif rectified:
-            assign(parameter, kept - mean * (scalars["adaptive"] / (flow.sqrt(squares) + self.optimizer.eps)))
-        else:
-            assign(parameter, kept - mean * scalars["rate"])
+        rectified, plain = scalars.get("rectified", 0.0), mean * scalars["rate"]
+        if isinstance(rectified, float) and not rectified:
+            assign(parameter, kept - plain)
+            return
+        adaptive = mean * scalars["adaptive"] / (flow.sqrt(squares) + self.optimizer.eps)
+        assign(
+            parameter, kept - (adaptive if isinstance(rectified, float) else flow.where(rectified > 0, adaptive, plain))
+        )
 
 
 @final
