@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layered_lr.api import attach as attach
+    from layered_lr.api import compare as compare
     from layered_lr.api import compile as compile
     from layered_lr.api import plan as plan
     from layered_lr.api import run as run
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from layered_lr.optimizers import RAdam as RAdam
     from layered_lr.optimizers import RMSprop as RMSprop
     from layered_lr.phases import Phase as Phase
+    from layered_lr.parity.comparison import Comparison as Comparison
     from layered_lr.plans import Plan as Plan
     from layered_lr.plans import PlanGroup as PlanGroup
     from layered_lr.plans import resolve as resolve
@@ -77,6 +79,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "layered_lr.api": (
         "attach",
+        "compare",
         "compile",
         "plan",
         "run",
@@ -112,6 +115,7 @@ _HOMES = {
         "RAdam",
         "RMSprop",
     ),
+    "layered_lr.parity.comparison": ("Comparison",),
     "layered_lr.plans": (
         "Plan",
         "PlanGroup",
@@ -171,6 +175,7 @@ __all__ = [
     "BackendUnavailable",
     "ChainedScheduler",
     "CheckpointError",
+    "Comparison",
     "Constant",
     "ConstantLR",
     "CosineAnnealingLR",
@@ -214,6 +219,7 @@ __all__ = [
     "Warmup",
     "attach",
     "backends",
+    "compare",
     "compile",
     "load_dataset",
     "load_recipe",

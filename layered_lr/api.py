@@ -1,10 +1,10 @@
-"""The public functions: run, plan, compile, attach."""
+"""The public functions: run, plan, compare, compile, attach."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
@@ -20,6 +20,9 @@ from layered_lr.registry import attach_function, backend_of
 from layered_lr.result import Result
 from layered_lr.spec import Spec
 from layered_lr.training import train
+
+if TYPE_CHECKING:
+    from layered_lr.parity.comparison import Comparison
 
 
 def run(
@@ -151,6 +154,95 @@ def plan(
         known = isinstance(options.model, str)
         parameters = models.parameters(options.model, facts.num_classes) if known else options.model()
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
+
+
+def compare(
+    spec: Spec | None = None,
+    backends: Sequence[str] = ("torch-eager", "oneflow-eager", "oneflow-graph"),
+    model: str | Callable[[], Any] | Mapping[str, str | Callable[[], Any]] = "mobilenet_v2",
+    data: Any = "digits",
+    *,
+    steps: int = 50,
+    samples: int = 8,
+    epochs: int | None = None,
+    max_steps: int | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    dropout: float = 0.0,
+    device: str = "auto",
+    augment: bool | None = None,
+    initial_weights: str | Path | Mapping[str, NDArray[Any]] | None = None,
+    reset_weights: Sequence[str] = (),
+    data_root: str | Path | None = None,
+    accumulate_steps: int = 1,
+    ema_decay: float | None = None,
+    dtype: Dtype = "float32",
+    progress: bool = True,
+) -> Comparison:
+    """Whether a spec trains alike on several backends, measured: the same bitwise, within rounding, or different.
+
+    Each backend makes the same updates in a process of its own: the same initial weights, the same batches, no
+    dropout masks (frameworks draw different ones). Beside it, each backend's own session trains a small probe of
+    the same spec whose gradients are known to the last bit, which no chaos of training blurs. What rounding alone
+    can do is not chosen but measured: the reference runs again in float64, and ``samples`` times with errors of last
+    bits in its weights, at each update. ``layered_lr.parity.verdict`` tells the method, ``parity.rounding.margin`` the
+    margin and its reason, ``parity.probe`` the probe.
+
+    Args:
+        spec: As for ``run``.
+        backends: Two or more, each once; the first one is the reference.
+        model: As for ``run``; where the backends are of two frameworks, a mapping with a callable for each, such as
+            ``{"torch": make_torch, "oneflow": make_oneflow}``, whose models have the same names and shapes: all begin with
+            the weights of the reference's. Callables, and functions in the spec, must stand at a module's top
+            level, where another process can import them.
+        data: As for ``run``.
+        steps: How many updates to compare.
+        samples: Disturbed runs of the reference, at least 2: more make a narrower envelope and take longer.
+        epochs: Length of the run that schedules are made for, of which the first ``steps`` updates are made; where
+            neither this nor ``max_steps`` is given, the run is ``steps`` long.
+        max_steps: Likewise, in updates.
+        batch_size: As for ``run``.
+        seed: As for ``run``.
+        dropout: As for ``run``. Anything but 0 makes different frameworks different.
+        device: As for ``run``.
+        augment: As for ``run``.
+        initial_weights: As for ``run``.
+        reset_weights: As for ``run``.
+        data_root: As for ``run``.
+        accumulate_steps: As for ``run``.
+        ema_decay: As for ``run``; the averages are compared too.
+        dtype: As for ``run``.
+        progress: As for ``run``.
+
+    Returns:
+        Verdicts, rates, differences; a text to read when printed, and ``to_html`` makes a report of it. A backend that dies, refuses or
+        is not installed is told of there, and the others go on.
+
+    Raises:
+        SpecError, DataError: As for ``run``; also fewer than two backends, or one of them twice.
+        BackendUnavailable, Unsupported: As for ``run``, of the reference.
+        LayeredLRError: The reference's process died.
+    """
+    from layered_lr.parity.compare import compare_backends
+
+    options = RunOptions(
+        data=data,
+        data_root=data_root,
+        epochs=epochs,
+        max_steps=max_steps,
+        batch_size=batch_size,
+        seed=seed,
+        dropout=dropout,
+        device=device,
+        augment=augment,
+        initial_weights=initial_weights,
+        reset_weights=reset_weights,
+        accumulate_steps=accumulate_steps,
+        ema_decay=ema_decay,
+        dtype=dtype,
+        progress=progress,
+    )
+    return compare_backends(default_spec() if spec is None else spec, backends, model, options, steps, samples)
 
 
 def compile(

@@ -18,7 +18,7 @@ class AppliedRates:
 
     Args:
         model: Whose parameters are trained.
-        members: The parameter objects of each of the optimizer's param groups.
+        members: The parameter objects of each of the optimizer's param groups, one for each part of each group.
     """
 
     def __init__(self, model: Any, members: Sequence[Iterable[Any]]) -> None:
@@ -39,9 +39,11 @@ class AppliedRates:
         """
         held = np.array(self._rates[start * self._width : stop * self._width]).reshape(-1, self._width)
         table = np.empty((len(held), len(plan.groups)))
+        first = 0
         for column, group in enumerate(plan.groups):
             # A group without parameters has the param group in its own place.
-            sources = list({self._holder[name] for name in group.parameters} or {column})
+            sources = list({self._holder[name] for name in group.parameters} or {first})
+            first += len(group.parts)
             if None in sources or any((held[:, source] != held[:, sources[0]]).any() for source in sources):
                 raise RuntimeError(f"group {group.name!r}: its parameters were given different rates, or none")
             table[:, column] = held[:, sources[0]]

@@ -129,6 +129,49 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
 
 
 @cli.command()
+@_shared
+@click.option(
+    "--backends",
+    metavar="NAMES",
+    help="Two or more, with commas; the first one is the reference.  [torch-eager,oneflow-eager,oneflow-graph]",
+)
+@click.option("--steps", type=int, help="Updates to compare.  [50]")
+@click.option("--samples", type=int, help="Runs of the reference that measure what rounding does.  [8]")
+@click.option("--seed", type=int, help="Of weights and batches.  [0]")
+@click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
+@click.option("--ema-decay", type=float, help="Compare a moving average of the weights too.")
+@click.option("--dtype", metavar="NAME", help="float32 or float64.")
+@click.option("--augment/--no-augment", default=None, help="Random crop and flip.  [as the data set says]")
+@click.option("--initial-weights", metavar="FILE", help="A .npz, .safetensors or .pth to start from.")
+@click.option("--reset-weights", metavar="PATTERN", multiple=True, help="What starts anew nevertheless (repeatable).")
+@click.option("--progress/--no-progress", default=None, help="Progress bars where stderr is a terminal.")
+@click.option("--report", metavar="FILE", help="Write tables and pictures to this .html file.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of tables.")
+@click.pass_context
+def compare(context: click.Context, /, recipe: str | None, report: str | None, as_json: bool, **options: Any) -> None:
+    """Say whether a recipe trains alike on several backends: exit code 0 same, 1 different, 2 wrong input.
+
+    For models of two frameworks: --model torch=package.module:callable,oneflow=package.module:callable.
+    A recipe's length and dropout are left out, unless they are said here: the run is as long as --steps.
+    """
+    from layered_lr.api import compare as compare_backends
+    from layered_lr.outputs import check_output
+
+    if report is not None:
+        check_output("--report", report, (".html",))
+    spec, arguments = _recipe(recipe, options)
+    said = {name for name, value in options.items() if value is not None}
+    left_out = {"backend", "dropout", "save", "epochs", "max_steps"} - said
+    found = compare_backends(spec, **{name: value for name, value in arguments.items() if name not in left_out})
+    if report is not None:
+        found.to_html(report)
+    click.echo(found.to_json() if as_json else found)
+    if report is not None and not as_json:
+        click.echo(f"written: {report}")
+    context.exit(0 if found.same else FAILED)
+
+
+@cli.command()
 @click.pass_context
 def doctor(context: click.Context, /) -> None:
     """Say which backends work here, and what to do about those that do not."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
-from layered_lr.optimizers import SGD
+from layered_lr.optimizers import OPTIMIZERS, SGD, Optimizer
 from layered_lr.plans import resolve
 from layered_lr.registry import lowering_of
 from layered_lr.schedules import (
@@ -39,7 +40,7 @@ from layered_lr.schedules import (
 )
 from layered_lr.spec import Spec
 
-BEGIN, END = "<!-- schedules: made by layered_lr.documents -->", "<!-- end of schedules -->"
+BEGIN, END = "<!-- {}: made by layered_lr.documents -->", "<!-- end of {} -->"
 
 # One of each, with as little said as it takes.
 EXAMPLES: tuple[Schedule, ...] = (
@@ -77,7 +78,25 @@ def schedule_table() -> str:
     return tabulate(rows, ["schedule", "the rate", "torch, oneflow-eager", "oneflow-graph"], tablefmt="github")
 
 
-def _first_line(kind: type[Schedule]) -> str:
+def optimizer_table() -> str:
+    """Every optimizer, and what makes its updates on each kind of backend, as Markdown."""
+    columns = {
+        "torch": ("torch-eager", "float32"),
+        "oneflow-eager": ("oneflow-eager", "float32"),
+        "oneflow-graph": ("oneflow-graph", "float32"),
+        "OneFlow in float64": ("oneflow-graph", "float64"),
+    }
+    kinds: dict[str, Any] = dict(OPTIMIZERS)
+    rows = [[f"`{name}`", *(_update(kind(), *column) for column in columns.values())] for name, kind in kinds.items()]
+    return tabulate(rows, ["optimizer", *columns], tablefmt="github")
+
+
+def _update(optimizer: Optimizer, backend: str, dtype: str) -> str:
+    (lowering,) = lowering_of(resolve(Spec(optimizer), [("weight", (1,), (), dtype)], total_steps=1000), backend)
+    return lowering.update.partition(", as torch")[0]
+
+
+def _first_line(kind: type[Any]) -> str:
     return (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`").replace("|", "\\|")
 
 
@@ -93,14 +112,16 @@ def _graph(schedule: Schedule) -> str:
     (lowering,) = lowering_of(resolve(spec, [("weight", (1,))], total_steps=1000), "oneflow-graph")
     if schedule.drives_momentum:
         return "dynamic; native table with `cycle_momentum=False`"
-    return lowering.how.partition(" of ")[0].partition(" StepLR")[0]
+    return "native" if lowering.schedule == "native" else lowering.how.partition(" of ")[0]
 
 
 def renewed(text: str) -> str:
     """A README's text with its made parts made anew."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{schedule_table()}\n{END}{after}"
+    for what, table in (("schedules", schedule_table()), ("optimizers", optimizer_table())):
+        begin, end = BEGIN.format(what), END.format(what)
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color, without the yellow, which is too light for a line on white.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES: tuple[Any, ...] = (
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES: tuple[Any, ...] = (
     "-",
     (0, (6, 2)),
     (0, (1, 1.2)),
@@ -53,10 +53,10 @@ def plot(plan: Plan, ax: Axes | None = None, scale: Scale = "auto") -> Axes:
     own = ax is None
     axes = _own_axes() if ax is None else ax
     order = _by_depth(plan)
-    few = len(order) <= len(_COLOURS)
-    colours = dict(zip(order, _COLOURS if few else _gradient(len(order)), strict=False))
+    few = len(order) <= len(COLOURS)
+    colours = dict(zip(order, COLOURS if few else _gradient(len(order)), strict=False))
     for rank, place in enumerate(order):
-        dashes = _DASHES[rank] if few else "-"
+        dashes = DASHES[rank] if few else "-"
         axes.plot(
             *lines[place],
             color=colours[place],
@@ -85,25 +85,33 @@ def picture(plan: Plan, suffix: str, scale: Scale = "auto") -> bytes:
         suffix: ``".png"`` or ``".svg"``.
         scale: As for ``Plan.plot``.
     """
+    return content_of(plot(plan, scale=scale).get_figure(), suffix)
+
+
+def content_of(figure: Any, suffix: str) -> bytes:
+    """A figure as a file's content, the same for the same figure."""
     import matplotlib
 
-    figure = plot(plan, scale=scale).get_figure()
     content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "layered_lr"}):  # the same plan gives the same file
+    with matplotlib.rc_context({"svg.hashsalt": "layered_lr"}):
         date: dict[str, Any] = {"metadata": {"Date": None}} if suffix == ".svg" else {}
-        figure.savefig(content, format=suffix[1:], **date)  # type: ignore[union-attr]
+        figure.savefig(content, format=suffix[1:], **date)
     return content.getvalue()
 
 
 def inline_svg(plan: Plan, scale: Scale = "auto") -> str:
     """The drawing as an ``<svg>`` element for an HTML page, which refers to nothing outside it."""
-    text = picture(plan, ".svg", scale).decode()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return inlined(picture(plan, ".svg", scale).decode())
+
+
+def inlined(svg: str) -> str:
+    """The ``<svg>`` element of an SVG file, for an HTML page."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
 
 
 def check_matplotlib() -> None:
-    """Make sure that a plan can be drawn.
+    """Make sure that matplotlib can draw.
 
     Raises:
         LayeredLRError: matplotlib is not installed, or does not work.
@@ -257,7 +265,7 @@ def _label_ends(
         )  # fmt: skip
         axes.plot(
             [1.04, 1.085], [height, height], transform=axes.transAxes, clip_on=False, color=colours[place],
-            linestyle=_DASHES[rank], linewidth=1.8, label="_key",
+            linestyle=DASHES[rank], linewidth=1.8, label="_key",
         )  # fmt: skip
         axes.text(1.095, height, _label(plan.groups[place]), transform=axes.transAxes, va="center", fontsize="small")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layered_lr.errors import SpecError
+from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Reaction, ReduceLROnPlateau
+
+LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
 
 class LiveRates:
@@ -31,11 +33,29 @@ class LiveRates:
         return bool(self._reactions)
 
     def rates(self, step: int) -> list[float]:
-        """The rates of one update, ``lr_scale`` multiplied, in the order of the plan's groups."""
-        rates = self.plan.rates(step)
+        """The rates of one update, ``lr_scale`` multiplied, in the order of the plan's groups.
+
+        After the last update of the plan they stay where a schedule has none for the next, as a ``Table`` of just so
+        many values: a scheduler's ``step()`` belongs behind that update too.
+
+        Raises:
+            Unsupported: A rate that float32 cannot hold: frameworks end in errors of their own, or in infinity.
+        """
+        try:
+            rates = self.plan.rates(step)
+        except SpecError:
+            if step == 0 or step != self.plan.total_steps:
+                raise
+            rates = self.plan.rates(step - 1)
         for index, reaction in self._reactions.items():
             group = self.plan.groups[index]
             rates[index] = group.lr_scale * group.schedule(self.plan.clock(group, step), reaction.rate)
+        if max(rates, default=0.0) > LARGEST:
+            group = self.plan.groups[rates.index(max(rates))]
+            raise Unsupported(
+                f"group {group.name!r}: the rate {max(rates):g} at step {step} is more than float32 holds "
+                f"({LARGEST:g}). Choose a smaller lr or lr_scale."
+            )
         return rates
 
     def observe(self, metrics: Any, unit: str | None = None) -> None:

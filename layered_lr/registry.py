@@ -28,12 +28,14 @@ class Framework(NamedTuple):
         needs: Its release and where that has wheels, in words.
         newest_python: The newest Python that has wheels, where there is such a limit.
         loop: The backend whose optimizer and scheduler serve a user's own loop.
+        probes: The module of the models whose gradients are known: ``layered_lr.parity``.
     """
 
     packages: tuple[str, ...]
     needs: str
     newest_python: tuple[int, int] | None
     loop: str
+    probes: str
 
 
 class Entry(NamedTuple):
@@ -51,12 +53,13 @@ class Entry(NamedTuple):
 
 
 FRAMEWORKS: Mapping[str, Framework] = {
-    "torch": Framework(("torch", "torchvision"), "torch 2.4 or later", None, "torch-eager"),
+    "torch": Framework(("torch", "torchvision"), "torch 2.4 or later", None, "torch-eager", "layered_lr_torch.probe"),
     "oneflow": Framework(
         ("oneflow", "flowvision"),
         "oneflow 0.9, which has wheels for Python 3.7 to 3.10 on Linux x86-64",
         (3, 10),
         "oneflow-eager",
+        "layered_lr_oneflow.probe",
     ),
 }
 
@@ -133,6 +136,11 @@ def attach_function() -> Any:
     """The function behind ``layered_lr.attach``."""
     load_backend("oneflow-graph")
     return _imported(ATTACH)
+
+
+def probes_of(backend: str) -> Any:
+    """The module with ``Probe`` and ``Answers`` of a backend's framework, which is loaded already."""
+    return importlib.import_module(FRAMEWORKS[TABLE[backend].framework].probes)
 
 
 def state_dict_reader() -> Any:

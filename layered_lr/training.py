@@ -6,6 +6,7 @@ import itertools
 import platform
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from layered_lr import __version__, models
 from layered_lr.backend import Extras, Session
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.live import LARGEST
 from layered_lr.modules import parameters_of
 from layered_lr.options import RunOptions
 from layered_lr.plans import Plan, resolve
@@ -36,31 +38,33 @@ def train(spec: Spec, options: RunOptions) -> Result:
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
     lengths = options.total_steps(in_epoch), in_epoch
     if isinstance(options.model, str):
-        _check_images(options, dataset.facts.image_shape)
+        check_images(options, dataset.facts.image_shape)
         resolve(spec, models.parameters(options.model, dataset.num_classes), *lengths)
 
     backend = load_backend(options.backend, options.device)
     model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.dtype)
     plan = resolve(spec, model, *lengths)
-    _check_trainable(plan, model)
+    check_trainable(plan, model)
     lowering = plan.lowering(options.backend)
-    backend.load(model, _start(options, plan, dataset.num_classes, backend.state(model), given))
+    backend.load(model, start_weights(options, plan, dataset.num_classes, backend.state(model), given))
     extras = Extras(options.accumulate_steps, options.ema_decay)
     session = backend.open(plan, model, dataset.num_classes, extras)
-    _check_answer(session, batches)
+    check_answer(session, batches)
 
     history = _Loop(session, plan, batches, options.progress).run()
+    weights = session.weights()
+    _check_finite(plan, weights)
     result = Result(
         backend=options.backend,
         plan=plan,
         losses=history.losses,
         rates=_by_group(plan, history.rates),
         accuracies=history.accuracies,
-        grad_norms=np.sqrt((history.grad_norms**2).sum(axis=1)),
+        grad_norms=np.hypot.reduce(history.grad_norms, axis=1),
         group_grad_norms=_by_group(plan, history.grad_norms),
         ema_accuracies=history.ema_accuracies,
         ema_weights={} if options.ema_decay is None else session.ema_weights(),
-        weights=session.weights(),
+        weights=weights,
         lowering=lowering,
         seconds_per_step=history.seconds_per_step,
         first_step_seconds=history.first_step_seconds,
@@ -72,11 +76,18 @@ def train(spec: Spec, options: RunOptions) -> Result:
     return result
 
 
+def _check_finite(plan: Plan, weights: Weights) -> None:
+    """What the last update did, no loss has shown yet."""
+    for parameter in plan.parameters:
+        if not np.isfinite(weights[parameter.name]).all():
+            raise TrainingDiverged(f"{parameter.name} is NaN or infinite after the last update. Try lower rates.")
+
+
 def _by_group(plan: Plan, table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return dict(zip((group.name for group in plan.groups), table.T, strict=True))
 
 
-def _start(options: RunOptions, plan: Plan, num_classes: int, own: Weights, given: Weights | None) -> Weights:
+def start_weights(options: RunOptions, plan: Plan, num_classes: int, own: Weights, given: Weights | None) -> Weights:
     """The state to start from: given, or drawn from the seed, or as the user's callable made it."""
     if isinstance(options.model, str):
         own = models.initial_weights(options.model, num_classes, options.seed)
@@ -85,7 +96,7 @@ def _start(options: RunOptions, plan: Plan, num_classes: int, own: Weights, give
     return merged(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)
 
 
-def _check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
+def check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
     """What MobileNetV2 takes; torch and OneFlow would differ in how they fail."""
     channels, height, width = shape
     if channels != 3:
@@ -97,17 +108,25 @@ def _check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
         )
 
 
-def _check_trainable(plan: Plan, model: Any) -> None:
+def check_trainable(plan: Plan, model: Any) -> None:
     """What every framework would refuse in its own words, or train on nothing."""
     if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
         raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
     largest = float(plan.table().max(initial=0.0))
     dtype = max((parameter.dtype for parameter in plan.parameters), default="float32")
-    if dtype == "float32" and largest > np.finfo(np.float32).max:
+    if dtype != "float32":
+        return
+    if largest > LARGEST:
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
+    for group in plan.groups:
+        for name, value in asdict(group.optimizer).items():
+            if isinstance(value, float) and abs(value) > LARGEST:
+                raise SpecError(f"group {group.name!r}: {name}={value:g} is more than the weights' float32 can hold.")
+    if (plan.spec.clip_grad_value or 0.0) > LARGEST:
+        raise SpecError(f"clip_grad_value={plan.spec.clip_grad_value:g} is more than the weights' float32 can hold.")
 
 
-def _check_answer(session: Session, batches: Batches) -> None:
+def check_answer(session: Session, batches: Batches) -> None:
     """One batch of test images through the model: an answer of the wrong shape would abort OneFlow's process."""
     images, _, _ = next(iter(batches.test()))
     try:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
+from layered_lr_oneflow.clipping import Clipping, clip_in_build
 from layered_lr_oneflow.graph_scheduler import GraphScheduler, dynamic_updates
 from layered_lr_oneflow.lowering import graph as lowerings
 from layered_lr_oneflow.lowering import is_dynamic
@@ -15,12 +18,19 @@ from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.scheduler import build_scheduler, sharing_key
 
 
-def attach(plan: Plan, graph: Any, model: Any) -> GraphScheduler:
+def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphScheduler:
     """Add the plan's optimizers to a graph; to be called in its ``__init__``, after ``super().__init__()``.
 
     Native lowering: groups whose schedules are one to OneFlow share an optimizer; each other schedule has an
     optimizer of its own. Dynamic lowering: update ops at the end of ``build``.
     Gradients that the parameters hold when the graph is compiled are dropped: it would never train right with them.
+    Those of ``build`` are clipped where it ends, before the updates.
+
+    Args:
+        plan: Made for this model.
+        graph: In its ``__init__``.
+        model: What the graph trains.
+        measured: A call of the graph answers what ``build`` does, and each group's gradient norm, shape (groups,).
 
     Returns:
         The graph's scheduler.
@@ -28,7 +38,8 @@ def attach(plan: Plan, graph: Any, model: Any) -> GraphScheduler:
     Raises:
         SpecError: Not a graph, a graph that is compiled already, or one whose optimizers have some of these
             parameters (OneFlow would abort the process).
-        Unsupported: A rate that float32 cannot hold, or an optimizer that the Graph cannot do as torch does.
+        Unsupported: A rate that float32 cannot hold, an optimizer that the Graph cannot do as torch does, or global
+            tensors whose gradients are to be clipped. At the graph's first call: it accumulates what is to be clipped.
     """
     if not isinstance(graph, flow.nn.Graph):
         raise SpecError(f"attach: graph is a {type(graph).__name__}; must be a oneflow.nn.Graph.")
@@ -39,21 +50,24 @@ def attach(plan: Plan, graph: Any, model: Any) -> GraphScheduler:
     _check_free(graph, model)
     list(lowerings(plan))
     schedule_as_batch()
+    clipping = Clipping(plan, model, measured)
     if is_dynamic(plan):
         updates = dynamic_updates(plan, model)
-        updates.bind(graph)
+        clip_in_build(graph, clipping)
+        updates.bind(graph)  # outside of the clipping: it reads the gradients when that is done
         return GraphScheduler(plan, updates)
-    groups = param_groups(plan, model)
-    for group in groups:
-        scale = GraphScale(group["lr_scale"])
-        scale.parameters = group["params"]
-        group["lr_scale"] = scale
+    placed = param_groups(plan, model)
+    for _, options in placed:
+        scale = GraphScale(options["lr_scale"])
+        scale.parameters = options["params"]
+        options["lr_scale"] = scale
     pairs = []
     for members in sharing(plan):
-        optimizer = build_optimizer(plan, [groups[index] for index in members])
+        optimizer = build_optimizer(plan, [options for index in members for i, options in placed if i == index])
         pairs.append((optimizer, build_scheduler(plan, plan.groups[members[0]], optimizer)))
     for optimizer, scheduler in pairs:  # only now that nothing can fail any more
         graph.add_optimizer(optimizer, lr_sch=scheduler)
+    clip_in_build(graph, clipping)
     return GraphScheduler(plan, None)
 
 
@@ -63,6 +77,14 @@ def sharing(plan: Plan) -> list[list[int]]:
     for index, group in enumerate(plan.groups):
         shared.setdefault(sharing_key(plan, group), []).append(index)
     return list(shared.values())
+
+
+def configured(plan: Plan) -> Iterator[tuple[int, int]]:
+    """For each group its index, and that of its first param group among all of the graph's optimizers."""
+    count = 0
+    for index in itertools.chain.from_iterable(sharing(plan)):
+        yield index, count
+        count += len(plan.groups[index].parts)
 
 
 def _check_free(graph: Any, model: Any) -> None:

@@ -11,7 +11,15 @@ from layered_lr.backend import Backend, Dtype
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr_oneflow import models
-from layered_lr_oneflow.optimizer import EagerScale, PlanScheduler, build_optimizer, param_groups
+from layered_lr_oneflow.clipping import Clipping, clip_before_step
+from layered_lr_oneflow.lowering import has_native_updates
+from layered_lr_oneflow.optimizer import (
+    EagerScale,
+    PlanScheduler,
+    build_optimizer,
+    composed_optimizer,
+    param_groups,
+)
 from layered_lr_oneflow.rounding import GraphRates
 from layered_lr_oneflow.runtime import flow
 
@@ -52,17 +60,24 @@ class OneFlowBackend(Backend):
         return models.state(model)
 
     def compile(self, plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
-        """See ``Backend.compile``; for eager mode, a graph takes ``layered_lr.attach``."""
-        return build_eager(plan, model)
+        """See ``Backend.compile``; for eager mode, a graph takes ``layered_lr.attach``. ``step()`` clips first."""
+        optimizer, scheduler = build_eager(plan, model)
+        clip_before_step(optimizer, Clipping(plan, model))
+        return optimizer, scheduler
 
 
 def build_eager(plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
-    """OneFlow's optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates.
+    """An optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates.
 
-    OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently.
+    OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently. The optimizer is OneFlow's own where that equals
+    torch's, else a ``ComposedOptimizer``.
     """
-    groups = param_groups(plan, model)
-    for group, rate in zip(groups, GraphRates(plan).rates(0), strict=True):
-        group.update(lr=rate, lr_scale=EagerScale(1.0))
-    optimizer = build_optimizer(plan, groups)
-    return optimizer, PlanScheduler(optimizer, plan)
+    if not has_native_updates(plan):
+        composed = composed_optimizer(plan, model)
+        return composed, PlanScheduler(composed, plan, range(len(plan.groups)))
+    rates = GraphRates(plan).rates(0)
+    placed = param_groups(plan, model)
+    for index, options in placed:
+        options.update(lr=rates[index], lr_scale=EagerScale(1.0))
+    optimizer = build_optimizer(plan, [options for _, options in placed])
+    return optimizer, PlanScheduler(optimizer, plan, [index for index, _ in placed])

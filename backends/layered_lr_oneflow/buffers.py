@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.models import sync
-from layered_lr_oneflow.rules import Numbers, UpdateRule, assign
+from layered_lr_oneflow.rules import Numbers, assign
 from layered_lr_oneflow.runtime import flow
 
 Tables = Mapping[str, Sequence[float] | Float64]
@@ -22,12 +22,14 @@ RATE, MOMENTUM = 0, 1
 class NumberBuffers:
     """Rates and momenta by group, each set by the host or followed from a table in step with the graph's own count.
 
+    All of them are float64: what an update computes of them is rounded to the parameters' dtype once.
+
     Args:
-        rules: Each group's update rule, by the group's name, in the plan's order.
+        momenta: Each group's momentum (or beta1), None without one, by the group's name, in the plan's order.
+        varying: Names of the groups whose momentum may change; elsewhere it is compiled in.
         rates: Each group's rate, until ``set`` is called.
         rate_tables: The rates of all updates for the groups named; the last one holds from then on.
         momentum_tables: Likewise.
-        dtype: Of the parameters.
         device: Of the parameters.
 
     Raises:
@@ -38,24 +40,24 @@ class NumberBuffers:
 
     def __init__(
         self,
-        rules: Mapping[str, UpdateRule[Any]],
+        momenta: Mapping[str, float | None],
+        varying: Collection[str],
         rates: Sequence[float],
         rate_tables: Tables,
         momentum_tables: Tables,
-        dtype: Any,
         device: Any,
     ) -> None:
-        self._rules = rules
-        self._names = list(rules)
+        self._momenta = momenta
+        self._varying = set(varying)
+        self._names = list(momenta)
         self._device = device
         given: tuple[tuple[str, Tables], ...] = (("rate", rate_tables), ("momentum", momentum_tables))
         self._tables = [
-            {group: self._tensor(self._table(what, group, table), dtype) for group, table in tables.items()}
+            {group: self._tensor(self._table(what, group, table)) for group, table in tables.items()}
             for what, tables in given
         ]
-        momenta = [rule.momentum or 0.0 for rule in rules.values()]
-        self._host = np.array([_checked("rates", rates, len(rules)), momenta])
-        self._numbers = self._tensor(self._host, dtype)
+        self._host = np.array([_checked("rates", rates, len(momenta)), [value or 0.0 for value in momenta.values()]])
+        self._numbers = self._tensor(self._host)
         self._step = flow.zeros(1, dtype=flow.int64, device=device)
 
     def register(self, root: Any) -> None:
@@ -66,7 +68,7 @@ class NumberBuffers:
             for group, table in tables.items():
                 root.register_buffer(f"{what}_{self._names.index(group)}", table)
 
-    def trace(self, lazy: Callable[[Any, str], Any]) -> list[Numbers]:
+    def trace(self, lazy: Callable[[Any, str], Any]) -> dict[str, Numbers]:
         """What each group's update reads, as ops of the graph that is being traced; its count goes up by one."""
         numbers, step = lazy(self._numbers, "the rates"), lazy(self._step, "the step")
 
@@ -77,7 +79,12 @@ class NumberBuffers:
             position = flow.clamp(step, max=table.shape[0] - 1)
             return flow.gather(lazy(table, "a table"), 0, position)
 
-        traced = [Numbers(number(RATE, index), number(MOMENTUM, index)) for index in range(len(self._names))]
+        traced = {
+            name: Numbers(
+                number(RATE, index), number(MOMENTUM, index) if name in self._varying else self._momenta[name]
+            )
+            for index, name in enumerate(self._names)
+        }
         assign(step, step + 1)
         return traced
 
@@ -94,7 +101,7 @@ class NumberBuffers:
     def read(self, row: int) -> Float64:
         """What the next call applies, as the graph will read it; waits for the graph."""
         sync()
-        values = self._numbers.numpy()[row].astype(np.float64)
+        values = self._numbers.numpy()[row].copy()
         step = self.step()
         for group, table in self._tables[row].items():
             values[self._names.index(group)] = table.numpy()[min(step, table.shape[0] - 1)]
@@ -103,9 +110,9 @@ class NumberBuffers:
     def applied(self, start: int, chosen: Float64) -> Float64:
         """See ``DynamicUpdate.applied``."""
         stop = min(start + len(chosen), self.step())
-        rates = chosen[: max(stop - start, 0)].astype(np.float32).astype(np.float64)
+        rates = chosen[: max(stop - start, 0)].copy()
         for group, table in self._tables[RATE].items():
-            held = table.numpy().astype(np.float64)
+            held = table.numpy()
             rates[:, self._names.index(group)] = held[np.minimum(np.arange(start, start + len(rates)), len(held) - 1)]
         return rates
 
@@ -131,12 +138,12 @@ class NumberBuffers:
         return _checked(what, [old if v is None else v for v, old in zip(values, present, strict=True)], len(values))
 
     def _check_momenta(self, momenta: Float64) -> None:
-        for (name, rule), new in zip(self._rules.items(), momenta, strict=True):
-            if rule.varies and name not in self._tables[MOMENTUM]:
+        for (name, compiled), new in zip(self._momenta.items(), momenta, strict=True):
+            if name in self._varying and name not in self._tables[MOMENTUM]:
                 _check_momentum(name, new)
-            elif new != (rule.momentum or 0.0):
+            elif new != (compiled or 0.0):
                 raise Unsupported(
-                    f"group {name!r}: momentum {rule.momentum} is compiled into the graph, {new} is not possible. "
+                    f"group {name!r}: momentum {compiled} is compiled into the graph, {new} is not possible. "
                     "Name the group in varying_momentum=[...]."
                 )
 
@@ -150,8 +157,8 @@ class NumberBuffers:
             _check_momentum(group, float(values.min()))
         return values
 
-    def _tensor(self, array: Float64, dtype: Any) -> Any:
-        return flow.tensor(array, dtype=dtype, device=self._device)
+    def _tensor(self, array: Float64) -> Any:
+        return flow.tensor(array, dtype=flow.float64, device=self._device)
 
 
 def copy(target: Any, array: NDArray[Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,31 @@ from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.buffers import MOMENTUM, RATE, NumberBuffers, Tables, copy
+from layered_lr_oneflow.carried import CarriedNumbers
 from layered_lr_oneflow.models import sync
-from layered_lr_oneflow.rules import rule_of
+from layered_lr_oneflow.rules import Numbers, UpdateRule, rule_of
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
+from layered_lr_oneflow.tracing import build_of, lazy_tensors
 
 Slots = Mapping[str, Mapping[str, NDArray[Any]]]
 
 ATTRIBUTE = "layered_lr_updates"  # of the graph: the module of buffers; it also begins their names
+
+
+class _Part(NamedTuple):
+    """Parameters of one rule.
+
+    Args:
+        group: The plan group's name.
+        rule: Theirs.
+        names: Of those that can be trained.
+        carried: Their numbers.
+    """
+
+    group: str
+    rule: UpdateRule[Any]
+    names: tuple[str, ...]
+    carried: CarriedNumbers
 
 
 class DynamicUpdate:
@@ -44,10 +62,10 @@ class DynamicUpdate:
         varying_momentum: Names of groups whose momentum ``set`` changes; elsewhere it is compiled in, which is faster.
 
     Raises:
-        SpecError: A group that the plan does not have, or a table that is empty or holds NaN, infinite or negative
-            numbers.
-        Unsupported: No rule for the optimizer; parameters of several dtypes or devices, global ones, or of another
-            dtype than float32 and float64; a momentum table with a 0 in it.
+        SpecError: A group that the plan does not have, a varying momentum for one that has none, or a table that is
+            empty or holds NaN, infinite or negative numbers.
+        Unsupported: Parameters of several dtypes or devices, global ones, or of another dtype than
+            float32 and float64; a momentum table with a 0 in it.
     """
 
     def __init__(
@@ -65,15 +83,20 @@ class DynamicUpdate:
             raise SpecError(
                 f"varying momentum of {unknown[0]!r}: the plan's groups are {', '.join(g.name for g in plan.groups)}."
             )
-        self._rule_of_group = {g.name: rule_of(g.optimizer, g.name in varies) for g in plan.groups}
-        self._group_of = {name: group.name for group in plan.groups for name in group.parameters}
+        momenta = {group.name: group.optimizer.first_momentum for group in plan.groups}
+        if without := [name for name in momenta if name in varies and not momenta[name]]:
+            raise SpecError(f"varying momentum of {without[0]!r}: the group's optimizer has none.")
         self._parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-        self._numbers = NumberBuffers(
-            self._rule_of_group, plan.rates(0), rate_tables or {}, momentum_tables, *_kind(self._parameters)
-        )
-        self._slots = {
-            name: self._rule(name).slots(tensor) for name, tensor in self._parameters.items() if tensor.requires_grad
-        }
+        device = _device(self._parameters)
+        self._numbers = NumberBuffers(momenta, varies, plan.rates(0), rate_tables or {}, momentum_tables, device)
+        self._parts: list[_Part] = []
+        self._slots: dict[str, dict[str, Any]] = {}
+        for group in plan.groups:
+            for part in group.parts:
+                names = tuple(name for name in part.parameters if self._parameters[name].requires_grad)
+                rule = rule_of(part.optimizer)
+                self._parts.append(_Part(group.name, rule, names, CarriedNumbers(names, rule.carried, device)))
+                self._slots |= {name: new_slots(rule, self._parameters[name]) for name in names}
         self._updated: tuple[str, ...] = ()
 
     @property
@@ -98,14 +121,14 @@ class DynamicUpdate:
         schedule_as_batch()
         setattr(graph, ATTRIBUTE, self._module())
         graph.config._train(True)
-        build, reference = type(graph).build, weakref.ref(graph)  # no cycle: a graph must go when its user lets go
+        build, reference = build_of(graph), weakref.ref(graph)  # no cycle: a graph must go when its user lets go
 
         def build_and_update(*args: Any, **kwargs: Any) -> Any:
-            traced = reference()
             self._drop_gradients()
             try:
-                outputs = build(traced, *args, **kwargs)
-                self._apply(traced)
+                outputs = build(*args, **kwargs)
+                with flow.no_grad():
+                    self._apply(reference())
             finally:
                 self._drop_gradients()
             return outputs
@@ -154,10 +177,15 @@ class DynamicUpdate:
         self._numbers.seek(step)
 
     def slots(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """Copies of every slot, by parameter name and slot name; waits for the graph."""
+        """Copies of every slot, by parameter name and slot name, and of each parameter's numbers; waits for the graph.
+
+        Names are torch's. A number, such as ``step``, the count of a parameter's updates, is float64 of shape ().
+        """
         sync()
         return {
-            name: {slot: tensor.numpy().copy() for slot, tensor in slots.items()} for name, slots in self._slots.items()
+            name: {slot: tensor.numpy().copy() for slot, tensor in self._slots[name].items()} | part.carried.of(name)
+            for part in self._parts
+            for name in part.names
         }
 
     def load_slots(self, slots: Slots) -> None:
@@ -167,12 +195,11 @@ class DynamicUpdate:
             CheckpointError: A name, shape or dtype that differs; then nothing has been changed.
         """
         _check_slots(slots, self.slots())
-        for name, given in slots.items():
-            for slot, array in given.items():
-                copy(self._slots[name][slot], array)
-
-    def _rule(self, parameter: str) -> Any:
-        return self._rule_of_group[self._group_of[parameter]]
+        for name, own in self._slots.items():
+            for slot, tensor in own.items():
+                copy(tensor, slots[name][slot])
+        for part in self._parts:
+            part.carried.load(slots)
 
     def _module(self) -> Any:
         """All buffers as a module, which the graph needs to know them."""
@@ -181,34 +208,57 @@ class DynamicUpdate:
         for name, slots in self._slots.items():
             for slot, tensor in slots.items():
                 _register(root, f"{slot}.{name}", tensor)
+        for index, part in enumerate(self._parts):
+            for number, vector in part.carried.vectors.items():
+                root.register_buffer(f"{number}_{index}", vector)
         return root
 
     def _apply(self, graph: Any) -> None:
         """Dispatch every update, at the end of the trace."""
         if graph.config.proto.num_gradient_accumulation_steps > 1:
             raise Unsupported("set_gradient_accumulation_steps does not go with rates that change as the graph runs.")
-        lazy = _lazy_tensors(graph)
+        lazy = lazy_tensors(graph)
         trained = {name: p for name, p in self._parameters.items() if p.grad is not None}
         if not trained:
             raise SpecError(
                 f"{type(graph).__name__}.build computes no gradient of the plan's parameters: nothing would train. "
                 "Call loss.backward() in it, and let the parameters that shall train have requires_grad=True."
             )
-        numbers = dict(zip(self._rule_of_group, self._numbers.trace(lazy), strict=True))
-        for name, tensor in trained.items():
+        for name in trained:
             if name not in self._slots:
                 raise SpecError(f"{name!r} was frozen when the updates were made: unfreeze it before that.")
-            slots = {slot: lazy(buffer, slot) for slot, buffer in self._slots[name].items()}
-            self._rule(name).update(lazy(tensor, name), tensor.grad, slots, numbers[self._group_of[name]])
+        numbers = self._numbers.trace(lazy)
+        for part in self._parts:
+            if names := [name for name in part.names if name in trained]:
+                self._update(part, names, numbers[part.group], lazy)
         self._updated = tuple(trained)
+
+    def _update(self, part: _Part, names: Sequence[str], numbers: Numbers, lazy: Callable[[Any, str], Any]) -> None:
+        """Dispatch the updates of one part's parameters."""
+        carried = part.carried.trace(lazy)
+        exact, following = part.rule.scalars(numbers, carried)
+        part.carried.advance(carried, following, names)
+        dtype = self._parameters[names[0]].dtype
+        scalars = {key: value.to(dtype) if isinstance(value, flow.Tensor) else value for key, value in exact.items()}
+        for name in names:
+            tensor = self._parameters[name]
+            if tensor.numel():
+                slots = {slot: lazy(buffer, slot) for slot, buffer in self._slots[name].items()}
+                own = part.carried.pick(scalars, name, tuple(tensor.shape))
+                part.rule.update(lazy(tensor, name), tensor.grad, slots, own)
 
     def _drop_gradients(self) -> None:
         for tensor in self._parameters.values():
             tensor.grad = None
 
 
-def _kind(parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The one dtype and device of all parameters."""
+def new_slots(rule: UpdateRule[Any], parameter: Any) -> dict[str, Any]:
+    """A rule's slots for a parameter as they are before its first update."""
+    return {name: flow.zeros_like(parameter).detach().fill_(value) for name, value in rule.slots.items()}
+
+
+def _device(parameters: Mapping[str, Any]) -> Any:
+    """The one device of all parameters, whose dtype must be one too."""
     if any(tensor.is_global for tensor in parameters.values()):
         raise Unsupported("a OneFlow Graph whose rates change while it runs takes no global tensors.")
     kinds = {(tensor.dtype, str(tensor.device)) for tensor in parameters.values()}
@@ -218,7 +268,7 @@ def _kind(parameters: Mapping[str, Any]) -> tuple[Any, Any]:
             "a OneFlow Graph whose rates change while it runs takes parameters of one dtype, float32 or float64, on "
             f"one device; these are {', '.join(sorted(f'{dtype} on {device}' for dtype, device in kinds))}."
         )
-    return dtype, next(iter(parameters.values())).device
+    return next(iter(parameters.values())).device
 
 
 def _register(root: Any, path: str, tensor: Any) -> None:
@@ -229,23 +279,6 @@ def _register(root: Any, path: str, tensor: Any) -> None:
             root.add_module(part, flow.nn.Module())
         root = root._modules[part]
     root.register_buffer(leaf, tensor)
-
-
-def _lazy_tensors(graph: Any) -> Callable[[Any, str], Any]:
-    """A function from an eager parameter or buffer of a graph to the tensor that stands for it in its trace."""
-    proxies = {id(proxy.to(flow.Tensor)): proxy for proxy in graph._state()}
-
-    def lazy(tensor: Any, name: str) -> Any:
-        if id(tensor) not in proxies:
-            raise SpecError(
-                f"{name!r} is not in {type(graph).__name__}: its model must be an attribute of the graph, and hold the "
-                "same parameters as when the updates were made."
-            )
-        proxy = proxies[id(tensor)]
-        proxy.try_build()
-        return proxy.lazy_origin
-
-    return lazy
 
 
 def _check_slots(slots: Slots, own: Slots) -> None:

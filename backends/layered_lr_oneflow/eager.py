@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from layered_lr.applied import AppliedRates
 from layered_lr.backend import NO_EXTRAS, Extras
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
+from layered_lr_oneflow.clipping import Clipping
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import OneFlowSession
 
 
-@final
-class EagerSession(OneFlowSession):
-    """A OneFlow model in training, op by op."""
+class EagerUpdates(OneFlowSession):
+    """A session whose optimizer is an eager one, wherever the gradients come from."""
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
         super().__init__(plan, model, num_classes, device, extras)
         self.optimizer, self.scheduler = build_eager(plan, model)
+        self._clipping = Clipping(plan, model, measured=self.extras.grad_norms)
         self._applied = AppliedRates(model, [group.parameters for group in self.optimizer.param_groups])
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
-        logits = self.model(self.tensor(images))
-        self.check_logits(logits, len(images))
-        loss = flow.nn.functional.cross_entropy(logits, self.tensor(labels))
+    def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
         # Zeros instead of None would let momentum and decay move parameters that have no gradient.
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = self._backward(parts)
         self._applied.record(self.optimizer.param_groups)
+        norms = self._clipping.apply()
         self.optimizer.step()
         self.scheduler.step()
-        return loss.detach()
+        return losses, norms
+
+    @abstractmethod
+    def _backward(self, parts: Sequence[tuple[Any, Any]]) -> list[Any]:
+        """Leave the mean gradient of all parts in ``p.grad``, None where there is none; returns each part's loss."""
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
         """See ``Session.observe``."""
@@ -45,6 +46,21 @@ class EagerSession(OneFlowSession):
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""
         return self._applied.table(self.plan, start, stop)
+
+
+@final
+class EagerSession(EagerUpdates):
+    """A OneFlow model in training, op by op."""
+
+    def _backward(self, parts: Sequence[tuple[Any, Any]]) -> list[Any]:
+        losses = []
+        for images, labels in parts:
+            logits = self.model(images)
+            self.check_logits(logits, len(images))
+            loss = flow.nn.functional.cross_entropy(logits, labels)
+            (loss / len(parts) if len(parts) > 1 else loss).backward()
+            losses.append(loss.detach())
+        return losses
 
 
 @final

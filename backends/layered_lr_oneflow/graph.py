@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import NO_EXTRAS, Extras
-from layered_lr.errors import DataError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
-from layered_lr_oneflow.attach import attach, sharing
+from layered_lr_oneflow.accumulation import AccumulatingSession
+from layered_lr_oneflow.attach import attach, configured
 from layered_lr_oneflow.backend import OneFlowBackend
+from layered_lr_oneflow.calls import GraphCalls
 from layered_lr_oneflow.job import CompiledRates
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import OneFlowSession
@@ -25,11 +24,11 @@ from layered_lr_oneflow.session import OneFlowSession
 class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
     """Forward, loss, backward and update of one batch."""
 
-    def __init__(self, plan: Plan, model: Any, check_logits: Callable[[Any, int], None]) -> None:
+    def __init__(self, plan: Plan, model: Any, measured: bool, check_logits: Callable[[Any, int], None]) -> None:
         super().__init__()
         self.model = model
         self.check_logits = check_logits
-        self.scheduler = attach(plan, self, model)
+        self.scheduler = attach(plan, self, model, measured)
 
     def build(self, images: Any, labels: Any) -> Any:
         """The batch's mean cross-entropy, before the update."""
@@ -46,28 +45,21 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
         super().__init__(plan, model, num_classes, device, extras)
-        self._graph = TrainGraph(plan, model, self.check_logits)
-        self._batch_shape: tuple[int, ...] | None = None
+        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits)
+        self._calls = GraphCalls()
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
-        if self._batch_shape is None:
-            if threading.current_thread() is not threading.main_thread():
-                raise Unsupported(
-                    "backend 'oneflow-graph' compiles in the main thread only: make the first step there."
-                )
-            self._batch_shape = images.shape
-        if images.shape != self._batch_shape:
-            raise DataError(
-                f"a batch of shape {images.shape}: the graph was compiled for {self._batch_shape}. "
-                "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
-            )
+    def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
+        ((images, labels),) = parts
+        self._calls.check(images)
         if self._graph.scheduler.updates is not None:
             self._chosen.extend(self._graph.scheduler.get_last_lr())
-        loss = self._graph(self.tensor(images), self.tensor(labels))
+        answer = self._graph(images, labels)
+        self._calls.passes += 1
         self._graph.scheduler.step()
-        return loss
+        loss, norms = answer if self.extras.grad_norms else (answer, None)
+        return [loss], norms
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
         """See ``Session.observe``."""
@@ -83,7 +75,7 @@ class GraphSession(OneFlowSession):
         Raises:
             RuntimeError: The parameters of a group have different rates (it can only be a defect).
         """
-        if self._batch_shape is None:
+        if not self._calls.passes:
             return np.empty((0, len(self.plan.groups)))
         if (updates := self._graph.scheduler.updates) is not None:
             groups = len(self.plan.groups)
@@ -92,21 +84,13 @@ class GraphSession(OneFlowSession):
         compiled = self._job()
         stop = min(stop, compiled.steps())
         table = np.empty((max(stop - start, 0), len(self.plan.groups)))
-        for conf, column in enumerate(itertools.chain.from_iterable(sharing(self.plan))):
+        for column, conf in configured(self.plan):
             table[:, column] = self._group_rates(compiled, conf, column, start, stop)
         return table
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """See ``Session.weights``; a graph moves the statistics of batch normalisations, but does not count them."""
-        state = super().weights()
-        if self._batch_shape is not None:
-            updates = self._graph.scheduler.updates
-            steps = self._job().steps() if updates is None else updates.step()
-            for name, module in self.model.named_modules():
-                counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
-                if module.training and counter in state:
-                    state[counter] += steps
-        return state
+        """See ``Session.weights``."""
+        return self._calls.count_in(super().weights(), self.model)
 
     def _job(self) -> CompiledRates:
         """The compiled job, read once."""
@@ -119,11 +103,14 @@ class GraphSession(OneFlowSession):
         updated = [name for name in names if name in compiled.variables]
         if not updated:
             return compiled.configured(conf, start, stop)
-        if len({compiled.source(name) for name in updated}) > 1:
+        # One for each part of the group, if it has parts: parameters of one source have one rate.
+        sources = {compiled.source(name): name for name in updated}
+        rates = [compiled.rates(name, start, stop) for name in sources.values()]
+        if any((other != rates[0]).any() for other in rates):
             raise RuntimeError(
                 f"group {self.plan.groups[column].name!r}: its parameters were compiled with different rates"
             )
-        return compiled.rates(updated[0], start, stop)
+        return rates[0]
 
 
 @final
@@ -132,6 +119,9 @@ class OneFlowGraph(OneFlowBackend):
 
     name: ClassVar[str] = "oneflow-graph"
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> GraphSession:
+    def open(
+        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS
+    ) -> GraphSession | AccumulatingSession:
         """See ``Backend.open``."""
-        return GraphSession(plan, model, num_classes, self.device, extras)
+        session = GraphSession if extras.accumulate_steps == 1 else AccumulatingSession
+        return session(plan, model, num_classes, self.device, extras)

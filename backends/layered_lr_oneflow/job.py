@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from layered_lr.schedules import Float64
+from layered_lr.schedules import (
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    Float64,
+    LinearLR,
+    MultiStepLR,
+    PolynomialLR,
+    Schedule,
+    SequentialLR,
+    StepLR,
+)
+from layered_lr_oneflow.kernel import KernelSchedule, as_float32
 
 
 class CompiledRates:
@@ -77,9 +90,49 @@ def _scheduled(base: float, decay: Any, start: int, stop: int) -> Float64:
     kind = decay.WhichOneof("type")
     if kind is None:
         return np.full(len(steps), base)
-    if kind == "step_conf":
-        return np.asarray(base * np.power(decay.step_conf.gamma, steps // decay.step_conf.step_size))
     if kind == "piecewise_constant_conf":
         table = decay.piecewise_constant_conf
         return np.asarray(table.values)[np.searchsorted(np.asarray(table.boundaries), steps, side="left")]
-    raise NotImplementedError(f"reading back {kind} of a compiled graph")
+    return KernelSchedule(_schedule(decay))(steps, as_float32(base))
+
+
+def _schedule(decay: Any) -> Schedule:
+    """The schedule that the conf of a ``learning_rate_schedule`` op describes."""
+    kind = decay.WhichOneof("type")
+    if kind not in _SCHEDULES:
+        raise NotImplementedError(f"reading back {kind} of a compiled graph")
+    return _SCHEDULES[kind](getattr(decay, kind))
+
+
+def _polynomial_lr(conf: Any) -> Schedule:
+    _expect(conf, end_learning_rate=0.0, cycle=False)
+    return PolynomialLR(conf.decay_batches, conf.power)
+
+
+def _warm_restarts(conf: Any) -> Schedule:
+    _expect(conf, decay_rate=1.0, restart_limit=0)
+    return CosineAnnealingWarmRestarts(conf.t_initial, conf.t_mult, conf.eta_min)
+
+
+def _sequential_lr(conf: Any) -> Schedule:
+    if not all(conf.interval_rescaling):
+        raise NotImplementedError("reading back a SequentialLR whose schedules share one count")
+    return SequentialLR(list(map(_schedule, conf.schedulers)), list(conf.milestones))
+
+
+def _expect(conf: Any, **values: Any) -> None:
+    for name, value in values.items():
+        if getattr(conf, name) != value:
+            raise NotImplementedError(f"reading back {name}={getattr(conf, name)} of a compiled graph")
+
+
+_SCHEDULES: Mapping[str, Callable[[Any], Schedule]] = {
+    "step_conf": lambda conf: StepLR(conf.step_size, conf.gamma),
+    "multi_step_conf": lambda conf: MultiStepLR(list(conf.milestones), conf.gamma),
+    "constant_lr_conf": lambda conf: ConstantLR(conf.factor, conf.total_iters),
+    "linear_lr_conf": lambda conf: LinearLR(conf.start_factor, conf.end_factor, conf.total_iters),
+    "polynomial_conf": _polynomial_lr,
+    "cosine_annealing_conf": lambda conf: CosineAnnealingLR(conf.t_max, conf.eta_min),
+    "cosine_annealing_warm_restarts_conf": _warm_restarts,
+    "sequential_scheduler_conf": _sequential_lr,
+}

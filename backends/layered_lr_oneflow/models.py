@@ -38,6 +38,22 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
     return made
 
 
+def tensors(model: Any) -> dict[str, Any]:
+    """Every parameter and buffer by every name that it has."""
+    own = {**model._parameters, **model._buffers}
+    found = {name: tensor for name, tensor in own.items() if tensor is not None}
+    for prefix, child in model._modules.items():
+        if child is not None:
+            found |= {f"{prefix}.{name}": tensor for name, tensor in tensors(child).items()}
+    return found
+
+
+def dtype(model: Any) -> Any:
+    """Of a model's floating parameters; float32 without any."""
+    floating = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return next(floating, flow.float32)
+
+
 def load(model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
     """Copy arrays into the model's state of the same names."""
     state = model.state_dict()

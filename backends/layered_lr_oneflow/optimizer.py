@@ -2,46 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from layered_lr.errors import Unsupported
 from layered_lr.live import LiveRates
 from layered_lr.modules import parameters_of
-from layered_lr.optimizers import SGD, Optimizer
-from layered_lr.plans import Plan
+from layered_lr.optimizers import Optimizer
+from layered_lr.plans import Plan, PlanGroup
+from layered_lr_oneflow.composed import EAGER_ONLY, TORCH_ONLY, ComposedOptimizer
 from layered_lr_oneflow.rounding import GraphRates
 from layered_lr_oneflow.runtime import flow
 
-# Those whose hyperparameters mean in OneFlow what they mean in torch; the tests hold each against torch.
-_NATIVE: Mapping[type[Optimizer], Any] = {SGD: flow.optim.SGD}
+
+class Placed(NamedTuple):
+    """One param group of OneFlow's and the plan group that it belongs to.
+
+    Args:
+        group: The index of the plan's group.
+        options: With ``params``, an unscaled ``lr`` and ``lr_scale``.
+    """
+
+    group: int
+    options: dict[str, Any]
 
 
-def param_groups(plan: Plan, model: Any) -> list[dict[str, Any]]:
-    """One OneFlow param group per plan group, in its order, with its unscaled ``lr`` and its ``lr_scale``."""
+def param_groups(plan: Plan, model: Any) -> list[Placed]:
+    """OneFlow's param groups: one per plan group, in its order, and after them one for each further part of a group."""
     objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-    return [
-        {
-            **asdict(group.optimizer),
-            "lr_scale": group.lr_scale,
-            "name": group.name,
-            "params": [objects[name] for name in group.parameters],
-        }
-        for group in plan.groups
+    placed = [
+        (rank, index, _options(group, part.optimizer, [objects[name] for name in part.parameters]))
+        for index, group in enumerate(plan.groups)
+        for rank, part in enumerate(group.parts)
     ]
+    return [Placed(index, options) for _, index, options in sorted(placed, key=lambda item: item[:2])]
 
 
 def build_optimizer(plan: Plan, groups: Iterable[dict[str, Any]]) -> Any:
-    """OneFlow's optimizer of the plan's name over these param groups.
+    """OneFlow's own optimizer of the plan's name over these param groups; it must equal torch's."""
+    return getattr(flow.optim, type(plan.spec.optimizer).__name__)(list(groups))
 
-    Raises:
-        Unsupported: OneFlow has none that equals torch's.
-    """
-    kind = _NATIVE.get(type(plan.spec.optimizer))
-    if kind is None:
-        raise Unsupported(f"OneFlow backends have no {type(plan.spec.optimizer).__name__} that equals torch's.")
-    return kind(list(groups))
+
+def composed_optimizer(plan: Plan, model: Any) -> ComposedOptimizer:
+    """The eager optimizer of a plan that OneFlow's own does not train as torch's does; a param group per group."""
+    objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+    groups = [_options(group, group.optimizer, [objects[name] for name in group.parameters]) for group in plan.groups]
+    undecayed = [objects[name] for group in plan.groups for name in group.undecayed]
+    return ComposedOptimizer(plan.spec.optimizer, groups, undecayed)
+
+
+def _options(group: PlanGroup, optimizer: Optimizer, tensors: list[Any]) -> dict[str, Any]:
+    options = {name: value for name, value in asdict(optimizer).items() if name not in TORCH_ONLY}
+    return {**options, "lr_scale": group.lr_scale, "name": group.name, "params": tensors}
 
 
 class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc] # OneFlow has no types
@@ -50,10 +63,16 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc]
     Rates are rounded as the Graph rounds them, so that both modes train bitwise the same. It counts updates,
     also where a schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets
     ``ReduceLROnPlateau`` look at a metric. Its state is the count and what reactive schedules have seen.
+
+    Args:
+        optimizer: OneFlow's, or a ``ComposedOptimizer``.
+        plan: The rates.
+        owners: The index of the plan's group of each param group.
     """
 
-    def __init__(self, optimizer: Any, plan: Plan) -> None:
+    def __init__(self, optimizer: Any, plan: Plan, owners: Sequence[int]) -> None:
         self.live = LiveRates(plan)
+        self._owners = owners
         self._graph_rates = GraphRates(plan)
         super().__init__(optimizer)
 
@@ -86,10 +105,20 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc]
         self._apply()
 
     def _apply(self) -> None:
-        self.update_lrs(self._graph_rates.rounded(self.last_step, self.live.rates(self.last_step)))
-        for group, momentum in zip(self.optimizer.param_groups, self.live.plan.momenta(self.last_step), strict=True):
-            if momentum is not None:
-                group["momentum"] = momentum
+        rates = self._graph_rates.rounded(self.last_step, self.live.rates(self.last_step))
+        momenta = self.live.plan.momenta(self.last_step)
+        self.update_lrs([rates[owner] for owner in self._owners])
+        for group, owner in zip(self.optimizer.param_groups, self._owners, strict=True):
+            if (momentum := momenta[owner]) is not None:
+                set_momentum(group, momentum)
+
+
+def set_momentum(group: Any, momentum: float) -> None:
+    """Set a param group's momentum, or the first of its betas."""
+    if "betas" in group:
+        group["betas"] = (momentum, group["betas"][1])
+    else:
+        group["momentum"] = momentum
 
 
 class EagerScale(float):
@@ -99,10 +128,7 @@ class EagerScale(float):
     """
 
     def __float__(self) -> float:
-        raise Unsupported(
-            "this optimizer is for OneFlow's eager mode (lr_scale is folded into its rates). In a oneflow.nn.Graph "
-            "call layered_lr.attach(spec, self, model) in __init__ instead of add_optimizer()."
-        )
+        raise Unsupported(EAGER_ONLY)
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
         return float, (1.0,)  # a copy, or a saved state, holds a plain number

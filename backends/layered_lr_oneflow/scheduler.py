@@ -6,17 +6,58 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from layered_lr.plans import Plan, PlanGroup
-from layered_lr.schedules import Constant, Schedule, StepLR
-from layered_lr_oneflow.lowering import native, rate_table
+from layered_lr.schedules import (
+    Constant,
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    ExponentialLR,
+    LinearLR,
+    MultiStepLR,
+    PolynomialLR,
+    Schedule,
+    SequentialLR,
+    StepLR,
+)
+from layered_lr_oneflow.lowering import rate_table
+from layered_lr_oneflow.natives import native
 from layered_lr_oneflow.runtime import flow
 
 schedulers = flow.optim.lr_scheduler
 
-# What makes OneFlow's scheduler for each schedule that `lowering.native` may answer.
+
+def _sequential_lr(optimizer: Any, schedule: SequentialLR) -> Any:
+    children = [_made(optimizer, child) for child in schedule.schedulers]
+    return schedulers.SequentialLR(optimizer, children, list(schedule.milestones), interval_rescaling=True)
+
+
+# What makes OneFlow's scheduler for each schedule that `natives.native` may answer.
 _MAKE: Mapping[type[Schedule], Callable[[Any, Any], Any]] = {
     Constant: lambda optimizer, schedule: None,
     StepLR: lambda optimizer, schedule: schedulers.StepLR(optimizer, schedule.step_size, schedule.gamma),
+    MultiStepLR: lambda optimizer, schedule: schedulers.MultiStepLR(
+        optimizer, list(schedule.milestones), schedule.gamma
+    ),
+    ExponentialLR: lambda optimizer, schedule: schedulers.ExponentialLR(optimizer, schedule.gamma),
+    ConstantLR: lambda optimizer, schedule: schedulers.ConstantLR(optimizer, schedule.factor, schedule.total_iters),
+    LinearLR: lambda optimizer, schedule: schedulers.LinearLR(
+        optimizer, schedule.start_factor, schedule.end_factor, schedule.total_iters
+    ),
+    PolynomialLR: lambda optimizer, schedule: schedulers.PolynomialLR(
+        optimizer, schedule.total_iters, end_learning_rate=0.0, power=schedule.power
+    ),
+    CosineAnnealingLR: lambda optimizer, schedule: schedulers.CosineAnnealingLR(
+        optimizer, schedule.T_max, schedule.eta_min
+    ),
+    CosineAnnealingWarmRestarts: lambda optimizer, schedule: schedulers.CosineAnnealingWarmRestarts(
+        optimizer, schedule.T_0, schedule.T_mult, schedule.eta_min
+    ),
+    SequentialLR: _sequential_lr,
 }
+
+
+def _made(optimizer: Any, schedule: Schedule) -> Any:
+    return _MAKE[type(schedule)](optimizer, schedule)
 
 
 class TableScheduler(schedulers._LRScheduler):  # type: ignore[misc, name-defined] # OneFlow has no types
@@ -56,5 +97,5 @@ def build_scheduler(plan: Plan, group: PlanGroup, optimizer: Any) -> Any:
     """
     schedule = native(plan, group)
     if schedule is not None:
-        return _MAKE[type(schedule)](optimizer, schedule)
+        return _made(optimizer, schedule)
     return TableScheduler(optimizer, *rate_table(plan, group))

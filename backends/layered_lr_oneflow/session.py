@@ -1,17 +1,22 @@
-"""What sessions of OneFlow have in common: how arrays go in and come out."""
+"""What sessions of OneFlow have in common: how arrays go in and come out, and what goes beside the updates."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import Extras, Session
+from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_oneflow import models
+from layered_lr_oneflow.averages import MovingAverage
+from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.runtime import flow
 
 
@@ -25,32 +30,69 @@ class OneFlowSession(Session):
         super().__init__(plan, num_classes, extras)
         self.device = device
         self.model = model.train()
+        self.dtype = models.dtype(model)
+        self._norms = NormHistory(len(plan.groups), self.steps_ahead)
+        self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
 
-    def tensor(self, array: NDArray[Any]) -> Any:
+    def images(self, array: NDArray[Any]) -> Any:
+        """A copy of an array in the model's dtype."""
+        return flow.tensor(array, dtype=self.dtype, device=self.device)
+
+    def labels(self, array: NDArray[Any]) -> Any:
         """A copy of an array: ``from_numpy`` would share memory with what OneFlow reads later, asynchronously."""
         return flow.tensor(array, device=self.device)
 
-    def losses(self, handles: Sequence[Any]) -> Float64:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> list[Any]:
+        batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
+        losses, norms = self._train([(self.images(some), self.labels(theirs)) for some, theirs in batches])
+        if self.extras.grad_norms:
+            self._norms.append(norms)
+        if self._average is not None:
+            self._average.update()
+        return losses
+
+    @abstractmethod
+    def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
+        """Make one update by the mean gradient of these images and labels.
+
+        Returns:
+            The loss of each part, and each group's gradient norm, shape (groups,): None where it is not asked for, or
+            where there are no gradients.
+        """
+
+    def losses(self, handles: Sequence[list[Any]]) -> Float64:
         """See ``Session.losses``."""
-        return np.array([float(loss.numpy()) for loss in handles], dtype=np.float64)
+        return np.array([np.mean([float(loss.numpy()) for loss in parts]) for parts in handles], dtype=np.float64)
 
     def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[Any]:
         """See ``Session.logits``; in eager mode also where training runs in a graph, which shares the weights."""
         models.sync()
         self.model.eval()
-        with flow.no_grad():
-            answer = self.model(self.tensor(images)).numpy().copy()
-        self.model.train()
+        try:
+            with self._averages().in_place() if ema else nullcontext(), flow.no_grad():
+                answer = self.model(self.images(images)).numpy().copy()
+        finally:
+            self.model.train()
         return answer  # type: ignore[no-any-return]
 
     def grad_norms(self, start: int, stop: int) -> Float64:
         """See ``Session.grad_norms``."""
-        raise NotImplementedError
-
-    def ema_weights(self) -> dict[str, NDArray[Any]]:
-        """See ``Session.ema_weights``."""
-        raise NotImplementedError
+        if not self.extras.grad_norms:
+            raise SpecError("grad_norms: not measured; open the session with Extras(grad_norms=True).")
+        return self._norms.table(start, stop)
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""
         return models.state(self.model)
+
+    def ema_weights(self) -> dict[str, NDArray[Any]]:
+        """See ``Session.ema_weights``."""
+        averages = self._averages().tensors()
+        return {
+            name: averages[name].numpy().copy() if name in averages else array for name, array in self.weights().items()
+        }
+
+    def _averages(self) -> MovingAverage:
+        if self._average is None:
+            raise SpecError("there is no moving average: open the session with Extras(ema_decay=...).")
+        return self._average

@@ -1,14 +1,61 @@
-"""How torch applies a plan's rates; imports no torch."""
+"""How torch applies a plan's rates, and by which implementation of its optimizer; imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias
 
 from layered_lr.lowering import Lowering
+from layered_lr.optimizers import LAMB, LARS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Optimizer
 from layered_lr.plans import Plan
+
+Implementation: TypeAlias = Literal["fused", "foreach", "for-loop"]
+
+OWN: Final = (LAMB, LARS, Lion)
+"""Optimizers that torch has not and this package has."""
 
 
 def lower(plan: Plan) -> Iterator[Lowering]:
     """torch's optimizers know no ``lr_scale``: each group's rate is set, scaled, before every update."""
+    optimizer = plan.spec.optimizer
+    package = "layered_lr_torch" if isinstance(optimizer, OWN) else "torch.optim"
+    update = f"{package}.{type(optimizer).__name__}, {_in_words(optimizer)}"
     for _ in plan.groups:
-        yield Lowering("host", "folded")
+        yield Lowering("host", "folded", update=update)
+
+
+def implementation(optimizer: Optimizer, device: str) -> Implementation | None:
+    """The fastest implementation that torch has of an optimizer, or the one that the user chose.
+
+    Args:
+        optimizer: With ``foreach`` and ``fused`` as the user gave them: whatever is not None is left as it is.
+        device: A torch device's type, such as ``"cpu"``.
+
+    Returns:
+        None where torch is to choose, on devices that it has only some of the implementations for.
+    """
+    fused = getattr(optimizer, "fused", None)
+    if optimizer.foreach is not None or fused is not None:
+        return "fused" if fused else "foreach" if optimizer.foreach else "for-loop"
+    if device == "cuda":  # torch's own order; Adagrad's fused kernel came to CUDA after torch 2.4
+        return "fused" if isinstance(optimizer, SGD | Adam | AdamW) else "foreach"
+    if device == "cpu":
+        return _on_cpu(optimizer)
+    return None
+
+
+def _on_cpu(optimizer: Optimizer) -> Implementation:
+    """By measurement.
+
+    Milliseconds of an update of MobileNetV2 (158 parameters in two groups), the least of 40, torch 2.14 on two cores:
+    for-loop, foreach, fused. SGD with momentum 3.2, 3.2, 1.5; Adam 8.3, 7.3, 2.3; AdamW 8.4, 8.2, 2.4;
+    Adagrad 5.2, 5.3, 2.0; NAdam 8.5, 8.0; RAdam 10.9, 8.1; Adamax 6.1, 5.4; RMSprop 5.6, 5.0; Adadelta 8.8, 9.9.
+    """
+    if isinstance(optimizer, SGD | Adam | AdamW | Adagrad):
+        return "fused"
+    return "for-loop" if isinstance(optimizer, Adadelta) else "foreach"
+
+
+def _in_words(optimizer: Optimizer) -> str:
+    cpu, cuda = implementation(optimizer, "cpu"), implementation(optimizer, "cuda")
+    return str(cpu) if cpu == cuda else f"{cpu} on a CPU, {cuda} on CUDA"

@@ -42,4 +42,9 @@ def load(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
 
 def state(model: torch.nn.Module) -> dict[str, NDArray[Any]]:
     """Copies of the model's parameters and buffers."""
-    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    return {name: to_array(tensor) for name, tensor in model.state_dict().items()}
+
+
+def to_array(tensor: torch.Tensor) -> NDArray[Any]:
+    """A copy of a tensor."""
+    return tensor.detach().cpu().numpy().copy()

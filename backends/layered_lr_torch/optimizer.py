@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -11,44 +13,117 @@ from torch.optim.lr_scheduler import LRScheduler
 from layered_lr.errors import Unsupported
 from layered_lr.live import LiveRates
 from layered_lr.modules import parameters_of
+from layered_lr.optimizers import Adagrad, Optimizer
 from layered_lr.plans import Plan
+from layered_lr_torch import papers
+from layered_lr_torch.gradients import Gradients
+from layered_lr_torch.lowering import OWN, implementation
+
+NO_DECAY = " (no weight decay)"
 
 
-def build_optimizer(plan: Plan, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """torch's optimizer of the plan's name, with one param group per plan group, in its order.
+def build_optimizer(plan: Plan, model: torch.nn.Module, gradients: Gradients | None = None) -> torch.optim.Optimizer:
+    """torch's optimizer of the plan's name, with a param group for every part of every plan group, in their order.
 
-    A param group's ``lr`` is its rate at step 0, ``lr_scale`` folded in, because torch's optimizers have none.
+    A plan group has two parts where only some of its parameters decay: the second param group is then called as the
+    group with ``NO_DECAY`` behind it. A param group's ``lr`` is its rate at step 0, ``lr_scale`` folded in, because
+    torch's optimizers have none.
+
+    Args:
+        plan: Groups and hyperparameters.
+        model: Whose parameters are trained.
+        gradients: What clips them before each update; None makes one, if the plan clips.
 
     Raises:
-        Unsupported: torch has no optimizer of that name.
+        Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
-    kind = type(plan.spec.optimizer).__name__
-    optimizer = getattr(torch.optim, kind, None)
-    if optimizer is None:
-        raise Unsupported(f"torch has no optimizer {kind}.")
+    settings = plan.spec.optimizer
+    cls = _class_of(settings)
     objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+    chosen = _implementation(settings, model, list(objects.values()))
     groups: list[dict[str, Any]] = [
-        {**asdict(group.optimizer), "lr": rate, "name": group.name, "params": [objects[n] for n in group.parameters]}
+        {
+            **_arguments(cls, part.optimizer, chosen),
+            "lr": rate,
+            "name": group.name + (NO_DECAY if index else ""),
+            "params": [objects[name] for name in part.parameters],
+        }
         for group, rate in zip(plan.groups, plan.rates(0), strict=True)
+        for index, part in enumerate(group.parts)
     ]
-    return optimizer(groups)  # type: ignore[no-any-return]
+    optimizer: torch.optim.Optimizer = cls(groups, **_arguments(cls, settings, chosen))
+    if isinstance(settings, Adagrad):
+        _fill_sums(optimizer)
+    gradients = gradients or Gradients(plan, model)
+    if gradients.has_work:
+        gradients.attach(optimizer)
+    return optimizer
+
+
+def _class_of(settings: Optimizer) -> Any:
+    kind = type(settings).__name__
+    cls = getattr(papers if isinstance(settings, OWN) else torch.optim, kind, None)
+    if cls is None:
+        raise Unsupported(f"torch {torch.__version__} has no optimizer {kind}. Install a newer release.")
+    return cls
+
+
+def _implementation(settings: Optimizer, model: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> dict[str, bool]:
+    """``foreach`` and ``fused`` as arguments; empty where torch is to choose."""
+    devices = {tensor.device.type for tensor in tensors}
+    plain = all(type(tensor) in (torch.nn.Parameter, torch.Tensor) and tensor.is_floating_point() for tensor in tensors)
+    sparse = any(getattr(module, "sparse", False) for module in model.modules())  # embeddings: no fused kernel
+    asked = settings.foreach is not None or getattr(settings, "fused", None) is not None
+    chosen = implementation(settings, devices.pop()) if len(devices) == 1 and plain and not sparse else None
+    if asked or chosen is None:
+        return {}
+    return {"foreach": chosen == "foreach", "fused": chosen == "fused"}
+
+
+def _arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> dict[str, Any]:
+    """The settings as the optimizer's keyword arguments.
+
+    Raises:
+        Unsupported: torch's class has no such argument (an older release), and the setting is not its default.
+    """
+    known = inspect.signature(cls).parameters
+    values = asdict(settings) | {name: value for name, value in chosen.items() if hasattr(settings, name)}
+    defaults = {field.name: field.default for field in fields(settings)}
+    for name in values.keys() - known.keys():
+        if values[name] != defaults[name]:
+            raise Unsupported(
+                f"{cls.__name__}({name}=...) is not in torch {torch.__version__}: install a newer one, or leave it out."
+            )
+        del values[name]
+    return values
+
+
+def _fill_sums(adagrad: torch.optim.Optimizer) -> None:
+    """torch fills them in the constructor, from the constructor's argument, whatever the param group says."""
+    for group in adagrad.param_groups:
+        for parameter in group["params"]:
+            adagrad.state[parameter]["sum"].fill_(group["initial_accumulator_value"])
 
 
 class PlanScheduler(LRScheduler):
     """Sets every param group's rate to the plan's; call ``step()`` after each ``optimizer.step()``.
 
     It counts updates, also where a schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets
-    ``ReduceLROnPlateau`` look at a metric, whenever there is one. Its state is the count and what reactive
-    schedules have seen: the rates are the plan's, so that a state loads whatever the rates were when it was saved.
+    ``ReduceLROnPlateau`` look at a metric, whenever there is one. ``get_last_lr()`` has a rate for each of the
+    optimizer's param groups, as in torch: two for a group of the plan of which only some parameters decay. Its state
+    is the count and what reactive schedules have seen: the rates are the plan's, so that a state loads whatever the
+    rates were when it was saved.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
         self.live = LiveRates(plan)
+        self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:  # type: ignore[override] # torch also allows tensors
-        """The rates at the current step."""
-        return self.live.rates(self.last_epoch)
+        """The rates at the current step, one for each param group."""
+        rates = self.live.rates(self.last_epoch)
+        return [rates[index] for index in self._groups]
 
     def step(self, epoch: int | None = None, metrics: Any = None) -> None:
         """Go on to the next update, or let reactive schedules look at a metric.
@@ -87,6 +162,8 @@ class PlanScheduler(LRScheduler):
         self._set_momenta()
 
     def _set_momenta(self) -> None:
-        for group, momentum in zip(self.optimizer.param_groups, self.live.plan.momenta(self.last_epoch), strict=True):
+        momenta = self.live.plan.momenta(self.last_epoch)
+        for group, index in zip(self.optimizer.param_groups, self._groups, strict=True):
+            momentum = momenta[index]
             if momentum is not None:
                 group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})

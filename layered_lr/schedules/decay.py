@@ -94,9 +94,10 @@ class LinearLR(FactorSchedule):
     """``lr`` times a factor on a straight line from ``start_factor`` to ``end_factor`` over ``total_iters``.
 
     ``lr * (start + (end - start) * min(step, total_iters) / total_iters)``: torch's ``LinearLR`` in its closed
-    form; its ``step()`` drifts by a few rounding errors per step. With ``total_iters=0`` torch's closed form
-    divides by zero and its ``step()`` stays at ``start_factor``; so does this. In a chain it multiplies the
-    rate that it finds.
+    form, but for the end: that is ``end_factor`` itself here, where torch's rounding can miss it and go below 0.
+    torch's ``step()`` drifts by a few rounding errors per step. With ``total_iters=0`` torch's closed form divides
+    by zero and its ``step()`` stays at ``start_factor``; so does this. In a chain it multiplies the rate that it
+    finds.
 
     Args:
         start_factor: Factor at step 0, above 0, at most 1.
@@ -111,8 +112,10 @@ class LinearLR(FactorSchedule):
     def _factor(self, step: Value) -> Value:
         if not self.total_iters:
             return self.start_factor
+        over = step >= self.total_iters
         rise = self.end_factor - self.start_factor
-        return self.start_factor + rise * at_most(step, self.total_iters) / self.total_iters
+        line = self.start_factor + rise * at_most(step, self.total_iters) / self.total_iters
+        return over * self.end_factor + (1 - over) * line
 
 
 @value_class

@@ -8,6 +8,7 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic_core import PydanticCustomError
 
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import Count, lr_of, plain
@@ -21,7 +22,13 @@ _STATE = ("rate", "best", "bad", "cooldown", "seen")
 
 
 def _metric(value: Any) -> Any:
-    return value if value in ("loss", "accuracy") else _function(value)
+    if isinstance(value, str) and value in ("loss", "accuracy"):
+        return value
+    try:
+        return _function(value)
+    except PydanticCustomError:
+        message = "Input should be 'loss', 'accuracy', a function, or its import path 'package.module:name'"
+        raise PydanticCustomError("metric", message) from None
 
 
 @value_class
@@ -35,7 +42,8 @@ class ReduceLROnPlateau(Schedule):
     ``SequentialLR`` or ``ChainedScheduler`` (nor in torch); a ``Warmup`` may come before it.
 
     Args:
-        mode: Whether the metric should become small (``"min"``) or large (``"max"``).
+        mode: Whether the metric should become small (``"min"``) or large (``"max"``). Where left out it is torch's
+            default, ``"min"``, but ``"max"`` for the accuracy, for which ``"min"`` is refused.
         factor: Factor of one reduction, 0 <= factor < 1.
         patience: Metrics without improvement that are let pass before a reduction.
         threshold: Smallest improvement that counts.
@@ -43,11 +51,11 @@ class ReduceLROnPlateau(Schedule):
         cooldown: Metrics after a reduction that never count as bad.
         min_lr: Lowest rate, before ``lr_scale``.
         eps: A reduction by no more than this is not made.
-        metric: What is watched: ``"loss"``, ``"accuracy"`` (give ``mode="max"``), or a function or its import path.
+        metric: What is watched: ``"loss"``, ``"accuracy"``, or a function or its import path.
         unit: How often a metric is looked at, each ``"epoch"`` or each ``"step"``.
     """
 
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["min", "max"] | None = None
     factor: _BelowOne = 0.1
     patience: Count = 10
     threshold: NonNegative = 1e-4
@@ -61,6 +69,13 @@ class ReduceLROnPlateau(Schedule):
     def __post_init__(self) -> None:
         if self.every_step:
             raise SpecError("ReduceLROnPlateau(every_step=True): it acts when a metric comes; use unit='step'.")
+        if self.metric == "accuracy" and self.mode == "min":
+            raise SpecError(
+                "ReduceLROnPlateau(metric='accuracy', mode='min'): an accuracy is better when it is higher, and would "
+                "lower the rate as it improves. Give mode='max', or leave mode out."
+            )
+        if self.mode is None:
+            object.__setattr__(self, "mode", "max" if self.metric == "accuracy" else "min")
 
     def reaction(self, lr: float) -> Reaction:
         """A fresh start for one group.

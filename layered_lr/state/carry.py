@@ -47,7 +47,8 @@ def check_carry(old: Optimizer, new: Optimizer, carry: Carry) -> None:
         return
     if not (_keeps_mean(old) or _keeps_sum(old)) or not (isinstance(new, Lion) or _keeps_sum(new)):
         raise SpecError(
-            f"carry='momentum': {type(new).__name__} cannot take over the momentum of {type(old).__name__}: it goes from "
+            f"carry='momentum': {type(new).__name__} cannot take over the momentum of "
+            f"{type(old).__name__}: it goes from "
             "Adam and its kin, SGD, LARS or Lion to SGD, LARS or Lion. Elsewhere use carry='nothing'."
         )
 

@@ -82,7 +82,7 @@ def test_equals_torch_when_rate_and_momentum_change_each_step(
         slots = updates.slots()
         states = {n: optimizer.state[p]["momentum_buffer"].numpy() for n, p in named.items()}
         answer(apart=apart(arrays(ours), arrays(theirs)), moved=apart(before, arrays(ours)),
-               slots=max(float(np.abs(slots[n]["momentum"] - states[n]).max()) for n in states))
+               slots=max(float(np.abs(slots[n]["momentum_buffer"] - states[n]).max()) for n in states))
         """,
         dtype,
         str(nesterov),
@@ -117,7 +117,7 @@ weight, total = np.zeros((2, 2), "float32")
 for rate, momentum in zip(rates.astype("float32"), momenta.astype("float32")):
     total = total * momentum + np.float32(1)
     weight = weight - rate * total
-slot = [s["momentum"][0] for s in updates.slots().values()]
+slot = [s["momentum_buffer"][0] for s in updates.slots().values()]
 answer(weights=apart([got], [weight]), slots=apart([np.array(slot)], [total]), step=updates.step(),
        rates=apart([updates.rates()], [rates[-1]]), momenta=apart([updates.momenta()], [momenta[-1]]))
 """

@@ -95,7 +95,7 @@ def test_no_trace_is_left_in_the_users_model(in_process: InProcess) -> None:
     assert len({eager for eager, _ in got["seen"]}) == 5
     for eager, graph in got["seen"]:
         assert eager == pytest.approx(graph, rel=1e-6)  # one rounding of the mean
-    assert "momentum.0.weight" in got["inside"] and "numbers" in got["inside"]
+    assert "momentum_buffer.0.weight" in got["inside"] and "numbers" in got["inside"]
 
 
 def test_slots_carry_a_run_on_bitwise(in_process: InProcess) -> None:
@@ -125,10 +125,10 @@ def test_slots_carry_a_run_on_bitwise(in_process: InProcess) -> None:
         for step in range(10, 20):
             other(*batch(step))
         messages = []
-        array = slots["0.weight"]["momentum"]
-        for wrong in ({}, {**slots, "0.weight": {}}, {**slots, "new": {"momentum": array}},
-                      {**slots, "0.weight": {"momentum": array.T}},
-                      {**slots, "0.weight": {"momentum": array.astype("float64")}}):
+        array = slots["0.weight"]["momentum_buffer"]
+        for wrong in ({}, {**slots, "0.weight": {}}, {**slots, "new": {"momentum_buffer": array}},
+                      {**slots, "0.weight": {"momentum_buffer": array.T}},
+                      {**slots, "0.weight": {"momentum_buffer": array.astype("float64")}}):
             held = more.slots()
             try:
                 more.load_slots(wrong)
@@ -141,8 +141,8 @@ def test_slots_carry_a_run_on_bitwise(in_process: InProcess) -> None:
     assert got["done"] == 0
     assert got["again"] == 0
     assert len(got["messages"]) == 5
-    assert "lacks 'momentum' of '0.weight'" in got["messages"][1]
-    assert "no place for 'momentum' of 'new'" in got["messages"][2]
+    assert "lacks 'momentum_buffer' of '0.weight'" in got["messages"][1]
+    assert "no place for 'momentum_buffer' of 'new'" in got["messages"][2]
     assert "shape (4, 8); must be float32 of shape (8, 4)" in got["messages"][3]
     assert "is float64" in got["messages"][4]
 

@@ -113,9 +113,9 @@ def test_every_backend_gets_the_same_batches(
     seen: list[tuple[NDArray[Any], NDArray[Any]]] = []
     train_step = Session.train_step
 
-    def recorded(self: Session, images: NDArray[Any], labels: NDArray[Any]) -> Any:
+    def recorded(self: Session, images: NDArray[Any], labels: NDArray[Any], parts: int) -> Any:
         seen.append((images.copy(), labels.copy()))
-        return train_step(self, images, labels)
+        return train_step(self, images, labels, parts)
 
     monkeypatch.setattr(Session, "train_step", recorded)
     run(backend, framework_of_backend, augment=augment, seed=5)
@@ -179,10 +179,10 @@ def ctrl_c_at_step_3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A real SIGINT, as the fourth update begins."""
     train_step, count = Session.train_step, iter(range(100))
 
-    def interrupted(self: Session, images: NDArray[Any], labels: NDArray[Any]) -> Any:
+    def interrupted(self: Session, images: NDArray[Any], labels: NDArray[Any], parts: int) -> Any:
         if next(count) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return train_step(self, images, labels)
+        return train_step(self, images, labels, parts)
 
     with monkeypatch.context() as patch:
         patch.setattr(Session, "train_step", interrupted)

@@ -20,6 +20,7 @@ def recipe(folder: Path, text: str) -> Path:
 
 
 READY = [
+    "adamw-fine-tune",
     "backbone-and-head",
     "cosine-warmup",
     "one-cycle",

@@ -61,6 +61,20 @@ def test_it_is_planned_at_lr_and_may_follow_a_warmup():
             kind([plateau], *more)
 
 
+def test_a_mode_left_out_is_the_one_that_fits_the_metric():
+    assert ls.ReduceLROnPlateau() == ls.ReduceLROnPlateau("min")
+    assert ls.ReduceLROnPlateau(metric="accuracy") == ls.ReduceLROnPlateau("max", metric="accuracy")
+    assert ls.ReduceLROnPlateau(metric="math:sqrt").mode == "min"
+    reaction = ls.ReduceLROnPlateau(metric="accuracy", patience=0).reaction(1.0)
+    assert [reaction.step(accuracy) for accuracy in (0.5, 0.7, 0.6)] == [1.0, 1.0, 0.1]
+    with pytest.raises(SpecError, match=r"an accuracy is better when it is higher.*Give mode='max'"):
+        ls.ReduceLROnPlateau("min", metric="accuracy")
+    with pytest.raises(SpecError, match="metric must be 'loss', 'accuracy', a function, or its import path"):
+        ls.ReduceLROnPlateau(metric="acuracy")
+    with pytest.raises(SpecError, match="mode must be one of 'min' or 'max'"):
+        ls.ReduceLROnPlateau("lowest")
+
+
 @pytest.mark.parametrize("metric", ["0.5", None, [1, 2], 1j, b"1"])
 def test_a_metric_must_be_a_number(metric):
     with pytest.raises(SpecError, match="a metric must be a number"):

@@ -250,6 +250,17 @@ def test_restarts_are_where_torch_steps_to_them_and_not_where_its_logarithm_does
     assert schedule(121, 0.1) == theirs[121, 0] == 0.1
 
 
+def test_a_line_ends_at_its_end_factor_itself():
+    theirs = closed(lambda optimizer: tl.LinearLR(optimizer, 0.05819472010038989, 0.0, 177), [0.1])
+    assert theirs[177:].max() < 0  # torch's rounding
+    assert ls.LinearLR(0.05819472010038989, 0.0, 177)(177, 0.1) == 0.0
+    for length in range(1, 400):
+        start, end = rng.uniform(1e-3, 1, 2)
+        line = ls.LinearLR(float(start), float(end), length)
+        assert line(length, 1.0) == line(np.arange(length, length + 2), 1.0)[1] == end
+        assert ls.LinearLR(float(start), 0.0, length)(np.arange(length, length + 2), 1.0).max() == 0.0
+
+
 def test_steps_between_whole_ones():
     assert ls.StepLR(3, 0.5)(2.9, 1.0) == 1.0
     assert ls.MultiStepLR([3])(2.9, 1.0) == 1.0

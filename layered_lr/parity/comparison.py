@@ -1,0 +1,304 @@
+"""What a comparison found, as data: verdicts, rates, differences, and what rounding explains of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layered_lr.outputs import check_output, write_whole
+from layered_lr.parity.envelope import Envelope
+from layered_lr.parity.layout import Layout
+from layered_lr.parity.outcome import Outcome
+from layered_lr.parity.probe import probe_parameters, probed_rates
+from layered_lr.parity.trace import Differences, Trace, differences
+from layered_lr.parity.verdict import Verdict, judge, uninformative_from
+from layered_lr.plans import Plan
+from layered_lr.schedules import Float64
+
+Series = Mapping[str, Float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """What one backend did, without its weights.
+
+    Args:
+        losses: Before each update, shape (steps,).
+        rates: Of each group, read off the framework, shape (steps, groups).
+        probed_rates: Of each group, read off the weights of a probe, shape (steps, groups); NaN where the reference does
+            not move.
+        grad_norms: Of each group before clipping, shape (steps, groups).
+        update_norms: Of each section, shape (steps, sections).
+        loss_bits: How many last bits the framework's cross-entropy is off where the answer is known.
+        ended: Why it ended before the last step; empty where it did not.
+        versions: Of the packages that took part.
+        seconds: What the run took.
+    """
+
+    losses: Float64 = field(repr=False)
+    rates: Float64 = field(repr=False)
+    probed_rates: Float64 = field(repr=False)
+    grad_norms: Float64 = field(repr=False)
+    update_norms: Float64 = field(repr=False)
+    loss_bits: float
+    ended: str
+    versions: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two backends beside each other.
+
+    Args:
+        one: A backend; the reference, if it is one of the two.
+        other: Another one.
+        verdict: Whether they do the same.
+        differences: By observable: ``loss`` (steps, 1), ``gradient norm`` (steps, groups), ``update norm`` and
+            ``weights`` (..., sections), ``probe: bare`` and the other rungs (steps, groups). The largest of a section.
+        shares: Likewise, the largest part of what rounding explains that an array of the section has differed by: more
+            than 1 is a difference.
+    """
+
+    one: str
+    other: str
+    verdict: Verdict
+    differences: Series = field(repr=False)
+    shares: Series = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Both names."""
+        return f"{self.one} / {self.other}"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Whether backends train alike, measured; made by ``layered_lr.compare``, which tells the method.
+
+    Args:
+        reference: The first of the backends.
+        plan: What each of them was to do.
+        steps: How many updates each made, if nothing ended it.
+        outcomes: How it went with each backend, by name.
+        observed: What each backend did that ran, by name.
+        pairs: Every two that ran, those with the reference first.
+        allowed: What rounding explains, as ``Pair.differences``; the largest of a section.
+        sections: The groups that have parameters, ``buffers`` and ``moving average`` where there are any.
+        rows: After how many updates the weights were compared.
+        uninformative: For each section, the step from which on rounding alone may move it as far as an update does, so
+            that the run cannot tell anything of it any more (rates and probes still do); None where it always can.
+        margin: By how many last bits samples were disturbed to measure the envelope.
+        samples: How many there were.
+        notes: What a reader should know.
+        options: What was asked for beside the spec, where it can be written down.
+    """
+
+    reference: str
+    plan: Plan
+    steps: int
+    outcomes: dict[str, Outcome]
+    observed: dict[str, Observed] = field(repr=False)
+    pairs: tuple[Pair, ...]
+    allowed: Series = field(repr=False)
+    sections: tuple[str, ...]
+    rows: Float64 = field(repr=False)
+    uninformative: dict[str, int | None]
+    margin: float
+    samples: int
+    notes: tuple[str, ...]
+    options: dict[str, Any]
+
+    @property
+    def same(self) -> bool:
+        """Whether every backend ran, and all do the same, bitwise or within rounding."""
+        ran = all(outcome.status == "ran" for outcome in self.outcomes.values())
+        return ran and all(pair.verdict.kind != "different" for pair in self.pairs)
+
+    def pair(self, one: str, other: str) -> Pair:
+        """The pair of two backends, in either order.
+
+        Raises:
+            KeyError: One of them did not run, or was not asked for.
+        """
+        for pair in self.pairs:
+            if {pair.one, pair.other} == {one, other}:
+                return pair
+        raise KeyError((one, other))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain tables, lists, strings and numbers; None for what is not a number."""
+        return {
+            "same": self.same,
+            "reference": self.reference,
+            "steps": self.steps,
+            "groups": [group.name for group in self.plan.groups],
+            "sections": list(self.sections),
+            "rows": self.rows.tolist(),
+            "backends": {name: self._backend(outcome) for name, outcome in self.outcomes.items()},
+            "pairs": [_pair(pair) for pair in self.pairs],
+            "allowed": _plain(self.allowed),
+            "uninformative_from": self.uninformative,
+            "margin": self.margin,
+            "samples": self.samples,
+            "notes": list(self.notes),
+            "options": self.options,
+        }
+
+    def _backend(self, outcome: Outcome) -> dict[str, Any]:
+        told = {"status": outcome.status, "exit_code": outcome.exit_code, "words": outcome.words}
+        if (seen := self.observed.get(outcome.backend)) is None:
+            return told
+        names = ("losses", "rates", "probed_rates", "grad_norms", "update_norms")
+        series = _plain({name: getattr(seen, name) for name in names})
+        about = {"loss_bits": seen.loss_bits, "ended": seen.ended, "versions": seen.versions, "seconds": seen.seconds}
+        return {**told, **about, **series}
+
+    def to_json(self) -> str:
+        """``to_dict`` as JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """The report: one HTML file that refers to nothing outside it; a table, and below it pictures.
+
+        Without matplotlib there is a note instead of the pictures.
+
+        Args:
+            path: File to write it to, whole or not at all; None only returns it.
+
+        Raises:
+            SpecError: A path that cannot be.
+            LayeredLRError: The file cannot be written.
+        """
+        from layered_lr.parity.report import html_text
+
+        text = html_text(self)
+        if path is not None:
+            write_whole(check_output("path", path), [text.encode()])
+        return text
+
+    def __str__(self) -> str:
+        from layered_lr.parity.report import comparison_text
+
+        return comparison_text(self)
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    verdict = pair.verdict
+    return {
+        "one": pair.one,
+        "other": pair.other,
+        "verdict": verdict.kind,
+        "cause": verdict.cause,
+        "explanation": verdict.explanation,
+        "first": verdict.first and _finite(verdict.first._asdict()),
+        "departures": [_finite(departure._asdict()) for departure in verdict.departures],
+        "differences": _plain(pair.differences),
+        "shares": _plain(pair.shares),
+    }
+
+
+def _finite(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in table.items()}
+
+
+def _plain(series: Series) -> dict[str, Any]:
+    return {
+        name: np.where(np.isfinite(values), values.astype(object), None).tolist() for name, values in series.items()
+    }
+
+
+def compared(
+    traces: Mapping[str, Trace],
+    outcomes: Mapping[str, Outcome],
+    envelope: Envelope,
+    plan: Plan,
+    steps: int,
+    options: Mapping[str, Any],
+) -> Comparison:
+    """Put together what backends did.
+
+    Args:
+        traces: Of those that ran, the reference first.
+        outcomes: Of all of them.
+        envelope: Measured on the reference.
+        plan: Of the run.
+        steps: How many updates were asked for.
+        options: What was asked for.
+    """
+    reference = next(iter(traces))
+    layout, first = traces[reference].layout, traces[reference]
+    pairs = []
+    for one, other in combinations(traces, 2):
+        apart = differences(traces[one], traces[other])
+        verdict = judge(traces[one], traces[other], envelope, plan, apart)
+        shares = _by_section(apart, layout, plan, envelope)
+        pairs.append(Pair(one, other, verdict, _by_section(apart, layout, plan), shares))
+    notes = [note for trace in traces.values() for note in trace.notes]
+    if not envelope.float64 and first.dtype == "float32":
+        notes.append(f"{reference} does not run this in float64: the envelope is made of disturbed runs only")
+    if len(first.rows) <= first.steps:
+        notes.append(f"weights were compared after {len(first.rows)} of {first.steps} updates, for want of disk space")
+    return Comparison(
+        reference=reference,
+        plan=plan,
+        steps=steps,
+        outcomes=dict(outcomes),
+        observed={name: _observed(trace, envelope, plan) for name, trace in traces.items()},
+        pairs=tuple(pairs),
+        allowed=_by_section(envelope, layout, plan),
+        sections=layout.sections,
+        rows=first.rows.astype(np.float64),
+        uninformative=uninformative_from(first, envelope),
+        margin=envelope.margin,
+        samples=envelope.samples,
+        notes=tuple(notes),
+        options=dict(options),
+    )
+
+
+def _observed(trace: Trace, envelope: Envelope, plan: Plan) -> Observed:
+    bare = trace.probes["bare"]
+    return Observed(
+        losses=trace.losses,
+        rates=trace.rates,
+        probed_rates=probed_rates(bare, envelope.exact, plan),
+        grad_norms=trace.grad_norms,
+        update_norms=trace.update_norms,
+        loss_bits=trace.loss_bits,
+        ended=trace.ended,
+        versions=trace.versions,
+        seconds=trace.seconds,
+    )
+
+
+def _by_section(
+    values: Differences | Envelope, layout: Layout, plan: Plan, allowed: Envelope | None = None
+) -> dict[str, Float64]:
+    """The largest value of each section; with ``allowed``, the largest part of it."""
+
+    def part(found: Float64, limit: Float64 | None) -> Float64:
+        if limit is None:
+            return found
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(found == 0, 0.0, found / limit[: len(found)])
+
+    owners = np.array([plan.group_of[p.name] for p in probe_parameters(plan) for _ in range(p.elements)])
+    found = {
+        "loss": part(values.losses, allowed and allowed.losses)[:, None],
+        "rate": part(values.rates, allowed and allowed.rates),
+        "gradient norm": part(values.grad_norms, allowed and allowed.grad_norms),
+        "update norm": part(values.update_norms, allowed and allowed.update_norms),
+        "weights": layout.by_section(part(values.weights, allowed and allowed.weights)),
+    }
+    for rung, elements in values.probes.items():
+        table = part(elements[1:], None if allowed is None else allowed.probes[rung][1:])
+        columns = [table[:, owners == group].max(axis=1, initial=0.0) for group in range(len(plan.groups))]
+        found[f"probe: {rung}"] = np.stack(columns, axis=1)
+    return found

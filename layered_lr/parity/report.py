@@ -1,0 +1,225 @@
+"""A comparison as text and as one HTML file: tables first, pictures under them."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+
+from layered_lr.errors import LayeredLRError
+from layered_lr.parity.comparison import Comparison, Pair
+from layered_lr.schedules import Float64
+
+
+class Part(NamedTuple):
+    """A table with what it shows.
+
+    Args:
+        title: Of the table.
+        headers: Of its columns.
+        rows: Texts.
+        below: What its words mean.
+    """
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+    below: str = ""
+
+
+def comparison_text(found: Comparison) -> str:
+    """Verdicts, rates and differences as tables of text."""
+    blocks = [_headline(found)]
+    for part in _parts(found, worst_only=True):
+        table = tabulate(part.rows, part.headers, disable_numparse=True)
+        blocks.append("\n".join(filter(None, [f"{part.title}:", table, part.below])))
+    return "\n\n".join([*blocks, *_remarks(found)])
+
+
+def _headline(found: Comparison) -> str:
+    kind = type(found.plan.spec.optimizer).__name__
+    ran = "all the same" if found.same else "not all the same"
+    names = ", ".join(found.outcomes)
+    return f"{names}: {ran} over {found.steps} updates of {kind}, {found.options.get('dtype', 'float32')}"
+
+
+def _parts(found: Comparison, worst_only: bool = False) -> Iterator[Part]:
+    """The tables; of the differences only the section of the largest share, or all of them."""
+    yield Part(
+        "Verdicts",
+        ["backends", "verdict", "cause", "since update", "group", "why"],
+        [_verdict_row(pair) for pair in found.pairs],
+    )
+    yield Part(
+        "Rates",
+        [
+            "group",
+            "backend",
+            "read off the framework",
+            "largest difference",
+            "probed off the weights",
+            "largest difference",
+        ],
+        list(_rate_rows(found)),
+        f"differences are relative, to the rates of {found.reference}; what is probed is as exact as float32 weights show it",
+    )
+    yield Part(
+        "Differences",
+        ["backends", "what", "of", "largest", "rounding explains", "share"],
+        list(_difference_rows(found, worst_only)),
+        "share: the largest part of what rounding explains that was needed at any update; more than 1 is a difference",
+    )
+
+
+def _verdict_row(pair: Pair) -> list[str]:
+    verdict = pair.verdict
+    first = verdict.first
+    since = "" if first is None else str(first.step)
+    return [pair.name, verdict.kind, verdict.cause or "", since, (first and first.group) or "", verdict.explanation]
+
+
+def _rate_rows(found: Comparison) -> Iterator[list[str]]:
+    due = found.observed[found.reference].rates
+    for index, group in enumerate(found.plan.groups):
+        for name, seen in found.observed.items():
+            read, probed = seen.rates[:, index], seen.probed_rates[:, index]
+            row = [group.name, name, _span(read), _off(read, due[:, index]), _span(probed), _off(probed, due[:, index])]
+            yield row if group.parameters else [*row[:4], "no parameters", ""]
+
+
+def _off(rates: Float64, due: Float64) -> str:
+    steps = min(len(rates), len(due))
+    rates, due = rates[:steps], due[:steps]
+    known = np.isfinite(rates) & (due > 0)
+    return f"{np.max(np.abs(rates[known] / due[known] - 1)):.1e}" if known.any() else ""
+
+
+def _span(rates: Float64) -> str:
+    known = rates[np.isfinite(rates)]
+    return f"{known[0]:.6g} → {known[-1]:.6g}" if len(known) else "unknown"
+
+
+def _difference_rows(found: Comparison, worst_only: bool) -> Iterator[list[str]]:
+    groups = tuple(group.name for group in found.plan.groups)
+    owners = {"loss": ("",), "update norm": found.sections, "weights": found.sections}
+    for pair in found.pairs:
+        for what, values in pair.differences.items():
+            shares = pair.shares[what]
+            if not shares.size or np.isnan(shares).all():
+                continue
+            worst = np.fmax.reduce(shares, axis=0)
+            allowed = found.allowed[what][: len(values)]
+            for column in [int(np.nanargmax(worst))] if worst_only else range(len(worst)):
+                largest, explained = np.nanmax(values[:, column]), np.nanmax(allowed[:, column])
+                owner = owners.get(what, groups)[column]
+                yield [pair.name, what, owner, f"{largest:.1e}", f"{explained:.1e}", _share(float(worst[column]))]
+
+
+def _share(share: float) -> str:
+    return "0" if share == 0 else f"{share:.2g}" if share < 1000 else f"{share:.1e}"
+
+
+def _remarks(found: Comparison) -> list[str]:
+    remarks = [str(outcome) for outcome in found.outcomes.values() if outcome.status != "ran"]
+    remarks += [f"{name} ended early: {seen.ended}" for name, seen in found.observed.items() if seen.ended]
+    for section, step in found.uninformative.items():
+        if step is not None:
+            remarks.append(
+                f"{section}: the run itself is no longer informative from update {step} on, where rounding alone may "
+                "move weights as far as an update does; rates and probes still are"
+            )
+    remarks += found.notes
+    remarks.append(
+        f"what rounding explains was measured on {found.reference}: {found.samples} runs disturbed by "
+        f"{found.margin:.1f} times the last bits that are lost anyhow, and one in float64"
+    )
+    return remarks
+
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#666;--good:#00714f;--bad:#b23c00}
+@media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--paper:#17191c;--line:#3a3d42;--soft:#a5a8ad;--good:#4fd1a5;--bad:#ff9a5c}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:1.5rem auto;max-width:76rem;padding:0 1rem}
+h1{font-size:1.35rem;line-height:1.3}h2{font-size:1.1rem;margin:2rem 0 .4rem}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
+th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
+td:last-child{white-space:normal;min-width:4rem}p,li{max-width:60rem}.soft{color:var(--soft);font-size:.85rem}
+.verdicts{list-style:none;padding:0}.verdicts li{border-left:.35rem solid;padding:.1rem 0 .1rem .7rem;margin:.7rem 0}
+.verdicts b{display:block}.good{border-color:var(--good)!important}.good b{color:var(--good)}.bad{border-color:var(--bad)!important}.bad b{color:var(--bad)}
+.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1rem}
+figure{margin:0;background:#fff;color:#222;border:1px solid var(--line);border-radius:.4rem;padding:.4rem;break-inside:avoid}
+svg{width:100%;height:auto;display:block}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
+@media print{:root{--ink:#000;--paper:#fff;--line:#bbb;--soft:#444;--good:#00593e;--bad:#8f3000}body{margin:0;max-width:none;font-size:10pt}
+.wide{overflow:visible}th,td{white-space:normal}.pictures{grid-template-columns:1fr 1fr}}
+"""
+
+
+def html_text(found: Comparison) -> str:
+    """One file with everything in it: tables, and pictures where matplotlib is installed."""
+    title = html.escape(_headline(found))
+    verdicts, *others = _parts(found)
+    tables = "".join(_section(part) for part in others)
+    remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in _remarks(found))
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Do backends train alike?</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{_verdict_list(found)}\n"
+        f"{tables}<h2>Pictures</h2>\n{_pictures(found)}\n<h2>Remarks</h2>\n<ul>{remarks}</ul>\n{_made_with(found)}"
+        "</body></html>\n"
+    )
+
+
+def _verdict_list(found: Comparison) -> str:
+    items = []
+    for pair in found.pairs:
+        verdict = pair.verdict
+        tone = "bad" if verdict.kind == "different" else "good"
+        since = "" if verdict.first is None else f", seen at update {verdict.first.step}"
+        cause = "" if verdict.cause is None else f" – {verdict.cause}{since}"
+        items.append((tone, f"{pair.name}: {verdict.kind}{cause}", verdict.explanation))
+    for outcome in found.outcomes.values():
+        if outcome.status != "ran":
+            items.append(("bad", f"{outcome.backend}: no verdict", str(outcome)))
+    return (
+        '<ul class="verdicts">'
+        + "".join(
+            f'<li class="{tone}"><b>{html.escape(head)}</b>{html.escape(text)}</li>' for tone, head, text in items
+        )
+        + "</ul>"
+    )
+
+
+def _section(part: Part) -> str:
+    table = tabulate(part.rows, part.headers, "html", disable_numparse=True)
+    below = f'<p class="soft">{html.escape(part.below)}</p>' if part.below else ""
+    return f'<h2>{html.escape(part.title)}</h2><div class="wide">{table}</div>{below}\n'
+
+
+def _pictures(found: Comparison) -> str:
+    from layered_lr.parity.pictures import pictures
+
+    try:
+        drawn = pictures(found)
+    except LayeredLRError as error:
+        return f"<p>No pictures: {html.escape(str(error))}.</p>"
+    return f'<div class="pictures">{"".join(f"<figure>{svg}</figure>" for svg in drawn)}</div>'
+
+
+def _made_with(found: Comparison) -> str:
+    versions: dict[str, Any] = {}
+    for seen in found.observed.values():
+        versions |= seen.versions
+    options = ", ".join(f"{name}={value}" for name, value in found.options.items() if value not in (None, [], ()))
+    spec = html.escape(_spec_text(found))
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return f'<h2>Made with</h2><p class="soft">{html.escape(packages)}; {html.escape(options)}</p><pre>{spec}</pre>\n'
+
+
+def _spec_text(found: Comparison) -> str:
+    try:
+        return found.plan.spec.to_toml()
+    except LayeredLRError:  # a function in it cannot be written down
+        return str(found.plan.spec)

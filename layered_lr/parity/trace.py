@@ -1,0 +1,181 @@
+"""What one backend did, step by step, and how two traces differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.archives import read_archive
+from layered_lr.parity.layout import Array, Layout
+from layered_lr.schedules import Float64
+
+
+@dataclass(eq=False)
+class ProbeTrace:
+    """What a backend's optimizer did to the probe on one rung; see ``layered_lr.parity.probe``.
+
+    Args:
+        weights: Every element after each update, the start first, shape (steps + 1, elements).
+        rates: Each group's rate at each update, read off the framework, shape (steps, groups).
+    """
+
+    weights: Float64
+    rates: Float64
+
+
+@dataclass(eq=False)
+class Trace:
+    """What one backend did.
+
+    Args:
+        backend: Its name.
+        dtype: Of weights and arithmetic.
+        layout: Of the weights.
+        losses: Before each update, shape (steps,).
+        rates: Read off the framework, shape (steps, groups).
+        grad_norms: Of each group before clipping, shape (steps, groups).
+        update_norms: L2 norm of each section's change, shape (steps, sections).
+        update_sizes: Largest change of an element of each array, shape (steps, arrays).
+        rows: After how many updates ``weights`` were kept, ascending, 0 first.
+        weights: Shape (rows, width).
+        digests: Of all weights after each update, shape (steps,), 16 bytes each.
+        batches: Of each update's images and labels, likewise.
+        probes: By rung.
+        loss_bits: How many last bits of the larger of 1 and the loss the framework's cross-entropy is off, and its
+            gradient of the largest element, where the answer is known.
+        ended: Why the run ended before its last step; empty where it did not.
+        notes: What a reader should know.
+        versions: Of the packages that took part.
+        seconds: What the run took, probes left out.
+    """
+
+    backend: str
+    dtype: str
+    layout: Layout
+    losses: Float64
+    rates: Float64
+    grad_norms: Float64
+    update_norms: Float64
+    update_sizes: Float64
+    rows: NDArray[np.int64]
+    weights: NDArray[Any]
+    digests: NDArray[np.void]
+    batches: NDArray[np.void]
+    probes: dict[str, ProbeTrace] = field(default_factory=dict)
+    loss_bits: float = 1.0
+    ended: str = ""
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def steps(self) -> int:
+        """How many updates were made."""
+        return len(self.losses)
+
+    def save(self, folder: Path) -> None:
+        """Write everything but the weights, which are in a file already."""
+        about = {
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "layout": self.layout.arrays,
+            "shape": self.weights.shape,
+            "loss_bits": self.loss_bits,
+            "ended": self.ended,
+            "notes": self.notes,
+            "versions": self.versions,
+            "seconds": self.seconds,
+        }
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        for rung, probe in self.probes.items():
+            arrays |= {f"probe/{rung}/weights": probe.weights, f"probe/{rung}/rates": probe.rates}
+        np.savez(folder / "trace.npz", about=np.array(json.dumps(about)), **arrays)
+
+    @classmethod
+    def load(cls, folder: Path) -> Trace:
+        """Read what ``save`` wrote; the weights stay in their file."""
+        arrays = read_archive(folder / "trace.npz")
+        about = json.loads(str(arrays["about"][()]))
+        rungs = dict.fromkeys(name.split("/")[1] for name in arrays if name.startswith("probe/"))
+        return cls(
+            backend=about["backend"],
+            dtype=about["dtype"],
+            layout=Layout(tuple(Array(*array) for array in about["layout"])),
+            weights=weight_log(folder / "weights.bin", tuple(about["shape"]), about["dtype"], "r"),
+            probes={r: ProbeTrace(arrays[f"probe/{r}/weights"], arrays[f"probe/{r}/rates"]) for r in rungs},
+            loss_bits=about["loss_bits"],
+            ended=about["ended"],
+            notes=tuple(about["notes"]),
+            versions=about["versions"],
+            seconds=about["seconds"],
+            **{name: arrays[name] for name in _ARRAYS},
+        )
+
+
+_ARRAYS = (
+    "losses", "rates", "grad_norms", "update_norms", "update_sizes", "rows", "digests", "batches",
+)  # fmt: skip
+
+
+def weight_log(path: Path | None, shape: tuple[int, ...], dtype: str, mode: Any = "w+") -> NDArray[Any]:
+    """Where weights are kept: a file, or memory."""
+    if path is None or 0 in shape:
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype, mode, shape=shape)
+
+
+def digest(*arrays: NDArray[Any]) -> np.void:
+    """16 bytes that tell arrays apart."""
+    state = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return np.void(state.digest())
+
+
+class Differences(NamedTuple):
+    """How two traces differ, at the steps that both made.
+
+    Args:
+        losses: Shape (steps,).
+        rates: Shape (steps, groups).
+        grad_norms: Shape (steps, groups).
+        update_norms: Shape (steps, sections).
+        weights: The largest difference of an element of each array, shape (rows, arrays).
+        probes: Of every element, by rung, shape (steps + 1, elements).
+    """
+
+    losses: Float64
+    rates: Float64
+    grad_norms: Float64
+    update_norms: Float64
+    weights: Float64
+    probes: dict[str, Float64]
+
+
+def differences(one: Trace, other: Trace) -> Differences:
+    """The sizes of all differences; weights are read one row at a time, so that logs may be larger than memory."""
+    steps = min(one.steps, other.steps)
+    apart = [
+        one.layout.largest(mine.astype(np.float64) - theirs)
+        for step, mine, theirs in zip(one.rows, one.weights, other.weights, strict=False)
+        if step <= steps
+    ]
+    return Differences(
+        losses=np.abs(one.losses[:steps] - other.losses[:steps]),
+        rates=np.abs(one.rates[:steps] - other.rates[:steps]),
+        grad_norms=np.abs(one.grad_norms[:steps] - other.grad_norms[:steps]),
+        update_norms=np.abs(one.update_norms[:steps] - other.update_norms[:steps]),
+        weights=np.array(apart).reshape(len(apart), -1),
+        probes=probe_differences(one.probes, other.probes),
+    )
+
+
+def probe_differences(one: dict[str, ProbeTrace], other: dict[str, ProbeTrace]) -> dict[str, Float64]:
+    """How the probes' elements differ."""
+    return {rung: np.abs(one[rung].weights - other[rung].weights) for rung in one if rung in other}

@@ -1,0 +1,118 @@
+"""One backend in a process of its own: ``python -m layered_lr.parity.worker REQUEST``, started by ``parity.processes``.
+
+It writes what it finds to files of the request's folder, and a byte for each update to the pipe that it is given; when
+nobody reads that any more, it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.archives import read_archive
+from layered_lr.errors import BackendUnavailable, LayeredLRError
+from layered_lr.parity.envelope import measure
+from layered_lr.parity.recorder import full_record, prepared
+from layered_lr.parity.task import Task, unpacked
+from layered_lr.parity.trace import Trace
+from layered_lr.registry import load_backend
+
+REFUSED = 3  # the exit code of a backend that says itself why it does not run
+_WEIGHT = "weights/"
+
+
+class Request(NamedTuple):
+    """What a worker is to do.
+
+    Args:
+        role: Record a backend, or measure the envelope of the reference.
+        backend: Its name.
+        task: What to run.
+        folder: Where the files go; ``trace.npz`` and ``weights.bin`` of the reference are there for the envelope.
+        start: File of the weights to begin with; written where it is not there.
+        samples: Of the envelope.
+        loss_bits: For the envelope.
+        pipe: File descriptor for progress.
+    """
+
+    role: Literal["record", "envelope"]
+    backend: str
+    task: Task
+    folder: Path
+    start: Path
+    samples: int
+    loss_bits: float
+    pipe: int
+
+
+def main() -> None:
+    """Do what the request says."""
+    request: Request = unpacked(Path(sys.argv[1]).read_bytes())
+    try:
+        _RUNNERS[request.role](request)
+    except LayeredLRError as error:
+        said: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+        if isinstance(error, BackendUnavailable):
+            said["arguments"] = [error.backend, error.reason, error.mend]
+        (request.folder / "refusal.json").write_text(json.dumps(said))
+        _leave(REFUSED)
+    _leave(0)
+
+
+def _leave(code: int) -> None:
+    """OneFlow 0.9 crashes at times while it is taken down, when all is done."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _record(request: Request) -> None:
+    backend = load_backend(request.backend, request.task.options.device)
+    start = read_start(request.start) if request.start.exists() else None
+    setting = prepared(backend, request.task, start)
+    if start is None:
+        np.savez(request.start, **{_WEIGHT + name: array for name, array in setting.start.items()})  # type: ignore[arg-type]
+    parameters = [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in setting.plan.parameters]
+    (request.folder / "parameters.json").write_text(json.dumps(parameters))
+    log = request.folder / "weights.bin"
+    full_record(backend, request.task, setting, log=log, advanced=lambda: _tick(request)).save(request.folder)
+
+
+def _envelope(request: Request) -> None:
+    backend = load_backend(request.backend, request.task.options.device)
+    measured = measure(
+        backend,
+        request.task,
+        Trace.load(request.folder),
+        read_start(request.start),
+        samples=request.samples,
+        loss_bits=request.loss_bits,
+        log=request.folder / "sample.bin",
+        advanced=lambda: _tick(request),
+    )
+    measured.save(request.folder / "envelope.npz")
+
+
+_RUNNERS = {"record": _record, "envelope": _envelope}
+
+
+def _tick(request: Request) -> None:
+    try:
+        os.write(request.pipe, b".")
+    except BrokenPipeError:
+        os._exit(1)
+
+
+def read_start(path: Path) -> dict[str, NDArray[Any]]:
+    """The weights that every backend begins with."""
+    return {name.removeprefix(_WEIGHT): array for name, array in read_archive(path).items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Faults to plant in torch's sessions: what a backend could do wrong without saying so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.backend import NO_EXTRAS, Backend, Dtype, Extras, Session
+from layered_lr.plans import Plan
+from layered_lr.registry import load_backend
+
+Plant = Callable[[Any], None]
+
+
+class Faulty(Backend):
+    """``torch-eager`` with something done to each session that it opens."""
+
+    name: ClassVar[str] = "torch-eager"
+
+    def __init__(self, plant: Plant) -> None:
+        self.own = load_backend("torch-eager", "cpu")
+        self.plant = plant
+
+    def build(self, model: Any, num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32") -> Any:
+        return self.own.build(model, num_classes, dropout, seed, dtype)
+
+    def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
+        self.own.load(model, weights)
+
+    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+        return self.own.state(model)
+
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> Session:
+        session = self.own.open(plan, model, num_classes, extras)
+        if len(plan.groups) > 1:  # not where the loss is held against known answers
+            self.plant(session)
+        return session
+
+    def compile(self, plan: Plan, model: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+
+def _at_each_update(session: Any, act: Callable[[int], None]) -> None:
+    """Call ``act`` with the number of the update, right before torch makes it."""
+    count = iter(range(10**9))
+    session.optimizer.register_step_pre_hook(lambda *_: act(next(count)))
+
+
+def rate_off(group: int, factor: float = 1.001) -> Plant:
+    """The group's rate is another one inside the optimizer than what the param groups say."""
+
+    def plant(session: Any) -> None:
+        param_group = session.optimizer.param_groups[group]
+
+        def set_rate(rate: float) -> None:
+            param_group["lr"] = rate
+
+        _at_each_update(session, lambda _: set_rate(param_group["lr"] * factor))
+        session.optimizer.register_step_post_hook(lambda *_: set_rate(param_group["lr"] / factor))
+
+    return plant
+
+
+def rate_off_and_said(group: int, factor: float = 1.001) -> Plant:
+    """Likewise, and the param groups say so."""
+
+    def plant(session: Any) -> None:
+        rates = session.scheduler.live.rates
+        session.scheduler.live.rates = lambda step: [
+            rate * (factor if index == group else 1.0) for index, rate in enumerate(rates(step))
+        ]
+        session.scheduler._apply()
+
+    return plant
+
+
+def schedule_shifted(by: int) -> Plant:
+    def plant(session: Any) -> None:
+        rates = session.scheduler.live.rates
+        session.scheduler.live.rates = lambda step: rates(max(step + by, 0))
+        session.scheduler._apply()
+
+    return plant
+
+
+def decay_everywhere(session: Any) -> None:
+    """Biases decay although the spec says that they do not."""
+    for group in session.optimizer.param_groups:
+        group["weight_decay"] = session.plan.spec.optimizer.weight_decay
+
+
+def dampened_first_step(session: Any) -> None:
+    """The first buffer is ``(1 - dampening) * g``, as OneFlow's, and not ``g``."""
+
+    def start(step: int) -> None:
+        if step == 0:
+            for group in session.optimizer.param_groups:
+                for parameter in group["params"]:
+                    session.optimizer.state[parameter]["momentum_buffer"] = parameter.detach() * 0.0
+
+    _at_each_update(session, start)
+
+
+def clip_per_group(session: Any) -> None:
+    session.gradients._per_group = True
+
+
+def other_beta2(beta2: float) -> Plant:
+    def plant(session: Any) -> None:
+        for group in session.optimizer.param_groups:
+            group["betas"] = (group["betas"][0], beta2)
+
+    return plant
+
+
+def batch_swapped(at: int) -> Plant:
+    """At one update the model sees the batch before it once more."""
+
+    def plant(session: Any) -> None:
+        update = session._update
+        seen: list[Any] = []
+
+        def swapped(images: Any, labels: Any, parts: int) -> Any:
+            given = (images, labels)
+            if len(seen) == at and len(images) > 1:  # the probe has batches of one image
+                given = seen[-1]
+            seen.append((images, labels))
+            return update(*given, parts)
+
+        session._update = swapped
+
+    return plant
+
+
+def momentum_reset(at: int) -> Plant:
+    def plant(session: Any) -> None:
+        def act(step: int) -> None:
+            if step == at:
+                session.optimizer.state.clear()
+
+        _at_each_update(session, act)
+
+    return plant
+
+
+def eps_inside_root(session: Any) -> None:
+    """RMSprop with ``g / sqrt(v + eps)``, as OneFlow's."""
+    import torch
+
+    optimizer = session.optimizer
+    squares: dict[Any, Any] = {}
+
+    @torch.no_grad()
+    def step() -> None:
+        session.gradients.treat()
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter.grad + group["weight_decay"] * parameter
+                square = squares.setdefault(parameter, torch.zeros_like(parameter))
+                square.mul_(group["alpha"]).addcmul_(gradient, gradient, value=1 - group["alpha"])
+                parameter.sub_(group["lr"] * gradient / torch.sqrt(square + group["eps"]))
+
+    optimizer._opt_called = True  # else torch's scheduler warns
+    session.optimizer = SimpleNamespace(param_groups=optimizer.param_groups, zero_grad=optimizer.zero_grad, step=step)
+
+
+def honest(session: Any) -> None:
+    """No fault."""
+
+
+def swapped_axes(images: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(images[..., ::-1])
+
+
+def images_mirrored(session: Any) -> None:
+    """The forward pass sees something else, at every step."""
+    update = session._update
+
+    def mirrored(images: Any, labels: Any, parts: int) -> Any:
+        return update(swapped_axes(images) if len(images) > 1 else images, labels, parts)
+
+    session._update = mirrored

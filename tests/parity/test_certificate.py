@@ -1,0 +1,135 @@
+"""The certificate neither cries wolf nor sleeps: honest runs are the same, and every planted fault is found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+
+from layered_lr import (
+    SGD,
+    Adagrad,
+    AdamW,
+    CosineAnnealingLR,
+    Group,
+    LinearLR,
+    Lion,
+    RMSprop,
+    Spec,
+)
+from layered_lr.options import RunOptions
+from layered_lr.parity.envelope import Envelope, measure
+from layered_lr.parity.recorder import full_record, prepared
+from layered_lr.parity.task import Task
+from layered_lr.parity.trace import Trace
+from layered_lr.parity.verdict import Verdict, judge
+from layered_lr.plans import Plan
+from layered_lr.registry import load_backend
+from tests.backends.models import arrays, mlp
+from tests.parity import faults
+from tests.parity.faults import Faulty, Plant
+
+STEPS, SAMPLES = 12, 8
+DEEP = [Group("1", lr_scale=0.3, name="deep")]
+SLOPE = LinearLR(start_factor=0.5, total_iters=STEPS)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(torch: Any) -> Iterator[None]:
+    """More of them only wait for each other at this size."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def task_of(spec: Spec, seed: int = 0, framework: str = "torch") -> Task:
+    module: Any = pytest.importorskip(framework)
+    options = RunOptions(
+        model=mlp(module), data=arrays(seed=seed), max_steps=STEPS, batch_size=8, dropout=0.0, seed=seed, device="cpu"
+    )
+    return Task(spec, options, STEPS)
+
+
+class Base(NamedTuple):
+    task: Task
+    plan: Plan
+    start: Any
+    trace: Trace
+    envelope: Envelope
+
+
+@cache
+def base(spec: Spec, seed: int = 0) -> Base:
+    backend = load_backend("torch-eager", "cpu")
+    task = task_of(spec, seed)
+    setting = prepared(backend, task)
+    trace = full_record(backend, task, setting)
+    envelope = measure(backend, task, trace, setting.start, samples=SAMPLES, loss_bits=trace.loss_bits)
+    return Base(task, setting.plan, setting.start, trace, envelope)
+
+
+def verdict_on(spec: Spec, plant: Plant, seed: int = 0, other: Spec | None = None) -> Verdict:
+    known = base(spec, seed)
+    task = known.task if other is None else replace(known.task, spec=other)
+    backend = Faulty(plant)
+    trace = full_record(backend, task, prepared(backend, task, known.start))
+    return judge(known.trace, trace, known.envelope, known.plan)
+
+
+MOMENTUM = Spec(SGD(0.05, momentum=0.9), DEEP, SLOPE)
+DAMPENED = Spec(SGD(0.05, momentum=0.9, dampening=0.3), DEEP, SLOPE)
+DECAY = Spec(SGD(0.05, momentum=0.9, weight_decay=1e-3), DEEP, SLOPE, no_weight_decay="1d")
+ADAMW_DECAY = Spec(AdamW(1e-2, weight_decay=1e-2), DEEP, SLOPE, no_weight_decay="1d")
+CLIPPED = Spec(SGD(0.1), DEEP, clip_grad_norm=0.5)
+ADAM = Spec(AdamW(1e-2), DEEP, CosineAnnealingLR(T_max=STEPS))
+RMS = Spec(RMSprop(1e-2, eps=1e-3), DEEP, SLOPE)
+
+FAULTS: list[tuple[str, Spec, Plant, str]] = [
+    *[(f"rate-{g}-{f}", s, faults.rate_off(g, f), "rate") for g in (0, 1) for f in (1.001, 0.999, 1.002) for s in (MOMENTUM, ADAM)],
+    *[(f"said-{g}-{f}", s, faults.rate_off_and_said(g, f), "rate") for g in (0, 1) for f in (1.001, 0.999) for s in (MOMENTUM, RMS)],
+    *[(f"shift-{by}", s, faults.schedule_shifted(by), "rate") for by in (1, -1) for s in (MOMENTUM, DAMPENED, DECAY, ADAM, RMS)],
+    *[("decay", s, faults.decay_everywhere, "decay") for s in (DECAY, ADAMW_DECAY)],
+    *[(f"decay-{d}", replace(s, optimizer=replace(s.optimizer, weight_decay=d)), faults.decay_everywhere, "decay") for s in (DECAY, ADAMW_DECAY) for d in (1e-1, 5e-2, 5e-3, 2e-3)],
+    *[(f"dampening-{d}", replace(DAMPENED, optimizer=SGD(0.05, momentum=0.9, dampening=d)), faults.dampened_first_step, "state") for d in (0.01, 0.1, 0.3, 0.5, 0.9)],
+    *[(f"clip-{c}", replace(CLIPPED, clip_grad_norm=c), faults.clip_per_group, "clip") for c in (0.01, 0.1, 0.5, 1.0, 10.0)],
+    *[(f"beta2-{b}", ADAM, faults.other_beta2(b), "state") for b in (0.99, 0.9, 0.998, 0.9995, 0.9985, 0.995)],
+    *[(f"batch-{k}", s, faults.batch_swapped(k), "data") for k in range(1, 11) for s in (MOMENTUM, ADAM)],
+    *[(f"reset-{k}", s, faults.momentum_reset(k), "state") for k in range(1, 11) for s in (MOMENTUM, DAMPENED)],
+    *[(f"eps-{e}", replace(RMS, optimizer=RMSprop(1e-2, eps=e)), faults.eps_inside_root, "state") for e in (1e-3, 1e-4, 1e-5, 1e-2, 1e-6)],
+]  # fmt: skip
+
+
+def test_there_are_a_hundred_faults() -> None:
+    assert len(FAULTS) >= 100
+
+
+@pytest.mark.parametrize(
+    ("spec", "plant", "cause"), [pytest.param(*f[1:], id=f"{i}-{f[0]}") for i, f in enumerate(FAULTS)]
+)
+def test_a_planted_fault_is_found_with_its_cause(torch: Any, spec: Spec, plant: Plant, cause: str) -> None:
+    verdict = verdict_on(spec, plant)
+    assert verdict.kind == "different", verdict
+    assert verdict.cause == cause, verdict
+
+
+HONEST = [MOMENTUM, ADAM, RMS, CLIPPED, DECAY, Spec(Adagrad(1e-2), DEEP), Spec(Lion(1e-3), DEEP, SLOPE), ADAMW_DECAY]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
+    """torch's three implementations, more threads, and OneFlow."""
+    spec = HONEST[seed % len(HONEST)]
+    known = base(spec, seed + 1)
+    one_by_one = replace(spec, optimizer=replace(spec.optimizer, foreach=False))
+    verdicts = {"for-loop": verdict_on(spec, faults.honest, seed + 1, one_by_one)}
+    if hasattr(spec.optimizer, "fused"):
+        fused = replace(spec, optimizer=replace(spec.optimizer, fused=True))
+        verdicts["fused"] = verdict_on(spec, faults.honest, seed + 1, fused)
+    torch.set_num_threads(2)
+    verdicts["threads"] = verdict_on(spec, faults.honest, seed + 1)
+    assert {name: verdict.kind for name, verdict in verdicts.items() if verdict.kind == "different"} == {}, verdicts
+    assert known.envelope.float64
