@@ -6,6 +6,7 @@ import itertools
 import platform
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from layered_lr import __version__, models
 from layered_lr.backend import Extras, Session
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.live import LARGEST
 from layered_lr.modules import parameters_of
 from layered_lr.options import RunOptions
 from layered_lr.plans import Plan, resolve
@@ -112,8 +114,16 @@ def _check_trainable(plan: Plan, model: Any) -> None:
         raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
     largest = float(plan.table().max(initial=0.0))
     dtype = max((parameter.dtype for parameter in plan.parameters), default="float32")
-    if dtype == "float32" and largest > np.finfo(np.float32).max:
+    if dtype != "float32":
+        return
+    if largest > LARGEST:
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
+    for group in plan.groups:
+        for name, value in asdict(group.optimizer).items():
+            if isinstance(value, float) and abs(value) > LARGEST:
+                raise SpecError(f"group {group.name!r}: {name}={value:g} is more than the weights' float32 can hold.")
+    if (plan.spec.clip_grad_value or 0.0) > LARGEST:
+        raise SpecError(f"clip_grad_value={plan.spec.clip_grad_value:g} is more than the weights' float32 can hold.")
 
 
 def _check_answer(session: Session, batches: Batches) -> None:

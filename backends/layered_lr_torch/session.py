@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layered_lr.applied import AppliedRates
 from layered_lr.backend import Extras, Session
-from layered_lr.errors import SpecError
+from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr_torch import models
@@ -48,11 +48,21 @@ class TorchSession(Session):
         batches = zip(self._on_device(images).chunk(parts), self._labels(labels).chunk(parts), strict=True)
         loss = sum(self._backward(*batch, parts) for batch in batches)
         self._applied.record(self.optimizer.param_groups)
-        self.optimizer.step()
+        self._step()
         self.scheduler.step()
         if self._average is not None:
             self._average.update()
         return loss  # type: ignore[return-value] # there is at least one batch
+
+    def _step(self) -> None:
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if "without overflow" not in str(error):
+                raise
+            raise TrainingDiverged(
+                f"a product of the optimizer's hyperparameters is more than {self.dtype} holds. Try smaller ones."
+            ) from None
 
     def _backward(self, images: torch.Tensor, labels: torch.Tensor, parts: int) -> torch.Tensor:
         """Add a part's share of the gradient; returns its share of the loss."""

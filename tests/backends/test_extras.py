@@ -417,7 +417,13 @@ def specs(draw: st.DrawFn) -> ll.Spec:
     return ll.Spec(kind(**draw(of_kind(kind))), [group], no_weight_decay=rule, **clip)
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_any_spec_is_a_run_or_an_error_of_ours(torch: Any, data: st.DataObject) -> None:
     """Never another exception, and nothing infinite out of finite input."""

@@ -16,6 +16,7 @@ import layered_lr as ll
 from layered_lr.groups import HYPERPARAMETERS
 from layered_lr.optimizers import OPTIMIZERS
 
+FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=60)
 KINDS = [pytest.param(kind, id=name) for name, kind in OPTIMIZERS.items()]
 OWN = ("LAMB", "LARS", "Lion")
 TORCHS = [pytest.param(name, id=name) for name in OPTIMIZERS if name not in OWN]
@@ -136,7 +137,7 @@ anything = st.one_of(
 )
 
 
-@settings(deadline=None)
+@FIXED
 @given(data=st.data())
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_values_make_an_optimizer_or_a_spec_error(kind: type[Any], data: st.DataObject) -> None:
@@ -169,7 +170,7 @@ def good(kind: type[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional={f.name: of(f) for f in fields(kind) if f.name in HYPERPARAMETERS})
 
 
-@settings(deadline=None)
+@FIXED
 @given(data=st.data())
 @pytest.mark.parametrize("kind", KINDS)
 def test_toml_keeps_everything(kind: type[Any], data: st.DataObject) -> None:
@@ -183,7 +184,7 @@ def test_toml_keeps_everything(kind: type[Any], data: st.DataObject) -> None:
     assert ll.Spec.from_dict(spec.to_dict()) == spec
 
 
-@settings(deadline=None)
+@FIXED
 @given(data=st.data())
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_groups_values_take_the_place_of_the_optimizers(kind: type[Any], data: st.DataObject) -> None:
