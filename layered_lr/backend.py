@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.errors import DataError, SpecError
+from layered_lr.errors import CheckpointError, DataError, SpecError
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
+from layered_lr.state.training_state import Slots, TrainingState
 
 Weights = Mapping[str, NDArray[Any]]
 Dtype: TypeAlias = Literal["float32", "float64"]
@@ -24,11 +25,13 @@ class Extras(NamedTuple):
         accumulate_steps: The most parts that an update's batch comes in.
         ema_decay: Of the moving average of the weights, 0 to below 1; None keeps none.
         grad_norms: Measure each group's gradient norm at each update.
+        seed: Of the dropout masks of models that the library builds.
     """
 
     accumulate_steps: int = 1
     ema_decay: float | None = None
     grad_norms: bool = False
+    seed: int = 0
 
 
 NO_EXTRAS = Extras()
@@ -38,17 +41,23 @@ class Session(ABC):
     """A model in training under a plan. NumPy in, NumPy out; made by ``Backend.open``.
 
     Args:
-        plan: Rates and groups.
+        plan: Rates and groups, without segments: of the whole run, or of one phase of it.
         num_classes: Labels are 0 to ``num_classes - 1``.
         extras: What it does beside; norms are also measured where the plan clips by them.
+        step: Updates that the run has made before this session; all counts of updates, in ``rates`` and
+            ``grad_norms`` too, are from the start of the run.
+
+    ``plan.frozen`` stays as it is: no gradient is computed, nothing decays, and wholly frozen batch normalisations and
+    dropouts do what the plan's phase says (``layered_lr.modules.set_training``).
     """
 
     steps_ahead: ClassVar[int] = 50
     """Updates that the training loop may ask for before it waits for the first of them; a wait costs little
     where it is rare, and an interrupt has to wait for all that was asked for."""
 
-    def __init__(self, plan: Plan, num_classes: int, extras: Extras) -> None:
+    def __init__(self, plan: Plan, num_classes: int, extras: Extras, step: int = 0) -> None:
         self.plan = plan
+        self.start = self.step = step
         self.num_classes = num_classes
         measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
         self.extras = extras._replace(grad_norms=measured)
@@ -78,7 +87,62 @@ class Session(ABC):
             raise DataError(f"a batch of {len(images)} images with labels of shape {labels.shape}: must be as many.")
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
-        return self._update(images, labels, parts)
+        handle = self._update(images, labels, parts)
+        self.step += 1
+        return handle
+
+    def export_state(self) -> TrainingState:
+        """A copy of everything that the next update depends on; waits for the framework."""
+        return TrainingState(
+            step=self.step,
+            optimizer=type(self.plan.spec.optimizer).__name__,
+            weights=self.weights(),
+            slots=self._slots(),
+            reactions=self._reactions(),
+            ema={} if self.extras.ema_decay is None else self.ema_weights(),
+            random=self._random(),
+        )
+
+    def import_state(self, state: TrainingState) -> None:
+        """Go on from a state, of this framework or another.
+
+        Parameters without slots in it begin with new ones; a random state of another framework is left alone.
+
+        Raises:
+            CheckpointError: Another optimizer's; weights, averages or slots that are missing, too many, of another shape
+                or dtype, or not finite. Then nothing has been changed.
+        """
+        optimizer = type(self.plan.spec.optimizer).__name__
+        if state.slots and state.optimizer != optimizer:
+            raise CheckpointError(f"the state is of {state.optimizer}, the plan trains with {optimizer}.")
+        state.check_finite()
+        state.check_fits(self.weights())
+        if self.extras.ema_decay is not None and state.ema:
+            state.check_fits(self.weights(), state.ema)
+        state.check_slots(self._new_slots())
+        self._import(state)
+        self.step = state.step
+
+    @abstractmethod
+    def _slots(self) -> Slots:
+        """A copy of the optimizer's slots, by parameter and by torch's name and meaning of the slot, frozen ones left
+        out; ``step``, where torch's optimizer counts, is float64 of shape ()."""
+
+    @abstractmethod
+    def _new_slots(self) -> Slots:
+        """Likewise, as ``_slots`` would be after an update with gradients of zero: names, shapes and dtypes."""
+
+    @abstractmethod
+    def _reactions(self) -> Mapping[str, Mapping[str, float]]:
+        """What reactive schedules have seen, by group."""
+
+    @abstractmethod
+    def _random(self) -> Mapping[str, NDArray[Any]]:
+        """The states of the framework's random generators that the model may draw from, where it can restore them."""
+
+    @abstractmethod
+    def _import(self, state: TrainingState) -> None:
+        """Take over a state that is known to fit: weights, slots, step, reactions, averages, random states."""
 
     def check_logits(self, logits: Any, count: int) -> None:
         """Refuse an answer of the model that is not (images, at least ``num_classes``).
@@ -194,8 +258,8 @@ class Backend(ABC):
         """A copy of the model's parameters and buffers, by name."""
 
     @abstractmethod
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> Session:
-        """Put the model under the plan's optimizer, ready to train."""
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> Session:
+        """Put the model under the plan's optimizer, ready to make update ``step``."""
 
     @abstractmethod
     def compile(self, plan: Plan, model: Any) -> tuple[Any, Any]:

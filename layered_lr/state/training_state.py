@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from layered_lr.errors import CheckpointError
 
 Arrays = Mapping[str, NDArray[Any]]
+Slots = Mapping[str, Arrays]
 
 _MOST_SHOWN = 6
 
@@ -38,7 +39,7 @@ class TrainingState:
     step: int
     optimizer: str
     weights: Arrays
-    slots: Mapping[str, Arrays]
+    slots: Slots
     reactions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     ema: Arrays = field(default_factory=dict)
     random: Arrays = field(default_factory=dict)
@@ -62,20 +63,39 @@ class TrainingState:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise CheckpointError(f"{what} holds NaN or infinity.")
 
-    def check_fits(self, own: Arrays) -> None:
+    def check_fits(self, own: Arrays, given: Arrays | None = None) -> None:
         """Compare the weights with a model's, by name, shape and dtype.
 
         Args:
             own: The model's parameters and buffers.
+            given: Instead of ``weights``.
 
         Raises:
             CheckpointError: They differ; each difference is named, up to a few.
         """
-        if differences := differing(self.weights, own):
+        if differences := differing(self.weights if given is None else given, own):
             raise CheckpointError(
                 f"the state does not fit the model: {listed(differences)}. "
                 "strict=False takes what fits, and starts the rest anew."
             )
+
+    def check_slots(self, own: Slots) -> None:
+        """Compare the slots with those of an optimizer, by name, shape and dtype, for parameters that have any here.
+
+        Args:
+            own: The optimizer's, by parameter. What is not in it is frozen, and may have slots that wait.
+
+        Raises:
+            CheckpointError: They differ; each difference is named, up to a few.
+        """
+        found = [
+            f"{difference} (slots of {name!r})"
+            for name, slots in self.slots.items()
+            if slots and name in own
+            for difference in differing(slots, own[name])
+        ]
+        if found:
+            raise CheckpointError(f"the state does not fit the optimizer: {listed(found)}.")
 
 
 def differing(given: Arrays, own: Arrays) -> list[str]:
