@@ -31,8 +31,8 @@ class Observed:
     Args:
         losses: Before each update, shape (steps,).
         rates: Of each group, read off the framework, shape (steps, groups).
-        probed_rates: Of each group, read off the weights of a probe, shape (steps, groups); NaN where the reference does
-            not move.
+        probed_rates: Of each group, read off the weights of a probe, shape (steps, groups); NaN where the reference
+            does not move.
         grad_norms: Of each group before clipping, shape (steps, groups).
         update_norms: Of each section, shape (steps, sections).
         loss_bits: How many last bits the framework's cross-entropy is off where the answer is known.

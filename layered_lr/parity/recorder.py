@@ -16,7 +16,7 @@ from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
 from layered_lr.parity.layout import Layout, layout_of, with_averages
-from layered_lr.parity.probe import known_answers, rungs_of, run_rung
+from layered_lr.parity.probe import known_answers, run_rung, rungs_of
 from layered_lr.parity.rounding import Disturbance
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log

@@ -89,18 +89,50 @@ ADAM = Spec(AdamW(1e-2), DEEP, CosineAnnealingLR(T_max=STEPS))
 RMS = Spec(RMSprop(1e-2, eps=1e-3), DEEP, SLOPE)
 
 FAULTS: list[tuple[str, Spec, Plant, str]] = [
-    *[(f"rate-{g}-{f}", s, faults.rate_off(g, f), "rate") for g in (0, 1) for f in (1.001, 0.999, 1.002) for s in (MOMENTUM, ADAM)],
-    *[(f"said-{g}-{f}", s, faults.rate_off_and_said(g, f), "rate") for g in (0, 1) for f in (1.001, 0.999) for s in (MOMENTUM, RMS)],
-    *[(f"shift-{by}", s, faults.schedule_shifted(by), "rate") for by in (1, -1) for s in (MOMENTUM, DAMPENED, DECAY, ADAM, RMS)],
+    *[
+        (f"rate-{g}-{f}", s, faults.rate_off(g, f), "rate")
+        for g in (0, 1)
+        for f in (1.001, 0.999, 1.002)
+        for s in (MOMENTUM, ADAM)
+    ],
+    *[
+        (f"said-{g}-{f}", s, faults.rate_off_and_said(g, f), "rate")
+        for g in (0, 1)
+        for f in (1.001, 0.999)
+        for s in (MOMENTUM, RMS)
+    ],
+    *[
+        (f"shift-{by}", s, faults.schedule_shifted(by), "rate")
+        for by in (1, -1)
+        for s in (MOMENTUM, DAMPENED, DECAY, ADAM, RMS)
+    ],
     *[("decay", s, faults.decay_everywhere, "decay") for s in (DECAY, ADAMW_DECAY)],
-    *[(f"decay-{d}", replace(s, optimizer=replace(s.optimizer, weight_decay=d)), faults.decay_everywhere, "decay") for s in (DECAY, ADAMW_DECAY) for d in (1e-1, 5e-2, 5e-3, 2e-3)],
-    *[(f"dampening-{d}", replace(DAMPENED, optimizer=SGD(0.05, momentum=0.9, dampening=d)), faults.dampened_first_step, "state") for d in (0.01, 0.1, 0.3, 0.5, 0.9)],
-    *[(f"clip-{c}", replace(CLIPPED, clip_grad_norm=c), faults.clip_per_group, "clip") for c in (0.01, 0.1, 0.5, 1.0, 10.0)],
+    *[
+        (f"decay-{d}", replace(s, optimizer=replace(s.optimizer, weight_decay=d)), faults.decay_everywhere, "decay")
+        for s in (DECAY, ADAMW_DECAY)
+        for d in (1e-1, 5e-2, 5e-3, 2e-3)
+    ],
+    *[
+        (
+            f"dampening-{d}",
+            replace(DAMPENED, optimizer=SGD(0.05, momentum=0.9, dampening=d)),
+            faults.dampened_first_step,
+            "state",
+        )
+        for d in (0.01, 0.1, 0.3, 0.5, 0.9)
+    ],
+    *[
+        (f"clip-{c}", replace(CLIPPED, clip_grad_norm=c), faults.clip_per_group, "clip")
+        for c in (0.01, 0.1, 0.5, 1.0, 10.0)
+    ],
     *[(f"beta2-{b}", ADAM, faults.other_beta2(b), "state") for b in (0.99, 0.9, 0.998, 0.9995, 0.9985, 0.995)],
     *[(f"batch-{k}", s, faults.batch_swapped(k), "data") for k in range(1, 11) for s in (MOMENTUM, ADAM)],
     *[(f"reset-{k}", s, faults.momentum_reset(k), "state") for k in range(1, 11) for s in (MOMENTUM, DAMPENED)],
-    *[(f"eps-{e}", replace(RMS, optimizer=RMSprop(1e-2, eps=e)), faults.eps_inside_root, "state") for e in (1e-3, 1e-4, 1e-5, 1e-2, 1e-6)],
-]  # fmt: skip
+    *[
+        (f"eps-{e}", replace(RMS, optimizer=RMSprop(1e-2, eps=e)), faults.eps_inside_root, "state")
+        for e in (1e-3, 1e-4, 1e-5, 1e-2, 1e-6)
+    ],
+]
 
 
 def test_there_are_a_hundred_faults() -> None:
