@@ -27,9 +27,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, backend: Backend, faulty: ll.Spec) ->
     """Let the framework train under another spec; everything above it, the session's plan too, knows the true one."""
     open_session = type(backend).open
 
-    def opened(self: Backend, plan: ll.Plan, model: Any, num_classes: int) -> Any:
+    def opened(self: Backend, plan: ll.Plan, model: Any, *rest: Any) -> Any:
         wrong = ll.resolve(faulty, model, plan.total_steps, plan.steps_per_epoch)
-        session = open_session(self, wrong, model, num_classes)
+        session = open_session(self, wrong, model, *rest)
         session.plan = plan
         return session
 
@@ -118,7 +118,7 @@ def test_a_parameter_in_the_wrong_group_shows(
     correct = run(backend, framework_of_backend)
     open_session = type(backend).open
 
-    def opened(self: Backend, plan: ll.Plan, model: Any, num_classes: int) -> Any:
+    def opened(self: Backend, plan: ll.Plan, model: Any, *rest: Any) -> Any:
         wrong = ll.resolve(replace(SPEC, groups=(astray, *GROUPS)), model, plan.total_steps, plan.steps_per_epoch)
         first, *others = wrong.groups
         # Under its own group's name, but in the other group's place.
@@ -126,7 +126,7 @@ def test_a_parameter_in_the_wrong_group_shows(
         stranger = next(g for g in others if g is not owner)
         moved = replace(stranger, parameters=(*stranger.parameters, *first.parameters))
         groups = tuple(moved if g is stranger else g for g in others)
-        session = open_session(self, replace(plan, groups=groups), model, num_classes)
+        session = open_session(self, replace(plan, groups=groups), model, *rest)
         session.plan = plan
         return session
 
