@@ -8,9 +8,9 @@ wrong rate, decay, clip, beta, eps, counter or state shows within few steps, par
 
 The spec is probed in rungs, each with one more thing than the last, so that the first rung to differ tells the cause:
 ``bare`` (rates, momenta, state), ``decay``, ``clip``, ``accumulation``. The sizes of gradients go from 1 to 1e-4, so
-that an ``eps`` matters for some elements, and weights begin at 0 (where a rate shows to a part in ten million) and around
-1 (where decay shows). In ``bare`` the first element of every parameter has a gradient of 1 at each update: the *probed
-rate* is what it moves, over what the reference moves in float64 at rate 1.
+that an ``eps`` matters for some elements, and weights begin at 0 (where a rate shows to a part in ten million) and
+around 1 (where decay shows). In ``bare`` the first element of every parameter has a gradient of 1 at each update: the
+*probed rate* is what it moves, over what the reference moves in float64 at rate 1.
 """
 
 from __future__ import annotations

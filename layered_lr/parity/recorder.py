@@ -326,7 +326,7 @@ def _notes(setting: Setting, backend: Backend) -> Iterator[str]:
 
 def _dropouts(module: Any) -> Iterator[str]:
     """Dropout modules that drop anything, as they call themselves."""
-    if "Dropout" in type(module).__name__ and getattr(module, "p", 0):
+    if "Dropout" in type(module).__name__ and getattr(module, "p", False):
         yield f"{type(module).__name__}(p={module.p:g})"
     for child in module._modules.values():
         if child is not None:

@@ -23,7 +23,7 @@ do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -140,7 +140,7 @@ def _first(
     observable: str,
     values: Float64,
     allowed: Float64,
-    owners: list[tuple[str | None, str | None]],
+    owners: Sequence[tuple[str | None, str | None]],
     steps: Any = None,
 ) -> Iterator[Departure]:
     """The first step with a difference that is not allowed, and there the one that is farthest beyond."""
