@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,14 +146,17 @@ def _remarks(found: Comparison) -> list[str]:
 def html_text(found: Comparison) -> str:
     """One file with everything in it: tables, and pictures where matplotlib is installed."""
     title = html.escape(_headline(found))
-    _, *others = _parts(found)  # the verdicts are a list here
-    tables = "".join(_section(part) for part in others)
+    _, rates, differences = _parts(found, worst_only=True)  # the verdicts are a list here
+    *_, all_differences = _parts(found)
     remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in _remarks(found))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Do backends train alike?</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<style>{_style()}</style></head>\n<body><h1>{title}</h1>\n{_verdict_list(found)}\n"
-        f"{tables}<h2>Pictures</h2>\n{_pictures(found)}\n<h2>Remarks</h2>\n<ul>{remarks}</ul>\n{_made_with(found)}"
+        f"{_heading(rates)}{_table(rates)}{_below(rates)}\n"
+        f"{_heading(differences)}{_by_first(differences)}{_below(differences)}\n"
+        f"<details><summary>Of every group</summary>{_by_first(all_differences)}</details>\n"
+        f"<h2>Pictures</h2>\n{_pictures(found)}\n<h2>Remarks</h2>\n<ul>{remarks}</ul>\n{_made_with(found)}"
         "</body></html>\n"
     )
 
@@ -180,10 +185,25 @@ def _verdict_list(found: Comparison) -> str:
     )
 
 
-def _section(part: Part) -> str:
-    table = tabulate(part.rows, part.headers, "html", disable_numparse=True)
-    below = f'<p class="soft">{html.escape(part.below)}</p>' if part.below else ""
-    return f'<h2>{html.escape(part.title)}</h2><div class="wide">{table}</div>{below}\n'
+def _heading(part: Part) -> str:
+    return f"<h2>{html.escape(part.title)}</h2>"
+
+
+def _table(part: Part) -> str:
+    return f'<div class="wide">{tabulate(part.rows, part.headers, "html", disable_numparse=True)}</div>'
+
+
+def _below(part: Part) -> str:
+    return f'<p class="soft">{html.escape(part.below)}</p>' if part.below else ""
+
+
+def _by_first(part: Part) -> str:
+    """A table under each value of the first column, which is then left out: narrow enough for a phone."""
+    tables = []
+    for value, rows in groupby(part.rows, key=itemgetter(0)):
+        narrow = part._replace(headers=part.headers[1:], rows=[row[1:] for row in rows])
+        tables.append(f"<h3>{html.escape(value)}</h3>{_table(narrow)}")
+    return "".join(tables)
 
 
 def _pictures(found: Comparison) -> str:

@@ -153,7 +153,7 @@ HONEST = [MOMENTUM, ADAM, RMS, CLIPPED, DECAY, Spec(Adagrad(1e-2), DEEP), Spec(L
 
 @pytest.mark.parametrize("seed", range(20))
 def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
-    """torch's three implementations, more threads, and OneFlow."""
+    """torch's three implementations, and more threads."""
     spec = HONEST[seed % len(HONEST)]
     known = base(spec, seed + 1)
     one_by_one = replace(spec, optimizer=replace(spec.optimizer, foreach=False))
@@ -163,5 +163,21 @@ def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
         verdicts["fused"] = verdict_on(spec, faults.honest, seed + 1, fused)
     torch.set_num_threads(2)
     verdicts["threads"] = verdict_on(spec, faults.honest, seed + 1)
-    assert {name: verdict.kind for name, verdict in verdicts.items() if verdict.kind == "different"} == {}, verdicts
+    assert {name: verdict for name, verdict in verdicts.items() if verdict.kind == "different"} == {}
     assert known.envelope.float64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["oneflow-eager", "oneflow-graph"])
+@pytest.mark.parametrize("seed", range(20))
+def test_honest_runs_of_oneflow_are_the_same(torch: Any, oneflow: Any, seed: int, name: str) -> None:
+    spec = HONEST[seed % len(HONEST)]
+    known = base(spec, seed + 1)
+    backend = load_backend(name, "cpu")
+    task = replace(known.task, options=replace(known.task.options, model=mlp(oneflow), backend=name))
+    trace = full_record(backend, task, prepared(backend, task, known.start))
+    worst = max(known.trace.loss_bits, trace.loss_bits)  # as `compare` does: OneFlow's cross-entropy is less exact
+    reference = load_backend("torch-eager", "cpu")
+    envelope = measure(reference, known.task, known.trace, known.start, samples=SAMPLES, loss_bits=worst)
+    verdict = judge(known.trace, trace, envelope, known.plan)
+    assert verdict.kind == "same within rounding", verdict
