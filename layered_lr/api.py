@@ -192,9 +192,9 @@ def compare(
         spec: As for ``run``.
         backends: Two or more, each once; the first one is the reference.
         model: As for ``run``; where the backends are of two frameworks, a mapping with a callable for each, such as
-            ``{"torch": make_torch, "oneflow": make_oneflow}``, whose models have the same names and shapes: all begin with
-            the weights of the reference's. Callables, and functions in the spec, must stand at a module's top
-            level, where another process can import them.
+            ``{"torch": make_torch, "oneflow": make_oneflow}``, whose models have the same names and shapes: all
+            begin with the weights of the reference's. Callables, and functions in the spec, must stand at a
+            module's top level, where another process can import them.
         data: As for ``run``.
         steps: How many updates to compare.
         samples: Disturbed runs of the reference, at least 2: more make a narrower envelope and take longer.
@@ -215,8 +215,8 @@ def compare(
         progress: As for ``run``.
 
     Returns:
-        Verdicts, rates, differences; a text to read when printed, and ``to_html`` makes a report of it. A backend that dies, refuses or
-        is not installed is told of there, and the others go on.
+        Verdicts, rates, differences; a text to read when printed, and ``to_html`` makes a report of it. A backend
+        that dies, refuses or is not installed is told of there, and the others go on.
 
     Raises:
         SpecError, DataError: As for ``run``; also fewer than two backends, or one of them twice.

@@ -152,7 +152,7 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
     """Say whether a recipe trains alike on several backends: exit code 0 same, 1 different, 2 wrong input.
 
     For models of two frameworks: --model torch=package.module:callable,oneflow=package.module:callable.
-    A recipe's length and dropout are left out, unless they are said here: the run is as long as --steps.
+    The first --steps updates of the recipe's run are compared; its dropout is left out, unless it is said here.
     """
     from layered_lr.api import compare as compare_backends
     from layered_lr.outputs import check_output
@@ -161,7 +161,7 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
         check_output("--report", report, (".html",))
     spec, arguments = _recipe(recipe, options)
     said = {name for name, value in options.items() if value is not None}
-    left_out = {"backend", "dropout", "save", "epochs", "max_steps"} - said
+    left_out = {"backend", "dropout", "save"} - said
     found = compare_backends(spec, **{name: value for name, value in arguments.items() if name not in left_out})
     if report is not None:
         found.to_html(report)

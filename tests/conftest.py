@@ -1,11 +1,14 @@
-"""What every test may ask for: each backend by name, where its framework is installed."""
+"""What every test may ask for: each backend by name, where its framework is installed, and the command line."""
 
 import os
-from typing import Any
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 
 from layered_lr.backend import Backend
+from layered_lr.cli import main
 from layered_lr.errors import BackendUnavailable
 from layered_lr.registry import FRAMEWORKS, TABLE, load_backend
 
@@ -65,3 +68,37 @@ def requires(framework: str) -> Any:
     """The framework's module; skips or fails as its eager backend does where it is not installed."""
     open_backend(FRAMEWORKS[framework].loop)
     return pytest.importorskip(framework)
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command in this process: words -> exit code, stdout, stderr."""
+
+    def run(*words: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["layered-lr", *words])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        with pytest.raises(SystemExit) as end:
+            main()
+        code = end.value.code or 0
+        assert isinstance(code, int)
+        return Answer(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused() -> Callable[[Answer, str], None]:
+    """What every refusal of the command line has: exit code 2, one or two lines on stderr, nothing else."""
+
+    def check(answer: Answer, message: str) -> None:
+        assert answer.code == 2 and answer.out == ""
+        assert answer.err.startswith("layered-lr: ") and 1 <= len(answer.err.splitlines()) <= 2
+        assert message in answer.err and "Traceback" not in answer.err
+
+    return check

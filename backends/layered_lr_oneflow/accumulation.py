@@ -20,7 +20,7 @@ from layered_lr_oneflow.calls import GraphCalls
 from layered_lr_oneflow.eager import EagerUpdates
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
-from layered_lr_oneflow.tracing import lazy_tensors
+from layered_lr_oneflow.tracing import collect_garbage_first, lazy_tensors
 
 
 class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
@@ -42,6 +42,7 @@ class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
             buffers.register_buffer(f"sum_{index}", total)
         self.buffers_of_sums = buffers
         self.config._train(True)
+        collect_garbage_first(self)
 
     def build(self, images: Any, labels: Any, parts: Any) -> Any:
         """The part's mean cross-entropy; ``parts``, shape (1,), is how many of them make the update."""

@@ -16,6 +16,7 @@ from layered_lr_oneflow.lowering import is_dynamic
 from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, param_groups
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.scheduler import build_scheduler, sharing_key
+from layered_lr_oneflow.tracing import collect_garbage_first
 
 
 def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphScheduler:
@@ -50,6 +51,7 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphS
     _check_free(graph, model)
     list(lowerings(plan))
     schedule_as_batch()
+    collect_garbage_first(graph)
     clipping = Clipping(plan, model, measured)
     if is_dynamic(plan):
         updates = dynamic_updates(plan, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,22 @@ def build_of(graph: Any) -> Callable[..., Any]:
         return wrapped  # type: ignore[no-any-return]
     build, reference = type(graph).build, weakref.ref(graph)
     return lambda *args, **kwargs: build(reference(), *args, **kwargs)
+
+
+def collect_garbage_first(graph: Any) -> None:
+    """Let the graph's trace begin with a garbage collection.
+
+    The variables of the graph that is being compiled are in a registry of the whole process, which the end of any other
+    graph empties: OneFlow 0.9 then says that a parameter "must be a variable created in nn.Graph". Graphs are in cycles
+    of their own, so that they end when Python collects garbage, which compiling another one makes likely.
+    """
+    build = build_of(graph)
+
+    def collected(*args: Any, **kwargs: Any) -> Any:
+        gc.collect()
+        return build(*args, **kwargs)
+
+    graph.build = collected
 
 
 def lazy_tensors(graph: Any) -> Callable[[Any, str], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import reduce
 
 import torch
 
@@ -35,7 +34,7 @@ class Probe(torch.nn.Module):
         With label 0 the cross-entropy's gradient to the first one is exactly -1 in float32 and in float64, however
         a framework rounds: a parameter's gradient is the negative image, element by element, over N.
         """
-        arrays = [reduce(getattr, name.split("."), self).reshape(-1) for name in self.names]  # type: ignore[attr-defined]
+        arrays = [self.get_parameter(name).reshape(-1) for name in self.names]
         flat = torch.cat(arrays)
         total = (images.reshape(len(images), -1).to(flat.dtype) * flat).sum(dim=1)
         still = total - total.detach()

@@ -31,8 +31,8 @@ class Observed:
     Args:
         losses: Before each update, shape (steps,).
         rates: Of each group, read off the framework, shape (steps, groups).
-        probed_rates: Of each group, read off the weights of a probe, shape (steps, groups); NaN where the reference does
-            not move.
+        probed_rates: Of each group, read off the weights of a probe, shape (steps, groups); NaN where the reference
+            does not move.
         grad_norms: Of each group before clipping, shape (steps, groups).
         update_norms: Of each section, shape (steps, sections).
         loss_bits: How many last bits the framework's cross-entropy is off where the answer is known.
@@ -210,7 +210,8 @@ def _finite(table: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(series: Series) -> dict[str, Any]:
     return {
-        name: np.where(np.isfinite(values), values.astype(object), None).tolist() for name, values in series.items()
+        name: np.where(np.isfinite(values), values.astype(object), np.array(None)).tolist()
+        for name, values in series.items()
     }
 
 
@@ -283,22 +284,28 @@ def _by_section(
 ) -> dict[str, Float64]:
     """The largest value of each section; with ``allowed``, the largest part of it."""
 
-    def part(found: Float64, limit: Float64 | None) -> Float64:
-        if limit is None:
+    def part(name: str, rung: str | None = None) -> Float64:
+        found, limit = (_series(each, name, rung) for each in (values, allowed or values))
+        if allowed is None:
             return found
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(found == 0, 0.0, found / limit[: len(found)])
 
     owners = np.array([plan.group_of[p.name] for p in probe_parameters(plan) for _ in range(p.elements)])
     found = {
-        "loss": part(values.losses, allowed and allowed.losses)[:, None],
-        "rate": part(values.rates, allowed and allowed.rates),
-        "gradient norm": part(values.grad_norms, allowed and allowed.grad_norms),
-        "update norm": part(values.update_norms, allowed and allowed.update_norms),
-        "weights": layout.by_section(part(values.weights, allowed and allowed.weights)),
+        "loss": part("losses")[:, None],
+        "rate": part("rates"),
+        "gradient norm": part("grad_norms"),
+        "update norm": part("update_norms"),
+        "weights": layout.by_section(part("weights")),
     }
-    for rung, elements in values.probes.items():
-        table = part(elements[1:], None if allowed is None else allowed.probes[rung][1:])
+    for rung in values.probes:
+        table = part("probes", rung)
         columns = [table[:, owners == group].max(axis=1, initial=0.0) for group in range(len(plan.groups))]
         found[f"probe: {rung}"] = np.stack(columns, axis=1)
+    return found
+
+
+def _series(values: Differences | Envelope, name: str, rung: str | None) -> Float64:
+    found: Float64 = getattr(values, name) if rung is None else values.probes[rung][1:]
     return found

@@ -64,8 +64,9 @@ class Envelope:
         arrays = read_archive(path)
         probes = {name.removeprefix("probe/"): array for name, array in arrays.items() if name.startswith("probe/")}
         exact = ProbeTrace(arrays["exact_weights"], arrays["exact_rates"])
-        numbers = {name: arrays[name].item() for name in _NUMBERS}
-        return cls(probes=probes, exact=exact, **{name: arrays[name] for name in _SERIES}, **numbers)
+        numbers: dict[str, Any] = {name: arrays[name].item() for name in _NUMBERS}
+        series: dict[str, Any] = {name: arrays[name] for name in _SERIES}
+        return cls(probes=probes, exact=exact, **series, **numbers)
 
 
 _SERIES = ("losses", "rates", "grad_norms", "update_norms", "weights")

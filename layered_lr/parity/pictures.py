@@ -86,7 +86,7 @@ def _weights(found: Comparison, column: int) -> Figure:
     axes.fill_between(steps, floor, np.clip(allowed, floor, ceiling), color="0.88", linewidth=0, label="rounding")
     for rank, (pair, values) in enumerate(zip(found.pairs, apart, strict=True)):
         line = np.where(values > 0, values, floor)  # bitwise the same: on the axis
-        marker = {"marker": "o", "markersize": 2.5} if len(line) < 3 else {}
+        marker: dict[str, Any] = {"marker": "o", "markersize": 2.5} if len(line) < 3 else {}
         axes.plot(steps[: len(line)], line, label=pair.name, **_line(rank), **marker)
     if (since := found.uninformative.get(found.sections[column])) is not None:
         axes.axvline(since, color="0.45", linewidth=0.9, linestyle=":", label="no longer informative")

@@ -1,16 +1,16 @@
 """The probe: a run of the same spec in which every gradient is known, so that only the optimizer is left to differ.
 
-A probe model has the parameters' names and numbers of dimensions, hence the same groups, decay rules and rates, but at most
-four elements each. Its logits are ``-200 + (s - detach(s))`` and 0, with ``s`` the sum of all elements times the
+A probe model has the parameters' names and numbers of dimensions, hence the same groups, decay rules and rates, but at
+most four elements each. Its logits are ``-200 + (s - detach(s))`` and 0, with ``s`` the sum of all elements times the
 image: whatever the weights are, the cross-entropy's gradient at update ``t`` is exactly the negative image, bit by
 bit on every framework. There is no chaos: two backends can only differ by the rounding of the update itself, and a
 wrong rate, decay, clip, beta, eps, counter or state shows within few steps, parameter by parameter.
 
 The spec is probed in rungs, each with one more thing than the last, so that the first rung to differ tells the cause:
-``bare`` (rates, momenta, state), ``decay``, ``clip``, ``accumulation``. The sizes of gradients go from 1 to 1e-4, so that an ``eps``
-matters for some elements, and weights begin at 0 (where a rate shows to a part in ten million) and around 1 (where decay shows).
-In ``bare`` the first element of every parameter has a gradient of 1 at each update: the *probed rate* is what it moves,
-over what the reference moves in float64 at rate 1.
+``bare`` (rates, momenta, state), ``decay``, ``clip``, ``accumulation``. The sizes of gradients go from 1 to 1e-4, so
+that an ``eps`` matters for some elements, and weights begin at 0 (where a rate shows to a part in ten million) and
+around 1 (where decay shows). In ``bare`` the first element of every parameter has a gradient of 1 at each update: the
+*probed rate* is what it moves, over what the reference moves in float64 at rate 1.
 """
 
 from __future__ import annotations

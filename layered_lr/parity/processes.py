@@ -24,7 +24,7 @@ _WAIT_SECONDS = 0.2
 _GRACE_SECONDS = 5
 
 
-def run_worker(request: Request, advanced: Callable[[int], None]) -> Outcome:
+def run_worker(request: Request, advanced: Callable[[int], object]) -> Outcome:
     """Let a worker do what is asked; whatever it does, this process goes on.
 
     Args:
@@ -87,7 +87,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(_GRACE_SECONDS)
 
 
-def _watch(process: subprocess.Popen[bytes], reader: int, advanced: Callable[[int], None]) -> None:
+def _watch(process: subprocess.Popen[bytes], reader: int, advanced: Callable[[int], object]) -> None:
     """Pass progress on until the worker has ended; its own children may keep the pipe open."""
     while True:
         ended = process.poll() is not None
@@ -103,8 +103,9 @@ def _watch(process: subprocess.Popen[bytes], reader: int, advanced: Callable[[in
 def _refused(backend: str, said: dict[str, Any]) -> Outcome:
     kind = getattr(errors, said["type"])
     error: LayeredLRError = kind(*said["arguments"]) if "arguments" in said else kind(said["message"])
-    status = "unavailable" if isinstance(error, BackendUnavailable) else "refused"
-    return Outcome(backend, status, str(error), error=error)
+    if isinstance(error, BackendUnavailable):
+        return Outcome(backend, "unavailable", str(error), error=error)
+    return Outcome(backend, "refused", str(error), error=error)
 
 
 def _last_words(log: Path) -> str:

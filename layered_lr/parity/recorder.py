@@ -16,7 +16,7 @@ from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
 from layered_lr.parity.layout import Layout, layout_of, with_averages
-from layered_lr.parity.probe import known_answers, rungs_of, run_rung
+from layered_lr.parity.probe import known_answers, run_rung, rungs_of
 from layered_lr.parity.rounding import Disturbance
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
@@ -326,7 +326,7 @@ def _notes(setting: Setting, backend: Backend) -> Iterator[str]:
 
 def _dropouts(module: Any) -> Iterator[str]:
     """Dropout modules that drop anything, as they call themselves."""
-    if "Dropout" in type(module).__name__ and getattr(module, "p", 0):
+    if "Dropout" in type(module).__name__ and getattr(module, "p", False):
         yield f"{type(module).__name__}(p={module.p:g})"
     for child in module._modules.values():
         if child is not None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator
+from importlib.resources import files
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,7 +67,8 @@ def _parts(found: Comparison, worst_only: bool = False) -> Iterator[Part]:
             "largest difference",
         ],
         list(_rate_rows(found)),
-        f"differences are relative, to the rates of {found.reference}; what is probed is as exact as float32 weights show it",
+        f"differences are relative, to the rates of {found.reference}; "
+        "what is probed is as exact as float32 weights show it",
     )
     yield Part(
         "Differences",
@@ -139,37 +143,26 @@ def _remarks(found: Comparison) -> list[str]:
     return remarks
 
 
-_STYLE = """
-:root{color-scheme:light dark;--ink:#222;--paper:#fff;--line:#ddd;--soft:#666;--good:#00714f;--bad:#b23c00}
-@media(prefers-color-scheme:dark){:root{--ink:#e8e8e8;--paper:#17191c;--line:#3a3d42;--soft:#a5a8ad;--good:#4fd1a5;--bad:#ff9a5c}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:1.5rem auto;max-width:76rem;padding:0 1rem}
-h1{font-size:1.35rem;line-height:1.3}h2{font-size:1.1rem;margin:2rem 0 .4rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
-td:last-child{white-space:normal;min-width:4rem}p,li{max-width:60rem}.soft{color:var(--soft);font-size:.85rem}
-.verdicts{list-style:none;padding:0}.verdicts li{border-left:.35rem solid;padding:.1rem 0 .1rem .7rem;margin:.7rem 0}
-.verdicts b{display:block}.good{border-color:var(--good)!important}.good b{color:var(--good)}.bad{border-color:var(--bad)!important}.bad b{color:var(--bad)}
-.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));gap:1rem}
-figure{margin:0;background:#fff;color:#222;border:1px solid var(--line);border-radius:.4rem;padding:.4rem;break-inside:avoid}
-svg{width:100%;height:auto;display:block}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem}
-@media print{:root{--ink:#000;--paper:#fff;--line:#bbb;--soft:#444;--good:#00593e;--bad:#8f3000}body{margin:0;max-width:none;font-size:10pt}
-.wide{overflow:visible}th,td{white-space:normal}.pictures{grid-template-columns:1fr 1fr}}
-"""
-
-
 def html_text(found: Comparison) -> str:
     """One file with everything in it: tables, and pictures where matplotlib is installed."""
     title = html.escape(_headline(found))
-    verdicts, *others = _parts(found)
-    tables = "".join(_section(part) for part in others)
+    _, rates, differences = _parts(found, worst_only=True)  # the verdicts are a list here
+    *_, all_differences = _parts(found)
     remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in _remarks(found))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Do backends train alike?</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{title}</h1>\n{_verdict_list(found)}\n"
-        f"{tables}<h2>Pictures</h2>\n{_pictures(found)}\n<h2>Remarks</h2>\n<ul>{remarks}</ul>\n{_made_with(found)}"
+        f"<style>{_style()}</style></head>\n<body><h1>{title}</h1>\n{_verdict_list(found)}\n"
+        f"{_heading(rates)}{_table(rates)}{_below(rates)}\n"
+        f"{_heading(differences)}{_by_first(differences)}{_below(differences)}\n"
+        f"<details><summary>Of every group</summary>{_by_first(all_differences)}</details>\n"
+        f"<h2>Pictures</h2>\n{_pictures(found)}\n<h2>Remarks</h2>\n<ul>{remarks}</ul>\n{_made_with(found)}"
         "</body></html>\n"
     )
+
+
+def _style() -> str:
+    return files(__package__).joinpath("report.css").read_text()
 
 
 def _verdict_list(found: Comparison) -> str:
@@ -192,10 +185,25 @@ def _verdict_list(found: Comparison) -> str:
     )
 
 
-def _section(part: Part) -> str:
-    table = tabulate(part.rows, part.headers, "html", disable_numparse=True)
-    below = f'<p class="soft">{html.escape(part.below)}</p>' if part.below else ""
-    return f'<h2>{html.escape(part.title)}</h2><div class="wide">{table}</div>{below}\n'
+def _heading(part: Part) -> str:
+    return f"<h2>{html.escape(part.title)}</h2>"
+
+
+def _table(part: Part) -> str:
+    return f'<div class="wide">{tabulate(part.rows, part.headers, "html", disable_numparse=True)}</div>'
+
+
+def _below(part: Part) -> str:
+    return f'<p class="soft">{html.escape(part.below)}</p>' if part.below else ""
+
+
+def _by_first(part: Part) -> str:
+    """A table under each value of the first column, which is then left out: narrow enough for a phone."""
+    tables = []
+    for value, rows in groupby(part.rows, key=itemgetter(0)):
+        narrow = part._replace(headers=part.headers[1:], rows=[row[1:] for row in rows])
+        tables.append(f"<h3>{html.escape(value)}</h3>{_table(narrow)}")
+    return "".join(tables)
 
 
 def _pictures(found: Comparison) -> str:

@@ -2,12 +2,12 @@
 
 The method, from the outside in:
 
-1. **The run.** Every backend makes the same run: the same weights, batches and rates. At each step its losses, gradient and
-   update norms and weights are held against those of the other. Training in float32 is chaotic, so that
+1. **The run.** Every backend makes the same run: the same weights, batches and rates. At each step its losses,
+   gradient and update norms and weights are held against those of the other. Training in float32 is chaotic, so that
    honest backends drift apart too; how far rounding alone can drive them is measured, not chosen
    (``layered_lr.parity.envelope``), with a margin from the number of samples (``rounding.margin``). A difference beyond
-   it is *different*; where the envelope is as large as an update, the run can no longer tell anything, and the verdict says from which
-   step on.
+   it is *different*; where the envelope is as large as an update, the run can no longer tell anything, and the
+   comparison says from which step on.
 2. **The probe.** Beside it, every backend's own session trains a model whose gradients are known
    (``layered_lr.parity.probe``): no chaos, so that a rate that is off by 0.1 % shows at once, at every step of
    the run. It has rungs (rates and state; decay; clipping; accumulation): the first to differ names the cause.
@@ -16,13 +16,14 @@ The method, from the outside in:
 4. **The loss** on batches whose answer is known: where it loses more than half of the dtype's digits it is no
    rounding; what it loses beside that widens the run's envelope.
 
-On the bare rung a wrong *rate* is told from a wrong *state* (momentum, betas, eps, counters) by what it does: with a wrong rate,
-every element of a parameter still moves along the right direction, by one factor; with a wrong state they do not.
+On the bare rung a wrong *rate* is told from a wrong *state* (momentum, betas, eps, counters) by what it does: with a
+wrong rate, every element of a parameter still moves along the right direction, by one factor; with a wrong state they
+do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -139,7 +140,7 @@ def _first(
     observable: str,
     values: Float64,
     allowed: Float64,
-    owners: list[tuple[str | None, str | None]],
+    owners: Sequence[tuple[str | None, str | None]],
     steps: Any = None,
 ) -> Iterator[Departure]:
     """The first step with a difference that is not allowed, and there the one that is farthest beyond."""
@@ -225,8 +226,8 @@ def _rate_or_state(
             if ratio is None:
                 begins = "from the first update on" if first.step == 0 else f"from update {first.step} on, not before"
                 return "state", (
-                    f"{first.parameter!r} (group {first.group!r}) moves in another direction {begins}: momentum, betas, "
-                    "eps or a counter"
+                    f"{first.parameter!r} (group {first.group!r}) moves in another direction {begins}: momentum, "
+                    "betas, eps or a counter"
                 )
             ratios.append(ratio)
     ratio = float(np.median(ratios))

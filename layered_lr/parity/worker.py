@@ -77,7 +77,7 @@ def _record(request: Request) -> None:
     start = read_start(request.start) if request.start.exists() else None
     setting = prepared(backend, request.task, start)
     if start is None:
-        np.savez(request.start, **{_WEIGHT + name: array for name, array in setting.start.items()})  # type: ignore[arg-type]
+        np.savez(request.start, **{_WEIGHT + name: array for name, array in setting.start.items()})
     parameters = [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in setting.plan.parameters]
     (request.folder / "parameters.json").write_text(json.dumps(parameters))
     log = request.folder / "weights.bin"
