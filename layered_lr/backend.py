@@ -114,8 +114,8 @@ class Session(ABC):
         Parameters without slots in it begin with new ones; a random state of another framework is left alone.
 
         Raises:
-            CheckpointError: Another optimizer's; weights, averages or slots that are missing, too many, of another shape
-                or dtype, or not finite; other reactive groups. Then nothing has been changed.
+            CheckpointError: Another optimizer's; weights, averages or slots that are missing, too many, of another
+                shape or dtype, or not finite; other reactive groups. Then nothing has been changed.
         """
         state.check_optimizer(self.plan.spec.optimizer)
         state.check_finite()
@@ -129,8 +129,11 @@ class Session(ABC):
 
     @abstractmethod
     def _slots(self) -> Slots:
-        """A copy of the optimizer's slots, by parameter and by torch's name and meaning of the slot, frozen ones left
-        out; ``step``, where torch's optimizer counts, is float64 of shape ()."""
+        """A copy of the optimizer's slots, by parameter and by torch's name and meaning of the slot.
+
+        Those of frozen parameters are left out. What is one number of the parameter's (``step``, NAdam's ``mu_product``)
+        is float64 of shape ().
+        """
 
     @abstractmethod
     def _new_slots(self) -> Slots:

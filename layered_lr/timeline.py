@@ -136,7 +136,7 @@ class Timeline(Session):
         for column, group in enumerate(there.groups):
             earlier = [segment.plan for segment in self.plan.segments[:place]]
             last = next((plan for plan in reversed(earlier) if plan.groups[column].is_reactive), None)
-            if group.name not in found or last is None:
+            if last is None or not found.keys() & self._remembered.keys() & {group.name}:
                 continue
             was = last.groups[column]
             if (was.schedule, was.lr, last.since) == (group.schedule, group.lr, there.since):

@@ -59,9 +59,9 @@ class TorchBackend(Backend):
         """See ``Backend.state``."""
         return models.state(model)
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> TorchSession:
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> TorchSession:
         """See ``Backend.open``."""
-        return TorchSession(plan, model, num_classes, self.device, self.forward(model), extras)
+        return TorchSession(plan, model, num_classes, self.device, self.forward(model), extras, step)
 
     def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:
         """See ``Backend.compile``."""

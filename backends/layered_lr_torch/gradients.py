@@ -107,6 +107,10 @@ class Gradients:
             )  # the root of the sum of squares, without overflow
             self._norms.append(by_group)
 
+    def clear(self) -> None:
+        """Forget the updates so far: the next one is number 0 in ``norms``."""
+        self._pending, self._norms = [], []
+
     def norms(self, start: int, stop: int) -> Float64:
         """Each group's norm at some updates before clipping, shape (steps, groups); see ``Session.grad_norms``."""
         self.fetch()

@@ -100,7 +100,7 @@ class TrainingState:
         if set(self.reactions) != set(own):
             given, mine = (", ".join(sorted(names)) or "none" for names in (self.reactions, own))
             raise CheckpointError(
-                f"the state does not fit the plan: groups with reactive schedules are {given} in it, {mine} in the plan."
+                f"the state does not fit the plan: groups with reactive schedules are {given} in it, {mine} there."
             )
 
     def check_slots(self, own: Slots) -> None:
@@ -125,7 +125,9 @@ class TrainingState:
             for slot, array in slots.items()
             if array.shape not in ((), self.weights[name].shape)
         ]
-        found += [f"{name!r} is no parameter" for name, slots in self.slots.items() if slots and name not in self.weights]
+        found += [
+            f"{name!r} is no parameter" for name, slots in self.slots.items() if slots and name not in self.weights
+        ]
         if found:
             raise CheckpointError(f"the state does not fit the optimizer: {listed(found)}.")
 
