@@ -131,7 +131,7 @@ class Session(ABC):
     def _slots(self) -> Slots:
         """A copy of the optimizer's slots, by parameter and by torch's name and meaning of the slot.
 
-        Those of frozen parameters are left out. What is one number of the parameter's (``step``, NAdam's ``mu_product``)
+        Those of frozen parameters are left out. One number of a parameter (``step``, NAdam's ``mu_product``)
         is float64 of shape ().
         """
 
