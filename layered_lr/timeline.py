@@ -163,6 +163,7 @@ class Timeline(Session):
         reacting = {group.name for group in there.groups if group.is_reactive}
         anywhere = {group.name for plan in self.plan.stretches for group in plan.groups if group.is_reactive}
         state.check_optimizer(there.spec.optimizer)
+        state.check_fits(self.weights())
         state.check_slots({})
         state.check_reactions(reacting | (anywhere & set(state.reactions)))
         given = replace(state, reactions={name: state.reactions[name] for name in reacting})
