@@ -12,7 +12,17 @@ import layered_lr as ll
 from layered_lr.backend import Backend, Extras
 from tests.backends.optimizer_cases import CASES
 from tests.backends.timelines import (
-    BODY, CLASSES, HEAD, batch, by_loop, net, opened, same, same_arrays, start, train,
+    BODY,
+    CLASSES,
+    HEAD,
+    batch,
+    by_loop,
+    net,
+    opened,
+    same,
+    same_arrays,
+    start,
+    train,
 )  # fmt: skip
 
 eager = pytest.mark.parametrize("backend_name", ["torch-eager"])
