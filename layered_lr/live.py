@@ -92,6 +92,30 @@ class LiveRates:
             reaction.restore(state[name])
 
 
+def reactions_at(plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """What each reactive group of a segment goes on from, in the form of ``LiveRates.state``.
+
+    A schedule goes on where its group had the same one, counted from the same update, when it last reacted; else it
+    begins anew.
+
+    Args:
+        plan: With segments.
+        place: Which one.
+        remembered: What schedules have seen so far, by group.
+    """
+    there = plan.segments[place].plan
+    found = LiveRates(there).state()
+    for column, group in enumerate(there.groups):
+        earlier = [segment.plan for segment in plan.segments[:place]]
+        last = next((stretch for stretch in reversed(earlier) if stretch.groups[column].is_reactive), None)
+        if last is None or group.name not in found or group.name not in remembered:
+            continue
+        was = last.groups[column]
+        if (was.schedule, was.lr, last.since) == (group.schedule, group.lr, there.since):
+            found[group.name] = dict(remembered[group.name])
+    return found
+
+
 def _chosen(settings: ReduceLROnPlateau, metrics: Any, group: str) -> float:
     if not isinstance(metrics, Mapping):
         return metrics  # type: ignore[no-any-return] # the reaction says what is wrong with it

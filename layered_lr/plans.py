@@ -154,9 +154,11 @@ class Plan:
 
     def there(self, step: int) -> Plan:
         """The plan as it is at one step: itself, or its segment's."""
-        if not self.segments:
-            return self
-        return next((s.plan for s in self.segments if s.stop is None or step < s.stop), self.segments[-1].plan)
+        return self.segments[self.place(step)].plan if self.segments else self
+
+    def place(self, step: int) -> int:
+        """Which of the segments makes update ``step``; the last one goes on beyond its end."""
+        return sum(segment.stop is not None and segment.stop <= step for segment in self.segments[:-1])
 
     @cached_property
     def group_of(self) -> Mapping[str, int]:

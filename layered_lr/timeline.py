@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
-from layered_lr.live import LiveRates
+from layered_lr.live import reactions_at
 from layered_lr.modules import set_trainable, set_training, trainable_parameters
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
@@ -54,8 +54,7 @@ class Timeline(Session):
     parameters waits here until they train again: counters of their own updates stand still, as torch's do where a
     gradient is None. A switch of the optimizer carries over what its phase says, for parameters that wait too.
 
-    A reactive schedule goes on where its group has the same one again, counted from the same update; else it begins
-    anew.
+    Reactive schedules go on, or begin anew, as ``layered_lr.live.reactions_at`` says.
 
     Args:
         backend: Opens the sessions.
@@ -79,14 +78,9 @@ class Timeline(Session):
         self._past: list[_Past] = []
         self._waiting: Slots = {}  # of frozen parameters
         self._remembered: Reactions = {}  # of groups that react in other phases
-        self._place = self._place_of(step + 1)
+        self._place = plan.place(step)
         self.inner = self._opened(self._place, step)
         self.steps_ahead = self.inner.steps_ahead
-
-    def _place_of(self, step: int) -> int:
-        """Which segment makes the last one of so many updates."""
-        stops = [segment.stop for segment in self.plan.segments[:-1]]
-        return sum(stop is not None and stop < step for stop in stops)
 
     def _opened(self, place: int, step: int) -> Session:
         there = self.plan.segments[place].plan
@@ -94,7 +88,7 @@ class Timeline(Session):
         return self.backend.open(there, self.model, self.num_classes, self.extras, step)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> _Loss:
-        if self._place_of(self.step + 1) != self._place:
+        if self.plan.place(self.step) != self._place:
             self._enter_next()
         loss = _Loss(self.inner.train_step(images, labels, parts))
         self._pending.append(loss)
@@ -110,7 +104,7 @@ class Timeline(Session):
         self.inner = self._opened(self._place, self.step)
         self.steps_ahead = self.inner.steps_ahead
         slots = {**slots, **completed(slots, self.inner._new_slots())}
-        self._give(replace(state, slots=slots, reactions=self._reactions_at(self._place)))
+        self._give(replace(state, slots=slots, reactions=reactions_at(self.plan, self._place, self._remembered)))
 
     def _end_session(self) -> None:
         """Take from a session what it noted, before it goes away."""
@@ -129,20 +123,6 @@ class Timeline(Session):
         )
         return carried(slots, old, new, self.plan.segments[place].phase.carry)
 
-    def _reactions_at(self, place: int) -> Reactions:
-        """What each reactive group of a segment goes on from: what its schedule has seen so far, or a start."""
-        there = self.plan.segments[place].plan
-        found = dict(LiveRates(there).state())
-        for column, group in enumerate(there.groups):
-            earlier = [segment.plan for segment in self.plan.segments[:place]]
-            last = next((plan for plan in reversed(earlier) if plan.groups[column].is_reactive), None)
-            if last is None or not found.keys() & self._remembered.keys() & {group.name}:
-                continue
-            was = last.groups[column]
-            if (was.schedule, was.lr, last.since) == (group.schedule, group.lr, there.since):
-                found[group.name] = dict(self._remembered[group.name])
-        return found
-
     def _give(self, state: TrainingState) -> None:
         """Have the current session go on from a state; the slots of what is frozen in it wait."""
         there = self.plan.segments[self._place].plan
@@ -158,7 +138,7 @@ class Timeline(Session):
         Raises:
             CheckpointError: As there; the model then still trains in the segment that it was in.
         """
-        place = self._place_of(state.step)
+        place = self.plan.place(max(state.step - 1, 0))
         there = self.plan.segments[place].plan
         reacting = {group.name for group in there.groups if group.is_reactive}
         anywhere = {group.name for plan in self.plan.stretches for group in plan.groups if group.is_reactive}

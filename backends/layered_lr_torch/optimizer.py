@@ -15,6 +15,7 @@ from layered_lr.live import LiveRates
 from layered_lr.modules import parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.plans import Plan
+from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import papers
 from layered_lr_torch.gradients import Gradients
 from layered_lr_torch.lowering import OWN, implementation
@@ -168,6 +169,14 @@ class PlanScheduler(LRScheduler):
         self.live.restore(reactions)
         self.last_epoch, self._step_count = step, step + 1
         self._apply()
+
+    def check_reactions(self, state: TrainingState) -> None:
+        """Refuse a state of other reactive groups; see ``TrainingState.check_reactions``."""
+        state.check_reactions(self.reactions())
+
+    def reactions(self) -> Mapping[str, Mapping[str, float]]:
+        """What reactive schedules have seen, by group."""
+        return self.live.state()
 
     def _apply(self) -> None:
         self._last_lr = list(self.get_lr())

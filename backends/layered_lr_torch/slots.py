@@ -54,7 +54,7 @@ def import_slots(
         optimizer.state.pop(tensor, None)
         if name not in without and slots.get(name):
             given = {slot: torch.from_numpy(np.array(array)) for slot, array in slots[name].items()}
-            optimizer.state[tensor] = {slot: _placed(array, example[slot], tensor) for slot, array in given.items()}
+            optimizer.state[tensor] = {slot: _placed(array, example.get(slot), tensor) for slot, array in given.items()}
     begin_sums(optimizer)
 
 
@@ -109,8 +109,11 @@ def _shaped(slot: str, value: torch.Tensor, tensor: torch.Tensor) -> NDArray[Any
     return np.broadcast_to(np.zeros((), array.dtype), tuple(tensor.shape) if array.shape == _SHAPE else array.shape)
 
 
-def _placed(array: torch.Tensor, example: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """A slot as the optimizer makes it: of a parameter's shape it is laid out in memory as the parameter is."""
-    if example.shape == _SHAPE:
-        return torch.empty_like(tensor, dtype=example.dtype, requires_grad=False).copy_(array)
-    return array.to(example.device, example.dtype)
+def _placed(array: torch.Tensor, example: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
+    """A slot as the optimizer makes it: of a parameter's shape it is laid out in memory as the parameter is.
+
+    It has no example where it waits for other options than the param group has now.
+    """
+    if array.shape == tensor.shape and (example is None or example.shape == _SHAPE):
+        return torch.empty_like(tensor, requires_grad=False).copy_(array)
+    return array if example is None else array.to(example.device, example.dtype)
