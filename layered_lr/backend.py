@@ -233,6 +233,8 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+    compiles_phases: ClassVar[bool] = False
+    """Whether ``compile`` honours a plan's segments, or refuses them itself."""
 
     @abstractmethod
     def __init__(self, device: str = "auto") -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ def pick_device(device: str) -> torch.device:
 
 class TorchBackend(Backend):
     """Builds torch models and trains them with torch's own optimizers."""
+
+    compiles_phases: ClassVar[bool] = True
 
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
