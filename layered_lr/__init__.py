@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from layered_lr.errors import TrainingDiverged as TrainingDiverged
     from layered_lr.errors import Unsupported as Unsupported
     from layered_lr.groups import Group as Group
+    from layered_lr.loops import load_state as load_state
+    from layered_lr.loops import save_state as save_state
     from layered_lr.matching import Parameter as Parameter
     from layered_lr.optimizers import LAMB as LAMB
     from layered_lr.optimizers import LARS as LARS
@@ -99,6 +101,10 @@ _HOMES = {
         "Unsupported",
     ),
     "layered_lr.groups": ("Group",),
+    "layered_lr.loops": (
+        "load_state",
+        "save_state",
+    ),
     "layered_lr.matching": ("Parameter",),
     "layered_lr.optimizers": (
         "LAMB",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from layered_lr import models
 from layered_lr.backend import Dtype
 from layered_lr.data import dataset_facts
-from layered_lr.errors import SpecError
+from layered_lr.errors import SpecError, Unsupported
 from layered_lr.modules import framework_of
 from layered_lr.options import RunOptions
 from layered_lr.plans import Plan, resolve
@@ -23,6 +23,8 @@ from layered_lr.training import train
 
 if TYPE_CHECKING:
     from layered_lr.parity.comparison import Comparison
+
+_WITHOUT_PHASES = "Use ll.run, or give each phase a spec, an optimizer or a graph of its own."
 
 
 def run(
@@ -268,14 +270,19 @@ def compile(
     Returns:
         A ``torch.optim`` or ``oneflow.optim`` optimizer with one param group per group of the plan, and a
         scheduler with ``step()``, ``get_last_lr()``, ``state_dict()`` and ``load_state_dict()``. ``lr_scale`` is
-        folded into the rates that the scheduler sets.
+        folded into the rates that the scheduler sets. Where the spec has phases, ``step()`` also begins the next one:
+        it freezes and unfreezes, and changes what the phase says otherwise.
 
     Raises:
         SpecError: The spec does not fit the model, or the model is none.
-        Unsupported: The framework's optimizer does not do what torch's does.
+        Unsupported: The framework's optimizer does not do what torch's does; phases that one optimizer cannot go
+            through (a switch to another one), or any in OneFlow.
     """
     backend = backend_of(model)
-    return backend.compile(resolve(spec, model, total_steps, steps_per_epoch), model)
+    plan = resolve(spec, model, total_steps, steps_per_epoch)
+    if plan.segments and not backend.compiles_phases:
+        raise Unsupported(f"compile: phases in a loop of your own do not work with {backend.name!r}. {_WITHOUT_PHASES}")
+    return backend.compile(plan, model)
 
 
 def attach(
@@ -308,11 +315,14 @@ def attach(
     Raises:
         SpecError: The spec does not fit the model; not a graph; a graph that is compiled already or has an
             optimizer for one of these parameters.
-        Unsupported: A schedule or an optimizer that OneFlow's Graph cannot do exactly.
+        Unsupported: A schedule or an optimizer that OneFlow's Graph cannot do exactly, or phases.
     """
     if framework_of(model) != "oneflow":
         raise SpecError(
             f"attach: model is a {type(model).__name__}; must be the oneflow.nn.Module that the graph trains."
         )
     attach_plan = attach_function()
-    return attach_plan(resolve(spec, model, total_steps, steps_per_epoch), graph, model)
+    plan = resolve(spec, model, total_steps, steps_per_epoch)
+    if plan.segments:
+        raise Unsupported(f"attach: a graph is compiled once, and cannot go from phase to phase. {_WITHOUT_PHASES}")
+    return attach_plan(plan, graph, model)

@@ -31,6 +31,10 @@ class AppliedRates:
         """Note the rates of the update that comes."""
         self._rates.extend(float(group["lr"]) for group in param_groups)
 
+    def clear(self) -> None:
+        """Forget the updates so far: the next one to be noted is number 0."""
+        del self._rates[:]
+
     def table(self, plan: Plan, start: int, stop: int) -> Float64:
         """The rates of updates ``start`` to ``stop - 1``, shape ``(steps, groups)``.
 

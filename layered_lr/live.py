@@ -16,7 +16,7 @@ class LiveRates:
     """What each group's rate is now, where some rates are decided while training.
 
     Args:
-        plan: Every other rate, and the reactive groups' schedules.
+        plan: Every other rate, and the reactive groups' schedules; without segments.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -49,6 +49,8 @@ class LiveRates:
             rates = self.plan.rates(step - 1)
         for index, reaction in self._reactions.items():
             group = self.plan.groups[index]
+            if self.plan.is_frozen(group):
+                continue
             rates[index] = group.lr_scale * group.schedule(self.plan.clock(group, step), reaction.rate)
         if max(rates, default=0.0) > LARGEST:
             group = self.plan.groups[rates.index(max(rates))]
@@ -88,6 +90,30 @@ class LiveRates:
             raise SpecError(f"the state is of reactive groups {sorted(state)}, the plan's are {sorted(names)}.")
         for name, reaction in names.items():
             reaction.restore(state[name])
+
+
+def reactions_at(plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """What each reactive group of a segment goes on from, in the form of ``LiveRates.state``.
+
+    A schedule goes on where its group had the same one, counted from the same update, when it last reacted; else it
+    begins anew.
+
+    Args:
+        plan: With segments.
+        place: Which one.
+        remembered: What schedules have seen so far, by group.
+    """
+    there = plan.segments[place].plan
+    found = LiveRates(there).state()
+    for column, group in enumerate(there.groups):
+        earlier = [segment.plan for segment in plan.segments[:place]]
+        last = next((stretch for stretch in reversed(earlier) if stretch.groups[column].is_reactive), None)
+        if last is None or group.name not in found or group.name not in remembered:
+            continue
+        was = last.groups[column]
+        if (was.schedule, was.lr, last.since) == (group.schedule, group.lr, there.since):
+            found[group.name] = dict(remembered[group.name])
+    return found
 
 
 def _chosen(settings: ReduceLROnPlateau, metrics: Any, group: str) -> float:

@@ -71,6 +71,7 @@ TABLE: Mapping[str, Entry] = {
 }
 
 ATTACH = "layered_lr_oneflow.attach:attach"
+CHECKPOINT_READER = "layered_lr_torch.checkpoints:read_checkpoint"
 STATE_DICT_READER = "layered_lr_torch.checkpoints:read_state_dict"
 
 
@@ -141,6 +142,15 @@ def attach_function() -> Any:
 def probes_of(backend: str) -> Any:
     """The module with ``Probe`` and ``Answers`` of a backend's framework, which is loaded already."""
     return importlib.import_module(FRAMEWORKS[TABLE[backend].framework].probes)
+
+
+def checkpoint_reader() -> Any:
+    """The function that reads whatever tensors torch saved.
+
+    Raises:
+        ImportError: torch cannot be imported.
+    """
+    return _imported(CHECKPOINT_READER)
 
 
 def state_dict_reader() -> Any:

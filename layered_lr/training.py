@@ -24,6 +24,7 @@ from layered_lr.plans import Plan, resolve
 from layered_lr.registry import TABLE, check_name, load_backend, versions
 from layered_lr.result import Result
 from layered_lr.spec import Spec
+from layered_lr.timeline import open_session
 from layered_lr.weights import Weights, merged, read_weights
 
 _REFRESH_SECONDS = 0.2
@@ -47,8 +48,8 @@ def train(spec: Spec, options: RunOptions) -> Result:
     check_trainable(plan, model)
     lowering = plan.lowering(options.backend)
     backend.load(model, start_weights(options, plan, dataset.num_classes, backend.state(model), given))
-    extras = Extras(options.accumulate_steps, options.ema_decay)
-    session = backend.open(plan, model, dataset.num_classes, extras)
+    extras = Extras(options.accumulate_steps, options.ema_decay, seed=options.seed)
+    session = open_session(backend, plan, model, dataset.num_classes, extras)
     check_answer(session, batches)
 
     history = _Loop(session, plan, batches, options.progress).run()
@@ -118,12 +119,13 @@ def check_trainable(plan: Plan, model: Any) -> None:
         return
     if largest > LARGEST:
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
-    for group in plan.groups:
+    for group in (group for there in plan.stretches for group in there.groups):
         for name, value in asdict(group.optimizer).items():
             if isinstance(value, float) and abs(value) > LARGEST:
                 raise SpecError(f"group {group.name!r}: {name}={value:g} is more than the weights' float32 can hold.")
-    if (plan.spec.clip_grad_value or 0.0) > LARGEST:
-        raise SpecError(f"clip_grad_value={plan.spec.clip_grad_value:g} is more than the weights' float32 can hold.")
+    for there in plan.stretches:
+        if (value := there.spec.clip_grad_value or 0.0) > LARGEST:
+            raise SpecError(f"clip_grad_value={value:g} is more than the weights' float32 can hold.")
 
 
 def check_answer(session: Session, batches: Batches) -> None:
@@ -164,8 +166,7 @@ class _Loop:
         self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
         self._pending: list[Any] = []  # losses that the framework has and this process has not
         self._shown_at = 0.0
-        reactions = [group.schedule.reaction(group.lr) for group in plan.groups]
-        self._reacts_each_step = any(reaction and reaction.settings.unit == "step" for reaction in reactions)
+        self._reacts_each_step = "step" in plan.reacting_units
         self.bar = tqdm(total=self.steps, unit="step", disable=None if progress else True, dynamic_ncols=True)
 
     def run(self) -> History:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -46,6 +48,16 @@ class MovingAverage:
         else:
             torch._foreach_copy_(self._averages, self._live())
             self._begun = True
+
+    @torch.no_grad()
+    def restore(self, arrays: Mapping[str, NDArray[Any]], has_begun: bool) -> None:
+        """Go on from what ``arrays`` gave, before or after the first update; from the weights where it is empty."""
+        for average, live in zip(self._averages, self._live(), strict=True):
+            average.copy_(live)
+        for name, slot in self._slots.items():
+            if name in arrays:
+                self._averages[slot].copy_(torch.from_numpy(np.array(arrays[name])))
+        self._begun = has_begun and bool(arrays)
 
     def forward(self, images: torch.Tensor) -> Any:
         """The model's answer with the averages in the place of the weights."""

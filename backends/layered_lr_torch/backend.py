@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from layered_lr.backend import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
-from layered_lr_torch import models
+from layered_lr.state.training_state import TrainingState
+from layered_lr_torch import loops, models
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
 from layered_lr_torch.session import TorchSession
+from layered_lr_torch.timeline import compile_timeline
 
 
 def pick_device(device: str) -> torch.device:
@@ -38,6 +40,8 @@ def pick_device(device: str) -> torch.device:
 class TorchBackend(Backend):
     """Builds torch models and trains them with torch's own optimizers."""
 
+    compiles_phases: ClassVar[bool] = True
+
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
 
@@ -59,11 +63,21 @@ class TorchBackend(Backend):
         """See ``Backend.state``."""
         return models.state(model)
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> TorchSession:
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> TorchSession:
         """See ``Backend.open``."""
-        return TorchSession(plan, model, num_classes, self.device, self.forward(model), extras)
+        return TorchSession(plan, model, num_classes, self.device, self.forward(model), extras, step)
 
     def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:
-        """See ``Backend.compile``."""
+        """See ``Backend.compile``: phases may change everything but the kind of optimizer."""
+        if plan.segments:
+            return compile_timeline(plan, model)
         optimizer = build_optimizer(plan, model)
         return optimizer, PlanScheduler(optimizer, plan)
+
+    def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
+        """See ``Backend.export_loop``."""
+        return loops.export_loop(model, optimizer, scheduler)
+
+    def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
+        """See ``Backend.import_loop``."""
+        loops.import_loop(state, model, optimizer, scheduler)

@@ -14,5 +14,14 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     Raises:
         Exception: Whatever torch, pickle and zip raise where the file is none.
     """
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    loaded = read_checkpoint(path)
     return dict(loaded.get("state_dict", loaded))
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Whatever tensors, numbers, texts and containers of these torch saved, on the CPU.
+
+    Raises:
+        Exception: Whatever torch, pickle and zip raise where the file is none, or holds anything else.
+    """
+    return torch.load(path, map_location="cpu", weights_only=True)

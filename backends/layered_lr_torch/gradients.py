@@ -34,14 +34,18 @@ class Gradients:
         self._parameters = [tensor for _, tensor in objects]
         self._owners = np.array([plan.group_of[name] for name, _ in objects])
         self._groups = len(plan.groups)
-        self._per_group = plan.spec.clip_per_group
-        self._value = plan.spec.clip_grad_value
-        limit = plan.spec.clip_grad_norm
-        self._limit = None if limit is None or math.isinf(limit) else limit
+        self.follow(plan)
         self._everything = tuple(range(len(objects)))
         self._members: dict[tuple[int, ...], list[list[int]]] = {}
         self._pending: list[tuple[list[torch.Tensor], tuple[int, ...]]] = []  # norms that only the device has
         self._norms: list[Float64] = []
+
+    def follow(self, plan: Plan) -> None:
+        """Clip as a plan of the same groups says."""
+        self._per_group = plan.spec.clip_per_group
+        self._value = plan.spec.clip_grad_value
+        limit = plan.spec.clip_grad_norm
+        self._limit = None if limit is None or math.isinf(limit) else limit
 
     @property
     def has_work(self) -> bool:
@@ -106,6 +110,10 @@ class Gradients:
                 by_group, self._owners[list(present)], norms
             )  # the root of the sum of squares, without overflow
             self._norms.append(by_group)
+
+    def clear(self) -> None:
+        """Forget the updates so far: the next one is number 0 in ``norms``."""
+        self._pending, self._norms = [], []
 
     def norms(self, start: int, stop: int) -> Float64:
         """Each group's norm at some updates before clipping, shape (steps, groups); see ``Session.grad_norms``."""

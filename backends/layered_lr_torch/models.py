@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.modules import framework_of
+from layered_lr_torch.dropout import with_masks
 
 
 def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> torch.nn.Module:
@@ -29,7 +30,7 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
             f"takes model {model!r} from torchvision, which cannot be imported: {error}",
             "Install it with: pip install 'layered-lr[torch]'.",
         ) from None
-    return getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout)  # type: ignore[no-any-return]
+    return with_masks(getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout))  # type: ignore[no-any-return]
 
 
 def load(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -13,51 +13,67 @@ from torch.optim.lr_scheduler import LRScheduler
 from layered_lr.errors import Unsupported
 from layered_lr.live import LiveRates
 from layered_lr.modules import parameters_of
-from layered_lr.optimizers import Adagrad, Optimizer
+from layered_lr.optimizers import Optimizer
 from layered_lr.plans import Plan
+from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import papers
 from layered_lr_torch.gradients import Gradients
 from layered_lr_torch.lowering import OWN, implementation
+from layered_lr_torch.slots import begin_sums
 
 NO_DECAY = " (no weight decay)"
 
 
-def build_optimizer(plan: Plan, model: torch.nn.Module, gradients: Gradients | None = None) -> torch.optim.Optimizer:
+def build_optimizer(
+    plan: Plan, model: torch.nn.Module, gradients: Gradients | None = None, step: int = 0
+) -> torch.optim.Optimizer:
     """torch's optimizer of the plan's name, with a param group for every part of every plan group, in their order.
 
     A plan group has two parts where only some of its parameters decay: the second param group is then called as the
-    group with ``NO_DECAY`` behind it. A param group's ``lr`` is its rate at step 0, ``lr_scale`` folded in, because
-    torch's optimizers have none.
+    group with ``NO_DECAY`` behind it. A param group's ``lr`` is its rate at ``step``, ``lr_scale`` folded in, because
+    torch's optimizers have none. Frozen parameters are in it too; without a gradient they stay as they are.
 
     Args:
-        plan: Groups and hyperparameters.
+        plan: Groups and hyperparameters; without segments.
         model: Whose parameters are trained.
         gradients: What clips them before each update; None makes one, if the plan clips.
+        step: The first update.
 
     Raises:
         Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
     settings = plan.spec.optimizer
     cls = _class_of(settings)
+    groups = param_groups(plan, model, step)
+    chosen = _implementation(settings, model, [tensor for group in groups for tensor in group["params"]])
+    optimizer: torch.optim.Optimizer = cls(groups, **_arguments(cls, settings, chosen))
+    begin_sums(optimizer)
+    gradients = gradients or Gradients(plan, model)
+    if gradients.has_work:
+        gradients.attach(optimizer)
+    return optimizer
+
+
+def param_groups(plan: Plan, model: torch.nn.Module, step: int) -> list[dict[str, Any]]:
+    """The param groups of ``build_optimizer``, with everything but what torch fills in.
+
+    Raises:
+        Unsupported: See ``build_optimizer``.
+    """
+    settings = plan.spec.optimizer
+    cls = _class_of(settings)
     objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     chosen = _implementation(settings, model, list(objects.values()))
-    groups: list[dict[str, Any]] = [
+    return [
         {
             **_arguments(cls, part.optimizer, chosen),
             "lr": rate,
             "name": group.name + (NO_DECAY if index else ""),
             "params": [objects[name] for name in part.parameters],
         }
-        for group, rate in zip(plan.groups, plan.rates(0), strict=True)
+        for group, rate in zip(plan.groups, LiveRates(plan).rates(step), strict=True)
         for index, part in enumerate(group.parts)
     ]
-    optimizer: torch.optim.Optimizer = cls(groups, **_arguments(cls, settings, chosen))
-    if isinstance(settings, Adagrad):
-        _fill_sums(optimizer)
-    gradients = gradients or Gradients(plan, model)
-    if gradients.has_work:
-        gradients.attach(optimizer)
-    return optimizer
 
 
 def _class_of(settings: Optimizer) -> Any:
@@ -98,13 +114,6 @@ def _arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> dict[s
     return values
 
 
-def _fill_sums(adagrad: torch.optim.Optimizer) -> None:
-    """torch fills them in the constructor, from the constructor's argument, whatever the param group says."""
-    for group in adagrad.param_groups:
-        for parameter in group["params"]:
-            adagrad.state[parameter]["sum"].fill_(group["initial_accumulator_value"])
-
-
 class PlanScheduler(LRScheduler):
     """Sets every param group's rate to the plan's; call ``step()`` after each ``optimizer.step()``.
 
@@ -115,10 +124,12 @@ class PlanScheduler(LRScheduler):
     rates were when it was saved.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0) -> None:
         self.live = LiveRates(plan)
         self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
-        super().__init__(optimizer)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])  # torch wants it where a scheduler does not begin at 0
+        super().__init__(optimizer, step - 1)
 
     def get_lr(self) -> list[float]:  # type: ignore[override] # torch also allows tensors
         """The rates at the current step, one for each param group."""
@@ -150,10 +161,22 @@ class PlanScheduler(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved count, at the plan's rates for it."""
-        self.live.restore(state_dict.get("reactions", {}))
-        self.last_epoch = state_dict["last_epoch"]
+        self.go_to(state_dict["last_epoch"], state_dict.get("reactions", {}))
         self._step_count = state_dict["_step_count"]
+
+    def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on before update ``step``, with what reactive schedules have seen."""
+        self.live.restore(reactions)
+        self.last_epoch, self._step_count = step, step + 1
         self._apply()
+
+    def check_reactions(self, state: TrainingState) -> None:
+        """Refuse a state of other reactive groups; see ``TrainingState.check_reactions``."""
+        state.check_reactions(self.reactions())
+
+    def reactions(self) -> Mapping[str, Mapping[str, float]]:
+        """What reactive schedules have seen, by group."""
+        return self.live.state()
 
     def _apply(self) -> None:
         self._last_lr = list(self.get_lr())

@@ -12,12 +12,17 @@ from numpy.typing import NDArray
 from layered_lr.applied import AppliedRates
 from layered_lr.backend import Extras, Session
 from layered_lr.errors import SpecError, TrainingDiverged
+from layered_lr.modules import parameters_of, set_trainable, set_training
+from layered_lr.phases import Phase
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
-from layered_lr_torch import models
+from layered_lr.state.training_state import Slots, TrainingState
+from layered_lr_torch import generators, models
 from layered_lr_torch.averages import MovingAverage
+from layered_lr_torch.dropout import Masks
 from layered_lr_torch.gradients import Gradients
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
+from layered_lr_torch.slots import export_slots, import_slots, new_slots
 
 
 class TorchSession(Session):
@@ -31,22 +36,35 @@ class TorchSession(Session):
         device: torch.device,
         forward: Callable[[torch.Tensor], torch.Tensor],
         extras: Extras,
+        step: int = 0,
     ) -> None:
-        super().__init__(plan, num_classes, extras)
+        super().__init__(plan, num_classes, extras, step)
         self.device = device
-        self.model = model.train()
+        self.model = model
+        set_trainable(model, plan.frozen)
+        self._train()
         self.forward = forward
         self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        self._objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self.gradients = Gradients(plan, model, self.extras.grad_norms)
-        self.optimizer = build_optimizer(plan, model, self.gradients)
-        self.scheduler = PlanScheduler(self.optimizer, plan)
+        self.optimizer = build_optimizer(plan, model, self.gradients, step)
+        self.scheduler = PlanScheduler(self.optimizer, plan, step)
         self._applied = AppliedRates(model, [group["params"] for group in self.optimizer.param_groups])
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
+        self._masks = Masks(model, extras.seed)
+
+    def _train(self) -> None:
+        """Bring the model into training mode, as the plan's phase has it."""
+        phase = self.plan.phase or Phase()
+        set_training(self.model, self.plan.frozen, phase.batch_norm, phase.dropout)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
         self.optimizer.zero_grad(set_to_none=True)
-        batches = zip(self._on_device(images).chunk(parts), self._labels(labels).chunk(parts), strict=True)
-        loss = sum(self._backward(*batch, parts) for batch in batches)
+        given, wanted = self._on_device(images), self._labels(labels)
+        self._masks.draw(self.step, len(images), parts, given)
+        batches = enumerate(zip(given.chunk(parts), wanted.chunk(parts), strict=True))
+        loss = sum(self._backward(part, *batch, parts) for part, batch in batches)
+        self._masks.take_away()
         self._applied.record(self.optimizer.param_groups)
         self._step()
         self.scheduler.step()
@@ -64,14 +82,16 @@ class TorchSession(Session):
                 f"a product of the optimizer's hyperparameters is more than {self.dtype} holds. Try smaller ones."
             ) from None
 
-    def _backward(self, images: torch.Tensor, labels: torch.Tensor, parts: int) -> torch.Tensor:
+    def _backward(self, part: int, images: torch.Tensor, labels: torch.Tensor, parts: int) -> torch.Tensor:
         """Add a part's share of the gradient; returns its share of the loss."""
+        self._masks.put(part)
         logits = self.forward(images)
         self.check_logits(logits, len(images))
         loss = torch.nn.functional.cross_entropy(logits, labels)
         if parts > 1:
             loss = loss / parts
-        loss.backward()
+        if loss.requires_grad:  # something trains
+            loss.backward()
         return loss.detach()
 
     def _on_device(self, images: NDArray[Any]) -> torch.Tensor:
@@ -95,16 +115,16 @@ class TorchSession(Session):
         self.model.eval()
         with torch.no_grad():
             answer = forward(self._on_device(images)).cpu().numpy()
-        self.model.train()
+        self._train()
         return answer  # type: ignore[no-any-return]
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""
-        return self._applied.table(self.plan, start, stop)
+        return self._applied.table(self.plan, start - self.start, stop - self.start)
 
     def grad_norms(self, start: int, stop: int) -> Float64:
         """See ``Session.grad_norms``."""
-        return self.gradients.norms(start, stop)
+        return self.gradients.norms(start - self.start, stop - self.start)
 
     def ema_weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.ema_weights``."""
@@ -118,3 +138,25 @@ class TorchSession(Session):
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""
         return models.state(self.model)
+
+    def _slots(self) -> Slots:
+        return export_slots(self.optimizer, self._objects, self.plan.frozen)
+
+    def _new_slots(self) -> Slots:
+        return new_slots(self.optimizer, self._objects, self.plan.frozen)
+
+    def _reactions(self) -> Mapping[str, Mapping[str, float]]:
+        return self.scheduler.live.state()
+
+    def _random(self) -> Mapping[str, NDArray[Any]]:
+        return generators.states(self.device)
+
+    def _import(self, state: TrainingState) -> None:
+        models.load(self.model, state.weights)
+        import_slots(self.optimizer, self._objects, state.slots, self.plan.frozen)
+        self.scheduler.go_to(state.step, state.reactions)
+        if self._average is not None:
+            self._average.restore(state.ema, has_begun=state.step > 0)
+        generators.restore(state.random, self.device)
+        self._applied.clear()
+        self.gradients.clear()

@@ -15,7 +15,7 @@ around 1 (where decay shows). In ``bare`` the first element of every parameter h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import Backend, Dtype, Extras, Session
+from layered_lr.groups import Group
 from layered_lr.matching import Parameter
 from layered_lr.parity.rounding import Disturbance
 from layered_lr.parity.trace import ProbeTrace
@@ -30,6 +31,7 @@ from layered_lr.plans import Plan, resolve
 from layered_lr.registry import probes_of
 from layered_lr.schedules import Float64
 from layered_lr.spec import Spec
+from layered_lr.timeline import open_session
 
 ELEMENTS = 4
 GRADIENT_SIZES = (1.0, 1.0, 1e-2, 1e-4)
@@ -55,7 +57,8 @@ class Rung(NamedTuple):
 def rungs_of(spec: Spec, parts: NDArray[np.int64]) -> list[Rung]:
     """The rungs that a spec has; ``parts`` as the run itself has them."""
     ones = np.ones_like(parts)
-    unclipped = replace(spec, clip_grad_norm=None, clip_grad_value=None, clip_per_group=False)
+    phases = [replace(phase, clip_grad_norm=None, clip_grad_value=None) for phase in spec.phases]
+    unclipped = replace(spec, clip_grad_norm=None, clip_grad_value=None, clip_per_group=False, phases=phases)
     bare = _undecayed(unclipped)
     rungs = [Rung("bare", bare, ones)]
     if bare != unclipped:
@@ -68,8 +71,21 @@ def rungs_of(spec: Spec, parts: NDArray[np.int64]) -> list[Rung]:
 
 
 def _undecayed(spec: Spec) -> Spec:
-    groups = [group if group.weight_decay is None else replace(group, weight_decay=0.0) for group in spec.groups]
-    return replace(spec, optimizer=replace(spec.optimizer, weight_decay=0.0), groups=groups)
+    phases = [
+        replace(
+            phase,
+            optimizer=None if phase.optimizer is None else replace(phase.optimizer, weight_decay=0.0),
+            groups=_groups_undecayed(phase.groups),
+            weight_decay=None,
+        )
+        for phase in spec.phases
+    ]
+    optimizer = replace(spec.optimizer, weight_decay=0.0)
+    return replace(spec, optimizer=optimizer, groups=_groups_undecayed(spec.groups), phases=phases)
+
+
+def _groups_undecayed(groups: Sequence[Group]) -> list[Group]:
+    return [group if group.weight_decay is None else replace(group, weight_decay=0.0) for group in groups]
 
 
 def probe_parameters(plan: Plan) -> list[Parameter]:
@@ -156,8 +172,8 @@ def run_rung(
     model = backend.build(lambda: probe(parameters, frozen), 2, 0.0, seed, dtype)
     small = [parameter._replace(dtype=dtype) for parameter in parameters]
     own = resolve(rung.spec, small, plan.total_steps, plan.steps_per_epoch)
-    session = backend.open(own, model, 2, Extras(accumulate_steps=int(rung.parts.max(initial=1))))
-    reactive = any(group.is_reactive for group in own.groups)
+    session = open_session(backend, own, model, 2, Extras(accumulate_steps=int(rung.parts.max(initial=1))))
+    reactive = bool(own.reacting_units)
     weights = np.empty((len(rung.parts) + 1, len(given.start)))
     weights[0] = given.start
     shaken = given.start.astype(dtype)

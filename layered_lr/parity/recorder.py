@@ -22,6 +22,7 @@ from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
 from layered_lr.plans import Plan, resolve
 from layered_lr.registry import TABLE, versions
+from layered_lr.timeline import open_session
 from layered_lr.training import check_answer, check_trainable, start_weights
 from layered_lr.weights import read_weights
 
@@ -115,7 +116,8 @@ def record(
     """
     plan, options, dtype = setting.plan, task.options, setting.dtype
     classes = setting.batches.dataset.num_classes
-    session = backend.open(plan, setting.model, classes, Extras(options.accumulate_steps, options.ema_decay, True))
+    extras = Extras(options.accumulate_steps, options.ema_decay, True, options.seed)
+    session = open_session(backend, plan, setting.model, classes, extras)
     check_answer(session, setting.batches)
     state = with_averages(dict(setting.start), _averages(session, setting.start))
     layout = layout_of(plan, state)
@@ -254,8 +256,7 @@ def parts_of(batches: Batches, task: Task) -> NDArray[np.int64]:
 def _observe(session: Session, setting: Setting, losses: list[float]) -> None:
     """Let reactive schedules see what the training loop would show them."""
     plan = session.plan
-    reactions = [group.schedule.reaction(group.lr) for group in plan.groups]
-    units = {reaction.settings.unit for reaction in reactions if reaction is not None}
+    units = plan.reacting_units
     in_epoch = plan.steps_per_epoch or 1
     if "step" in units:
         session.observe({"loss": losses[-1]}, "step")
@@ -325,8 +326,9 @@ def _notes(setting: Setting, backend: Backend) -> Iterator[str]:
 
 
 def _dropouts(module: Any) -> Iterator[str]:
-    """Dropout modules that drop anything, as they call themselves."""
-    if "Dropout" in type(module).__name__ and getattr(module, "p", False):
+    """Dropout modules that drop anything by masks of the framework's own, as they call themselves."""
+    own = not getattr(module, "shares_masks", False)
+    if own and "Dropout" in type(module).__name__ and getattr(module, "p", False):
         yield f"{type(module).__name__}(p={module.p:g})"
     for child in module._modules.values():
         if child is not None:
