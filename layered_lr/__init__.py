@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from layered_lr.api import compare as compare
     from layered_lr.api import compile as compile
     from layered_lr.api import plan as plan
+    from layered_lr.api import resume as resume
     from layered_lr.api import run as run
     from layered_lr.data import Dataset as Dataset
     from layered_lr.data import load_dataset as load_dataset
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from layered_lr.optimizers import Optimizer as Optimizer
     from layered_lr.optimizers import RAdam as RAdam
     from layered_lr.optimizers import RMSprop as RMSprop
-    from layered_lr.phases import Phase as Phase
     from layered_lr.parity.comparison import Comparison as Comparison
+    from layered_lr.phases import Phase as Phase
     from layered_lr.plans import Plan as Plan
     from layered_lr.plans import PlanGroup as PlanGroup
     from layered_lr.plans import resolve as resolve
@@ -84,6 +85,7 @@ _HOMES = {
         "compare",
         "compile",
         "plan",
+        "resume",
         "run",
     ),
     "layered_lr.data": (
@@ -232,6 +234,7 @@ __all__ = [
     "plan",
     "ready_recipes",
     "resolve",
+    "resume",
     "run",
 ]
 

@@ -1,4 +1,4 @@
-"""The public functions: run, plan, compare, compile, attach."""
+"""The public functions: run, resume, plan, compare, compile, attach."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from layered_lr import models
 from layered_lr.backend import Dtype
 from layered_lr.data import dataset_facts
 from layered_lr.errors import SpecError, Unsupported
+from layered_lr.guard import OnDivergence
 from layered_lr.modules import framework_of
 from layered_lr.options import RunOptions
 from layered_lr.plans import Plan, resolve
@@ -48,6 +49,13 @@ def run(
     dtype: Dtype = "float32",
     progress: bool = True,
     save: str | Path | None = None,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: str | int = "1 epoch",
+    keep: int = 3,
+    keep_best: bool = True,
+    on_divergence: OnDivergence = "stop",
+    rollback_factor: float = 0.5,
+    skip_advances: bool = False,
 ) -> Result:
     """Train a model under a spec; the same weights, batches and rates on every backend.
 
@@ -78,6 +86,19 @@ def run(
         dtype: ``"float32"`` or ``"float64"``, of weights and arithmetic.
         progress: Show a progress bar where stderr is a terminal.
         save: File to write the result to, as ``Result.save`` does.
+        checkpoint_dir: The run's folder: recipe, plan, versions, metrics and events as they come, checkpoints, report.
+            Ctrl-C and SIGTERM then write a checkpoint and end the run, which ``resume`` goes on with; a second Ctrl-C
+            ends it at once. Checkpoints fall between updates.
+        checkpoint_every: ``"1 epoch"``, ``"100 steps"``, ``"30 seconds"``, ``"5 minutes"``, or a number of updates; one
+            more comes at the start and one at the end.
+        keep: How many of the newest checkpoints stay.
+        keep_best: The one with the highest test accuracy stays too.
+        on_divergence: What happens when a loss or a gradient is NaN or infinite: ``"stop"``; ``"skip"`` undoes the
+            update, leaves its batch out and goes on, schedules standing still; ``"rollback"`` goes back to the last
+            checkpoint (without ``checkpoint_dir``: to the start) at lower rates. ``"stop"`` alone costs nothing: the
+            others wait for each update, and ``"skip"`` copies the state before it.
+        rollback_factor: What each rollback multiplies all rates with, above 0 and below 1.
+        skip_advances: Skipped updates count, and schedules advance over them.
 
     Returns:
         Losses, rates as applied, accuracies, weights, timings.
@@ -88,6 +109,7 @@ def run(
         BackendUnavailable: The backend does not work on this machine.
         Unsupported: The backend cannot apply the plan exactly.
         TrainingDiverged: The loss became NaN or infinite.
+        CheckpointError: ``checkpoint_dir`` cannot be written to, holds a run already, or another run writes there.
     """
     options = RunOptions(
         backend=backend,
@@ -108,8 +130,43 @@ def run(
         dtype=dtype,
         progress=progress,
         save=save,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_every=checkpoint_every,
+        keep=keep,
+        keep_best=keep_best,
+        on_divergence=on_divergence,
+        rollback_factor=rollback_factor,
+        skip_advances=skip_advances,
     )
     return train(default_spec() if spec is None else spec, options)
+
+
+def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, **changes: Any) -> Result:
+    """Go on with a run that was stopped, from its newest good checkpoint; bitwise as if it had not been.
+
+    A damaged checkpoint is named on stderr, and the one before it taken. What is not as it was (the plan, versions) is
+    said there too.
+
+    Args:
+        path: The run's folder: what was ``checkpoint_dir``.
+        spec: Instead of the run's, for what is left of it: other schedules, rates, phases.
+        strict: Refuse a model whose parameters are not those of the run, other data or another optimizer; false takes
+            over what fits, says what does not, and starts that anew.
+        changes: Arguments of ``run`` instead of the run's: ``backend`` goes on with another framework, ``epochs`` or
+            ``max_steps`` make the run longer. ``model`` and ``data`` are needed where they cannot be written down
+            (a lambda, arrays). Not those that the position in the data depends on: ``batch_size``,
+            ``accumulate_steps``, ``seed``, ``augment``.
+
+    Returns:
+        The result of the whole run, what was before the stop included.
+
+    Raises:
+        CheckpointError: No run, no good checkpoint, or one that does not fit; another process writes there.
+        SpecError: An argument that cannot be changed or cannot be right.
+    """
+    from layered_lr.resuming import resume_run
+
+    return resume_run(path, spec, strict, changes)
 
 
 def plan(

@@ -154,6 +154,10 @@ class Session(ABC):
         What was noted of updates before is forgotten: ``rates`` and ``grad_norms`` begin at ``state.step``.
         """
 
+    def random_modules(self) -> tuple[str, ...]:
+        """Names of the modules that draw random numbers which no state can bring back; none but in OneFlow."""
+        return ()
+
     def check_logits(self, logits: Any, count: int) -> None:
         """Refuse an answer of the model that is not (images, at least ``num_classes``).
 

@@ -29,6 +29,24 @@ _SHARED = (
 )
 
 
+_CHECKPOINTING = (
+    click.option("--checkpoint-every", metavar="WHEN", help="'1 epoch', '100 steps', '30 seconds'.  [1 epoch]"),
+    click.option("--keep", type=int, help="How many checkpoints stay.  [3]"),
+    click.option("--keep-best/--no-keep-best", default=None, help="The most accurate one stays too.  [yes]"),
+    click.option("--on-divergence", metavar="WHAT", help="Of NaN or infinity: stop, skip or rollback.  [stop]"),
+    click.option("--rollback-factor", type=float, help="What a rollback multiplies all rates with.  [0.5]"),
+    click.option(
+        "--skip-advances/--no-skip-advances", default=None, help="Schedules advance over skipped updates.  [no]"
+    ),
+)
+
+
+def _checkpointing(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_CHECKPOINTING):
+        command = option(command)
+    return command
+
+
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_SHARED):
         command = option(command)
@@ -54,6 +72,8 @@ def cli() -> None:
 @click.option("--reset-weights", metavar="PATTERN", multiple=True, help="What starts anew nevertheless (repeatable).")
 @click.option("--progress/--no-progress", default=None, help="A progress bar where stderr is a terminal.")
 @click.option("--save", metavar="FILE", help="Write the result to this .npz file.")
+@click.option("--checkpoint-dir", metavar="DIR", help="The run's folder, from which it can be resumed.")
+@_checkpointing
 @click.pass_context
 def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
     """Train, and print each group's rates, planned and applied."""
@@ -64,6 +84,30 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
     click.echo(result)
     other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
     click.echo(f"the same on {framework}: {_command(context, backend=other)}")
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@click.option("--recipe", metavar="FILE|NAME", help="Its spec takes the place of the run's, for what is left of it.")
+@click.option("--backend", metavar="NAME", help="Go on with another backend.")
+@click.option("--epochs", type=int, help="Make the run so long, what is done included.")
+@click.option("--max-steps", type=int, help="Likewise, in updates.")
+@click.option("--model", metavar="NAME", help="Where the run's cannot be written down.")
+@click.option("--data", metavar="NAME|FILE", help="Likewise.")
+@click.option("--data-root", metavar="DIR", help="Folder of the CIFAR-10 files.")
+@click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
+@click.option("--strict/--no-strict", default=True, help="Refuse what does not fit, or start it anew.  [refuse]")
+@click.option("--progress/--no-progress", default=None, help="A progress bar where stderr is a terminal.")
+@click.option("--save", metavar="FILE", help="Write the result to this .npz file.")
+@_checkpointing
+def resume(run: str, recipe: str | None, strict: bool, **options: Any) -> None:
+    """Go on with a run that was stopped: RUN is what was --checkpoint-dir."""
+    from layered_lr.api import resume as go_on
+    from layered_lr.recipe import load_recipe
+
+    spec = None if recipe is None else load_recipe(recipe).spec
+    changes = {name: value for name, value in options.items() if value is not None}
+    click.echo(go_on(run, spec, strict=strict, **changes))
 
 
 @cli.command()

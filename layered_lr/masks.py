@@ -1,4 +1,4 @@
-"""Dropout masks of the models that the library builds: the same on every backend, and a function of seed and step alone.
+"""Dropout masks of the models that the library builds: the same on every backend, a function of seed and step alone.
 
 Frameworks draw different masks, and a compiled OneFlow Graph cannot be seeded again. Masks that are drawn here and
 handed to the model make runs with dropout comparable, and let a stopped run go on bitwise.

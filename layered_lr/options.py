@@ -13,11 +13,13 @@ from pydantic import PlainValidator
 
 from layered_lr.archives import one_line
 from layered_lr.errors import SpecError
+from layered_lr.guard import OnDivergence
 from layered_lr.matching import check_pattern
 from layered_lr.modules import framework_of
 from layered_lr.outputs import check_output
 from layered_lr.registry import check_name
-from layered_lr.validation import Decay, Flag, PositiveInt, Probability, Seed, value_class
+from layered_lr.state.cadence import cadence
+from layered_lr.validation import Decay, Flag, PositiveInt, Probability, Seed, Share, value_class
 
 DEFAULT_EPOCHS = 6
 DEFAULT_BATCH_SIZE = 64
@@ -84,6 +86,11 @@ def _writable(value: Any) -> Path | None:
     return None if path is None else check_output("save", path)
 
 
+def _every(value: Any) -> Any:
+    cadence(value)
+    return value
+
+
 @value_class
 class RunOptions:
     """How to run a spec; see ``layered_lr.run`` for the meaning of each."""
@@ -108,6 +115,13 @@ class RunOptions:
     dtype: Literal["float32", "float64"] = "float32"
     progress: Flag = True
     save: Annotated[Any, PlainValidator(_writable)] = None
+    checkpoint_dir: Annotated[Any, PlainValidator(functools.partial(_path, "checkpoint_dir"))] = None
+    checkpoint_every: Annotated[Any, PlainValidator(_every)] = "1 epoch"
+    keep: PositiveInt = 3
+    keep_best: Flag = True
+    on_divergence: OnDivergence = "stop"
+    rollback_factor: Share = 0.5
+    skip_advances: Flag = False
 
     def steps_per_epoch(self, train_size: int) -> int:
         """Updates of an epoch: its whole batches, ``accumulate_steps`` to an update; the last may have fewer.
@@ -129,6 +143,7 @@ class RunOptions:
     def to_dict(self) -> dict[str, Any]:
         """The options that can be written down: numbers, strings and lists of strings."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain["model"] = _import_path(self.model)
         return {name: _written(value) for name, value in plain.items() if _is_plain(value)}
 
 
@@ -136,6 +151,17 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, str | bool | int | float | Path)
+
+
+def _import_path(value: Any) -> Any:
+    """``package.module:name`` of a callable that can be imported by it; anything else as it is."""
+    path = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
+    if isinstance(value, str) or not callable(value) or path.startswith(("__main__:", ":")) or "<" in path:
+        return value
+    try:
+        return path if imported(path, "model") is value else value
+    except SpecError:
+        return value
 
 
 def _written(value: Any) -> Any:

@@ -160,6 +160,12 @@ class Plan:
         """Which of the segments makes update ``step``; the last one goes on beyond its end."""
         return sum(segment.stop is not None and segment.stop <= step for segment in self.segments[:-1])
 
+    def scaled(self, factor: float) -> Plan:
+        """The plan with every rate times a factor: each group's ``lr_scale`` is multiplied with it."""
+        groups = tuple(replace(group, lr_scale=factor * group.lr_scale) for group in self.groups)
+        segments = tuple(segment._replace(plan=segment.plan.scaled(factor)) for segment in self.segments)
+        return replace(self, groups=groups, segments=segments)
+
     @cached_property
     def group_of(self) -> Mapping[str, int]:
         """Index of the group of each parameter, by its first name."""

@@ -17,7 +17,7 @@ from layered_lr.outputs import whole_file
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
-_FORMAT = "layered_lr.Result 2"
+_FORMAT = "layered_lr.Result 3"
 _WEIGHT, _EMA, _NORMS = "weights/", "ema_weights/", "grad_norms/"
 
 
@@ -46,6 +46,8 @@ class Result:
         first_step_seconds: Time of the first update.
         versions: Of everything that took part.
         options: What the run was asked for beside the spec, where it can be written down.
+        rate_factors: What rollbacks had multiplied the planned rates with at each update, shape (steps,).
+        events: Updates that were skipped and rollbacks, in their order, since the run was begun or resumed.
     """
 
     backend: str
@@ -63,10 +65,15 @@ class Result:
     group_grad_norms: dict[str, Float64] = field(repr=False, default_factory=dict)
     ema_accuracies: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
     ema_weights: dict[str, NDArray[Any]] = field(repr=False, default_factory=dict)
+    rate_factors: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
+    events: tuple[dict[str, Any], ...] = ()
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
-        planned = dict(zip((g.name for g in self.plan.groups), self.plan.table(0, len(self.losses)).T, strict=True))
+        table = self.plan.table(0, len(self.losses))
+        if len(self.rate_factors):
+            table = table * self.rate_factors[:, None]
+        planned = dict(zip((g.name for g in self.plan.groups), table.T, strict=True))
         return {
             name: float(np.max(_relative(applied, planned[name]), initial=0.0)) for name, applied in self.rates.items()
         }
@@ -88,10 +95,11 @@ class Result:
             "first_step_seconds": self.first_step_seconds,
             "versions": self.versions,
             "options": self.options,
+            "events": self.events,
         }
         arrays = {_WEIGHT + name: array for name, array in self.weights.items()}
         arrays |= {_EMA + name: array for name, array in self.ema_weights.items()}
-        arrays["grad_norms"] = self.grad_norms
+        arrays |= {"grad_norms": self.grad_norms, "rate_factors": self.rate_factors}
         arrays |= {_NORMS + name: norms for name, norms in self.group_grad_norms.items()}
         arrays["ema_accuracies"] = self.ema_accuracies
         arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
@@ -135,6 +143,8 @@ class Result:
                 first_step_seconds=about["first_step_seconds"],
                 versions=about["versions"],
                 options=about["options"],
+                rate_factors=arrays["rate_factors"],
+                events=tuple(about["events"]),
             )
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file.") from None

@@ -27,6 +27,7 @@ def plain_number(value: Any) -> Any:
 NonNegative = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0)]
 Positive = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, gt=0)]
 Probability = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
 Decay = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
 Seed = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
 PositiveInt = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=1)]

@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from layered_lr import models
+from layered_lr.checks import check_images
 from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
 from layered_lr.errors import LayeredLRError, SpecError
@@ -28,7 +29,6 @@ from layered_lr.parity.worker import Request
 from layered_lr.plans import Plan, resolve
 from layered_lr.registry import FRAMEWORKS, TABLE, check_name
 from layered_lr.spec import Spec
-from layered_lr.training import check_images
 
 _MOST_LOG_BYTES = 1 << 34
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import Backend, Dtype, Extras, Session
+from layered_lr.checks import check_answer, check_trainable
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
@@ -23,7 +24,7 @@ from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
 from layered_lr.plans import Plan, resolve
 from layered_lr.registry import TABLE, versions
 from layered_lr.timeline import open_session
-from layered_lr.training import check_answer, check_trainable, start_weights
+from layered_lr.training import start_weights
 from layered_lr.weights import read_weights
 
 Weights = Mapping[str, NDArray[Any]]

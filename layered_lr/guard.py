@@ -1,0 +1,71 @@
+"""What a run does when a loss or a gradient is not finite."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from layered_lr.errors import TrainingDiverged
+
+OnDivergence: TypeAlias = Literal["stop", "skip", "rollback"]
+
+MOST_IN_A_ROW = 20
+MOST_ROLLBACKS = 10
+
+
+class Guard:
+    """A policy, and how often it was needed.
+
+    Args:
+        policy: ``"stop"`` ends the run; ``"skip"`` undoes the update and goes on with the next batch; ``"rollback"``
+            goes back to the last good checkpoint, at lower rates.
+        rollback_factor: What each rollback multiplies all rates with.
+        skip_advances: Whether a skipped update counts: schedules advance over it.
+        rate_factor: What rollbacks before have multiplied the rates with.
+    """
+
+    def __init__(
+        self,
+        policy: OnDivergence = "stop",
+        rollback_factor: float = 0.5,
+        skip_advances: bool = False,
+        rate_factor: float = 1.0,
+    ) -> None:
+        self.policy, self.rollback_factor, self.skip_advances = policy, rollback_factor, skip_advances
+        self.rate_factor = rate_factor
+        self._rollbacks = self._in_a_row = 0
+        self._last = -1
+
+    @property
+    def checks_each_update(self) -> bool:
+        """Whether every update is looked at before the next one is made."""
+        return self.policy != "stop"
+
+    @property
+    def skips(self) -> bool:
+        """Whether updates are undone."""
+        return self.policy == "skip"
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether the run goes back."""
+        return self.policy == "rollback"
+
+    def count(self, step: int, why: str) -> None:
+        """Take note of an update that went wrong.
+
+        Raises:
+            TrainingDiverged: One too many.
+        """
+        if self.rolls_back:
+            self._rollbacks += 1
+            if self._rollbacks > MOST_ROLLBACKS:
+                raise TrainingDiverged(f"{why} at step {step}, after {MOST_ROLLBACKS} rollbacks. Try lower rates.")
+            return
+        self._in_a_row = self._in_a_row + 1 if step in (self._last, self._last + 1) else 1
+        self._last = step
+        if self._in_a_row > MOST_IN_A_ROW:
+            raise TrainingDiverged(f"{why} at step {step}, and {MOST_IN_A_ROW} updates before it were skipped too.")
+
+    def lower_rates(self) -> None:
+        """As one rollback does."""
+        self.rate_factor *= self.rollback_factor

@@ -1,0 +1,296 @@
+"""The training loop: batches, losses fetched in blocks, an evaluation after each epoch, checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from layered_lr.backend import Session
+from layered_lr.data import Batches
+from layered_lr.errors import TrainingDiverged
+from layered_lr.guard import Guard
+from layered_lr.history import History
+from layered_lr.plans import Plan
+from layered_lr.state.keeper import Keeper, metric_of, say
+from layered_lr.state.stopping import Stop
+from layered_lr.state.training_state import TrainingState
+
+_REFRESH_SECONDS = 0.2
+
+
+class Loop:
+    """Trains from where the session stands to the end of the plan.
+
+    Args:
+        session: Ready for its next update.
+        plan: Of the whole run.
+        batches: Of the data.
+        progress: Whether to show a bar, where stderr is a terminal.
+        history: What was measured before the session's next update.
+        keeper: Where checkpoints go; None writes none.
+        guard: What happens when numbers are not finite.
+        reopened: Makes a session at rates times a factor, for a rollback.
+        skipped: Batches that were left out before.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        batches: Batches,
+        progress: bool,
+        history: History,
+        keeper: Keeper | None = None,
+        guard: Guard | None = None,
+        reopened: Callable[[float], Session] | None = None,
+        skipped: int = 0,
+    ) -> None:
+        self.session, self.plan, self.batches, self.history = session, plan, batches, history
+        self.keeper, self.guard, self._reopened = keeper, guard or Guard(), reopened
+        self.steps = plan.total_steps or 0
+        self.step = session.step
+        self.skipped = skipped
+        self.events: list[dict[str, Any]] = []
+        self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
+        if self.step < self.steps:  # what was measured at the end of a shorter run, in mid-epoch, is no epoch's
+            del history.accuracies[self.step // self.in_epoch :], history.ema_accuracies[self.step // self.in_epoch :]
+        self.first_step_seconds = self._seconds = 0.0
+        self._timed = self._untimed = 0
+        self._pending: list[Any] = []  # losses that the framework has and this process has not
+        self._good: TrainingState | None = None  # to go back to
+        self._shown_at = 0.0
+        self._reacts_each_step = "step" in plan.reacting_units
+        self.bar = tqdm(
+            total=self.steps, initial=self.step, unit="step", disable=None if progress else True, dynamic_ncols=True
+        )
+
+    def run(self) -> None:
+        """Train for all steps of the plan."""
+        with self.bar, Stop() if self.keeper else nullcontext(Stop()) as stop:
+            if self.step == 0 and self.keeper:
+                self._checkpoint()
+            if self.guard.rolls_back:
+                self._good = self._state()
+            updates = self._updates()
+            began = time.perf_counter()
+            while self.step < self.steps:
+                if not self._update(*next(updates)):
+                    updates = self._updates()
+                    continue
+                if self._timed == 0 or self._ends_epoch() or self.step == self.steps:
+                    self._fetch()
+                    began = self._clocked(began)
+                if self._ends_epoch() or self.step == self.steps:
+                    self._end_epoch()
+                    began = time.perf_counter()
+                asked = self.keeper is not None and stop.signal
+                if asked or self._is_due():
+                    self._checkpoint()
+                if asked:
+                    self._say_where(stop)
+                    stop.obey()
+            self._fetch()
+        self._collect()
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean time of an update, the first one left out where there are more."""
+        return self._seconds / self._timed if self._timed else self.first_step_seconds
+
+    def _clocked(self, began: float) -> float:
+        """Count the time since then for the updates since then."""
+        now = time.perf_counter()
+        if self.first_step_seconds == 0.0:
+            self.first_step_seconds = now - began
+        else:
+            self._seconds += now - began
+            self._timed += self._untimed
+        self._untimed = 0
+        return now
+
+    def _ends_epoch(self) -> bool:
+        return self.step % self.in_epoch == 0
+
+    def _is_due(self) -> bool:
+        if self.keeper is None:
+            return False
+        return self.step == self.steps or self.keeper.is_due(self.step, self.in_epoch)
+
+    def _updates(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], int]]:
+        """Batches put together to updates, from where the run stands on: images, labels, how many batches they are."""
+        together = self.session.extras.accumulate_steps
+        first, done = divmod(self.step + self.skipped, self.in_epoch)
+        for epoch in itertools.count(first):
+            left = self.batches.epoch(epoch, done * together)
+            done = 0
+            while parts := list(itertools.islice(left, together)):
+                images, labels = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+                yield images, labels, len(parts)
+
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> bool:
+        """Make one update; False where it was undone, or where the run went back."""
+        before = self._state_before_update()
+        self._pending.append(self.session.train_step(images, labels, parts))
+        self.step += 1
+        self._untimed += 1
+        if self.guard.checks_each_update and not self._is_sound():
+            return self._undo(before)
+        if self._reacts_each_step:
+            self._fetch()
+            self.session.observe({"loss": self.history.losses[-1]}, "step")
+        self.bar.update()
+        if len(self._pending) > self.session.steps_ahead:
+            self._fetch(keep=self.session.steps_ahead // 2)
+        if not self.bar.disable and time.monotonic() - self._shown_at > _REFRESH_SECONDS:
+            self._fetch(keep=self.session.steps_ahead // 2)
+            self._show()
+        return True
+
+    def _state_before_update(self) -> TrainingState | None:
+        if not self.guard.skips:
+            return None
+        self._fetch()
+        self._collect()
+        return self.session.export_state()
+
+    def _is_sound(self) -> bool:
+        """Whether the loss and the gradient of the last update are finite; waits for it."""
+        (loss,) = self.session.losses(self._pending[-1:])
+        norms = self.session.grad_norms(self.step - 1, self.step)
+        self._wrong = f"the loss is {loss}" if not np.isfinite(loss) else "a gradient is NaN or infinite"
+        return bool(np.isfinite(loss) and np.isfinite(norms).all())
+
+    def _undo(self, before: TrainingState | None) -> bool:
+        at = self.step - 1
+        self._pending.pop()
+        self.guard.count(at, self._wrong)
+        if before is None:
+            self._roll_back(at)
+            return False
+        self.skipped += 1
+        if self.guard.skip_advances:
+            before = replace(before, step=self.step)
+            loss = float("nan")
+            self._fetch()
+            self._collect_tables(self.step)
+            self.history.losses.append(loss)
+            self.skipped -= 1
+            self.bar.update()
+        self.session.import_state(before)
+        self.step = self.session.step
+        self._note("skipped", step=at, why=self._wrong)
+        return False
+
+    def _roll_back(self, at: int) -> None:
+        """Go on from the last good state, at rates times the guard's factor."""
+        assert self._good is not None and self._reopened is not None  # a guard that rolls back has both
+        self.guard.lower_rates()
+        self._pending.clear()
+        self.session = self._reopened(self.guard.rate_factor)
+        self.session.import_state(self._good)
+        self.history = History.of(self._good.history, len(self.plan.groups))
+        self.step = self.session.step
+        self.bar.n = self.step
+        self._note("rolled back", step=at, to=self.step, rate_factor=self.guard.rate_factor, why=self._wrong)
+
+    def _note(self, what: str, **values: Any) -> None:
+        self.events.append({"event": what, **values})
+        if self.keeper:
+            self.keeper.event(what, **values)
+        say(f"{what}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+
+    def _state(self) -> TrainingState:
+        """Everything to go on from, the history too."""
+        self._fetch()
+        self._collect()
+        return replace(self.session.export_state(), history=self.history.arrays())
+
+    def _checkpoint(self) -> None:
+        assert self.keeper is not None
+        state = self._state()
+        if self.guard.rolls_back:
+            self._good = state
+        self.keeper.add(self.history)
+        metric = metric_of(self.history.accuracies, self._ends_epoch() or self.step == self.steps)
+        self.keeper.checkpoint(state, metric, skipped=self.skipped, rate_factor=self.guard.rate_factor)
+
+    def _say_where(self, stop: Stop) -> None:
+        if self.keeper and stop.signal:
+            self.keeper.event("stopped", step=self.step, signal=stop.signal.name)
+            say(f"stopped by {stop.signal.name} after {self.step} updates. Go on: layered-lr resume {self.keeper.path}")
+
+    def _fetch(self, keep: int = 0) -> None:
+        """Wait for the losses of the steps since the last time, except the newest few.
+
+        Raises:
+            TrainingDiverged: One of them is NaN or infinite.
+        """
+        done = self._pending[: len(self._pending) - keep] if keep else self._pending
+        losses = self.session.losses(done)
+        del self._pending[: len(done)]
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        if len(wrong):
+            self._diverged(len(self.history.losses) + int(wrong[0]), float(losses[wrong[0]]))
+        self.history.losses.extend(losses.tolist())
+
+    def _diverged(self, step: int, loss: float) -> None:
+        rates = self.session.rates(step, step + 1)[0]
+        shown = ", ".join(f"{group.name}: {rate:g}" for group, rate in zip(self.plan.groups, rates, strict=True))
+        if self.keeper:
+            self.keeper.event("diverged", step=step, loss=repr(loss))
+        raise TrainingDiverged(f"the loss is {loss} at step {step}, at rates {shown}. Try lower ones.")
+
+    def _collect(self) -> None:
+        """Take over from the session what it applied, for as many updates as there are losses."""
+        self._collect_tables(len(self.history.losses))
+
+    def _collect_tables(self, stop: int) -> None:
+        start = len(self.history.rate_factors)
+        if stop == start:
+            return
+        self.history.rates.append(self.session.rates(start, stop))
+        if self.session.extras.grad_norms:
+            self.history.grad_norms.append(self.session.grad_norms(start, stop))
+        self.history.rate_factors.extend([self.guard.rate_factor] * (stop - start))
+
+    def _end_epoch(self) -> None:
+        """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it."""
+        self.history.accuracies.append(self._accuracy())
+        if self.session.extras.ema_decay is not None:
+            self.history.ema_accuracies.append(self._accuracy(ema=True))
+        losses = self.history.losses[(self.step - 1) // self.in_epoch * self.in_epoch :]
+        metrics: Mapping[str, float] = {"loss": float(np.nanmean(losses)), "accuracy": self.history.accuracies[-1]}
+        self.session.observe(metrics, "epoch")
+        if self.keeper:
+            self._collect()
+            self.keeper.add(self.history)
+            self.keeper.event("epoch", step=self.step, **metrics)
+        self._show()
+
+    def _accuracy(self, ema: bool = False) -> float:
+        """The fraction of the test set that the model, or its moving average, gets right."""
+        right = 0
+        for images, labels, count in self.batches.test():
+            right += int(np.sum(self.session.logits(images, ema).argmax(axis=1)[:count] == labels[:count]))
+        return right / len(self.batches.dataset.y_test)
+
+    def _show(self) -> None:
+        """Loss, accuracy and rates beside the progress bar."""
+        self._shown_at = time.monotonic()
+        if self.bar.disable or not self.history.losses:
+            return
+        step = len(self.history.losses) - 1
+        shown = {"loss": f"{self.history.losses[-1]:.4f}"}
+        if self.history.accuracies:
+            shown["accuracy"] = f"{self.history.accuracies[-1]:.3f}"
+        rates = self.session.rates(step, step + 1)[0]
+        shown |= {group.name: f"{rate:.2e}" for group, rate in zip(self.plan.groups, rates, strict=True)}
+        self.bar.set_postfix(shown, refresh=True)

@@ -1,0 +1,143 @@
+"""Going on with a run that was stopped, as it was or changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from layered_lr.errors import CheckpointError, SpecError
+from layered_lr.options import RunOptions
+from layered_lr.plans import Plan
+from layered_lr.recipe import load_recipe
+from layered_lr.result import Result
+from layered_lr.spec import Spec
+from layered_lr.state.checkpoints import Checkpoints
+from layered_lr.state.folder import CHECKPOINTS, RECIPE, RunFolder
+from layered_lr.state.keeper import say
+from layered_lr.state.training_state import TrainingState, differing
+from layered_lr.training import Prepared, all_versions, prepared, trained
+
+_LENGTH = ("epochs", "max_steps")
+_FIXED = ("batch_size", "accumulate_steps", "seed", "augment", "dropout", "dtype", "ema_decay", "checkpoint_dir")
+
+
+def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str, Any]) -> Result:
+    """See ``layered_lr.resume``.
+
+    Args:
+        path: The run's folder.
+        spec: Instead of the run's, for what is left of it.
+        strict: Refuse what does not fit.
+        changes: Arguments of ``run`` to take instead of the run's.
+    """
+    if not isinstance(path, str | Path):
+        raise SpecError(f"resume: path={path!r}: must be the folder of a run, as run(checkpoint_dir=...) makes it.")
+    run = Path(path)
+    if not (run / RECIPE).is_file():
+        raise CheckpointError(f"{run}: holds no run ({RECIPE} is missing). Give what was checkpoint_dir.")
+    with RunFolder(run) as folder:
+        if not Checkpoints(run / CHECKPOINTS).paths():
+            return _from_the_start(folder, spec, changes)
+        found = Checkpoints(run / CHECKPOINTS).newest()
+        for damage in found.damaged:
+            say(f"{damage} Going back to {found.path.name}.")
+        state = found.state
+        try:
+            before = Plan.from_dict(state.about["plan"])
+            options = replace(_options(state.about["options"], changes, run), initial_weights=None, reset_weights=())
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{found.path}: says too little of its run: {error!r}.") from None
+        ready = prepared(before.spec if spec is None else spec, options)
+        state = _fitting(state, ready, options, before, strict)
+        folder.event("resumed", step=state.step, backend=options.backend, checkpoint=found.path.name)
+        return trained(ready, options, folder, state)
+
+
+def _from_the_start(folder: RunFolder, spec: Spec | None, changes: Mapping[str, Any]) -> Result:
+    """A run that was killed before its first checkpoint."""
+    recipe = load_recipe(folder.path / RECIPE)
+    options = _options(recipe.run, changes, folder.path)
+    say(f"{folder.path}: there is no checkpoint yet; starting at the beginning.")
+    return trained(prepared(recipe.spec if spec is None else spec, options), options, folder)
+
+
+def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> RunOptions:
+    """The run's options, with what is to change."""
+    known = [field.name for field in fields(RunOptions)]
+    for name in changes:
+        if name in _FIXED or name not in known:
+            raise SpecError(
+                f"resume: {name} cannot be changed; what can: {', '.join(n for n in known if n not in _FIXED)}."
+            )
+    kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
+    kept = {name: value for name, value in kept.items() if name != "save"}
+    for name in ("model", "data"):
+        if name not in kept and name not in changes:
+            raise SpecError(f"resume: the run's {name} cannot be written down; give it again: resume(..., {name}=...).")
+    return RunOptions(**{**kept, **changes, "checkpoint_dir": run})
+
+
+def _fitting(state: TrainingState, ready: Prepared, options: RunOptions, before: Plan, strict: bool) -> TrainingState:
+    """The state as the run that goes on can take it; says what is not as it was.
+
+    Raises:
+        CheckpointError: It does not fit, and ``strict`` is true.
+        SpecError: The run has made more updates than it is to have.
+    """
+    about = state.about
+    if ready.plan.total_steps is not None and state.step > ready.plan.total_steps:
+        raise SpecError(f"the run has made {state.step} updates; it cannot be made {ready.plan.total_steps} long.")
+    if ready.plan.steps_per_epoch != before.steps_per_epoch or about.get("data") != ready.dataset.digest():
+        _refuse(strict, "the data are not those that the run was trained with")
+    _say_changes(before, ready.plan, about, options)
+    own = ready.backend.state(ready.model)
+    state = replace(state, reactions=_reactions(state.reactions, ready.plan))
+    if strict:
+        state.check_fits(own)
+        return state
+    return _what_fits(state, own, ready.plan)
+
+
+def _reactions(seen: Mapping[str, Mapping[str, float]], plan: Plan) -> dict[str, Mapping[str, float]]:
+    """What reactive schedules go on from: those that are new begin anew."""
+    found = {}
+    for group in (group for there in plan.stretches for group in there.groups):
+        if (reaction := group.schedule.reaction(group.lr)) is not None:
+            found[group.name] = seen.get(group.name) or reaction.state()
+    return found
+
+
+def _refuse(strict: bool, what: str) -> None:
+    if strict:
+        raise CheckpointError(f"{what}. strict=False goes on nevertheless.")
+    say(f"{what}.")
+
+
+def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: RunOptions) -> None:
+    if difference := before.diff(now):
+        say(f"from here on the plan is another one:\n{difference}")
+    old, new = about.get("versions", {}), all_versions(options.backend)
+    if changed := [f"{name} {old[name]} → {new[name]}" for name in new if name in old and old[name] != new[name]]:
+        say(f"versions are not those of the run before: {', '.join(changed)}; bitwise the same only with the same.")
+
+
+def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan) -> TrainingState:
+    """The part of a state that a model has; everything else starts anew."""
+    for difference in differing(state.weights, own):
+        say(f"{difference}; starts anew.")
+    fits = {
+        name
+        for name, array in own.items()
+        if name in state.weights
+        and (state.weights[name].shape, state.weights[name].dtype) == (array.shape, array.dtype)
+    }
+    weights = {name: state.weights[name] if name in fits else array for name, array in own.items()}
+    ema = {name: state.ema.get(name, array) if name in fits else array for name, array in own.items()}
+    slots: Any = {name: slots for name, slots in state.slots.items() if name in fits}
+    optimizer = type(plan.there(max(state.step - 1, 0)).spec.optimizer).__name__
+    if state.optimizer != optimizer:
+        say(f"the run trained with {state.optimizer}, what is left trains with {optimizer}: its state starts anew.")
+        slots = {}
+    return replace(state, weights=weights, ema=ema if state.ema else {}, slots=slots, optimizer=optimizer)

@@ -1,0 +1,58 @@
+"""How often a checkpoint is written: every so many updates, epochs or seconds."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from layered_lr.counts import whole_number
+from layered_lr.errors import SpecError
+
+_EVERY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(step|epoch|second|minute)s?\s*")
+
+
+class Cadence(NamedTuple):
+    """Every so many updates, epochs or seconds.
+
+    Args:
+        number: Above 0.
+        unit: ``"step"``, ``"epoch"`` or ``"second"``.
+    """
+
+    number: float
+    unit: str
+
+    def is_due(self, step: int, last_step: int, steps_per_epoch: int, seconds: float) -> bool:
+        """Whether it is time.
+
+        Args:
+            step: Updates made.
+            last_step: Updates that had been made the last time.
+            steps_per_epoch: Updates of an epoch.
+            seconds: Since the last time.
+        """
+        if self.unit == "second":
+            return seconds >= self.number
+        period = max(1, round(self.number * (steps_per_epoch if self.unit == "epoch" else 1)))
+        return step // period > last_step // period
+
+
+def cadence(value: Any) -> Cadence:
+    """The cadence that a value stands for.
+
+    Args:
+        value: ``"1 epoch"``, ``"100 steps"``, ``"30 seconds"``, ``"5 minutes"``, or a whole number of updates.
+
+    Raises:
+        SpecError: Anything else.
+    """
+    if not isinstance(value, str):
+        return Cadence(whole_number("checkpoint_every", value, 1), "step")
+    found = _EVERY.fullmatch(value)
+    if found is None or float(found[1]) == 0 or (found[2] == "step" and not float(found[1]).is_integer()):
+        raise SpecError(
+            f"checkpoint_every={value!r}: must be such as '1 epoch', '100 steps', '30 seconds', or a number of updates."
+        )
+    if found[2] == "minute":
+        return Cadence(60 * float(found[1]), "second")
+    return Cadence(float(found[1]), found[2])

@@ -1,0 +1,127 @@
+"""What a run leaves in its folder while it goes on: recipe, plan, versions, metrics, events, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from layered_lr.errors import CheckpointError, LayeredLRError
+from layered_lr.history import History
+from layered_lr.options import RunOptions
+from layered_lr.outputs import write_whole
+from layered_lr.plans import Plan
+from layered_lr.spec import RUN_TABLE
+from layered_lr.state.cadence import cadence
+from layered_lr.state.folder import RECIPE, RunFolder
+from layered_lr.state.training_state import TrainingState
+
+
+def say(message: str) -> None:
+    """One line on stderr, beside a progress bar."""
+    from tqdm import tqdm
+
+    tqdm.write(f"layered_lr: {message}", file=sys.stderr)
+
+
+class Keeper:
+    """Writes down a run as it goes.
+
+    A checkpoint or a row that cannot be written (a full disk) is said on stderr once, and the run goes on: what it has
+    computed is worth more than where it is kept. The checkpoints before stay as they were.
+
+    Args:
+        folder: Of the run, open.
+        plan: What is trained.
+        options: How.
+        about: What checkpoints say of the run, beside where it stands; plain tables.
+        step: Updates made before, where a run goes on; None for a new one.
+    """
+
+    def __init__(
+        self, folder: RunFolder, plan: Plan, options: RunOptions, about: Mapping[str, Any], step: int | None = None
+    ) -> None:
+        self.folder, self.plan, self.about = folder, plan, dict(about)
+        self.checkpoints = folder.checkpoints(options.keep, options.keep_best)
+        self.path = folder.path
+        self._cadence = cadence(options.checkpoint_every)
+        self._written_step, self._written_at = step or 0, time.monotonic()
+        self._rows = step or 0
+        self._failed: set[str] = set()
+        if step is None:
+            self._describe(options)
+        folder.begin_metrics(["loss", *(f"rate: {group.name}" for group in plan.groups)], step or 0)
+
+    def _describe(self, options: RunOptions) -> None:
+        left_out = ("checkpoint_dir", "save")
+        run = {name: value for name, value in options.to_dict().items() if value is not None and name not in left_out}
+        recipe = {**self.plan.spec.to_dict(), RUN_TABLE: run}
+        versions = {"versions": self.about["versions"]}
+        _write(self.path / "plan.json", json.dumps({**self.plan.to_dict(), **versions}, indent=1))
+        _write(self.path / "plan.txt", str(self.plan) + "\n")
+        _write(self.path / RECIPE, tomli_w.dumps(recipe))  # the last one: with it there is a run
+
+    def is_due(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether it is time for a checkpoint after ``step`` updates."""
+        seconds = time.monotonic() - self._written_at
+        return self._cadence.is_due(step, self._written_step, steps_per_epoch, seconds)
+
+    def event(self, what: str, **values: Any) -> None:
+        """Append to the run's events."""
+        self._try("events", lambda: self.folder.event(what, **values))
+
+    def add(self, history: History) -> None:
+        """Append the metrics of those updates whose loss and rates are known by now."""
+        rates = history.table("rates")
+        rows = [[step, history.losses[step], *rates[step]] for step in range(self._rows, len(rates))]
+        if self._try("metrics", lambda: self.folder.add_metrics(rows)):
+            self._rows = len(rates)
+
+    def checkpoint(self, state: TrainingState, metric: float | None, **about: Any) -> bool:
+        """Write a checkpoint.
+
+        Args:
+            state: The session's, with the run's history.
+            metric: The accuracy, if it was measured right here.
+            about: What else to say of the run.
+
+        Returns:
+            Whether it could be written.
+        """
+        self._written_step, self._written_at = state.step, time.monotonic()
+        full = replace(state, about={**self.about, **about})
+        return self._try("checkpoint", lambda: self.checkpoints.write(full, metric))
+
+    def report(self, text: str) -> None:
+        """Write what the run came to."""
+        self._try("report", lambda: _write(self.path / "report.txt", text + "\n"))
+
+    def _try(self, what: str, write: Callable[[], Any]) -> bool:
+        try:
+            write()
+        except CheckpointError as error:
+            if what not in self._failed:
+                say(f"{error} The run goes on without.")
+            self._failed.add(what)
+            return False
+        self._failed.discard(what)
+        return True
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        write_whole(file, [text.encode()])
+    except LayeredLRError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def metric_of(accuracies: list[float], at_end_of_epoch: bool) -> float | None:
+    """What a checkpoint is rated by: the test accuracy, where it was just measured."""
+    return float(accuracies[-1]) if at_end_of_epoch and accuracies and np.isfinite(accuracies[-1]) else None

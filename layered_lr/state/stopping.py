@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM while a run with checkpoints trains: it writes one more, and then stops."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop(contextlib.AbstractContextManager["Stop"]):
+    """Notes a signal instead of obeying it, so that the run can end where it can go on from.
+
+    A second Ctrl-C is obeyed at once. Outside of the main thread, where Python knows no signals, nothing changes.
+
+    Attributes:
+        signal: What has been asked for; None as long as nothing was.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is signal.SIGINT and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+    def obey(self) -> None:
+        """End as the signal would have ended it.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C.
+            SystemExit: After SIGTERM, with code 143, as a shell says of a process that it has ended.
+        """
+        if self.signal is signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal is not None:
+            raise SystemExit(128 + self.signal)

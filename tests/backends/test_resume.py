@@ -1,0 +1,235 @@
+"""A run that was stopped goes on bitwise as if it had not been, and whatever does not fit is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.state.keeper import Keeper
+from tests.backends import resuming
+from tests.backends.models import arrays
+from tests.backends.resuming import SPEC, assert_same, options
+
+STEPS = 9  # three epochs of three updates
+PHASED = replace(
+    SPEC,
+    phases=[
+        ll.Phase(4, trained="head", optimizer=ll.SGD(0.05, momentum=0.9)),
+        ll.Phase(6, frozen="body"),
+        ll.Phase(schedule=ll.LinearLR(total_iters=2), counts_from="phase"),
+    ],
+)
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after: int, **said: Any) -> None:
+    """A run that gets SIGTERM after some updates, as a cluster's scheduler sends it."""
+
+    def is_due(self: Keeper, step: int, steps_per_epoch: int) -> bool:
+        if step == after - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Keeper, "is_due", is_due)
+        with pytest.raises(SystemExit) as end:
+            ll.run(spec, **said, checkpoint_dir=folder)
+    assert end.value.code == 143
+
+
+@pytest.mark.parametrize("after", [2, 5, 8])
+@pytest.mark.parametrize("spec", [SPEC, PHASED], ids=["plain", "phases"])
+def test_a_stopped_run_goes_on_bitwise(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spec: ll.Spec, after: int
+) -> None:
+    said = options(backend.name)
+    whole = ll.run(spec, **said)
+    stopped(monkeypatch, tmp_path / "run", spec, after, **said)
+    result = ll.resume(tmp_path / "run", data=said["data"])
+    assert len(result.losses) == STEPS
+    assert_same(result, whole)
+
+
+def test_models_with_dropout_go_on_bitwise_on_torch(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = options("torch-eager", model=resuming.torch_net_with_dropout)
+    whole = ll.run(SPEC, **said)
+    stopped(monkeypatch, tmp_path / "run", SPEC, 4, **said)
+    assert_same(ll.resume(tmp_path / "run", data=said["data"]), whole)
+
+
+@pytest.mark.slow
+def test_mobilenet_with_dropout_and_augmentation_goes_on_bitwise(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if backend.name == "torch-compile":
+        pytest.skip("compiling MobileNetV2 takes more than a minute")
+    rng = np.random.default_rng(0)
+    data = (rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8), np.arange(16) % 3) * 2
+    said = {"backend": backend.name, "data": data, "epochs": 2, "batch_size": 4, "augment": True, "progress": False}
+    spec = ll.Spec(ll.SGD(0.01, momentum=0.9), [ll.Group("features", lr_scale=0.1)])
+    whole = ll.run(spec, **said, dropout=0.5)
+    stopped(monkeypatch, tmp_path / "run", spec, 3, **said, dropout=0.5)
+    assert_same(ll.resume(tmp_path / "run", data=data), whole)
+
+
+@pytest.mark.parametrize(
+    "there", [("torch-eager", "oneflow-eager"), ("torch-eager", "oneflow-graph"), ("oneflow-graph", "torch-eager")]
+)
+def test_a_run_goes_on_in_another_framework(
+    torch: Any, oneflow: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: tuple[str, str]
+) -> None:
+    first, second = there
+    whole = ll.run(SPEC, **options(first, dtype="float64"))
+    stopped(monkeypatch, tmp_path / "run", SPEC, 4, **options(first, dtype="float64"))
+    other = options(second)
+    result = ll.resume(tmp_path / "run", backend=second, model=other["model"], data=other["data"])
+    np.testing.assert_allclose(result.losses, whole.losses, rtol=1e-7)  # OneFlow's losses have float32's exp in them
+    for name, weight in whole.weights.items():
+        np.testing.assert_allclose(result.weights[name], weight, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_what_the_folder_holds(torch: Any, tmp_path: Path) -> None:
+    result = ll.run(SPEC, **options("torch-eager", checkpoint_dir=tmp_path / "run", checkpoint_every=2, keep=2))
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir()}
+    assert {"recipe.toml", "plan.json", "plan.txt", "metrics.csv", "events.jsonl", "report.txt"} <= names
+    rows = list(csv.reader((run / "metrics.csv").read_text().splitlines()))
+    assert rows[0] == ["step", "loss", "rate: head", "rate: norm", "rate: rest"]
+    np.testing.assert_array_equal([float(row[1]) for row in rows[1:]], result.losses)
+    np.testing.assert_array_equal([float(row[4]) for row in rows[1:]], result.rates["rest"])
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    assert [event["accuracy"] for event in events if event["event"] == "epoch"] == result.accuracies.tolist()
+    assert json.loads((run / "plan.json").read_text())["versions"]["torch"]
+    steps = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert steps[-2:] == ["step-00000008", "step-00000009"]
+    assert ll.load_recipe(run / "recipe.toml").spec == SPEC
+
+
+def test_two_runs_do_not_share_a_folder(torch: Any, tmp_path: Path) -> None:
+    said = options("torch-eager", checkpoint_dir=tmp_path / "run", max_steps=1)
+    ll.run(SPEC, **said)
+    with pytest.raises(ll.CheckpointError, match="holds a run already"):
+        ll.run(SPEC, **said)
+
+
+def test_a_finished_run_can_be_made_longer(torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = replace(SPEC, schedule=ll.StepLR(4))
+    whole = ll.run(spec, **options("torch-eager", epochs=4))
+    ll.run(spec, **options("torch-eager", epochs=2, checkpoint_dir=tmp_path / "run"))
+    again = ll.resume(tmp_path / "run", data=arrays())
+    assert len(again.losses) == 6
+    capsys.readouterr()
+    assert_same(ll.resume(tmp_path / "run", epochs=4, data=arrays()), whole)
+    assert "total_steps 6 -> 12" in capsys.readouterr().err
+
+
+def test_another_schedule_for_what_is_left(torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    other = replace(SPEC, groups=[], schedule=ll.ConstantLR(factor=0.5, total_iters=100))
+    result = ll.resume(tmp_path / "run", other, epochs=2, data=arrays())
+    np.testing.assert_allclose(result.rates["rest"][3:], 0.005)
+    assert "the plan is another one" in capsys.readouterr().err
+
+
+def wider() -> Any:
+    import torch
+
+    model = resuming.torch_net()
+    model.add_module("more", torch.nn.Linear(3, 3))
+    return model
+
+
+def test_a_changed_model_is_named_and_taken_with_strict_false(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = ll.Spec(ll.SGD(0.01, momentum=0.9))
+    first = ll.run(spec, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    with pytest.raises(ll.CheckpointError, match="'more.weight' is not in it"):
+        ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider)
+    result = ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, strict=False)
+    assert "'more.weight' is not in it; starts anew" in capsys.readouterr().err
+    assert result.weights["more.weight"].shape == (3, 3)
+    np.testing.assert_array_equal(result.losses[:3], first.losses)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        pytest.param({"batch_size": 4}, ll.SpecError, "batch_size cannot be changed", id="batch"),
+        pytest.param({"nonsense": 4}, ll.SpecError, "nonsense cannot be changed", id="unknown"),
+        pytest.param({"max_steps": 1}, ll.SpecError, "has made 3 updates", id="shorter"),
+        pytest.param({"data": arrays(seed=9)}, ll.CheckpointError, "the data are not those", id="data"),
+        pytest.param({"data": None}, ll.SpecError, "give it again", id="no-data"),
+        pytest.param({"backend": "nonsense"}, ll.SpecError, "nonsense", id="backend"),
+    ],
+)
+def test_wrong_input_of_resume(
+    torch: Any, tmp_path: Path, changes: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    changes = {"data": arrays(), **changes}
+    with pytest.raises(error, match=said):
+        ll.resume(tmp_path / "run", **{name: value for name, value in changes.items() if value is not None})
+
+
+@pytest.mark.parametrize("path", ["nowhere", 3])
+def test_no_run_there(tmp_path: Path, path: Any) -> None:
+    with pytest.raises(ll.LayeredLRError):
+        ll.resume(tmp_path / path if isinstance(path, str) else path)
+
+
+def test_damage_is_said_and_the_checkpoint_before_it_taken(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = options("torch-eager")
+    whole = ll.run(SPEC, **said)
+    run = tmp_path / "run"
+    ll.run(SPEC, **said, checkpoint_dir=run, checkpoint_every=2)
+    newest = run / "checkpoints" / "step-00000009" / "weights.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert_same(ll.resume(run, data=said["data"]), whole)
+    assert "step-00000009/weights.safetensors: is not what was written" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    whole = ll.run(SPEC, **options("torch-eager"))
+    monkeypatch.setattr("layered_lr.state.files._fill", full)
+    result = ll.run(SPEC, **options("torch-eager", checkpoint_dir=tmp_path / "run"))
+    assert_same(result, whole)
+    assert capsys.readouterr().err.count("No space left on device") == 1
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
+    """A few of each backend; ``benchmarks/faults.py`` does fifty."""
+    rng = np.random.default_rng(7)
+    whole = ll.run(SPEC, **options(backend.name))
+    for trial in range(3):
+        run = tmp_path / str(trial)
+        command = [sys.executable, "-m", "tests.backends.resuming", str(run), backend.name]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (run / "recipe.toml").exists():
+            pass
+        try:
+            process.wait(rng.uniform(0, 0.4))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert_same(ll.resume(run, data=arrays(), initial_weights=resuming.start()), whole)
