@@ -49,6 +49,14 @@ def test_what_holds_still(framework: Any, frozen: set[str], options: dict[str, A
     assert not still(made)
 
 
+def test_a_module_in_two_places_has_to_be_frozen_in_both(framework: Any) -> None:
+    nn = framework.nn
+    dropout = nn.Dropout(0.5)
+    made = nn.Sequential(nn.Sequential(nn.Linear(4, 4), dropout), nn.Sequential(nn.Linear(4, 4), dropout))
+    set_training(made, {"0.0.weight", "0.0.bias"}, dropout="off")
+    assert dropout.training
+
+
 def test_a_wholly_frozen_model_holds_still(framework: Any) -> None:
     made = model(framework)
     set_training(made, {name for name, _ in made.named_parameters()}, dropout="off")
