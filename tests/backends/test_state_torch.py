@@ -201,5 +201,3 @@ def test_parts_of_a_batch_have_their_parts_of_the_mask(backend: Backend, framewo
     np.testing.assert_array_equal(np.concatenate(seen), dropout_mask(11, 7, 2, (6, 5), 0.5))
     assert dropout.mask is None and set(dropout(torch.ones(2, 5)).unique().tolist()) <= {0.0, 2.0}
     assert (dropout.eval()(torch.ones(2, 5)) == 1).all()
-
-
