@@ -71,11 +71,14 @@ def still_modules(
         return []
     held = {id(tensor) for parameter, tensor in parameters_of(model) if parameter.name in frozen}
     found: dict[int, Any] = {}
+    moving: set[int] = set()  # a module that stands in several places has to be frozen in each
     for module, tensors in _with_parameters(model, []):
         is_chosen = (batch_norm == "still" and _has_statistics(module)) or (dropout == "off" and _is_dropout(module))
         if is_chosen and tensors and all(id(tensor) in held for tensor in tensors):
             found[id(module)] = module
-    return list(found.values())
+        else:
+            moving.add(id(module))
+    return [module for key, module in found.items() if key not in moving]
 
 
 def set_trainable(model: Any, frozen: Collection[str], trainable: Iterable[Any] | None = None) -> None:

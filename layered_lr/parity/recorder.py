@@ -170,20 +170,26 @@ class _Shaker:
 
     def __init__(self, backend: Backend, setting: Setting, disturbance: Disturbance) -> None:
         self.backend, self.model, self.disturbance = backend, setting.model, disturbance
+        self._plan = setting.plan
         self.names = [p.name for p in setting.plan.parameters if p.name not in setting.frozen]
         self._errors: dict[str, NDArray[Any]] = {}
+        self._step = 0
         self._shake({name: setting.start[name] for name in self.names})
 
     def settled(self, state: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The weights after an update without the errors that its gradient saw; new errors go into the model."""
         calm = {name: state[name] - error for name, error in self._errors.items()}
+        self._step += 1
         self._shake(calm)
         return state | calm
 
     def _shake(self, calm: Weights) -> None:
-        kept = {name: self.disturbance.last_bits(array) for name, array in calm.items()}
+        still = self._plan.there(self._step).frozen  # which no update rounds
         bits = self.disturbance.passing_bits
-        shaken = {name: self.disturbance.last_bits(array, bits) for name, array in kept.items()}
+        kept, shaken = dict(calm), dict(calm)
+        for name in [name for name in calm if name not in still]:
+            kept[name] = self.disturbance.last_bits(calm[name])
+            shaken[name] = self.disturbance.last_bits(kept[name], bits)
         self._errors = {name: shaken[name] - kept[name] for name in kept}
         self.backend.load(self.model, shaken)
 

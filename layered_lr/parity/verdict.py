@@ -274,6 +274,7 @@ def uninformative_from(one: Trace, envelope: Envelope) -> dict[str, int | None]:
     for place, section in enumerate(one.layout.sections):
         columns = one.layout.section_of == place
         largest = np.maximum.accumulate(one.update_sizes[:, columns], axis=0)[steps]
-        drowned = (envelope.weights[1:, columns] >= largest).mean(axis=1) > 0.5
+        moved = largest > 0  # what is frozen so far is the same in every run, and says so
+        drowned = (moved & (envelope.weights[1:, columns] >= largest)).mean(axis=1) > 0.5
         found[section] = int(steps[np.argmax(drowned)]) if drowned.any() else None
     return found

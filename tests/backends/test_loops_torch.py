@@ -16,6 +16,7 @@ from tests.backends.timelines import HEAD, batch, net, opened, same_arrays, star
 
 GROUPS = [ll.Group("head", lr_scale=2.0), ll.Group("norm", schedule=ll.StepLR(2))]
 TOTAL = 9
+COSINE = ll.CosineAnnealingLR(T_max=3)
 
 
 def spec_of(optimizer: ll.Optimizer) -> ll.Spec:
@@ -24,7 +25,7 @@ def spec_of(optimizer: ll.Optimizer) -> ll.Spec:
         phases=[
             ll.Phase(3, frozen="head", clip_grad_norm=0.4),
             ll.Phase(6, trained="head", weight_decay=0.2),
-            ll.Phase(weight_decay=0.0, schedule=ll.CosineAnnealingLR(T_max=3), counts_from="phase", clip_grad_value=0.05),
+            ll.Phase(weight_decay=0.0, schedule=COSINE, counts_from="phase", clip_grad_value=0.05),
         ],
     )  # fmt: skip
 

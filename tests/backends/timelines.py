@@ -1,4 +1,4 @@
-"""What tests of phases and states train: a small model with everything that can go wrong in it, and how they compare."""
+"""What tests of phases and states train: a small model with all that can go wrong in it, and how they compare."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import Backend, Extras, Session
+from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
 from layered_lr.state import TrainingState
 from layered_lr.timeline import open_session
 
@@ -56,7 +56,7 @@ def opened(
     dropout: float = 0.0,
     dtype: Any = "float64",
     seed: int = 0,
-    extras: Extras = Extras(),
+    extras: Extras = NO_EXTRAS,
 ) -> Session:
     """A session, or a timeline of them, on the same start for the same seed."""
     model = backend.build(lambda: net(framework, dropout), CLASSES, 0.0, seed, dtype)

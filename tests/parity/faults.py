@@ -34,8 +34,8 @@ class Faulty(Backend):
     def state(self, model: Any) -> dict[str, NDArray[Any]]:
         return self.own.state(model)
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> Session:
-        session = self.own.open(plan, model, num_classes, extras)
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> Session:
+        session = self.own.open(plan, model, num_classes, extras, step)
         if len(plan.groups) > 1:  # not where the loss is held against known answers
             self.plant(session)
         return session
