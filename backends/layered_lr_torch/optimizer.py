@@ -18,6 +18,7 @@ from layered_lr.plans import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import papers
 from layered_lr_torch.gradients import Gradients
+from layered_lr_torch.late_steps import allow_late_parameters
 from layered_lr_torch.lowering import OWN, implementation
 from layered_lr_torch.slots import begin_sums
 
@@ -51,6 +52,7 @@ def build_optimizer(
     gradients = gradients or Gradients(plan, model)
     if gradients.has_work:
         gradients.attach(optimizer)
+    allow_late_parameters(optimizer)
     return optimizer
 
 

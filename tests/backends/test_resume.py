@@ -118,7 +118,7 @@ def test_what_the_folder_holds(torch: Any, tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(torch: Any, tmp_path: Path) -> None:
-    said = options("torch-eager", checkpoint_dir=tmp_path / "run", max_steps=1)
+    said = options("torch-eager", checkpoint_dir=tmp_path / "run", epochs=1)
     ll.run(SPEC, **said)
     with pytest.raises(ll.CheckpointError, match="holds a run already"):
         ll.run(SPEC, **said)
@@ -156,7 +156,7 @@ def test_a_changed_model_is_named_and_taken_with_strict_false(
 ) -> None:
     spec = ll.Spec(ll.SGD(0.01, momentum=0.9))
     first = ll.run(spec, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
-    with pytest.raises(ll.CheckpointError, match="'more.weight' is not in it"):
+    with pytest.raises(ll.CheckpointError, match=r"'more.weight' is not in it"):
         ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider)
     result = ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, strict=False)
     assert "'more.weight' is not in it; starts anew" in capsys.readouterr().err
@@ -169,7 +169,7 @@ def test_a_changed_model_is_named_and_taken_with_strict_false(
     [
         pytest.param({"batch_size": 4}, ll.SpecError, "batch_size cannot be changed", id="batch"),
         pytest.param({"nonsense": 4}, ll.SpecError, "nonsense cannot be changed", id="unknown"),
-        pytest.param({"max_steps": 1}, ll.SpecError, "has made 3 updates", id="shorter"),
+        pytest.param({"max_steps": 1}, ll.SpecError, "hold the warm-up|has made 3 updates", id="shorter"),
         pytest.param({"data": arrays(seed=9)}, ll.CheckpointError, "the data are not those", id="data"),
         pytest.param({"data": None}, ll.SpecError, "give it again", id="no-data"),
         pytest.param({"backend": "nonsense"}, ll.SpecError, "nonsense", id="backend"),

@@ -562,3 +562,30 @@ def test_a_grad_scaler_unscales_before_the_clipping(torch: Any) -> None:
 def test_without_clipping_no_hook_is_registered(torch: Any) -> None:
     optimizer, _ = ll.compile(ll.Spec(ll.SGD(0.5)), model_of(torch, "float32"))
     assert not optimizer._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.4])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_a_parameter_that_comes_late_to_fused_sgd_is_as_in_torch(torch: Any, dampening: float, decay: float) -> None:
+    def trained(make: Any) -> list[Any]:
+        torch.manual_seed(3)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
+        optimizer = make(model)
+        model[0].bias.requires_grad_(False)
+        for step in range(6):
+            if step == 3:
+                model[0].bias.requires_grad_(True)
+            optimizer.zero_grad()
+            model(torch.linspace(-1, 1, 6).double().reshape(2, 3) + step).square().sum().backward()
+            optimizer.step()
+        return [parameter.detach().clone() for parameter in model.parameters()]
+
+    spec = ll.Spec(ll.SGD(0.01, momentum=0.9, dampening=dampening, weight_decay=decay, fused=True))
+    ours = trained(lambda model: ll.compile(spec, model)[0])
+    theirs = trained(
+        lambda model: torch.optim.SGD(
+            model.parameters(), 0.01, momentum=0.9, dampening=dampening, weight_decay=decay, foreach=False
+        )
+    )
+    for mine, due in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, due, rtol=1e-14, atol=1e-16)
