@@ -1,0 +1,134 @@
+"""A loss or a gradient that is not finite: the run stops, leaves the batch out, or goes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.data import Batches, load_dataset
+from tests.backends import resuming
+from tests.backends.models import arrays
+from tests.backends.resuming import SPEC, options
+
+PLAIN = replace(SPEC, groups=[ll.Group("head", lr_scale=2.0)], schedule=ll.ExponentialLR(gamma=0.9))
+BAD = 12  # the place of the image that makes everything infinite
+
+
+def poisoned() -> tuple[Any, ...]:
+    x_train, y_train, x_test, y_test = arrays()
+    x_train = x_train.copy()
+    x_train[BAD] = 3e38
+    return x_train, y_train, x_test, y_test
+
+
+def said(backend: str, **other: Any) -> dict[str, Any]:
+    return options(backend, **{"data": poisoned(), "epochs": 2, "accumulate_steps": 1, **other})
+
+
+def test_skip_leaves_the_batch_out_and_nothing_else(backend: Any) -> None:
+    result = ll.run(PLAIN, **said(backend.name, on_divergence="skip"))
+    assert len(result.losses) == 10
+    assert [event["event"] for event in result.events] == ["skipped"] * len(result.events)
+    assert len(result.events) in (2, 3)  # once an epoch, and the updates that are made up for reach a third one
+    assert np.isfinite(result.losses).all()
+    assert all(np.isfinite(weight).all() for weight in result.weights.values())
+    np.testing.assert_allclose(result.rates["rest"], 0.01 * 0.9 ** np.arange(10), rtol=1e-6)
+
+
+def test_a_skipped_update_leaves_no_trace(torch: Any) -> None:
+    """The weights after it are those before it, moments, averages and running statistics included."""
+    result = ll.run(PLAIN, **said("torch-eager", on_divergence="skip", epochs=1))
+    first = result.events[0]["step"]
+    before = ll.run(PLAIN, **said("torch-eager", epochs=None, max_steps=first)) if first else None
+    if before is not None:
+        np.testing.assert_array_equal(result.losses[:first], before.losses)
+    batches = Batches(load_dataset(poisoned()), 8, seed=0)
+    kept = [batch for batch in [*batches.epoch(0), *batches.epoch(1)] if np.isfinite(batch[0]).all()]
+    kept = [batch for batch in kept if np.abs(batch[0]).max() < 1e38][:5]
+    np.testing.assert_array_equal(by_hand(torch, kept), result.losses)
+
+
+def by_hand(torch: Any, batches: list[Any]) -> list[float]:
+    model = resuming.torch_net()
+    model.load_state_dict({name: torch.tensor(array) for name, array in resuming.start().items()})
+    optimizer, scheduler = ll.compile(PLAIN, model, total_steps=5, steps_per_epoch=5)
+    losses = []
+    for images, labels in batches:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(images)), torch.from_numpy(labels))
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_skipped_updates_count_where_asked(torch: Any) -> None:
+    result = ll.run(PLAIN, **said("torch-eager", on_divergence="skip", skip_advances=True))
+    assert len(result.losses) == 10
+    assert np.isnan(result.losses).sum() == 2
+    np.testing.assert_allclose(result.rates["rest"], 0.01 * 0.9 ** np.arange(10), rtol=1e-12)
+    assert all(np.isfinite(weight).all() for weight in result.weights.values())
+
+
+def test_stop_is_an_error_and_keeps_the_last_checkpoint(torch: Any, tmp_path: Path) -> None:
+    with pytest.raises(ll.TrainingDiverged, match="the loss is"):
+        ll.run(PLAIN, **said("torch-eager", checkpoint_dir=tmp_path / "run", checkpoint_every=1))
+    assert (tmp_path / "run" / "checkpoints").is_dir()
+    assert '"diverged"' in (tmp_path / "run" / "events.jsonl").read_text()
+
+
+def test_rollback_goes_back_at_lower_rates(backend: Any, tmp_path: Path) -> None:
+    """A loss that overflows at high rates and does not at lower ones."""
+    spec = ll.Spec(ll.SGD(1e18), [ll.Group("head", lr_scale=0.5)])
+    result = ll.run(
+        spec,
+        **options(
+            backend.name,
+            epochs=2,
+            accumulate_steps=1,
+            on_divergence="rollback",
+            rollback_factor=1e-10,
+            checkpoint_dir=tmp_path / "run",
+            checkpoint_every="100 steps",
+        ),
+    )
+    (event, *_) = result.events
+    assert (event["event"], event["to"]) == ("rolled back", 0)
+    factor = result.events[-1]["rate_factor"]
+    np.testing.assert_allclose(result.rates["head"], 0.5e18 * factor, rtol=1e-6)
+    assert max(result.largest_rate_differences().values()) < 1e-6
+    assert len(result.losses) == 10
+    again = ll.resume(tmp_path / "run", epochs=3, data=arrays())
+    np.testing.assert_allclose(again.rates["head"], 0.5e18 * factor, rtol=1e-6)
+
+
+def test_rollback_gives_up_where_lower_rates_do_not_help(torch: Any) -> None:
+    with pytest.raises(ll.TrainingDiverged, match="10 rollbacks"):
+        ll.run(PLAIN, **said("torch-eager", on_divergence="rollback"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"on_divergence": "ignore"},
+        {"rollback_factor": 1.0},
+        {"rollback_factor": 0.0},
+        {"skip_advances": 2},
+        {"checkpoint_every": "3 days"},
+        {"checkpoint_every": 0},
+        {"checkpoint_every": "0.5 steps"},
+        {"keep": 0},
+        {"keep_best": "yes"},
+        {"checkpoint_dir": 3},
+    ],
+    ids=lambda wrong: "-".join(f"{name}-{value}" for name, value in wrong.items()),
+)
+def test_wrong_input(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ll.SpecError, match=next(iter(wrong))):
+        ll.run(SPEC, **{**options("torch-eager"), **wrong})
