@@ -240,6 +240,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "phases":  # a module: `ll.phases.head_first(1)`
+        return importlib.import_module("layered_lr.phases")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'layered_lr' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -1,4 +1,4 @@
-"""A short run with much to remember, as a process that can be killed: ``python -m tests.backends.resuming DIR BACKEND``."""
+"""A short run with much to remember, as a process to be killed: ``python -m tests.backends.resuming DIR BACKEND``."""
 
 from __future__ import annotations
 

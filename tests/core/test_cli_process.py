@@ -146,3 +146,41 @@ def test_the_doctor_of_a_machine_with_broken_frameworks(tmp_path: Path) -> None:
     assert (code, err) == (1, "") and out.count("does not work") == 4
     assert "libtorch_cpu.so: cannot open shared object file" in out and "exit code -6" in out
     assert out.count("pip install --force-reinstall") == 4
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: Path, number: int, code: int) -> None:
+    """143, as a cluster's scheduler expects, or 130; and what it says can be typed."""
+    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", "time.sleep(1)"))
+    (tmp_path / "recipe.toml").write_text(SPEC)
+    words = ["run", "--recipe", "recipe.toml", "--model", "slow:build", "--max-steps", "5", "--checkpoint-dir", "there"]
+    process = start(tmp_path, *words, path=tmp_path)
+    for _ in range(1200):
+        if (tmp_path / "ready").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "after 3 updates. Go on: layered-lr resume there" in err
+    answer, out, err = call(tmp_path, "resume", "there", path=tmp_path)
+    assert answer == 0, err
+    assert "after 5 steps" in out
+
+
+def test_ctrl_c_twice_ends_at_once(torch: Any, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(MODEL)
+    (tmp_path / "recipe.toml").write_text(SPEC)
+    words = ["run", "--recipe", "recipe.toml", "--model", "slow:build", "--max-steps", "5", "--checkpoint-dir", "there"]
+    process = start(tmp_path, *words, path=tmp_path)
+    for _ in range(1200):
+        if (tmp_path / "ready").exists() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert time.monotonic() - began < 30, "it waited for the model"

@@ -23,6 +23,7 @@ READY = [
     "adamw-fine-tune",
     "backbone-and-head",
     "cosine-warmup",
+    "head-first",
     "one-cycle",
     "plateau",
     "rates-by-hand",
