@@ -16,8 +16,10 @@ from layered_lr.backend import Extras
 from layered_lr.errors import SpecError
 from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
+from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.calls import GraphCalls
 from layered_lr_oneflow.eager import EagerUpdates
+from layered_lr_oneflow.held import Held
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.tracing import lazy_tensors
@@ -72,8 +74,8 @@ class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
 class AccumulatingSession(EagerUpdates):
     """A OneFlow model whose forward and backward passes are a static graph, and whose updates are eager ones."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
-        super().__init__(plan, model, num_classes, device, extras)
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step)
         self._graph = PartGraph(model, self.check_logits)
         self._calls = GraphCalls()
 
@@ -81,14 +83,18 @@ class AccumulatingSession(EagerUpdates):
         self._calls.check(parts[0][0])
         count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
         with flow.no_grad():
-            if self._calls.passes:
+            if self._calls.made:
                 for _, total in self._graph.sums:
                     total.zero_()
         losses = [self._graph(images, labels, count) for images, labels in parts]
-        self._calls.passes += len(parts)
+        self._calls.count(len(parts))
         for parameter, total in self._graph.sums:
             parameter.grad = total
         return losses
+
+    def _seek(self, state: TrainingState, slots: Held) -> None:
+        super()._seek(state, slots)
+        self._calls.passes = 0
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""

@@ -10,8 +10,10 @@ from layered_lr.applied import AppliedRates
 from layered_lr.backend import NO_EXTRAS, Extras
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
+from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
 from layered_lr_oneflow.clipping import Clipping
+from layered_lr_oneflow.held import EagerSlots, Held
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import OneFlowSession
 
@@ -19,11 +21,31 @@ from layered_lr_oneflow.session import OneFlowSession
 class EagerUpdates(OneFlowSession):
     """A session whose optimizer is an eager one, wherever the gradients come from."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
-        super().__init__(plan, model, num_classes, device, extras)
-        self.optimizer, self.scheduler = build_eager(plan, model)
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step)
+        self.optimizer, self.scheduler = build_eager(plan, model, step)
         self._clipping = Clipping(plan, model, measured=self.extras.grad_norms)
-        self._applied = AppliedRates(model, [group.parameters for group in self.optimizer.param_groups])
+        self._applied = self._new_applied()
+        self._eager_slots = EagerSlots(self.optimizer, model)
+
+    def _new_applied(self) -> AppliedRates:
+        return AppliedRates(self.model, [group.parameters for group in self.optimizer.param_groups])
+
+    def _updated(self) -> Sequence[str]:
+        return self._book.with_gradients()
+
+    def _held(self) -> Held:
+        return self._eager_slots.read()
+
+    def _reactions(self) -> Mapping[str, Mapping[str, float]]:
+        return self.scheduler.live.state()
+
+    def _seek(self, state: TrainingState, slots: Held) -> None:
+        self._eager_slots.write(slots)
+        known = self.scheduler.live.state()
+        taken = {group: state.reactions.get(group, own) for group, own in known.items()}
+        self.scheduler.load_state_dict({"last_step": state.step, "reactions": taken})
+        self._applied = self._new_applied()
 
     def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
         # Zeros instead of None would let momentum and decay move parameters that have no gradient.
@@ -45,7 +67,7 @@ class EagerUpdates(OneFlowSession):
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""
-        return self._applied.table(self.plan, start, stop)
+        return self._applied.table(self.plan, *self._since_start(start, stop))
 
 
 @final
@@ -69,6 +91,8 @@ class OneFlowEager(OneFlowBackend):
 
     name: ClassVar[str] = "oneflow-eager"
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS) -> EagerSession:
+    def open(
+        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
+    ) -> EagerSession:
         """See ``Backend.open``."""
-        return EagerSession(plan, model, num_classes, self.device, extras)
+        return EagerSession(plan, model, num_classes, self.device, extras, step)

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from layered_lr.backend import NO_EXTRAS, Extras
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
+from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.accumulation import AccumulatingSession
 from layered_lr_oneflow.attach import attach, configured
 from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.calls import GraphCalls
+from layered_lr_oneflow.held import Held, NativeSlots
 from layered_lr_oneflow.job import CompiledRates
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import OneFlowSession
@@ -24,11 +26,13 @@ from layered_lr_oneflow.session import OneFlowSession
 class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
     """Forward, loss, backward and update of one batch."""
 
-    def __init__(self, plan: Plan, model: Any, measured: bool, check_logits: Callable[[Any, int], None]) -> None:
+    def __init__(
+        self, plan: Plan, model: Any, measured: bool, check_logits: Callable[[Any, int], None], step: int
+    ) -> None:
         super().__init__()
         self.model = model
         self.check_logits = check_logits
-        self.scheduler = attach(plan, self, model, measured)
+        self.scheduler = attach(plan, self, model, measured, step)
 
     def build(self, images: Any, labels: Any) -> Any:
         """The batch's mean cross-entropy, before the update."""
@@ -43,12 +47,14 @@ class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
 class GraphSession(OneFlowSession):
     """A OneFlow model in training, as a static graph that is compiled at the first update."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
-        super().__init__(plan, model, num_classes, device, extras)
-        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits)
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step)
+        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits, step)
+        self._native_slots = NativeSlots(self._graph, model)
         self._calls = GraphCalls()
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")
+        self._updated_names: tuple[str, ...] = ()
 
     def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
         ((images, labels),) = parts
@@ -56,10 +62,39 @@ class GraphSession(OneFlowSession):
         if self._graph.scheduler.updates is not None:
             self._chosen.extend(self._graph.scheduler.get_last_lr())
         answer = self._graph(images, labels)
-        self._calls.passes += 1
+        self._calls.count(1)
         self._graph.scheduler.step()
         loss, norms = answer if self.extras.grad_norms else (answer, None)
         return [loss], norms
+
+    def _updated(self) -> Sequence[str]:
+        updates = self._graph.scheduler.updates
+        if updates is not None:
+            return updates.updated
+        if not self._updated_names:
+            compiled = self._job().variables
+            self._updated_names = tuple(name for name in self._book.rules if f"model.{name}" in compiled)
+        return self._updated_names
+
+    def _held(self) -> Held:
+        updates = self._graph.scheduler.updates
+        return self._native_slots.read() if updates is None else updates.slots()
+
+    def _reactions(self) -> Mapping[str, Mapping[str, float]]:
+        return self._graph.scheduler.live.state()
+
+    def _seek(self, state: TrainingState, slots: Held) -> None:
+        scheduler = self._graph.scheduler
+        if scheduler.updates is None:
+            self._native_slots.write(slots, state.step - self.plan.since)
+        else:
+            own = scheduler.updates.slots()
+            scheduler.updates.load_slots({name: {slot: slots[name][slot] for slot in own[name]} for name in own})
+        known = scheduler.live.state()
+        taken = {group: state.reactions.get(group, mine) for group, mine in known.items()}
+        scheduler.load_state_dict({"last_step": state.step, "reactions": taken})
+        self._chosen = array("d")
+        self._calls.passes = 0
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
         """See ``Session.observe``."""
@@ -75,14 +110,16 @@ class GraphSession(OneFlowSession):
         Raises:
             RuntimeError: The parameters of a group have different rates (it can only be a defect).
         """
-        if not self._calls.passes:
+        start, stop = max(start, self.start), max(stop, self.start)
+        if not self._calls.made:
             return np.empty((0, len(self.plan.groups)))
         if (updates := self._graph.scheduler.updates) is not None:
             groups = len(self.plan.groups)
-            chosen = np.array(self._chosen[start * groups : stop * groups]).reshape(-1, groups)
-            return updates.applied(start, chosen)
+            first, last = (groups * step for step in self._since_start(start, stop))
+            chosen = np.array(self._chosen[first:last]).reshape(-1, groups)
+            return updates.applied(start - self.plan.since, chosen)
         compiled = self._job()
-        stop = min(stop, compiled.steps())
+        start, stop = start - self.plan.since, min(stop - self.plan.since, compiled.steps())
         table = np.empty((max(stop - start, 0), len(self.plan.groups)))
         for column, conf in configured(self.plan):
             table[:, column] = self._group_rates(compiled, conf, column, start, stop)
@@ -101,6 +138,8 @@ class GraphSession(OneFlowSession):
     def _group_rates(self, compiled: CompiledRates, conf: int, column: int, start: int, stop: int) -> Float64:
         names = [f"model.{name}" for name in self.plan.groups[column].parameters]
         updated = [name for name in names if name in compiled.variables]
+        if not updated and names and self.plan.frozen.issuperset(self.plan.groups[column].parameters):
+            return np.zeros(max(stop - start, 0))
         if not updated:
             return compiled.configured(conf, start, stop)
         # One for each part of the group, if it has parts: parameters of one source have one rate.
@@ -120,8 +159,8 @@ class OneFlowGraph(OneFlowBackend):
     name: ClassVar[str] = "oneflow-graph"
 
     def open(
-        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS
+        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
     ) -> GraphSession | AccumulatingSession:
         """See ``Backend.open``."""
         session = GraphSession if extras.accumulate_steps == 1 else AccumulatingSession
-        return session(plan, model, num_classes, self.device, extras)
+        return session(plan, model, num_classes, self.device, extras, step)

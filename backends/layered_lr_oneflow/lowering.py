@@ -145,15 +145,18 @@ def _check_scaled(group: PlanGroup, rates: Float64) -> None:
 
 
 def _unscaled(plan: Plan, group: PlanGroup) -> Float64:
-    """The group's rates over the run, or at its first step where the length is not known, before ``lr_scale``."""
-    return plan.unscaled(group, np.arange(max(plan.total_steps or 1, 1)))
+    """The group's rates, before ``lr_scale``, from where its schedule begins to the end of the run.
+
+    Only the first of them where the length is not known.
+    """
+    return plan.unscaled(group, np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1)))
 
 
 def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
     """The group's rates over the whole run, before ``lr_scale``, as runs of equal values.
 
     Returns:
-        The last step of every run but the last one, and the rate of every run.
+        The last step of every run but the last one, counted from ``plan.since``, and the rate of every run.
 
     Raises:
         SpecError: The plan does not know how long the run is.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -14,10 +14,14 @@ from layered_lr.backend import Extras, Session
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
+from layered_lr.state.training_state import Slots, TrainingState
 from layered_lr_oneflow import models
 from layered_lr_oneflow.averages import MovingAverage
+from layered_lr_oneflow.held import Held
 from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.slots import SlotBook
+from layered_lr_oneflow.training_mode import freeze, set_training
 
 
 class OneFlowSession(Session):
@@ -26,11 +30,14 @@ class OneFlowSession(Session):
     # OneFlow takes orders far faster than it carries them out: 50 updates ahead, Ctrl-C took 18 s on MobileNetV2.
     steps_ahead: ClassVar[int] = 2
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras) -> None:
-        super().__init__(plan, num_classes, extras)
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+        super().__init__(plan, num_classes, extras, step)
         self.device = device
-        self.model = model.train()
+        self.model = model
+        freeze(model, plan)
+        set_training(model, plan)
         self.dtype = models.dtype(model)
+        self._book = SlotBook(plan, model)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
 
@@ -45,6 +52,7 @@ class OneFlowSession(Session):
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> list[Any]:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
         losses, norms = self._train([(self.images(some), self.labels(theirs)) for some, theirs in batches])
+        self._book.count(self._updated())
         if self.extras.grad_norms:
             self._norms.append(norms)
         if self._average is not None:
@@ -60,6 +68,37 @@ class OneFlowSession(Session):
             where there are no gradients.
         """
 
+    @abstractmethod
+    def _updated(self) -> Sequence[str]:
+        """Names of the parameters that the last update was of."""
+
+    @abstractmethod
+    def _held(self) -> Held:
+        """Copies of all slots that the optimizer holds, by torch's names."""
+
+    @abstractmethod
+    def _seek(self, state: TrainingState, slots: Held) -> None:
+        """Go on from these slots, every trainable parameter's, and from the state's step and reactions."""
+
+    def _slots(self) -> Slots:
+        return self._book.outward(self._held())
+
+    def _new_slots(self) -> Slots:
+        return self._book.new()
+
+    def _random(self) -> Mapping[str, NDArray[Any]]:
+        return {}
+
+    def _import(self, state: TrainingState) -> None:
+        """Histories of rates and norms begin anew with it."""
+        models.sync()
+        models.load(self.model, state.weights)
+        self._seek(state, self._book.inward(state.slots))
+        self._norms = NormHistory(len(self.plan.groups), self.steps_ahead)
+        if self._average is not None:
+            self._average.load(state.ema if state.step else {})
+        self.start = state.step
+
     def losses(self, handles: Sequence[list[Any]]) -> Float64:
         """See ``Session.losses``."""
         return np.array([np.mean([float(loss.numpy()) for loss in parts]) for parts in handles], dtype=np.float64)
@@ -72,14 +111,18 @@ class OneFlowSession(Session):
             with self._averages().in_place() if ema else nullcontext(), flow.no_grad():
                 answer = self.model(self.images(images)).numpy().copy()
         finally:
-            self.model.train()
+            set_training(self.model, self.plan)
         return answer  # type: ignore[no-any-return]
 
     def grad_norms(self, start: int, stop: int) -> Float64:
         """See ``Session.grad_norms``."""
         if not self.extras.grad_norms:
             raise SpecError("grad_norms: not measured; open the session with Extras(grad_norms=True).")
-        return self._norms.table(start, stop)
+        return self._norms.table(*self._since_start(start, stop))
+
+    def _since_start(self, start: int, stop: int) -> tuple[int, int]:
+        """Updates of the run as updates of this session."""
+        return max(start - self.start, 0), max(stop - self.start, 0)
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""
