@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.errors import CheckpointError, DataError, SpecError
+from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr.state.training_state import Slots, TrainingState
@@ -47,15 +47,20 @@ class Session(ABC):
         step: Updates that the run has made before this session; all counts of updates, in ``rates`` and
             ``grad_norms`` too, are from the start of the run.
 
+    Raises:
+        SpecError: A plan with segments: ``layered_lr.timeline.open_session`` opens a session for each of them.
+
     ``plan.frozen`` stays as it is: no gradient is computed, nothing decays, and wholly frozen batch normalisations and
     dropouts do what the plan's phase says (``layered_lr.modules.set_training``).
     """
 
-    steps_ahead: ClassVar[int] = 50
+    steps_ahead: int = 50
     """Updates that the training loop may ask for before it waits for the first of them; a wait costs little
     where it is rare, and an interrupt has to wait for all that was asked for."""
 
     def __init__(self, plan: Plan, num_classes: int, extras: Extras, step: int = 0) -> None:
+        if plan.segments:
+            raise SpecError("a session trains one phase: open a plan with phases by layered_lr.timeline.open_session.")
         self.plan = plan
         self.start = self.step = step
         self.num_classes = num_classes
@@ -95,7 +100,7 @@ class Session(ABC):
         """A copy of everything that the next update depends on; waits for the framework."""
         return TrainingState(
             step=self.step,
-            optimizer=type(self.plan.spec.optimizer).__name__,
+            optimizer=type(self.plan.there(max(self.step - 1, 0)).spec.optimizer).__name__,
             weights=self.weights(),
             slots=self._slots(),
             reactions=self._reactions(),
@@ -110,18 +115,17 @@ class Session(ABC):
 
         Raises:
             CheckpointError: Another optimizer's; weights, averages or slots that are missing, too many, of another shape
-                or dtype, or not finite. Then nothing has been changed.
+                or dtype, or not finite; other reactive groups. Then nothing has been changed.
         """
-        optimizer = type(self.plan.spec.optimizer).__name__
-        if state.slots and state.optimizer != optimizer:
-            raise CheckpointError(f"the state is of {state.optimizer}, the plan trains with {optimizer}.")
+        state.check_optimizer(self.plan.spec.optimizer)
         state.check_finite()
+        state.check_reactions(self._reactions())
         state.check_fits(self.weights())
         if self.extras.ema_decay is not None and state.ema:
             state.check_fits(self.weights(), state.ema)
         state.check_slots(self._new_slots())
         self._import(state)
-        self.step = state.step
+        self.start = self.step = state.step
 
     @abstractmethod
     def _slots(self) -> Slots:
@@ -142,7 +146,10 @@ class Session(ABC):
 
     @abstractmethod
     def _import(self, state: TrainingState) -> None:
-        """Take over a state that is known to fit: weights, slots, step, reactions, averages, random states."""
+        """Take over a state that is known to fit: weights, slots, step, reactions, averages, random states.
+
+        What was noted of updates before is forgotten: ``rates`` and ``grad_norms`` begin at ``state.step``.
+        """
 
     def check_logits(self, logits: Any, count: int) -> None:
         """Refuse an answer of the model that is not (images, at least ``num_classes``).
@@ -259,8 +266,23 @@ class Backend(ABC):
 
     @abstractmethod
     def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> Session:
-        """Put the model under the plan's optimizer, ready to make update ``step``."""
+        """Put the model under the plan's optimizer, ready to make update ``step``; the plan has no segments."""
 
     @abstractmethod
     def compile(self, plan: Plan, model: Any) -> tuple[Any, Any]:
-        """The framework's own optimizer for the model, and its scheduler, for a loop of the user's own."""
+        """The framework's own optimizer for the model, and its scheduler, for a loop of the user's own.
+
+        Raises:
+            Unsupported: A plan with segments that no scheduler can go through.
+        """
+
+    def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
+        """The state of a loop of the user's own with what ``compile`` gave; see ``Session.export_state``."""
+        raise Unsupported(f"backend {self.name!r} cannot save the state of a loop of your own: use ll.run.")
+
+    def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
+        """Go on from a state in a loop of the user's own; see ``Session.import_state``.
+
+        A state without weights leaves the model as it is, one without slots the optimizer.
+        """
+        raise Unsupported(f"backend {self.name!r} cannot load the state of a loop of your own: use ll.run.")

@@ -16,7 +16,7 @@ class LiveRates:
     """What each group's rate is now, where some rates are decided while training.
 
     Args:
-        plan: Every other rate, and the reactive groups' schedules.
+        plan: Every other rate, and the reactive groups' schedules; without segments.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -49,6 +49,8 @@ class LiveRates:
             rates = self.plan.rates(step - 1)
         for index, reaction in self._reactions.items():
             group = self.plan.groups[index]
+            if self.plan.is_frozen(group):
+                continue
             rates[index] = group.lr_scale * group.schedule(self.plan.clock(group, step), reaction.rate)
         if max(rates, default=0.0) > LARGEST:
             group = self.plan.groups[rates.index(max(rates))]

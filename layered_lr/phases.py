@@ -116,8 +116,9 @@ class Phase:
             (whose length it then takes for the run's).
         carry: What a new optimizer takes over from the one before: ``"nothing"``, or its ``"momentum"`` (the running
             mean of the gradient; see ``momentum_warmup``).
-        momentum_warmup: After a switch to SGD or RMSprop with momentum, updates over which the momentum rises from
-            0 to its value, so that the first steps are no shock.
+        momentum_warmup: After a switch to SGD, LARS or RMSprop with momentum (or at the start of the run), updates
+            over which the momentum rises from 0 to its value, so that the first steps are no shock. Not together
+            with ``carry="momentum"``, which it would forget.
         batch_norm: Whether statistics of wholly frozen batch normalisations stay ``"still"`` or go on ``"moving"``.
         dropout: Whether dropout in frozen modules is ``"on"`` or ``"off"``.
 
@@ -145,6 +146,11 @@ class Phase:
     def __post_init__(self) -> None:
         if self.frozen is not None and self.trained is not None:
             raise SpecError("Phase(frozen=..., trained=...): say one of them, the other follows.")
+        if self.momentum_warmup and self.carry == "momentum":
+            raise SpecError(
+                f"Phase(carry='momentum', momentum_warmup={self.momentum_warmup}): choose one; a momentum that begins "
+                "at 0 forgets what was carried over."
+            )
 
 
 def phase_from_table(table: Any) -> Phase:

@@ -21,6 +21,7 @@ from layered_lr.optimizers import Optimizer
 from layered_lr.phases import Phase, steps_until
 from layered_lr.schedules import Constant, Float64, Schedule
 from layered_lr.spec import Spec
+from layered_lr.state.carry import check_carry
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,6 +123,8 @@ class Plan:
         notes: What a reader should know: tied weights, patterns that take nothing.
         frozen: Names of the parameters that do not train; their group's rate is 0 where it has no others.
         since: The update that schedules count from.
+        start: The first update that this plan is for.
+        phase: What the spec says of this stretch, where it has phases and this is the plan of one of them.
         segments: What becomes of the spec's phases; empty without. ``groups`` are then those of the whole run, and
             each segment's plan says what they have there.
     """
@@ -134,7 +137,20 @@ class Plan:
     notes: tuple[str, ...] = field(default=(), compare=False)
     frozen: frozenset[str] = frozenset()
     since: int = 0
+    start: int = 0
+    phase: Phase | None = None
     segments: tuple[Segment, ...] = ()
+
+    @property
+    def stretches(self) -> tuple[Plan, ...]:
+        """The plans of its segments, one after the other; itself without any."""
+        return tuple(segment.plan for segment in self.segments) or (self,)
+
+    @property
+    def reacting_units(self) -> set[str]:
+        """What reactive schedules, if any, look at the metrics of: each ``"step"``, each ``"epoch"``."""
+        reactions = [group.schedule.reaction(group.lr) for there in self.stretches for group in there.groups]
+        return {reaction.settings.unit for reaction in reactions if reaction is not None}
 
     def there(self, step: int) -> Plan:
         """The plan as it is at one step: itself, or its segment's."""
@@ -170,12 +186,32 @@ class Plan:
         return list(rates[step - start])
 
     def momenta(self, step: int) -> list[float | None]:
-        """Each group's momentum at one step where its schedule drives it, else None."""
+        """Each group's momentum at one step where it moves (``moves_momentum``), else None.
+
+        Where the phase warms it up over N updates, update ``k`` of the phase has ``(k + 1) / (N + 1)`` of it, until
+        it has all.
+        """
         there = self.there(step)
+        updates = there.warmup_steps
+        warmth = min(1.0, (step - there.start + 1) / (updates + 1))
         return [
-            group.schedule.momentum(there.clock(group, step)) if group.schedule.drives_momentum else None
+            warmth * float(there._full_momentum(group, step)) if there.moves_momentum(group) else None
             for group in there.groups
         ]
+
+    def moves_momentum(self, group: PlanGroup) -> bool:
+        """Whether a group's momentum changes from update to update: by its schedule, or as the phase warms it up."""
+        return group.schedule.drives_momentum or bool(self.warmup_steps and group.optimizer.first_momentum)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Updates over which the phase's momentum rises to its value."""
+        return 0 if self.phase is None else self.phase.momentum_warmup
+
+    def _full_momentum(self, group: PlanGroup, step: int) -> Any:
+        if group.schedule.drives_momentum:
+            return group.schedule.momentum(self.clock(group, step))
+        return group.optimizer.first_momentum
 
     def table(self, start: int = 0, stop: int | None = None) -> Float64:
         """Every group's rate at every step of ``start`` to ``stop - 1``.
@@ -268,9 +304,10 @@ class Plan:
             for rate, group, column in zip(rates.T, groups, columns, strict=True):
                 if not math.isfinite(group.lr_scale * float(rate.max(initial=0.0))):
                     raise SpecError(f"group {group.name!r}: lr_scale={group.lr_scale:g} makes a rate infinite.")
-                np.multiply(0.0 if self._is_frozen(group) else group.lr_scale, rate, out=table[:, column])
+                np.multiply(0.0 if self.is_frozen(group) else group.lr_scale, rate, out=table[:, column])
 
-    def _is_frozen(self, group: PlanGroup) -> bool:
+    def is_frozen(self, group: PlanGroup) -> bool:
+        """Whether a group has parameters, and none of them trains."""
         return bool(group.parameters) and self.frozen.issuperset(group.parameters)
 
     @cached_property
@@ -297,7 +334,7 @@ class Plan:
             return step, step + 1, self.table(step, step + 1).tolist()
 
     def lowering(self, backend: str) -> dict[str, str]:
-        """How a backend will apply each group's rate, in words.
+        """How a backend will apply each group's rate, in words; phase by phase where they differ.
 
         Args:
             backend: A name such as ``"oneflow-graph"``; its framework need not be installed.
@@ -308,7 +345,9 @@ class Plan:
         """
         from layered_lr.registry import lowering_of
 
-        return dict(zip((g.name for g in self.groups), map(str, lowering_of(self, backend)), strict=True))
+        by_stretch = [[str(lowering) for lowering in lowering_of(there, backend)] for there in self.stretches]
+        by_group = ("; then ".join(dict.fromkeys(words)) for words in zip(*by_stretch, strict=True))
+        return dict(zip((group.name for group in self.groups), by_group, strict=True))
 
     def plot(self, ax: Axes | None = None, scale: Scale = "auto") -> Axes:
         """Draw every group's rate over the whole run; needs matplotlib (``pip install 'layered-lr[plot]'``).
@@ -439,6 +478,7 @@ def resolve(
 def _segments(spec: Spec, whole: Plan) -> Iterator[Segment]:
     """The segments of the spec's phases, up to the end of the run."""
     start, total = 0, whole.total_steps
+    before: Plan | None = None
     for number, phase in enumerate(spec.phases, start=1):
         try:
             stop = total if phase.until is None else steps_until(phase.until, whole.steps_per_epoch)
@@ -449,7 +489,10 @@ def _segments(spec: Spec, whole: Plan) -> Iterator[Segment]:
             if number == len(spec.phases):
                 stop = total  # what the last phase leaves out goes on as it does
             stop = stop if total is None or stop is None else min(stop, total)
-            yield Segment(start, stop, phase, _in_phase(spec, phase, whole, start, stop))
+            there = _in_phase(spec, phase, whole, start, stop)
+            _check_switch(phase, before, there)
+            yield Segment(start, stop, phase, there)
+            before = there
         except SpecError as error:
             raise SpecError(f"phase {number}: {error}") from None
         start = stop or 0
@@ -460,7 +503,25 @@ def _in_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int | Non
     if phase.counts_from == "phase":
         since, length = start, None if stop is None else stop - start
     there = _resolved(spec.in_phase(phase), whole.parameters, length, whole.steps_per_epoch)
-    return replace(there, total_steps=stop, frozen=_frozen(phase, whole), since=since)
+    return replace(there, total_steps=stop, frozen=_frozen(phase, whole), since=since, start=start, phase=phase)
+
+
+def _check_switch(phase: Phase, before: Plan | None, there: Plan) -> None:
+    """Refuse what a phase says of a switch of the optimizer that cannot be, or that is none."""
+    new = there.spec.optimizer
+    is_switch = before is None or type(before.spec.optimizer) is not type(new)
+    if before is not None and is_switch:
+        for old, group in zip(before.groups, there.groups, strict=True):
+            check_carry(old.optimizer, group.optimizer, phase.carry)
+    if not phase.momentum_warmup:
+        return
+    if not is_switch:
+        raise SpecError(f"momentum_warmup={phase.momentum_warmup}: the optimizer stays {type(new).__name__}.")
+    if not any(getattr(group.optimizer, "momentum", 0.0) for group in there.groups):
+        raise SpecError(
+            f"momentum_warmup={phase.momentum_warmup}: {type(new).__name__} has no momentum > 0; it is for SGD, LARS "
+            "and RMSprop with momentum."
+        )
 
 
 def _frozen(phase: Phase, plan: Plan) -> frozenset[str]:

@@ -37,6 +37,24 @@ def carried(slots: Slots, old: Mapping[str, Optimizer], new: Mapping[str, Optimi
     return {name: _of_one(dict(slots.get(name, {})), old[name], new[name], carry) for name in new if name in slots}
 
 
+def completed(slots: Slots, own: Slots) -> Slots:
+    """Slots of an optimizer of the same kind with other options: what these do without is left out, what is missing is 0.
+
+    Args:
+        slots: By parameter; empty for one that begins anew.
+        own: What the optimizer keeps of each, with these options.
+    """
+    return {
+        name: {
+            slot: np.asarray(slots[name].get(slot, np.zeros_like(array)))
+            for slot, array in wanted.items()
+            if slot in slots[name] or slot != _SUM or len(wanted) > 1
+        }
+        for name, wanted in own.items()
+        if slots.get(name)
+    }
+
+
 def check_carry(old: Optimizer, new: Optimizer, carry: Carry) -> None:
     """Refuse what ``carried`` cannot do.
 

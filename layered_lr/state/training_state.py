@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,30 @@ class TrainingState:
                 "strict=False takes what fits, and starts the rest anew."
             )
 
+    def check_optimizer(self, own: Any) -> None:
+        """Compare whose slots they are with a plan's optimizer.
+
+        Raises:
+            CheckpointError: Another kind's.
+        """
+        if any(self.slots.values()) and self.optimizer != type(own).__name__:
+            raise CheckpointError(f"the state is of {self.optimizer}, the plan trains with {type(own).__name__}.")
+
+    def check_reactions(self, own: Collection[str]) -> None:
+        """Compare the groups whose rates are decided while training.
+
+        Args:
+            own: The plan's, by name.
+
+        Raises:
+            CheckpointError: They differ.
+        """
+        if set(self.reactions) != set(own):
+            given, mine = (", ".join(sorted(names)) or "none" for names in (self.reactions, own))
+            raise CheckpointError(
+                f"the state does not fit the plan: groups with reactive schedules are {given} in it, {mine} in the plan."
+            )
+
     def check_slots(self, own: Slots) -> None:
         """Compare the slots with those of an optimizer, by name, shape and dtype, for parameters that have any here.
 
@@ -92,18 +116,26 @@ class TrainingState:
             f"{difference} (slots of {name!r})"
             for name, slots in self.slots.items()
             if slots and name in own
-            for difference in differing(slots, own[name])
+            for difference in differing(slots, own[name], "optimizer")
         ]
+        found += [
+            f"{slot} of {name!r} has shape {array.shape}, the parameter's is {self.weights[name].shape}"
+            for name, slots in self.slots.items()
+            if name not in own and name in self.weights
+            for slot, array in slots.items()
+            if array.shape not in ((), self.weights[name].shape)
+        ]
+        found += [f"{name!r} is no parameter" for name, slots in self.slots.items() if slots and name not in self.weights]
         if found:
             raise CheckpointError(f"the state does not fit the optimizer: {listed(found)}.")
 
 
-def differing(given: Arrays, own: Arrays) -> list[str]:
-    """What is new, gone or of another kind in ``given``, seen from a model that has ``own``; empty if nothing."""
+def differing(given: Arrays, own: Arrays, whose: str = "model") -> list[str]:
+    """What is new, gone or of another kind in ``given``, seen from who has ``own``; empty if nothing."""
     gone = [f"{name!r} is not in it" for name in own if name not in given]
-    new = [f"{name!r} is not in the model" for name in given if name not in own]
+    new = [f"{name!r} is not in the {whose}" for name in given if name not in own]
     kinds = [
-        f"{name!r} is {_kind(given[name])}, the model's is {_kind(array)}"
+        f"{name!r} is {_kind(given[name])}, the {whose}'s is {_kind(array)}"
         for name, array in own.items()
         if name in given and _kind(given[name]) != _kind(array)
     ]

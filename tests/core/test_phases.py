@@ -115,7 +115,7 @@ def test_a_spec_with_phases_goes_through_toml_and_plans_through_tables() -> None
         ll.SGD(0.1, momentum=0.9), GROUPS, COSINE,
         phases=[
             ll.Phase("1.5 epochs", trained=[-1, "body.b"], batch_norm="moving", dropout="off"),
-            ll.Phase(8, optimizer=ll.Adam(), carry="momentum", counts_from="phase", schedule=ll.StepLR(2)),
+            ll.Phase(8, optimizer=ll.Lion(), carry="momentum", counts_from="phase", schedule=ll.StepLR(2)),
             ll.Phase(frozen=0, groups=[ll.Group("head", lr=0.3, schedule=ll.Constant())], momentum_warmup=5),
         ],
     )  # fmt: skip
