@@ -42,9 +42,7 @@ class EagerUpdates(OneFlowSession):
 
     def _seek(self, state: TrainingState, slots: Held) -> None:
         self._eager_slots.write(slots)
-        known = self.scheduler.live.state()
-        taken = {group: state.reactions.get(group, own) for group, own in known.items()}
-        self.scheduler.load_state_dict({"last_step": state.step, "reactions": taken})
+        self.scheduler.load_state_dict({"last_step": state.step, "reactions": state.reactions})
         self._applied = self._new_applied()
 
     def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
@@ -91,8 +89,6 @@ class OneFlowEager(OneFlowBackend):
 
     name: ClassVar[str] = "oneflow-eager"
 
-    def open(
-        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
-    ) -> EagerSession:
+    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> EagerSession:
         """See ``Backend.open``."""
         return EagerSession(plan, model, num_classes, self.device, extras, step)

@@ -90,9 +90,7 @@ class GraphSession(OneFlowSession):
         else:
             own = scheduler.updates.slots()
             scheduler.updates.load_slots({name: {slot: slots[name][slot] for slot in own[name]} for name in own})
-        known = scheduler.live.state()
-        taken = {group: state.reactions.get(group, mine) for group, mine in known.items()}
-        scheduler.load_state_dict({"last_step": state.step, "reactions": taken})
+        scheduler.load_state_dict({"last_step": state.step, "reactions": state.reactions})
         self._chosen = array("d")
         self._calls.passes = 0
 
@@ -138,7 +136,7 @@ class GraphSession(OneFlowSession):
     def _group_rates(self, compiled: CompiledRates, conf: int, column: int, start: int, stop: int) -> Float64:
         names = [f"model.{name}" for name in self.plan.groups[column].parameters]
         updated = [name for name in names if name in compiled.variables]
-        if not updated and names and self.plan.frozen.issuperset(self.plan.groups[column].parameters):
+        if not updated and self.plan.is_frozen(self.plan.groups[column]):
             return np.zeros(max(stop - start, 0))
         if not updated:
             return compiled.configured(conf, start, stop)

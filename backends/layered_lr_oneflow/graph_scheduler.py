@@ -94,9 +94,10 @@ def dynamic_updates(plan: Plan, model: Any) -> DynamicUpdate:
     steps = np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1))
     rates = GraphRates(plan).table(int(steps[0]), int(steps[-1]) + 1)
     static = {group.name: rates[:, index] for index, group in enumerate(plan.groups) if not group.is_reactive}
-    momenta = {
-        group.name: np.asarray(group.schedule.momentum(plan.clock(group, steps)))
-        for group in plan.groups
-        if group.schedule.drives_momentum
-    }
+    moving = [group for group in plan.groups if plan.moves_momentum(group)]
+    momenta = {group.name: np.empty(len(steps)) for group in moving}
+    for index, step in enumerate(np.maximum(steps, plan.start).tolist() if moving else ()):
+        for group, momentum in zip(plan.groups, plan.momenta(step), strict=True):
+            if momentum is not None:
+                momenta[group.name][index] = momentum
     return DynamicUpdate(plan, model, rate_tables=static, momentum_tables=momenta)

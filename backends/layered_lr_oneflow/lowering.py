@@ -76,7 +76,7 @@ def is_dynamic(plan: Plan) -> bool:
     It is not torch's, a group's rate is decided while training, its momentum moves, or its table would be too long.
     """
     return not has_native_updates(plan) or any(
-        group.is_reactive or group.schedule.drives_momentum or _is_too_long(plan, group) for group in plan.groups
+        group.is_reactive or plan.moves_momentum(group) or _is_too_long(plan, group) for group in plan.groups
     )
 
 
@@ -91,11 +91,11 @@ def _dynamic(plan: Plan, group: PlanGroup) -> Lowering:
     update = f"OneFlow's op of {type(group.optimizer).__name__}" if has_native_updates(plan) else _composed(group)
     if group.is_reactive:
         return Lowering("dynamic", "folded", "decided while training", update)
-    if isinstance(group.schedule, Constant):
+    if isinstance(group.schedule, Constant) and not plan.moves_momentum(group):
         return Lowering("dynamic", "folded", "constant", update)
     if plan.total_steps is None:
         raise _needs_length(group)
-    what = "rates and momenta" if group.schedule.drives_momentum else "rates"
+    what = "rates and momenta" if plan.moves_momentum(group) else "rates"
     return Lowering("dynamic", "folded", f"table of {plan.total_steps} {what}", update)
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend import Extras, Session
 from layered_lr.errors import SpecError
+from layered_lr.modules import set_trainable, set_training
+from layered_lr.phases import Phase
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 from layered_lr.state.training_state import Slots, TrainingState
@@ -21,25 +23,28 @@ from layered_lr_oneflow.held import Held
 from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.slots import SlotBook
-from layered_lr_oneflow.training_mode import freeze, set_training
 
 
 class OneFlowSession(Session):
     """A OneFlow model in training."""
 
     # OneFlow takes orders far faster than it carries them out: 50 updates ahead, Ctrl-C took 18 s on MobileNetV2.
-    steps_ahead: ClassVar[int] = 2
+    steps_ahead: int = 2
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, num_classes, extras, step)
         self.device = device
         self.model = model
-        freeze(model, plan)
-        set_training(model, plan)
+        set_trainable(model, plan.frozen)
+        self._set_training()
         self.dtype = models.dtype(model)
         self._book = SlotBook(plan, model)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
+
+    def _set_training(self) -> None:
+        phase = self.plan.phase or Phase()
+        set_training(self.model, self.plan.frozen, phase.batch_norm, phase.dropout)
 
     def images(self, array: NDArray[Any]) -> Any:
         """A copy of an array in the model's dtype."""
@@ -90,14 +95,12 @@ class OneFlowSession(Session):
         return {}
 
     def _import(self, state: TrainingState) -> None:
-        """Histories of rates and norms begin anew with it."""
         models.sync()
         models.load(self.model, state.weights)
         self._seek(state, self._book.inward(state.slots))
         self._norms = NormHistory(len(self.plan.groups), self.steps_ahead)
         if self._average is not None:
             self._average.load(state.ema if state.step else {})
-        self.start = state.step
 
     def losses(self, handles: Sequence[list[Any]]) -> Float64:
         """See ``Session.losses``."""
@@ -111,7 +114,7 @@ class OneFlowSession(Session):
             with self._averages().in_place() if ema else nullcontext(), flow.no_grad():
                 answer = self.model(self.images(images)).numpy().copy()
         finally:
-            set_training(self.model, self.plan)
+            self._set_training()
         return answer  # type: ignore[no-any-return]
 
     def grad_norms(self, start: int, stop: int) -> Float64:
