@@ -18,10 +18,12 @@ from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.calls import GraphCalls
+from layered_lr_oneflow.dropouts import Masks
 from layered_lr_oneflow.eager import EagerUpdates
 from layered_lr_oneflow.held import Held
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
+from layered_lr_oneflow.session import Inputs
 from layered_lr_oneflow.tracing import lazy_tensors
 
 
@@ -32,10 +34,11 @@ class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
         sums: The parameters that the loss depends on, each with its sum; after the first call.
     """
 
-    def __init__(self, model: Any, check_logits: Callable[[Any, int], None]) -> None:
+    def __init__(self, model: Any, check_logits: Callable[[Any, int], None], masks: Masks) -> None:
         super().__init__()
         schedule_as_batch()
         self.model = model
+        self.masks = masks
         self.check_logits = check_logits
         parameters = [tensor for _, tensor in parameters_of(model) if tensor.requires_grad]
         self.sums = [(parameter, flow.zeros_like(parameter).detach()) for parameter in parameters]
@@ -45,10 +48,12 @@ class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
         self.buffers_of_sums = buffers
         self.config._train(True)
 
-    def build(self, images: Any, labels: Any, parts: Any) -> Any:
+    def build(self, images: Any, labels: Any, parts: Any, *masks: Any) -> Any:
         """The part's mean cross-entropy; ``parts``, shape (1,), is how many of them make the update."""
         self._drop_gradients()  # of eager mode: OneFlow would compile them in
+        self.masks.hand_in(masks)
         logits = self.model(images)
+        self.masks.take_back()
         self.check_logits(logits, images.shape[0])
         loss = flow.nn.functional.cross_entropy(logits, labels)
         (loss / parts).sum().backward()
@@ -76,17 +81,17 @@ class AccumulatingSession(EagerUpdates):
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
-        self._graph = PartGraph(model, self.check_logits)
+        self._graph = PartGraph(model, self.check_logits, self._masks)
         self._calls = GraphCalls()
 
-    def _backward(self, parts: Sequence[tuple[Any, Any]]) -> list[Any]:
+    def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
         self._calls.check(parts[0][0])
         count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
         with flow.no_grad():
             if self._calls.made:
                 for _, total in self._graph.sums:
                     total.zero_()
-        losses = [self._graph(images, labels, count) for images, labels in parts]
+        losses = [self._graph(images, labels, count, *masks) for images, labels, *masks in parts]
         self._calls.count(len(parts))
         for parameter, total in self._graph.sums:
             parameter.grad = total

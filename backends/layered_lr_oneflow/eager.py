@@ -13,9 +13,10 @@ from layered_lr.schedules import Float64
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
 from layered_lr_oneflow.clipping import Clipping
+from layered_lr_oneflow.dropouts import drawing_modules, seed_dropouts, seedable_dropouts
 from layered_lr_oneflow.held import EagerSlots, Held
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.session import OneFlowSession
+from layered_lr_oneflow.session import Inputs, OneFlowSession
 
 
 class EagerUpdates(OneFlowSession):
@@ -45,7 +46,7 @@ class EagerUpdates(OneFlowSession):
         self.scheduler.load_state_dict({"last_step": state.step, "reactions": state.reactions})
         self._applied = self._new_applied()
 
-    def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
+    def _train(self, parts: Sequence[Inputs]) -> tuple[list[Any], Any]:
         # Zeros instead of None would let momentum and decay move parameters that have no gradient.
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(parts)
@@ -56,7 +57,7 @@ class EagerUpdates(OneFlowSession):
         return losses, norms
 
     @abstractmethod
-    def _backward(self, parts: Sequence[tuple[Any, Any]]) -> list[Any]:
+    def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
         """Leave the mean gradient of all parts in ``p.grad``, None where there is none; returns each part's loss."""
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
@@ -72,14 +73,25 @@ class EagerUpdates(OneFlowSession):
 class EagerSession(EagerUpdates):
     """A OneFlow model in training, op by op."""
 
-    def _backward(self, parts: Sequence[tuple[Any, Any]]) -> list[Any]:
+    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step)
+        self._seeded = seedable_dropouts(model)
+
+    def random_modules(self) -> tuple[str, ...]:
+        """See ``OneFlowSession.random_modules``: all but ``nn.Dropout``, which is seeded before each update."""
+        return tuple(name for name in drawing_modules(self.model) if name not in self._seeded)
+
+    def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
+        seed_dropouts(self._seeded.values(), self.extras.seed, self.step, self.device)
         losses = []
-        for images, labels in parts:
+        for images, labels, *masks in parts:
+            self._masks.hand_in(masks)
             logits = self.model(images)
             self.check_logits(logits, len(images))
             loss = flow.nn.functional.cross_entropy(logits, labels)
             (loss / len(parts) if len(parts) > 1 else loss).backward()
             losses.append(loss.detach())
+        self._masks.take_back()
         return losses
 
 

@@ -17,26 +17,30 @@ from layered_lr_oneflow.accumulation import AccumulatingSession
 from layered_lr_oneflow.attach import attach, configured
 from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.calls import GraphCalls
+from layered_lr_oneflow.dropouts import Masks
 from layered_lr_oneflow.held import Held, NativeSlots
 from layered_lr_oneflow.job import CompiledRates
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.session import OneFlowSession
+from layered_lr_oneflow.session import Inputs, OneFlowSession
 
 
 class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
     """Forward, loss, backward and update of one batch."""
 
     def __init__(
-        self, plan: Plan, model: Any, measured: bool, check_logits: Callable[[Any, int], None], step: int
+        self, plan: Plan, model: Any, measured: bool, check_logits: Callable[[Any, int], None], masks: Masks, step: int
     ) -> None:
         super().__init__()
         self.model = model
+        self.masks = masks
         self.check_logits = check_logits
         self.scheduler = attach(plan, self, model, measured, step)
 
-    def build(self, images: Any, labels: Any) -> Any:
+    def build(self, images: Any, labels: Any, *masks: Any) -> Any:
         """The batch's mean cross-entropy, before the update."""
+        self.masks.hand_in(masks)
         logits = self.model(images)
+        self.masks.take_back()
         self.check_logits(logits, images.shape[0])
         loss = flow.nn.functional.cross_entropy(logits, labels)
         loss.backward()
@@ -49,19 +53,19 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
-        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits, step)
+        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits, self._masks, step)
         self._native_slots = NativeSlots(self._graph, model)
         self._calls = GraphCalls()
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")
         self._updated_names: tuple[str, ...] = ()
 
-    def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
-        ((images, labels),) = parts
+    def _train(self, parts: Sequence[Inputs]) -> tuple[list[Any], Any]:
+        ((images, labels, *masks),) = parts
         self._calls.check(images)
         if self._graph.scheduler.updates is not None:
             self._chosen.extend(self._graph.scheduler.get_last_lr())
-        answer = self._graph(images, labels)
+        answer = self._graph(images, labels, *masks)
         self._calls.count(1)
         self._graph.scheduler.step()
         loss, norms = answer if self.extras.grad_norms else (answer, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,13 @@ from layered_lr.schedules import Float64
 from layered_lr.state.training_state import Slots, TrainingState
 from layered_lr_oneflow import models
 from layered_lr_oneflow.averages import MovingAverage
+from layered_lr_oneflow.dropouts import Masks, drawing_modules
 from layered_lr_oneflow.held import Held
 from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.slots import SlotBook
+
+Inputs: TypeAlias = tuple[Any, ...]  # images, labels, and a mask for each dropout of the library's own that is in use
 
 
 class OneFlowSession(Session):
@@ -39,6 +42,7 @@ class OneFlowSession(Session):
         self._set_training()
         self.dtype = models.dtype(model)
         self._book = SlotBook(plan, model)
+        self._masks = Masks(model, extras.seed)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
 
@@ -56,7 +60,12 @@ class OneFlowSession(Session):
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> list[Any]:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
-        losses, norms = self._train([(self.images(some), self.labels(theirs)) for some, theirs in batches])
+        masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, len(images))]
+        inputs = [
+            (self.images(some), self.labels(theirs), *(self.images(mask[part]) for mask in masks))
+            for part, (some, theirs) in enumerate(batches)
+        ]
+        losses, norms = self._train(inputs)
         self._book.count(self._updated())
         if self.extras.grad_norms:
             self._norms.append(norms)
@@ -65,8 +74,8 @@ class OneFlowSession(Session):
         return losses
 
     @abstractmethod
-    def _train(self, parts: Sequence[tuple[Any, Any]]) -> tuple[list[Any], Any]:
-        """Make one update by the mean gradient of these images and labels.
+    def _train(self, parts: Sequence[Inputs]) -> tuple[list[Any], Any]:
+        """Make one update by the mean gradient of these parts.
 
         Returns:
             The loss of each part, and each group's gradient norm, shape (groups,): None where it is not asked for, or
@@ -90,6 +99,10 @@ class OneFlowSession(Session):
 
     def _new_slots(self) -> Slots:
         return self._book.new()
+
+    def random_modules(self) -> tuple[str, ...]:
+        """Names of the modules that draw random numbers which cannot be restored: other ones after a resume."""
+        return drawing_modules(self.model)
 
     def _random(self) -> Mapping[str, NDArray[Any]]:
         return {}
