@@ -45,16 +45,18 @@ class Masks:
     Args:
         model: Its modules count in their order.
         seed: Of the run.
+        always: Also for dropouts in evaluation mode, whose masks are then ones: a graph takes as many in any phase.
     """
 
-    def __init__(self, model: Any, seed: int) -> None:
+    def __init__(self, model: Any, seed: int, always: bool = False) -> None:
         self._seed = seed
+        self._always = always
         self._modules = [module for module in model.modules() if isinstance(module, MaskedDropout)]
 
     def draw(self, step: int, images: int) -> list[NDArray[np.float64]]:
         """What all images of an update are given by each dropout that is in use."""
         return [
-            dropout_mask(self._seed, step, place, (images, module.features), module.p)
+            dropout_mask(self._seed, step, place, (images, module.features), module.p if module.training else 0.0)
             for place, module in enumerate(self._modules)
             if self._is_used(module)
         ]
@@ -69,9 +71,8 @@ class Masks:
         for module in self._modules:
             module.mask = None
 
-    @staticmethod
-    def _is_used(module: Any) -> bool:
-        return bool(module.training and module.p > 0)
+    def _is_used(self, module: Any) -> bool:
+        return bool((module.training or self._always) and module.p > 0)
 
 
 def drawing_modules(model: Any) -> tuple[str, ...]:

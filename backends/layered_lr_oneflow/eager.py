@@ -24,10 +24,14 @@ class EagerUpdates(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
-        self.optimizer, self.scheduler = build_eager(plan, model, step)
-        self._clipping = Clipping(plan, model, measured=self.extras.grad_norms)
+        self._begin(plan, step)
+
+    def _begin(self, plan: Plan, step: int) -> None:
+        """Set up a new optimizer."""
+        self.optimizer, self.scheduler = build_eager(plan, self.model, step)
+        self._clipping = Clipping(plan, self.model, measured=self.extras.grad_norms)
         self._applied = self._new_applied()
-        self._eager_slots = EagerSlots(self.optimizer, model)
+        self._eager_slots = EagerSlots(self.optimizer, self.model)
 
     def _new_applied(self) -> AppliedRates:
         return AppliedRates(self.model, [group.parameters for group in self.optimizer.param_groups])

@@ -20,8 +20,10 @@ from layered_lr_oneflow.calls import GraphCalls
 from layered_lr_oneflow.dropouts import Masks
 from layered_lr_oneflow.held import Held, NativeSlots
 from layered_lr_oneflow.job import CompiledRates
+from layered_lr_oneflow.lowering import shares_graph
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import Inputs, OneFlowSession
+from layered_lr_oneflow.switched import Switches
 
 
 class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
@@ -161,8 +163,19 @@ class OneFlowGraph(OneFlowBackend):
     name: ClassVar[str] = "oneflow-graph"
 
     def open(
-        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
+        self,
+        plan: Plan,
+        model: Any,
+        num_classes: int,
+        extras: Extras = NO_EXTRAS,
+        step: int = 0,
+        timeline: Sequence[Plan] = (),
     ) -> GraphSession | AccumulatingSession:
-        """See ``Backend.open``."""
+        """See ``Backend.open``; ``timeline`` is the plans of all phases of the run, before this one and after it.
+
+        Whether they share a graph depends on all of them, so that a run that is resumed does what it did before.
+        """
+        if shares_graph(timeline) and Switches(model, timeline).possible:
+            return AccumulatingSession(plan, model, num_classes, self.device, extras, step, timeline)
         session = GraphSession if extras.accumulate_steps == 1 else AccumulatingSession
         return session(plan, model, num_classes, self.device, extras, step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 
 import numpy as np
@@ -15,6 +15,17 @@ from layered_lr.schedules import Constant, Float64
 from layered_lr_oneflow.natives import native
 
 LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
+
+MOST_REBUILDS = 2  # a graph takes 143 MB with MobileNetV2, which OneFlow never gives back, and 3 s to compile
+
+
+def shares_graph(timeline: Sequence[Plan]) -> bool:
+    """Whether the phases of a run share one graph, as a graph for each would take too much memory.
+
+    Such a graph computes the gradients of all that trains in any phase, whatever is frozen, and adds them to buffers;
+    eager optimizers take them from there.
+    """
+    return len(timeline) > MOST_REBUILDS + 1
 
 
 def is_native(optimizer: Optimizer) -> bool:

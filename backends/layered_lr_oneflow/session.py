@@ -38,13 +38,18 @@ class OneFlowSession(Session):
         super().__init__(plan, num_classes, extras, step)
         self.device = device
         self.model = model
-        set_trainable(model, plan.frozen)
-        self._set_training()
         self.dtype = models.dtype(model)
-        self._book = SlotBook(plan, model)
+        set_trainable(model, plan.frozen)
+        self._take_plan(plan)
         self._masks = Masks(model, extras.seed)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
+
+    def _take_plan(self, plan: Plan) -> None:
+        """Bring the model to where the plan has it."""
+        self.plan = plan
+        self._book = SlotBook(plan, self.model)
+        self._set_training()
 
     def _set_training(self) -> None:
         phase = self.plan.phase or Phase()

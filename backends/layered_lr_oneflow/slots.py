@@ -26,7 +26,7 @@ class SlotBook:
 
     Args:
         plan: Made for this model.
-        model: With ``requires_grad`` as it shall be; what is frozen is left out.
+        model: What is frozen by the plan, or by ``requires_grad=False``, is left out.
     """
 
     def __init__(self, plan: Plan, model: Any) -> None:
@@ -35,8 +35,11 @@ class SlotBook:
         for group in plan.groups:
             for part in group.parts:
                 rule = rule_of(part.optimizer)
-                self.rules |= {name: rule for name in part.parameters if self._tensors[name].requires_grad}
+                self.rules |= {name: rule for name in part.parameters if self._trains(plan, name)}
         self._counts = dict.fromkeys(self.rules, 0)
+
+    def _trains(self, plan: Plan, name: str) -> bool:
+        return name not in plan.frozen and bool(self._tensors[name].requires_grad)
 
     def count(self, names: Iterable[str]) -> None:
         """Note an update of these parameters."""
