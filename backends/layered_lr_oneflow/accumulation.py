@@ -61,6 +61,8 @@ class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
         buffers = flow.nn.Module()
         for index, (_, total) in enumerate(self.sums):
             buffers.register_buffer(f"sum_{index}", total)
+        if switches is not None:
+            switches.register(buffers)
         self.buffers_of_sums = buffers
         self.config._train(True)
 
@@ -163,12 +165,16 @@ class AccumulatingSession(EagerUpdates):
         if self._positions is None:
             positions = [True] if self._switches is None else self._switches.positions(self.plan)
             self._positions = flow.tensor(positions, dtype=flow.bool, device=self.device)
+            if self._switches is not None:
+                self._switches.refresh()
         with flow.no_grad():
             if self._calls.made:
                 for _, total in self._graph.sums:
                     total.zero_()
         losses = [self._graph(images, labels, count, self._positions, *masks) for images, labels, *masks in parts]
         self._calls.count(len(parts))
+        if self._switches is not None:
+            self._switches.settle(self.plan)
         for parameter, total in self._graph.sums:
             parameter.grad = None if id(parameter) in self._frozen else total
         return losses
@@ -176,6 +182,7 @@ class AccumulatingSession(EagerUpdates):
     def _seek(self, state: TrainingState, slots: Held) -> None:
         super()._seek(state, slots)
         self._calls.passes = 0
+        self._positions = None
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """See ``Session.weights``."""

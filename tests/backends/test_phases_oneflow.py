@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.backends.isolation import value_of
@@ -59,3 +58,85 @@ def timeline(name: str, parts: int, case: str) -> dict[str, float]:
 def test_frozen_is_bitwise_still(oneflow: Any, name: str, parts: int, case: str) -> None:
     """Weights, statistics and slots of what is frozen; counts are each parameter's own; its rate and norm are 0."""
     assert value_of(timeline, name, parts, case) == {"wrong": 0.0, "tracked": 6.0 * parts}
+
+
+def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
+    """Six phases in one graph, and with a graph for each; and in one graph, stopped in the fourth and gone on."""
+    from dataclasses import replace
+
+    import layered_lr as ll
+    from layered_lr.backend import Extras
+    from layered_lr.modules import set_trainable, trainable_parameters
+    from layered_lr.registry import load_backend
+    from layered_lr_oneflow.dropouts import MaskedDropout
+    from layered_lr_oneflow.runtime import flow
+    from tests.backends import optimizer_cases as cases
+    from tests.backends import state_cases as runs
+
+    backend = load_backend("oneflow-graph", "cpu")
+    groups = [ll.Group(["1", "2"], lr_scale=0.5, name="body"), ll.Group("4", name="head")]
+    phases = [
+        ll.Phase(2, frozen="body"),
+        ll.Phase(4, frozen="head", dropout="off"),
+        ll.Phase(6, frozen="1.*"),
+        ll.Phase(8, frozen="body", batch_norm="moving"),
+        ll.Phase(10, frozen="body", optimizer=ll.AdamW(0.01)),
+        ll.Phase(optimizer=ll.AdamW(0.02)),
+    ]
+    spec = ll.Spec(cases.CASES[case], groups, ll.StepLR(2, 0.8), phases=phases, clip_grad_norm=0.5)
+    extras = Extras(parts, ema_decay=0.9, seed=3)
+
+    def run(timeline: bool, first: int, state: object = None) -> tuple[object, ...]:
+        layers = runs.normed(flow)()
+        model = backend.build(
+            lambda: flow.nn.Sequential(*list(layers)[:4], MaskedDropout(0.4, runs.HIDDEN), list(layers)[4]),
+            runs.CLASSES,
+            0.0,
+            0,
+            dtype,
+        )
+        start = {name.replace("4.", "5."): array for name, array in runs.start(dtype).items()}
+        backend.load(model, start)
+        plan = ll.resolve(replace(spec, groups=[groups[0], ll.Group("5", name="head")]), model, total_steps=12)
+        trainable, graphs, session, slots, losses = trainable_parameters(model), 0, None, {}, []
+        middle = None
+        for there in plan.stretches:
+            if there.total_steps <= first:
+                continue
+            if session is not None:
+                state = session.export_state()
+            if session is None or not session.enter(there):
+                set_trainable(model, (), trainable)
+                graphs += 1
+                plans = plan.stretches if timeline else ()
+                session = backend.open(there, model, runs.CLASSES, extras, max(first, there.start), plans)
+            if state is not None:
+                kind = type(there.spec.optimizer).__name__
+                slots = {**slots, **state.slots} if state.optimizer == kind else {}
+                training = {name: own for name, own in slots.items() if name not in there.frozen}
+                session.import_state(replace(state, slots=training, optimizer=kind))
+            for at in range(max(first, there.start), there.total_steps):
+                losses.append(runs.update(session, at))
+                if at == 6:
+                    middle = session.export_state()
+                    middle = replace(middle, slots={**slots, **middle.slots})
+        return losses, session.export_state(), graphs, middle
+
+    whole, plain = run(True, 0), run(False, 0)
+    resumed = run(True, 7, whole[3])
+    return {
+        "apart": runs.apart(whole[1], plain[1]),
+        "losses": float(whole[0] != plain[0]),
+        "graphs": whole[2],
+        "rebuilt": plain[2],
+        "resumed": runs.apart(whole[1], resumed[1]) + float(resumed[0] != whole[0][7:]),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("case", ["SGD nesterov", "RMSprop odd", "Adagrad"])
+def test_one_graph_for_many_phases_is_bitwise_a_graph_for_each(oneflow: Any, case: str, parts: int, dtype: str) -> None:
+    answer = value_of(shared, case, parts, dtype)
+    assert answer == {"apart": 0.0, "losses": 0.0, "graphs": 1, "rebuilt": 6, "resumed": 0.0}
