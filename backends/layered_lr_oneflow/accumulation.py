@@ -142,13 +142,7 @@ class AccumulatingSession(EagerUpdates):
         self._positions: Any = None
 
     def enter(self, plan: Plan) -> bool:
-        """Go on with the plan of another phase in the same graph, where it serves that phase too.
-
-        The optimizer is a new one, ready for update ``self.step``: ``import_state`` follows.
-
-        Returns:
-            Whether it does; if not, all is as before.
-        """
+        """See ``OneFlowSession.enter``: the optimizer is a new one, ready for update ``self.step``."""
         if self._switches is None or not self._switches.covers(plan):
             return False
         held = {id(tensor) for tensor, _ in self._graph.sums}
