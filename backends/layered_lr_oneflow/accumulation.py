@@ -158,9 +158,9 @@ class AccumulatingSession(EagerUpdates):
         count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
         if self._positions is None:
             positions = [True] if self._switches is None else self._switches.positions(self.plan)
-            self._positions = flow.tensor(positions, dtype=flow.bool, device=self.device)
+            self._positions = flow.tensor(positions, dtype=self.dtype, device=self.device)
             if self._switches is not None:
-                self._switches.refresh()
+                self._switches.refresh(self.plan)
         with flow.no_grad():
             if self._calls.made:
                 for _, total in self._graph.sums:
