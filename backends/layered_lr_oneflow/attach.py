@@ -11,6 +11,7 @@ from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
 from layered_lr_oneflow.clipping import Clipping, clip_in_build
 from layered_lr_oneflow.graph_scheduler import GraphScheduler, dynamic_updates
+from layered_lr_oneflow.held import TRAIN_STEP
 from layered_lr_oneflow.lowering import graph as lowerings
 from layered_lr_oneflow.lowering import is_dynamic
 from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, param_groups
@@ -19,7 +20,7 @@ from layered_lr_oneflow.scheduler import build_scheduler, sharing_key
 from layered_lr_oneflow.tracing import collect_garbage_first
 
 
-def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphScheduler:
+def attach(plan: Plan, graph: Any, model: Any, measured: bool = False, step: int | None = None) -> GraphScheduler:
     """Add the plan's optimizers to a graph; to be called in its ``__init__``, after ``super().__init__()``.
 
     Native lowering: groups whose schedules are one to OneFlow share an optimizer; each other schedule has an
@@ -32,6 +33,7 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphS
         graph: In its ``__init__``.
         model: What the graph trains.
         measured: A call of the graph answers what ``build`` does, and each group's gradient norm, shape (groups,).
+        step: Updates made before; None is where the plan's schedules begin. The graph itself counts from there.
 
     Returns:
         The graph's scheduler.
@@ -57,7 +59,7 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphS
         updates = dynamic_updates(plan, model)
         clip_in_build(graph, clipping)
         updates.bind(graph)  # outside of the clipping: it reads the gradients when that is done
-        return GraphScheduler(plan, updates)
+        return GraphScheduler(plan, updates, step)
     placed = param_groups(plan, model)
     for _, options in placed:
         scale = GraphScale(options["lr_scale"])
@@ -69,8 +71,10 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False) -> GraphS
         pairs.append((optimizer, build_scheduler(plan, plan.groups[members[0]], optimizer)))
     for optimizer, scheduler in pairs:  # only now that nothing can fail any more
         graph.add_optimizer(optimizer, lr_sch=scheduler)
+    if step is not None and step > plan.since:
+        graph.load_state_dict({TRAIN_STEP: flow.tensor([step - plan.since], dtype=flow.int64)})
     clip_in_build(graph, clipping)
-    return GraphScheduler(plan, None)
+    return GraphScheduler(plan, None, step)
 
 
 def sharing(plan: Plan) -> list[list[int]]:

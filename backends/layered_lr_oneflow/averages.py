@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from numpy.typing import NDArray
 
 from layered_lr_oneflow import models
 from layered_lr_oneflow.rules.base import lerp
@@ -36,6 +38,14 @@ class MovingAverage:
                     average.copy_(lerp(average, tensor, 1 - self._decay))
                 else:
                     self._averages[name] = tensor.detach().clone()
+
+    def load(self, averages: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from averages by name; from none, as if there had been no update."""
+        self._averages = {
+            name: flow.tensor(averages[name], dtype=tensor.dtype, device=tensor.device)
+            for name, tensor in self._floating().items()
+            if averages
+        }
 
     def tensors(self) -> dict[str, Any]:
         """The averages by every name that the model has for them; the weights themselves before the first update."""

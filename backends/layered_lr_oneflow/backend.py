@@ -66,18 +66,18 @@ class OneFlowBackend(Backend):
         return optimizer, scheduler
 
 
-def build_eager(plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
-    """An optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates.
+def build_eager(plan: Plan, model: Any, step: int = 0) -> tuple[Any, PlanScheduler]:
+    """An optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates, ready for an update.
 
     OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently. The optimizer is OneFlow's own where that equals
     torch's, else a ``ComposedOptimizer``.
     """
     if not has_native_updates(plan):
         composed = composed_optimizer(plan, model)
-        return composed, PlanScheduler(composed, plan, range(len(plan.groups)))
-    rates = GraphRates(plan).rates(0)
+        return composed, PlanScheduler(composed, plan, range(len(plan.groups)), step)
+    rates = GraphRates(plan).rates(step)
     placed = param_groups(plan, model)
     for index, options in placed:
         options.update(lr=rates[index], lr_scale=EagerScale(1.0))
     optimizer = build_optimizer(plan, [options for _, options in placed])
-    return optimizer, PlanScheduler(optimizer, plan, [index for index, _ in placed])
+    return optimizer, PlanScheduler(optimizer, plan, [index for index, _ in placed], step)

@@ -9,11 +9,22 @@ from layered_lr.errors import DataError, Unsupported
 
 
 class GraphCalls:
-    """Sees to it that a graph is called as it was compiled, and counts its forward passes."""
+    """Sees to it that a graph is called as it was compiled, and counts its forward passes.
+
+    Attributes:
+        made: Whether there was a call.
+        passes: Forward passes that the model's own counters do not know of.
+    """
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None
+        self.made = False
         self.passes = 0
+
+    def count(self, passes: int) -> None:
+        """Note that the graph was called so often."""
+        self.made = True
+        self.passes += passes
 
     def check(self, images: Any) -> None:
         """Refuse what the graph cannot take; its first call compiles it.

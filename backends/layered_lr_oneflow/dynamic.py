@@ -88,7 +88,8 @@ class DynamicUpdate:
             raise SpecError(f"varying momentum of {without[0]!r}: the group's optimizer has none.")
         self._parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         device = _device(self._parameters)
-        self._numbers = NumberBuffers(momenta, varies, plan.rates(0), rate_tables or {}, momentum_tables, device)
+        rates = plan.rates(plan.since)
+        self._numbers = NumberBuffers(momenta, varies, rates, rate_tables or {}, momentum_tables, device)
         self._parts: list[_Part] = []
         self._slots: dict[str, dict[str, Any]] = {}
         for group in plan.groups:

@@ -26,14 +26,17 @@ class GraphScheduler:
     Args:
         plan: The plan.
         updates: The graph's updates where the lowering is dynamic; None where OneFlow's own optimizers are native.
+        step: Updates made before.
     """
 
-    def __init__(self, plan: Plan, updates: DynamicUpdate | None) -> None:
+    def __init__(self, plan: Plan, updates: DynamicUpdate | None, step: int | None = None) -> None:
         self.plan = plan
         self.updates = updates
         self.live = LiveRates(plan)
         self._rounding = GraphRates(plan)
-        self._step = 0
+        self._step = plan.since if step is None else step
+        if updates is not None and self._step > plan.since:
+            updates.seek(self._step - plan.since)
         self._apply()
 
     def step(self, metrics: Any = None) -> None:
@@ -69,7 +72,7 @@ class GraphScheduler:
         self.live.restore(state_dict.get("reactions", {}))
         self._step = state_dict["last_step"]
         if self.updates is not None:
-            self.updates.seek(self._step)
+            self.updates.seek(self._step - self.plan.since)
         self._apply()
 
     def _apply(self) -> None:
@@ -88,12 +91,13 @@ def dynamic_updates(plan: Plan, model: Any) -> DynamicUpdate:
     Raises:
         SpecError: A table that does not know how long the run is.
     """
-    steps = np.arange(max(plan.total_steps or 1, 1))
-    rates = GraphRates(plan).table(len(steps))
+    steps = np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1))
+    rates = GraphRates(plan).table(int(steps[0]), int(steps[-1]) + 1)
     static = {group.name: rates[:, index] for index, group in enumerate(plan.groups) if not group.is_reactive}
-    momenta = {
-        group.name: np.asarray(group.schedule.momentum(plan.clock(group, steps)))
-        for group in plan.groups
-        if group.schedule.drives_momentum
-    }
+    moving = [group for group in plan.groups if plan.moves_momentum(group)]
+    momenta = {group.name: np.empty(len(steps)) for group in moving}
+    for index, step in enumerate(np.maximum(steps, plan.start).tolist() if moving else ()):
+        for group, momentum in zip(plan.groups, plan.momenta(step), strict=True):
+            if momentum is not None:
+                momenta[group.name][index] = momentum
     return DynamicUpdate(plan, model, rate_tables=static, momentum_tables=momenta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 
 import numpy as np
@@ -15,6 +15,17 @@ from layered_lr.schedules import Constant, Float64
 from layered_lr_oneflow.natives import native
 
 LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
+
+MOST_REBUILDS = 2  # a graph takes 143 MB with MobileNetV2, which OneFlow never gives back, and 3 s to compile
+
+
+def shares_graph(timeline: Sequence[Plan]) -> bool:
+    """Whether the phases of a run share one graph, as a graph for each would take too much memory.
+
+    Such a graph computes the gradients of all that trains in any phase, whatever is frozen, and adds them to buffers;
+    eager optimizers take them from there.
+    """
+    return len(timeline) > MOST_REBUILDS + 1
 
 
 def is_native(optimizer: Optimizer) -> bool:
@@ -76,7 +87,7 @@ def is_dynamic(plan: Plan) -> bool:
     It is not torch's, a group's rate is decided while training, its momentum moves, or its table would be too long.
     """
     return not has_native_updates(plan) or any(
-        group.is_reactive or group.schedule.drives_momentum or _is_too_long(plan, group) for group in plan.groups
+        group.is_reactive or plan.moves_momentum(group) or _is_too_long(plan, group) for group in plan.groups
     )
 
 
@@ -91,11 +102,11 @@ def _dynamic(plan: Plan, group: PlanGroup) -> Lowering:
     update = f"OneFlow's op of {type(group.optimizer).__name__}" if has_native_updates(plan) else _composed(group)
     if group.is_reactive:
         return Lowering("dynamic", "folded", "decided while training", update)
-    if isinstance(group.schedule, Constant):
+    if isinstance(group.schedule, Constant) and not plan.moves_momentum(group):
         return Lowering("dynamic", "folded", "constant", update)
     if plan.total_steps is None:
         raise _needs_length(group)
-    what = "rates and momenta" if group.schedule.drives_momentum else "rates"
+    what = "rates and momenta" if plan.moves_momentum(group) else "rates"
     return Lowering("dynamic", "folded", f"table of {plan.total_steps} {what}", update)
 
 
@@ -145,15 +156,18 @@ def _check_scaled(group: PlanGroup, rates: Float64) -> None:
 
 
 def _unscaled(plan: Plan, group: PlanGroup) -> Float64:
-    """The group's rates over the run, or at its first step where the length is not known, before ``lr_scale``."""
-    return plan.unscaled(group, np.arange(max(plan.total_steps or 1, 1)))
+    """The group's rates, before ``lr_scale``, from where its schedule begins to the end of the run.
+
+    Only the first of them where the length is not known.
+    """
+    return plan.unscaled(group, np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1)))
 
 
 def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
     """The group's rates over the whole run, before ``lr_scale``, as runs of equal values.
 
     Returns:
-        The last step of every run but the last one, and the rate of every run.
+        The last step of every run but the last one, counted from ``plan.since``, and the rate of every run.
 
     Raises:
         SpecError: The plan does not know how long the run is.

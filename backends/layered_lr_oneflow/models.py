@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.modules import framework_of
+from layered_lr_oneflow.dropouts import MaskedDropout
 from layered_lr_oneflow.runtime import flow
 
 
@@ -32,9 +33,8 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
             "Install it with: pip install 'layered-lr[oneflow]'.",
         ) from None
     made = getattr(flowvision.models, model)(num_classes=num_classes)
-    for module in made.modules():
-        if isinstance(module, flow.nn.Dropout):  # flowvision fixes it at 0.2, torchvision takes an argument
-            module.p = dropout
+    # flowvision fixes the probability at 0.2, torchvision takes an argument
+    made.classifier[0] = MaskedDropout(dropout, made.classifier[1].in_features)
     return made
 
 

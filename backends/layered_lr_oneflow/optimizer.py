@@ -68,13 +68,16 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc]
         optimizer: OneFlow's, or a ``ComposedOptimizer``.
         plan: The rates.
         owners: The index of the plan's group of each param group.
+        step: Updates made before.
     """
 
-    def __init__(self, optimizer: Any, plan: Plan, owners: Sequence[int]) -> None:
+    def __init__(self, optimizer: Any, plan: Plan, owners: Sequence[int], step: int = 0) -> None:
         self.live = LiveRates(plan)
         self._owners = owners
         self._graph_rates = GraphRates(plan)
-        super().__init__(optimizer)
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])  # OneFlow asks for it where it does not begin at 0
+        super().__init__(optimizer, step - 1)
 
     def step(self, metrics: Any = None) -> None:
         """Go on to the next update, or let reactive schedules look at a metric.

@@ -46,13 +46,13 @@ class GraphRates:
         close = np.abs(rounded - exact) <= 1e-6 * exact
         return np.where(close, rounded.astype(np.float64), exact).tolist()  # type: ignore[no-any-return]
 
-    def table(self, steps: int) -> Float64:
-        """The rates of the first ``steps`` updates, shape ``(steps, groups)``."""
-        exact = self._exact.table(0, steps)
+    def table(self, start: int, stop: int) -> Float64:
+        """The rates of updates ``start`` to ``stop - 1``, shape ``(stop - start, groups)``."""
+        exact = self._exact.table(start, stop)
         if not self._rounds:
             return exact
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            rounded = self._unscaled.table(0, steps).astype(np.float32) * self._scales.astype(np.float32)
+            rounded = self._unscaled.table(start, stop).astype(np.float32) * self._scales.astype(np.float32)
         return np.where(np.abs(rounded - exact) <= 1e-6 * exact, rounded.astype(np.float64), exact)
 
 

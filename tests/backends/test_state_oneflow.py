@@ -1,0 +1,186 @@
+"""What a OneFlow session exports, another goes on from: bitwise, and from torch's state within rounding."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.backend import Extras
+from layered_lr.registry import load_backend
+from layered_lr.state import TrainingState
+from tests.backends import optimizer_cases as cases
+from tests.backends import state_cases
+from tests.backends.isolation import value_of
+
+
+def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
+    """For optimizers of a family: how far a resumed run is from the undisturbed one, and whether all else is equal."""
+    import layered_lr as ll
+    from layered_lr.backend import Extras
+    from layered_lr.registry import load_backend
+    from layered_lr_oneflow.runtime import flow
+    from tests.backends import optimizer_cases as cases
+    from tests.backends import state_cases as runs
+
+    backend = load_backend(name, "cpu")
+    plateau = ll.ReduceLROnPlateau(factor=0.5, patience=1, unit="step", threshold=0.5)
+    ways: dict[str, tuple[Extras, dict[str, object]]] = {
+        "plain": (Extras(), {}),
+        "everything": (Extras(ema_decay=0.9, grad_norms=True), {"clip_grad_norm": 0.5}),
+        "parts": (Extras(2, ema_decay=0.5), {"clip_grad_value": 0.1}),
+        "reactive": (Extras(), {"schedule": plateau}),
+    }
+    answers = {}
+    for case, optimizer in cases.members(first).items():
+        for way, (extras, options) in ways.items():
+            if way != "plain" and case not in ("SGD momentum", "SGD dampening", "AdamW", "Adagrad"):
+                continue
+            spec = runs.spec_of(optimizer, **options)
+            whole = runs.opened(backend, flow, spec, extras, dtype)
+            runs.trained(whole, 0, 5)
+            middle = whole.export_state()
+            losses, end = runs.trained(whole, 5, runs.STEPS), whole.export_state()
+            again = runs.opened(backend, flow, spec, extras, dtype, step=5)
+            again.import_state(middle)
+            distance = runs.apart(again.export_state(), middle)
+            same = runs.trained(again, 5, runs.STEPS) == losses
+            same &= bool((again.rates(5, runs.STEPS) == whole.rates(5, runs.STEPS)).all())
+            same &= again.rates(0, 99).shape == (runs.STEPS - 5, 3)
+            if whole.extras.grad_norms:
+                same &= bool((again.grad_norms(5, runs.STEPS) == whole.grad_norms(5, runs.STEPS)).all())
+            distance = max(distance, runs.apart(again.export_state(), end))
+            again.import_state(middle)  # back, as after a divergence
+            same &= runs.trained(again, 5, runs.STEPS) == losses
+            answers[f"{case}, {way}"] = [max(distance, runs.apart(again.export_state(), end)), float(same)]
+    return answers
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("family", cases.FAMILIES)
+@pytest.mark.parametrize("name", ["oneflow-eager", pytest.param("oneflow-graph", marks=pytest.mark.slow)])
+def test_a_stopped_run_goes_on_bitwise(oneflow: Any, name: str, family: str, dtype: str) -> None:
+    answers = value_of(goes_on, name, family, dtype, timeout_seconds=250)
+    assert answers
+    assert {case: answer for case, answer in answers.items() if answer != [0.0, 1.0]} == {}
+
+
+@pytest.mark.parametrize("case", cases.CASES)
+def test_slots_have_torchs_names(oneflow: Any, torch: Any, case: str) -> None:
+    session = state_cases.opened(
+        load_backend("oneflow-eager", "cpu"), oneflow, state_cases.spec_of(cases.CASES[case]), Extras()
+    )
+    assert session.export_state().slots == {}
+    state_cases.trained(session, 0, 2)
+    slots = session.export_state().slots
+    wanted = torch_slots(torch, cases.CASES[case])
+    assert all(set(slots.get(name, {})) == wanted for name in state_cases.start())
+    steps = [own["step"] for own in slots.values() if "step" in own]
+    assert all(step == 2 and step.dtype == np.float64 and step.shape == () for step in steps)
+
+
+def torch_optimizer(torch: Any, case: ll.Optimizer, parameters: Any) -> Any:
+    """torch's own, or the one of this library that torch has not."""
+    from layered_lr_torch import papers
+
+    kind = getattr(torch.optim, type(case).__name__, None) or getattr(papers, type(case).__name__)
+    options = {name: value for name, value in asdict(case).items() if kind.__module__.startswith("torch")}
+    return kind(parameters, **({**options, "foreach": False} if options else {"lr": case.lr, **paper_options(case)}))
+
+
+def paper_options(case: ll.Optimizer) -> dict[str, Any]:
+    return {name: value for name, value in asdict(case).items() if name not in ("lr", "fused")}
+
+
+def torch_slots(torch: Any, case: ll.Optimizer) -> set[str]:
+    """The names in the state of torch's optimizer after an update, those without a value left out."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch_optimizer(torch, case, [parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    return {name for name, value in optimizer.state[parameter].items() if value is not None}
+
+
+def torch_run(torch: Any, case: ll.Optimizer, state: TrainingState | None, stop: int) -> TrainingState:
+    """torch's own optimizer in a loop written out, from a state or from the start."""
+    model = state_cases.normed(torch)()
+    weights = state_cases.start() if state is None else state.weights
+    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()}, strict=False)
+    optimizer = torch_optimizer(torch, case, model.parameters())
+    named = dict(model.named_parameters())
+    for name, slots in ({} if state is None else state.slots).items():
+        optimizer.state[named[name]] = {
+            slot: torch.tensor(array, dtype=torch.float32 if slot in ("step", "mu_product") else None)
+            for slot, array in slots.items()
+        }
+    for at in range(0 if state is None else state.step, stop):
+        place = at % 12 * state_cases.BATCH
+        images = torch.tensor(state_cases.X[place : place + state_cases.BATCH])
+        labels = torch.tensor(state_cases.Y[place : place + state_cases.BATCH])
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    slots = {
+        name: {
+            slot: np.array(float(value)) if slot in ("step", "mu_product") else value.detach().numpy().copy()
+            for slot, value in optimizer.state[parameter].items()
+            if value is not None
+        }
+        for name, parameter in named.items()
+    }
+    weights = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+    return TrainingState(stop, type(case).__name__, weights, {name: own for name, own in slots.items() if own})
+
+
+def across(name: str, case: str, path: str) -> None:
+    """Go on for four updates from the state in a file, and leave the new one there."""
+    import pickle
+    from pathlib import Path
+
+    import layered_lr as ll
+    from layered_lr.backend import Extras
+    from layered_lr.registry import load_backend
+    from layered_lr_oneflow.runtime import flow
+    from tests.backends import optimizer_cases as cases
+    from tests.backends import state_cases as runs
+
+    state = pickle.loads(Path(path).read_bytes())  # of this very test
+    backend = load_backend(name, "cpu")
+    session = runs.opened(backend, flow, ll.Spec(cases.CASES[case]), Extras(), step=state.step)
+    session.import_state(state)
+    runs.trained(session, state.step, state.step + 4)
+    Path(path).write_bytes(pickle.dumps(session.export_state()))
+
+
+ACROSS = ["SGD nesterov", "SGD dampening", "LARS", "AdamW amsgrad", "NAdam", "RAdam", "LAMB", "Lion", "RMSprop odd"]
+ACROSS += ["Adagrad odd", "Adagrad", "Adadelta", "Adamax"]
+
+
+@pytest.mark.parametrize("case", ACROSS)
+@pytest.mark.parametrize("name", ["oneflow-eager", pytest.param("oneflow-graph", marks=pytest.mark.slow)])
+def test_from_torch_and_back_within_rounding(oneflow: Any, torch: Any, tmp_path: Any, name: str, case: str) -> None:
+    import pickle
+
+    optimizer, path = cases.CASES[case], tmp_path / "state"
+    path.write_bytes(pickle.dumps(torch_run(torch, optimizer, None, 4)))
+    value_of(across, name, case, str(path))
+    back = torch_run(torch, optimizer, pickle.loads(path.read_bytes()), 12)
+    assert state_cases.apart(back, torch_run(torch, optimizer, None, 12)) < 2e-5  # of numbers up to 2 in float32
+
+
+def test_a_state_that_does_not_fit_changes_nothing(oneflow: Any) -> None:
+    backend = load_backend("oneflow-eager", "cpu")
+    session = state_cases.opened(backend, oneflow, state_cases.spec_of(ll.AdamW(0.01)), Extras())
+    state_cases.trained(session, 0, 3)
+    good = session.export_state()
+    slots = {name: {**own, "exp_avg": own["exp_avg"][:1]} for name, own in good.slots.items()}
+    wrong = TrainingState(7, "AdamW", good.weights, slots)
+    with pytest.raises(ll.CheckpointError, match=r"exp_avg.*the optimizer's is float32"):
+        session.import_state(wrong)
+    with pytest.raises(ll.CheckpointError, match="SGD"):
+        session.import_state(TrainingState(7, "SGD", good.weights, good.slots))
+    assert session.step == 3
+    assert state_cases.apart(session.export_state(), good) == 0
