@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from types import MethodType
 from typing import Any
 
+import numpy as np
+
 from layered_lr.modules import still_modules
 from layered_lr.phases import Phase
 from layered_lr.plans import Plan
@@ -124,7 +126,7 @@ class SwitchedNorm:
         norm, own = self._norm, self.buffers
         own["moving_mean"].copy_(norm.running_mean)
         own["moving_variance"].copy_(norm.running_var)
-        factor = flow.rsqrt(norm.running_var + norm.eps)
+        factor = flow.rsqrt(norm.running_var + float(np.float32(norm.eps)))  # as OneFlow's op holds it
         factor = factor * norm.weight if norm.affine else factor
         own["centre"].copy_(norm.running_mean * (0.0 if trains else 1.0))
         own["factor"].copy_(flow.zeros_like(factor) if trains else factor)
