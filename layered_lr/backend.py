@@ -154,6 +154,14 @@ class Session(ABC):
         What was noted of updates before is forgotten: ``rates`` and ``grad_norms`` begin at ``state.step``.
         """
 
+    def enter(self, plan: Plan) -> bool:
+        """Go on with the plan of the next phase, where that costs less than another session; ``import_state`` follows.
+
+        Returns:
+            Whether it does; if not, all is as before.
+        """
+        return False
+
     def random_modules(self) -> tuple[str, ...]:
         """Names of the modules that draw random numbers which no state can bring back; none but in OneFlow."""
         return ()
@@ -274,8 +282,25 @@ class Backend(ABC):
         """A copy of the model's parameters and buffers, by name."""
 
     @abstractmethod
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> Session:
-        """Put the model under the plan's optimizer, ready to make update ``step``; the plan has no segments."""
+    def open(
+        self,
+        plan: Plan,
+        model: Any,
+        num_classes: int,
+        extras: Extras = NO_EXTRAS,
+        step: int = 0,
+        timeline: Sequence[Plan] = (),
+    ) -> Session:
+        """Put the model under the plan's optimizer, ready to make update ``step``.
+
+        Args:
+            plan: Of the whole run, or of one of its phases; without segments.
+            model: From ``build``.
+            num_classes: As in ``Session``.
+            extras: As in ``Session``.
+            step: As in ``Session``.
+            timeline: The plans of all phases of the run, before this one and after it; empty without phases.
+        """
 
     @abstractmethod
     def compile(self, plan: Plan, model: Any) -> tuple[Any, Any]:

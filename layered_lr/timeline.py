@@ -84,8 +84,9 @@ class Timeline(Session):
 
     def _opened(self, place: int, step: int) -> Session:
         there = self.plan.segments[place].plan
-        set_trainable(self.model, there.frozen, self._trainable)
-        return self.backend.open(there, self.model, self.num_classes, self.extras, step)
+        set_trainable(self.model, (), self._trainable)  # the session freezes what it is to
+        stretches = self.plan.stretches
+        return self.backend.open(there, self.model, self.num_classes, self.extras, step, stretches)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> _Loss:
         if self.plan.place(self.step) != self._place:
@@ -99,10 +100,11 @@ class Timeline(Session):
         state = self.inner.export_state()
         self._remembered = {**self._remembered, **state.reactions}
         slots = self._carried({**self._waiting, **state.slots}, self._place + 1)
-        del self.inner  # what it holds of the framework's memory goes before the next one comes
         self._place += 1
-        self.inner = self._opened(self._place, self.step)
-        self.steps_ahead = self.inner.steps_ahead
+        if not self.inner.enter(self.plan.segments[self._place].plan):
+            del self.inner  # what it holds of the framework's memory goes before the next one comes
+            self.inner = self._opened(self._place, self.step)
+            self.steps_ahead = self.inner.steps_ahead
         slots = {**slots, **completed(slots, self.inner._new_slots())}
         self._give(replace(state, slots=slots, reactions=reactions_at(self.plan, self._place, self._remembered)))
 

@@ -143,7 +143,7 @@ class AccumulatingSession(EagerUpdates):
         self._positions: Any = None
 
     def enter(self, plan: Plan) -> bool:
-        """See ``OneFlowSession.enter``: the optimizer is a new one, ready for update ``self.step``."""
+        """See ``Session.enter``: the optimizer is a new one, ready for update ``self.step``."""
         if self._switches is None or not self._switches.covers(plan):
             return False
         held = {id(tensor) for tensor, _ in self._graph.sums}

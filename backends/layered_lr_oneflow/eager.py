@@ -105,6 +105,14 @@ class OneFlowEager(OneFlowBackend):
 
     name: ClassVar[str] = "oneflow-eager"
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> EagerSession:
+    def open(
+        self,
+        plan: Plan,
+        model: Any,
+        num_classes: int,
+        extras: Extras = NO_EXTRAS,
+        step: int = 0,
+        timeline: Sequence[Plan] = (),
+    ) -> EagerSession:
         """See ``Backend.open``."""
         return EagerSession(plan, model, num_classes, self.device, extras, step)

@@ -45,14 +45,6 @@ class OneFlowSession(Session):
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
 
-    def enter(self, plan: Plan) -> bool:
-        """Go on with the plan of another phase, where that needs no new graph; ``import_state`` follows.
-
-        Returns:
-            Whether it does; if not, all is as before.
-        """
-        return False
-
     def _take_plan(self, plan: Plan) -> None:
         """Bring the model to where the plan has it."""
         self.plan = plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -63,7 +63,15 @@ class TorchBackend(Backend):
         """See ``Backend.state``."""
         return models.state(model)
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> TorchSession:
+    def open(
+        self,
+        plan: Plan,
+        model: Any,
+        num_classes: int,
+        extras: Extras = NO_EXTRAS,
+        step: int = 0,
+        timeline: Sequence[Plan] = (),
+    ) -> TorchSession:
         """See ``Backend.open``."""
         return TorchSession(plan, model, num_classes, self.device, self.forward(model), extras, step)
 

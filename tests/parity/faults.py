@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -34,8 +34,16 @@ class Faulty(Backend):
     def state(self, model: Any) -> dict[str, NDArray[Any]]:
         return self.own.state(model)
 
-    def open(self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0) -> Session:
-        session = self.own.open(plan, model, num_classes, extras, step)
+    def open(
+        self,
+        plan: Plan,
+        model: Any,
+        num_classes: int,
+        extras: Extras = NO_EXTRAS,
+        step: int = 0,
+        timeline: Sequence[Plan] = (),
+    ) -> Session:
+        session = self.own.open(plan, model, num_classes, extras, step, timeline)
         if len(plan.groups) > 1:  # not where the loss is held against known answers
             self.plant(session)
         return session
