@@ -353,7 +353,8 @@ class Plan:
         """
         from layered_lr.registry import lowering_of
 
-        by_stretch = [[str(lowering) for lowering in lowering_of(there, backend)] for there in self.stretches]
+        timeline = self.stretches if self.segments else ()
+        by_stretch = [[str(lowering) for lowering in lowering_of(there, backend, timeline)] for there in self.stretches]
         by_group = ("; then ".join(dict.fromkeys(words)) for words in zip(*by_stretch, strict=True))
         return dict(zip((group.name for group in self.groups), by_group, strict=True))
 

@@ -44,12 +44,14 @@ class Entry(NamedTuple):
     Args:
         framework: A key of ``FRAMEWORKS``.
         implementation: The ``Backend`` class.
-        lowering: The function that says how it applies a plan's rates; imports no framework.
+        lowering: The function that says how it applies a plan's rates, given all phases; imports no framework.
+        phases: The function that says what a plan's phases cost, in words; likewise. None where there is nothing to say.
     """
 
     framework: str
     implementation: str
     lowering: str
+    phases: str | None = None
 
 
 FRAMEWORKS: Mapping[str, Framework] = {
@@ -63,11 +65,15 @@ FRAMEWORKS: Mapping[str, Framework] = {
     ),
 }
 
+GRAPH_PHASES = "layered_lr_oneflow.lowering:phases_in_graphs"
+
 TABLE: Mapping[str, Entry] = {
     "torch-eager": Entry("torch", "layered_lr_torch.eager:TorchEager", "layered_lr_torch.lowering:lower"),
     "torch-compile": Entry("torch", "layered_lr_torch.compiled:TorchCompile", "layered_lr_torch.lowering:lower"),
     "oneflow-eager": Entry("oneflow", "layered_lr_oneflow.eager:OneFlowEager", "layered_lr_oneflow.lowering:eager"),
-    "oneflow-graph": Entry("oneflow", "layered_lr_oneflow.graph:OneFlowGraph", "layered_lr_oneflow.lowering:graph"),
+    "oneflow-graph": Entry(
+        "oneflow", "layered_lr_oneflow.graph:OneFlowGraph", "layered_lr_oneflow.lowering:graph", GRAPH_PHASES
+    ),
 }
 
 ATTACH = "layered_lr_oneflow.attach:attach"
@@ -162,15 +168,26 @@ def state_dict_reader() -> Any:
     return _imported(STATE_DICT_READER)
 
 
-def lowering_of(plan: Plan, backend: str) -> tuple[Lowering, ...]:
+def lowering_of(plan: Plan, backend: str, timeline: Sequence[Plan] = ()) -> tuple[Lowering, ...]:
     """How a backend will apply each group's rate, in the order of ``plan.groups``; needs no framework.
+
+    Args:
+        plan: Of the whole run, or of one of its phases.
+        backend: Its name.
+        timeline: The plans of all phases, where it is of one of them.
 
     Raises:
         SpecError: No backend has that name.
         Unsupported: The backend cannot apply this plan exactly.
     """
     lower = _imported(check_name(backend).lowering)
-    return tuple(lower(plan))
+    return tuple(lower(plan, timeline))
+
+
+def cost_of_phases(plan: Plan, backend: str) -> str:
+    """What a plan's phases cost on a backend, in words; empty where there is nothing to say."""
+    path = check_name(backend).phases
+    return _imported(path)(plan) if path is not None and plan.segments else ""
 
 
 def backends() -> dict[str, BackendStatus]:

@@ -11,7 +11,7 @@ from layered_lr.errors import LayeredLRError
 from layered_lr.optimizers import Optimizer
 from layered_lr.outline import sparklines
 from layered_lr.plans import Plan, PlanGroup, Segment
-from layered_lr.registry import lowering_of
+from layered_lr.registry import cost_of_phases, lowering_of
 from layered_lr.result import Result
 
 _ALIGNMENTS = dict.fromkeys(["parameters", "elements", "lr", "lr_scale", "first rate", "last rate"], "right")
@@ -154,14 +154,20 @@ def _shortened(text: str, width: int = 64) -> str:
 
 def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:
     """Each group's part, and what goes for all of them."""
+    timeline = plan.stretches if plan.segments else ()
     try:
-        lowerings = lowering_of(plan, backend)
+        by_phase = [lowering_of(there, backend, timeline) for there in plan.stretches]
     except LayeredLRError as error:
         return ["refused"] * len(plan.groups), f"{backend} refuses: {error}"
-    native = any(lowering.lr_scale == "native" for lowering in lowerings)
-    updates = "; ".join(dict.fromkeys(f", update: {lowering.update}" for lowering in lowerings if lowering.update))
-    scale = "native" if native else "folded in"
-    return [lowering.how for lowering in lowerings], f"{backend}: lr_scale is {scale}{updates}"
+    lowerings = [lowering for phase in by_phase for lowering in phase]
+    updates = "; ".join(dict.fromkeys(lowering.update for lowering in lowerings if lowering.update))
+    scales = {"native": "native", "folded": "folded in"}
+    scale = " or ".join(dict.fromkeys(scales[lowering.lr_scale] for lowering in lowerings))
+    hows = ["; then ".join(dict.fromkeys(each.how for each in group)) for group in zip(*by_phase, strict=True)]
+    legend = f"{backend}: lr_scale is {scale}" + (f", update: {updates}" if updates else "")
+    if cost := cost_of_phases(plan, backend):
+        legend += f"\n{backend}: {cost}"
+    return hows, legend
 
 
 def result_text(result: Result) -> str:

@@ -52,7 +52,7 @@ def has_native_updates(plan: Plan) -> bool:
     return all(p.dtype == "float32" for p in plan.parameters) and all(is_native(g.optimizer) for g in plan.groups)
 
 
-def eager(plan: Plan) -> Iterator[Lowering]:
+def eager(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
     """OneFlow's eager optimizers ignore ``lr_scale``: each group's rate is set, scaled, before every update."""
     for group in plan.groups:
         yield Lowering("host", "folded", update=_update(plan, group))
@@ -67,7 +67,23 @@ def _composed(group: PlanGroup) -> str:
     return f"composed of ops, as torch computes {type(group.optimizer).__name__}"
 
 
-def graph(plan: Plan) -> Iterator[Lowering]:
+def phases_in_graphs(plan: Plan) -> str:
+    """What phases cost in OneFlow's Graph."""
+    later = [f"{segment.start:,}" for segment in plan.segments[1:]]
+    if not later:
+        return "frozen parameters are compiled out"
+    if shares_graph(plan.stretches):
+        return (
+            f"one graph for all {len(plan.segments)} phases, with eager updates: it computes the gradients of all that "
+            "trains in any of them, so that freezing saves no time"
+        )
+    return (
+        f"a graph for each phase: at step {' and '.join(later)} another one is compiled, which takes some seconds, and "
+        "memory that OneFlow does not give back; frozen parameters are compiled out"
+    )
+
+
+def graph(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
     """How OneFlow's Graph applies a plan's rates.
 
     *Native*, the rule: OneFlow's own optimizers, which multiply ``lr_scale`` themselves, with its own schedulers
@@ -75,9 +91,16 @@ def graph(plan: Plan) -> Iterator[Lowering]:
     compiled optimizer cannot do, or cannot do as torch does it: update ops inside the graph that read each rate from a
     buffer.
 
+    Args:
+        plan: Of the whole run, or of one of its phases.
+        timeline: The plans of all phases; where they share a graph, updates are eager.
+
     Raises:
         Unsupported: A rate before ``lr_scale`` that float32 cannot hold.
     """
+    if shares_graph(timeline):
+        yield from eager(plan)
+        return
     yield from map(_dynamic, repeat(plan), plan.groups) if is_dynamic(plan) else map(_native, repeat(plan), plan.groups)
 
 

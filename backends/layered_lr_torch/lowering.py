@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
 from layered_lr.lowering import Lowering
@@ -15,7 +15,7 @@ OWN: Final = (LAMB, LARS, Lion)
 """Optimizers that torch has not and this package has."""
 
 
-def lower(plan: Plan) -> Iterator[Lowering]:
+def lower(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
     """torch's optimizers know no ``lr_scale``: each group's rate is set, scaled, before every update."""
     optimizer = plan.spec.optimizer
     package = "layered_lr_torch" if isinstance(optimizer, OWN) else "torch.optim"
