@@ -71,7 +71,7 @@ def run(
         max_steps: Updates after which to stop, if ``epochs`` does not come first.
         batch_size: Images a batch.
         seed: Of initial weights, order of the batches, augmentation and dropout.
-        dropout: Probability in the head of a model known by name; masks differ between frameworks.
+        dropout: Probability in the head of a model known by name, whose masks are the same on every backend.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         augment: Random crop (padding 4) and flip; None is as the data set says (cifar10: yes).
         initial_weights: Arrays by name, or the path of a ``.npz``, ``.safetensors`` or ``.pth``, instead of the
@@ -240,8 +240,8 @@ def compare(
 ) -> Comparison:
     """Whether a spec trains alike on several backends, measured: the same bitwise, within rounding, or different.
 
-    Each backend makes the same updates in a process of its own: the same initial weights, the same batches, no
-    dropout masks (frameworks draw different ones). Beside it, each backend's own session trains a small probe of
+    Each backend makes the same updates in a process of its own: the same initial weights, batches and, for models
+    known by name, dropout masks. Beside it, each backend's own session trains a small probe of
     the same spec whose gradients are known to the last bit, which no chaos of training blurs. What rounding alone
     can do is not chosen but measured: the reference runs again in float64, and ``samples`` times with errors of last
     bits in its weights, at each update. ``layered_lr.parity.verdict`` tells the method, ``parity.rounding.margin`` the
@@ -262,7 +262,7 @@ def compare(
         max_steps: Likewise, in updates.
         batch_size: As for ``run``.
         seed: As for ``run``.
-        dropout: As for ``run``. Anything but 0 makes different frameworks different.
+        dropout: As for ``run``. A model of one's own with dropout is different in different frameworks.
         device: As for ``run``.
         augment: As for ``run``.
         initial_weights: As for ``run``.

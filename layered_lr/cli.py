@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import sys
@@ -196,7 +197,7 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
     """Say whether a recipe trains alike on several backends: exit code 0 same, 1 different, 2 wrong input.
 
     For models of two frameworks: --model torch=package.module:callable,oneflow=package.module:callable.
-    The first --steps updates of the recipe's run are compared; its dropout is left out, unless it is said here.
+    The first --steps updates of the recipe's run are compared.
     """
     from layered_lr.api import compare as compare_backends
     from layered_lr.outputs import check_output
@@ -204,9 +205,8 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
     if report is not None:
         check_output("--report", report, (".html",))
     spec, arguments = _recipe(recipe, options)
-    said = {name for name, value in options.items() if value is not None}
-    left_out = {"backend", "dropout", "save"} - said
-    found = compare_backends(spec, **{name: value for name, value in arguments.items() if name not in left_out})
+    known = inspect.signature(compare_backends).parameters
+    found = compare_backends(spec, **{name: value for name, value in arguments.items() if name in known})
     if report is not None:
         found.to_html(report)
     click.echo(found.to_json() if as_json else found)

@@ -9,7 +9,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from layered_lr.backend import Backend
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
         framework: A key of ``FRAMEWORKS``.
         implementation: The ``Backend`` class.
         lowering: The function that says how it applies a plan's rates, given all phases; imports no framework.
-        phases: The function that says what a plan's phases cost, in words; likewise. None where there is nothing to say.
+        phases: The function that says what a plan's phases cost, likewise; None where there is nothing to say.
     """
 
     framework: str
@@ -65,14 +65,15 @@ FRAMEWORKS: Mapping[str, Framework] = {
     ),
 }
 
-GRAPH_PHASES = "layered_lr_oneflow.lowering:phases_in_graphs"
-
 TABLE: Mapping[str, Entry] = {
     "torch-eager": Entry("torch", "layered_lr_torch.eager:TorchEager", "layered_lr_torch.lowering:lower"),
     "torch-compile": Entry("torch", "layered_lr_torch.compiled:TorchCompile", "layered_lr_torch.lowering:lower"),
     "oneflow-eager": Entry("oneflow", "layered_lr_oneflow.eager:OneFlowEager", "layered_lr_oneflow.lowering:eager"),
     "oneflow-graph": Entry(
-        "oneflow", "layered_lr_oneflow.graph:OneFlowGraph", "layered_lr_oneflow.lowering:graph", GRAPH_PHASES
+        "oneflow",
+        "layered_lr_oneflow.graph:OneFlowGraph",
+        "layered_lr_oneflow.lowering:graph",
+        "layered_lr_oneflow.lowering:phases_in_graphs",
     ),
 }
 

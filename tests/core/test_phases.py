@@ -174,3 +174,18 @@ def test_wrong_input(make: Any, message: str | None) -> None:
     with pytest.raises(ll.SpecError) as caught:
         make()
     assert message in str(caught.value)
+
+
+def test_the_plan_says_what_phases_cost_in_a_graph() -> None:
+    parameters = [(f"layer{number}.weight", (2, 2)) for number in range(6)]
+    groups = [ll.Group(f"layer{number}") for number in range(6)]
+
+    def text(*phases: ll.Phase) -> str:
+        return str(ll.resolve(ll.Spec(ll.SGD(0.1), groups, phases=phases), parameters, 100, 10))
+
+    assert "at step 10 another one is compiled" in text(ll.Phase(10, frozen="layer0"), ll.Phase())
+    assert "frozen parameters are compiled out" in text(ll.Phase(frozen="layer0"))
+    many = text(*ll.phases.gradual_unfreeze(5))
+    assert "one graph for all 6 phases" in many
+    assert "set each step" in many
+    assert "another one is compiled" not in many
