@@ -311,12 +311,18 @@ class Backend(ABC):
         """
 
     def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
-        """The state of a loop of the user's own with what ``compile`` gave; see ``Session.export_state``."""
+        """The state of a loop of the user's own with what ``compile`` gave; see ``Session.export_state``.
+
+        Args:
+            model: The user's.
+            optimizer: Its optimizer, or the ``oneflow.nn.Graph`` that a plan was attached to.
+            scheduler: That goes with it.
+        """
         raise Unsupported(f"backend {self.name!r} cannot save the state of a loop of your own: use ll.run.")
 
     def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
         """Go on from a state in a loop of the user's own; see ``Session.import_state``.
 
-        A state without weights leaves the model as it is, one without slots the optimizer.
+        A state without weights leaves the model as it is; parameters without slots in it begin with new ones.
         """
         raise Unsupported(f"backend {self.name!r} cannot load the state of a loop of your own: use ll.run.")

@@ -27,19 +27,21 @@ def save_state(path: str | os.PathLike[str], model: Any, optimizer: Any, schedul
     ::
 
         layered_lr.save_state("state", model, optimizer, scheduler)
+        layered_lr.save_state("state", model, graph, graph.scheduler)  # scheduler: what attach gave in the graph
 
     Its ``weights.safetensors`` opens without this library. Nothing in the folder is a pickle.
 
     Args:
         path: The folder; what is there already is replaced. Its parent must be there.
         model: Of torch or OneFlow.
-        optimizer: Its optimizer, from ``compile`` or not.
-        scheduler: From ``compile``; None leaves the schedule to the user.
+        optimizer: Its optimizer; of torch from ``compile`` or not, of OneFlow from ``compile``. Or the
+            ``oneflow.nn.Graph`` that a spec was attached to, whose own count of updates is the state's.
+        scheduler: From ``compile`` or ``attach``; with torch, None leaves the schedule to the user.
 
     Raises:
         CheckpointError: It cannot be written.
-        SpecError: Not the model's optimizer, or a scheduler that is not from ``compile``.
-        Unsupported: The framework cannot.
+        SpecError: Not the model's optimizer, or a scheduler that is not from ``compile`` or ``attach``.
+        Unsupported: Global tensors of OneFlow.
     """
     write_state(Path(path), backend_of(model).export_loop(model, optimizer, scheduler))
 
@@ -58,18 +60,20 @@ def load_state(
     ::
 
         layered_lr.load_state("state", model, optimizer, scheduler)
+        layered_lr.load_state("state", model, graph, graph.scheduler)  # before or after the graph's first call
         layered_lr.load_state(old_optimizer.state_dict(), model, optimizer, scheduler, step=1200)
 
     What the optimizer keeps goes to the parameters of the same names, however they are grouped; rates and other
-    hyperparameters stay as they are in ``optimizer``. A state that does not fit changes nothing.
+    hyperparameters stay as they are in ``optimizer``. A state that does not fit changes nothing. A model that draws
+    random numbers goes on with the same ones on torch; OneFlow 0.9 cannot restore its generators.
 
     Args:
         source: The folder of ``save_state`` or of a checkpoint; or torch's own ``optimizer.state_dict()``, or the
             ``.pth`` or ``.pt`` that it was saved to, perhaps under ``"optimizer"`` (nothing but tensors is unpickled).
             The weights are not in such a dict: the model keeps its own.
         model: Whose weights are loaded.
-        optimizer: Its optimizer.
-        scheduler: From ``compile``; goes on at the state's update.
+        optimizer: Its optimizer or graph, as for ``save_state``.
+        scheduler: As for ``save_state``; goes on at the state's update.
         names: Of the parameters of a plain ``state_dict``, in the order in which its groups list them. None is the
             order of ``model.parameters()``, which has to be said where there are several groups, unless torch has
             noted the names (``torch.optim.SGD(model.named_parameters())``).
@@ -78,7 +82,7 @@ def load_state(
     Raises:
         CheckpointError: The state is missing, damaged, of another optimizer, or does not fit; each difference is named.
         SpecError: As for ``save_state``, or arguments that do not go with the source.
-        Unsupported: The framework cannot.
+        Unsupported: As for ``save_state``.
     """
     backend = backend_of(model)
     plain = _plain(source)

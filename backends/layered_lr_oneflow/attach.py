@@ -59,7 +59,7 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False, step: int
         updates = dynamic_updates(plan, model)
         clip_in_build(graph, clipping)
         updates.bind(graph)  # outside of the clipping: it reads the gradients when that is done
-        return GraphScheduler(plan, updates, step)
+        return GraphScheduler(plan, graph, model, updates, step)
     placed = param_groups(plan, model)
     for _, options in placed:
         scale = GraphScale(options["lr_scale"])
@@ -74,7 +74,7 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False, step: int
     if step is not None and step > plan.since:
         graph.load_state_dict({TRAIN_STEP: flow.tensor([step - plan.since], dtype=flow.int64)})
     clip_in_build(graph, clipping)
-    return GraphScheduler(plan, None, step)
+    return GraphScheduler(plan, graph, model, None, step)
 
 
 def sharing(plan: Plan) -> list[list[int]]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from layered_lr.backend import Backend, Dtype
 from layered_lr.errors import SpecError
 from layered_lr.plans import Plan
-from layered_lr_oneflow import models
+from layered_lr.state.training_state import TrainingState
+from layered_lr_oneflow import loops, models
 from layered_lr_oneflow.clipping import Clipping, clip_before_step
 from layered_lr_oneflow.lowering import has_native_updates
 from layered_lr_oneflow.optimizer import (
@@ -64,6 +65,14 @@ class OneFlowBackend(Backend):
         optimizer, scheduler = build_eager(plan, model)
         clip_before_step(optimizer, Clipping(plan, model))
         return optimizer, scheduler
+
+    def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
+        """See ``Backend.export_loop``."""
+        return loops.export_loop(model, optimizer, scheduler)
+
+    def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
+        """See ``Backend.import_loop``."""
+        loops.import_loop(state, model, optimizer, scheduler)
 
 
 def build_eager(plan: Plan, model: Any, step: int = 0) -> tuple[Any, PlanScheduler]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
 
 from layered_lr.live import LiveRates
+from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
 from layered_lr_oneflow.dynamic import DynamicUpdate
 from layered_lr_oneflow.rounding import GraphRates
@@ -22,22 +24,34 @@ class GraphScheduler:
 
     Attributes:
         plan: The plan; ``plan.lowering("oneflow-graph")`` says how each group's rate is applied.
+        parameters: What the graph trains, by name.
 
     Args:
         plan: The plan.
+        graph: The graph that it was attached to.
+        model: What the graph trains.
         updates: The graph's updates where the lowering is dynamic; None where OneFlow's own optimizers are native.
         step: Updates made before.
     """
 
-    def __init__(self, plan: Plan, updates: DynamicUpdate | None, step: int | None = None) -> None:
+    def __init__(
+        self, plan: Plan, graph: Any, model: Any, updates: DynamicUpdate | None, step: int | None = None
+    ) -> None:
         self.plan = plan
         self.updates = updates
+        self.parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+        self._graph = weakref.ref(graph)  # no cycle: a graph must go when its user lets go
         self.live = LiveRates(plan)
         self._rounding = GraphRates(plan)
         self._step = plan.since if step is None else step
         if updates is not None and self._step > plan.since:
             updates.seek(self._step - plan.since)
         self._apply()
+
+    @property
+    def graph(self) -> Any:
+        """The graph, None where it is gone."""
+        return self._graph()
 
     def step(self, metrics: Any = None) -> None:
         """Count an update that the graph has made, or let reactive schedules look at a metric.

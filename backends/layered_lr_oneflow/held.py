@@ -13,6 +13,7 @@ from layered_lr_oneflow.buffers import copy
 from layered_lr_oneflow.composed import ComposedOptimizer
 from layered_lr_oneflow.models import sync
 from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.tracing import variables_of
 
 Held = Mapping[str, Mapping[str, NDArray[Any]]]
 
@@ -56,31 +57,40 @@ class NativeSlots:
     """Those of the optimizers that are compiled into a graph, and the graph's own count of updates.
 
     Args:
-        graph: Its attribute ``model`` is what it trains.
-        model: The same.
+        graph: What trains.
+        model: What it trains, whole or in part, wherever it has it.
     """
 
     def __init__(self, graph: Any, model: Any) -> None:
         self._graph = graph
-        self._tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+        variables = variables_of(graph)
+        self._names = {
+            variables[id(tensor)]: parameter.name
+            for parameter, tensor in parameters_of(model)
+            if id(tensor) in variables
+        }
 
     def read(self) -> Held:
         """Copies of all that there are; none before the graph is compiled or has been given some."""
         found: dict[str, dict[str, NDArray[Any]]] = {}
         for key, tensor in self._variables().items():
-            path, _, slot = key.rpartition("-")
-            name = path.removeprefix("model.")
-            if slot in _NATIVE and name in self._tensors:
-                found.setdefault(name, {})[_NATIVE[slot]] = tensor.numpy().copy()
+            variable, _, slot = key.rpartition("-")
+            if slot in _NATIVE and variable in self._names:
+                found.setdefault(self._names[variable], {})[_NATIVE[slot]] = tensor.numpy().copy()
         return found
+
+    def step(self) -> int:
+        """The graph's count of updates, where it has one."""
+        count = self._variables().get(TRAIN_STEP)
+        return 0 if count is None else int(count.numpy()[0])
 
     def write(self, slots: Held, step: int) -> None:
         """Take these over, and go on as if the graph had made ``step`` updates."""
         back = {theirs: ours for ours, theirs in _NATIVE.items()}
         arrays: dict[str, NDArray[Any]] = {
-            f"model.{name}-{back[slot]}": value
-            for name, given in slots.items()
-            for slot, value in given.items()
+            f"{variable}-{back[slot]}": value
+            for variable, name in self._names.items()
+            for slot, value in slots.get(name, {}).items()
             if slot in back
         }
         arrays[TRAIN_STEP] = np.array([step], dtype=np.int64)

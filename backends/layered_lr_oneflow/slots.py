@@ -27,15 +27,16 @@ class SlotBook:
     Args:
         plan: Made for this model.
         model: What is frozen by the plan, or by ``requires_grad=False``, is left out.
+        frozen_too: It is not.
     """
 
-    def __init__(self, plan: Plan, model: Any) -> None:
+    def __init__(self, plan: Plan, model: Any, frozen_too: bool = False) -> None:
         self._tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self.rules: dict[str, UpdateRule[Any]] = {}
         for group in plan.groups:
             for part in group.parts:
                 rule = rule_of(part.optimizer)
-                self.rules |= {name: rule for name in part.parameters if self._trains(plan, name)}
+                self.rules |= {name: rule for name in part.parameters if frozen_too or self._trains(plan, name)}
         self._counts = dict.fromkeys(self.rules, 0)
 
     def _trains(self, plan: Plan, name: str) -> bool:
@@ -60,14 +61,33 @@ class SlotBook:
         Args:
             held: Every trainable parameter's, by torch's names; the count may be among them.
         """
-        found = {}
-        for name, count in self._counts.items():
-            given = dict(held.get(name, {}))
-            counted = given.pop("step", np.array(float(count)))
-            slots = given if isinstance(self._optimizer(name), _UNCOUNTED) else {**given, "step": counted}
-            if count and slots:
-                found[name] = slots
-        return found
+        slots = {name: self._named(name, held.get(name, {}), count) for name, count in self._counts.items() if count}
+        return {name: own for name, own in slots.items() if own}
+
+    def moved(self, held: Mapping[str, Arrays], step: int) -> dict[str, dict[str, NDArray[Any]]]:
+        """As ``outward``, where nobody counted.
+
+        Slots that are as before the first update are left out: they are what a parameter without any begins with. A
+        count that the optimizer does not keep is one that no update depends on.
+
+        Args:
+            held: As for ``outward``.
+            step: Stands for counts that the optimizer does not keep.
+        """
+        slots = {name: self._named(name, held[name], step) for name in self.rules if self._has_moved(name, held)}
+        return {name: own for name, own in slots.items() if own}
+
+    def _has_moved(self, name: str, held: Mapping[str, Arrays]) -> bool:
+        begins = {**self.rules[name].slots, **self.rules[name].carried}
+        return any(
+            slot not in begins or bool((array != np.asarray(begins[slot], array.dtype)).any())
+            for slot, array in held.get(name, {}).items()
+        )
+
+    def _named(self, name: str, held: Arrays, count: int) -> dict[str, NDArray[Any]]:
+        given = dict(held)
+        counted = given.pop("step", np.array(float(count)))
+        return given if isinstance(self._optimizer(name), _UNCOUNTED) else {**given, "step": counted}
 
     def inward(self, slots: Mapping[str, Arrays]) -> dict[str, dict[str, NDArray[Any]]]:
         """The other way round, for every trainable parameter; the counts go on from these."""

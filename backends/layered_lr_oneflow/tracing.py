@@ -53,6 +53,15 @@ def lazy_tensors(graph: Any) -> Callable[[Any, str], Any]:
     return lazy
 
 
+def variables_of(graph: Any) -> dict[int, str]:
+    """The names that a graph has for its eager parameters and buffers, by their ``id``."""
+    found: dict[int, str] = {}
+    for proxy in graph._state():
+        block = proxy.to(flow.nn.graph.GraphTensor)
+        found.setdefault(id(proxy.to(flow.Tensor)), block.name_prefix + block.name)  # of several, the first counts
+    return found
+
+
 def zeros_like(tensor: Any) -> Any:
     """Zeros, in a trace too, where ``flow.zeros_like`` would warn the user of a module that is not in the graph."""
     return flow._C.constant(tuple(tensor.shape), 0, dtype=tensor.dtype, device=tensor.device)
