@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -155,13 +156,17 @@ def _is_plain(value: Any) -> bool:
 
 def _import_path(value: Any) -> Any:
     """``package.module:name`` of a callable that can be imported by it; anything else as it is."""
-    path = f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', '')}"
-    if isinstance(value, str) or not callable(value) or path.startswith(("__main__:", ":")) or "<" in path:
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
+    if isinstance(value, str) or not callable(value) or module is None or "<" in name:
         return value
+    if module == "__main__":  # of `python -m package.module`: known by name, and not to be run a second time here
+        known = getattr(sys.modules[module].__spec__, "name", None)
+        return value if known is None else f"{known}:{name}"
     try:
-        return path if imported(path, "model") is value else value
+        found = imported(f"{module}:{name}", "model")
     except SpecError:
         return value
+    return f"{module}:{name}" if found is value else value
 
 
 def _written(value: Any) -> Any:

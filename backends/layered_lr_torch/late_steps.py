@@ -16,7 +16,9 @@ def allow_late_parameters(optimizer: torch.optim.Optimizer) -> None:
 
     While every parameter has its buffer, which is nearly always, this looks at none of them.
     """
-    if isinstance(optimizer, torch.optim.SGD) and any(group["fused"] for group in optimizer.param_groups):
+    if isinstance(optimizer, torch.optim.SGD) and any(
+        group["fused"] and group["momentum"] for group in optimizer.param_groups
+    ):
         optimizer.register_step_pre_hook(_before)
         optimizer.register_step_post_hook(_after)
 

@@ -178,19 +178,19 @@ def run_rung(
     weights[0] = given.start
     shaken = given.start.astype(dtype)
     if disturbance is not None:
-        shaken = disturbance.last_bits(shaken)
+        shaken = disturbance.kept(shaken)
     backend.load(model, _unpacked(shaken, parameters))
     for step, parts in enumerate(rung.parts.tolist()):
         images = -given.gradients[step, :parts]
         if disturbance is not None:
-            images = disturbance.last_bits(images)
+            images = disturbance.kept(images)
         session.train_step(images.reshape(parts, 1, 1, -1), np.zeros(parts, np.int64), parts)
         if reactive:
             _observe(session, own, step)
         shaken = _packed(session.weights(), parameters)
         weights[step + 1] = shaken
         if disturbance is not None:
-            backend.load(model, _unpacked(disturbance.last_bits(shaken), parameters))
+            backend.load(model, _unpacked(disturbance.kept(shaken), parameters))
         advanced()
     return ProbeTrace(weights, session.rates(0, len(rung.parts)))
 

@@ -185,11 +185,11 @@ class _Shaker:
 
     def _shake(self, calm: Weights) -> None:
         still = self._plan.there(self._step).frozen  # which no update rounds
-        bits = self.disturbance.passing_bits
         kept, shaken = dict(calm), dict(calm)
+        typical = float(np.sqrt(np.mean(np.concatenate([array.ravel() for array in calm.values()]) ** 2)))
         for name in [name for name in calm if name not in still]:
-            kept[name] = self.disturbance.last_bits(calm[name])
-            shaken[name] = self.disturbance.last_bits(kept[name], bits)
+            kept[name] = self.disturbance.kept(calm[name])
+            shaken[name] = self.disturbance.passing(kept[name], typical)
         self._errors = {name: shaken[name] - kept[name] for name in kept}
         self.backend.load(self.model, shaken)
 

@@ -49,11 +49,23 @@ class Disturbance:
         self.kept_bits = kept_bits
         self.passing_bits = passing_bits
 
-    def last_bits(self, array: NDArray[Any], bits: float | None = None) -> NDArray[Any]:
-        """The array with an error of up to ``bits`` (``kept_bits``) last bits in each number, even both ways."""
-        bits = self.kept_bits if bits is None else bits
+    def kept(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The array with an error of up to ``kept_bits`` last bits in each number, even both ways."""
+        return self._last_bits(array, self.kept_bits, 0.0)
+
+    def passing(self, array: NDArray[Any], size: float) -> NDArray[Any]:
+        """Likewise ``passing_bits``, as errors of a gradient's passes.
+
+        Args:
+            array: Some of the weights.
+            size: Of a typical weight: a bias of nearly 0 is added to what such weights make, and shares its errors.
+        """
+        return self._last_bits(array, self.passing_bits, size)
+
+    def _last_bits(self, array: NDArray[Any], bits: float, least: float) -> NDArray[Any]:
         errors = self.rng.uniform(-bits, bits, array.shape).astype(array.dtype)
-        return array + np.spacing(np.abs(array)) * errors  # type: ignore[no-any-return]
+        sizes = np.maximum(np.abs(array), array.dtype.type(least))
+        return array + np.spacing(sizes) * errors  # type: ignore[no-any-return]
 
     def shuffled(self, images: NDArray[Any], labels: NDArray[Any], parts: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """The batch with the images of each part in another order."""
