@@ -155,7 +155,13 @@ class Quadratic(Backend):
         self.log: list[str] = []
 
     def open(
-        self, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
+        self,
+        plan: Plan,
+        model: Any,
+        num_classes: int,
+        extras: Extras = NO_EXTRAS,
+        step: int = 0,
+        timeline: Sequence[Plan] = (),
     ) -> QuadraticSession:
         self.log.append(f"open {step}")
         return QuadraticSession(self.log, plan, model, extras, step)
