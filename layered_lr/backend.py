@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -126,6 +127,14 @@ class Session(ABC):
         state.check_slots(self._new_slots())
         self._import(state)
         self.start = self.step = state.step
+
+    def pass_over(self, state: TrainingState) -> None:
+        """Go on from a state that this session gave, as if an update had been made that changed nothing but the count.
+
+        Args:
+            state: As it was before that update.
+        """
+        self.import_state(replace(state, step=state.step + 1))
 
     @abstractmethod
     def _slots(self) -> Slots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from layered_lr.backend import Session
 from layered_lr.data import Batches
-from layered_lr.errors import TrainingDiverged
+from layered_lr.errors import CheckpointError, TrainingDiverged
 from layered_lr.guard import Guard
 from layered_lr.history import History
 from layered_lr.plans import Plan
+from layered_lr.schedules import Float64
 from layered_lr.state.keeper import Keeper, metric_of, say
 from layered_lr.state.stopping import Stop
 from layered_lr.state.training_state import TrainingState
@@ -39,6 +40,7 @@ class Loop:
         guard: What happens when numbers are not finite.
         reopened: Makes a session at rates times a factor, for a rollback.
         skipped: Batches that were left out before.
+        events: What happened before.
     """
 
     def __init__(
@@ -52,13 +54,14 @@ class Loop:
         guard: Guard | None = None,
         reopened: Callable[[float], Session] | None = None,
         skipped: int = 0,
+        events: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.session, self.plan, self.batches, self.history = session, plan, batches, history
         self.keeper, self.guard, self._reopened = keeper, guard or Guard(), reopened
         self.steps = plan.total_steps or 0
         self.step = session.step
         self.skipped = skipped
-        self.events: list[dict[str, Any]] = []
+        self.events = [dict(event) for event in events]
         self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
         if self.step < self.steps:  # what was measured at the end of a shorter run, in mid-epoch, is no epoch's
             del history.accuracies[self.step // self.in_epoch :], history.ema_accuracies[self.step // self.in_epoch :]
@@ -136,7 +139,7 @@ class Loop:
                 yield images, labels, len(parts)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> bool:
-        """Make one update; False where it was undone, or where the run went back."""
+        """Make one update; False where it was undone and does not count, or where the run went back."""
         before = self._state_before_update()
         self._pending.append(self.session.train_step(images, labels, parts))
         self.step += 1
@@ -175,19 +178,18 @@ class Loop:
         if before is None:
             self._roll_back(at)
             return False
-        self.skipped += 1
         if self.guard.skip_advances:
-            before = replace(before, step=self.step)
-            loss = float("nan")
             self._fetch()
             self._collect_tables(self.step)
-            self.history.losses.append(loss)
-            self.skipped -= 1
+            self.history.losses.append(float("nan"))
             self.bar.update()
-        self.session.import_state(before)
+            self.session.pass_over(before)
+        else:
+            self.skipped += 1
+            self.session.import_state(before)
         self.step = self.session.step
         self._note("skipped", step=at, why=self._wrong)
-        return False
+        return self.guard.skip_advances
 
     def _roll_back(self, at: int) -> None:
         """Go on from the last good state, at rates times the guard's factor."""
@@ -199,6 +201,8 @@ class Loop:
         self.history = History.of(self._good.history, len(self.plan.groups))
         self.step = self.session.step
         self.bar.n = self.step
+        if self.keeper:
+            self.keeper.go_back(self.step)
         self._note("rolled back", step=at, to=self.step, rate_factor=self.guard.rate_factor, why=self._wrong)
 
     def _note(self, what: str, **values: Any) -> None:
@@ -216,11 +220,17 @@ class Loop:
     def _checkpoint(self) -> None:
         assert self.keeper is not None
         state = self._state()
+        self.keeper.add(self.history)
+        try:
+            state.check_finite()
+        except CheckpointError as error:  # the next update will show it
+            say(f"after {self.step} updates {error} No checkpoint is written of that.")
+            return
         if self.guard.rolls_back:
             self._good = state
-        self.keeper.add(self.history)
         metric = metric_of(self.history.accuracies, self._ends_epoch() or self.step == self.steps)
-        self.keeper.checkpoint(state, metric, skipped=self.skipped, rate_factor=self.guard.rate_factor)
+        about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
+        self.keeper.checkpoint(state, metric, **about)
 
     def _say_where(self, stop: Stop) -> None:
         if self.keeper and stop.signal:
@@ -258,8 +268,14 @@ class Loop:
             return
         self.history.rates.append(self.session.rates(start, stop))
         if self.session.extras.grad_norms:
-            self.history.grad_norms.append(self.session.grad_norms(start, stop))
+            self.history.grad_norms += [self._unknown_norms(start), self.session.grad_norms(start, stop)]
+        elif any(map(len, self.history.grad_norms)):
+            self.history.grad_norms.append(self._unknown_norms(stop))
         self.history.rate_factors.extend([self.guard.rate_factor] * (stop - start))
+
+    def _unknown_norms(self, stop: int) -> Float64:
+        """NaN for those updates before ``stop`` whose norms were not measured: a run that goes on may be changed."""
+        return np.full((stop - sum(map(len, self.history.grad_norms)), len(self.plan.groups)), np.nan)
 
     def _end_epoch(self) -> None:
         """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it."""
@@ -267,8 +283,10 @@ class Loop:
         if self.session.extras.ema_decay is not None:
             self.history.ema_accuracies.append(self._accuracy(ema=True))
         losses = self.history.losses[(self.step - 1) // self.in_epoch * self.in_epoch :]
-        metrics: Mapping[str, float] = {"loss": float(np.nanmean(losses)), "accuracy": self.history.accuracies[-1]}
-        self.session.observe(metrics, "epoch")
+        loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
+        metrics: Mapping[str, float] = {"loss": loss, "accuracy": self.history.accuracies[-1]}
+        if np.isfinite(loss):  # else every update of the epoch was skipped, and there is nothing to react to
+            self.session.observe(metrics, "epoch")
         if self.keeper:
             self._collect()
             self.keeper.add(self.history)

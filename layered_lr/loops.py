@@ -15,7 +15,7 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.modules import parameters_of
 from layered_lr.registry import backend_of, checkpoint_reader
-from layered_lr.state.files import read_state, write_state
+from layered_lr.state.files import check_replaceable, read_state, write_state
 from layered_lr.state.training_state import TrainingState, listed
 
 _COUNTS = ("step", "mu_product")  # float64 in a state, whatever the framework has
@@ -32,17 +32,18 @@ def save_state(path: str | os.PathLike[str], model: Any, optimizer: Any, schedul
     Its ``weights.safetensors`` opens without this library. Nothing in the folder is a pickle.
 
     Args:
-        path: The folder; what is there already is replaced. Its parent must be there.
+        path: The folder; a state that is there already is replaced. Its parent must be there.
         model: Of torch or OneFlow.
         optimizer: Its optimizer; of torch from ``compile`` or not, of OneFlow from ``compile``. Or the
             ``oneflow.nn.Graph`` that a spec was attached to, whose own count of updates is the state's.
         scheduler: From ``compile`` or ``attach``; with torch, None leaves the schedule to the user.
 
     Raises:
-        CheckpointError: It cannot be written.
+        CheckpointError: It cannot be written, or something else than a state is there.
         SpecError: Not the model's optimizer, or a scheduler that is not from ``compile`` or ``attach``.
         Unsupported: Global tensors of OneFlow.
     """
+    check_replaceable(Path(path))
     write_state(Path(path), backend_of(model).export_loop(model, optimizer, scheduler))
 
 
@@ -162,6 +163,8 @@ def _order(groups: Any, model: Any, names: Sequence[str] | None) -> Iterator[tup
             f"the state_dict has {len(indices)} parameters, and there are {len(names)} names: give names=[...] of "
             "those that it has."
         )
+    if len(set(names)) < len(names):
+        raise CheckpointError("a name stands twice in names=[...]; every parameter must be there once.")
     if odd := sorted(set(names) - {name for name, _ in known}):
         raise CheckpointError(f"the model has no parameter {listed([repr(name) for name in odd])}.")
     yield from zip(indices, names, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -26,7 +27,8 @@ def _until(value: Any) -> Until | None:
     if value is None:
         return None
     if isinstance(value, str):
-        if _UNTIL.fullmatch(value) and float(_UNTIL.fullmatch(value)[1]) > 0:  # type: ignore[index]
+        found = _UNTIL.fullmatch(value)
+        if found and 0 < float(found[1]) < math.inf and (float(found[1]).is_integer() or found[2].startswith("epoch")):
             return value
         raise SpecError(f"until={value!r}: must be such as '3 epochs', '500 steps', or a whole number of updates.")
     return whole_number("until", value, 1)
@@ -61,7 +63,7 @@ def _which(name: str, value: Any) -> tuple[str | int, ...] | None:
     if value is None:
         return None
     given = (value,) if isinstance(value, str | int) else value
-    if not isinstance(given, list | tuple):
+    if not isinstance(given, list | tuple) or isinstance(value, bool):
         raise SpecError(f"{name}={value!r}: must be a group's name, its index, a pattern, or a list of these.")
     return tuple(
         item if isinstance(item, int) and not isinstance(item, bool) else check_pattern(item, name) for item in given
@@ -194,7 +196,15 @@ def gradual_unfreeze(
     Raises:
         SpecError: Nothing to unfreeze.
     """
-    stages: list[Any] = [-index for index in range(1, order + 1)] if isinstance(order, int) else list(order)
+    if isinstance(order, int) and not isinstance(order, bool):
+        stages: list[Any] = [-index for index in range(1, order + 1)]
+    elif isinstance(order, list | tuple):
+        stages = list(order)
+    else:
+        raise SpecError(
+            f"gradual_unfreeze: order={order!r}: must be a list of what trains first, what joins next, and so on, such "
+            "as ['head', 'layer4'], or how many of the last groups."
+        )
     if not stages:
         raise SpecError("gradual_unfreeze: order is empty; name what trains first, what joins next, and so on.")
     number, unit = _counted(every)
@@ -202,18 +212,30 @@ def gradual_unfreeze(
     made = []
     for place, stage in enumerate(stages, start=1):
         trained += (stage,) if isinstance(stage, str | int) else tuple(stage)
-        made.append(Phase(f"{number * place:g} {unit}", trained=trained))
+        made.append(Phase(f"{_plain(number * place)} {unit}", trained=trained))
     return (*made, Phase())
 
 
-def freeze_for_good(*frozen: str | int) -> tuple[Phase]:
-    """One phase: the whole run without these (as in ``Phase.frozen``)."""
-    return (Phase(frozen=frozen),)
+def freeze_for_good(*frozen: str | int | Sequence[str | int]) -> tuple[Phase]:
+    """One phase: the whole run without these (as in ``Phase.frozen``).
+
+    Raises:
+        SpecError: Nothing is named.
+    """
+    named = [name for item in frozen for name in (item if isinstance(item, list | tuple) else (item,))]
+    if not named:
+        raise SpecError("freeze_for_good: name what does not train, such as freeze_for_good('backbone').")
+    return (Phase(frozen=named),)  # type: ignore[arg-type] # validated
 
 
 def _as_until(until: Until | float) -> str:
     number, unit = _counted(until)
-    return f"{number:g} {unit}"
+    return f"{_plain(number)} {unit}"
+
+
+def _plain(number: float) -> str:
+    """In digits without an exponent: 1234567, 0.5."""
+    return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
 def _counted(until: Until | float) -> tuple[float, str]:
@@ -223,6 +245,6 @@ def _counted(until: Until | float) -> tuple[float, str]:
             raise SpecError(f"{until!r}: must be such as '3 epochs' or '500 steps', or a number of epochs.")
         return float(found[1]), found[2]
     number = plain_number(until)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
         raise SpecError(f"{until!r}: must be such as '3 epochs' or '500 steps', or a number of epochs > 0.")
     return float(number), "epochs"

@@ -481,7 +481,22 @@ def resolve(
     whole = _resolved(replace(spec, phases=()), known, total_steps, steps_per_epoch)
     if not spec.phases:
         return whole
-    return replace(whole, spec=spec, segments=tuple(_segments(spec, whole)))
+    segments = tuple(_segments(spec, whole))
+    return replace(whole, spec=spec, segments=segments, notes=(*whole.notes, *_notes_of_phases(spec, segments)))
+
+
+def _notes_of_phases(spec: Spec, segments: Sequence[Segment]) -> Iterator[str]:
+    """Where the phases and the run do not end together."""
+    stop, until = segments[-1].stop, spec.phases[len(segments) - 1].until
+    for number in range(len(segments) + 1, len(spec.phases) + 1):
+        yield f"phase {number} never begins: the run ends after {stop} steps"
+    if len(segments) == len(spec.phases) and until is not None:
+        end = steps_until(until, segments[-1].plan.steps_per_epoch)
+        if stop is None or end < stop:
+            yield (
+                f"phase {len(segments)} is the last one, and goes on beyond its until={until!r} to the end of the run; "
+                "add a Phase() for what comes then"
+            )
 
 
 def _segments(spec: Spec, whole: Plan) -> Iterator[Segment]:

@@ -7,11 +7,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from layered_lr.errors import CheckpointError, SpecError
+from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.options import RunOptions
 from layered_lr.plans import Plan
 from layered_lr.recipe import load_recipe
 from layered_lr.result import Result
+from layered_lr.schedules import Schedule
 from layered_lr.spec import Spec
 from layered_lr.state.checkpoints import Checkpoints
 from layered_lr.state.folder import CHECKPOINTS, RECIPE, RunFolder
@@ -47,7 +48,10 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
         try:
             before = Plan.from_dict(state.about["plan"])
             options = replace(_options(state.about["options"], changes, run), initial_weights=None, reset_weights=())
-        except (KeyError, TypeError) as error:
+            _check_about(state)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, LayeredLRError):
+                raise
             raise CheckpointError(f"{found.path}: says too little of its run: {error!r}.") from None
         ready = prepared(before.spec if spec is None else spec, options)
         state = _fitting(state, ready, options, before, strict)
@@ -71,12 +75,29 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> 
             raise SpecError(
                 f"resume: {name} cannot be changed; what can: {', '.join(n for n in known if n not in _FIXED)}."
             )
+    changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
     kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
     kept = {name: value for name, value in kept.items() if name != "save"}
     for name in ("model", "data"):
         if name not in kept and name not in changes:
             raise SpecError(f"resume: the run's {name} cannot be written down; give it again: resume(..., {name}=...).")
     return RunOptions(**{**kept, **changes, "checkpoint_dir": run})
+
+
+def _check_about(state: TrainingState) -> None:
+    """Refuse what says other things of its run than a run writes down.
+
+    Raises:
+        KeyError, TypeError, ValueError: Something is missing, or of another kind.
+    """
+    for name in ("losses", "rates", "rate_factors"):
+        if len(state.history[name]) != state.step:
+            raise ValueError(f"{name} of {len(state.history[name])} updates, and it has made {state.step}")
+    if any(state.history[name].ndim != 2 for name in ("rates", "grad_norms")):
+        raise ValueError("tables that are none")
+    dict(state.about["versions"])
+    if not state.about["rate_factor"] > 0 or state.about["skipped"] < 0:
+        raise ValueError("a count below 0")
 
 
 def _fitting(state: TrainingState, ready: Prepared, options: RunOptions, before: Plan, strict: bool) -> TrainingState:
@@ -93,20 +114,45 @@ def _fitting(state: TrainingState, ready: Prepared, options: RunOptions, before:
         _refuse(strict, "the data are not those that the run was trained with")
     _say_changes(before, ready.plan, about, options)
     own = ready.backend.state(ready.model)
-    state = replace(state, reactions=_reactions(state.reactions, ready.plan))
+    state = replace(state, reactions=_reactions(state, before, ready.plan))
     if strict:
         state.check_fits(own)
+        _check_optimizer(state, ready.plan)
         return state
     return _what_fits(state, own, ready.plan)
 
 
-def _reactions(seen: Mapping[str, Mapping[str, float]], plan: Plan) -> dict[str, Mapping[str, float]]:
-    """What reactive schedules go on from: those that are new begin anew."""
-    found = {}
-    for group in (group for there in plan.stretches for group in there.groups):
+def _reactions(state: TrainingState, before: Plan, plan: Plan) -> dict[str, Mapping[str, float]]:
+    """What reactive schedules go on from: those that are new, or not what they were, begin anew."""
+    last = max(state.step - 1, 0)
+    found: dict[str, Mapping[str, float]] = {}
+    for name in {group.name for there in plan.stretches for group in there.groups if group.is_reactive}:
+        was, is_now = _reacting(name, before, last), _reacting(name, plan, last)
+        if name in state.reactions and was is not None and was == is_now:
+            found[name] = state.reactions[name]
+            continue
+        group = next(group for group in plan.there(last).groups if group.name == name)
         if (reaction := group.schedule.reaction(group.lr)) is not None:
-            found[group.name] = seen.get(group.name) or reaction.state()
+            if name in state.reactions:
+                say(f"group {name!r}: its schedule is not what it was, and begins anew at {group.lr:g}.")
+            found[name] = reaction.state()
     return found
+
+
+def _reacting(name: str, plan: Plan, step: int) -> tuple[Schedule, float, int] | None:
+    """The schedule of a group when it reacted last, with its rate and what it counts from; None where it never has."""
+    for there in reversed(plan.stretches[: plan.place(step) + 1]):
+        for group in there.groups:
+            if group.name == name and group.is_reactive:
+                return group.schedule, group.lr, there.since
+    return None
+
+
+def _check_optimizer(state: TrainingState, plan: Plan) -> None:
+    try:
+        state.check_optimizer(plan.there(max(state.step - 1, 0)).spec.optimizer)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} strict=False starts what the optimizer keeps anew.") from None
 
 
 def _refuse(strict: bool, what: str) -> None:

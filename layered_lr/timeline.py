@@ -163,11 +163,24 @@ class Timeline(Session):
         self._pending, self._past = [], []
         self.start = self.step = state.step
 
+    def pass_over(self, state: TrainingState) -> None:
+        """See ``Session.pass_over``; where the update would begin a segment, that has begun."""
+        if self.plan.place(state.step) != self.plan.place(max(state.step - 1, 0)):
+            self.import_state(state)
+            self._enter_next()
+            optimizer = type(self.inner.plan.spec.optimizer).__name__
+            state = replace(self.export_state(), optimizer=optimizer)
+        super().pass_over(state)
+
     def _hold_still(self) -> None:
         """Bring the model to where the current segment has it."""
         there = self.plan.segments[self._place]
         set_trainable(self.model, there.plan.frozen, self._trainable)
         set_training(self.model, there.plan.frozen, there.phase.batch_norm, there.phase.dropout)
+
+    def random_modules(self) -> tuple[str, ...]:
+        """See ``Session.random_modules``."""
+        return self.inner.random_modules()
 
     def losses(self, handles: Sequence[_Loss]) -> Float64:
         """See ``Session.losses``."""

@@ -119,8 +119,8 @@ def trained(
     if folder is not None:
         keeper = Keeper(folder, plan, options, run_about(ready, options), None if state is None else step)
         _say_what_cannot_be_restored(session)
-    skipped = gone.get("skipped", 0)
-    loop = Loop(session, plan, ready.batches, options.progress, history, keeper, guard, opened, skipped)
+    before = gone.get("skipped", 0), gone.get("events", ())
+    loop = Loop(session, plan, ready.batches, options.progress, history, keeper, guard, opened, *before)
     loop.run()
     result = _result(ready, options, loop)
     if keeper is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 
-_EVERY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(step|epoch|second|minute)s?\s*")
+_EVERY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:(step|epoch|second|minute)s?)?\s*")
 
 
 class Cadence(NamedTuple):
@@ -41,7 +41,8 @@ def cadence(value: Any) -> Cadence:
     """The cadence that a value stands for.
 
     Args:
-        value: ``"1 epoch"``, ``"100 steps"``, ``"30 seconds"``, ``"5 minutes"``, or a whole number of updates.
+        value: ``"1 epoch"``, ``"100 steps"``, ``"30 seconds"``, ``"5 minutes"``, or a whole number of updates, as text
+            too.
 
     Raises:
         SpecError: Anything else.
@@ -49,10 +50,11 @@ def cadence(value: Any) -> Cadence:
     if not isinstance(value, str):
         return Cadence(whole_number("checkpoint_every", value, 1), "step")
     found = _EVERY.fullmatch(value)
-    if found is None or float(found[1]) == 0 or (found[2] == "step" and not float(found[1]).is_integer()):
+    unit = found[2] or "step" if found else ""
+    if found is None or float(found[1]) == 0 or (unit == "step" and not float(found[1]).is_integer()):
         raise SpecError(
             f"checkpoint_every={value!r}: must be such as '1 epoch', '100 steps', '30 seconds', or a number of updates."
         )
-    if found[2] == "minute":
+    if unit == "minute":
         return Cadence(60 * float(found[1]), "second")
-    return Cadence(float(found[1]), found[2])
+    return Cadence(float(found[1]), unit)

@@ -6,12 +6,13 @@ every other array; ``state.json`` holds the rest, and the SHA-256 of all three. 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,28 @@ TEMPORARY = ".layered_lr-"  # begins the names of what is not finished
 
 _SLOT, _EMA, _RANDOM, _HISTORY = "slot:", "ema:", "random:", "history:"
 _CHUNK = 1 << 20
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_reactions(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(seen, dict) and all(map(_is_number, seen.values())) for seen in value.values()
+    )
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "step": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "metric": lambda value: value is None or _is_number(value),
+    "optimizer": lambda value: isinstance(value, str),
+    "parameters": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "reactions": _are_reactions,
+    "about": lambda value: isinstance(value, dict),
+    "sha256": lambda value: isinstance(value, dict),
+}
 
 
 def write_state(path: Path, state: TrainingState, metric: float | None = None) -> None:
@@ -54,6 +77,18 @@ def write_state(path: Path, state: TrainingState, metric: float | None = None) -
         raise CheckpointError(f"{path}: the state cannot be written: {error.strerror or error}.") from None
 
 
+def check_replaceable(path: Path) -> None:
+    """Refuse a place for a state where anything else is, which writing one would remove.
+
+    Raises:
+        CheckpointError: A file, or a folder that holds more than a state.
+    """
+    if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, TRAINING, STATE}:
+        return
+    if path.exists() or path.is_symlink():
+        raise CheckpointError(f"{path}: something else than a state is there; choose the name of a folder of its own.")
+
+
 def read_state(path: Path) -> TrainingState:
     """Read what ``write_state`` wrote.
 
@@ -72,8 +107,8 @@ def read_state(path: Path) -> TrainingState:
         slots.setdefault(parameter, {})[slot] = array
     try:
         state = TrainingState(
-            step=int(about["step"]),
-            optimizer=str(about["optimizer"]),
+            step=about["step"],
+            optimizer=about["optimizer"],
             weights=weights,
             slots=slots,
             reactions=about["reactions"],
@@ -104,6 +139,8 @@ def read_about(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{file}: its format is {table['format']!r}; this version reads {FORMAT!r}.")
         if set(table["sha256"]) != {WEIGHTS, TRAINING}:
             raise CheckpointError(f"{file}: speaks of {sorted(table['sha256'])}.")
+        if wrong := [name for name, is_good in _KINDS.items() if not is_good(table[name])]:
+            raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
         return table  # type: ignore[no-any-return]
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no state of a training is there ({STATE} is missing).") from None
@@ -162,10 +199,21 @@ def _put(folder: Path, path: Path) -> None:
     except OSError:
         if not path.exists():
             raise
+        if _exchange(folder, path):
+            return  # what was there is where the new one was made, and goes away with it
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
         path.rename(old / path.name)
         folder.rename(path)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Have two folders change places in one go, so that a kill leaves no moment without; False where Linux cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def _sync(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import io
 import json
 import os
 import platform
@@ -32,7 +33,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metrics: IO[str] | None = None
+        self._metrics: IO[bytes] | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / LOCK).open("a+", encoding="utf-8")
@@ -47,9 +48,9 @@ class RunFolder:
             raise CheckpointError(
                 f"{path}: {owner} is writing there. Wait for it, stop it, or choose another folder."
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {platform.node()}")
-        self._lock.flush()
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
+            self._lock.truncate(0)
+            os.write(self._lock.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
 
     def __enter__(self) -> RunFolder:
         return self
@@ -81,9 +82,11 @@ class RunFolder:
             CheckpointError: It cannot be written.
         """
         line = json.dumps({"event": what, **values}) + "\n"
-        with _writing(self.path / EVENTS), (self.path / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
+        with _writing(self.path / EVENTS), (self.path / EVENTS).open("a+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 1, 0))
+            begun = file.read(1) not in (b"", b"\n")  # by a run that was killed
+            _append(file, ("\n" * begun + line).encode())
             os.fsync(file.fileno())
 
     def begin_metrics(self, columns: Sequence[str], step: int) -> None:
@@ -103,19 +106,22 @@ class RunFolder:
             with temporary.open("w", encoding="utf-8", newline="") as opened:
                 csv.writer(opened).writerows([["step", *columns], *kept])
             temporary.replace(file)
-            self._metrics = file.open("a", encoding="utf-8", newline="")
+            if self._metrics is not None:
+                self._metrics.close()
+            self._metrics = file.open("ab", buffering=0)
 
     def add_metrics(self, rows: Iterable[Sequence[float]]) -> None:
         """Append rows of ``step`` and its numbers, with every digit; the system has them when this returns.
 
         Raises:
-            CheckpointError: They cannot be written.
+            CheckpointError: They cannot be written; then none of them is there.
         """
         if self._metrics is None:
             raise RuntimeError("begin_metrics comes first")
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([int(step), *map(repr, map(float, rest))] for step, *rest in rows)
         with _writing(self.path / METRICS):
-            csv.writer(self._metrics).writerows([int(step), *map(repr, map(float, rest))] for step, *rest in rows)
-            self._metrics.flush()
+            _append(self._metrics, text.getvalue().encode())
 
 
 def _rows(file: Path) -> list[list[str]]:
@@ -124,6 +130,18 @@ def _rows(file: Path) -> list[list[str]]:
         return []
     whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
     return [row for row in csv.reader(whole.splitlines()) if row]
+
+
+def _append(file: IO[bytes], data: bytes) -> None:
+    """Write to the end of an unbuffered file: all of it, or on an error nothing."""
+    size = file.seek(0, os.SEEK_END)
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        file.truncate(size)
+        raise
 
 
 @contextlib.contextmanager

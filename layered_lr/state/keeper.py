@@ -57,7 +57,7 @@ class Keeper:
         self._failed: set[str] = set()
         if step is None:
             self._describe(options)
-        folder.begin_metrics(["loss", *(f"rate: {group.name}" for group in plan.groups)], step or 0)
+        self._begin_metrics()
 
     def _describe(self, options: RunOptions) -> None:
         left_out = ("checkpoint_dir", "save")
@@ -67,6 +67,14 @@ class Keeper:
         _write(self.path / "plan.json", json.dumps({**self.plan.to_dict(), **versions}, indent=1))
         _write(self.path / "plan.txt", str(self.plan) + "\n")
         _write(self.path / RECIPE, tomli_w.dumps(recipe))  # the last one: with it there is a run
+
+    def _begin_metrics(self) -> None:
+        self.folder.begin_metrics(["loss", *(f"rate: {group.name}" for group in self.plan.groups)], self._rows)
+
+    def go_back(self, step: int) -> None:
+        """Forget the metrics from ``step`` on: the run makes them anew."""
+        self._rows = min(self._rows, step)
+        self._try("metrics", self._begin_metrics)
 
     def is_due(self, step: int, steps_per_epoch: int) -> bool:
         """Whether it is time for a checkpoint after ``step`` updates."""

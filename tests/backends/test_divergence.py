@@ -11,6 +11,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.data import Batches, load_dataset
+from layered_lr.loop import Loop
+from layered_lr.state import read_state
 from tests.backends import resuming
 from tests.backends.models import arrays
 from tests.backends.resuming import SPEC, options
@@ -132,3 +134,81 @@ def test_rollback_gives_up_where_lower_rates_do_not_help(torch: Any) -> None:
 def test_wrong_input(wrong: dict[str, Any]) -> None:
     with pytest.raises(ll.SpecError, match=next(iter(wrong))):
         ll.run(SPEC, **{**options("torch-eager"), **wrong})
+
+
+def diverging(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Make the updates ``steps`` look as if their loss were NaN, the first time each is made."""
+    left = set(steps)
+    is_sound = Loop._is_sound
+
+    def checked(self: Loop) -> bool:
+        self._wrong = "the loss is nan"
+        if self.step - 1 in left:
+            left.remove(self.step - 1)
+            return False
+        return is_sound(self)
+
+    monkeypatch.setattr(Loop, "_is_sound", checked)
+
+
+def rows(folder: Path) -> Any:
+    return np.genfromtxt(folder / "metrics.csv", delimiter=",", skip_header=1)
+
+
+def written(tmp_path: Path, **other: Any) -> dict[str, Any]:
+    """Two epochs of five updates."""
+    return options("torch-eager", epochs=2, accumulate_steps=1, checkpoint_dir=tmp_path / "run", **other)
+
+
+@pytest.mark.parametrize("at", [4, 9])
+def test_a_skipped_update_that_counts_may_end_an_epoch_or_the_run(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    diverging(monkeypatch, at)
+    result = ll.run(SPEC, **written(tmp_path, on_divergence="skip", skip_advances=True))
+    assert np.flatnonzero(np.isnan(result.losses)).tolist() == [at]
+    assert len(result.accuracies) == len(result.ema_accuracies) == 2
+    assert (tmp_path / "run" / "checkpoints" / "step-00000010").is_dir()
+    np.testing.assert_array_equal(rows(tmp_path / "run")[:, 1], result.losses)
+
+
+def test_a_skipped_update_that_counts_may_begin_a_phase(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With another optimizer: what it keeps begins at the update after it."""
+    spec = replace(PLAIN, phases=[ll.Phase(3, frozen="body"), ll.Phase(optimizer=ll.SGD(0.1, momentum=0.9))])
+    said = options(backend.name, epochs=2, accumulate_steps=1, on_divergence="skip", skip_advances=True)
+    diverging(monkeypatch, 3)
+    result = ll.run(spec, **said, checkpoint_dir=tmp_path / "run", checkpoint_every=4)
+    assert np.flatnonzero(np.isnan(result.losses)).tolist() == [3]
+    states = [read_state(tmp_path / "run" / "checkpoints" / f"step-{step:08d}") for step in (4, 8)]
+    assert [state.optimizer for state in states] == ["SGD", "SGD"]
+    assert not any(states[0].slots.values())
+    assert "momentum_buffer" in states[1].slots["body.weight"]
+
+
+def test_a_rolled_back_run_writes_its_metrics_anew_and_remembers_it_when_resumed(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverging(monkeypatch, 7)
+    said = written(tmp_path, on_divergence="rollback", checkpoint_every=3)
+    result = ll.run(PLAIN, **said)
+    assert [(event["event"], event["to"]) for event in result.events] == [("rolled back", 6)]
+    np.testing.assert_array_equal(rows(tmp_path / "run")[:, 1], result.losses)
+    np.testing.assert_array_equal(rows(tmp_path / "run")[:, 2], result.rates["head"])
+    again = ll.resume(tmp_path / "run", epochs=3, data=arrays())
+    assert again.events == result.events
+
+
+def test_no_checkpoint_is_written_of_what_is_not_finite(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: Loop) -> Any:
+        state = state_of(self)
+        return replace(state, weights={**state.weights, "body.bias": np.full(8, np.inf)}) if self.step == 6 else state
+
+    state_of = Loop._state
+    monkeypatch.setattr(Loop, "_state", broken)
+    ll.run(PLAIN, **written(tmp_path, checkpoint_every=3, keep=1, keep_best=False, max_steps=8))
+    assert "after 6 updates weight 'body.bias' holds NaN or infinity. No checkpoint" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000008"]

@@ -221,3 +221,25 @@ def test_objects_that_do_not_belong_together_are_refused(torch: Any, tmp_path: P
     with pytest.raises(ll.SpecError, match=r"scheduler is a StepLR; must be the one that ll\.compile gave"):
         ll.save_state(tmp_path / "state", one.model, one.optimizer, own)
     ll.save_state(tmp_path / "state", one.model, one.optimizer)
+
+
+def test_saving_removes_nothing_but_a_state(torch: Any, tmp_path: Path) -> None:
+    one = Loop(torch, ll.Spec(ll.AdamW(0.01)))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "folder", tmp_path / "new", tmp_path / "new"):  # an empty one, none, a state
+        ll.save_state(place, one.model, *one.parts)
+    (tmp_path / "new" / "notes").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "new", tmp_path):
+        with pytest.raises(ll.CheckpointError, match="something else than a state is there"):
+            ll.save_state(place, one.model, *one.parts)
+    assert (tmp_path / "file").is_file() and (tmp_path / "new" / "notes").is_file()
+
+
+def test_a_parameter_named_twice_is_an_error(torch: Any) -> None:
+    one, other = (Loop(torch, ll.Spec(ll.AdamW(0.01))) for _ in range(2))
+    one.train(range(2))
+    names = [name for name, _ in one.model.named_parameters()]
+    twice = [names[0], *names[:-1]] if len(names) > 1 else names * 2
+    with pytest.raises(ll.CheckpointError, match="stands twice"):
+        ll.load_state(one.optimizer.state_dict(), other.model, other.optimizer, other.scheduler, names=twice)

@@ -233,3 +233,40 @@ def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
             process.kill()
             process.wait()
         assert_same(ll.resume(run, data=arrays(), initial_weights=resuming.start()), whole)
+
+
+def test_a_changed_reactive_schedule_begins_anew(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = options("torch-eager", accumulate_steps=1)
+    schedule = ll.ReduceLROnPlateau(patience=0, factor=0.5, threshold=10.0)  # at every epoch
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")], schedule)
+    ll.run(spec, **said, checkpoint_dir=tmp_path / "run")
+    kept = ll.resume(tmp_path / "run", data=said["data"], epochs=4)
+    assert kept.rates["head"][[0, -1]].tolist() == [0.1, kept.rates["head"][14] * 0.5]
+    changed = ll.resume(tmp_path / "run", replace(spec, optimizer=ll.SGD(0.003)), data=said["data"], epochs=5)
+    assert changed.rates["head"][20] == 0.003
+    assert "group 'head': its schedule is not what it was, and begins anew at 0.003." in capsys.readouterr().err
+
+
+def test_norms_that_were_not_measured_before_a_change_are_nan(torch: Any, tmp_path: Path) -> None:
+    said = options("torch-eager", epochs=1, accumulate_steps=1)
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")])
+    ll.run(spec, **said, checkpoint_dir=tmp_path / "run")
+    for epochs, policy in ((2, "skip"), (3, "stop")):
+        result = ll.resume(tmp_path / "run", data=said["data"], epochs=epochs, on_divergence=policy)
+        assert np.flatnonzero(np.isfinite(result.grad_norms)).tolist() == [5, 6, 7, 8, 9]
+        assert len(result.grad_norms) == len(result.losses) == 5 * epochs
+    assert len(ll.resume(tmp_path / "run", data=said["data"], epochs=None).losses) == 15
+
+
+def test_a_run_with_phases_says_too_what_it_cannot_restore(
+    oneflow: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def net() -> Any:
+        return oneflow.nn.Sequential(*resuming.oneflow_net().children(), oneflow.nn.Dropout(0.1))
+
+    said = options("oneflow-graph", model=net, initial_weights=None, epochs=None, max_steps=1)
+    spec = ll.Spec(ll.SGD(0.1), phases=[ll.Phase(1, frozen="1"), ll.Phase()])
+    ll.run(spec, **said, checkpoint_dir=tmp_path / "run")
+    assert "4 draws random numbers that this backend cannot restore" in capsys.readouterr().err

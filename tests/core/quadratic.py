@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import layered_lr as ll
 from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
 from layered_lr.live import LiveRates
+from layered_lr.modules import set_trainable
 from layered_lr.plans import Plan
 from layered_lr.state.training_state import Slots, TrainingState
 
@@ -57,6 +58,7 @@ class QuadraticSession(Session):
         self.applied: list[list[float]] = []
         self.norms: list[list[float]] = []
         self.computed: list[float] = []
+        set_trainable(model, plan.frozen)
 
     def _update(self, images: Any, labels: Any, parts: int) -> int:
         rates, momenta = self.live.rates(self.step), self.plan.momenta(self.step)

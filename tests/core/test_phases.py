@@ -1,5 +1,6 @@
 """Phases: what trains when and how, as the plan has it before anything trains."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,10 @@ def test_phases_beyond_the_end_never_begin() -> None:
     endless = plan_of(ll.Phase(5), ll.Phase(20), total=None)
     assert [(segment.start, segment.stop) for segment in endless.segments] == [(0, 5), (5, None)]
     assert endless.rates(1000) == plan_of(total=None).rates(1000)
+    assert made.notes == ("phase 3 never begins: the run ends after 12 steps",)
+    (note,) = plan_of(ll.Phase("5 steps", frozen="body")).notes
+    assert note.startswith("phase 1 is the last one, and goes on beyond its until='5 steps' to the end of the run")
+    assert plan_of(ll.Phase(5), ll.Phase(12)).notes == ()
 
 
 def test_ready_timelines() -> None:
@@ -108,6 +113,11 @@ def test_ready_timelines() -> None:
     ]  # fmt: skip
     assert phases.gradual_unfreeze(2) == phases.gradual_unfreeze([-1, -2])
     assert plan_of(*phases.freeze_for_good("*")).table().max() == 0
+    assert phases.freeze_for_good(["body", -1]) == phases.freeze_for_good("body", -1)
+    assert [phase.until for phase in phases.gradual_unfreeze(2, "1234567 steps")] == [
+        "1234567 steps", "2469134 steps", None
+    ]  # fmt: skip
+    assert phases.gradual_unfreeze(3, 0.1)[2].until == "0.3 epochs"
 
 
 def test_a_spec_with_phases_goes_through_toml_and_plans_through_tables() -> None:
@@ -160,6 +170,12 @@ def test_the_plan_shows_the_timeline() -> None:
         (lambda: ll.resolve(ll.Spec(ll.SGD(), phases=[ll.Phase("1 epoch")]), PARAMETERS), "give steps_per_epoch"),
         (lambda: plan_of(ll.Phase(optimizer=ll.SGD()), spec=ADAM), "phase 1: group 'body' sets eps, which SGD"),
         (lambda: phases.gradual_unfreeze([]), "order is empty"),
+        (lambda: phases.gradual_unfreeze("head"), "order='head': must be a list"),
+        (lambda: phases.gradual_unfreeze(None), "order=None: must be a list"),
+        (lambda: phases.freeze_for_good(), "name what does not train"),
+        (lambda: phases.head_first(math.inf), "a number of epochs > 0"),
+        (lambda: ll.Phase("9" * 400 + " steps"), "must be such as '3 epochs'"),
+        (lambda: ll.Phase("1.5 steps"), "until='1.5 steps': must be such as"),
         (lambda: phases.head_first(0), "a number of epochs > 0"),
         (lambda: phases.head_first("later"), "'later': must be such as"),
         (lambda: ll.Spec.from_dict({"optimizer": {"type": "SGD"}, "phases": {"until": 3}}), "write [[phases]]"),

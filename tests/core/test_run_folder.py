@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -69,3 +70,32 @@ def test_no_folder_to_write_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="is no folder to write to"):
         RunFolder(tmp_path / "file" / "run")
+
+
+def test_rows_that_a_full_disk_cuts_off_are_not_there_and_closing_is_no_error(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with RunFolder(tmp_path) as folder:
+        folder.begin_metrics(["loss"], 0)
+        folder.add_metrics([(0, 0.5)])
+        folder.event("begun")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30, hard))
+        try:
+            with pytest.raises(CheckpointError, match="File too large"):
+                folder.add_metrics([(step, step / 3) for step in range(1, 9)])
+            with pytest.raises(CheckpointError, match="File too large"):
+                folder.event("more than there is room for")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert (tmp_path / "metrics.csv").read_text().split() == ["step,loss", "0,0.5"]
+        folder.add_metrics([(1, 0.25)])
+        folder.event("went on")
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,loss", "0,0.5", "1,0.25"]
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["begun", "went on"]
+
+
+def test_an_event_after_one_that_a_kill_cut_off_has_a_line_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"event": "epo')
+    with RunFolder(tmp_path) as folder:
+        folder.event("resumed")
+    assert json.loads((tmp_path / "events.jsonl").read_text().splitlines()[1]) == {"event": "resumed"}

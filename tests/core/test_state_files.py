@@ -88,6 +88,22 @@ def test_a_state_written_anew_takes_the_place_of_the_old_one(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+def test_there_is_no_moment_without_a_state_where_one_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_state(tmp_path / "one", example(seed=0))
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        assert self != tmp_path / "one", "a kill after this would leave none"
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    write_state(tmp_path / "one", example(seed=1))
+    assert same(read_state(tmp_path / "one"), example(seed=1))
+
+
 def refuse(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
         read_state(path)
@@ -178,7 +194,14 @@ def test_a_forged_state_with_right_digests_is_refused_for_what_it_holds(tmp_path
         "weight 'empty' holds NaN": poison(WEIGHTS, lambda arrays: arrays.update({"empty": nan})),
         "its format is": setting("format", FORMAT + "0"),
         "speaks of": setting("sha256", {}),
-        "invalid literal": setting("step", "seven"),
+        "step cannot be 'seven'": setting("step", "seven"),
+        "step cannot be 2.5": setting("step", 2.5),
+        "step cannot be -1": setting("step", -1),
+        "parameters cannot be None": setting("parameters", None),
+        "reactions cannot be {'head': {'rate': 'x'}}": setting("reactions", {"head": {"rate": "x"}}),
+        "metric cannot be 'best'": setting("metric", "best"),
+        "optimizer cannot be 3": setting("optimizer", 3),
+        "about cannot be []": setting("about", []),
     }
     for number, (message, forge) in enumerate(cases.items()):
         folder = tmp_path / str(number)
