@@ -41,7 +41,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
     with RunFolder(run) as folder:
         if not Checkpoints(run / CHECKPOINTS).paths():
             return _from_the_start(folder, spec, changes)
-        found = Checkpoints(run / CHECKPOINTS).newest()
+        found = Checkpoints(run / CHECKPOINTS).newest(folder.described().get("run"))
         for damage in found.damaged:
             say(f"{damage} Going back to {found.path.name}.")
         state = found.state
@@ -63,6 +63,11 @@ def _from_the_start(folder: RunFolder, spec: Spec | None, changes: Mapping[str, 
     """A run that was killed before its first checkpoint."""
     recipe = load_recipe(folder.path / RECIPE)
     options = _options(recipe.run, changes, folder.path)
+    if "initial_weights" in folder.described().get("not written", ()) and options.initial_weights is None:
+        raise SpecError(
+            "resume: the run began with initial_weights that cannot be written down, and has no checkpoint; give them "
+            "again: resume(..., initial_weights=...)."
+        )
     say(f"{folder.path}: there is no checkpoint yet; starting at the beginning.")
     return trained(prepared(recipe.spec if spec is None else spec, options), options, folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import uuid
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,7 +118,8 @@ def trained(
     history = History.of({} if state is None else state.history, len(plan.groups))
     keeper = None
     if folder is not None:
-        keeper = Keeper(folder, plan, options, run_about(ready, options), None if state is None else step)
+        about = {"run": gone.get("run", uuid.uuid4().hex), **run_about(ready, options)}
+        keeper = Keeper(folder, plan, options, about, None if state is None else step)
         _say_what_cannot_be_restored(session)
     before = gone.get("skipped", 0), gone.get("events", ())
     loop = Loop(session, plan, ready.batches, options.progress, history, keeper, guard, opened, *before)

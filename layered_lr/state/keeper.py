@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from layered_lr.outputs import write_whole
 from layered_lr.plans import Plan
 from layered_lr.spec import RUN_TABLE
 from layered_lr.state.cadence import cadence
-from layered_lr.state.folder import RECIPE, RunFolder
+from layered_lr.state.folder import PLAN, RECIPE, RunFolder
 from layered_lr.state.training_state import TrainingState
 
 
@@ -63,8 +63,9 @@ class Keeper:
         left_out = ("checkpoint_dir", "save")
         run = {name: value for name, value in options.to_dict().items() if value is not None and name not in left_out}
         recipe = {**self.plan.spec.to_dict(), RUN_TABLE: run}
-        versions = {"versions": self.about["versions"]}
-        _write(self.path / "plan.json", json.dumps({**self.plan.to_dict(), **versions}, indent=1))
+        unwritten = [field.name for field in fields(options) if field.name not in options.to_dict()]
+        about = {"versions": self.about["versions"], "run": self.about["run"], "not written": unwritten}
+        _write(self.path / PLAN, json.dumps({**self.plan.to_dict(), **about}, indent=1))
         _write(self.path / "plan.txt", str(self.plan) + "\n")
         _write(self.path / RECIPE, tomli_w.dumps(recipe))  # the last one: with it there is a run
 
