@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import layered_lr as ll
 from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
 from layered_lr.live import LiveRates
+from layered_lr.modules import set_trainable, trainable_parameters
 from layered_lr.plans import Plan
 from layered_lr.state.training_state import Slots, TrainingState
 
@@ -164,6 +165,7 @@ class Quadratic(Backend):
         timeline: Sequence[Plan] = (),
     ) -> QuadraticSession:
         self.log.append(f"open {step}")
+        set_trainable(model, plan.frozen, trainable_parameters(model))
         return QuadraticSession(self.log, plan, model, extras, step)
 
     def build(self, *_: Any, **__: Any) -> Any:
