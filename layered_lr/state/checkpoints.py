@@ -93,6 +93,12 @@ class Checkpoints:
         ]
         return max(rated)[2] if rated else None
 
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later updates than ``step``."""
+        for path in self.paths():
+            if int(path.name.removeprefix(_PREFIX)) > step:
+                shutil.rmtree(path, ignore_errors=True)
+
     def clean(self) -> None:
         """Remove what a killed run left unfinished; only while no other run writes here."""
         for path in self.folder.glob(f"{TEMPORARY}*"):

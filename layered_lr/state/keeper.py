@@ -108,6 +108,10 @@ class Keeper:
         full = replace(state, about={**self.about, **about})
         return self._try("checkpoint", lambda: self.checkpoints.write(full, metric))
 
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later updates: no training can go on from them."""
+        self.checkpoints.remove_after(step)
+
     def report(self, text: str) -> None:
         """Write what the run came to."""
         self._try("report", lambda: _write(self.path / "report.txt", text + "\n"))
