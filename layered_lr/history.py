@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from layered_lr.schedules import Float64
 
 _SERIES = ("losses", "accuracies", "ema_accuracies", "rate_factors")
-_TABLES = ("rates", "grad_norms")
+_TABLES = ("rates", "planned", "grad_norms")
 
 
 @dataclass
@@ -26,6 +26,7 @@ class History:
         ema_accuracies: Likewise, of the moving average.
         rate_factors: What a rollback had multiplied the planned rates with, of each update that ``rates`` has.
         rates: Each group's, as tables of updates one after the other.
+        planned: Likewise, as the plan had it then.
         grad_norms: Likewise; none where they are not measured.
     """
 
@@ -35,10 +36,11 @@ class History:
     ema_accuracies: list[float] = field(default_factory=list)
     rate_factors: list[float] = field(default_factory=list)
     rates: list[Float64] = field(default_factory=list)
+    planned: list[Float64] = field(default_factory=list)
     grad_norms: list[Float64] = field(default_factory=list)
 
     def table(self, name: str) -> Float64:
-        """``rates`` or ``grad_norms`` in one piece, shape (updates, groups)."""
+        """``rates``, ``planned`` or ``grad_norms`` in one piece, shape (updates, groups)."""
         pieces: list[Float64] = getattr(self, name)
         if len(pieces) > 1:
             pieces[:] = [np.concatenate(pieces)]

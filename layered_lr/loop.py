@@ -68,20 +68,25 @@ class Loop:
         self.first_step_seconds = self._seconds = 0.0
         self._timed = self._untimed = 0
         self._pending: list[Any] = []  # losses that the framework has and this process has not
-        self._good: TrainingState | None = None  # to go back to
+        self._good: list[TrainingState] = []  # to go back to: the newest two
+        self._back_at: TrainingState | None = None  # where the last rollback went
         self._shown_at = 0.0
         self._reacts_each_step = "step" in plan.reacting_units
         self.bar = tqdm(
             total=self.steps, initial=self.step, unit="step", disable=None if progress else True, dynamic_ncols=True
         )
 
-    def run(self) -> None:
-        """Train for all steps of the plan."""
+    def run(self, checkpoint_first: bool = False) -> None:
+        """Train for all steps of the plan.
+
+        Args:
+            checkpoint_first: Write one before anything else, for a run that has just been begun or changed.
+        """
         with self.bar, Stop() if self.keeper else nullcontext(Stop()) as stop:
-            if self.step == 0 and self.keeper:
+            if checkpoint_first:
                 self._checkpoint()
             if self.guard.rolls_back:
-                self._good = self._state()
+                self._good = [self._state()]
             updates = self._updates()
             began = time.perf_counter()
             while self.step < self.steps:
@@ -192,13 +197,21 @@ class Loop:
         return self.guard.skip_advances
 
     def _roll_back(self, at: int) -> None:
-        """Go on from the last good state, at rates times the guard's factor."""
-        assert self._good is not None and self._reopened is not None  # a guard that rolls back has both
+        """Go on from the last good state, at rates times the guard's factor; where that did not help, the one before.
+
+        A checkpoint may fall right behind the update that has made the weights too large.
+        """
+        assert self._good and self._reopened is not None  # a guard that rolls back has both
+        if self._good[-1] is self._back_at and len(self._good) > 1:
+            self._good.pop()
+            if self.keeper:
+                self.keeper.remove_after(self._good[-1].step)
+        good = self._back_at = self._good[-1]
         self.guard.lower_rates()
         self._pending.clear()
         self.session = self._reopened(self.guard.rate_factor)
-        self.session.import_state(self._good)
-        self.history = History.of(self._good.history, len(self.plan.groups))
+        self.session.import_state(good)
+        self.history = History.of(good.history, len(self.plan.groups))
         self.step = self.session.step
         self.bar.n = self.step
         if self.keeper:
@@ -227,7 +240,7 @@ class Loop:
             say(f"after {self.step} updates {error} No checkpoint is written of that.")
             return
         if self.guard.rolls_back:
-            self._good = state
+            self._good = [*self._good[-1:], state]
         metric = metric_of(self.history.accuracies, self._ends_epoch() or self.step == self.steps)
         about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
         self.keeper.checkpoint(state, metric, **about)
@@ -267,6 +280,7 @@ class Loop:
         if stop == start:
             return
         self.history.rates.append(self.session.rates(start, stop))
+        self.history.planned.append(self.guard.rate_factor * self.plan.table(start, stop))
         if self.session.extras.grad_norms:
             self.history.grad_norms += [self._unknown_norms(start), self.session.grad_norms(start, stop)]
         elif any(map(len, self.history.grad_norms)):

@@ -104,7 +104,8 @@ class Phase:
 
     Args:
         until: When the phase ends, counted from the start of the run: ``"3 epochs"``, ``"500 steps"`` or a whole
-            number of updates. None is the end of the run, and only for the last phase.
+            number of updates. None is the end of the run, and only for the last phase. Where the last phase ends
+            before the run does, the spec without phases follows.
         frozen: What does not train: names or indices of groups (-1 is the last one), or patterns as in
             ``Group.match``.
         trained: The other way round: nothing but this trains. Not both.

@@ -487,31 +487,24 @@ def resolve(
 
 def _notes_of_phases(spec: Spec, segments: Sequence[Segment]) -> Iterator[str]:
     """Where the phases and the run do not end together."""
-    stop, until = segments[-1].stop, spec.phases[len(segments) - 1].until
     for number in range(len(segments) + 1, len(spec.phases) + 1):
-        yield f"phase {number} never begins: the run ends after {stop} steps"
-    if len(segments) == len(spec.phases) and until is not None:
-        end = steps_until(until, segments[-1].plan.steps_per_epoch)
-        if stop is None or end < stop:
-            yield (
-                f"phase {len(segments)} is the last one, and goes on beyond its until={until!r} to the end of the run; "
-                "add a Phase() for what comes then"
-            )
+        yield f"phase {number} never begins: the run ends after {segments[-1].stop} steps"
+    if len(segments) > len(spec.phases):
+        yield f"phase {len(segments)} is the spec without phases: it follows where the last of these ends"
 
 
 def _segments(spec: Spec, whole: Plan) -> Iterator[Segment]:
     """The segments of the spec's phases, up to the end of the run."""
     start, total = 0, whole.total_steps
     before: Plan | None = None
-    for number, phase in enumerate(spec.phases, start=1):
+    phases = spec.phases if spec.phases[-1].until is None else (*spec.phases, Phase())
+    for number, phase in enumerate(phases, start=1):
         try:
             stop = total if phase.until is None else steps_until(phase.until, whole.steps_per_epoch)
             if stop is not None and stop <= start and phase.until is not None:
                 raise SpecError(f"until={phase.until!r} is update {stop}, and the phase begins at update {start}.")
             if total is not None and start >= total > 0:
                 return
-            if number == len(spec.phases):
-                stop = total  # what the last phase leaves out goes on as it does
             stop = stop if total is None or stop is None else min(stop, total)
             there = _in_phase(spec, phase, whole, start, stop)
             _check_switch(phase, before, there)

@@ -172,11 +172,11 @@ def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:
 
 def result_text(result: Result) -> str:
     """Rates planned and applied, accuracy and time per step."""
-    planned = result.plan.table(0, len(result.losses))
+    planned = result.planned()
     differences = result.largest_rate_differences()
     rows: list[list[Any]] = [
-        [name, _span(planned[:, column]), _span(rates), f"{differences[name]:.1e}", result.lowering[name]]
-        for column, (name, rates) in enumerate(result.rates.items())
+        [name, _span(planned[name]), _span(rates), f"{differences[name]:.1e}", result.lowering[name]]
+        for name, rates in result.rates.items()
     ]
     headers = ["group", "rate planned", "rate applied", "largest relative difference", f"on {result.backend}"]
     lines = [tabulate(rows, headers, disable_numparse=True)]

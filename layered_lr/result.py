@@ -18,7 +18,7 @@ from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
 _FORMAT = "layered_lr.Result 3"
-_WEIGHT, _EMA, _NORMS = "weights/", "ema_weights/", "grad_norms/"
+_WEIGHT, _EMA, _NORMS, _PLANNED = "weights/", "ema_weights/", "grad_norms/", "planned_rates/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class Result:
         first_step_seconds: Time of the first update.
         versions: Of everything that took part.
         options: What the run was asked for beside the spec, where it can be written down.
-        rate_factors: What rollbacks had multiplied the planned rates with at each update, shape (steps,).
+        planned_rates: As ``rates``, what the plan said at each update, which rollbacks and changes on resuming alter;
+            NaN for updates before the groups were others. Empty means ``plan``'s.
         events: Updates that were skipped and rollbacks, in their order, since the run was begun or resumed.
     """
 
@@ -65,18 +66,23 @@ class Result:
     group_grad_norms: dict[str, Float64] = field(repr=False, default_factory=dict)
     ema_accuracies: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
     ema_weights: dict[str, NDArray[Any]] = field(repr=False, default_factory=dict)
-    rate_factors: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
+    planned_rates: dict[str, Float64] = field(repr=False, default_factory=dict)
     events: tuple[dict[str, Any], ...] = ()
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
-        table = self.plan.table(0, len(self.losses))
-        if len(self.rate_factors):
-            table = table * self.rate_factors[:, None]
-        planned = dict(zip((g.name for g in self.plan.groups), table.T, strict=True))
+        planned = self.planned()
         return {
-            name: float(np.max(_relative(applied, planned[name]), initial=0.0)) for name, applied in self.rates.items()
+            name: float(np.fmax.reduce(_relative(applied, planned[name]), initial=0.0))
+            for name, applied in self.rates.items()
         }
+
+    def planned(self) -> dict[str, Float64]:
+        """Each group's rate as it was planned at each update, shape (steps,)."""
+        if self.planned_rates:
+            return self.planned_rates
+        table = self.plan.table(0, len(self.losses))
+        return dict(zip((group.name for group in self.plan.groups), table.T, strict=True))
 
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz`` file, whole or not at all; NumPy opens it too.
@@ -99,7 +105,8 @@ class Result:
         }
         arrays = {_WEIGHT + name: array for name, array in self.weights.items()}
         arrays |= {_EMA + name: array for name, array in self.ema_weights.items()}
-        arrays |= {"grad_norms": self.grad_norms, "rate_factors": self.rate_factors}
+        arrays["grad_norms"] = self.grad_norms
+        arrays |= {_PLANNED + name: rates for name, rates in self.planned_rates.items()}
         arrays |= {_NORMS + name: norms for name, norms in self.group_grad_norms.items()}
         arrays["ema_accuracies"] = self.ema_accuracies
         arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
@@ -143,7 +150,7 @@ class Result:
                 first_step_seconds=about["first_step_seconds"],
                 versions=about["versions"],
                 options=about["options"],
-                rate_factors=arrays["rate_factors"],
+                planned_rates=_under(_PLANNED, arrays),
                 events=tuple(about["events"]),
             )
         except FileNotFoundError:

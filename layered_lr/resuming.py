@@ -41,7 +41,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
     with RunFolder(run) as folder:
         if not Checkpoints(run / CHECKPOINTS).paths():
             return _from_the_start(folder, spec, changes)
-        found = Checkpoints(run / CHECKPOINTS).newest()
+        found = Checkpoints(run / CHECKPOINTS).newest(folder.described().get("run"))
         for damage in found.damaged:
             say(f"{damage} Going back to {found.path.name}.")
         state = found.state
@@ -53,16 +53,37 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
             if isinstance(error, LayeredLRError):
                 raise
             raise CheckpointError(f"{found.path}: says too little of its run: {error!r}.") from None
+        _say_unused(folder, before, changes)
         ready = prepared(before.spec if spec is None else spec, options)
         state = _fitting(state, ready, options, before, strict)
         folder.event("resumed", step=state.step, backend=options.backend, checkpoint=found.path.name)
         return trained(ready, options, folder, state)
 
 
+def _say_unused(folder: RunFolder, before: Plan, changes: Mapping[str, Any]) -> None:
+    """What a user may think is taken, and is not."""
+    if given := [name for name in ("initial_weights", "reset_weights") if name in changes]:
+        say(f"{' and '.join(given)}: not taken, the weights are the checkpoint's.")
+    try:
+        edited = load_recipe(folder.path / RECIPE).spec != before.spec
+    except LayeredLRError:
+        edited = True
+    if edited:
+        say(
+            f"{folder.path / RECIPE} is not as it was written: not taken, the spec is the checkpoint's. To change what "
+            "is left of a run, give another recipe (--recipe) or spec."
+        )
+
+
 def _from_the_start(folder: RunFolder, spec: Spec | None, changes: Mapping[str, Any]) -> Result:
     """A run that was killed before its first checkpoint."""
     recipe = load_recipe(folder.path / RECIPE)
     options = _options(recipe.run, changes, folder.path)
+    if "initial_weights" in folder.described().get("not written", ()) and options.initial_weights is None:
+        raise SpecError(
+            "resume: the run began with initial_weights that cannot be written down, and has no checkpoint; give them "
+            "again: resume(..., initial_weights=...)."
+        )
     say(f"{folder.path}: there is no checkpoint yet; starting at the beginning.")
     return trained(prepared(recipe.spec if spec is None else spec, options), options, folder)
 
@@ -77,7 +98,6 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> 
             )
     changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
     kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
-    kept = {name: value for name, value in kept.items() if name != "save"}
     for name in ("model", "data"):
         if name not in kept and name not in changes:
             raise SpecError(f"resume: the run's {name} cannot be written down; give it again: resume(..., {name}=...).")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import uuid
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,13 +117,15 @@ def trained(
     if state is not None:
         session.import_state(state)
     history = History.of({} if state is None else state.history, len(plan.groups))
-    keeper = None
+    keeper, changed = None, False
     if folder is not None:
-        keeper = Keeper(folder, plan, options, run_about(ready, options), None if state is None else step)
+        about = {"run": gone.get("run", uuid.uuid4().hex), **run_about(ready, options)}
+        changed = any(json.loads(json.dumps(about[name])) != gone.get(name) for name in ("plan", "options"))
+        keeper = Keeper(folder, plan, options, about, None if state is None else step, changed)
         _say_what_cannot_be_restored(session)
     before = gone.get("skipped", 0), gone.get("events", ())
     loop = Loop(session, plan, ready.batches, options.progress, history, keeper, guard, opened, *before)
-    loop.run()
+    loop.run(checkpoint_first=keeper is not None and changed)
     result = _result(ready, options, loop)
     if keeper is not None:
         keeper.report(str(result))
@@ -159,7 +163,7 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         first_step_seconds=loop.first_step_seconds,
         versions=all_versions(options.backend),
         options=options.to_dict(),
-        rate_factors=np.array(history.rate_factors),
+        planned_rates=_by_group(plan, history.table("planned")),
         events=tuple(loop.events),
     )
 

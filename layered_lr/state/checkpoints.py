@@ -60,8 +60,11 @@ class Checkpoints:
         self._remove_old(path)
         return path
 
-    def newest(self) -> Found:
+    def newest(self, run: str | None = None) -> Found:
         """The newest checkpoint that can be read, and what is wrong with the newer ones.
+
+        Args:
+            run: What its ``about`` has to say of which run it is; None takes any.
 
         Raises:
             CheckpointError: There is none, or none that can be read.
@@ -69,7 +72,12 @@ class Checkpoints:
         damaged: list[str] = []
         for path in reversed(self.paths()):
             try:
-                return Found(path, read_state(path), tuple(damaged))
+                state = read_state(path)
+                if state.step != int(path.name.removeprefix(_PREFIX)):
+                    raise CheckpointError(f"{path}: is of another step: {state.step} updates.")
+                if run is not None and state.about.get("run") != run:
+                    raise CheckpointError(f"{path}: is of another run.")
+                return Found(path, state, tuple(damaged))
             except CheckpointError as error:
                 damaged.append(str(error))
         if damaged:
@@ -84,6 +92,12 @@ class Checkpoints:
             if (metric := _metric(path)) > -math.inf
         ]
         return max(rated)[2] if rated else None
+
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later updates than ``step``."""
+        for path in self.paths():
+            if int(path.name.removeprefix(_PREFIX)) > step:
+                shutil.rmtree(path, ignore_errors=True)
 
     def clean(self) -> None:
         """Remove what a killed run left unfinished; only while no other run writes here."""

@@ -16,7 +16,8 @@ from typing import IO, Any
 from layered_lr.errors import CheckpointError
 from layered_lr.state.checkpoints import Checkpoints
 
-RECIPE, METRICS, EVENTS, LOCK, CHECKPOINTS = "recipe.toml", "metrics.csv", "events.jsonl", "lock", "checkpoints"
+RECIPE, PLAN, METRICS, EVENTS = "recipe.toml", "plan.json", "metrics.csv", "events.jsonl"
+LOCK, CHECKPOINTS = "lock", "checkpoints"
 
 
 class RunFolder:
@@ -68,6 +69,14 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         """Whether a run has begun there already."""
         return (self.path / RECIPE).exists()
+
+    def described(self) -> dict[str, Any]:
+        """What ``plan.json`` says; empty where it is missing or no such table."""
+        try:
+            found = json.loads((self.path / PLAN).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def checkpoints(self, keep: int, keep_best: bool) -> Checkpoints:
         """The run's checkpoints, cleared of what a killed run left unfinished."""

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from layered_lr.outputs import write_whole
 from layered_lr.plans import Plan
 from layered_lr.spec import RUN_TABLE
 from layered_lr.state.cadence import cadence
-from layered_lr.state.folder import RECIPE, RunFolder
+from layered_lr.state.folder import PLAN, RECIPE, RunFolder
 from layered_lr.state.training_state import TrainingState
 
 
@@ -43,10 +43,17 @@ class Keeper:
         options: How.
         about: What checkpoints say of the run, beside where it stands; plain tables.
         step: Updates made before, where a run goes on; None for a new one.
+        changed: Whether recipe and plan are other ones than the folder has; a new run's are.
     """
 
     def __init__(
-        self, folder: RunFolder, plan: Plan, options: RunOptions, about: Mapping[str, Any], step: int | None = None
+        self,
+        folder: RunFolder,
+        plan: Plan,
+        options: RunOptions,
+        about: Mapping[str, Any],
+        step: int | None = None,
+        changed: bool = True,
     ) -> None:
         self.folder, self.plan, self.about = folder, plan, dict(about)
         self.checkpoints = folder.checkpoints(options.keep, options.keep_best)
@@ -55,7 +62,7 @@ class Keeper:
         self._written_step, self._written_at = step or 0, time.monotonic()
         self._rows = step or 0
         self._failed: set[str] = set()
-        if step is None:
+        if step is None or changed:
             self._describe(options)
         self._begin_metrics()
 
@@ -63,8 +70,9 @@ class Keeper:
         left_out = ("checkpoint_dir", "save")
         run = {name: value for name, value in options.to_dict().items() if value is not None and name not in left_out}
         recipe = {**self.plan.spec.to_dict(), RUN_TABLE: run}
-        versions = {"versions": self.about["versions"]}
-        _write(self.path / "plan.json", json.dumps({**self.plan.to_dict(), **versions}, indent=1))
+        unwritten = [field.name for field in fields(options) if field.name not in options.to_dict()]
+        about = {"versions": self.about["versions"], "run": self.about["run"], "not written": unwritten}
+        _write(self.path / PLAN, json.dumps({**self.plan.to_dict(), **about}, indent=1))
         _write(self.path / "plan.txt", str(self.plan) + "\n")
         _write(self.path / RECIPE, tomli_w.dumps(recipe))  # the last one: with it there is a run
 
@@ -106,6 +114,10 @@ class Keeper:
         self._written_step, self._written_at = state.step, time.monotonic()
         full = replace(state, about={**self.about, **about})
         return self._try("checkpoint", lambda: self.checkpoints.write(full, metric))
+
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later updates: no training can go on from them."""
+        self.checkpoints.remove_after(step)
 
     def report(self, text: str) -> None:
         """Write what the run came to."""

@@ -212,3 +212,13 @@ def test_no_checkpoint_is_written_of_what_is_not_finite(
     ll.run(PLAIN, **written(tmp_path, checkpoint_every=3, keep=1, keep_best=False, max_steps=8))
     assert "after 6 updates weight 'body.bias' holds NaN or infinity. No checkpoint" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000008"]
+
+
+def test_a_rollback_that_does_not_help_goes_one_checkpoint_further_back(torch: Any, tmp_path: Path) -> None:
+    """The update that blows the weights up has a finite loss: the checkpoint behind it holds them."""
+    spec = ll.Spec(ll.SGD(0.01), phases=[ll.Phase(4), ll.Phase(optimizer=ll.SGD(1e30))])
+    said = written(tmp_path, checkpoint_every=1, on_divergence="rollback", rollback_factor=1e-30)
+    result = ll.run(spec, **{**said, "ema_decay": None})
+    assert [event["to"] for event in result.events] == [5, 4]
+    assert len(result.losses) == 10 and np.isfinite(result.losses).all()
+    np.testing.assert_array_equal(rows(tmp_path / "run")[:, 1], result.losses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,3 +271,53 @@ def test_a_run_with_phases_says_too_what_it_cannot_restore(
     spec = ll.Spec(ll.SGD(0.1), phases=[ll.Phase(1, frozen="1"), ll.Phase()])
     ll.run(spec, **said, checkpoint_dir=tmp_path / "run")
     assert "4 draws random numbers that this backend cannot restore" in capsys.readouterr().err
+
+
+def test_checkpoints_of_another_run_or_step_are_found(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole and undamaged, but not this run's."""
+    said = options("torch-eager", checkpoint_every=3)
+    whole = ll.run(SPEC, **said, checkpoint_dir=tmp_path / "one")
+    ll.run(SPEC, **{**said, "seed": 1}, checkpoint_dir=tmp_path / "other")
+    mine, foreign = (tmp_path / name / "checkpoints" for name in ("one", "other"))
+    shutil.rmtree(mine / "step-00000009")
+    shutil.copytree(foreign / "step-00000009", mine / "step-00000009")
+    shutil.copytree(mine / "step-00000006", mine / "step-00000008")
+    assert_same(ll.resume(tmp_path / "one", data=said["data"]), whole)
+    told = capsys.readouterr().err
+    assert "step-00000009: is of another run. Going back to step-00000006" in told
+    assert "step-00000008: is of another step: 6 updates." in told
+    assert_same(ll.resume(tmp_path / "one", data=said["data"]), whole)
+    assert "Going back" not in capsys.readouterr().err
+
+
+def test_first_weights_that_nobody_can_write_down_are_asked_for(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = options("torch-eager")
+    whole = ll.run(SPEC, **said)
+    with monkeypatch.context() as patched:
+        patched.setattr(Keeper, "checkpoint", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            ll.run(SPEC, **said, checkpoint_dir=tmp_path / "run")
+    with pytest.raises(ll.SpecError, match=r"give them again: resume\(..., initial_weights="):
+        ll.resume(tmp_path / "run", data=said["data"])
+    first = said["initial_weights"]
+    assert_same(ll.resume(tmp_path / "run", data=said["data"], initial_weights=first), whole)
+
+
+def test_a_changed_run_has_its_folder_changed_too(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=run))
+    other = replace(SPEC, groups=[], schedule=ll.ConstantLR(factor=0.5, total_iters=100))
+    result = ll.resume(run, other, epochs=2, data=arrays())
+    assert ll.load_recipe(run / "recipe.toml").spec == other
+    assert max(result.largest_rate_differences().values()) == 0, "each rate against the plan of its time"
+    (run / "recipe.toml").write_text((run / "recipe.toml").read_text().replace("factor = 0.5", "factor = 0.25"))
+    capsys.readouterr()
+    again = ll.resume(run, epochs=3, data=arrays())
+    assert "recipe.toml is not as it was written" in capsys.readouterr().err
+    np.testing.assert_allclose(again.rates["rest"][-3:], 0.005)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import layered_lr as ll
 from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
 from layered_lr.live import LiveRates
-from layered_lr.modules import set_trainable
+from layered_lr.modules import set_trainable, trainable_parameters
 from layered_lr.plans import Plan
 from layered_lr.state.training_state import Slots, TrainingState
 
@@ -58,7 +58,6 @@ class QuadraticSession(Session):
         self.applied: list[list[float]] = []
         self.norms: list[list[float]] = []
         self.computed: list[float] = []
-        set_trainable(model, plan.frozen)
 
     def _update(self, images: Any, labels: Any, parts: int) -> int:
         rates, momenta = self.live.rates(self.step), self.plan.momenta(self.step)
@@ -166,6 +165,7 @@ class Quadratic(Backend):
         timeline: Sequence[Plan] = (),
     ) -> QuadraticSession:
         self.log.append(f"open {step}")
+        set_trainable(model, plan.frozen, trainable_parameters(model))
         return QuadraticSession(self.log, plan, model, extras, step)
 
     def build(self, *_: Any, **__: Any) -> Any:

@@ -95,11 +95,14 @@ def test_phases_beyond_the_end_never_begin() -> None:
     made = plan_of(ll.Phase(5), ll.Phase(20, frozen="body"), ll.Phase(30))
     assert [(segment.start, segment.stop) for segment in made.segments] == [(0, 5), (5, 12)]
     endless = plan_of(ll.Phase(5), ll.Phase(20), total=None)
-    assert [(segment.start, segment.stop) for segment in endless.segments] == [(0, 5), (5, None)]
+    assert [(segment.start, segment.stop) for segment in endless.segments] == [(0, 5), (5, 20), (20, None)]
     assert endless.rates(1000) == plan_of(total=None).rates(1000)
     assert made.notes == ("phase 3 never begins: the run ends after 12 steps",)
-    (note,) = plan_of(ll.Phase("5 steps", frozen="body")).notes
-    assert note.startswith("phase 1 is the last one, and goes on beyond its until='5 steps' to the end of the run")
+    alone = plan_of(ll.Phase("5 steps", frozen="body"))
+    assert [(segment.stop, sorted(segment.plan.frozen)) for segment in alone.segments] == [
+        (5, ["body.a", "body.b"]), (12, [])
+    ]  # fmt: skip
+    assert alone.notes == ("phase 2 is the spec without phases: it follows where the last of these ends",)
     assert plan_of(ll.Phase(5), ll.Phase(12)).notes == ()
 
 

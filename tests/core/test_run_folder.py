@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from layered_lr.errors import CheckpointError
+from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.state import RunFolder
+from layered_lr.state.cadence import cadence
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from layered_lr.state import RunFolder
+from layered_lr.state.cadence import cadence
 folder = RunFolder(Path(sys.argv[1]))
 folder.begin_metrics(["loss"], 0)
 folder.add_metrics([(0, 0.1), (1, 0.2)])
@@ -99,3 +101,10 @@ def test_an_event_after_one_that_a_kill_cut_off_has_a_line_of_its_own(tmp_path: 
     with RunFolder(tmp_path) as folder:
         folder.event("resumed")
     assert json.loads((tmp_path / "events.jsonl").read_text().splitlines()[1]) == {"event": "resumed"}
+
+
+def test_a_bare_number_is_a_cadence_of_updates_on_the_command_line_too() -> None:
+    assert cadence("5") == cadence(5) == cadence("5 steps")
+    for value in ("0", "1.5", "-3", ""):
+        with pytest.raises(SpecError, match="must be such as"):
+            cadence(value)
