@@ -72,8 +72,9 @@ class Result:
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
         planned = self.planned()
+        known = {name: ~np.isnan(rates) for name, rates in planned.items()}
         return {
-            name: float(np.fmax.reduce(_relative(applied, planned[name]), initial=0.0))
+            name: float(np.max(_relative(applied, planned[name])[known[name]], initial=0.0))
             for name, applied in self.rates.items()
         }
 
