@@ -321,3 +321,37 @@ def test_a_changed_run_has_its_folder_changed_too(
     again = ll.resume(run, epochs=3, data=arrays())
     assert "recipe.toml is not as it was written" in capsys.readouterr().err
     np.testing.assert_allclose(again.rates["rest"][-3:], 0.005)
+
+
+def test_weights_open_without_this_library(torch: Any, oneflow: Any, tmp_path: Path) -> None:
+    """As README says, in both frameworks."""
+    from safetensors.numpy import load_file
+    from safetensors.torch import load_file as load_tensors
+
+    result = ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    file = tmp_path / "run" / "checkpoints" / "step-00000003" / "weights.safetensors"
+    model = resuming.torch_net()
+    model.load_state_dict(load_tensors(file))
+    other = resuming.oneflow_net()
+    other.load_state_dict({name: oneflow.tensor(array) for name, array in load_file(file).items()})
+    for name, array in result.weights.items():
+        np.testing.assert_array_equal(model.state_dict()[name].numpy(), array)
+        np.testing.assert_array_equal(other.state_dict()[name].numpy(), array)
+
+
+def test_a_limit_on_files_is_said_and_the_run_goes_on(torch: Any, tmp_path: Path) -> None:
+    """A full disk as the system has it: each write beyond the limit fails."""
+    script = """
+import resource, sys
+import layered_lr as ll
+from tests.backends.resuming import SPEC, options
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
+print(len(ll.run(SPEC, **options("torch-eager", checkpoint_dir=sys.argv[1])).losses))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(STEPS)]
+    assert "The run goes on without." in done.stderr
+    assert not list((tmp_path / "run" / "checkpoints").glob("*/state.json")), "one of them is half written"

@@ -88,6 +88,22 @@ def test_the_report_is_one_file_with_tables_before_pictures(found: ll.Comparison
     assert "@media print" in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("many", [False, True], ids=["a graph each", "one graph"])
+def test_phases_are_the_same_on_every_backend(many: bool) -> None:
+    """Freezing, a switch of the optimizer, schedules of their own: within the envelope of the certificate."""
+    phases = [
+        ll.Phase(2, trained="head", optimizer=ll.AdamW(0.01)),
+        ll.Phase(4, frozen="3.bias", clip_grad_norm=0.5),
+        *([ll.Phase(5, frozen="head"), ll.Phase(6, weight_decay=0.1)] if many else []),
+        ll.Phase(counts_from="phase", schedule=ll.LinearLR(total_iters=2)),
+    ]
+    spec = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("3", lr_scale=3, name="head")], phases=phases)
+    found = compared(spec=spec, steps=8)
+    assert found.same, str(found)
+    assert found.pair("oneflow-eager", "oneflow-graph").verdict.kind == "same bitwise"
+
+
 def test_another_forward_pass_is_found() -> None:
     found = compared({"torch": tiny.in_torch, "oneflow": tiny.with_another_activation}, NAMES[:2])
     assert not found.same
