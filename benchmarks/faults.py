@@ -7,7 +7,7 @@ weights and moving average are those of a run that nobody disturbed.
 
     python -m benchmarks.faults [--trials 50] [--backends torch-eager,oneflow-eager,oneflow-graph] [--json faults.json]
 
-Reached on 2 cores of an AMD EPYC: see README, "Stop and go on".
+Reached: 50 of 50 on each of the three.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class MaskedDropout(flow.nn.Dropout):  # type: ignore[misc] # OneFlow has no typ
     Attributes:
         mask: Shape (images, features), in the dtype of what comes in; a graph's own tensor in its trace.
     """
+
+    shares_masks: ClassVar[bool] = True
 
     def __init__(self, p: float, features: int) -> None:
         super().__init__(p)

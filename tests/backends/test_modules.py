@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.backend import Backend
+from layered_lr.parity.recorder import _dropouts
 from tests.backends.models import CLASSES, FEATURES, arrays, mlp, ones, taken, unit_gradients
 
 TWO_GROUPS = ll.Spec(optimizer=ll.SGD(lr=0.1), groups=[ll.Group("1", lr_scale=0.5), ll.Group("3")])
@@ -149,3 +150,11 @@ def test_run_with_everything_frozen_is_an_error(backend: Backend, framework_of_b
 
     with pytest.raises(ll.SpecError, match="requires_grad"):
         ll.run(TWO_GROUPS, backend.name, build, arrays(), max_steps=1, batch_size=8, progress=False)
+
+
+def test_dropout_of_known_models_is_the_same_on_every_backend(backend: Backend) -> None:
+    """So that comparisons do not warn of it, and a resumed run is not said to go on with other masks."""
+    model = backend.build("mobilenet_v2", 10, 0.2, 0)
+    assert list(_dropouts(model)) == []
+    dropouts = [module for module in model.modules() if "Dropout" in type(module).__name__]
+    assert [module.p for module in dropouts] == [0.2]
