@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from layered_lr.backend import Session
 from layered_lr.data import Batches
 from layered_lr.errors import CheckpointError, TrainingDiverged
+from layered_lr.evaluation import accuracy
 from layered_lr.guard import Guard
 from layered_lr.history import History
 from layered_lr.plans import Plan
@@ -133,15 +133,8 @@ class Loop:
         return self.step == self.steps or self.keeper.is_due(self.step, self.in_epoch)
 
     def _updates(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], int]]:
-        """Batches put together to updates, from where the run stands on: images, labels, how many batches they are."""
-        together = self.session.extras.accumulate_steps
-        first, done = divmod(self.step + self.skipped, self.in_epoch)
-        for epoch in itertools.count(first):
-            left = self.batches.epoch(epoch, done * together)
-            done = 0
-            while parts := list(itertools.islice(left, together)):
-                images, labels = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-                yield images, labels, len(parts)
+        """The batches of the updates from where the run stands on."""
+        return self.batches.updates(self.session.extras.accumulate_steps, self.step + self.skipped)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> bool:
         """Make one update; False where it was undone and does not count, or where the run went back."""
@@ -293,9 +286,9 @@ class Loop:
 
     def _end_epoch(self) -> None:
         """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it."""
-        self.history.accuracies.append(self._accuracy())
+        self.history.accuracies.append(accuracy(self.session, self.batches))
         if self.session.extras.ema_decay is not None:
-            self.history.ema_accuracies.append(self._accuracy(ema=True))
+            self.history.ema_accuracies.append(accuracy(self.session, self.batches, ema=True))
         losses = self.history.losses[(self.step - 1) // self.in_epoch * self.in_epoch :]
         loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
         metrics: Mapping[str, float] = {"loss": loss, "accuracy": self.history.accuracies[-1]}
@@ -306,13 +299,6 @@ class Loop:
             self.keeper.add(self.history)
             self.keeper.event("epoch", step=self.step, **metrics)
         self._show()
-
-    def _accuracy(self, ema: bool = False) -> float:
-        """The fraction of the test set that the model, or its moving average, gets right."""
-        right = 0
-        for images, labels, count in self.batches.test():
-            right += int(np.sum(self.session.logits(images, ema).argmax(axis=1)[:count] == labels[:count]))
-        return right / len(self.batches.dataset.y_test)
 
     def _show(self) -> None:
         """Loss, accuracy and rates beside the progress bar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -77,6 +78,24 @@ class Batches:
         if start > self.steps_per_epoch:
             raise SpecError(f"start={start}: an epoch has {self.steps_per_epoch} batches, start at one of them.")
         return self._train_batches(epoch, start)
+
+    def updates(self, together: int, start: int = 0) -> Iterator[tuple[Images, Labels, int]]:
+        """The batches of all epochs, put together to updates, without end.
+
+        Args:
+            together: Batches that make an update, >= 1; the last one of an epoch may have fewer.
+            start: The first update to make, counted from the first epoch on.
+
+        Returns:
+            An iterator of images and labels of an update, and how many batches they are.
+        """
+        first, done = divmod(start, -(-self.steps_per_epoch // together))
+        for epoch in itertools.count(first):
+            left = self.epoch(epoch, done * together)
+            done = 0
+            while parts := list(itertools.islice(left, together)):
+                images, labels = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+                yield images, labels, len(parts)
 
     def _train_batches(self, epoch: int, start: int) -> Iterator[tuple[Images, Labels]]:
         size = len(self.dataset.y_train)

@@ -15,6 +15,7 @@ from layered_lr.backend import Backend, Dtype, Extras, Session
 from layered_lr.checks import check_answer, check_trainable
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import SpecError
+from layered_lr.evaluation import accuracy
 from layered_lr.modules import parameters_of
 from layered_lr.parity.layout import Layout, layout_of, with_averages
 from layered_lr.parity.probe import known_answers, run_rung, rungs_of
@@ -128,7 +129,8 @@ def record(
     recording = _Recording(session, layout, rows, weights, layout.packed(state, dtype), shaker)
     began = time.perf_counter()
     ended = ""
-    for step, (images, labels, parts) in enumerate(updates(setting.batches, task)):
+    updates = itertools.islice(setting.batches.updates(options.accumulate_steps), task.steps)
+    for step, (images, labels, parts) in enumerate(updates):
         recording.batches.append(digest(images, labels))
         if disturbance is not None:
             images, labels = disturbance.shuffled(images, labels, parts)
@@ -239,20 +241,6 @@ class _Recording:
             self.kept += 1
 
 
-def updates(batches: Batches, task: Task) -> Iterator[tuple[NDArray[Any], NDArray[Any], int]]:
-    """The batches of the task's steps, put together to updates: images, labels, and how many batches they are."""
-    together = task.options.accumulate_steps
-
-    def endless() -> Iterator[tuple[NDArray[Any], NDArray[Any], int]]:
-        for epoch in itertools.count():
-            left = batches.epoch(epoch)
-            while parts := list(itertools.islice(left, together)):
-                images, labels = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-                yield images, labels, len(parts)
-
-    return itertools.islice(endless(), task.steps)
-
-
 def parts_of(batches: Batches, task: Task) -> NDArray[np.int64]:
     """How many batches make each update, shape (steps,)."""
     together, in_epoch = task.options.accumulate_steps, batches.steps_per_epoch
@@ -268,15 +256,8 @@ def _observe(session: Session, setting: Setting, losses: list[float]) -> None:
     if "step" in units:
         session.observe({"loss": losses[-1]}, "step")
     if "epoch" in units and len(losses) % in_epoch == 0:
-        metrics = {"loss": float(np.mean(losses[-in_epoch:])), "accuracy": _accuracy(session, setting.batches)}
+        metrics = {"loss": float(np.mean(losses[-in_epoch:])), "accuracy": accuracy(session, setting.batches)}
         session.observe(metrics, "epoch")
-
-
-def _accuracy(session: Session, batches: Batches) -> float:
-    right = 0
-    for images, labels, count in batches.test():
-        right += int(np.sum(session.logits(images).argmax(axis=1)[:count] == labels[:count]))
-    return right / len(batches.dataset.y_test)
 
 
 def record_probes(
