@@ -59,6 +59,13 @@ class Session(ABC):
     """Updates that the training loop may ask for before it waits for the first of them; a wait costs little
     where it is rare, and an interrupt has to wait for all that was asked for."""
 
+    wants_channels_last: bool = False
+    """Whether the training loop is to give images whose memory is NHWC, where it can make them so; their shape stays
+    (N, C, H, W). A session takes either; it may say otherwise for its own model."""
+
+    compile_seconds: float | None = None
+    """What compiling the model has taken so far; None where nothing is compiled."""
+
     def __init__(self, plan: Plan, num_classes: int, extras: Extras, step: int = 0) -> None:
         if plan.segments:
             raise SpecError("a session trains one phase: open a plan with phases by layered_lr.timeline.open_session.")
@@ -91,7 +98,7 @@ class Session(ABC):
             )
         if len(images) == 0 or labels.shape != (len(images),):
             raise DataError(f"a batch of {len(images)} images with labels of shape {labels.shape}: must be as many.")
-        if labels.min() < 0 or labels.max() >= self.num_classes:
+        if np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= self.num_classes:  # at each step, for speed
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
         handle = self._update(images, labels, parts)
         self.step += 1
@@ -241,6 +248,11 @@ class Session(ABC):
         the first update the average is the weights; each one after that moves it by ``1 - ema_decay`` of the way.
         Whole-number buffers are the model's own.
         """
+
+
+def added_seconds(before: float | None, more: float | None) -> float | None:
+    """What two things have taken together, each of which may have had nothing to do."""
+    return before if more is None else more + (before or 0.0)
 
 
 class Backend(ABC):

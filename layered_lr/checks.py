@@ -51,7 +51,7 @@ def check_trainable(plan: Plan, model: Any) -> None:
 
 def check_answer(session: Session, batches: Batches) -> None:
     """One batch of test images through the model: an answer of the wrong shape would abort OneFlow's process."""
-    images, _, _ = next(iter(batches.test()))
+    images, _, _ = next(batches.test(session.wants_channels_last))
     try:
         answer = session.logits(images)
     except LayeredLRError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from layered_lr.backend import Session
+from layered_lr.backend import Session, added_seconds
 from layered_lr.data import Batches
 from layered_lr.errors import CheckpointError, TrainingDiverged
 from layered_lr.evaluation import accuracy
@@ -25,6 +26,7 @@ from layered_lr.state.stopping import Stop
 from layered_lr.state.training_state import TrainingState
 
 _REFRESH_SECONDS = 0.2
+_BLOCK_STEPS = 1 << 14
 
 
 class Loop:
@@ -64,13 +66,15 @@ class Loop:
         self.events = [dict(event) for event in events]
         self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
         if self.step < self.steps:  # what was measured at the end of a shorter run, in mid-epoch, is no epoch's
-            del history.accuracies[self.step // self.in_epoch :], history.ema_accuracies[self.step // self.in_epoch :]
+            history.accuracies.cut(self.step // self.in_epoch)
+            history.ema_accuracies.cut(self.step // self.in_epoch)
         self.first_step_seconds = self._seconds = 0.0
         self._timed = self._untimed = 0
         self._pending: list[Any] = []  # losses that the framework has and this process has not
         self._good: list[TrainingState] = []  # to go back to: the newest two
         self._back_at: TrainingState | None = None  # where the last rollback went
         self._shown_at = 0.0
+        self._compiled: float | None = None  # by sessions that are gone
         self._reacts_each_step = "step" in plan.reacting_units
         self.bar = tqdm(
             total=self.steps, initial=self.step, unit="step", disable=None if progress else True, dynamic_ncols=True
@@ -93,10 +97,11 @@ class Loop:
                 if not self._update(*next(updates)):
                     updates = self._updates()
                     continue
-                if self._timed == 0 or self._ends_epoch() or self.step == self.steps:
+                at_end = self._ends_epoch() or self.step == self.steps
+                if at_end or self._timed == 0:
                     self._fetch()
                     began = self._clocked(began)
-                if self._ends_epoch() or self.step == self.steps:
+                if at_end:
                     self._end_epoch()
                     began = time.perf_counter()
                 asked = self.keeper is not None and stop.signal
@@ -112,6 +117,11 @@ class Loop:
     def seconds_per_step(self) -> float:
         """Mean time of an update, the first one left out where there are more."""
         return self._seconds / self._timed if self._timed else self.first_step_seconds
+
+    @property
+    def compile_seconds(self) -> float | None:
+        """What compiling has taken, in all sessions; None where nothing was compiled."""
+        return added_seconds(self._compiled, self.session.compile_seconds)
 
     def _clocked(self, began: float) -> float:
         """Count the time since then for the updates since then."""
@@ -134,7 +144,8 @@ class Loop:
 
     def _updates(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], int]]:
         """The batches of the updates from where the run stands on."""
-        return self.batches.updates(self.session.extras.accumulate_steps, self.step + self.skipped)
+        together, start = self.session.extras.accumulate_steps, self.step + self.skipped
+        return self.batches.updates(together, start, self.session.wants_channels_last)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> bool:
         """Make one update; False where it was undone and does not count, or where the run went back."""
@@ -146,11 +157,11 @@ class Loop:
             return self._undo(before)
         if self._reacts_each_step:
             self._fetch()
-            self.session.observe({"loss": self.history.losses[-1]}, "step")
+            self.session.observe({"loss": float(self.history.losses.numbers()[-1])}, "step")
         self.bar.update()
         if len(self._pending) > self.session.steps_ahead:
             self._fetch(keep=self.session.steps_ahead // 2)
-        if not self.bar.disable and time.monotonic() - self._shown_at > _REFRESH_SECONDS:
+        if self._is_time_to_show():
             self._fetch(keep=self.session.steps_ahead // 2)
             self._show()
         return True
@@ -179,7 +190,7 @@ class Loop:
         if self.guard.skip_advances:
             self._fetch()
             self._collect_tables(self.step)
-            self.history.losses.append(float("nan"))
+            self.history.losses.add([np.nan])
             self.bar.update()
             self.session.pass_over(before)
         else:
@@ -202,9 +213,10 @@ class Loop:
         good = self._back_at = self._good[-1]
         self.guard.lower_rates()
         self._pending.clear()
+        self._compiled = self.compile_seconds
         self.session = self._reopened(self.guard.rate_factor)
         self.session.import_state(good)
-        self.history = History.of(good.history, len(self.plan.groups))
+        self.history = History.of(good.history, len(self.plan.groups), self.steps)
         self.step = self.session.step
         self.bar.n = self.step
         if self.keeper:
@@ -234,7 +246,7 @@ class Loop:
             return
         if self.guard.rolls_back:
             self._good = [*self._good[-1:], state]
-        metric = metric_of(self.history.accuracies, self._ends_epoch() or self.step == self.steps)
+        metric = metric_of(self.history.accuracies.numbers(), self._ends_epoch() or self.step == self.steps)
         about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
         self.keeper.checkpoint(state, metric, **about)
 
@@ -249,13 +261,16 @@ class Loop:
         Raises:
             TrainingDiverged: One of them is NaN or infinite.
         """
-        done = self._pending[: len(self._pending) - keep] if keep else self._pending
+        if len(self._pending) <= keep:
+            return
+        done = self._pending[: len(self._pending) - keep]
         losses = self.session.losses(done)
         del self._pending[: len(done)]
-        wrong = np.flatnonzero(~np.isfinite(losses))
-        if len(wrong):
-            self._diverged(len(self.history.losses) + int(wrong[0]), float(losses[wrong[0]]))
-        self.history.losses.extend(losses.tolist())
+        finite = np.isfinite(losses)
+        if not finite.all():
+            wrong = int(np.argmin(finite))
+            self._diverged(len(self.history.losses) + wrong, float(losses[wrong]))
+        self.history.losses.add(losses)
 
     def _diverged(self, step: int, loss: float) -> None:
         rates = self.session.rates(step, step + 1)[0]
@@ -269,36 +284,44 @@ class Loop:
         self._collect_tables(len(self.history.losses))
 
     def _collect_tables(self, stop: int) -> None:
-        start = len(self.history.rate_factors)
-        if stop == start:
-            return
-        self.history.rates.append(self.session.rates(start, stop))
-        self.history.planned.append(self.guard.rate_factor * self.plan.table(start, stop))
+        """Take over the tables of the updates before ``stop``, in blocks: what is copied on the way stays small."""
+        for start in range(len(self.history.rate_factors), stop, _BLOCK_STEPS):
+            self._collect_block(start, min(start + _BLOCK_STEPS, stop))
+
+    def _collect_block(self, start: int, stop: int) -> None:
+        self.history.rates.add(self.session.rates(start, stop))
+        self.history.planned.add(self.guard.rate_factor * self.plan.table(start, stop))
+        norms = self.history.grad_norms
         if self.session.extras.grad_norms:
-            self.history.grad_norms += [self._unknown_norms(start), self.session.grad_norms(start, stop)]
-        elif any(map(len, self.history.grad_norms)):
-            self.history.grad_norms.append(self._unknown_norms(stop))
-        self.history.rate_factors.extend([self.guard.rate_factor] * (stop - start))
+            norms.add(self._unknown_norms(start))
+            norms.add(self.session.grad_norms(start, stop))
+        elif len(norms):
+            norms.add(self._unknown_norms(stop))
+        self.history.rate_factors.add(np.full(stop - start, self.guard.rate_factor))
 
     def _unknown_norms(self, stop: int) -> Float64:
         """NaN for those updates before ``stop`` whose norms were not measured: a run that goes on may be changed."""
-        return np.full((stop - sum(map(len, self.history.grad_norms)), len(self.plan.groups)), np.nan)
+        return np.full((stop - len(self.history.grad_norms), len(self.plan.groups)), np.nan)
 
     def _end_epoch(self) -> None:
         """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it."""
-        self.history.accuracies.append(accuracy(self.session, self.batches))
+        right = accuracy(self.session, self.batches)
+        self.history.accuracies.add([right])
         if self.session.extras.ema_decay is not None:
-            self.history.ema_accuracies.append(accuracy(self.session, self.batches, ema=True))
-        losses = self.history.losses[(self.step - 1) // self.in_epoch * self.in_epoch :]
-        loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
-        metrics: Mapping[str, float] = {"loss": loss, "accuracy": self.history.accuracies[-1]}
-        if np.isfinite(loss):  # else every update of the epoch was skipped, and there is nothing to react to
+            self.history.ema_accuracies.add([accuracy(self.session, self.batches, ema=True)])
+        loss = _mean(self.history.losses.numbers((self.step - 1) // self.in_epoch * self.in_epoch))
+        metrics: Mapping[str, float] = {"loss": loss, "accuracy": right}
+        if math.isfinite(loss):  # else every update of the epoch was skipped, and there is nothing to react to
             self.session.observe(metrics, "epoch")
         if self.keeper:
             self._collect()
             self.keeper.add(self.history)
             self.keeper.event("epoch", step=self.step, **metrics)
-        self._show()
+        if self.step == self.steps or self._is_time_to_show():
+            self._show()
+
+    def _is_time_to_show(self) -> bool:
+        return not self.bar.disable and time.monotonic() - self._shown_at > _REFRESH_SECONDS
 
     def _show(self) -> None:
         """Loss, accuracy and rates beside the progress bar."""
@@ -306,9 +329,17 @@ class Loop:
         if self.bar.disable or not self.history.losses:
             return
         step = len(self.history.losses) - 1
-        shown = {"loss": f"{self.history.losses[-1]:.4f}"}
-        if self.history.accuracies:
-            shown["accuracy"] = f"{self.history.accuracies[-1]:.3f}"
+        shown = {"loss": f"{self.history.losses.numbers(step)[0]:.4f}"}
+        if len(self.history.accuracies):
+            shown["accuracy"] = f"{self.history.accuracies.numbers()[-1]:.3f}"
         rates = self.session.rates(step, step + 1)[0]
         shown |= {group.name: f"{rate:.2e}" for group, rate in zip(self.plan.groups, rates, strict=True)}
         self.bar.set_postfix(shown, refresh=True)
+
+
+def _mean(losses: Float64) -> float:
+    """The mean of those losses that are known: skipped updates have NaN."""
+    mean = float(np.add.reduce(losses)) / len(losses)
+    if math.isfinite(mean) or not np.isfinite(losses).any():
+        return mean
+    return float(np.nanmean(losses))

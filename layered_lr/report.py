@@ -185,6 +185,8 @@ def result_text(result: Result) -> str:
     lines.append(f"last loss {result.losses[-1]:.4f}")
     first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
     lines.append(f"{result.seconds_per_step * 1e3:.1f} ms per step{first}")
+    if result.compile_seconds is not None:
+        lines.append(f"compiling took {result.compile_seconds:.2f} s")
     return "\n".join(lines)
 
 

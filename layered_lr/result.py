@@ -44,6 +44,7 @@ class Result:
         lowering: How the backend applied each group's rate, in words.
         seconds_per_step: Mean time of an update, the first one (which may compile) left out where there are more.
         first_step_seconds: Time of the first update.
+        compile_seconds: What compiling the model took, whenever it did; None where nothing was compiled.
         versions: Of everything that took part.
         options: What the run was asked for beside the spec, where it can be written down.
         planned_rates: As ``rates``, what the plan said at each update, which rollbacks and changes on resuming alter;
@@ -68,6 +69,7 @@ class Result:
     ema_weights: dict[str, NDArray[Any]] = field(repr=False, default_factory=dict)
     planned_rates: dict[str, Float64] = field(repr=False, default_factory=dict)
     events: tuple[dict[str, Any], ...] = ()
+    compile_seconds: float | None = None
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
@@ -100,6 +102,7 @@ class Result:
             "lowering": self.lowering,
             "seconds_per_step": self.seconds_per_step,
             "first_step_seconds": self.first_step_seconds,
+            "compile_seconds": self.compile_seconds,
             "versions": self.versions,
             "options": self.options,
             "events": self.events,
@@ -153,6 +156,7 @@ class Result:
                 options=about["options"],
                 planned_rates=_under(_PLANNED, arrays),
                 events=tuple(about["events"]),
+                compile_seconds=about.get("compile_seconds"),
             )
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file.") from None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
+from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session, added_seconds
 from layered_lr.live import reactions_at
 from layered_lr.modules import set_trainable, set_training, trainable_parameters
 from layered_lr.plans import Plan
@@ -79,8 +79,18 @@ class Timeline(Session):
         self._waiting: Slots = {}  # of frozen parameters
         self._remembered: Reactions = {}  # of groups that react in other phases
         self._place = plan.place(step)
-        self.inner = self._opened(self._place, step)
-        self.steps_ahead = self.inner.steps_ahead
+        self._compiled: float | None = None  # by sessions that have ended
+        self._take(self._opened(self._place, step))
+
+    def _take(self, inner: Session) -> None:
+        """Go on with another session."""
+        self._compiled = self.compile_seconds
+        self.inner = inner
+        self.steps_ahead, self.wants_channels_last = inner.steps_ahead, inner.wants_channels_last
+        self._count_compiling()
+
+    def _count_compiling(self) -> None:
+        self.compile_seconds = added_seconds(self._compiled, self.inner.compile_seconds)
 
     def _opened(self, place: int, step: int) -> Session:
         there = self.plan.segments[place].plan
@@ -92,6 +102,7 @@ class Timeline(Session):
         if self.plan.place(self.step) != self._place:
             self._enter_next()
         loss = _Loss(self.inner.train_step(images, labels, parts))
+        self._count_compiling()
         self._pending.append(loss)
         return loss
 
@@ -103,8 +114,7 @@ class Timeline(Session):
         self._place += 1
         if not self.inner.enter(self.plan.segments[self._place].plan):
             del self.inner  # what it holds of the framework's memory goes before the next one comes
-            self.inner = self._opened(self._place, self.step)
-            self.steps_ahead = self.inner.steps_ahead
+            self._take(self._opened(self._place, self.step))
         slots = {**slots, **completed(slots, self.inner._new_slots())}
         self._give(replace(state, slots=slots, reactions=reactions_at(self.plan, self._place, self._remembered)))
 
@@ -158,7 +168,8 @@ class Timeline(Session):
             self._place, self.inner = old
             self._hold_still()
             raise
-        self.steps_ahead = self.inner.steps_ahead
+        if self.inner is not old[1]:
+            self._take(self.inner)
         self._remembered = {name: dict(seen) for name, seen in state.reactions.items() if name not in reacting}
         self._pending, self._past = [], []
         self.start = self.step = state.step

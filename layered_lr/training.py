@@ -116,7 +116,7 @@ def trained(
     check_answer(session, ready.batches)
     if state is not None:
         session.import_state(state)
-    history = History.of({} if state is None else state.history, len(plan.groups))
+    history = History.of({} if state is None else state.history, len(plan.groups), plan.total_steps)
     keeper, changed = None, False
     if folder is not None:
         about = {"run": gone.get("run", uuid.uuid4().hex), **run_about(ready, options)}
@@ -146,24 +146,25 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
     plan, history, session = ready.plan, loop.history, loop.session
     weights = session.weights()
     check_finite(plan, weights)
-    rates, norms = history.table("rates"), history.table("grad_norms")
+    norms = history.grad_norms.numbers()
     return Result(
         backend=options.backend,
         plan=plan,
-        losses=np.array(history.losses),
-        rates=_by_group(plan, rates),
-        accuracies=np.array(history.accuracies),
+        losses=history.losses.numbers(),
+        rates=_by_group(plan, history.rates.numbers()),
+        accuracies=history.accuracies.numbers(),
         grad_norms=np.hypot.reduce(norms, axis=1),
         group_grad_norms=_by_group(plan, norms),
-        ema_accuracies=np.array(history.ema_accuracies),
+        ema_accuracies=history.ema_accuracies.numbers(),
         ema_weights={} if options.ema_decay is None else session.ema_weights(),
         weights=weights,
         lowering=ready.lowering,
         seconds_per_step=loop.seconds_per_step,
         first_step_seconds=loop.first_step_seconds,
+        compile_seconds=loop.compile_seconds,
         versions=all_versions(options.backend),
         options=options.to_dict(),
-        planned_rates=_by_group(plan, history.table("planned")),
+        planned_rates=_by_group(plan, history.planned.numbers()),
         events=tuple(loop.events),
     )
 

@@ -50,14 +50,65 @@ def normalise(images: NDArray[Any], table: NDArray[np.float32]) -> NDArray[np.fl
     """Look up every pixel.
 
     Args:
-        images: uint8 NCHW, of any strides.
+        images: uint8 NHWC, of any strides.
         table: Of ``normalisation_table``.
 
     Returns:
         float32 NCHW, C-contiguous, newly allocated.
     """
-    result = np.empty(images.shape, dtype=np.float32)
+    count, height, width, channels = images.shape
+    result = np.empty((count, channels, height, width), dtype=np.float32)
     for channel, values in enumerate(table):
         # mode="clip" spares the check of bounds: a uint8 cannot exceed them.
-        result[:, channel] = np.take(values, images[:, channel], mode="clip")
+        result[:, channel] = values.take(images[..., channel], mode="clip")
     return result
+
+
+class PairTable:
+    """Looks up two values at once, the fastest way to normalise where the result's memory is NHWC.
+
+    Each pixel's channels lie one behind the other, so that every two neighbouring bytes are a uint16, whose 65,536
+    values have a table of two float32 for each pair of channels that can be neighbours.
+
+    Args:
+        table: Of ``normalisation_table``.
+        shape: ``(H, W, C)`` of the images; see ``fits``.
+    """
+
+    def __init__(self, table: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+        height, width, channels = self._shape = tuple(shape)
+        kinds = channels if channels % 2 else channels // 2
+        low, high = np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2).T  # as they lie in memory
+        pairs = np.empty((kinds, 1 << 16, 2), np.float32)
+        for kind in range(kinds):
+            pairs[kind, :, 0] = table[2 * kind % channels, low]
+            pairs[kind, :, 1] = table[(2 * kind + 1) % channels, high]
+        self._pairs = pairs.reshape(-1).view(np.uint64)
+        places = np.arange(height * width * channels // 2)
+        self._offsets = places % kinds << 16
+        self._indices = np.empty((0, len(places)), np.intp)
+
+    @staticmethod
+    def fits(shape: tuple[int, ...]) -> bool:
+        """Whether images of ``(H, W, C)`` are whole pairs, of few enough channels for tables of at most 2 MiB."""
+        height, width, channels = shape
+        return channels <= 4 and height * width * channels % 2 == 0
+
+    def normalise(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Look up every pixel.
+
+        Args:
+            images: uint8 NHWC, C-contiguous.
+
+        Returns:
+            float32 NCHW, newly allocated, its memory NHWC; bitwise what ``normalise`` gives.
+        """
+        count = len(images)
+        if count > len(self._indices):
+            self._indices = np.empty((count, len(self._offsets)), np.intp)
+        indices = self._indices[:count]
+        indices[...] = images.reshape(count, -1).view(np.uint16)
+        indices += self._offsets
+        result = np.empty(indices.shape, np.uint64)
+        self._pairs.take(indices, out=result, mode="clip")
+        return result.view(np.float32).reshape(count, *self._shape).transpose(0, 3, 1, 2)

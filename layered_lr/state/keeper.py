@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -18,10 +19,13 @@ from layered_lr.history import History
 from layered_lr.options import RunOptions
 from layered_lr.outputs import write_whole
 from layered_lr.plans import Plan
+from layered_lr.schedules import Float64
 from layered_lr.spec import RUN_TABLE
 from layered_lr.state.cadence import cadence
 from layered_lr.state.folder import PLAN, RECIPE, RunFolder
 from layered_lr.state.training_state import TrainingState
+
+_BLOCK_ROWS = 1 << 12  # of metrics, to make text of at a time
 
 
 def say(message: str) -> None:
@@ -95,10 +99,14 @@ class Keeper:
 
     def add(self, history: History) -> None:
         """Append the metrics of those updates whose loss and rates are known by now."""
-        rates = history.table("rates")
-        rows = [[step, history.losses[step], *rates[step]] for step in range(self._rows, len(rates))]
-        if self._try("metrics", lambda: self.folder.add_metrics(rows)):
-            self._rows = len(rates)
+        while (start := self._rows) < len(history.rates):
+            rates = history.rates.numbers(start)[:_BLOCK_ROWS].tolist()
+            losses = history.losses.numbers(start)[: len(rates)].tolist()
+            steps = range(start, start + len(rates))
+            rows = [[step, loss, *row] for step, loss, row in zip(steps, losses, rates, strict=True)]
+            if not self._try("metrics", functools.partial(self.folder.add_metrics, rows)):
+                return
+            self._rows += len(rows)
 
     def checkpoint(self, state: TrainingState, metric: float | None, **about: Any) -> bool:
         """Write a checkpoint.
@@ -142,6 +150,6 @@ def _write(file: Path, text: str) -> None:
         raise CheckpointError(str(error)) from None
 
 
-def metric_of(accuracies: list[float], at_end_of_epoch: bool) -> float | None:
+def metric_of(accuracies: Float64, at_end_of_epoch: bool) -> float | None:
     """What a checkpoint is rated by: the test accuracy, where it was just measured."""
-    return float(accuracies[-1]) if at_end_of_epoch and accuracies and np.isfinite(accuracies[-1]) else None
+    return float(accuracies[-1]) if at_end_of_epoch and len(accuracies) and np.isfinite(accuracies[-1]) else None
