@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.draws import split_order
@@ -22,12 +28,10 @@ def load_digits() -> Dataset:
     Returns:
         uint8 NHWC, 1,437 training and 360 test images, not augmented by default: a flipped digit is none.
     """
-    from sklearn import datasets
-
-    source = datasets.load_digits()
-    pixels = np.rint(source.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
+    values, classes = _source()
+    pixels = np.rint(values * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
     images = pixels.repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)[..., None].repeat(3, axis=3)  # (1797, 32, 32, 3)
-    labels = source.target.astype(np.int64)
+    labels = classes.astype(np.int64)
 
     order = split_order(0, len(labels))
     by_class = order[np.argsort(labels[order], kind="stable")]
@@ -35,3 +39,22 @@ def load_digits() -> Dataset:
     in_test[by_class[::5]] = True
     train, test = order[~in_test[order]], order[in_test[order]]
     return Dataset("digits", images[train], labels[train], images[test], labels[test])
+
+
+def _source() -> tuple[NDArray[Any], NDArray[Any]]:
+    """The images, (1797, 8, 8) of 0..16, and their labels.
+
+    Importing scikit-learn, and SciPy with it, takes longer than everything else before a training but the framework:
+    the file that it reads is read here, where it is in its place.
+    """
+    found = importlib.util.find_spec("sklearn")  # imports nothing
+    if found is not None and found.origin is not None:
+        file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            table = np.loadtxt(gzip.decompress(file.read_bytes()).decode().splitlines(), delimiter=",")
+            if table.shape == (1797, 8 * 8 + 1):
+                return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    return bunch.images, bunch.target

@@ -75,7 +75,7 @@ def prepared(backend: Backend, task: Task, start: Weights | None = None, dtype: 
     own = backend.state(model)
     if start is None:
         given = None if options.initial_weights is None else read_weights(options.initial_weights)
-        start = start_weights(options, plan, dataset.num_classes, own, given)
+        start = start_weights(options, plan, dataset.num_classes, lambda: own, given)
     _check_start(own, start)
     begun = {name: start[name].astype(array.dtype) if name in start else array for name, array in own.items()}
     backend.load(model, begun)

@@ -126,11 +126,12 @@ def test_facts_of_cifar10_are_those_of_the_data_where_it_is() -> None:
     assert np.bincount(data.y_test).tolist() == [1000] * 10
 
 
-def test_importing_and_asking_for_facts_loads_nothing_heavy() -> None:
+def test_asking_for_facts_and_loading_the_digits_imports_nothing_heavy() -> None:
     program = """
 import sys
-from layered_lr.data import dataset_facts
+from layered_lr.data import dataset_facts, load_dataset
 dataset_facts("digits"), dataset_facts("cifar10", "/nowhere")
+load_dataset("digits")
 heavy = {"sklearn", "scipy", "pooch", "tqdm", "requests", "torch", "oneflow", "pandas"}
 print(sorted(heavy & set(sys.modules)))
 """
