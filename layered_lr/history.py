@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from layered_lr.schedules import Float64
 
-_SERIES = ("losses", "accuracies", "ema_accuracies", "rate_factors")
+_SERIES = ("losses", "accuracies", "ema_accuracies")
+_FACTORS = "rate_factors"
 _TABLES = ("rates", "planned", "grad_norms")
 _FEWEST_ROWS = 256
 
@@ -60,6 +62,32 @@ class Series:
         return self._rows[start : self._count]
 
 
+class Repeats:
+    """Numbers of which many in a row are the same, kept as what they are and where each row of them ends."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._stops: list[int] = []
+
+    def __len__(self) -> int:
+        return self._stops[-1] if self._stops else 0
+
+    def add(self, value: float, count: int) -> None:
+        """Put a number behind the others, so many times."""
+        if count == 0:
+            return
+        stop = len(self) + count
+        if self._values and self._values[-1] == value:
+            self._stops[-1] = stop
+        else:
+            self._values.append(value)
+            self._stops.append(stop)
+
+    def numbers(self) -> Float64:
+        """All of them, shape (n,), newly made."""
+        return np.repeat(np.array(self._values, dtype=np.float64), np.diff(self._stops, prepend=0).astype(np.int64))
+
+
 class History:
     """Everything measured so far.
 
@@ -78,13 +106,13 @@ class History:
     """
 
     def __init__(self, groups: int, expected: int | None = None) -> None:
-        self.losses, self.rate_factors = Series(None, expected), Series(None, expected)
+        self.losses, self.rate_factors = Series(None, expected), Repeats()
         self.accuracies, self.ema_accuracies = Series(), Series()
         self.rates, self.planned, self.grad_norms = (Series(groups, expected) for _ in _TABLES)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy of all of it, by name; see ``TrainingState.history``."""
-        return {name: getattr(self, name).numbers().copy() for name in (*_SERIES, *_TABLES)}
+        return {name: getattr(self, name).numbers().copy() for name in (*_SERIES, _FACTORS, *_TABLES)}
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], groups: int, expected: int | None = None) -> History:
@@ -100,6 +128,10 @@ class History:
             if name in arrays:
                 array = arrays[name]
                 getattr(history, name).add(array if name in _SERIES else _of_groups(array, groups))
+        factors = arrays.get(_FACTORS, np.empty(0))
+        stops = [*(np.flatnonzero(np.diff(factors)) + 1).tolist(), len(factors)]
+        for start, stop in pairwise([0, *stops]):
+            history.rate_factors.add(float(factors[start]) if stop > start else 1.0, stop - start)
         return history
 
 

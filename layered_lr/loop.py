@@ -26,7 +26,7 @@ from layered_lr.state.stopping import Stop
 from layered_lr.state.training_state import TrainingState
 
 _REFRESH_SECONDS = 0.2
-_BLOCK_STEPS = 1 << 14
+_BLOCK_STEPS = 1 << 12
 
 
 class Loop:
@@ -297,7 +297,7 @@ class Loop:
             norms.add(self.session.grad_norms(start, stop))
         elif len(norms):
             norms.add(self._unknown_norms(stop))
-        self.history.rate_factors.add(np.full(stop - start, self.guard.rate_factor))
+        self.history.rate_factors.add(self.guard.rate_factor, stop - start)
 
     def _unknown_norms(self, stop: int) -> Float64:
         """NaN for those updates before ``stop`` whose norms were not measured: a run that goes on may be changed."""

@@ -18,6 +18,7 @@ from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
 
 _FORMAT = "layered_lr.Result 3"
+_BLOCK_STEPS = 1 << 14
 _WEIGHT, _EMA, _NORMS, _PLANNED = "weights/", "ema_weights/", "grad_norms/", "planned_rates/"
 
 
@@ -74,11 +75,7 @@ class Result:
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
         planned = self.planned()
-        known = {name: ~np.isnan(rates) for name, rates in planned.items()}
-        return {
-            name: float(np.max(_relative(applied, planned[name])[known[name]], initial=0.0))
-            for name, applied in self.rates.items()
-        }
+        return {name: _largest_difference(applied, planned[name]) for name, applied in self.rates.items()}
 
     def planned(self) -> dict[str, Float64]:
         """Each group's rate as it was planned at each update, shape (steps,)."""
@@ -171,9 +168,14 @@ class Result:
         return result_text(self)
 
 
-def _relative(applied: Float64, planned: Float64) -> Float64:
-    scale = np.where(planned == 0, 1.0, np.abs(planned))
-    return np.asarray(np.abs(applied - planned) / scale)
+def _largest_difference(applied: Float64, planned: Float64) -> float:
+    """Relative, of those updates whose planned rate is known; in blocks, so that long runs need no memory for it."""
+    largest = 0.0
+    for start in range(0, len(planned), _BLOCK_STEPS):
+        is_rate, due = applied[start : start + _BLOCK_STEPS], planned[start : start + _BLOCK_STEPS]
+        relative = np.abs(is_rate - due) / np.where(due == 0, 1.0, np.abs(due))
+        largest = float(np.max(relative[~np.isnan(due)], initial=largest))
+    return largest
 
 
 def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
