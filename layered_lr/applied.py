@@ -29,7 +29,7 @@ class AppliedRates:
 
     def record(self, param_groups: Sequence[Any]) -> None:
         """Note the rates of the update that comes."""
-        self._rates.extend(float(group["lr"]) for group in param_groups)
+        self._rates.extend([group["lr"] for group in param_groups])
 
     def clear(self) -> None:
         """Forget the updates so far: the next one to be noted is number 0."""

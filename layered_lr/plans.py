@@ -200,12 +200,19 @@ class Plan:
         it has all.
         """
         there = self.there(step)
+        if not there.moving:
+            return [None] * len(self.groups)
         updates = there.warmup_steps
         warmth = min(1.0, (step - there.start + 1) / (updates + 1))
         return [
             warmth * float(there._full_momentum(group, step)) if there.moves_momentum(group) else None
             for group in there.groups
         ]
+
+    @cached_property
+    def moving(self) -> tuple[int, ...]:
+        """Indices of the groups whose momentum moves, in a plan without segments."""
+        return tuple(index for index, group in enumerate(self.groups) if self.moves_momentum(group))
 
     def moves_momentum(self, group: PlanGroup) -> bool:
         """Whether a group's momentum changes from update to update: by its schedule, or as the phase warms it up."""

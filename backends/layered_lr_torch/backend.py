@@ -52,8 +52,11 @@ class TorchBackend(Backend):
     def build(
         self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
     ) -> torch.nn.Module:
-        """See ``Backend.build``."""
-        return models.build(model, num_classes, dropout, seed).to(self.device, getattr(torch, dtype))
+        """See ``Backend.build``: models known by name are ``torch.channels_last``, others are as they were made."""
+        made = models.build(model, num_classes, dropout, seed).to(self.device, getattr(torch, dtype))
+        if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
+            made.to(memory_format=torch.channels_last)  # half the time of an update
+        return made
 
     def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
         """See ``Backend.load``."""

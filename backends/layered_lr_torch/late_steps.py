@@ -6,6 +6,8 @@ parameter comes late: unfrozen, or without a gradient until then. Its other impl
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +23,18 @@ def allow_late_parameters(optimizer: torch.optim.Optimizer) -> None:
     ):
         optimizer.register_step_pre_hook(_before)
         optimizer.register_step_post_hook(_after)
+
+
+@contextmanager
+def late_parameters(optimizer: Any) -> Iterator[None]:
+    """Likewise, around one update."""
+    if isinstance(optimizer, torch.optim.SGD):
+        _before(optimizer)
+    try:
+        yield
+    finally:
+        if isinstance(optimizer, torch.optim.SGD):
+            _after(optimizer)
 
 
 def _before(optimizer: Any, *_: Any) -> None:

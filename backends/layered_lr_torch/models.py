@@ -33,6 +33,19 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
     return with_masks(getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout))  # type: ignore[no-any-return]
 
 
+def memory_format(model: torch.nn.Module) -> torch.memory_format:
+    """The layout of images that goes with a model's weights.
+
+    ``torch.channels_last`` where 4-D parameters are laid out so and none is the other way (some are both). Else
+    ``torch.contiguous_format``: a model may take its activations apart by ``view``, which needs that.
+    """
+    weights = [parameter for parameter in model.parameters() if parameter.dim() == 4]
+    last = [weight.is_contiguous(memory_format=torch.channels_last) for weight in weights]
+    first = [weight.is_contiguous() for weight in weights]
+    only_last = [is_last and not is_first for is_last, is_first in zip(last, first, strict=True)]
+    return torch.channels_last if any(only_last) and all(last) else torch.contiguous_format
+
+
 def load(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
     """Copy arrays into the model's state of the same names."""
     state = model.state_dict()
@@ -47,5 +60,5 @@ def state(model: torch.nn.Module) -> dict[str, NDArray[Any]]:
 
 
 def to_array(tensor: torch.Tensor) -> NDArray[Any]:
-    """A copy of a tensor."""
+    """A copy of a tensor, in C's order whatever the tensor's memory format."""
     return tensor.detach().cpu().numpy().copy()

@@ -17,6 +17,7 @@ from layered_lr.optimizers import Optimizer
 from layered_lr.plans import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import papers
+from layered_lr_torch.calls import shorten_steps
 from layered_lr_torch.gradients import Gradients
 from layered_lr_torch.late_steps import allow_late_parameters
 from layered_lr_torch.lowering import OWN, implementation
@@ -52,7 +53,8 @@ def build_optimizer(
     gradients = gradients or Gradients(plan, model)
     if gradients.has_work:
         gradients.attach(optimizer)
-    allow_late_parameters(optimizer)
+    if not shorten_steps(optimizer):
+        allow_late_parameters(optimizer)
     return optimizer
 
 
@@ -121,9 +123,9 @@ class PlanScheduler(LRScheduler):
 
     It counts updates, also where a schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets
     ``ReduceLROnPlateau`` look at a metric, whenever there is one. ``get_last_lr()`` has a rate for each of the
-    optimizer's param groups, as in torch: two for a group of the plan of which only some parameters decay. Its state
-    is the count and what reactive schedules have seen: the rates are the plan's, so that a state loads whatever the
-    rates were when it was saved.
+    optimizer's param groups, as in torch: two for a group of the plan of which only some parameters decay. Param groups
+    that the user adds keep the rates that they have. Its state is the count and what reactive schedules have seen: the
+    rates are the plan's, so that a state loads whatever the rates were when it was saved.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0) -> None:
@@ -136,7 +138,8 @@ class PlanScheduler(LRScheduler):
     def get_lr(self) -> list[float]:  # type: ignore[override] # torch also allows tensors
         """The rates at the current step, one for each param group."""
         rates = self.live.rates(self.last_epoch)
-        return [rates[index] for index in self._groups]
+        added = self.optimizer.param_groups[len(self._groups) :]
+        return [rates[index] for index in self._groups] + [group["lr"] for group in added]
 
     def step(self, epoch: int | None = None, metrics: Any = None) -> None:
         """Go on to the next update, or let reactive schedules look at a metric.
@@ -147,9 +150,13 @@ class PlanScheduler(LRScheduler):
         """
         if metrics is not None:
             self.observe(metrics)
-            return
-        super().step(epoch)
-        self._set_momenta()
+        elif epoch is None and self._step_count > 1:
+            self._step_count += 1
+            self.last_epoch += 1
+            self._apply()
+        else:  # torch warns here of calls in the wrong order, and of the argument
+            super().step(epoch)
+            self._set_momenta()
 
     def observe(self, metrics: Any, unit: str | None = None) -> None:
         """Let reactive schedules look at a metric; see ``LiveRates.observe``."""
@@ -187,8 +194,10 @@ class PlanScheduler(LRScheduler):
         self._set_momenta()
 
     def _set_momenta(self) -> None:
+        if not self.live.plan.moving:
+            return
         momenta = self.live.plan.momenta(self.last_epoch)
-        for group, index in zip(self.optimizer.param_groups, self._groups, strict=True):
+        for group, index in zip(self.optimizer.param_groups, self._groups, strict=False):
             momentum = momenta[index]
             if momentum is not None:
                 group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})

@@ -21,6 +21,7 @@ from layered_lr_torch import generators, models
 from layered_lr_torch.averages import MovingAverage
 from layered_lr_torch.dropout import Masks
 from layered_lr_torch.gradients import Gradients
+from layered_lr_torch.memory import keep_freed_memory
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
 
@@ -40,7 +41,10 @@ class TorchSession(Session):
     ) -> None:
         super().__init__(plan, num_classes, extras, step)
         self.device = device
+        if device.type == "cpu":
+            keep_freed_memory()
         self.model = model
+        self.memory_format = models.memory_format(model)
         set_trainable(model, plan.frozen)
         self._train()
         self.forward = forward
@@ -95,7 +99,8 @@ class TorchSession(Session):
         return loss.detach()
 
     def _on_device(self, images: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(images).to(self.device, self.dtype)
+        given = torch.from_numpy(images).to(self.device, self.dtype)
+        return given.contiguous(memory_format=self.memory_format if given.dim() == 4 else torch.contiguous_format)
 
     def _labels(self, labels: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(labels).to(self.device)
