@@ -3,12 +3,12 @@
 OneFlow's own convolutions on a CPU copy every pixel into columns one by one, an image after the other, and those of
 several groups a group after the other as well: eight tenths of a training step of MobileNetV2 on images of 32x32.
 
-Here the activations between the first layer and the last one lie channels outermost, (C, N, H, W). A convolution of
-1x1 is then one matrix multiplication of all pixels of all images as they lie. A depthwise convolution of a small image
-is a matrix of its own for each channel, which holds the weights where input and output pixels meet and zeros elsewhere:
-one batched multiplication, and the gradients are two more. Only the order of sums differs from convolutions, and where
-an activation is NaN or infinite, the whole image of its channel is NaN. Batch normalisations take the numbers in the
-same order as before, and are the same bit for bit.
+Here the activations between the first layer and the pooling are flat: (1, C, N * H * W), channels outermost. A
+convolution of 1x1 is then one matrix multiplication of all pixels of all images as they lie. A depthwise convolution of
+small images is a matrix of its own for each channel, which holds the weights where input and output pixels meet and
+zeros elsewhere: one batched multiplication, and the gradients are two more. Only the order of sums differs from
+convolutions, and where an activation is NaN or infinite, its whole image and channel is NaN. Batch normalisations get
+the numbers in the same order as before. In a graph, a reshape is a copy: so there are few.
 
 Modules, names, parameters, buffers and initial weights are flowvision's; only ``forward`` is another.
 """
@@ -25,60 +25,82 @@ from layered_lr_oneflow.runtime import flow
 DENSEST = 256  # pixels of an image, up to which a depthwise convolution is a matrix of pixels by pixels
 
 
+class Sizes:
+    """The images of the forward pass that is under way, as they leave the first layer.
+
+    Attributes:
+        images: How many.
+        height: Theirs, in pixels.
+        width: Likewise.
+    """
+
+    images = height = width = 0
+
+    def shrunk(self, factor: int) -> tuple[int, int, int]:
+        """Images, height and width behind convolutions whose strides multiply to ``factor``."""
+        return self.images, -(-self.height // factor), -(-self.width // factor)
+
+
 class StemConv2d(flow.nn.Conv2d):  # type: ignore[misc] # OneFlow has no types
-    """The first convolution: (N, C, H, W) in, (C, N, H, W) out."""
+    """The first convolution: images in, the flat layout out."""
+
+    sizes: Sizes
 
     def forward(self, x: Any) -> Any:
-        """OneFlow's own."""
-        return flow.nn.Conv2d.forward(self, x).permute(1, 0, 2, 3).contiguous()
+        """OneFlow's own; (N, C, H, W) to (1, C, N * H * W)."""
+        y = flow.nn.Conv2d.forward(self, x)
+        self.sizes.images, channels, self.sizes.height, self.sizes.width = y.shape
+        return y.permute(1, 0, 2, 3).reshape(1, channels, -1)
 
 
 class PointwiseConv2d(flow.nn.Conv2d):  # type: ignore[misc] # OneFlow has no types
-    """A convolution of 1x1 without bias: (C, N, H, W) in and out."""
+    """A convolution of 1x1 without bias, in the flat layout."""
 
     def forward(self, x: Any) -> Any:
         """One product of matrices: (out, in) by (in, pixels of all images)."""
-        channels, *pixels = x.shape
-        product = flow.matmul(self.weight.reshape(self.out_channels, channels), x.reshape(channels, -1))
-        return product.reshape(self.out_channels, *pixels)
+        return flow.bmm(self.weight.reshape(1, self.out_channels, self.in_channels), x)
 
 
 class DepthwiseConv2d(flow.nn.Conv2d):  # type: ignore[misc] # OneFlow has no types
-    """A convolution of 3x3 with padding 1, each channel by itself, without bias: (C, N, H, W) in and out."""
+    """A convolution of 3x3 with padding 1, each channel by itself, without bias, in the flat layout.
+
+    Attributes:
+        sizes: Of the model.
+        before: The strides of all convolutions between the first layer and this one, multiplied.
+    """
+
+    sizes: Sizes
+    before: int
 
     def forward(self, x: Any) -> Any:
         """A product of matrices for each channel: (images, pixels in) by (pixels in, pixels out)."""
-        channels, images, height, width = x.shape
+        channels, stride = self.out_channels, self.stride[0]
+        images, height, width = self.sizes.shrunk(self.before)
         if height * width > DENSEST:
-            return flow.nn.Conv2d.forward(self, x.permute(1, 0, 2, 3).contiguous()).permute(1, 0, 2, 3).contiguous()
-        stride = self.stride[0]
-        out_height, out_width = -(-height // stride), -(-width // stride)
+            x = x.reshape(channels, images, height, width).permute(1, 0, 2, 3)
+            return flow.nn.Conv2d.forward(self, x).permute(1, 0, 2, 3).reshape(1, channels, -1)
         placed = flow.matmul(self.weight.reshape(channels, 9), placement(height, width, stride, x.dtype, str(x.device)))
-        matrices = placed.reshape(channels, height * width, out_height * out_width)
-        product = flow.bmm(x.reshape(channels, images, height * width), matrices)
-        return product.reshape(channels, images, out_height, out_width)
+        product = flow.bmm(x.reshape(channels, images, height * width), placed.reshape(channels, height * width, -1))
+        return product.reshape(1, channels, -1)
 
 
 class FlatBatchNorm2d(flow.nn.BatchNorm2d):  # type: ignore[misc] # OneFlow has no types
-    """A batch normalisation: (C, N, H, W) in and out."""
+    """A batch normalisation in the flat layout."""
+
+    def _check_input_dim(self, x: Any) -> None:
+        """Of three dimensions, not four."""
+
+
+class FlatPool2d(flow.nn.AdaptiveAvgPool2d):  # type: ignore[misc] # OneFlow has no types
+    """The mean of each image's channels: the flat layout in, (N, C) out."""
+
+    sizes: Sizes
 
     def forward(self, x: Any) -> Any:
-        """OneFlow's own, on one image that all are side by side in."""
-        return flow.nn.BatchNorm2d.forward(self, side_by_side(x)).reshape(*x.shape)
-
-
-class LastPool2d(flow.nn.AdaptiveAvgPool2d):  # type: ignore[misc] # OneFlow has no types
-    """The pooling: (C, N, H, W) in, (N, C, 1, 1) out."""
-
-    def forward(self, x: Any) -> Any:
-        """OneFlow's own."""
-        return flow.nn.AdaptiveAvgPool2d.forward(self, x).permute(1, 0, 2, 3).contiguous()
-
-
-def side_by_side(x: Any) -> Any:
-    """(C, N, H, W) as (1, C, N, H * W), as it lies."""
-    channels, images, height, width = x.shape
-    return x.reshape(1, channels, images, height * width)
+        """OneFlow's own takes 50 times as long."""
+        images = self.sizes.images
+        channels = x.shape[1]
+        return x.reshape(channels, images, -1).mean(dim=2).permute(1, 0)
 
 
 def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
@@ -115,16 +137,21 @@ def _meet(size: int, stride: int) -> np.ndarray:
 
 def flatten_convolutions(model: Any) -> Any:
     """Let a MobileNetV2 of flowvision's compute as this module says; returns it."""
+    sizes, before = Sizes(), 1
     for module in model.features.modules():
         if isinstance(module, flow.nn.BatchNorm2d):
             module.__class__ = FlatBatchNorm2d
-        elif isinstance(module, flow.nn.Conv2d):
-            module.__class__ = _kind(module)
-    model.adaptive_avg_pool2d.__class__ = LastPool2d
+        elif not isinstance(module, flow.nn.Conv2d):
+            continue
+        elif module.groups > 1:
+            module.__class__ = DepthwiseConv2d
+            module.sizes, module.before = sizes, before
+            before *= module.stride[0]
+        elif module.kernel_size == (1, 1):
+            module.__class__ = PointwiseConv2d
+        else:
+            module.__class__ = StemConv2d
+            module.sizes = sizes
+    model.adaptive_avg_pool2d.__class__ = FlatPool2d
+    model.adaptive_avg_pool2d.sizes = sizes
     return model
-
-
-def _kind(conv: Any) -> type:
-    if conv.groups > 1:
-        return DepthwiseConv2d
-    return PointwiseConv2d if conv.kernel_size == (1, 1) else StemConv2d
