@@ -1,0 +1,157 @@
+"""A MobileNetV2 of flowvision's whose convolutions are matrix multiplications, which OneFlow 0.9 is fast at on a CPU.
+
+OneFlow's own convolutions on a CPU copy every pixel into columns one by one, an image after the other, and those of
+several groups a group after the other as well: eight tenths of a training step of MobileNetV2 on images of 32x32.
+
+Here the activations between the first layer and the pooling are flat: (1, C, N * H * W), channels outermost. A
+convolution of 1x1 is then one matrix multiplication of all pixels of all images as they lie. A depthwise convolution of
+small images is a matrix of its own for each channel, which holds the weights where input and output pixels meet and
+zeros elsewhere: one batched multiplication, and the gradients are two more. Only the order of sums differs from
+convolutions, and where an activation is NaN or infinite, its whole image and channel is NaN. Batch normalisations get
+the numbers in the same order as before. In a graph, a reshape is a copy: so there are few.
+
+Modules, names, parameters, buffers and initial weights are flowvision's; only ``forward`` is another.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from layered_lr_oneflow.runtime import flow
+
+DENSEST = 256  # pixels of an image, up to which a depthwise convolution is a matrix of pixels by pixels
+
+
+class Sizes:
+    """The images of the forward pass that is under way, as they leave the first layer.
+
+    Attributes:
+        images: How many.
+        height: Theirs, in pixels.
+        width: Likewise.
+    """
+
+    images = height = width = 0
+
+    def shrunk(self, factor: int) -> tuple[int, int, int]:
+        """Images, height and width behind convolutions whose strides multiply to ``factor``."""
+        return self.images, -(-self.height // factor), -(-self.width // factor)
+
+
+class StemConv2d(flow.nn.Conv2d):  # type: ignore[misc] # OneFlow has no types
+    """The first convolution: images in, the flat layout out."""
+
+    sizes: Sizes
+
+    def forward(self, x: Any) -> Any:
+        """OneFlow's own; (N, C, H, W) to (1, C, N * H * W)."""
+        y = flow.nn.Conv2d.forward(self, x)
+        self.sizes.images, channels, self.sizes.height, self.sizes.width = y.shape
+        return y.permute(1, 0, 2, 3).reshape(1, channels, -1)
+
+
+class PointwiseConv2d(flow.nn.Conv2d):  # type: ignore[misc] # OneFlow has no types
+    """A convolution of 1x1 without bias, in the flat layout."""
+
+    def forward(self, x: Any) -> Any:
+        """One product of matrices: (out, in) by (in, pixels of all images)."""
+        return flow.bmm(self.weight.reshape(1, self.out_channels, self.in_channels), x)
+
+
+class DepthwiseConv2d(flow.nn.Conv2d):  # type: ignore[misc] # OneFlow has no types
+    """A convolution of 3x3 with padding 1, each channel by itself, without bias, in the flat layout.
+
+    Attributes:
+        sizes: Of the model.
+        before: The strides of all convolutions between the first layer and this one, multiplied.
+    """
+
+    sizes: Sizes
+    before: int
+
+    def forward(self, x: Any) -> Any:
+        """A product of matrices for each channel: (images, pixels in) by (pixels in, pixels out)."""
+        channels, stride = self.out_channels, self.stride[0]
+        images, height, width = self.sizes.shrunk(self.before)
+        if height * width > DENSEST:
+            x = x.reshape(channels, images, height, width).permute(1, 0, 2, 3)
+            return flow.nn.Conv2d.forward(self, x).permute(1, 0, 2, 3).reshape(1, channels, -1)
+        placed = flow.matmul(self.weight.reshape(channels, 9), placement(height, width, stride, x.dtype, str(x.device)))
+        product = flow.bmm(x.reshape(channels, images, height * width), placed.reshape(channels, height * width, -1))
+        return product.reshape(1, channels, -1)
+
+
+class FlatBatchNorm2d(flow.nn.BatchNorm2d):  # type: ignore[misc] # OneFlow has no types
+    """A batch normalisation in the flat layout."""
+
+    def _check_input_dim(self, x: Any) -> None:
+        """Of three dimensions, not four."""
+
+
+class FlatPool2d(flow.nn.AdaptiveAvgPool2d):  # type: ignore[misc] # OneFlow has no types
+    """The mean of each image's channels: the flat layout in, (N, C) out."""
+
+    sizes: Sizes
+
+    def forward(self, x: Any) -> Any:
+        """OneFlow's own takes 50 times as long."""
+        images = self.sizes.images
+        channels = x.shape[1]
+        return x.reshape(channels, images, -1).mean(dim=2).permute(1, 0)
+
+
+def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
+    """Where each weight of a 3x3 kernel stands in the matrix of a convolution with padding 1.
+
+    Args:
+        height: Of the images.
+        width: Likewise.
+        stride: Of the convolution.
+        dtype: Of the answer.
+        device: Likewise.
+
+    Returns:
+        Shape (9, pixels in * pixels out), ones and zeros.
+    """
+    return _placement(height, width, stride, dtype, device)
+
+
+@lru_cache(maxsize=None)
+def _placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
+    rows, columns = _meet(height, stride), _meet(width, stride)
+    placed = np.einsum("kio,ljp->klijop", rows, columns).reshape(9, -1)
+    with flow._oneflow_internal.lazy_mode.guard(False), flow.no_grad():
+        made = flow.tensor(placed, dtype=dtype, device=device)
+        flow._oneflow_internal.eager.Sync()
+    return made
+
+
+def _meet(size: int, stride: int) -> np.ndarray:
+    """Shape (3, in, out): 1 where the weight k of an output meets an input, along one axis."""
+    at = np.arange(-(-size // stride)) * stride - 1 + np.arange(3)[:, None]  # (3, out)
+    return (np.arange(size)[:, None] == at[:, None, :]).astype(np.float32)
+
+
+def flatten_convolutions(model: Any) -> Any:
+    """Let a MobileNetV2 of flowvision's compute as this module says; returns it."""
+    sizes, before = Sizes(), 1
+    for module in model.features.modules():
+        if isinstance(module, flow.nn.BatchNorm2d):
+            module.__class__ = FlatBatchNorm2d
+        elif not isinstance(module, flow.nn.Conv2d):
+            continue
+        elif module.groups > 1:
+            module.__class__ = DepthwiseConv2d
+            module.sizes, module.before = sizes, before
+            before *= module.stride[0]
+        elif module.kernel_size == (1, 1):
+            module.__class__ = PointwiseConv2d
+        else:
+            module.__class__ = StemConv2d
+            module.sizes = sizes
+    model.adaptive_avg_pool2d.__class__ = FlatPool2d
+    model.adaptive_avg_pool2d.sizes = sizes
+    return model
