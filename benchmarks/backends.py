@@ -52,10 +52,10 @@ class Trainer:
     def __init__(self, backend: str, quick: bool) -> None:
         self.options: dict[str, Any] = {"backend": backend, "progress": False, "device": "cpu"}
         if quick:
-            from benchmarks.opponents.models import tiny_oneflow, tiny_torch
+            from benchmarks.opponents.models import tiny_oneflow, tiny_torch, tiny_weights
 
             self.options["model"] = tiny_torch if backend.startswith("torch") else tiny_oneflow
-            self.options["data"] = _few_digits()
+            self.options |= {"data": _few_digits(), "initial_weights": tiny_weights(0)}
         self.epochs = 1 if quick else _EPOCHS
 
     def train(self, seed: int) -> dict[str, Any]:
@@ -168,9 +168,7 @@ def _series(values: Mapping[str, list[dict[str, Any]]], quick: bool) -> list[Ser
     return found
 
 
-def _second_processes(
-    workers: Mapping[str, Worker], quick: bool, environment: Mapping[str, str]
-) -> list[Series]:
+def _second_processes(workers: Mapping[str, Worker], quick: bool, environment: Mapping[str, str]) -> list[Series]:
     found = []
     for name in workers:
         with Worker("benchmarks.backends:Trainer", {"backend": name, "quick": quick}, environment=environment) as again:

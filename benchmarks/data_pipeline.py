@@ -128,7 +128,12 @@ class DataPipeline:
             for name, values in taken.values.items()
         }
         grown = [
-            Series(name, "memory after all rounds beyond the first one", "MB", (values[-1]["memory"] - values[0]["memory"],))
+            Series(
+                name,
+                "memory after all rounds beyond the first one",
+                "MB",
+                (values[-1]["memory"] - values[0]["memory"],),
+            )
             for name, values in taken.values.items()
         ]
         pairs = ((_OURS, _THEIRS, Target(10, at_most=False)), (_FLOW, _THEIRS, Target(10, at_most=False)))

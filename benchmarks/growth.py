@@ -52,9 +52,7 @@ def _run(model: Any, features: int, groups: list[ll.Group], steps: int, shape: t
     data = ll.Dataset("noise", images, labels, images[:4], labels[:4])
     spec = ll.Spec(ll.SGD(1e-3, momentum=0.9), groups, ll.CosineAnnealingLR(steps))
     epochs = -(-steps // 100)
-    ll.run(
-        spec, "torch-eager", model, data, batch_size=1, epochs=epochs, max_steps=steps, device="cpu", progress=False
-    )
+    ll.run(spec, "torch-eager", model, data, batch_size=1, epochs=epochs, max_steps=steps, device="cpu", progress=False)
 
 
 def _steps(size: int) -> None:

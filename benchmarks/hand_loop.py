@@ -2,8 +2,8 @@
 
     python -m benchmarks.hand_loop [--rounds 5] [--quick] [--data FILE.npz]
 
-MobileNetV2, batch 64, 32x32, crop and flip, SGD with momentum, the backbone at a tenth of the head's rate. Each opponent
-is a process of its own; ``benchmarks/opponents`` holds the loops, ``epochs`` there says how the time is taken.
+MobileNetV2, batch 64, 32x32, crop and flip, SGD with momentum, the backbone at a tenth of the head's rate. Each is a
+process of its own; ``benchmarks/opponents`` holds the loops, ``epochs`` there says how the time is taken.
 """
 
 from __future__ import annotations

@@ -91,7 +91,14 @@ class OnTerminal:
 
     def _run(self, steps: int) -> ll.Result:
         return ll.run(
-            SPEC, "torch-eager", empty_model, pixels(100_000), batch_size=BATCH, max_steps=steps, device="cpu", epochs=99
+            SPEC,
+            "torch-eager",
+            empty_model,
+            pixels(100_000),
+            batch_size=BATCH,
+            max_steps=steps,
+            device="cpu",
+            epochs=99,
         )
 
 

@@ -53,6 +53,8 @@ class Target:
     def verdict(self, spread: Spread) -> str:
         """``reached`` or ``not reached``, by the median; and whether the rounds themselves leave that open."""
         said = "reached" if self._holds(spread.median) else "not reached"
+        if isinstance(spread, Ratio) and len(spread.rounds) < FEWEST_ROUNDS:
+            return f"{said} (too few rounds to tell)"
         open_ = self._holds(spread.low) != self._holds(spread.high)
         return f"{said} (within noise of the target)" if open_ else said
 

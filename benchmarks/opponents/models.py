@@ -61,6 +61,20 @@ def tiny_oneflow(classes: int = 10) -> Any:
     return _tiny(oneflow.nn, classes)
 
 
+def tiny_weights(seed: int, classes: int = 10) -> dict[str, Any]:
+    """A start for both tiny models."""
+    rng = np.random.default_rng(seed)
+    shapes = {"features.0.weight": (4, 3, 3, 3), "classifier.weight": (classes, 256), "classifier.bias": (classes,)}
+    found: dict[str, Any] = {
+        name: (0.2 * rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()
+    }
+    ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
+    found |= {"features.1.weight": ones, "features.1.bias": zeros}
+    found |= {"features.1.running_mean": zeros, "features.1.running_var": ones}
+    found["features.1.num_batches_tracked"] = np.zeros((), np.int64)
+    return found
+
+
 def _tiny(nn: Any, classes: int) -> Any:
     model = nn.Sequential()
     features = nn.Sequential(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import fastai.callback.progress  # gives Learner no_bar
+import fastai.callback.progress  # noqa: F401 - gives Learner no_bar
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner

@@ -2,9 +2,9 @@
 
     make bench-peers            (or python -m benchmarks.peers [--rounds 5] [--quick] [--data FILE.npz])
 
-The same model (torchvision's MobileNetV2), images, batch, augmentation, precision and groups for everybody; each peer in
-the way its own documentation shows, in a process of its own of ``.venv-peers``. A peer that is not installed or fails is
-a row that says why.
+The same model (torchvision's MobileNetV2), images, batch, augmentation, precision and groups for everybody; each peer
+in the way its own documentation shows, in a process of its own of ``.venv-peers``. A peer that is not installed or
+fails is a row that says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""timm: its loader, its optimizer factory and its scheduler, in the loop that its training script writes around them."""
+"""timm: its loader, its optimizer factory and its scheduler, in a loop as its training script has one."""
 
 from __future__ import annotations
 
