@@ -5,11 +5,11 @@ ARGS =
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test lint clean
+.PHONY: help setup run test lint bench bench-peers clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
-	@echo '  ARGS="..." goes on to layered-lr (run) or to pytest (test); PYTHON=... names the Python 3.10 to set up with.'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
+	@echo '  ARGS="..." goes on to layered-lr (run) or to pytest (test) or to the benchmarks; PYTHON=... names the Python 3.10 to set up with.'
 
 setup: ## make .venv, where it is not ready (PYTHON=/path/to/python3.10 to choose)
 	@bash .ci/setup
@@ -25,7 +25,16 @@ lint: setup ## ruff and mypy
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
+bench: setup ## measure everything, renew benchmarks/RESULTS.md and README's table: under 30 minutes on a quiet machine
+	.venv/bin/layered-lr bench $(ARGS)
+	.venv/bin/python -m benchmarks.documents
+
+bench-peers: setup ## the same beside Lightning, Keras, timm, fastai in .venv-peers
+	@bash benchmarks/peers/setup
+	.venv-peers/bin/python -m benchmarks.peers $(ARGS)
+	.venv/bin/python -m benchmarks.documents
+
 clean: ## remove .venv, caches and build outputs; runs/ stays
 	rm -f .venv/setup-stamp
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

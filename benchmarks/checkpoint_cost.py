@@ -1,59 +1,74 @@
-"""What checkpoints cost: MobileNetV2 for 100 updates, with a checkpoint at the end of them and without, in turn.
+"""What does a checkpoint cost? MobileNetV2 for 100 updates, with a checkpoint at the end of them and without, in turn.
 
-Each figure is the median of the rounds; a round is one run of each. The share is what one checkpoint adds to the time
-of 100 updates: a run with checkpoints writes two, one at its start and one at its end.
+    python -m benchmarks.checkpoint_cost [--rounds 5] [--quick]
 
-    python -m benchmarks.checkpoint_cost [--backend torch-eager] [--rounds 5] [--steps 100] [--json cost.json]
-
-Target (issue 6): below 2 %. Reached: see README, "Measured".
+The share is what one checkpoint adds to the time of 100 updates: a run with checkpoints writes two, one at its start and
+one at its end.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import layered_lr as ll
+from benchmarks.frame.command import main, say
+from benchmarks.frame.report import Report, Series, Target, ratio
+from benchmarks.frame.rounds import alternated
 
 SPEC = ll.Spec(ll.SGD(0.01, momentum=0.9), [ll.Group("features", lr_scale=0.1)])
+_PLAIN, _KEPT = "100 updates", "100 updates and 2 checkpoints"
 
 
-def seconds(backend: str, steps: int, **options: Any) -> float:
+def seconds(steps: int, **options: Any) -> float:
     """Of one run: its set-up is the same with and without checkpoints."""
     began = time.perf_counter()
-    ll.run(SPEC, backend, max_steps=steps, batch_size=64, progress=False, **options)
+    ll.run(SPEC, "torch-eager", max_steps=steps, batch_size=64, progress=False, **options)
     return time.perf_counter() - began
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", default="torch-eager")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--json")
-    asked = parser.parse_args()
-    plain, kept = [], []
-    for _ in range(asked.rounds + 1):  # the first one warms up
-        plain.append(seconds(asked.backend, asked.steps))
-        with tempfile.TemporaryDirectory() as folder:
-            every = f"{asked.steps} steps"
-            kept.append(
-                seconds(asked.backend, asked.steps, checkpoint_dir=Path(folder) / "run", checkpoint_every=every)
-            )
-    without, along = statistics.median(plain[1:]), statistics.median(kept[1:])
-    share = (along - without) / 2 / without  # one at the start, one at the end
-    print(
-        f"{asked.backend}: {asked.steps} updates {without:.2f} s, with two checkpoints {along:.2f} s: {share:.1%} each"
-    )
-    if asked.json:
-        Path(asked.json).write_text(json.dumps({"plain": plain[1:], "kept": kept[1:], "share": share}, indent=1))
+def kept_seconds(steps: int, **options: Any) -> float:
+    """With two checkpoints."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = {"checkpoint_dir": Path(folder) / "run", "checkpoint_every": f"{steps} steps"}
+        return seconds(steps, **there, **options)
 
+
+class CheckpointCost:
+    """With and without."""
+
+    name = "checkpoint_cost"
+    question = "What does a checkpoint every 100 updates cost?"
+    rounds = 5
+
+    def run(self, rounds: int, quick: bool) -> Report:
+        """Both in turn, in this process."""
+        steps = 1 if quick else 100
+        options: dict[str, Any] = {}
+        if quick:
+            options["model"] = "benchmarks.opponents.models:tiny_torch"
+        turns = {
+            _PLAIN: lambda: seconds(steps, **options),
+            _KEPT: lambda: kept_seconds(steps, **options),
+        }
+        taken = alternated(turns, rounds, say=say)
+        if taken.failed:
+            return Report(self.name, self.question, missing=taken.failed)
+        plain, kept = (Series(name, "time of a run", "s", tuple(taken.values[name])) for name in (_PLAIN, _KEPT))
+        shares = tuple(50 * (b - a) / a for a, b in zip(plain.rounds, kept.rounds, strict=True))
+        share = Series("a checkpoint", "share of the time of 100 updates", "%", shares, Target(2))
+        return Report(
+            self.name,
+            self.question,
+            series=(plain, kept, share),
+            ratios=(ratio(kept, plain),),
+            notes=("MobileNetV2, batch 64, torch-eager.",),
+        )
+
+
+BENCHMARK = CheckpointCost()
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -1,19 +1,17 @@
-"""Whether a run survives ``kill -9``: fifty random moments for each backend, each resumed and compared bit by bit.
+"""Does a run survive ``kill -9``? At random moments, on each backend, resumed and compared bit by bit.
 
 Each trial is a process of its own that first resumes the run that the one before it was killed in, and then begins a
 run with a checkpoint after every update, in which it is killed in turn; moments fall anywhere from the first line of
 the run's code to its end, within checkpoints too. A trial is good if the resumed run's losses, rates, accuracies,
 weights and moving average are those of a run that nobody disturbed.
 
-    python -m benchmarks.faults [--trials 50] [--backends torch-eager,oneflow-eager,oneflow-graph] [--json faults.json]
+    python -m benchmarks.faults [--rounds 50] [--quick]
 
-Reached: 50 of 50 on each of the three.
+A round is a trial.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,7 +22,11 @@ from typing import Any
 import numpy as np
 
 import layered_lr as ll
+from benchmarks.frame.command import main, say
+from benchmarks.frame.report import Report, Series, Target
+from benchmarks.frame.worker import ROOT
 
+BACKENDS = ("torch-eager", "oneflow-eager", "oneflow-graph")
 SPEC = ll.Spec(
     ll.AdamW(0.01, weight_decay=0.1),
     [ll.Group("head", lr_scale=2.0, schedule=ll.ReduceLROnPlateau(patience=0))],
@@ -84,7 +86,7 @@ def worker(backend: str, folder: Path, trial: int) -> None:
 
 def _start(backend: str, folder: Path, trial: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.faults", "--worker", backend, str(folder), str(trial)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
 
 
 def same(one: ll.Result, other: ll.Result) -> bool:
@@ -119,29 +121,34 @@ def survived(backend: str, trials: int, folder: Path, rng: np.random.Generator) 
     return sum(path.exists() and same(ll.Result.load(path), whole) for path in found)
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--backends", default="torch-eager,oneflow-eager,oneflow-graph")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.worker:
-        worker(asked.worker[0], Path(asked.worker[1]), int(asked.worker[2]))
-        return
-    found = {}
-    for backend in asked.backends.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            good = survived(backend, asked.trials, Path(folder), np.random.default_rng(asked.seed))
-        found[backend] = good
-        print(f"{backend}: {good} of {asked.trials} resumed bitwise", flush=True)
-    if asked.json:
-        Path(asked.json).write_text(json.dumps({"trials": asked.trials, "good": found}, indent=1))
-    if any(good < asked.trials for good in found.values()):
-        sys.exit(1)
+class Faults:
+    """Killed and resumed."""
 
+    name = "faults"
+    question = "Does a run that is killed at a random moment and resumed end bitwise as if nobody had disturbed it?"
+    rounds = 20
+
+    def run(self, rounds: int, quick: bool) -> Report:
+        """A round is a trial; a quick run has torch alone."""
+        found = []
+        for backend in BACKENDS[:1] if quick else BACKENDS:
+            with tempfile.TemporaryDirectory() as folder:
+                good = survived(backend, rounds, Path(folder), np.random.default_rng(0))
+            say(f"{backend}: {good} of {rounds} resumed bitwise")
+            target = Target(rounds, at_most=False)
+            found.append(Series(backend, f"resumed bitwise, of {rounds}", "trials", (float(good),), target))
+        return Report(
+            self.name,
+            self.question,
+            series=tuple(found),
+            notes=("A tiny model, AdamW, a checkpoint after every update; moments fall within checkpoints too.",),
+        )
+
+
+BENCHMARK = Faults()
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--worker"]:
+        worker(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main(BENCHMARK)

@@ -1,57 +1,48 @@
-"""How long a plan takes: the whole table of 10^6 steps x 60 groups, and one step's rates in a running loop.
+"""How long does a plan take? The whole table of 10^6 steps x 60 groups, and one step's rates in a running loop.
+
+    python -m benchmarks.plan_speed [--rounds 5] [--quick]
 
 Asked of 60 groups that share one schedule and of 60 groups with a schedule each, and beside it torch's own schedulers
 stepping the same 60 param groups (CosineAnnealingLR for the shared one, LambdaLR with 60 functions for the distinct
-ones), where torch is installed. Each figure is the median of several rounds, each round on a plan made anew, after one
-round to warm up. Peak memory is that of a process of its own which makes the table once.
-
-Targets (issue 4): the table in less than 1 s and 1 GB, one step's rates in less than 20 microseconds.
-Reached on 2 cores of an AMD EPYC (load 0.3), NumPy 1.26, torch 2.14: shared 0.27 s, 0.56 GB, 2.4 us (torch 46 us a
-step); distinct 0.88 s, 0.53 GB, 4.5 us (torch 36 us a step).
-
-    python benchmarks/plan_speed.py [--rounds 5] [--json plan_speed.json]
+ones), where torch is installed. Each round is on a plan made anew, after one round to warm up. Peak memory is that of a
+process of its own which makes the table once.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 import layered_lr as ll
+from benchmarks.frame.command import main, say
+from benchmarks.frame.machine import peak_megabytes
+from benchmarks.frame.report import Ratio, Report, Series, Target, ratio
+from benchmarks.frame.rounds import alternated
+from benchmarks.frame.worker import Worker
 
 STEPS, GROUPS, LOOP_STEPS, TORCH_STEPS = 10**6, 60, 20_000, 1000
 NAMES = [(f"layer{number}.weight", (1,)) for number in range(GROUPS)]
 KINDS = ("shared", "distinct")
 
 
-def plan_of(kind: str) -> ll.Plan:
+def plan_of(kind: str, steps: int = STEPS) -> ll.Plan:
     """60 groups, each at 0.9 of the one after it, under one cosine or under 60 of different lengths."""
     groups = [
         ll.Group(
             f"layer{number}",
             lr_scale=0.9 ** (GROUPS - 1 - number),
-            schedule=ll.CosineAnnealingLR(STEPS - number) if kind == "distinct" else None,
+            schedule=ll.CosineAnnealingLR(steps - number) if kind == "distinct" else None,
         )
         for number in range(GROUPS)
     ]
-    return ll.resolve(ll.Spec(ll.SGD(0.1), groups, ll.CosineAnnealingLR(STEPS)), NAMES, STEPS)
+    return ll.resolve(ll.Spec(ll.SGD(0.1), groups, ll.CosineAnnealingLR(steps)), NAMES, steps)
 
 
-def table_seconds(kind: str) -> float:
+def table_seconds(kind: str, steps: int = STEPS) -> float:
     """The whole table, the first time a plan is asked."""
-    plan = plan_of(kind)
+    plan = plan_of(kind, steps)
     start = time.perf_counter()
     plan.table()
     return time.perf_counter() - start
@@ -90,82 +81,61 @@ def torch_microseconds(kind: str) -> float:
     return (time.perf_counter() - start) / TORCH_STEPS * 1e6
 
 
-def peak_gigabytes(kind: str) -> float:
-    """Of a process that makes one table, the interpreter and NumPy included."""
-    done = subprocess.run([sys.executable, __file__, "--peak", kind], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+class Table:
+    """A process of its own, which makes one table."""
+
+    def peak(self, kind: str, steps: int) -> float:
+        """MB at most, the interpreter and NumPy included."""
+        plan_of(kind, steps).table()
+        return peak_megabytes()
 
 
-def _own_peak_gigabytes() -> float:
-    """Linux lets a child begin with its parent's ru_maxrss, so it is asked for VmHWM, which is the process's own."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = status.read_text(encoding="utf-8").splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+class PlanSpeed:
+    """The plan's table, and a step's rates."""
 
+    name = "plan_speed"
+    question = "How long do the rates of 10^6 steps x 60 groups take, and one step's rates in a running loop?"
+    rounds = 5
 
-def medians(rounds: int) -> dict[str, dict[str, float]]:
-    """Every figure for both kinds; the rounds of plan and torch take turns."""
-    try:
-        import torch  # noqa: F401
-
-        with_torch = True
-    except ImportError:
-        with_torch = False
-    found: dict[str, dict[str, float]] = {}
-    for kind in KINDS:
-        measures = {"table_seconds": table_seconds, "step_microseconds": step_microseconds}
-        if with_torch:
-            measures["torch_step_microseconds"] = torch_microseconds
-        taken: dict[str, list[float]] = {name: [] for name in measures}
-        for _ in range(rounds + 1):
-            for name, measure in measures.items():
-                taken[name].append(measure(kind))
-        found[kind] = {name: statistics.median(values[1:]) for name, values in taken.items()}
-        found[kind]["peak_gigabytes"] = peak_gigabytes(kind)
-    return found
-
-
-def hardware() -> dict[str, Any]:
-    """What the figures were taken on."""
-    about = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":")[1].strip() for line in about.splitlines() if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
-    parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.peak:
-        plan_of(options.peak).table()
-        print(_own_peak_gigabytes())
-        return
-    machine = hardware()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    figures = medians(options.rounds)
-    print(f"{STEPS:,} steps x {GROUPS} groups; medians of {options.rounds} rounds")
-    for kind, values in figures.items():
-        by_torch = values.get("torch_step_microseconds")
-        beside = f"; torch's scheduler {by_torch:.1f} us a step" if by_torch else ""
-        print(
-            f"{kind:9} whole table {values['table_seconds']:.2f} s, peak {values['peak_gigabytes']:.2f} GB; "
-            f"one step's rates {values['step_microseconds']:.1f} us{beside}"
+    def run(self, rounds: int, quick: bool) -> Report:
+        """Both kinds, plan and torch in turn."""
+        series: list[Series] = []
+        ratios: list[Ratio] = []
+        missing: dict[str, str] = {}
+        steps = STEPS // 100 if quick else STEPS
+        for kind in KINDS:
+            turns: dict[str, Callable[[], float]] = {
+                "table": lambda kind=kind: table_seconds(kind, steps),  # type: ignore[misc]
+                "plan": lambda kind=kind: step_microseconds(kind),  # type: ignore[misc]
+                "torch": lambda kind=kind: torch_microseconds(kind),  # type: ignore[misc]
+            }
+            taken = alternated(turns, rounds, say=say)
+            missing |= {f"{name}, {kind}": why for name, why in taken.failed.items()}
+            series.append(_series(kind, "whole table", "s", taken.values["table"], Target(1)))
+            ours = _series(f"plan, {kind}", "one step's rates", "µs", taken.values["plan"], Target(20))
+            series.append(ours)
+            if "torch" in taken.values:
+                theirs = _series(f"torch's scheduler, {kind}", "one step's rates", "µs", taken.values["torch"])
+                series.append(theirs)
+                ratios.append(ratio(ours, theirs))
+            with Worker("benchmarks.plan_speed:Table", {}) as worker:
+                peak = float(worker.call("peak", kind=kind, steps=steps).value)
+            series.append(_series(kind, "peak memory of the table", "MB", [peak], Target(1000)))
+        return Report(
+            self.name,
+            self.question,
+            series=tuple(series),
+            ratios=tuple(ratios),
+            missing=missing,
+            notes=("60 groups, a cosine each; shared: one for all, distinct: each of its own length.",),
         )
-    if options.json:
-        report = {"hardware": machine, "steps": STEPS, "groups": GROUPS, "rounds": options.rounds, "figures": figures}
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
+
+def _series(name: str, quantity: str, unit: str, rounds: list[float], target: Target | None = None) -> Series:
+    return Series(name, quantity, unit, tuple(rounds), target)
+
+
+BENCHMARK = PlanSpeed()
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from layered_lr import __version__
-from layered_lr.errors import LayeredLRError, TrainingDiverged
+from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -213,6 +213,45 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
     if report is not None and not as_json:
         click.echo(f"written: {report}")
     context.exit(0 if found.same else FAILED)
+
+
+@cli.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--list", "as_list", is_flag=True, help="Say which there are, and what each answers.")
+@click.option("--quick", is_flag=True, help="Tiny sizes, one round: see that they work. The figures mean nothing.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Of each opponent, after a warm-up.  [as each has it]")
+@click.option("--out", metavar="DIR", help="For JSON and pictures.  [benchmarks/results; none of a quick run]")
+@click.option("--data", metavar="FILE", help="An .npz of real images, where a benchmark trains on some.")
+@click.pass_context
+def bench(context: click.Context, /, names: tuple[str, ...], as_list: bool, **options: Any) -> None:
+    """Measure, beside what a user would pick instead: all that `make bench` does, or those named.
+
+    The benchmarks come with the source checkout, and are found beside the installed package or in this folder.
+    """
+    root = _checkout()
+    sys.path.insert(0, str(root))
+    from benchmarks.suite import listed, measure
+
+    if as_list:
+        click.echo(listed())
+        return
+    context.exit(0 if measure(names, **options) else FAILED)
+
+
+def _checkout() -> Path:
+    """The folder that holds the benchmarks.
+
+    Raises:
+        SpecError: Neither the one that this package lies in nor the current one does.
+    """
+    here = (Path(__file__).resolve().parents[1], Path.cwd())
+    for folder in here:
+        if (folder / "benchmarks" / "suite.py").is_file():
+            return folder
+    raise SpecError(
+        f"bench: no benchmarks beside the installed package ({here[0]}) nor in this folder. They come with the source "
+        "checkout: call it there."
+    )
 
 
 @cli.command()

@@ -1,0 +1,210 @@
+"""The same spec on the four backends: torch eager, torch.compile, OneFlow eager, OneFlow Graph.
+
+    python -m benchmarks.backends [--rounds 5] [--quick]
+
+MobileNetV2 on the embedded digits at 3x32x32, batch 64, 4 epochs of 22 steps, the backbone at 0.3 of the head's rate; a
+round is a seed, and the backends take turns at it, each in a process of its own. OneFlow trains the first three seeds.
+What is in the table:
+
+- time of a step: the mean of a run's steps, its first one left out;
+- time to 0.9: the first step and all others up to the end of the epoch after which the test accuracy is 0.9;
+- compile time: the first step beyond a later one, in a process whose cache is empty, and in a second process;
+- peak memory: of the process over its first run, imports included;
+- largest difference of a weight to torch-eager after 8 steps of the same run: all begin alike, and rounding grows;
+  `layered-lr compare` says whether rounding explains it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import layered_lr as ll
+from benchmarks.frame.command import main, say
+from benchmarks.frame.machine import peak_megabytes
+from benchmarks.frame.report import Ratio, Report, Series, Target, ratio
+from benchmarks.frame.rounds import Taken, alternated, one_line
+from benchmarks.frame.worker import Worker, WorkerError
+
+BACKENDS = ("torch-eager", "torch-compile", "oneflow-eager", "oneflow-graph")
+SPEC = ll.Spec(
+    ll.SGD(0.1, momentum=0.9, weight_decay=1e-4),
+    [ll.Group("features", lr_scale=0.3), ll.Group("classifier")],
+)
+GOOD = 0.9
+_EPOCHS, _SAME_STEPS = 4, 8
+_FEW = 3  # seeds for OneFlow, one of whose steps is ten of torch's
+
+
+class Trainer:
+    """``ll.run`` with one backend.
+
+    Args:
+        backend: Its name.
+        quick: A tiny model and few images.
+    """
+
+    def __init__(self, backend: str, quick: bool) -> None:
+        self.options: dict[str, Any] = {"backend": backend, "progress": False, "device": "cpu"}
+        if quick:
+            from benchmarks.opponents.models import tiny_oneflow, tiny_torch, tiny_weights
+
+            self.options["model"] = tiny_torch if backend.startswith("torch") else tiny_oneflow
+            self.options |= {"data": _few_digits(), "initial_weights": tiny_weights(0)}
+        self.epochs = 1 if quick else _EPOCHS
+
+    def train(self, seed: int) -> dict[str, Any]:
+        """A whole run: times, accuracies, memory."""
+        result = ll.run(SPEC, **self.options, epochs=self.epochs, seed=seed)
+        return {
+            "step": result.seconds_per_step,
+            "first": result.first_step_seconds,
+            "to_good": _seconds_to_good(result, self.epochs),
+            "accuracy": float(result.accuracies[-1]),
+            "peak": peak_megabytes(),
+        }
+
+    def first_step(self) -> float:
+        """Seconds of the first step beyond the next one."""
+        result = ll.run(SPEC, **self.options, max_steps=2)
+        return result.first_step_seconds - result.seconds_per_step
+
+    def weights_after(self, steps: int, path: str) -> None:
+        """Write the weights of the same run on every backend: no dropout but for masks that all share."""
+        weights = ll.run(SPEC, **self.options, max_steps=steps).weights
+        np.savez(path, **weights)  # type: ignore[arg-type]  # names to arrays
+
+
+def _few_digits() -> ll.Dataset:
+    whole = ll.load_dataset("digits")
+    return ll.Dataset("few", whole.x_train[:192], whole.y_train[:192], whole.x_test[:64], whole.y_test[:64])
+
+
+def _seconds_to_good(result: ll.Result, epochs: int) -> float | None:
+    good = np.flatnonzero(result.accuracies >= GOOD)
+    if not len(good):
+        return None
+    steps = (int(good[0]) + 1) * len(result.losses) // epochs
+    return result.first_step_seconds + (steps - 1) * result.seconds_per_step
+
+
+class Backends:
+    """Four backends, one spec."""
+
+    name = "backends"
+    question = "The same spec on four backends: how fast, how good, how much memory, how equal?"
+    rounds = 5
+
+    def run(self, rounds: int, quick: bool) -> Report:
+        """A seed a round; all four in turn."""
+        missing: dict[str, str] = {}
+        with ExitStack() as stack:
+            cache = stack.enter_context(tempfile.TemporaryDirectory())
+            environment = {"TORCHINDUCTOR_CACHE_DIR": cache}
+            workers: dict[str, Worker] = {}
+            for name in BACKENDS:
+                try:
+                    settings = {"backend": name, "quick": quick}
+                    opened = Worker("benchmarks.backends:Trainer", settings, environment=environment)
+                    workers[name] = stack.enter_context(opened)
+                except WorkerError as error:
+                    missing[name] = one_line(error)
+            taken = _seeds(workers, rounds)
+            missing |= taken.failed
+            there = {name: worker for name, worker in workers.items() if name in taken.values}
+            series = [*_series(taken.values, quick), *_differences(there, Path(cache))]
+            series += _second_processes(there, quick, environment)
+        return Report(
+            self.name,
+            self.question,
+            series=tuple(sorted(series, key=lambda of: BACKENDS.index(of.name))),
+            ratios=tuple(_ratios(series)),
+            missing=missing,
+            notes=(
+                f"MobileNetV2, the embedded digits at 32x32, batch 64, {_EPOCHS} epochs of 22 steps; a round is a seed, "
+                f"{_FEW} of them on OneFlow. Times leave the first step of a run out, compile times are that step.",
+            ),
+        )
+
+
+def _seeds(workers: Mapping[str, Worker], rounds: int) -> Taken[dict[str, Any]]:
+    """All for the first seeds, torch's alone for the others."""
+    seeds: dict[str, int] = dict.fromkeys(workers, 0)
+
+    def turn(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = workers[name].call("train", seed=seeds[name]).value
+        seeds[name] += 1
+        return found
+
+    def turns(names: list[str]) -> dict[str, Callable[[], dict[str, Any]]]:
+        return {name: lambda name=name: turn(name) for name in names}  # type: ignore[misc]
+
+    few = min(_FEW, rounds)
+    first = alternated(turns(list(workers)), few, warm_up=0, say=say)
+    fast = [name for name in first.values if name.startswith("torch")]
+    more = alternated(turns(fast), rounds - few, warm_up=0, say=say)
+    values = {name: of + more.values.get(name, []) for name, of in first.values.items() if name not in more.failed}
+    return Taken(values, first.failed | more.failed)
+
+
+def _series(values: Mapping[str, list[dict[str, Any]]], quick: bool) -> list[Series]:
+    found = []
+    for name, runs in values.items():
+
+        def add(quantity: str, unit: str, rounds: list[float], name: str = name) -> None:
+            if rounds:
+                found.append(Series(name, quantity, unit, tuple(rounds)))
+
+        add("time of a step", "s", [run["step"] for run in runs])
+        add(f"time to {GOOD} of the test images", "s", [run["to_good"] for run in runs if run["to_good"] is not None])
+        add("accuracy at the end", "", [run["accuracy"] for run in runs])
+        add("peak memory", "MB", [runs[0]["peak"]])
+        add("compile time, cache empty", "s", [runs[0]["first"] - runs[0]["step"]])
+    return found
+
+
+def _second_processes(workers: Mapping[str, Worker], quick: bool, environment: Mapping[str, str]) -> list[Series]:
+    found = []
+    for name in workers:
+        with Worker("benchmarks.backends:Trainer", {"backend": name, "quick": quick}, environment=environment) as again:
+            value = float(again.call("first_step").value)
+        found.append(Series(name, "compile time, second process", "s", (value,)))
+    return found
+
+
+def _differences(workers: Mapping[str, Worker], folder: Path) -> list[Series]:
+    weights = {}
+    for name, worker in workers.items():
+        path = folder / f"{name}.npz"
+        worker.call("weights_after", steps=_SAME_STEPS, path=str(path))
+        with np.load(path) as file:
+            weights[name] = dict(file)
+    found = []
+    for name, arrays in weights.items():
+        if "torch-eager" in weights:
+            base = weights["torch-eager"]
+            largest = max(float(np.abs(arrays[key].astype(np.float64) - base[key]).max()) for key in base)
+            found.append(Series(name, f"largest difference of a weight after {_SAME_STEPS} steps", "", (largest,)))
+    return found
+
+
+def _ratios(series: list[Series]) -> list[Ratio]:
+    steps = {of.name: of for of in series if of.quantity == "time of a step"}
+    pairs = [
+        ("torch-compile", "torch-eager", Target(0.85)),
+        ("oneflow-eager", "torch-eager", None),
+        ("oneflow-graph", "torch-eager", None),
+        ("oneflow-graph", "oneflow-eager", None),
+    ]
+    return [ratio(steps[a], steps[b], target) for a, b, target in pairs if a in steps and b in steps]
+
+
+BENCHMARK = Backends()
+
+if __name__ == "__main__":
+    main(BENCHMARK)

@@ -1,0 +1,1 @@
+"""What every benchmark shares: alternated rounds, verdicts, reports, pictures, processes, the command."""

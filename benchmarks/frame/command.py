@@ -1,0 +1,116 @@
+"""What ``python -m benchmarks.NAME`` does: measure, print, write ``results/NAME.json`` and the picture."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.frame.images import DATA_VARIABLE
+from benchmarks.frame.machine import machine, versions
+from benchmarks.frame.pictures import draw
+from benchmarks.frame.report import Report
+from benchmarks.frame.tables import text
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+class Benchmark(Protocol):
+    """One question, and how it is measured."""
+
+    name: str
+    question: str
+    rounds: int
+    """Where nobody says how many."""
+
+    def run(self, rounds: int, quick: bool) -> Report:
+        """Measure.
+
+        Args:
+            rounds: Of each opponent, after a warm-up.
+            quick: Tiny sizes: everything runs, the figures mean nothing.
+        """
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a benchmark is to run.
+
+    Args:
+        rounds: None for the benchmark's own number.
+        quick: Tiny sizes and one round; nothing is written unless ``out`` says where.
+        out: Folder for the JSON and the picture; None is ``benchmarks/results``.
+    """
+
+    rounds: int | None = None
+    quick: bool = False
+    out: Path | None = None
+
+
+def measured(benchmark: Benchmark, asked: Asked) -> Report:
+    """The report of one run, with what it was taken on."""
+    rounds = asked.rounds or (1 if asked.quick else benchmark.rounds)
+    before, began = machine(), time.perf_counter()
+    report = benchmark.run(rounds, asked.quick)
+    words = ["python", "-m", f"benchmarks.{benchmark.name}", "--rounds", str(rounds), *["--quick"] * asked.quick]
+    about = {
+        "command": " ".join(words),
+        "rounds": rounds,
+        "quick": asked.quick,
+        "seconds": round(time.perf_counter() - began, 1),
+        "machine": before,
+        "versions": {**versions(), **report.about.get("versions", {})},
+    }
+    return replace(report, about={**report.about, **about})
+
+
+def written(report: Report, asked: Asked) -> list[Path]:
+    """Write a report where it belongs; the files."""
+    if asked.quick and asked.out is None:
+        return []
+    folder = asked.out or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{report.name}.json"]
+    report.write(files[0])
+    picture = folder / f"{report.name}.svg"
+    if draw(report, picture):
+        files.append(picture)
+    return files
+
+
+def perform(benchmark: Benchmark, asked: Asked) -> Report:
+    """Measure, print and write."""
+    report = measured(benchmark, asked)
+    print(text(report), flush=True)
+    files = written(report, asked)
+    if files:
+        print("written: " + ", ".join(os.path.relpath(file) for file in files), flush=True)
+    return report
+
+
+def main(benchmark: Benchmark, arguments: list[str] | None = None) -> None:
+    """The command of one benchmark."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{benchmark.name}", description=benchmark.question)
+    parser.add_argument("--rounds", type=_rounds, help=f"of each opponent, after a warm-up  [{benchmark.rounds}]")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: see that it works; figures mean nothing")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the JSON and the picture  [benchmarks/results]")
+    parser.add_argument("--data", metavar="FILE", help="an .npz of real images, where a benchmark trains on some")
+    given = parser.parse_args(arguments)
+    if given.data:
+        os.environ[DATA_VARIABLE] = given.data
+    perform(benchmark, Asked(given.rounds, given.quick, given.out))
+
+
+def say(message: str) -> None:
+    """How far a benchmark is, on stderr."""
+    print(f"  {message}", file=sys.stderr, flush=True)
+
+
+def _rounds(given: str) -> int:
+    if not given.isdigit() or int(given) < 1:
+        raise argparse.ArgumentTypeError(f"{given!r} is no whole number of rounds from 1 on")
+    return int(given)

@@ -1,0 +1,78 @@
+"""On a GPU: ``ll.run(device="cuda")`` beside a loop written by hand, and beside Lightning where it is installed.
+
+    python -m benchmarks.gpu [--rounds 5] [--quick] [--data FILE.npz]
+
+Where torch finds no GPU it says 'skipped: no GPU', and that is all. The loop by hand keeps the images on the device, cuts
+and mirrors them there, is channels_last, and has one fused optimizer. *Parity* is the largest difference of
+a weight between CPU and GPU after a few steps of the same run, without dropout.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.frame import images
+from benchmarks.frame.command import main
+from benchmarks.frame.report import Report, Series, ratio
+from benchmarks.opponents.epochs import Entrant, race
+from benchmarks.opponents.job import Job
+
+_OURS, _HAND = "ll.run, torch-eager, cuda", "torch by hand, cuda"
+
+
+def has_gpu() -> bool:
+    """Whether torch finds one."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def largest_difference(job: Job, steps: int) -> float:
+    """Between a weight after so many steps on the CPU and on the GPU."""
+    from benchmarks.opponents.product import Opponent
+
+    found: list[dict[str, Any]] = []
+    for device in ("cpu", "cuda"):
+        settings = {**job.to_dict(), "device": device, "dropout": 0.0}
+        found.append(Opponent(settings, "torch-eager").run(max_steps=steps).weights)
+    return max(float(np.abs(found[0][name] - found[1][name]).max()) for name in found[0])
+
+
+class Gpu:
+    """``ll.run`` on CUDA."""
+
+    name = "gpu"
+    question = "How long is an epoch of ll.run on a GPU beside a loop written by hand?"
+    rounds = 5
+
+    def run(self, rounds: int, quick: bool) -> Report:
+        """In turn, each in a process of its own; nothing where there is no GPU."""
+        if not has_gpu():
+            return Report(self.name, self.question, notes=("skipped: no GPU",))
+        data = images.source()
+        job = Job(data, 62 * 64, device="cuda")
+        if quick:
+            job = Job("digits", 16, 8, model="tiny", batch_size=8, device="cuda")
+        settings = {"job": job.to_dict()}
+        entrants = {
+            _OURS: Entrant("benchmarks.opponents.product:Opponent", {**settings, "backend": "torch-eager"}),
+            _HAND: Entrant("benchmarks.opponents.cuda_loop:Opponent", settings),
+            "Lightning": Entrant("benchmarks.peers.lightning_trainer:Opponent", settings),
+        }
+        series, missing = race(entrants, rounds, 1 if quick else 10, job.steps_per_epoch)
+        difference = largest_difference(job, 4)
+        parity = Series("CPU to GPU", "largest difference of a weight after 4 steps", "", (difference,))
+        ours = series.get(_OURS)
+        ratios = [ratio(ours, of) for name, of in series.items() if ours is not None and name != _OURS]
+        notes = (f"MobileNetV2, batch 64, {images.described(data)}, float32.",)
+        return Report(self.name, self.question, (*series.values(), parity), tuple(ratios), (), missing, notes)
+
+
+BENCHMARK = Gpu()
+
+if __name__ == "__main__":
+    main(BENCHMARK)

@@ -1,0 +1,191 @@
+"""Are groups free? One group per parameter, each with its own rate and schedule, against one group for all.
+
+    python -m benchmarks.groups [--rounds 7] [--quick]
+
+Through ``ll.compile`` in a loop of one's own, on MobileNetV2's 158 parameters. *Optimizer* is ``optimizer.step()`` and
+``scheduler.step()`` on gradients that stay as they are; *step* is a whole training step, batch 64, 32x32. Beside it
+torch's own optimizer with 158 param groups, fused and foreach, as a user would write it without merging anything, its
+rates set by hand each step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import layered_lr as ll
+from benchmarks.frame.command import main, say
+from benchmarks.frame.report import Ratio, Report, Series, Target, ratio
+from benchmarks.frame.rounds import alternated
+from benchmarks.frame.worker import Worker
+
+STEPS = 10**6
+KINDS = ("SGD", "Adam", "AdamW")
+ONE, MANY = "1 group", "a group per parameter"
+
+
+class Loops:
+    """Every loop, in one process: all share model, input and gradients' shapes.
+
+    Args:
+        tiny: A tiny model instead of MobileNetV2.
+    """
+
+    def __init__(self, tiny: bool) -> None:
+        import torch
+
+        self.tiny, self.torch = tiny, torch
+        self.images = torch.randn(2 if tiny else 64, 3, 32, 32)
+        if not tiny:
+            self.images = self.images.to(memory_format=torch.channels_last)
+        self.labels = torch.arange(len(self.images)) % 10
+        self.steps: dict[str, Callable[[], None]] = {}
+        self.models: dict[str, Any] = {}
+
+    def prepare(self, key: str, kind: str, groups: str) -> int:
+        """Make a model with fixed gradients and its optimizer; how many groups it has."""
+        torch = self.torch
+        torch.manual_seed(0)
+        model = self._model()
+        names = [name for name, _ in model.named_parameters()]
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter) * 1e-3
+        if groups.startswith("torch"):
+            step = self._naive(model, kind, groups)
+        else:
+            optimizer, scheduler = ll.compile(spec_of(kind, names if groups == MANY else []), model, STEPS)
+
+            def step() -> None:
+                optimizer.step()
+                scheduler.step()
+
+        self.steps[key], self.models[key] = step, model
+        return len(names) if groups != ONE else 1
+
+    def optimizer_seconds(self, key: str, count: int) -> float:
+        """Of an update on gradients that stay."""
+        step = self.steps[key]
+        began = time.perf_counter()
+        for _ in range(count):
+            step()
+        return (time.perf_counter() - began) / count
+
+    def step_seconds(self, key: str, count: int) -> float:
+        """Of a whole training step."""
+        step, model, cross_entropy = self.steps[key], self.models[key], self.torch.nn.functional.cross_entropy
+        began = time.perf_counter()
+        for _ in range(count):
+            model.zero_grad(set_to_none=True)
+            cross_entropy(model(self.images), self.labels).backward()
+            step()
+        return (time.perf_counter() - began) / count
+
+    def weights(self, key: str) -> dict[str, list[float]]:
+        """The first numbers of each parameter."""
+        return {name: value.detach().flatten()[:3].tolist() for name, value in self.models[key].named_parameters()}
+
+    def _model(self) -> Any:
+        if self.tiny:
+            from benchmarks.opponents.models import tiny_torch
+
+            return tiny_torch()
+        from torchvision.models import mobilenet_v2
+
+        return mobilenet_v2(num_classes=10).to(memory_format=self.torch.channels_last)
+
+    def _naive(self, model: Any, kind: str, groups: str) -> Callable[[], None]:
+        how: dict[str, Any] = {"fused": True} if groups.endswith("fused") else {"foreach": True}
+        if kind == "SGD":
+            how["momentum"] = 0.9
+        parameters = [{"params": [p], "lr": _lr(number)} for number, p in enumerate(model.parameters())]
+        optimizer = getattr(self.torch.optim, kind)(parameters, **how)
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            optimizer.step()
+            done += 1
+            for number, group in enumerate(optimizer.param_groups):
+                group["lr"] = _lr(number) * (1 + math.cos(math.pi * done / (STEPS - number))) / 2
+
+        return step
+
+
+def _lr(number: int) -> float:
+    return 1e-5 * (1 + number / 1000)
+
+
+def spec_of(kind: str, names: list[str]) -> ll.Spec:
+    """One group for all, or one for each name with a rate and a schedule of its own."""
+    optimizer = {"SGD": ll.SGD(1e-5, momentum=0.9), "Adam": ll.Adam(1e-5), "AdamW": ll.AdamW(1e-5)}[kind]
+    groups = [
+        ll.Group(f"re:{name.replace('.', '[.]')}", lr=_lr(number), schedule=ll.CosineAnnealingLR(STEPS - number))
+        for number, name in enumerate(names)
+    ]
+    return ll.Spec(optimizer, groups, ll.CosineAnnealingLR(STEPS))
+
+
+class Groups:
+    """A group per parameter against one."""
+
+    name = "groups"
+    question = "What does a group per parameter, each with a schedule of its own, cost beside one group for all?"
+    rounds = 7
+
+    def run(self, rounds: int, quick: bool) -> Report:
+        """All loops in one process, in turn."""
+        with Worker("benchmarks.groups:Loops", {"tiny": quick}) as worker:
+            series = _optimizers(worker, rounds, 2 if quick else 40)
+            series |= _steps(worker, rounds, 1 if quick else 8)
+        ratios: list[Ratio] = []
+        for kind in KINDS:
+            one = series[f"{kind}, {ONE}"]
+            ratios.append(ratio(series[f"{kind}, {MANY}"], one, Target(1.2)))
+            naive = [series[f"{kind}, torch, 158 groups, {how}"] for how in ("fused", "foreach")]
+            ratios += [ratio(of, one) for of in naive]
+        ratios += [
+            ratio(series[f"{kind}, {MANY}, step"], series[f"{kind}, {ONE}, step"], Target(1.02)) for kind in KINDS
+        ]
+        return Report(
+            self.name,
+            self.question,
+            series=tuple(series.values()),
+            ratios=tuple(ratios),
+            notes=("MobileNetV2, 158 parameters, channels_last; a cosine of its own length for each group.",),
+        )
+
+
+def _optimizers(worker: Worker, rounds: int, count: int) -> dict[str, Series]:
+    """The optimizer's part, kind by kind."""
+    found = {}
+    for kind in KINDS:
+        names = {f"{kind}, {groups}": groups for groups in (ONE, MANY)}
+        names |= {f"{kind}, torch, 158 groups, {how}": f"torch {how}" for how in ("fused", "foreach")}
+        for key, groups in names.items():
+            worker.call("prepare", key=key, kind=kind, groups=groups)
+        turns = {
+            key: lambda key=key: float(worker.call("optimizer_seconds", key=key, count=count).value)  # type: ignore[misc]
+            for key in names
+        }
+        taken = alternated(turns, rounds, say=say)
+        found |= {key: Series(key, "optimizer's part", "s", tuple(of)) for key, of in taken.values.items()}
+    return found
+
+
+def _steps(worker: Worker, rounds: int, count: int) -> dict[str, Series]:
+    """The whole step."""
+    keys = [f"{kind}, {groups}" for kind in KINDS for groups in (ONE, MANY)]
+    turns = {
+        f"{key}, step": lambda key=key: float(worker.call("step_seconds", key=key, count=count).value)  # type: ignore[misc]
+        for key in keys
+    }
+    taken = alternated(turns, rounds, say=say)
+    return {key: Series(key, "whole step", "s", tuple(of)) for key, of in taken.values.items()}
+
+
+BENCHMARK = Groups()
+
+if __name__ == "__main__":
+    main(BENCHMARK)

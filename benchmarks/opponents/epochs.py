@@ -1,0 +1,75 @@
+"""The time of an epoch, seen from outside and the same way for everybody.
+
+A round is two calls of an opponent, each of which trains from new weights on: some epochs, and one step. Set-up,
+compiling and one evaluation are in both, and their difference is the epochs' time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from benchmarks.frame.command import say
+from benchmarks.frame.report import Series
+from benchmarks.frame.rounds import alternated, one_line
+from benchmarks.frame.worker import Worker, WorkerError
+
+
+class Entrant(NamedTuple):
+    """An opponent and where it runs.
+
+    Args:
+        target: ``package.module:Class`` with a method ``train(epochs, one_batch)``.
+        settings: Of the class, as JSON can say them.
+        python: Another environment's interpreter; empty is this one.
+        environment: Variables.
+        note: For its row.
+    """
+
+    target: str
+    settings: Mapping[str, Any]
+    python: str = ""
+    environment: Mapping[str, str] | None = None
+    note: str = ""
+
+
+def epoch_seconds(worker: Worker, epochs: int, steps_per_epoch: int) -> float:
+    """Of one round: the time of a step over many of them, times the steps of an epoch."""
+    one = worker.call("train", epochs=1, one_batch=True).seconds
+    many = worker.call("train", epochs=epochs).seconds
+    return (many - one) / max(epochs * steps_per_epoch - 1, 1) * steps_per_epoch
+
+
+def race(
+    entrants: Mapping[str, Entrant], rounds: int, epochs: int, steps_per_epoch: int
+) -> tuple[dict[str, Series], dict[str, str]]:
+    """Let opponents take turns, each in a process of its own that stands still while another trains.
+
+    Returns:
+        The time of an epoch of each, and those that failed with the reason.
+    """
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        turns: dict[str, Callable[[], float]] = {}
+        for name, entrant in entrants.items():
+            try:
+                worker = stack.enter_context(
+                    Worker(
+                        entrant.target,
+                        entrant.settings,
+                        environment=entrant.environment,
+                        **({"python": entrant.python} if entrant.python else {}),
+                    )
+                )
+            except (WorkerError, OSError) as error:
+                missing[name] = one_line(error).removeprefix("WorkerError: ")
+                continue
+            turns[name] = lambda worker=worker: epoch_seconds(worker, epochs, steps_per_epoch)  # type: ignore[misc]
+        taken = alternated(turns, rounds, say=say)
+    missing |= {name: reason.removeprefix("WorkerError: ") for name, reason in taken.failed.items()}
+    found = {
+        name: Series(name, "time of an epoch", "s", tuple(values), note=entrants[name].note)
+        for name, values in taken.values.items()
+    }
+    return found, missing

@@ -1,0 +1,103 @@
+"""Which benchmarks there are, in the order in which RESULTS.md shows them, and how some of them are run together."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from tabulate import tabulate
+
+from benchmarks.frame.command import Benchmark
+from benchmarks.frame.worker import ROOT
+from layered_lr.errors import SpecError
+from layered_lr.validation import nearest
+
+MODULES = {
+    "backends": "benchmarks.backends",
+    "hand_loop": "benchmarks.hand_loop",
+    "peers": "benchmarks.peers.race",
+    "groups": "benchmarks.groups",
+    "data_pipeline": "benchmarks.data_pipeline",
+    "overhead": "benchmarks.overhead",
+    "startup": "benchmarks.startup",
+    "growth": "benchmarks.growth",
+    "gpu": "benchmarks.gpu",
+    "plan_speed": "benchmarks.plan_speed",
+    "phases_cost": "benchmarks.phases_cost",
+    "checkpoint_cost": "benchmarks.checkpoint_cost",
+    "faults": "benchmarks.faults",
+}
+"""Where each is."""
+
+MADE_BY_MAKE = tuple(name for name in MODULES if name != "peers")
+"""What ``make bench`` runs; ``make bench-peers`` runs the peers, in an environment of their own."""
+
+
+def load(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        SpecError: There is none.
+    """
+    check_name(name)
+    return cast(Benchmark, importlib.import_module(MODULES[name]).BENCHMARK)
+
+
+def check_name(name: str) -> None:
+    """Raise ``SpecError`` where no benchmark has that name."""
+    if name not in MODULES:
+        raise SpecError(
+            f"bench: there is no benchmark {name!r}.{nearest(name, MODULES)} There are: {', '.join(MODULES)}."
+        )
+
+
+def listed() -> str:
+    """Every benchmark, and the question that it answers."""
+    rows = [[name, load(name).question + (" (make bench-peers)" * (name == "peers"))] for name in MODULES]
+    return tabulate(rows, tablefmt="plain")
+
+
+def measure(
+    names: Sequence[str],
+    quick: bool = False,
+    rounds: int | None = None,
+    out: str | None = None,
+    data: str | None = None,
+) -> bool:
+    """Run benchmarks one after the other, each in a process of its own; whether all did.
+
+    Args:
+        names: Which; none is all that ``make bench`` runs.
+        quick: Tiny sizes.
+        rounds: None for each one's own.
+        out: Folder for what is written.
+        data: An .npz of real images.
+
+    Raises:
+        SpecError: A name is unknown.
+    """
+    for name in names:
+        check_name(name)
+    words = ["--quick"] * quick
+    for option, value in (("--rounds", rounds), ("--out", out), ("--data", data)):
+        if value is not None:
+            words += [option, str(value) if option == "--rounds" else str(Path(str(value)).absolute())]
+    paths = [str(ROOT), str(ROOT / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    failed = []
+    for name in names or MADE_BY_MAKE:
+        began = time.monotonic()
+        print(f"{name} …", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}", *words]
+        if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+            failed.append(name)
+        print(f"{name}: {time.monotonic() - began:.0f} s\n", file=sys.stderr, flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr, flush=True)
+    return not failed
