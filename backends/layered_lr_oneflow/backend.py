@@ -50,7 +50,7 @@ class OneFlowBackend(Backend):
         self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
     ) -> Any:
         """See ``Backend.build``."""
-        return models.build(model, num_classes, dropout, seed).to(self.device, getattr(flow, dtype))
+        return models.build(model, num_classes, dropout, seed, self.device).to(self.device, getattr(flow, dtype))
 
     def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
         """See ``Backend.load``."""

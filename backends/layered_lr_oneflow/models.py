@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.modules import framework_of
 from layered_lr_oneflow.dropouts import MaskedDropout
+from layered_lr_oneflow.flattened import flatten_convolutions
 from layered_lr_oneflow.runtime import flow
 
 
-def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> Any:
-    """See ``layered_lr.backend.Backend.build``."""
+def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, device: str = "cpu") -> Any:
+    """See ``layered_lr.backend.Backend.build``; on a CPU, what is built by name computes as ``flattened`` says.
+
+    Args:
+        model: As there, like the next three.
+        num_classes: As there.
+        dropout: As there.
+        seed: As there.
+        device: Where it will run; it is not brought there.
+    """
     flow.manual_seed(seed)
     if not isinstance(model, str):
         made = model()
@@ -35,7 +44,7 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
     made = getattr(flowvision.models, model)(num_classes=num_classes)
     # flowvision fixes the probability at 0.2, torchvision takes an argument
     made.classifier[0] = MaskedDropout(dropout, made.classifier[1].in_features)
-    return made
+    return flatten_convolutions(made) if device == "cpu" else made
 
 
 def tensors(model: Any) -> dict[str, Any]:

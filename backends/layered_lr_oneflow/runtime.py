@@ -89,9 +89,47 @@ def _quiet_stderr() -> Iterator[None]:
             os.close(original)
 
 
+_BLAS_KERNELS = (("SkylakeX", {"avx512f", "avx512dq", "avx512bw", "avx512vl"}), ("Haswell", {"avx2", "fma"}))
+
+
+def blas_kernels(cpuinfo: str) -> str | None:
+    """The fastest kernels of OneFlow 0.9's OpenBLAS that a CPU can run, as ``OPENBLAS_CORETYPE`` names them.
+
+    Args:
+        cpuinfo: What ``/proc/cpuinfo`` says.
+
+    Returns:
+        None where the CPU's flags say nothing: then OpenBLAS chooses.
+    """
+    line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
+    flags = set(line.split())
+    return next((kernels for kernels, needed in _BLAS_KERNELS if needed <= flags), None)
+
+
+@contextlib.contextmanager
+def _blas_kernels_chosen() -> Iterator[None]:
+    """Have OpenBLAS use what the CPU can do.
+
+    OneFlow 0.9 has one of 2020, which takes AMD's CPUs since then for a Barcelona of 2007, and multiplies matrices with
+    kernels half as fast. The order of sums differs between kernels, and so do results in the last bits; as they do
+    between machines. A value that the user has set stays. The variable goes again afterwards: it is read at the
+    import, and other libraries and processes shall choose for themselves.
+    """
+    name, cpuinfo = "OPENBLAS_CORETYPE", Path("/proc/cpuinfo")
+    kernels = blas_kernels(cpuinfo.read_text()) if name not in os.environ and cpuinfo.exists() else None
+    if kernels is None:
+        yield
+        return
+    os.environ[name] = kernels
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
 schedule_as_batch()
 os.environ.setdefault("GLOG_minloglevel", "3")  # its C++ log: fatal only
-with interrupts_held(), _quiet_stderr():  # 'libibverbs not available' goes past every setting
+with interrupts_held(), _quiet_stderr(), _blas_kernels_chosen():  # 'libibverbs not available' goes past every setting
     import oneflow as flow
 
 warnings.filterwarnings("ignore", "ReLU6 module do not support inplace", UserWarning)  # it is right all the same
