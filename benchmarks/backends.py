@@ -126,8 +126,8 @@ class Backends:
             ratios=tuple(_ratios(series)),
             missing=missing,
             notes=(
-                f"MobileNetV2, the embedded digits at 32x32, batch 64, {_EPOCHS} epochs of 22 steps; a round is a seed, "
-                f"{_FEW} of them on OneFlow. Times leave the first step of a run out, compile times are that step.",
+                f"MobileNetV2, the digits at 32x32, batch 64, {_EPOCHS} epochs of 22 steps; a round is a seed, {_FEW} "
+                "of them on OneFlow. Times leave the first step of a run out, compile times are that step.",
             ),
         )
 
