@@ -118,7 +118,7 @@ class Backends:
             missing |= taken.failed
             there = {name: worker for name, worker in workers.items() if name in taken.values}
             series = [*_series(taken.values, quick), *_differences(there, Path(cache))]
-            series += _second_processes(there, quick, environment)
+            series += [] if quick else _second_processes(there, environment)
         return Report(
             self.name,
             self.question,
@@ -168,10 +168,10 @@ def _series(values: Mapping[str, list[dict[str, Any]]], quick: bool) -> list[Ser
     return found
 
 
-def _second_processes(workers: Mapping[str, Worker], quick: bool, environment: Mapping[str, str]) -> list[Series]:
+def _second_processes(workers: Mapping[str, Worker], environment: Mapping[str, str]) -> list[Series]:
     found = []
     for name in workers:
-        with Worker("benchmarks.backends:Trainer", {"backend": name, "quick": quick}, environment=environment) as again:
+        with Worker("benchmarks.backends:Trainer", {"backend": name, "quick": False}, environment=environment) as again:
             value = float(again.call("first_step").value)
         found.append(Series(name, "compile time, second process", "s", (value,)))
     return found

@@ -99,8 +99,9 @@ class Batches:
         """The test images, as they are."""
         data, size = self.data, self.job.batch_size
         for start in range(0, len(data.y_test), size):
-            pixels = np.array(data.x_test[start : start + size])  # which may be written to, as torch wants it
-            yield self.tensor(pixels), torch.from_numpy(data.y_test[start : start + size])
+            # Copies: torch warns of arrays that must not be written to.
+            pixels = np.array(data.x_test[start : start + size])
+            yield self.tensor(pixels), torch.from_numpy(data.y_test[start : start + size].copy())
 
 
 class Opponent:

@@ -25,10 +25,10 @@ OPPONENTS = {
     "groups": {"SGD, 1 group", "SGD, a group per parameter", "AdamW, torch, 158 groups, fused"},
     "data_pipeline": {"Batches to torch", "Batches to OneFlow", "torchvision's DataLoader, 2 workers"},
     "overhead": {"ll.run", "bare loop", "ll.run minus bare loop"},
-    "startup": {"layered-lr run, torch-eager", "script by hand, oneflow-graph", "oneflow-graph"},
+    "startup": {"layered-lr run, torch-eager", "script by hand, torch-eager", "torch-eager"},
     "growth": set(),
     "plan_speed": {"plan, shared", "torch's scheduler, distinct"},
-    "phases_cost": {"torch-eager, frozen", "oneflow-graph, everything"},
+    "phases_cost": {"torch-eager, frozen", "torch-eager, everything"},
     "checkpoint_cost": {"100 updates", "100 updates and 2 checkpoints", "a checkpoint"},
     "faults": {"torch-eager"},
 }
@@ -43,7 +43,7 @@ def test_it_runs_and_its_report_is_whole(name: str, torch: Any, oneflow: Any) ->
     assert report.missing == {}
     if name == "backends":  # the tiny model begins alike everywhere, so its weights stay together
         apart = {of.name: of.median for of in report.series if "difference of a weight" in of.quantity}
-        assert len(apart) == 4 and max(apart.values()) < 1e-5
+        assert len(apart) == 4 and max(apart.values()) < 1e-3  # of 0.2: rounding, and a batch norm over 64 images
 
 
 def check_whole(report: Report) -> None:
