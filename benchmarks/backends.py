@@ -77,7 +77,7 @@ class Trainer:
     def weights_after(self, steps: int, path: str) -> None:
         """Write the weights of the same run on every backend: no dropout but for masks that all share."""
         weights = ll.run(SPEC, **self.options, max_steps=steps).weights
-        np.savez(path, **weights)  # type: ignore[arg-type]  # names to arrays
+        np.savez(path, **weights)
 
 
 def _few_digits() -> ll.Dataset:

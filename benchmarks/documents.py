@@ -36,7 +36,7 @@ def readme_part(found: list[Report]) -> str:
     if not measured:
         return "Nothing is measured yet: `make bench`."
     parts = [pivot(report) for report in measured if report.name == "backends"]
-    if any(of.target for report in measured for of in (*report.series, *report.ratios, *report.curves)):
+    if targets(measured):
         parts.append(targets(measured))
     return "\n\n".join(parts)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ class Startup:
     def run(self, rounds: int, quick: bool) -> Report:
         """Processes in turn; a quick run has torch alone."""
         size, backends = (8, BACKENDS[:1]) if quick else (64, BACKENDS)
-        turns, missing = {}, {}
+        turns: dict[str, Callable[[], float]] = {}
+        missing: dict[str, str] = {}
         with tempfile.TemporaryDirectory() as folder:
             data = str(_images(Path(folder), size))
             options = ["--max-steps", "1", "--batch-size", str(size), "--no-progress"]

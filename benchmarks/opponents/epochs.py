@@ -6,6 +6,7 @@ compiling and one evaluation are in both, and their difference is the epochs' ti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -58,8 +59,8 @@ def race(
                     Worker(
                         entrant.target,
                         entrant.settings,
-                        environment=entrant.environment,
-                        **({"python": entrant.python} if entrant.python else {}),
+                        entrant.python or sys.executable,
+                        entrant.environment,
                     )
                 )
             except (WorkerError, OSError) as error:

@@ -121,7 +121,7 @@ def test_the_tutorial_loop_trains_as_run_does(job: dict[str, Any], torch: Any, m
                 chosen = order[start : start + 16]
                 yield _normalised(torch, data, data.x_train[chosen]), torch.from_numpy(data.y_train[chosen])
 
-    test = [(_normalised(torch, data, data.x_test), torch.from_numpy(data.y_test))]
+    test = [(_normalised(torch, data, data.x_test), torch.from_numpy(data.y_test.copy()))]
     monkeypatch.setattr(tutorial, "loaders", lambda *_: (InOrder(), test, data.num_classes))
     found, ours = tutorial.Opponent(job).train(3), Product(job, "torch-eager").train(3)
     np.testing.assert_allclose(found["losses"], ours["losses"], rtol=1e-4)
