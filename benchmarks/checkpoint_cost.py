@@ -2,8 +2,8 @@
 
     python -m benchmarks.checkpoint_cost [--rounds 5] [--quick]
 
-The share is what one checkpoint adds to the time of 100 updates: a run with checkpoints writes two, one at its start and
-one at its end.
+The share is what one checkpoint adds to the time of 100 updates: a run with checkpoints writes two, one at its start
+and one at its end.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class DataPipeline:
                 except WorkerError as error:
                     missing[name] = one_line(error)
                     continue
-                turns[name] = lambda worker=worker, epochs=epochs: worker.call("pass_over", epochs=epochs).value  # type: ignore[misc]
+                turns[name] = lambda worker=worker, epochs=epochs: worker.call("pass_over", epochs=epochs).value
             taken = alternated(turns, rounds, say=say)
         series = {
             name: Series(name, "images a second", "images/s", tuple(of["rate"] for of in values))

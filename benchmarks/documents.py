@@ -15,8 +15,8 @@ BEGIN, END = "<!-- benchmarks: made by benchmarks.documents -->", "<!-- end of b
 
 _HEAD = """# Results
 
-Made by `make bench` (the peers by `make bench-peers`) from the files in `results/`: each has every round. Every figure is
-the median of rounds in which the opponents took turns after a warm-up; a ratio is that of one round, and where the
+Made by `make bench` (the peers by `make bench-peers`) from the files in `results/`: each has every round. Every figure
+is the median of rounds in which the opponents took turns after a warm-up; a ratio is that of one round, and where the
 rounds lie on both sides of 1 it is called no difference. Targets stand beside, reached or not."""
 
 
@@ -36,7 +36,7 @@ def readme_part(found: list[Report]) -> str:
     if not measured:
         return "Nothing is measured yet: `make bench`."
     parts = [pivot(report) for report in measured if report.name == "backends"]
-    if any(of.target for report in measured for of in (*report.series, *report.ratios, *report.curves)):
+    if targets(measured):
         parts.append(targets(measured))
     return "\n\n".join(parts)
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu [--rounds 5] [--quick] [--data FILE.npz]
 
-Where torch finds no GPU it says 'skipped: no GPU', and that is all. The loop by hand keeps the images on the device, cuts
-and mirrors them there, is channels_last, and has one fused optimizer. *Parity* is the largest difference of
-a weight between CPU and GPU after a few steps of the same run, without dropout.
+Where torch finds no GPU it says 'skipped: no GPU', and that is all. The loop by hand keeps the images on the device,
+cuts and mirrors them there, is channels_last, and has one fused optimizer. *Parity* is the largest difference of a
+weight between CPU and GPU after a few steps of the same run, without dropout.
 """
 
 from __future__ import annotations

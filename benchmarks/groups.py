@@ -159,15 +159,14 @@ class Groups:
 
 def _optimizers(worker: Worker, rounds: int, count: int) -> dict[str, Series]:
     """The optimizer's part, kind by kind."""
-    found = {}
+    found: dict[str, Series] = {}
     for kind in KINDS:
         names = {f"{kind}, {groups}": groups for groups in (ONE, MANY)}
         names |= {f"{kind}, torch, 158 groups, {how}": f"torch {how}" for how in ("fused", "foreach")}
         for key, groups in names.items():
             worker.call("prepare", key=key, kind=kind, groups=groups)
         turns = {
-            key: lambda key=key: float(worker.call("optimizer_seconds", key=key, count=count).value)  # type: ignore[misc]
-            for key in names
+            key: lambda key=key: float(worker.call("optimizer_seconds", key=key, count=count).value) for key in names
         }
         taken = alternated(turns, rounds, say=say)
         found |= {key: Series(key, "optimizer's part", "s", tuple(of)) for key, of in taken.values.items()}
@@ -178,8 +177,7 @@ def _steps(worker: Worker, rounds: int, count: int) -> dict[str, Series]:
     """The whole step."""
     keys = [f"{kind}, {groups}" for kind in KINDS for groups in (ONE, MANY)]
     turns = {
-        f"{key}, step": lambda key=key: float(worker.call("step_seconds", key=key, count=count).value)  # type: ignore[misc]
-        for key in keys
+        f"{key}, step": lambda key=key: float(worker.call("step_seconds", key=key, count=count).value) for key in keys
     }
     taken = alternated(turns, rounds, say=say)
     return {key: Series(key, "whole step", "s", tuple(of)) for key, of in taken.values.items()}

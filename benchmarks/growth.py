@@ -37,7 +37,7 @@ class Runs:
     def measure(self, along: str, size: int) -> dict[str, float]:
         """Seconds and MB of one run, after a small one."""
         run = {"steps": _steps, "groups": _groups, "parameters": _parameters}[along]
-        run(1 if along == "groups" else 100)
+        run(1 if along == "groups" else min(size, 100))
         before = resident_megabytes()
         reset_peak()
         began = time.perf_counter()
@@ -108,8 +108,8 @@ class Growth:
     def run(self, rounds: int, quick: bool) -> Report:
         """Point by point; the largest ones once."""
         sizes = {
-            "steps": (10, 20, 40) if quick else (10**2, 10**3, 10**4, 10**5, 10**6),
-            "groups": (1, 2, 4) if quick else (1, 10, 100, 300, 1000),
+            "steps": (10, 20) if quick else (10**2, 10**3, 10**4, 10**5, 10**6),
+            "groups": (1, 2) if quick else (1, 10, 100, 300, 1000),
             "parameters": (10**3, 10**4) if quick else (10**4, 10**5, 10**6, 10**7, 10**8),
         }
         missing: dict[str, str] = {}

@@ -59,7 +59,7 @@ class Phases:
     def step_seconds(self, frozen: bool) -> float:
         """The median of some steps, with a frozen backbone or with none, after two to warm up at first."""
         rng, warm_up = np.random.default_rng(0), 0
-        backbone = [f"features.{number}" for number in range(19)]
+        backbone = tuple(f"features.{number}" for number in range(19))
         phases = (ll.Phase(frozen=backbone),) if frozen else ()
         if frozen not in self.sessions:
             self.sessions = {frozen: opened(self.backend, ll.Spec(OPTIMIZER, GROUPS, phases=phases), 1000)}
@@ -71,7 +71,7 @@ class Phases:
         """Resident MB after each of so many phases; 0 is a run without any."""
         rng = np.random.default_rng(0)
         ends = range(1, phases)
-        timeline = [ll.Phase(2 * n, frozen=[f"features.{n % 19}", f"features.{(n + 7) % 19}"]) for n in ends]
+        timeline = [ll.Phase(2 * n, frozen=(f"features.{n % 19}", f"features.{(n + 7) % 19}")) for n in ends]
         spec = ll.Spec(OPTIMIZER, GROUPS, phases=[*timeline, ll.Phase()] if phases else ())
         session, memory = opened(self.backend, spec, max(2 * phases, 4)), []
         for at in range(max(2 * phases, 4)):
@@ -89,10 +89,10 @@ class PhasesCost:
     rounds = 3
 
     def run(self, rounds: int, quick: bool) -> Report:
-        """Backend by backend."""
+        """Backend by backend; a quick run has torch alone."""
         series: list[Series] = []
         ratios, missing = [], {}
-        for name in BACKENDS:
+        for name in BACKENDS[:1] if quick else BACKENDS:
             say(name)
             try:
                 of, grown = _steps(name, rounds, 1 if quick else 4), _growth(name, 3 if quick else 30)
@@ -114,7 +114,7 @@ def _steps(name: str, rounds: int, steps: int) -> tuple[Series, Series]:
     ):
         workers = {"frozen": one, "everything": other}
         turns = {
-            kind: lambda kind=kind: float(workers[kind].call("step_seconds", frozen=kinds[kind]).value)  # type: ignore[misc]
+            kind: lambda kind=kind: float(workers[kind].call("step_seconds", frozen=kinds[kind]).value)
             for kind in kinds
         }
         taken = alternated(turns, rounds)

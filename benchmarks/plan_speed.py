@@ -57,6 +57,10 @@ def step_microseconds(kind: str) -> float:
     return (time.perf_counter() - start) / LOOP_STEPS * 1e6
 
 
+def _cosine(length: int) -> Callable[[int], float]:
+    return lambda step: (1 + math.cos(math.pi * step / length)) / 2
+
+
 def torch_microseconds(kind: str) -> float:
     """torch's scheduler doing the same step, without the optimizer's update."""
     import torch
@@ -70,9 +74,7 @@ def torch_microseconds(kind: str) -> float:
     if kind == "shared":
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     else:
-        cosines = [
-            lambda step, length=STEPS - number: (1 + math.cos(math.pi * step / length)) / 2 for number in range(GROUPS)
-        ]
+        cosines = [_cosine(STEPS - number) for number in range(GROUPS)]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, cosines)
     optimizer.step()  # else the scheduler warns
     start = time.perf_counter()

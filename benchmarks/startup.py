@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,18 +123,19 @@ class Startup:
     rounds = 5
 
     def run(self, rounds: int, quick: bool) -> Report:
-        """Processes in turn."""
-        size = 8 if quick else 64
-        turns, missing = {}, {}
+        """Processes in turn; a quick run has torch alone."""
+        size, backends = (8, BACKENDS[:1]) if quick else (64, BACKENDS)
+        turns: dict[str, Callable[[], float]] = {}
+        missing: dict[str, str] = {}
         with tempfile.TemporaryDirectory() as folder:
             data = str(_images(Path(folder), size))
             options = ["--max-steps", "1", "--batch-size", str(size), "--no-progress"]
-            for backend in BACKENDS:
+            for backend in backends:
                 command = ["-m", "layered_lr", "run", "--data", data, "--backend", backend, *options]
                 script = ["-m", "benchmarks.startup", "--by-hand", backend, data]
                 turns[f"layered-lr run, {backend}"] = lambda command=command: seconds(command)  # type: ignore[misc]
                 turns[f"script by hand, {backend}"] = lambda script=script: seconds(script)  # type: ignore[misc]
-            taken = alternated(turns, rounds, say=say)
+            taken = alternated(turns, rounds, warm_up=0 if quick else 1, say=say)
             missing |= taken.failed
             series = {
                 name: Series(name, "start to end of one step", "s", tuple(values))
@@ -141,7 +143,7 @@ class Startup:
             }
             job = Job(data, size, size, batch_size=size)
             compiling = []
-            for backend in BACKENDS:
+            for backend in backends:
                 try:
                     compiling.append(_compiling(backend, job, 1 if quick else min(rounds, 3)))
                 except WorkerError as error:

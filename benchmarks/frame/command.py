@@ -75,6 +75,8 @@ def written(report: Report, asked: Asked) -> list[Path]:
     folder = asked.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{report.name}.json"]
+    if report.skipped and files[0].exists() and not Report.read(files[0]).skipped:
+        return []  # what was measured on a machine that can stays
     report.write(files[0])
     picture = folder / f"{report.name}.svg"
     if draw(report, picture):

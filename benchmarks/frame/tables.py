@@ -43,10 +43,11 @@ def pivot(report: Report, style: str = "github") -> str:
 
 
 def targets(reports: list[Report], style: str = "github") -> str:
-    """Every figure that has a target, of all reports."""
+    """Every figure that has a target, of all reports; empty where none has."""
     rows = []
     for report in reports:
-        for of in (*report.series, *report.ratios):
+        figures: tuple[Series | Ratio, ...] = (*report.series, *report.ratios)
+        for of in figures:
             if of.target is not None:
                 what = of.name if of.name == report.name else f"{of.name}, {of.quantity}"
                 rows.append([f"`{report.name}`", what, _middle(of), str(of.target), of.target.verdict(of)])
@@ -54,7 +55,7 @@ def targets(reports: list[Report], style: str = "github") -> str:
             if curve.target is not None:
                 what = f"slope of {curve.quantity} over {curve.along}, {curve.name}"
                 rows.append([f"`{report.name}`", what, f"{curve.slope:.2f}", str(curve.target), curve.verdict])
-    return _table(rows, ["benchmark", "figure", "median (min to max)", "target", ""], style)
+    return _table(rows, ["benchmark", "figure", "median (min to max)", "target", ""], style) if rows else ""
 
 
 def value(series: Series) -> str:

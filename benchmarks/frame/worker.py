@@ -128,6 +128,7 @@ class Worker:
         if "error" in found:
             raise WorkerError(found["error"])
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return found
 
     def _signal(self, number: signal.Signals) -> None:

@@ -6,6 +6,7 @@ compiling and one evaluation are in both, and their difference is the epochs' ti
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ def epoch_seconds(worker: Worker, epochs: int, steps_per_epoch: int) -> float:
 
 
 def race(
-    entrants: Mapping[str, Entrant], rounds: int, epochs: int, steps_per_epoch: int
+    entrants: Mapping[str, Entrant], rounds: int, epochs: int, steps_per_epoch: int, warm_up: int = 1
 ) -> tuple[dict[str, Series], dict[str, str]]:
     """Let opponents take turns, each in a process of its own that stands still while another trains.
 
@@ -58,15 +59,15 @@ def race(
                     Worker(
                         entrant.target,
                         entrant.settings,
-                        environment=entrant.environment,
-                        **({"python": entrant.python} if entrant.python else {}),
+                        entrant.python or sys.executable,
+                        entrant.environment,
                     )
                 )
             except (WorkerError, OSError) as error:
                 missing[name] = one_line(error).removeprefix("WorkerError: ")
                 continue
             turns[name] = lambda worker=worker: epoch_seconds(worker, epochs, steps_per_epoch)  # type: ignore[misc]
-        taken = alternated(turns, rounds, say=say)
+        taken = alternated(turns, rounds, warm_up, say)
     missing |= {name: reason.removeprefix("WorkerError: ") for name, reason in taken.failed.items()}
     found = {
         name: Series(name, "time of an epoch", "s", tuple(values), note=entrants[name].note)

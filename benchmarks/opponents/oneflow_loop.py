@@ -37,7 +37,11 @@ class Batches:
         height, width = data.x_train.shape[1:3]
         edge = (PADDING, PADDING)
         padded = np.pad(data.x_train.transpose(0, 3, 1, 2), ((0, 0), (0, 0), edge, edge))  # (N, C, H + 8, W + 8)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+        windows: NDArray[Any] = np.lib.stride_tricks.sliding_window_view(
+            padded,
+            (height, width),
+            axis=(2, 3),  # type: ignore[call-overload]  # NumPy 1.26 types one axis alone
+        )
         self.windows = windows.transpose(0, 2, 3, 1, 4, 5)  # (N, 9, 9, C, H, W), nothing copied
         assert data.mean is not None and data.std is not None
         self.scale = (1 / (255 * data.std))[:, None, None]

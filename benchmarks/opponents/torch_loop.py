@@ -70,7 +70,11 @@ class Batches:
         height, width = data.x_train.shape[1:3]
         edge = (PADDING, PADDING)
         padded = np.pad(data.x_train, ((0, 0), edge, edge, (0, 0)))  # (N, H + 8, W + 8, C)
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
+        windows: NDArray[Any] = np.lib.stride_tricks.sliding_window_view(
+            padded,
+            (height, width),
+            axis=(1, 2),  # type: ignore[call-overload]  # NumPy 1.26 types one axis alone
+        )
         self.windows = windows.transpose(0, 1, 2, 4, 5, 3)  # (N, 9, 9, H, W, C), nothing copied
         assert data.mean is not None and data.std is not None
         self.scale = torch.from_numpy(1 / (255 * data.std))
@@ -99,8 +103,9 @@ class Batches:
         """The test images, as they are."""
         data, size = self.data, self.job.batch_size
         for start in range(0, len(data.y_test), size):
-            pixels = np.ascontiguousarray(data.x_test[start : start + size])
-            yield self.tensor(pixels), torch.from_numpy(data.y_test[start : start + size])
+            # Copies: torch warns of arrays that must not be written to.
+            pixels = np.array(data.x_test[start : start + size])
+            yield self.tensor(pixels), torch.from_numpy(data.y_test[start : start + size].copy())
 
 
 class Opponent:

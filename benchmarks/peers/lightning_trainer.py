@@ -14,7 +14,7 @@ from benchmarks.opponents.models import build_torch
 from benchmarks.peers.loaders import loaders
 
 
-class Module(lightning.LightningModule):
+class Module(lightning.LightningModule):  # type: ignore[misc]  # not installed where types are checked
     """The model, as Lightning wants it."""
 
     def __init__(self, job: Job, classes: int) -> None:

@@ -53,7 +53,7 @@ def loaders(job: Job, one_batch: bool) -> tuple[DataLoader[Any], DataLoader[Any]
     """To train and to test on, and the number of classes."""
     train, test, classes = datasets(job, one_batch)
     torch.manual_seed(job.seed)
-    keep = {"num_workers": WORKERS, "persistent_workers": True}
+    keep: dict[str, Any] = {"num_workers": WORKERS, "persistent_workers": True}
     return (
         DataLoader(train, job.batch_size, shuffle=True, drop_last=True, **keep),
         DataLoader(test, job.batch_size),

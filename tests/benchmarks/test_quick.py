@@ -1,0 +1,62 @@
+"""Every benchmark runs, on tiny sizes, and its report is whole. What it measures is never looked at."""
+
+import math
+from typing import Any
+
+import pytest
+
+from benchmarks import suite
+from benchmarks.frame.command import Asked, measured
+from benchmarks.frame.report import Report
+from benchmarks.frame.tables import markdown, text
+
+# What each compares; the peers, most of which are not installed here, have tests of their own.
+OPPONENTS = {
+    "backends": {"torch-eager", "torch-compile", "oneflow-eager", "oneflow-graph"},
+    "hand_loop": {
+        "ll.run, torch-eager",
+        "torch by hand",
+        "torch by hand, glibc as it comes",
+        "ll.run, oneflow-eager",
+        "oneflow-eager by hand",
+        "ll.run, oneflow-graph",
+        "oneflow-graph by hand",
+    },
+    "groups": {"SGD, 1 group", "SGD, a group per parameter", "AdamW, torch, 158 groups, fused"},
+    "data_pipeline": {"Batches to torch", "Batches to OneFlow", "torchvision's DataLoader, 2 workers"},
+    "overhead": {"ll.run", "bare loop", "ll.run minus bare loop"},
+    "startup": {"layered-lr run, torch-eager", "script by hand, torch-eager", "torch-eager"},
+    "growth": set(),
+    "plan_speed": {"plan, shared", "torch's scheduler, distinct"},
+    "phases_cost": {"torch-eager, frozen", "torch-eager, everything"},
+    "checkpoint_cost": {"100 updates", "100 updates and 2 checkpoints", "a checkpoint"},
+    "faults": {"torch-eager"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPPONENTS)
+def test_it_runs_and_its_report_is_whole(name: str, torch: Any, oneflow: Any) -> None:
+    report = measured(suite.load(name), Asked(quick=True))
+    check_whole(report)
+    assert OPPONENTS[name] <= {series.name for series in report.series}
+    assert report.missing == {}
+    if name == "backends":  # the tiny model begins alike everywhere, so its weights stay together
+        apart = {of.name: of.median for of in report.series if "difference of a weight" in of.quantity}
+        assert len(apart) == 4 and max(apart.values()) < 1e-3  # of 0.2: rounding, and a batch norm over 64 images
+
+
+def check_whole(report: Report) -> None:
+    assert Report.from_dict(report.to_dict()) == report and report.about["quick"] is True
+    assert report.series or report.curves
+    for of in (*report.series, *report.ratios):
+        assert of.rounds and all(map(math.isfinite, of.rounds))
+    for curve in report.curves:
+        assert len(curve.x) == len(curve.y) >= 2 and all(y > 0 for y in curve.y)
+    assert report.question in text(report) and f"## {report.name}" in markdown(report)
+
+
+def test_without_a_gpu_it_says_skipped(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    report = suite.load("gpu").run(1, True)
+    assert report.skipped and report.notes == ("skipped: no GPU",)
