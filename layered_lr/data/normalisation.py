@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK_PIXELS = 1 << 16  # bincount widens its input to int64: in chunks that stays in the cache
+_CHUNK_BYTES = 1 << 18  # stays in the cache
+_MOST_TOGETHER = 1 << 16  # squares of pixels whose sum a uint32 holds
 
 
 def channel_statistics(images: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -24,16 +25,17 @@ def channel_statistics(images: NDArray[Any]) -> tuple[NDArray[np.float32], NDArr
         ``mean`` and ``std``, each float32 of shape ``(C,)``. A channel of one value throughout has ``std`` 1,
         so that it normalises to 0.
     """
-    pixels = images.reshape(-1, images.shape[-1])  # (N*H*W, C)
-    counts = np.zeros((pixels.shape[1], 256), dtype=np.int64)
-    for start in range(0, len(pixels), _CHUNK_PIXELS):
-        chunk = pixels[start : start + _CHUNK_PIXELS]
-        for channel, count in enumerate(counts):
-            count += np.bincount(chunk[:, channel], minlength=256)
-    values = np.arange(256)
-    size = len(pixels)
-    sums = [int(count @ values) for count in counts]  # Python's integers: the squares below exceed 64 bits
-    squares = [int(count @ values**2) for count in counts]
+    channels = images.shape[-1]
+    rows = images.reshape(len(images), -1)  # (N, H*W*C)
+    totals = np.zeros((2, rows.shape[1]), np.int64)  # of the values, and of their squares
+    images_together = min(max(_CHUNK_BYTES // rows.shape[1], 1), _MOST_TOGETHER)
+    for start in range(0, len(rows), images_together):
+        chunk = rows[start : start + images_together]
+        totals[0] += np.add.reduce(chunk, axis=0, dtype=np.uint32)
+        totals[1] += np.add.reduce(np.multiply(chunk, chunk, dtype=np.uint16), axis=0, dtype=np.uint32)
+    size = rows.size // channels
+    # Python's integers from here on: the squares exceed 64 bits
+    sums, squares = (total.reshape(-1, channels).sum(axis=0).tolist() for total in totals)
     mean = [total / (size * 255) for total in sums]
     variance = [(size * square - total**2) / (size * 255) ** 2 for total, square in zip(sums, squares, strict=True)]
     return np.array(mean, np.float32), np.array([math.sqrt(v) or 1 for v in variance], np.float32)
