@@ -148,7 +148,7 @@ class _Fused:
             members = [[tensor for tensor in group if tensor.grad is not None] for group in members]
             tensors = [tensor for group in members for tensor in group]
             gradients = [tensor.grad for tensor in tensors]
-        if not all(map(_is_cpu, tensors)):
+        if not tensors or not all(map(_is_cpu, tensors)):
             return False
         state = optimizer.state
         kept = [state.get(tensor, _NOTHING) for tensor in tensors]

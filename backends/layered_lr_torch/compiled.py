@@ -6,12 +6,18 @@ import os
 import shutil
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Final, final
 
 import torch
 
 from layered_lr.errors import BackendUnavailable
+from layered_lr.state.keeper import say
 from layered_lr_torch.backend import TorchBackend
+
+_BEFOREHAND: Final = (
+    "torch-compile: compiling the model at the first update (MobileNetV2: about a minute on two cores; kept in torch's "
+    "cache, so that the next time takes seconds)."
+)
 
 
 @final
@@ -36,7 +42,7 @@ class TorchCompile(TorchBackend):
             )
 
     def forward(self, model: torch.nn.Module) -> Callable[..., Any]:
-        """The model, compiled at its first batch.
+        """The model, compiled at its first batch, which is said on stderr before.
 
         Each session has a code object of its own: torch counts compilations by code object, and gives up compiling
         after eight, which the phases of one run would soon reach.
@@ -46,4 +52,14 @@ class TorchCompile(TorchBackend):
             return model(images)
 
         own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
-        return torch.compile(own)
+        compiled = torch.compile(own)
+        said = False
+
+        def announced(images: torch.Tensor) -> Any:
+            nonlocal said
+            if not said:
+                said = True
+                say(_BEFOREHAND)
+            return compiled(images)
+
+        return announced

@@ -145,6 +145,13 @@ def test_parameters_that_come_late_or_never(torch: Any, case: str, rates: str) -
 
 
 @pytest.mark.parametrize("case", FUSED)
+def test_a_step_without_any_gradient(torch: Any, case: str) -> None:
+    pair = Pair(torch, spec_of(CASES[case]))
+    for at in range(4):
+        pair.step(at, without=tuple(range(6)) if at in (0, 2) else ())
+
+
+@pytest.mark.parametrize("case", FUSED)
 def test_groups_of_several_parameters(torch: Any, case: str) -> None:
     """And one with none, and one cut in two by what decays."""
     spec = ll.Spec(
