@@ -5,9 +5,9 @@
 The model is two numbers, the logits of every image: what is left is the loop. ``ll.run`` shows its progress bar on a
 terminal (a pseudo terminal whose other end is read and thrown away), records rates and losses, and makes the batches;
 beside it the bare loop: forward, loss, backward, optimizer, on batches that are there already. *Per step* is the
-difference of a long and a short run over the difference of their steps, so that set-up does not count. The memory of the
-history is what the process grows by over a run, its result included, from a long and a longer one, for a million steps;
-``growth`` makes a million.
+difference of a long and a short run over the difference of their steps, so that set-up does not count. Memory of the
+history is what the process grows by over a run, its result included, from a long and a longer one;
+``growth`` makes a million steps.
 """
 
 from __future__ import annotations
