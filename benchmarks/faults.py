@@ -126,7 +126,7 @@ class Faults:
 
     name = "faults"
     question = "Does a run that is killed at a random moment and resumed end bitwise as if nobody had disturbed it?"
-    rounds = 20
+    rounds = 10
 
     def run(self, rounds: int, quick: bool) -> Report:
         """A round is a trial; a quick run has torch alone."""

@@ -112,6 +112,7 @@ class Growth:
             "groups": (1, 2) if quick else (1, 10, 100, 300, 1000),
             "parameters": (10**3, 10**4) if quick else (10**4, 10**5, 10**6, 10**7, 10**8),
         }
+        few = {"steps": (10**5, 10**6), "groups": (), "parameters": (10**8,)}  # the long ones once
         missing: dict[str, str] = {}
         curves = []
         for along, asked in sizes.items():
@@ -121,7 +122,7 @@ class Growth:
             points = {}
             for size in there:
                 try:
-                    points[size] = _point(along, size, 1 if size == asked[-1] and along != "groups" else rounds)
+                    points[size] = _point(along, size, 1 if size in few[along] else rounds)
                 except WorkerError as error:
                     missing[f"{size:.0e} {along}"] = one_line(error)
             xs = tuple(float(size) for size in points)

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.frame.report import Curve, Ratio, Report, Series
 from benchmarks.frame.tables import number, value
 
-_ROW_INCHES, _PANEL_INCHES = 0.34, 0.95
+_ROW_INCHES, _PANEL_INCHES = 0.4, 0.95
 
 
 def draw(report: Report, path: Path) -> bool:
@@ -42,7 +42,7 @@ def _figure(report: Report) -> Any:
         lines = [curve for curve in report.curves if (curve.along, curve.quantity) == key]
         panels.append((2.6, (_curve_panel, lines)))
     heights = [height + _PANEL_INCHES for height, _ in panels]
-    figure = Figure(figsize=(9.5, sum(heights) + 0.6), layout="constrained")
+    figure = Figure(figsize=(11, sum(heights) + 0.6), layout="constrained")
     figure.suptitle(f"{report.name}: {report.question}", wrap=True, fontsize=10)
     axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
     for ax, (_, (panel, what)) in zip(axes, panels, strict=True):
@@ -63,9 +63,9 @@ def _series_panel(ax: Any, rows: Sequence[Series]) -> None:
     positive = [taken for series in rows for taken in series.rounds if taken > 0]
     if positive and max(positive) > 100 * min(positive):
         ax.set_xscale("log")
-        ax.set_xlim(min(positive) / 3, max(positive) * 6)
+        ax.set_xlim(min(positive) / 3, max(positive) * 30)
     else:
-        ax.set_xlim(0, max([*positive, 1e-9]) * 1.35)
+        ax.set_xlim(0, max([*positive, 1e-9]) * 1.7)
     _finish(ax, [series.name for series in rows], f"{rows[0].quantity} [{rows[0].unit or '1'}]")
 
 
@@ -82,10 +82,14 @@ def _ratio_panel(ax: Any, rows: Sequence[Ratio]) -> None:
     low, high = min([1.0, *(r.low for r in rows)]), max([1.0, *(r.high for r in rows)])
     if high > 20 * low > 0:
         ax.set_xscale("log")
-        ax.set_xlim(low / 2, high * 8)
+        ax.set_xlim(low / 2, high * 30)
     else:
-        ax.set_xlim(low - 0.1 * (high - low + 0.1), high + 0.5 * (high - low + 0.1))
-    _finish(ax, [f"{ratio.name} ({ratio.quantity})" for ratio in rows], "ratio per round; orange: target")
+        ax.set_xlim(low - 0.1 * (high - low + 0.1), high + 0.7 * (high - low + 0.1))
+    _finish(
+        ax,
+        ["\n/ ".join(ratio.name.split(" / ")) + f", {ratio.quantity}" for ratio in rows],
+        "ratio per round; orange: target",
+    )
 
 
 def _curve_panel(ax: Any, lines: Sequence[Curve]) -> None:
