@@ -15,10 +15,11 @@ Modules, names, parameters, buffers and initial weights are flowvision's; only `
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layered_lr_oneflow.runtime import flow
 
@@ -119,7 +120,7 @@ def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> 
     return _placement(height, width, stride, dtype, device)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
     rows, columns = _meet(height, stride), _meet(width, stride)
     placed = np.einsum("kio,ljp->klijop", rows, columns).reshape(9, -1)
@@ -129,10 +130,11 @@ def _placement(height: int, width: int, stride: int, dtype: Any, device: str) ->
     return made
 
 
-def _meet(size: int, stride: int) -> np.ndarray:
+def _meet(size: int, stride: int) -> NDArray[np.float32]:
     """Shape (3, in, out): 1 where the weight k of an output meets an input, along one axis."""
     at = np.arange(-(-size // stride)) * stride - 1 + np.arange(3)[:, None]  # (3, out)
-    return (np.arange(size)[:, None] == at[:, None, :]).astype(np.float32)
+    meets: NDArray[np.bool_] = np.arange(size)[:, None] == at[:, None, :]
+    return meets.astype(np.float32)
 
 
 def flatten_convolutions(model: Any) -> Any:
