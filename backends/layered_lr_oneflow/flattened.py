@@ -104,6 +104,7 @@ class FlatPool2d(flow.nn.AdaptiveAvgPool2d):  # type: ignore[misc] # OneFlow has
         return x.reshape(channels, images, -1).mean(dim=2).permute(1, 0)
 
 
+@cache
 def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
     """Where each weight of a 3x3 kernel stands in the matrix of a convolution with padding 1.
 
@@ -117,11 +118,6 @@ def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> 
     Returns:
         Shape (9, pixels in * pixels out), ones and zeros.
     """
-    return _placement(height, width, stride, dtype, device)
-
-
-@cache
-def _placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
     rows, columns = _meet(height, stride), _meet(width, stride)
     placed = np.einsum("kio,ljp->klijop", rows, columns).reshape(9, -1)
     with flow._oneflow_internal.lazy_mode.guard(False), flow.no_grad():
