@@ -154,6 +154,11 @@ class AccumulatingSession(EagerUpdates):
         self._begin(plan, self.step)
         return True
 
+    @property
+    def compile_seconds(self) -> float:
+        """See ``GraphSession.compile_seconds``."""
+        return self._calls.compile_seconds
+
     def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
         self._calls.check(parts[0][0])
         count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
@@ -166,7 +171,10 @@ class AccumulatingSession(EagerUpdates):
             if self._calls.made:
                 for _, total in self._graph.sums:
                     total.zero_()
-        losses = [self._graph(images, labels, count, self._positions, *masks) for images, labels, *masks in parts]
+        losses = [
+            self._calls.run(self._graph, images, labels, count, self._positions, *masks)
+            for images, labels, *masks in parts
+        ]
         self._calls.count(len(parts))
         if self._switches is not None:
             self._switches.settle(self.plan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from layered_lr.errors import DataError, Unsupported
@@ -14,12 +15,22 @@ class GraphCalls:
     Attributes:
         made: Whether there was a call.
         passes: Forward passes that the model's own counters do not know of.
+        compile_seconds: What compiling the graph took, 0.0 before.
     """
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] | None = None
         self.made = False
         self.passes = 0
+        self.compile_seconds = 0.0
+
+    def run(self, graph: Any, *arguments: Any) -> Any:
+        """Call a graph; compile it first where it is not."""
+        if not graph._is_compiled:
+            began = time.perf_counter()
+            graph._compile(*arguments)
+            self.compile_seconds += time.perf_counter() - began
+        return graph(*arguments)
 
     def count(self, passes: int) -> None:
         """Note that the graph was called so often."""

@@ -15,10 +15,11 @@ Modules, names, parameters, buffers and initial weights are flowvision's; only `
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layered_lr_oneflow.runtime import flow
 
@@ -97,12 +98,13 @@ class FlatPool2d(flow.nn.AdaptiveAvgPool2d):  # type: ignore[misc] # OneFlow has
     sizes: Sizes
 
     def forward(self, x: Any) -> Any:
-        """OneFlow's own takes 50 times as long."""
+        """OneFlow's own pooling was 5.7% of a step of batch 64 on images of 32x32."""
         images = self.sizes.images
         channels = x.shape[1]
         return x.reshape(channels, images, -1).mean(dim=2).permute(1, 0)
 
 
+@cache
 def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
     """Where each weight of a 3x3 kernel stands in the matrix of a convolution with padding 1.
 
@@ -116,11 +118,6 @@ def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> 
     Returns:
         Shape (9, pixels in * pixels out), ones and zeros.
     """
-    return _placement(height, width, stride, dtype, device)
-
-
-@lru_cache(maxsize=None)
-def _placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
     rows, columns = _meet(height, stride), _meet(width, stride)
     placed = np.einsum("kio,ljp->klijop", rows, columns).reshape(9, -1)
     with flow._oneflow_internal.lazy_mode.guard(False), flow.no_grad():
@@ -129,10 +126,11 @@ def _placement(height: int, width: int, stride: int, dtype: Any, device: str) ->
     return made
 
 
-def _meet(size: int, stride: int) -> np.ndarray:
+def _meet(size: int, stride: int) -> NDArray[np.float32]:
     """Shape (3, in, out): 1 where the weight k of an output meets an input, along one axis."""
     at = np.arange(-(-size // stride)) * stride - 1 + np.arange(3)[:, None]  # (3, out)
-    return (np.arange(size)[:, None] == at[:, None, :]).astype(np.float32)
+    meets: NDArray[np.bool_] = np.arange(size)[:, None] == at[:, None, :]
+    return meets.astype(np.float32)
 
 
 def flatten_convolutions(model: Any) -> Any:

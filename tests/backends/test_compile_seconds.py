@@ -1,0 +1,36 @@
+"""A graph's session says what compiling took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.backends.isolation import value_of
+
+
+def seconds_after_each_update(parts: int) -> list[float]:
+    import numpy as np
+
+    import layered_lr as ll
+    from layered_lr.backend import Extras
+    from layered_lr.registry import load_backend
+    from layered_lr_oneflow.runtime import flow
+
+    backend = load_backend("oneflow-graph", "cpu")
+    model = backend.build(lambda: flow.nn.Sequential(flow.nn.Flatten(), flow.nn.Linear(12, 3)), 3, 0.0, 0)
+    plan = ll.resolve(ll.Spec(ll.SGD(lr=0.1)), model, total_steps=3)
+    session: Any = backend.open(plan, model, 3, Extras(accumulate_steps=parts))
+    images, labels = np.ones((4, 3, 2, 2), np.float32), np.zeros(4, np.int64)
+    seconds = [session.compile_seconds]
+    for _ in range(2):
+        session.losses([session.train_step(images, labels, parts)])
+        seconds.append(session.compile_seconds)
+    return seconds
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_first_update_compiles_and_no_other(oneflow: Any, parts: int) -> None:
+    before, first, second = value_of(seconds_after_each_update, parts)
+    assert before == 0.0
+    assert 0.0 < first == second
