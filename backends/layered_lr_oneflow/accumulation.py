@@ -154,11 +154,6 @@ class AccumulatingSession(EagerUpdates):
         self._begin(plan, self.step)
         return True
 
-    @property
-    def compile_seconds(self) -> float:
-        """See ``GraphSession.compile_seconds``."""
-        return self._calls.compile_seconds
-
     def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
         self._calls.check(parts[0][0])
         count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
@@ -175,6 +170,7 @@ class AccumulatingSession(EagerUpdates):
             self._calls.run(self._graph, images, labels, count, self._positions, *masks)
             for images, labels, *masks in parts
         ]
+        self.compile_seconds = self._calls.compile_seconds
         self._calls.count(len(parts))
         if self._switches is not None:
             self._switches.settle(self.plan)

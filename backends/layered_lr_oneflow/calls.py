@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from layered_lr.errors import DataError, Unsupported
+from layered_lr.state.keeper import say
 
 
 class GraphCalls:
@@ -25,8 +26,9 @@ class GraphCalls:
         self.compile_seconds = 0.0
 
     def run(self, graph: Any, *arguments: Any) -> Any:
-        """Call a graph; compile it first where it is not."""
+        """Call a graph; compile it first where it is not, which is said on stderr before."""
         if not graph._is_compiled:
+            say("oneflow-graph: compiling the model at the first update (MobileNetV2: a few seconds).")
             began = time.perf_counter()
             graph._compile(*arguments)
             self.compile_seconds += time.perf_counter() - began

@@ -68,15 +68,11 @@ class GraphSession(OneFlowSession):
         if self._graph.scheduler.updates is not None:
             self._chosen.extend(self._graph.scheduler.get_last_lr())
         answer = self._calls.run(self._graph, images, labels, *masks)
+        self.compile_seconds = self._calls.compile_seconds
         self._calls.count(1)
         self._graph.scheduler.step()
         loss, norms = answer if self.extras.grad_norms else (answer, None)
         return [loss], norms
-
-    @property
-    def compile_seconds(self) -> float:
-        """What compiling the graph took, which the first update does; 0.0 before."""
-        return self._calls.compile_seconds
 
     def _updated(self) -> Sequence[str]:
         updates = self._graph.scheduler.updates
