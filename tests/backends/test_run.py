@@ -171,7 +171,13 @@ def test_initial_weights_from_a_file(backend: Backend, framework_of_backend: Any
 
 def test_a_run_is_quiet(backend: Backend, framework_of_backend: Any, capfd: pytest.CaptureFixture[str]) -> None:
     run(backend, framework_of_backend)
-    assert capfd.readouterr() == ("", "")
+    assert shown(capfd) == 0
+
+
+def shown(capfd: pytest.CaptureFixture[str]) -> int:
+    """Lines on the screen, but for the word of a backend that compiles."""
+    out, err = capfd.readouterr()
+    return len(out.splitlines()) + len([line for line in err.splitlines() if ": compiling the model" not in line])
 
 
 @pytest.fixture
@@ -194,5 +200,5 @@ def test_ctrl_c_ends_a_run_and_nothing_else(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(backend, framework_of_backend)
-    assert capfd.readouterr() == ("", "")
+    assert shown(capfd) == 0
     assert len(run(backend, framework_of_backend).losses) == STEPS
