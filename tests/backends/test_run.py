@@ -171,13 +171,14 @@ def test_initial_weights_from_a_file(backend: Backend, framework_of_backend: Any
 
 def test_a_run_is_quiet(backend: Backend, framework_of_backend: Any, capfd: pytest.CaptureFixture[str]) -> None:
     run(backend, framework_of_backend)
-    assert shown(capfd) == 0
+    assert shown(capfd) == []
 
 
-def shown(capfd: pytest.CaptureFixture[str]) -> int:
-    """Lines on the screen, but for the word of a backend that compiles."""
+def shown(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """Lines on the screen, but for the word of a backend that compiles, and torch's own where it finds nvcc and no GPU."""
     out, err = capfd.readouterr()
-    return len(out.splitlines()) + len([line for line in err.splitlines() if ": compiling the model" not in line])
+    known = (": compiling the model", "No CUDA runtime is found")
+    return [line for line in (out + err).splitlines() if not any(words in line for words in known)]
 
 
 @pytest.fixture
@@ -200,5 +201,5 @@ def test_ctrl_c_ends_a_run_and_nothing_else(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(backend, framework_of_backend)
-    assert shown(capfd) == 0
+    assert shown(capfd) == []
     assert len(run(backend, framework_of_backend).losses) == STEPS
