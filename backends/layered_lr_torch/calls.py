@@ -72,7 +72,7 @@ _KERNELS: Final[Mapping[type[Optimizer], Callable[[Mapping[str, Any]], _Kernel]]
 }
 
 
-def shorten_steps(optimizer: Optimizer) -> bool:
+def shorten_steps(optimizer: Optimizer, also_few: bool = False) -> bool:
     """Have ``optimizer.step`` do the same by less, where there are many param groups.
 
     The optimizer stays what it is: its class, its param groups, its state, its hooks, which are called as ever. What
@@ -86,17 +86,24 @@ def shorten_steps(optimizer: Optimizer) -> bool:
 
     A closure, a ``GradScaler`` that scales, first updates, rates that are tensors: torch's own step.
 
+    Args:
+        optimizer: As it was made.
+        also_few: With few param groups too, where its kernels can be called directly.
+
     Returns:
         Whether it does; then it also does what ``allow_late_parameters`` is for.
     """
     cls: Any = type(optimizer)
     own = getattr(cls.step, "__wrapped__", None)  # without the hooks, which are called around all of it
     hooked = getattr(Optimizer, "profile_hook_step", None)
-    if len(optimizer.param_groups) < MANY or own is None or hooked is None:
+    are_few = len(optimizer.param_groups) < MANY
+    if (are_few and not also_few) or own is None or hooked is None:
         return False
     on_cpu = all(tensor.is_cpu for group in optimizer.param_groups for tensor in group["params"])
     fused = cls in _KERNELS and any(group["fused"] for group in optimizer.param_groups)
     short = _Fused(cls, tuple(optimizer.defaults)) if fused and on_cpu and _is_exact(cls) else None
+    if are_few and short is None:
+        return False
 
     def step(self: Any, closure: Callable[[], Any] | None = None) -> Any:
         if closure is None and not torch.compiler.is_compiling():

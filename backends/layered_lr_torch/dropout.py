@@ -47,12 +47,16 @@ class Masks:
     Args:
         model: Perhaps without any.
         seed: Of the run.
+
+    Attributes:
+        any: Whether it has some; if not, there is nothing to do.
     """
 
     def __init__(self, model: torch.nn.Module, seed: int) -> None:
         self._seed = seed
         self._places = [module for module in model.modules() if isinstance(module, MaskedDropout) and module.p]
         self._parts: list[tuple[MaskedDropout, Sequence[torch.Tensor]]] = []
+        self.any = bool(self._places)
 
     def draw(self, step: int, images: int, parts: int, like: torch.Tensor) -> None:
         """Draw the masks of an update.

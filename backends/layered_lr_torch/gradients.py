@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from layered_lr.history import Series
 from layered_lr.modules import parameters_of
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
@@ -38,7 +39,7 @@ class Gradients:
         self._everything = tuple(range(len(objects)))
         self._members: dict[tuple[int, ...], list[list[int]]] = {}
         self._pending: list[tuple[list[torch.Tensor], tuple[int, ...]]] = []  # norms that only the device has
-        self._norms: list[Float64] = []
+        self._norms = Series(self._groups)
 
     def follow(self, plan: Plan) -> None:
         """Clip as a plan of the same groups says."""
@@ -103,22 +104,20 @@ class Gradients:
         """Bring the norms of the oldest so many updates over from the device, or of all; waits for it."""
         fetched, self._pending = self._pending[:count], self._pending[count:] if count is not None else []
         together = _to_host([norm for norms, _ in fetched for norm in norms])
-        for _, present in fetched:
+        by_group = np.zeros((len(fetched), self._groups))
+        for row, (_, present) in zip(by_group, fetched, strict=True):
             norms, together = together[: len(present)], together[len(present) :]
-            by_group = np.zeros(self._groups)
-            np.hypot.at(
-                by_group, self._owners[list(present)], norms
-            )  # the root of the sum of squares, without overflow
-            self._norms.append(by_group)
+            np.hypot.at(row, self._owners[list(present)], norms)  # the root of the sum of squares, without overflow
+        self._norms.add(by_group)
 
     def clear(self) -> None:
         """Forget the updates so far: the next one is number 0 in ``norms``."""
-        self._pending, self._norms = [], []
+        self._pending, self._norms = [], Series(self._groups)
 
     def norms(self, start: int, stop: int) -> Float64:
         """Each group's norm at some updates before clipping, shape (steps, groups); see ``Session.grad_norms``."""
         self.fetch()
-        return np.array(self._norms[start:stop]).reshape(-1, self._groups)
+        return self._norms.numbers(start)[: max(stop - start, 0)].copy()
 
 
 def _shrink(gradients: list[torch.Tensor], norms: list[torch.Tensor], limit: float) -> None:

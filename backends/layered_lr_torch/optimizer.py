@@ -27,7 +27,7 @@ NO_DECAY = " (no weight decay)"
 
 
 def build_optimizer(
-    plan: Plan, model: torch.nn.Module, gradients: Gradients | None = None, step: int = 0
+    plan: Plan, model: torch.nn.Module, gradients: Gradients | None = None, step: int = 0, is_ours: bool = False
 ) -> torch.optim.Optimizer:
     """torch's optimizer of the plan's name, with a param group for every part of every plan group, in their order.
 
@@ -40,6 +40,7 @@ def build_optimizer(
         model: Whose parameters are trained.
         gradients: What clips them before each update; None makes one, if the plan clips.
         step: The first update.
+        is_ours: Whether no user ever sees it; then its steps are short with few param groups too.
 
     Raises:
         Unsupported: This release of torch lacks the optimizer, or an option of it.
@@ -53,7 +54,7 @@ def build_optimizer(
     gradients = gradients or Gradients(plan, model)
     if gradients.has_work:
         gradients.attach(optimizer)
-    if not shorten_steps(optimizer):
+    if not shorten_steps(optimizer, also_few=is_ours):
         allow_late_parameters(optimizer)
     return optimizer
 

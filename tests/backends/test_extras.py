@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -205,6 +207,24 @@ def test_norms_are_measured_on_demand_and_read_in_any_order(torch: Any) -> None:
     assert whole.shape == (6, 2) and (whole > 0).all()
     assert np.array_equal(session.grad_norms(1, 3), whole[1:3])
     assert opened(torch, Extras(grad_norms=True)).grad_norms(0, 9).shape == (0, 2)
+
+
+def test_norms_take_8_bytes_each(torch: Any) -> None:
+    model = torch.nn.Linear(2, 2)
+    gradients = importlib.import_module("layered_lr_torch.gradients").Gradients(
+        ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("weight")]), model), model, measure=True
+    )
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    steps = 3000
+    tracemalloc.start()
+    for _ in range(steps):
+        gradients.treat()
+        gradients.fetch()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2 * 2 * 8 * steps  # half of it may be room for more
+    assert np.array_equal(gradients.norms(0, steps), np.tile([2.0, 2**0.5], (steps, 1)).astype(np.float32))
 
 
 # Accumulation.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.registry import load_backend
 from tests.backends.models import mlp, mlp_weights
 
 SHAPES = ((3, 4), (1,), (40,), (9000,), (7, 11), (2, 3, 5, 5))  # one of them more than a single thread is left with
@@ -384,3 +385,42 @@ def test_a_run_with_a_group_for_each_parameter_is_a_run(torch: Any, case: str) -
     assert all(np.array_equal(rates, few.rates["rest"]) for rates in many.rates.values())
     assert many.losses.tolist() == few.losses.tolist()
     assert all(np.array_equal(many.weights[name], few.weights[name]) for name in few.weights)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("case", FUSED)
+def test_a_few_groups_in_a_run_step_as_torch_does(torch: Any, case: str, groups: int) -> None:
+    """The oracle is a loop with torch's own optimizer; one parameter has no gradient in the end."""
+    names = list(mlp_weights())
+    parts = [ll.Group(name, lr_scale=0.5 - place / 8) for place, name in enumerate(names[: groups - 1])]
+    spec = ll.Spec(CASES[case], parts, ll.ExponentialLR(0.9))
+    backend = load_backend("torch-eager", "cpu")
+    ours, theirs = (backend.build(mlp(torch), 3, 0.0, 0) for _ in range(2))
+    plan = ll.resolve(spec, ours, total_steps=STEPS)
+    session: Any = backend.open(plan, ours, 3)
+    twins = dict(theirs.named_parameters())
+    first = {"initial_accumulator_value": 0.1} if case == "Adagrad" else {}  # taken from the constructor alone
+    own = type(session.optimizer)(
+        [
+            {**group, "params": [twins[name] for name in its.parameters]}
+            for group, its in zip(session.optimizer.param_groups, plan.groups, strict=True)
+        ],
+        **first,
+    )
+    assert len(own.param_groups) == groups
+    rng = np.random.default_rng(0)
+    for at in range(STEPS):
+        if at == STEPS // 2:
+            for model in (ours, theirs):
+                next(model.parameters()).requires_grad_(False)
+        x, y = rng.standard_normal((8, 3, 2, 2)).astype(np.float32), np.arange(8) % 3
+        handle = session.train_step(x, y)
+        for group, rate in zip(own.param_groups, plan.rates(at), strict=True):
+            group["lr"] = rate
+        own.zero_grad()
+        loss = torch.nn.functional.cross_entropy(theirs(torch.from_numpy(x)), torch.from_numpy(y))
+        loss.backward()
+        own.step()
+        assert session.losses([handle])[0] == loss.item()
+        for name, tensor in ours.named_parameters():
+            assert torch.equal(tensor, twins[name]), (at, name)

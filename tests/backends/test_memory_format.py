@@ -203,6 +203,34 @@ def test_images_come_as_the_users_weights_lie(backend: Backend, torch: Any, last
 
 
 @eager
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels_last"])
+def test_a_session_asks_for_what_it_need_not_copy(backend: Backend, torch: Any, last: bool) -> None:
+    """The loop's arrays are the model's images, with the same losses as arrays in C's order give."""
+    places: list[int] = []
+
+    def noting() -> Any:
+        model = small(torch, last)()
+        model.register_forward_pre_hook(lambda _, given: places.append(given[0].data_ptr()))
+        return model
+
+    data = ll.load_dataset(images())
+    losses = []
+    for asked in (False, True):
+        session = opened(backend, noting)
+        assert session.wants_channels_last == last
+        batches = Batches(data, BATCH, seed=0).updates(1, 0, session.wants_channels_last and asked)
+        handles = []
+        for (x, y, parts), _ in zip(batches, range(STEPS), strict=False):
+            if asked and last:
+                x = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+            places.clear()
+            handles.append(session.train_step(x, y, parts))
+            assert (places == [x.ctypes.data]) == (asked or not last)
+        losses.append(session.losses(handles).tolist())
+    assert losses[0] == losses[1]
+
+
+@eager
 def test_weights_that_lie_both_ways_say_nothing(backend: Backend, torch: Any) -> None:
     """A 1x1 convolution's are contiguous and channels_last at once."""
     seen: list[Any] = []
