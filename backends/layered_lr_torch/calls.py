@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from operator import attrgetter, itemgetter
+from operator import attrgetter, is_, itemgetter
 from types import MethodType
 from typing import Any, Final, NamedTuple
 
@@ -148,7 +148,7 @@ class Unheard:
             and optimizer is self._optimizer
             and vars(optimizer).get("step") is self._step
             and not any(self._hooks)
-            and not torch.autograd._profiler_enabled()
+            and not torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
             and self._short(optimizer)
         ):
             optimizer._opt_called = True  # what torch's schedulers look for
@@ -174,6 +174,9 @@ class _Fused:
         self._kernels: list[_Kernel] = []
         self._numbers: list[int] = []
         self._slots: tuple[str | None, ...] | None = None
+        self._which: list[int] = []
+        self._small: list[bool] = []
+        self._large: list[bool] = []
 
     def __call__(self, optimizer: Any) -> bool:
         """Make an update; False where torch is to make it, and then nothing has been changed."""
@@ -196,7 +199,10 @@ class _Fused:
         if not tensors or not all(map(_is_cpu, tensors)):
             return False
         state = optimizer.state
-        kept = [state.get(tensor, _NOTHING) for tensor in tensors]
+        if len(state) == len(tensors) and all(map(is_, state, tensors)):  # a look-up calls Python's hash of a tensor
+            kept = list(state.values())
+        else:
+            kept = [state.get(tensor, _NOTHING) for tensor in tensors]
         columns = [tensors, gradients]
         for slot in self._slots:
             columns.append([] if slot is None else [slots.get(slot) for slots in kept])
@@ -253,17 +259,18 @@ class _Fused:
 
     def _make_each(self, rates: list[float], columns: list[list[Any]]) -> None:
         """One call for each parameter."""
-        full = [column or itertools.repeat(None) for column in columns]
-        large = []
+        which = list(map(id, columns[0]))
+        if which != self._which:
+            self._which = which
+            self._small = [tensor.numel() <= SMALL_ELEMENTS for tensor in columns[0]]
+            self._large = [not is_small for is_small in self._small]
+        lists = [[[item] for item in column] if column else itertools.repeat([]) for column in columns]
+        rows = list(zip(self._kernels, rates, zip(*lists, strict=False), strict=False))
         with one_thread():
-            for kernel, rate, tensor, *others in zip(self._kernels, rates, *full, strict=False):
-                lists = [[tensor], *([] if item is None else [item] for item in others)]
-                if tensor.numel() > SMALL_ELEMENTS:
-                    large.append((kernel, rate, lists))
-                else:
-                    kernel.function(*lists, lr=rate, **kernel.keywords)
-        for kernel, rate, lists in large:
-            kernel.function(*lists, lr=rate, **kernel.keywords)
+            for kernel, rate, row in itertools.compress(rows, self._small):
+                kernel.function(*row, lr=rate, **kernel.keywords)
+        for kernel, rate, row in itertools.compress(rows, self._large):
+            kernel.function(*row, lr=rate, **kernel.keywords)
 
 
 def _is_plain(values: tuple[Any, ...]) -> bool:
