@@ -19,6 +19,7 @@ from layered_lr.schedules import Float64
 from layered_lr.state.training_state import Slots, TrainingState
 from layered_lr_torch import generators, models
 from layered_lr_torch.averages import MovingAverage
+from layered_lr_torch.calls import Unheard
 from layered_lr_torch.dropout import Masks
 from layered_lr_torch.gradients import Gradients
 from layered_lr_torch.memory import keep_freed_memory
@@ -55,6 +56,7 @@ class TorchSession(Session):
         self.optimizer = build_optimizer(plan, model, self.gradients, step, is_ours=True)
         self._updated = [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
         self.scheduler = PlanScheduler(self.optimizer, plan, step)
+        self._unheard = Unheard(self.optimizer)
         self._applied = AppliedRates(model, [group["params"] for group in self.optimizer.param_groups])
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._masks = Masks(model, extras.seed)
@@ -82,7 +84,7 @@ class TorchSession(Session):
 
     def _step(self) -> None:
         try:
-            self.optimizer.step()
+            self._unheard.step(self.optimizer)
         except RuntimeError as error:
             if "without overflow" not in str(error):
                 raise

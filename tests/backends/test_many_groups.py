@@ -424,3 +424,34 @@ def test_a_few_groups_in_a_run_step_as_torch_does(torch: Any, case: str, groups:
         assert session.losses([handle])[0] == loss.item()
         for name, tensor in ours.named_parameters():
             assert torch.equal(tensor, twins[name]), (at, name)
+
+
+@pytest.mark.parametrize("case", ["SGD", "AdamW"])
+def test_who_listens_to_a_runs_optimizer_hears_it(torch: Any, case: str) -> None:
+    """Hooks of one optimizer and of all, a profiler, and whatever has taken the step's place."""
+    backend = load_backend("torch-eager", "cpu")
+    model = backend.build(mlp(torch), 3, 0.0, 0)
+    session: Any = backend.open(ll.resolve(ll.Spec(CASES[case]), model, total_steps=20), model, 3)
+    x, y = np.ones((8, 3, 2, 2), np.float32), np.arange(8) % 3
+    heard: list[str] = []
+
+    def heard_by(what: Callable[[Any], Any]) -> None:
+        heard.clear()
+        hook = what(lambda *_: heard.append("heard"))
+        session.train_step(x, y)
+        hook.remove()
+        assert heard == ["heard"]
+
+    session.train_step(x, y)
+    module = importlib.import_module("torch.optim.optimizer")
+    heard_by(session.optimizer.register_step_pre_hook)
+    heard_by(session.optimizer.register_step_post_hook)
+    heard_by(module.register_optimizer_step_pre_hook)
+    heard_by(module.register_optimizer_step_post_hook)
+    with torch.autograd.profiler.profile() as profile:
+        session.train_step(x, y)
+    assert any(event.name.startswith("Optimizer.step") for event in profile.function_events)
+    before = [tensor.clone() for tensor in model.parameters()]
+    session.optimizer.step = lambda: None
+    session.train_step(x, y)
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
