@@ -175,7 +175,7 @@ def test_a_run_is_quiet(backend: Backend, framework_of_backend: Any, capfd: pyte
 
 
 def shown(capfd: pytest.CaptureFixture[str]) -> list[str]:
-    """Lines on the screen, but for the word of a backend that compiles; torch has one where it finds nvcc and no GPU."""
+    """Lines on the screen, but for the word of a backend that compiles; torch has one if it finds nvcc and no GPU."""
     out, err = capfd.readouterr()
     known = (": compiling the model", "No CUDA runtime is found")
     return [line for line in (out + err).splitlines() if not any(words in line for words in known)]
