@@ -20,6 +20,17 @@ _BEFOREHAND: Final = (
 )
 
 
+def _options(device: torch.device) -> dict[str, Any]:
+    """What inductor is to do besides what it does by itself."""
+    if device.type != "cpu":
+        return {}
+    try:
+        from layered_lr_torch.small_maps import SmallMaps
+    except ImportError:  # torch before 2.6
+        return {}
+    return {"post_grad_custom_pre_pass": SmallMaps()}
+
+
 @final
 class TorchCompile(TorchBackend):
     """``torch.compile`` of the model's forward and backward pass.
@@ -52,7 +63,7 @@ class TorchCompile(TorchBackend):
             return model(images)
 
         own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
-        compiled = torch.compile(own)
+        compiled = torch.compile(own, options=_options(self.device))
         said = False
 
         def announced(images: torch.Tensor) -> Any:
