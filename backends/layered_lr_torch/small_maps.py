@@ -29,7 +29,8 @@ class SmallMaps(CustomGraphPass):
     - Convolutions by 1x1 kernels on at most 16 pixels, forward and backward: products of matrices, where oneDNN
       first brings the weights into an order of its own, at each call.
 
-    Only float32, groups and shapes as named here, and shapes that are known when it compiles; all else stays.
+    Only float32, and groups and shapes as named here, which have to be known when it compiles, but for the batch's
+    size; all else stays.
     """
 
     def __call__(self, graph: Graph) -> None:
@@ -67,14 +68,14 @@ def _value(node: Any) -> torch.Tensor:
 
 
 def _is_small(*nodes: Any) -> bool:
-    """Whether all are float32 on a CPU, 4-D of known shape, and the maps (not the last one, the weight) small."""
+    """Whether all are float32 on a CPU and 4-D, and the maps (not the last one, the weight) small, their number any."""
     values = [node.meta.get("val") for node in nodes]
     return all(
         isinstance(value, torch.Tensor)
         and value.dtype == torch.float32
         and value.device.type == "cpu"
         and value.dim() == 4
-        and all(type(size) is int and size > 0 for size in value.shape)
+        and all(type(size) is int and size > 0 for size in value.shape[1:])
         for value in values
     ) and all(
         value.shape[2] * value.shape[3] <= _LARGEST_MAP and value.is_contiguous(memory_format=torch.channels_last)

@@ -111,18 +111,18 @@ def test_the_backend_compiles_with_them(torch: Any) -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 1, bias=False), nn.ReLU6(), nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.Flatten()
     ).to(memory_format=torch.channels_last)
-    images = torch.randn(BATCH, 3, 2, 2).contiguous(memory_format=torch.channels_last)
 
-    def gradients(forward: Any) -> list[Any]:
-        loss = forward(images).square().sum()
+    def gradients(forward: Any, batch: int) -> list[Any]:
+        images = torch.randn(batch, 3, 2, 2, generator=torch.Generator().manual_seed(batch))
+        loss = forward(images.contiguous(memory_format=torch.channels_last)).square().sum()
         return list(torch.autograd.grad(loss, list(model.parameters())))
 
-    wanted = gradients(model)
     forward = backend.forward(model)
-    gradients(forward)
-    with torch.profiler.profile() as profile:
-        got = gradients(forward)
-    torch.testing.assert_close(got, wanted, rtol=RTOL, atol=ATOL)
-    calls = {event.key: event.count for event in profile.key_averages()}
-    assert calls["aten::mm"] == 2, "a pointwise convolution's answer and the gradient of its weights"
-    assert calls["aten::convolution_backward"] == 1, "the gradient of the depthwise convolution's input"
+    for batch in (BATCH, BATCH + 2, BATCH + 3):  # from the second on compiled for any
+        gradients(forward, batch)
+        with torch.profiler.profile() as profile:
+            got = gradients(forward, batch)
+        torch.testing.assert_close(got, gradients(model, batch), rtol=RTOL, atol=ATOL)
+        calls = {event.key: event.count for event in profile.key_averages()}
+        assert calls["aten::mm"] == 2, "a pointwise convolution's answer and the gradient of its weights"
+        assert calls["aten::convolution_backward"] == 1, "the gradient of the depthwise convolution's input"
