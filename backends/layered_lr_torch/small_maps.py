@@ -14,6 +14,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 _LARGEST_MAP: Final = 16  # pixels; at 8x8 a product of matrices takes as long as a convolution does
+_LARGEST_KERNEL: Final = 49  # places, each of which is a sum of its own to compile
 _ONES, _ZEROS = [1, 1], [0, 0]
 
 _Replacement = tuple[Callable[..., Any], list[Node]]
@@ -102,7 +103,9 @@ def _is_depthwise_below_kernel(
     groups: Any,
 ) -> bool:
     is_depthwise = groups == images.shape[1] == weight.shape[0] > 1 and not transposed and [*dilation] == _ONES
-    return is_depthwise and any(size < kernel for size, kernel in zip(images.shape[2:], weight.shape[2:], strict=True))
+    height, width = weight.shape[2:]
+    is_beyond_maps = images.shape[2] < height or images.shape[3] < width
+    return is_depthwise and is_beyond_maps and height * width <= _LARGEST_KERNEL
 
 
 def _rows(maps: torch.Tensor) -> torch.Tensor:

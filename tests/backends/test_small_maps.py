@@ -30,6 +30,7 @@ POINTWISE = {
 LEFT = {
     "large maps": (6, 4, 1, (5, 4), (1, 1), (1, 1), (0, 0)),
     "depthwise, maps of the kernel's size": (6, 6, 6, (3, 3), (3, 3), (1, 1), (1, 1)),
+    "depthwise, a large kernel": (6, 6, 6, (2, 2), (8, 8), (1, 1), (4, 4)),
     "groups of two channels": (6, 6, 3, (2, 2), (3, 3), (1, 1), (1, 1)),
     "two outputs a channel": (6, 12, 6, (2, 2), (3, 3), (1, 1), (1, 1)),
     "pointwise with padding": (6, 4, 1, (2, 2), (1, 1), (1, 1), (1, 1)),
