@@ -41,6 +41,7 @@ class TorchBackend(Backend):
     """Builds torch models and trains them with torch's own optimizers."""
 
     compiles_phases: ClassVar[bool] = True
+    session: ClassVar[type[TorchSession]] = TorchSession
 
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
@@ -76,7 +77,7 @@ class TorchBackend(Backend):
         timeline: Sequence[Plan] = (),
     ) -> TorchSession:
         """See ``Backend.open``."""
-        return TorchSession(plan, model, num_classes, self.device, self.forward(model), extras, step)
+        return self.session(plan, model, num_classes, self.device, self.forward(model), extras, step)
 
     def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:
         """See ``Backend.compile``: phases may change everything but the kind of optimizer."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import time
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar, Final, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch._dynamo.callback import callback_handler
 
 from layered_lr.errors import BackendUnavailable
 from layered_lr.state.keeper import say
 from layered_lr_torch.backend import TorchBackend
+from layered_lr_torch.session import TorchSession
 
 _BEFOREHAND: Final = (
     "torch-compile: compiling the model at the first update (MobileNetV2: about a minute on two cores; kept in torch's "
@@ -31,6 +37,42 @@ def _options(device: torch.device) -> dict[str, Any] | None:
     return {"post_grad_custom_pre_pass": SmallMaps()}
 
 
+class _Stopwatch:
+    """What torch has compiled for in this process, in seconds: forward passes, and backward passes when they come."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+        callback_handler.register_start_callback(self._start)
+        callback_handler.register_end_callback(self._stop)
+
+    def _start(self, *_: Any) -> None:
+        self._began = time.perf_counter()
+
+    def _stop(self, *_: Any) -> None:
+        self.seconds += time.perf_counter() - self._began
+
+
+@functools.cache
+def _stopwatch() -> _Stopwatch:
+    return _Stopwatch()
+
+
+@final
+class CompiledSession(TorchSession):
+    """A ``TorchSession`` that says what compiling has taken."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._watch = _stopwatch()
+        self._compiled_before = self._watch.seconds
+
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
+        loss = super()._update(images, labels, parts)
+        self.compile_seconds = self._watch.seconds - self._compiled_before
+        return loss
+
+
 @final
 class TorchCompile(TorchBackend):
     """``torch.compile`` of the model's forward and backward pass.
@@ -44,6 +86,7 @@ class TorchCompile(TorchBackend):
     """
 
     name: ClassVar[str] = "torch-compile"
+    session: ClassVar[type[TorchSession]] = CompiledSession
 
     def __init__(self, device: str = "auto") -> None:
         super().__init__(device)

@@ -98,3 +98,13 @@ def test_the_eager_backend_says_nothing(torch: Any, capsys: pytest.CaptureFixtur
     session = backend.open(ll.resolve(ll.Spec(ll.SGD(0.1)), model, total_steps=2), model, CLASSES)
     train(session, 1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_what_compiling_took_stays_as_it_was_once_it_is_done(compiled: Callable[..., Session]) -> None:
+    session = compiled(ll.Spec(ll.SGD(0.1)))
+    assert session.compile_seconds is None
+    train(session, 1)
+    first = session.compile_seconds
+    train(session, 2)
+    assert first is not None and 0.0 < first == session.compile_seconds
