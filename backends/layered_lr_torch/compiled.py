@@ -21,8 +21,8 @@ from layered_lr_torch.backend import TorchBackend
 from layered_lr_torch.session import TorchSession
 
 _BEFOREHAND: Final = (
-    "torch-compile: compiling the model at the first update (MobileNetV2: about half a minute on two cores; kept in torch's "
-    "cache, so that the next time takes seconds)."
+    "torch-compile: compiling the model at the first update (MobileNetV2: about half a minute on two cores; kept in "
+    "torch's cache, so that the next time takes seconds)."
 )
 
 
@@ -43,8 +43,12 @@ class _Stopwatch:
     def __init__(self) -> None:
         self.seconds = 0.0
         self._began = 0.0
-        callback_handler.register_start_callback(self._start)
-        callback_handler.register_end_callback(self._stop)
+
+    def listen(self) -> None:
+        """From now on, if not before; ``torch._dynamo.reset`` ends it."""
+        if self._start not in callback_handler.start_callbacks:
+            callback_handler.register_start_callback(self._start)
+            callback_handler.register_end_callback(self._stop)
 
     def _start(self, *_: Any) -> None:
         self._began = time.perf_counter()
@@ -68,6 +72,7 @@ class CompiledSession(TorchSession):
         self._compiled_before = self._watch.seconds
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
+        self._watch.listen()
         loss = super()._update(images, labels, parts)
         self.compile_seconds = self._watch.seconds - self._compiled_before
         return loss
