@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import layered_lr as ll
+from benchmarks.opponents.draws import PADDING, draws
 from benchmarks.opponents.job import Job, Trained, plain
 from benchmarks.opponents.models import build_torch
-from benchmarks.opponents.torch_loop import PADDING, draws
 
 
 class Batches:

@@ -16,17 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
+from benchmarks.opponents.draws import PADDING, draws
 from benchmarks.opponents.job import Job, Trained, plain
 from benchmarks.opponents.models import build_oneflow
-
-PADDING = 4
-
-
-def draws(seed: int, epoch: int, size: int) -> Any:
-    """As those of ``torch_loop``, which is not imported here: torch stays out of OneFlow's process."""
-    rng = np.random.default_rng([seed, epoch])
-    top, left = rng.integers(0, 2 * PADDING + 1, (2, size))
-    return rng.permutation(size), top, left, rng.random(size) < 0.5
 
 
 class Batches:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,34 +23,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 import layered_lr as ll
+from benchmarks.opponents.draws import PADDING, draws
 from benchmarks.opponents.job import Job, Trained, plain
 from benchmarks.opponents.models import build_torch
 
-PADDING = 4
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-
-
-class Draws(NamedTuple):
-    """Of one epoch.
-
-    Args:
-        order: Of the images.
-        top: Where each image's window begins in the padded image.
-        left: Likewise.
-        flip: Which images are mirrored.
-    """
-
-    order: NDArray[np.int64]
-    top: NDArray[np.int64]
-    left: NDArray[np.int64]
-    flip: NDArray[np.bool_]
-
-
-def draws(seed: int, epoch: int, size: int) -> Draws:
-    """Everything random of an epoch but dropout."""
-    rng = np.random.default_rng([seed, epoch])
-    top, left = rng.integers(0, 2 * PADDING + 1, (2, size))
-    return Draws(rng.permutation(size), top, left, rng.random(size) < 0.5)
 
 
 def keep_freed_memory() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.frame.worker import Worker, WorkerError
 from benchmarks.opponents import oneflow_loop
+from benchmarks.opponents.draws import Draws
 from benchmarks.opponents.job import Job, Trained
 from benchmarks.opponents.models import tiny_weights
 from benchmarks.opponents.product import Opponent as Product
@@ -45,7 +46,7 @@ def test_the_loop_in_torch_trains_as_run_does(
 ) -> None:
     from benchmarks.opponents import torch_loop
 
-    monkeypatch.setattr(torch_loop, "draws", lambda *of: torch_loop.Draws(*product_draws(*of)))
+    monkeypatch.setattr(torch_loop, "draws", lambda *of: Draws(*product_draws(*of)))
     job["augment"] = augment
     by_hand = torch_loop.Opponent(job, keep_memory=False).trained(3)
     check_same(by_hand, Product(job, "torch-eager").trained(3))
