@@ -59,7 +59,7 @@ class HandLoop:
             ratios=tuple(_ratios(series)),
             missing=missing,
             notes=(
-                f"MobileNetV2, batch 64, {images.described(data)}, crop and flip, two groups; an epoch is "
+                f"MobileNetV2, batch 64, {images.described(torch_job.data)}, crop and flip, two groups; an epoch is "
                 f"{torch_job.steps_per_epoch} steps on torch and {flow_job.steps_per_epoch} on OneFlow.",
             ),
         )

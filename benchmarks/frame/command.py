@@ -103,7 +103,14 @@ def main(benchmark: Benchmark, arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", metavar="FILE", help="an .npz of real images, where a benchmark trains on some")
     given = parser.parse_args(arguments)
     if given.data:
+        if not os.path.isfile(given.data):
+            parser.error(f"--data {given.data}: there is no such file; give an .npz of real images, or leave it out")
         os.environ[DATA_VARIABLE] = given.data
+    if given.out:
+        try:
+            given.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--out {given.out}: must be a folder that can be written to ({error.strerror})")
     perform(benchmark, Asked(given.rounds, given.quick, given.out))
 
 
