@@ -21,7 +21,8 @@ from layered_lr.guard import Guard
 from layered_lr.history import History
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
-from layered_lr.state.keeper import Keeper, metric_of, say
+from layered_lr.screen import say
+from layered_lr.state.keeper import Keeper, metric_of
 from layered_lr.state.stopping import Stop
 from layered_lr.state.training_state import TrainingState
 

@@ -13,10 +13,10 @@ from layered_lr.plans import Plan
 from layered_lr.recipe import load_recipe
 from layered_lr.result import Result
 from layered_lr.schedules import Schedule
+from layered_lr.screen import say
 from layered_lr.spec import Spec
 from layered_lr.state.checkpoints import Checkpoints
 from layered_lr.state.folder import CHECKPOINTS, RECIPE, RunFolder
-from layered_lr.state.keeper import say
 from layered_lr.state.training_state import TrainingState, differing
 from layered_lr.training import Prepared, all_versions, prepared, trained
 

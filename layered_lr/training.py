@@ -24,9 +24,10 @@ from layered_lr.options import RunOptions
 from layered_lr.plans import Plan, resolve
 from layered_lr.registry import TABLE, check_name, load_backend, versions
 from layered_lr.result import Result
+from layered_lr.screen import say
 from layered_lr.spec import Spec
 from layered_lr.state.folder import RunFolder
-from layered_lr.state.keeper import Keeper, say
+from layered_lr.state.keeper import Keeper
 from layered_lr.state.training_state import TrainingState
 from layered_lr.timeline import open_session
 from layered_lr.weights import Weights, merged, read_weights

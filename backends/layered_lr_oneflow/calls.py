@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from layered_lr.errors import DataError, Unsupported
-from layered_lr.state.keeper import say
+from layered_lr.screen import say
 
 
 class GraphCalls:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch._dynamo.callback import callback_handler
 
 from layered_lr.errors import BackendUnavailable
-from layered_lr.state.keeper import say
+from layered_lr.screen import say
 from layered_lr_torch.backend import TorchBackend
 from layered_lr_torch.session import TorchSession
 

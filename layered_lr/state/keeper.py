@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -20,19 +19,13 @@ from layered_lr.options import RunOptions
 from layered_lr.outputs import write_whole
 from layered_lr.plans import Plan
 from layered_lr.schedules import Float64
+from layered_lr.screen import say
 from layered_lr.spec import RUN_TABLE
 from layered_lr.state.cadence import cadence
 from layered_lr.state.folder import PLAN, RECIPE, RunFolder
 from layered_lr.state.training_state import TrainingState
 
 _BLOCK_ROWS = 1 << 12  # of metrics, to make text of at a time
-
-
-def say(message: str) -> None:
-    """One line on stderr, beside a progress bar."""
-    from tqdm import tqdm
-
-    tqdm.write(f"layered_lr: {message}", file=sys.stderr)
 
 
 class Keeper:
