@@ -31,7 +31,7 @@ class Losses(keras.callbacks.Callback):  # type: ignore[misc]  # untyped
 
 
 class Opponent:
-    """``fit``.
+    """``fit``, on one model that begins anew each time, so that what it compiled stays.
 
     Args:
         job: As ``Job``'s arguments.
@@ -40,12 +40,25 @@ class Opponent:
 
     def __init__(self, job: dict[str, Any], jit: bool) -> None:
         self.job, self.jit = Job(**job), jit
+        self._model: Any = None
+        self._start: list[Any] = []
 
     def train(self, epochs: int, one_batch: bool = False) -> dict[str, Any]:
-        """From new weights on."""
+        """From the first weights on."""
+        train, test, classes = loaders(self.job, one_batch)
+        if self._model is None:
+            self._model = self._built(tuple(train.dataset[0][0].shape), classes)
+            self._start = self._model.get_weights()
+        self._model.set_weights(self._start)
+        for variable in self._model.optimizer.variables:
+            if variable is not self._model.optimizer.learning_rate:  # momentum, and the count of steps
+                variable.assign(keras.ops.zeros_like(variable))
+        kept = Losses()
+        history = self._model.fit(train, epochs=epochs, validation_data=test, verbose=0, callbacks=[kept])
+        return plain(Trained(kept.values, history.history["val_accuracy"][-1], {}))
+
+    def _built(self, shape: tuple[int, ...], classes: int) -> Any:
         job = self.job
-        train, test, classes = loaders(job, one_batch)
-        shape = tuple(train.dataset[0][0].shape)
         inputs = keras.Input(shape)
         model = keras.Model(inputs, TorchModuleWrapper(build_torch(job, classes), output_shape=(classes,))(inputs))
         model.compile(
@@ -54,6 +67,4 @@ class Opponent:
             metrics=["accuracy"],
             jit_compile=self.jit,
         )
-        kept = Losses()
-        history = model.fit(train, epochs=epochs, validation_data=test, verbose=0, callbacks=[kept])
-        return plain(Trained(kept.values, history.history["val_accuracy"][-1], {}))
+        return model
