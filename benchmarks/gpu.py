@@ -3,23 +3,27 @@
     python -m benchmarks.gpu [--rounds 5] [--quick] [--data FILE.npz]
 
 Where torch finds no GPU it says 'skipped: no GPU', and that is all. The loop by hand keeps the images on the device,
-cuts and mirrors them there, is channels_last, and has one fused optimizer. *Parity* is the largest difference of a
-weight between CPU and GPU after a few steps of the same run, without dropout.
+cuts and mirrors them there, is channels_last, and has one fused optimizer; each in float32, and in bfloat16 by
+autocast. *Parity* is the largest difference of a weight between CPU and GPU after a few steps of the same run in
+float32, without dropout.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from benchmarks.frame import images
 from benchmarks.frame.command import main
-from benchmarks.frame.report import Report, Series, ratio
+from benchmarks.frame.report import Ratio, Report, Series, ratio
 from benchmarks.opponents.epochs import Entrant, race
 from benchmarks.opponents.job import Job
+from benchmarks.peers.race import peers_python
 
-_OURS, _HAND = "ll.run, torch-eager, cuda", "torch by hand, cuda"
+_OURS, _HAND, _LIGHTNING = "ll.run, torch-eager", "torch by hand", "Lightning"
+_DEVICE = "cuda"  # the tests see on a CPU that all fits together
 
 
 def has_gpu() -> bool:
@@ -36,7 +40,7 @@ def largest_difference(job: Job, steps: int) -> float:
     from benchmarks.opponents.product import Opponent
 
     found: list[dict[str, Any]] = []
-    for device in ("cpu", "cuda"):
+    for device in ("cpu", _DEVICE):
         settings = {**job.to_dict(), "device": device, "dropout": 0.0}
         found.append(Opponent(settings, "torch-eager").run(max_steps=steps).weights)
     return max(float(np.abs(found[0][name] - found[1][name]).max()) for name in found[0])
@@ -54,21 +58,28 @@ class Gpu:
         if not has_gpu():
             return Report(self.name, self.question, notes=("skipped: no GPU",))
         data = images.source()
-        job = Job(data, 62 * 64, device="cuda")
+        job = Job(data, 62 * 64, device=_DEVICE)
         if quick:
-            job = Job("digits", 16, 8, model="tiny", batch_size=8, device="cuda")
-        settings = {"job": job.to_dict()}
-        entrants = {
-            _OURS: Entrant("benchmarks.opponents.product:Opponent", {**settings, "backend": "torch-eager"}),
-            _HAND: Entrant("benchmarks.opponents.cuda_loop:Opponent", settings),
-            "Lightning": Entrant("benchmarks.peers.lightning_trainer:Opponent", settings),
-        }
-        series, missing = race(entrants, rounds, 1 if quick else 10, job.steps_per_epoch)
+            job = Job("digits", 16, 8, model="tiny", batch_size=8, device=_DEVICE)
+        series: dict[str, Series] = {}
+        missing: dict[str, str] = {}
+        ratios: list[Ratio] = []
+        for autocast in (None, "bfloat16"):
+            names = {role: f"{role}, {autocast or 'float32'}" for role in (_OURS, _HAND, _LIGHTNING)}
+            settings = {"job": replace(job, autocast=autocast).to_dict()}
+            entrants = {
+                names[_OURS]: Entrant("benchmarks.opponents.product:Opponent", {**settings, "backend": "torch-eager"}),
+                names[_HAND]: Entrant("benchmarks.opponents.cuda_loop:Opponent", settings),
+                names[_LIGHTNING]: Entrant("benchmarks.peers.lightning_trainer:Opponent", settings, peers_python()),
+            }
+            found, gone = race(entrants, rounds, 1 if quick else 10, job.steps_per_epoch)
+            series, missing = series | found, missing | gone
+            if names[_OURS] in found:
+                others = (found[names[role]] for role in (_HAND, _LIGHTNING) if names[role] in found)
+                ratios += [ratio(found[names[_OURS]], other) for other in others]
         difference = largest_difference(job, 4)
-        parity = Series("CPU to GPU", "largest difference of a weight after 4 steps", "", (difference,))
-        ours = series.get(_OURS)
-        ratios = [ratio(ours, of) for name, of in series.items() if ours is not None and name != _OURS]
-        notes = (f"MobileNetV2, batch 64, {images.described(data)}, float32.",)
+        parity = Series("CPU to GPU", "largest difference of a weight after 4 steps, float32", "", (difference,))
+        notes = (f"MobileNetV2, batch 64, {images.described(data)}; bfloat16 by autocast.",)
         return Report(self.name, self.question, (*series.values(), parity), tuple(ratios), (), missing, notes)
 
 

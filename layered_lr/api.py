@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
@@ -47,6 +47,7 @@ def run(
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     dtype: Dtype = "float32",
+    autocast: Literal["bfloat16"] | None = None,
     progress: bool = True,
     save: str | Path | None = None,
     checkpoint_dir: str | Path | None = None,
@@ -84,6 +85,8 @@ def run(
         ema_decay: Keep an exponential moving average of the weights, as torch's ``AveragedModel`` does, and evaluate
             it too; 0 to below 1, such as 0.999. None keeps none.
         dtype: ``"float32"`` or ``"float64"``, of weights and arithmetic.
+        autocast: ``"bfloat16"`` runs the model, in training and evaluation, under ``torch.autocast``: its matrix
+            products and convolutions in bfloat16; weights, loss and optimizer stay float32. On torch alone.
         progress: Show a progress bar where stderr is a terminal.
         save: File to write the result to, as ``Result.save`` does.
         checkpoint_dir: The run's folder: recipe, plan, versions, metrics and events as they come, checkpoints, report.
@@ -128,6 +131,7 @@ def run(
         accumulate_steps=accumulate_steps,
         ema_decay=ema_decay,
         dtype=dtype,
+        autocast=autocast,
         progress=progress,
         save=save,
         checkpoint_dir=checkpoint_dir,

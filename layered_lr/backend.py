@@ -27,12 +27,14 @@ class Extras(NamedTuple):
         ema_decay: Of the moving average of the weights, 0 to below 1; None keeps none.
         grad_norms: Measure each group's gradient norm at each update.
         seed: Of the dropout masks of models that the library builds.
+        autocast: The dtype of the forward pass's matrix products and convolutions, ``"bfloat16"``; None is the model's.
     """
 
     accumulate_steps: int = 1
     ema_decay: float | None = None
     grad_norms: bool = False
     seed: int = 0
+    autocast: str | None = None
 
 
 NO_EXTRAS = Extras()

@@ -10,12 +10,29 @@ import numpy as np
 from layered_lr import models
 from layered_lr.backend import Session
 from layered_lr.data import Batches
-from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsupported
 from layered_lr.live import LARGEST
 from layered_lr.modules import parameters_of
 from layered_lr.options import RunOptions
 from layered_lr.plans import Plan
+from layered_lr.registry import TABLE
 from layered_lr.weights import Weights
+
+
+def check_autocast(options: RunOptions) -> None:
+    """Where it would do nothing, or something else than in torch."""
+    if options.autocast is None:
+        return
+    if TABLE[options.backend].framework != "torch":
+        raise Unsupported(
+            f"autocast={options.autocast!r}: {options.backend} cannot. OneFlow 0.9 has autocast on a GPU alone, and "
+            "casts other operators. Use a torch backend, or autocast=None."
+        )
+    if options.dtype != "float32":
+        raise SpecError(
+            f"autocast={options.autocast!r} with dtype={options.dtype!r}: torch casts float32 alone, and would compute "
+            "all in float64. Use one of the two."
+        )
 
 
 def check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:

@@ -69,6 +69,15 @@ def _device(value: Any) -> str:
     raise SpecError(f"device={value!r}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
 
 
+def _autocast(value: Any) -> str | None:
+    if value is None or value == "bfloat16":
+        return value  # type: ignore[no-any-return]
+    why = ""
+    if value == "float16":
+        why = " float16 would need a scaled loss, and updates left out where it overflows: steps without a step."
+    raise SpecError(f"autocast={value!r}: must be 'bfloat16', or None for dtype's own arithmetic.{why}")
+
+
 def _reset(value: Any) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         return tuple(check_pattern(pattern, "reset_weights") for pattern in value)
@@ -114,6 +123,7 @@ class RunOptions:
     accumulate_steps: PositiveInt = 1
     ema_decay: Decay | None = None
     dtype: Literal["float32", "float64"] = "float32"
+    autocast: Annotated[Any, PlainValidator(_autocast)] = None
     progress: Flag = True
     save: Annotated[Any, PlainValidator(_writable)] = None
     checkpoint_dir: Annotated[Any, PlainValidator(functools.partial(_path, "checkpoint_dir"))] = None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from layered_lr import __version__, models
 from layered_lr.backend import Backend, Extras, Session
-from layered_lr.checks import check_answer, check_finite, check_images, check_trainable
+from layered_lr.checks import check_answer, check_autocast, check_finite, check_images, check_trainable
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.errors import CheckpointError
 from layered_lr.guard import Guard
@@ -72,6 +72,7 @@ class Prepared(NamedTuple):
 
 def prepared(spec: Spec, options: RunOptions) -> Prepared:
     """Read the data, build the model, make the plan; see ``train``."""
+    check_autocast(options)
     given = None if options.initial_weights is None else read_weights(options.initial_weights)
     dataset = load_dataset(options.data, options.data_root)
     batches = Batches(dataset, options.batch_size, options.seed, options.augment)
@@ -88,7 +89,7 @@ def prepared(spec: Spec, options: RunOptions) -> Prepared:
     lowering = plan.lowering(options.backend)
     backend.load(model, start_weights(options, plan, dataset.num_classes, lambda: backend.state(model), given))
     measured = options.on_divergence != "stop"
-    extras = Extras(options.accumulate_steps, options.ema_decay, grad_norms=measured, seed=options.seed)
+    extras = Extras(options.accumulate_steps, options.ema_decay, measured, options.seed, options.autocast)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering)
 
 

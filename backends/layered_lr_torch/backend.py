@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from layered_lr.backend import NO_EXTRAS, Backend, Dtype, Extras
-from layered_lr.errors import SpecError
+from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import loops, models
@@ -76,7 +76,13 @@ class TorchBackend(Backend):
         step: int = 0,
         timeline: Sequence[Plan] = (),
     ) -> TorchSession:
-        """See ``Backend.open``."""
+        """See ``Backend.open``.
+
+        Raises:
+            Unsupported: Autocast on a GPU that has no bfloat16.
+        """
+        if extras.autocast is not None and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise Unsupported(f"autocast={extras.autocast!r}: this GPU has no bfloat16. Use autocast=None.")
         return self.session(plan, model, num_classes, self.device, self.forward(model), extras, step)
 
     def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:

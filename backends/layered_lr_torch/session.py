@@ -60,6 +60,15 @@ class TorchSession(Session):
         self._applied = AppliedRates(model, [group["params"] for group in self.optimizer.param_groups])
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._masks = Masks(model, extras.seed)
+        self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)
+
+    def _answer(self, forward: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        """The logits, in the model's dtype."""
+        if self._autocast_dtype is None:
+            return forward(images)
+        with torch.autocast(self.device.type, self._autocast_dtype):
+            answer = forward(images)
+        return answer.to(self.dtype) if isinstance(answer, torch.Tensor) else answer
 
     def _train(self) -> None:
         """Bring the model into training mode, as the plan's phase has it."""
@@ -100,7 +109,7 @@ class TorchSession(Session):
         """Add a part's share of the gradient; returns its share of the loss."""
         if self._masks.any:
             self._masks.put(part)
-        logits = self.forward(images)
+        logits = self._answer(self.forward, images)
         self.check_logits(logits, len(images))
         loss = torch.nn.functional.cross_entropy(logits, labels)
         if parts > 1:
@@ -130,9 +139,9 @@ class TorchSession(Session):
         forward = self.model if not ema else self._averaged().forward
         self.model.eval()
         with torch.no_grad():
-            answer = forward(self._on_device(images)).cpu().numpy()
+            answer = self._answer(forward, self._on_device(images)).cpu().numpy()
         self._train()
-        return answer  # type: ignore[no-any-return]
+        return answer
 
     def rates(self, start: int, stop: int) -> Float64:
         """See ``Session.rates``: read from the optimizer's param groups at each update."""

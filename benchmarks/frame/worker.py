@@ -47,7 +47,8 @@ class Worker:
     """A process that holds one opponent.
 
     Args:
-        target: ``package.module:Class``; made with ``settings`` when the worker is opened.
+        target: ``package.module:Class``; made with ``settings`` when the worker is opened. A method ``rest`` of it is
+            called after each call, not timed.
         settings: Its keyword arguments, as JSON can say them.
         python: The interpreter, such as that of another environment.
         environment: Variables beside this process's own.
@@ -158,6 +159,8 @@ def _serve(target: str) -> None:
             else:
                 value = getattr(opponent, request["method"])(**request["arguments"])
             found = {"value": value, "seconds": time.perf_counter() - began}
+            if hasattr(opponent, "rest"):
+                opponent.rest()
         except Exception as error:
             text = str(error).strip().splitlines()
             found = {"error": f"{type(error).__name__}: {text[0] if text else ''}"}

@@ -31,6 +31,7 @@ class Job:
         augment: Crop at random (padding 4) and flip.
         seed: Of weights, order and crops.
         device: ``"cpu"`` or ``"cuda"``.
+        autocast: ``"bfloat16"`` for the model's forward pass; None is float32.
         weights: An .npz to start from; empty for the opponent's own start.
     """
 
@@ -47,6 +48,7 @@ class Job:
     augment: bool = True
     seed: int = 0
     device: str = "cpu"
+    autocast: str | None = None
     weights: str = ""
 
     def to_dict(self) -> dict[str, Any]:

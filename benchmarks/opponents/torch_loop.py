@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,8 @@ class Opponent:
         keep_memory: Whether glibc is told to keep freed memory.
     """
 
+    batches: Callable[[Job, ll.Dataset], Any] = Batches
+
     def __init__(self, job: dict[str, Any], keep_memory: bool = True) -> None:
         self.job = Job(**job)
         if keep_memory:
@@ -106,8 +108,8 @@ class Opponent:
         """From new weights on; ``one_batch``: epochs of one step."""
         job = self.job
         data = job.one_batch if one_batch else job.dataset
-        batches = Batches(job, data)
-        model = build_torch(job, data.num_classes).to(memory_format=torch.channels_last).train()
+        batches = self.batches(job, data)
+        model = build_torch(job, data.num_classes).to(job.device, memory_format=torch.channels_last).train()
         head = list(model.classifier.parameters())
         backbone = list(model.features.parameters())
         groups = [{"params": backbone, "lr": job.lr * job.scale}, {"params": head, "lr": job.lr}]
@@ -118,17 +120,24 @@ class Opponent:
             pending = []
             for images, labels in batches.epoch(epoch):
                 optimizer.zero_grad(set_to_none=True)
-                loss = nn.functional.cross_entropy(model(images), labels)
+                loss = nn.functional.cross_entropy(self._answer(model, images), labels)
                 loss.backward()
                 optimizer.step()
                 pending.append(loss.detach())
             losses += torch.stack(pending).tolist()
             accuracy = self._accuracy(model, batches)
-        return Trained(losses, accuracy, {name: value.numpy() for name, value in model.state_dict().items()})
+        return Trained(losses, accuracy, {name: value.cpu().numpy() for name, value in model.state_dict().items()})
 
-    def _accuracy(self, model: nn.Module, batches: Batches) -> float:
+    def _answer(self, model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        if self.job.autocast is None:
+            return model(images)  # type: ignore[no-any-return]
+        with torch.autocast(images.device.type, getattr(torch, self.job.autocast)):
+            return model(images).float()  # type: ignore[no-any-return]
+
+    def _accuracy(self, model: nn.Module, batches: Any) -> float:
         model.eval()
         with torch.no_grad():
-            right = sum(int((model(images).argmax(1) == labels).sum()) for images, labels in batches.test())
+            answers = ((self._answer(model, images).argmax(1), labels) for images, labels in batches.test())
+            right = sum(int((found == labels).sum()) for found, labels in answers)
         model.train()
         return right / len(batches.data.y_test)

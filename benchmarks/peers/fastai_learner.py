@@ -14,9 +14,9 @@ from fastai.metrics import accuracy
 from fastai.optimizer import SGD
 from fastai.torch_core import params
 
-from benchmarks.opponents.job import Job, Trained, plain
+from benchmarks.opponents.job import Trained, plain
 from benchmarks.opponents.models import build_torch
-from benchmarks.peers.loaders import loaders
+from benchmarks.peers.loaders import Peer, loaders
 
 
 class KeptLosses(Callback):  # type: ignore[misc]  # untyped
@@ -31,11 +31,8 @@ class KeptLosses(Callback):  # type: ignore[misc]  # untyped
             self.values.append(self.learn.loss.detach())
 
 
-class Opponent:
+class Opponent(Peer):
     """The Learner; ``job``: as ``Job``'s arguments."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.job = Job(**job)
 
     def train(self, epochs: int, one_batch: bool = False) -> dict[str, Any]:
         """From new weights on."""

@@ -13,9 +13,9 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
 from keras.layers import TorchModuleWrapper
 
-from benchmarks.opponents.job import Job, Trained, plain
+from benchmarks.opponents.job import Trained, plain
 from benchmarks.opponents.models import build_torch
-from benchmarks.peers.loaders import loaders
+from benchmarks.peers.loaders import Peer, loaders
 
 
 class Losses(keras.callbacks.Callback):  # type: ignore[misc]  # untyped
@@ -30,7 +30,7 @@ class Losses(keras.callbacks.Callback):  # type: ignore[misc]  # untyped
         self.values.append(float((logs or {}).get("loss", float("nan"))))
 
 
-class Opponent:
+class Opponent(Peer):
     """``fit``, on one model that begins anew each time, so that what it compiled stays.
 
     Args:
@@ -39,7 +39,8 @@ class Opponent:
     """
 
     def __init__(self, job: dict[str, Any], jit: bool) -> None:
-        self.job, self.jit = Job(**job), jit
+        super().__init__(job)
+        self.jit = jit
         self._model: Any = None
         self._start: list[Any] = []
 

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.opponents.job import Job, Trained, plain
 from benchmarks.opponents.models import build_torch
-from benchmarks.peers.loaders import loaders
+from benchmarks.peers.loaders import Peer, loaders
 
 
 class Module(lightning.LightningModule):  # type: ignore[misc]  # not installed where types are checked
@@ -47,11 +47,11 @@ class Module(lightning.LightningModule):  # type: ignore[misc]  # not installed 
         return torch.optim.SGD(groups, momentum=job.momentum, weight_decay=job.weight_decay)
 
 
-class Opponent:
+class Opponent(Peer):
     """The Trainer; ``job``: as ``Job``'s arguments."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self.job = Job(**job)
+        super().__init__(job)
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", module="lightning")
 
@@ -63,6 +63,7 @@ class Opponent:
             max_epochs=epochs,
             accelerator="gpu" if self.job.device == "cuda" else "cpu",
             devices=1,
+            precision="32-true" if self.job.autocast is None else "bf16-mixed",
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torchvision import transforms
 from benchmarks.opponents.job import Job
 
 WORKERS = 2
+_kept: list[Any] = []
 
 
 class Images(Dataset[tuple[Any, int]]):
@@ -53,9 +55,31 @@ def loaders(job: Job, one_batch: bool) -> tuple[DataLoader[Any], DataLoader[Any]
     """To train and to test on, and the number of classes."""
     train, test, classes = datasets(job, one_batch)
     torch.manual_seed(job.seed)
-    keep: dict[str, Any] = {"num_workers": WORKERS, "persistent_workers": True}
+    stay: dict[str, Any] = {"num_workers": WORKERS, "persistent_workers": True}
     return (
-        DataLoader(train, job.batch_size, shuffle=True, drop_last=True, **keep),
+        kept(DataLoader(train, job.batch_size, shuffle=True, drop_last=True, **stay)),
         DataLoader(test, job.batch_size),
         classes,
     )
+
+
+def kept(loader: Any) -> Any:
+    """A loader that lives until its peer rests."""
+    _kept.append(loader)
+    return loader
+
+
+class Peer:
+    """What peers have in common.
+
+    Args:
+        job: As ``Job``'s arguments.
+    """
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = Job(**job)
+
+    def rest(self) -> None:
+        """End the loaders' processes, outside of what is timed: at times torch waits five seconds for one of them."""
+        _kept.clear()
+        gc.collect()  # trainers hold their loaders in circles

@@ -10,16 +10,13 @@ import timm.utils
 import torch
 from timm.data import create_loader
 
-from benchmarks.opponents.job import Job, Trained, plain
+from benchmarks.opponents.job import Trained, plain
 from benchmarks.opponents.models import build_torch
-from benchmarks.peers.loaders import WORKERS, datasets
+from benchmarks.peers.loaders import WORKERS, Peer, datasets, kept
 
 
-class Opponent:
+class Opponent(Peer):
     """The loop; ``job``: as ``Job``'s arguments."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.job = Job(**job)
 
     def train(self, epochs: int, one_batch: bool = False) -> dict[str, Any]:
         """From new weights on."""
@@ -28,7 +25,7 @@ class Opponent:
         transforms = train_set.transform, test_set.transform
         size = train_set.pixels.shape[1]
         shared: dict[str, Any] = {"input_size": (3, size, size), "batch_size": job.batch_size, "use_prefetcher": False}
-        train = create_loader(train_set, is_training=True, num_workers=WORKERS, **shared)
+        train = kept(create_loader(train_set, is_training=True, num_workers=WORKERS, **shared))
         test = create_loader(test_set, is_training=False, num_workers=0, persistent_workers=False, **shared)
         train_set.transform, test_set.transform = transforms  # the same augmentation as everybody's
         model = build_torch(job, classes)

@@ -7,16 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.opponents.job import Job, Trained, plain
+from benchmarks.opponents.job import Trained, plain
 from benchmarks.opponents.models import build_torch
-from benchmarks.peers.loaders import loaders
+from benchmarks.peers.loaders import Peer, loaders
 
 
-class Opponent:
+class Opponent(Peer):
     """The loop; ``job``: as ``Job``'s arguments."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.job = Job(**job)
 
     def train(self, epochs: int, one_batch: bool = False) -> dict[str, Any]:
         """From new weights on."""

@@ -62,3 +62,19 @@ def test_without_a_gpu_it_says_skipped(torch: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     report = suite.load("gpu").run(1, True)
     assert report.skipped and report.notes == ("skipped: no GPU",)
+
+
+@pytest.mark.slow
+def test_on_a_gpu_all_fits_together(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU in its place, where the run is the same one twice."""
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu, "_DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "has_gpu", lambda: True)
+    report = measured(gpu.BENCHMARK, Asked(quick=True))
+    check_whole(report)
+    found = {of.name: of.rounds for of in report.series}
+    for dtype in ("float32", "bfloat16"):
+        assert {f"ll.run, torch-eager, {dtype}", f"torch by hand, {dtype}"} <= set(found)
+    assert found["CPU to GPU"] == (0.0,)
+    assert set(report.missing) <= {"Lightning, float32", "Lightning, bfloat16"}  # in an environment of its own

@@ -1,0 +1,106 @@
+"""``autocast="bfloat16"``: torch's own, around the model's forward pass and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.data import Batches
+from tests.backends import resuming
+from tests.backends.test_memory_format import images, small
+from tests.backends.test_resume import assert_same, stopped
+
+BATCH, STEPS, RATE = 4, 6, 0.05
+SPEC = ll.Spec(ll.AdamW(RATE, weight_decay=0.1), [ll.Group("0", lr_scale=0.1)], ll.StepLR(2, 0.5), clip_grad_norm=0.5)
+
+
+def run(torch: Any, backend: str = "torch-eager", **options: Any) -> ll.Result:
+    said = {"max_steps": STEPS, "batch_size": BATCH, "device": "cpu", "progress": False, **options}
+    torch.manual_seed(0)
+    return ll.run(SPEC, backend, small(torch, last=False), images(), **said)
+
+
+def by_hand(torch: Any) -> tuple[list[float], float, dict[str, Any]]:
+    """As torch's documentation has it: the forward pass alone is under autocast, the loss is float32."""
+    torch.manual_seed(0)
+    model = small(torch, last=False)()
+    own, others = list(model[0].parameters()), list(model[1:].parameters())
+    groups = [{"params": own, "lr": RATE * 0.1}, {"params": others, "lr": RATE}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.1, fused=True)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
+    data = Batches(ll.load_dataset(images()), BATCH, seed=0)
+    losses = []
+    for x, y in data.epoch(0):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            answer = model(torch.from_numpy(x))
+        assert answer.dtype == torch.bfloat16
+        loss = torch.nn.functional.cross_entropy(answer.float(), torch.from_numpy(y))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.item())
+    model.eval()
+    _, _, x, y = images()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        right = (model(torch.from_numpy(x)).argmax(1).numpy() == y).mean()
+    return losses, float(right), {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+def test_it_is_torchs_own_loop_under_autocast_bitwise(torch: Any) -> None:
+    result = run(torch, autocast="bfloat16")
+    losses, right, weights = by_hand(torch)
+    assert result.losses.tolist() == losses and result.accuracies[-1] == right
+    assert all(np.array_equal(result.weights[name], array) for name, array in weights.items())
+    assert {array.dtype.name for array in result.weights.values()} == {"float32", "int64"}
+    assert result.options["autocast"] == "bfloat16"
+    assert run(torch).losses.tolist() != losses  # the option does something
+
+
+def test_compiled_it_computes_in_bfloat16_too(torch: Any) -> None:
+    """What is compiled keeps float32 between some ops, so it is nearer to float32 than bfloat16's 8 bits are."""
+    torch._dynamo.reset()
+    result = run(torch, "torch-compile", autocast="bfloat16", max_steps=2)
+    assert result.losses.tolist() != run(torch, max_steps=2).losses.tolist()
+    np.testing.assert_allclose(result.losses, by_hand(torch)[0][:2], rtol=2**-7)
+
+
+def test_a_run_under_it_goes_on_bitwise(torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = resuming.options("torch-eager", autocast="bfloat16")
+    whole = ll.run(resuming.SPEC, **said)
+    stopped(monkeypatch, tmp_path / "run", resuming.SPEC, 4, **said)
+    result = ll.resume(tmp_path / "run", data=said["data"])
+    assert_same(result, whole)
+    assert result.options["autocast"] == "bfloat16"
+
+
+@pytest.mark.parametrize("backend", ["oneflow-eager", "oneflow-graph"])
+def test_oneflow_refuses_it(backend: str) -> None:
+    """OneFlow 0.9 would compute on a CPU as if nothing had been said."""
+    with pytest.raises(ll.Unsupported, match="Use a torch backend"):
+        ll.run(backend=backend, autocast="bfloat16")
+
+
+@pytest.mark.parametrize("value", ["float16", "bf16", "", True, 16], ids=repr)
+def test_other_values_are_refused(value: Any) -> None:
+    with pytest.raises(ll.SpecError, match=r"autocast=.*must be 'bfloat16', or None"):
+        ll.run(autocast=value)
+
+
+def test_float64_would_make_it_do_nothing() -> None:
+    with pytest.raises(ll.SpecError, match="Use one of the two"):
+        ll.run(autocast="bfloat16", dtype="float64")
+
+
+def test_the_command_has_it_and_compare_refuses_it(call: Any, refused: Any, torch: Any, tmp_path: Path) -> None:
+    words = ["--max-steps", "1", "--batch-size", "2", "--no-progress", "--autocast", "bfloat16", "--device", "cpu"]
+    done = call("run", "--backend", "torch-eager", *words)
+    assert done.code == 0 and "the same on" not in done.out
+    recipe = tmp_path / "half.toml"
+    recipe.write_text('[run]\nautocast = "bfloat16"\n[optimizer]\ntype = "SGD"\nlr = 0.1\n')
+    refused(call("compare", "--recipe", str(recipe)), "Take it out to compare")
