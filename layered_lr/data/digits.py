@@ -30,7 +30,6 @@ def load_digits() -> Dataset:
     """
     values, classes = _source()
     pixels = np.rint(values * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
-    images = pixels.repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)[..., None].repeat(3, axis=3)  # (1797, 32, 32, 3)
     labels = classes.astype(np.int64)
 
     order = split_order(0, len(labels))
@@ -38,7 +37,15 @@ def load_digits() -> Dataset:
     in_test = np.zeros(len(labels), dtype=np.bool_)
     in_test[by_class[::5]] = True
     train, test = order[~in_test[order]], order[in_test[order]]
-    return Dataset("digits", images[train], labels[train], images[test], labels[test])
+    return Dataset("digits", _images(pixels[train]), labels[train], _images(pixels[test]), labels[test])
+
+
+def _images(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N, 8, 8) to (N, 32, 32, 3)."""
+    count, height, width = pixels.shape
+    each = pixels[:, :, None, :, None, None]
+    shape = count, height, _SCALE, width, _SCALE, 3
+    return np.broadcast_to(each, shape).reshape(count, height * _SCALE, width * _SCALE, 3)
 
 
 def _source() -> tuple[NDArray[Any], NDArray[Any]]:
