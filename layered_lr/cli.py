@@ -84,7 +84,7 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
     spec, arguments = _recipe(recipe, options)
     result = train(spec, **arguments)
     click.echo(result)
-    if result.options["autocast"] is not None:
+    if arguments.get("autocast") is not None:
         return  # which OneFlow has not
     other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
     click.echo(f"the same on {framework}: {_command(context, backend=other)}")
