@@ -43,14 +43,14 @@ class HandLoop:
                 note="gives freed memory back to the kernel at each step",
             ),
         }
-        series, missing = race(entrants, rounds, 2, torch_job.steps_per_epoch, 0 if quick else 1)
+        series, missing = race(entrants, rounds, 1, torch_job.steps_per_epoch, 0 if quick else 1)
         for mode in ("eager", "graph"):
             name = f"oneflow-{mode}"
             pair = {
                 f"ll.run, {name}": Entrant(_PRODUCT, {"job": flow_job.to_dict(), "backend": name}),
                 f"{name} by hand": Entrant(_ONEFLOW, {"job": flow_job.to_dict(), "graph": mode == "graph"}),
             }
-            found, gone = race(pair, rounds, 2, flow_job.steps_per_epoch, 0 if quick else 1)
+            found, gone = race(pair, rounds, 1, flow_job.steps_per_epoch, 0 if quick else 1)
             series, missing = series | found, missing | gone
         return Report(
             self.name,
