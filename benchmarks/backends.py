@@ -3,12 +3,11 @@
     python -m benchmarks.backends [--rounds 5] [--quick]
 
 MobileNetV2 on the embedded digits at 3x32x32, batch 64, 6 epochs of 22 steps, the backbone at 0.1 of the head's rate; a
-round is a seed, and the backends take turns at it, each in a process of its own. OneFlow trains the first three seeds.
-What is in the table:
+round is a seed, and the backends take turns at it, each in a process of its own. What is in the table:
 
 - time of a step: the mean of a run's steps, its first one left out;
 - time to 0.9: the first step and all others up to the end of the epoch after which the test accuracy is 0.9;
-- compile time: the first step beyond a later one, in a process whose cache is empty, and in a second process;
+- compile time: ``Result.compile_seconds``, in a process whose cache is empty, and in a second process;
 - peak memory: of the process over its first run, imports included;
 - largest difference of a parameter to torch-eager in float64, after 8 steps at a hundredth of the rate: in float64 it
   shows whether they do the same, in float32 what rounding does, to torch-eager's own run as well. At the full rate 8
@@ -17,8 +16,9 @@ What is in the table:
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ import layered_lr as ll
 from benchmarks.frame.command import main, say
 from benchmarks.frame.machine import peak_megabytes
 from benchmarks.frame.report import Ratio, Report, Series, Target, ratio
-from benchmarks.frame.rounds import Taken, alternated, one_line
+from benchmarks.frame.rounds import alternated, one_line
 from benchmarks.frame.worker import Worker, WorkerError
 
 BACKENDS = ("torch-eager", "torch-compile", "oneflow-eager", "oneflow-graph")
@@ -41,7 +41,6 @@ SPEC = ll.Spec(
 CALM = replace(SPEC, optimizer=ll.SGD(0.001, momentum=0.9, weight_decay=1e-4))
 GOOD = 0.9
 _EPOCHS, _SAME_STEPS = 6, 8
-_FEW = 3  # seeds for OneFlow, one of whose steps is ten of torch's
 
 
 class Trainer:
@@ -66,16 +65,15 @@ class Trainer:
         result = ll.run(SPEC, **self.options, epochs=self.epochs, seed=seed)
         return {
             "step": result.seconds_per_step,
-            "first": result.first_step_seconds,
+            "compiling": result.compile_seconds,
             "to_good": _seconds_to_good(result, self.epochs),
             "accuracy": float(result.accuracies[-1]),
             "peak": peak_megabytes(),
         }
 
-    def first_step(self) -> float:
-        """Seconds of the first step beyond the next one."""
-        result = ll.run(SPEC, **self.options, max_steps=2)
-        return result.first_step_seconds - result.seconds_per_step
+    def compiling(self) -> float | None:
+        """Seconds that compiling takes in this process; None where nothing is compiled."""
+        return ll.run(SPEC, **self.options, max_steps=2).compile_seconds
 
     def parameters_after(self, steps: int, path: str, dtype: Any) -> None:
         """Write the parameters of the same run on every backend: dropout's masks are the same too."""
@@ -118,7 +116,11 @@ class Backends:
                     workers[name] = stack.enter_context(opened)
                 except WorkerError as error:
                     missing[name] = one_line(error)
-            taken = _seeds(workers, rounds)
+            seeds = {name: itertools.count() for name in workers}
+            turns = {
+                name: lambda name=name: workers[name].call("train", seed=next(seeds[name])).value for name in workers
+            }
+            taken = alternated(turns, rounds, warm_up=0, say=say)
             missing |= taken.failed
             there = {name: worker for name, worker in workers.items() if name in taken.values}
             series = [*_series(taken.values, quick), *_differences(there, Path(cache))]
@@ -130,30 +132,10 @@ class Backends:
             ratios=tuple(_ratios(series)),
             missing=missing,
             notes=(
-                f"MobileNetV2, the digits at 32x32, batch 64, {_EPOCHS} epochs of 22 steps; a round is a seed, {_FEW} "
-                "of them on OneFlow. Times leave the first step of a run out, compile times are that step.",
+                f"MobileNetV2, the digits at 32x32, batch 64, {_EPOCHS} epochs of 22 steps; a round is a seed. "
+                "The time of a step leaves the first step of a run out.",
             ),
         )
-
-
-def _seeds(workers: Mapping[str, Worker], rounds: int) -> Taken[dict[str, Any]]:
-    """All for the first seeds, torch's alone for the others."""
-    seeds: dict[str, int] = dict.fromkeys(workers, 0)
-
-    def turn(name: str) -> dict[str, Any]:
-        found: dict[str, Any] = workers[name].call("train", seed=seeds[name]).value
-        seeds[name] += 1
-        return found
-
-    def turns(names: list[str]) -> dict[str, Callable[[], dict[str, Any]]]:
-        return {name: lambda name=name: turn(name) for name in names}  # type: ignore[misc]
-
-    few = min(_FEW, rounds)
-    first = alternated(turns(list(workers)), few, warm_up=0, say=say)
-    fast = [name for name in first.values if name.startswith("torch")]
-    more = alternated(turns(fast), rounds - few, warm_up=0, say=say)
-    values = {name: of + more.values.get(name, []) for name, of in first.values.items() if name not in more.failed}
-    return Taken(values, first.failed | more.failed)
 
 
 def _series(values: Mapping[str, list[dict[str, Any]]], quick: bool) -> list[Series]:
@@ -168,7 +150,8 @@ def _series(values: Mapping[str, list[dict[str, Any]]], quick: bool) -> list[Ser
         add(f"time to {GOOD} of the test images", "s", [run["to_good"] for run in runs if run["to_good"] is not None])
         add("accuracy at the end", "", [run["accuracy"] for run in runs])
         add("peak memory", "MB", [runs[0]["peak"]])
-        add("compile time, cache empty", "s", [runs[0]["first"] - runs[0]["step"]])
+        if runs[0]["compiling"] is not None:
+            add("compile time, cache empty", "s", [runs[0]["compiling"]])
     return found
 
 
@@ -176,8 +159,9 @@ def _second_processes(workers: Mapping[str, Worker], environment: Mapping[str, s
     found = []
     for name in workers:
         with Worker("benchmarks.backends:Trainer", {"backend": name, "quick": False}, environment=environment) as again:
-            value = float(again.call("first_step").value)
-        found.append(Series(name, "compile time, second process", "s", (value,)))
+            value = again.call("compiling").value
+        if value is not None:
+            found.append(Series(name, "compile time, second process", "s", (value,)))
     return found
 
 

@@ -95,8 +95,8 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
         "max_steps": 3, "batch_size": 4, "seed": 5, "dropout": 0.5, "device": "cpu", "augment": False,
         "initial_weights": "w.npz", "reset_weights": ["classifier"], "progress": False, "save": str(tmp_path / "r.npz"),
         "accumulate_steps": 2, "ema_decay": 0.99, "dtype": "float64", "autocast": "bfloat16",
-        "checkpoint_dir": "runs/a", "checkpoint_every": "10 steps", "keep": 2, "keep_best": False, "on_divergence": "rollback",
-        "rollback_factor": 0.1, "skip_advances": True,
+        "checkpoint_dir": "runs/a", "checkpoint_every": "10 steps", "keep": 2, "keep_best": False,
+        "on_divergence": "rollback", "rollback_factor": 0.1, "skip_advances": True,
     }  # fmt: skip
     assert set(values) == set(inspect.signature(run).parameters) - {"spec"}
     lines = [
