@@ -16,8 +16,9 @@ BEGIN, END = "<!-- benchmarks: made by benchmarks.documents -->", "<!-- end of b
 _HEAD = """# Results
 
 Made by `make bench` (the peers by `make bench-peers`) from the files in `results/`: each has every round. Every figure
-is the median of rounds in which the opponents took turns after a warm-up; a ratio is that of one round, and where the
-rounds lie on both sides of 1 it is called no difference. Targets stand beside, reached or not."""
+is the median of rounds in which the opponents took turns, after a warm-up where nothing else is said; a ratio is that
+of one round, and where the rounds lie on both sides of 1 it is called no difference. Targets stand beside, reached or
+not."""
 
 
 def reports(folder: Path = RESULTS) -> list[Report]:

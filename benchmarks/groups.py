@@ -11,6 +11,7 @@ rates set by hand each step.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -66,21 +67,18 @@ class Loops:
 
     def optimizer_seconds(self, key: str, count: int) -> float:
         """Of an update on gradients that stay."""
-        step = self.steps[key]
-        began = time.perf_counter()
-        for _ in range(count):
-            step()
-        return (time.perf_counter() - began) / count
+        return _median_seconds(self.steps[key], count)
 
     def step_seconds(self, key: str, count: int) -> float:
         """Of a whole training step."""
-        step, model, cross_entropy = self.steps[key], self.models[key], self.torch.nn.functional.cross_entropy
-        began = time.perf_counter()
-        for _ in range(count):
+        update, model, cross_entropy = self.steps[key], self.models[key], self.torch.nn.functional.cross_entropy
+
+        def step() -> None:
             model.zero_grad(set_to_none=True)
             cross_entropy(model(self.images), self.labels).backward()
-            step()
-        return (time.perf_counter() - began) / count
+            update()
+
+        return _median_seconds(step, count)
 
     def weights(self, key: str) -> dict[str, list[float]]:
         """The first numbers of each parameter."""
@@ -113,6 +111,16 @@ class Loops:
         return step
 
 
+def _median_seconds(step: Callable[[], None], count: int) -> float:
+    """Of single steps: one that the machine interrupts does not count."""
+    seconds = []
+    for _ in range(count):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
 def _lr(number: int) -> float:
     return 1e-5 * (1 + number / 1000)
 
@@ -137,7 +145,7 @@ class Groups:
     def run(self, rounds: int, quick: bool) -> Report:
         """All loops in one process, in turn."""
         with Worker("benchmarks.groups:Loops", {"tiny": quick}) as worker:
-            series = _optimizers(worker, rounds, 2 if quick else 40)
+            series = _optimizers(worker, rounds, 2 if quick else 100)
             series |= _steps(worker, rounds, 1 if quick else 8)
         ratios: list[Ratio] = []
         for kind in KINDS:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.startup [--rounds 5] [--quick]
 
-Each measurement is a fresh process, from its start to its end: ``layered-lr run --max-steps 1`` on 64 images with 64 to
-test on, against a script that imports the framework, builds the same MobileNetV2 and its optimizer, makes one step on
-the same images and evaluates once. What compiling takes stands in rows of its own: the first step beyond a later one,
-as ``Result`` has them.
+Each measurement is a fresh process, from its start to where its first step would begin: ``layered-lr run`` on 64
+images, against a script that imports the framework, builds the same MobileNetV2 and its optimizer, and has the same
+images ready (``benchmarks/opponents/ready.py``). The step itself is in neither. What compiling OneFlow's Graph takes
+in the first step stands in a row of its own.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from benchmarks.opponents.job import Job
 
 BACKENDS = ("torch-eager", "oneflow-eager", "oneflow-graph")
 _TARGET = Target(1.2)
+_READY = ROOT / "benchmarks" / "opponents" / "ready.py"
 
 
-def seconds(words: list[str]) -> float:
-    """Of a whole process."""
+def seconds(what: str, backend: str, data: str) -> float:
+    """Of a process that gets ready for its first step."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")])}
+    words = [sys.executable, str(_READY), what, backend, data]
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, env=environment, cwd=ROOT, check=False
-    )
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
     taken = time.perf_counter() - began
-    if done.returncode:
+    if done.returncode or done.stdout.split()[-1:] != ["ready"]:
         lines = done.stderr.strip().splitlines()
         raise RuntimeError(lines[-1] if lines else f"exit code {done.returncode}")
     return taken
@@ -54,30 +54,26 @@ class Startup:
 
     def run(self, rounds: int, quick: bool) -> Report:
         """Processes in turn; a quick run has torch alone."""
-        size, backends = (8, BACKENDS[:1]) if quick else (64, BACKENDS)
+        size, backends = 64, BACKENDS[:1] if quick else BACKENDS
         turns: dict[str, Callable[[], float]] = {}
         missing: dict[str, str] = {}
         with tempfile.TemporaryDirectory() as folder:
             data = str(_images(Path(folder), size))
-            options = ["--max-steps", "1", "--batch-size", str(size), "--no-progress"]
             for backend in backends:
-                command = ["-m", "layered_lr", "run", "--data", data, "--backend", backend, *options]
-                script = ["-m", "benchmarks.opponents.first_step", backend, data]
-                turns[f"layered-lr run, {backend}"] = lambda command=command: seconds(command)  # type: ignore[misc]
-                turns[f"script by hand, {backend}"] = lambda script=script: seconds(script)  # type: ignore[misc]
+                for name, what in (("layered-lr run", "command"), ("script by hand", "hand")):
+                    turns[f"{name}, {backend}"] = lambda what=what, backend=backend: seconds(what, backend, data)  # type: ignore[misc]
             taken = alternated(turns, rounds, warm_up=0 if quick else 1, say=say)
             missing |= taken.failed
             series = {
-                name: Series(name, "start to end of one step", "s", tuple(values))
+                name: Series(name, "start to the first step", "s", tuple(values))
                 for name, values in taken.values.items()
             }
-            job = Job(data, size, size, batch_size=size)
             compiling = []
-            for backend in backends:
+            if not quick:
                 try:
-                    compiling.append(_compiling(backend, job, 1 if quick else min(rounds, 3)))
+                    compiling.append(_compiling("oneflow-graph", Job(data, size, size, batch_size=size), rounds))
                 except WorkerError as error:
-                    missing[f"first step of {backend}"] = one_line(error)
+                    missing["compile time of oneflow-graph"] = one_line(error)
         pairs = [(f"layered-lr run, {backend}", f"script by hand, {backend}") for backend in BACKENDS]
         ratios = [ratio(series[a], series[b], _TARGET) for a, b in pairs if a in series and b in series]
         return Report(
@@ -86,21 +82,20 @@ class Startup:
             series=(*series.values(), *compiling),
             ratios=tuple(ratios),
             missing=missing,
-            notes=(f"MobileNetV2, one step of {size} images of 32x32 and one evaluation of as many.",),
+            notes=(f"MobileNetV2, {size} images of 32x32; processes start with the files in memory.",),
         )
 
 
 def _compiling(backend: str, job: Job, rounds: int) -> Series:
-    """The first step beyond a later one, each in a fresh process."""
+    """What it says that compiling took, each in a fresh process."""
     values = []
     for _ in range(rounds):
-        settings = {"job": job.to_dict(), "backend": backend}
-        with Worker("benchmarks.startup:FirstStep", settings) as worker:
-            values.append(float(worker.call("beyond").value))
-    return Series(backend, "first step beyond a later one", "s", tuple(values), note="compiles" * ("graph" in backend))
+        with Worker("benchmarks.startup:Compiling", {"job": job.to_dict(), "backend": backend}) as worker:
+            values.append(float(worker.call("seconds").value))
+    return Series(backend, "compile time", "s", tuple(values), note="in the first step")
 
 
-class FirstStep:
+class Compiling:
     """``ll.run``'s first step; arguments as of ``product.Opponent``."""
 
     def __init__(self, job: dict[str, Any], backend: str) -> None:
@@ -108,10 +103,9 @@ class FirstStep:
 
         self.opponent = Opponent(job, backend)
 
-    def beyond(self) -> float:
-        """Seconds of the first step beyond the mean of the next three."""
-        result = self.opponent.run(epochs=4)
-        return result.first_step_seconds - result.seconds_per_step
+    def seconds(self) -> float | None:
+        """What compiling took."""
+        return self.opponent.run(max_steps=1).compile_seconds
 
 
 def _images(folder: Path, size: int) -> Path:

@@ -26,7 +26,7 @@ def check_autocast(options: RunOptions) -> None:
     if TABLE[options.backend].framework != "torch":
         raise Unsupported(
             f"autocast={options.autocast!r}: {options.backend} cannot. OneFlow 0.9 has autocast on a GPU alone, and "
-            "casts other operators. Use a torch backend, or autocast=None."
+            "casts other operators. Use a torch backend, or leave autocast out."
         )
     if options.dtype != "float32":
         raise SpecError(

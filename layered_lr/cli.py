@@ -210,7 +210,7 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
     spec, arguments = _recipe(recipe, options)
     known = inspect.signature(compare_backends).parameters
     if arguments.get("autocast") is not None:
-        raise SpecError("compare: the recipe's run has autocast, and OneFlow has it not. Take it out to compare.")
+        raise SpecError("compare: knows no autocast, which the recipe's run has. Take it out to compare.")
     found = compare_backends(spec, **{name: value for name, value in arguments.items() if name in known})
     if report is not None:
         found.to_html(report)

@@ -27,9 +27,17 @@ class Entry(NamedTuple):
     start: Literal["conv", "linear", "ones", "zeros", "ones_buffer", "zeros_buffer", "count_buffer"]
 
 
-# (expansion, channels, blocks) of each stage: table 2 of arXiv:1801.04381.
-_STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
-_STEM, _LAST = 32, 1280
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+"""Expansion, channels, blocks, and stride of the first block, of each stage: table 2 of arXiv:1801.04381."""
+STEM, LAST = 32, 1280  # channels of the first and the last convolution
 SMALLEST_MAP = 32  # up to this many pixels a side, the last feature map is 1x1: the strides multiply to 32
 
 
@@ -44,9 +52,9 @@ def _conv_bn(conv: str, norm: str, shape: tuple[int, ...]) -> Iterator[Entry]:
 
 
 def _mobilenet_v2(num_classes: int) -> Iterator[Entry]:
-    yield from _conv_bn("features.0.0", "features.0.1", (_STEM, 3, 3, 3))
-    index, channels = 1, _STEM
-    for expansion, out, blocks in _STAGES:
+    yield from _conv_bn("features.0.0", "features.0.1", (STEM, 3, 3, 3))
+    index, channels = 1, STEM
+    for expansion, out, blocks, _ in MOBILENET_V2:
         for _ in range(blocks):
             hidden, at, layer = channels * expansion, f"features.{index}.conv", 0
             if expansion != 1:
@@ -55,8 +63,8 @@ def _mobilenet_v2(num_classes: int) -> Iterator[Entry]:
             yield from _conv_bn(f"{at}.{layer}.0", f"{at}.{layer}.1", (hidden, 1, 3, 3))
             yield from _conv_bn(f"{at}.{layer + 1}", f"{at}.{layer + 2}", (out, hidden, 1, 1))
             index, channels = index + 1, out
-    yield from _conv_bn(f"features.{index}.0", f"features.{index}.1", (_LAST, channels, 1, 1))
-    yield Entry("classifier.1.weight", (num_classes, _LAST), "linear")
+    yield from _conv_bn(f"features.{index}.0", f"features.{index}.1", (LAST, channels, 1, 1))
+    yield Entry("classifier.1.weight", (num_classes, LAST), "linear")
     yield Entry("classifier.1.bias", (num_classes,), "zeros")
 
 

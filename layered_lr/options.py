@@ -75,7 +75,7 @@ def _autocast(value: Any) -> str | None:
     why = ""
     if value == "float16":
         why = " float16 would need a scaled loss, and updates left out where it overflows: steps without a step."
-    raise SpecError(f"autocast={value!r}: must be 'bfloat16', or None for dtype's own arithmetic.{why}")
+    raise SpecError(f"autocast={value!r}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
 
 
 def _reset(value: Any) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from layered_lr.state.training_state import TrainingState, differing
 from layered_lr.training import Prepared, all_versions, prepared, trained
 
 _LENGTH = ("epochs", "max_steps")
-_FIXED = ("batch_size", "accumulate_steps", "seed", "augment", "dropout", "dtype", "ema_decay", "checkpoint_dir")
+_ARITHMETIC = ("dtype", "autocast")
+_FIXED = ("batch_size", "accumulate_steps", "seed", "augment", "dropout", *_ARITHMETIC, "ema_decay", "checkpoint_dir")
 
 
 def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str, Any]) -> Result:

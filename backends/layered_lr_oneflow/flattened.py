@@ -1,4 +1,4 @@
-"""A MobileNetV2 of flowvision's whose convolutions are matrix multiplications, which OneFlow 0.9 is fast at on a CPU.
+"""MobileNetV2 whose convolutions are matrix multiplications, which OneFlow 0.9 is fast at on a CPU.
 
 OneFlow's own convolutions on a CPU copy every pixel into columns one by one, an image after the other, and those of
 several groups a group after the other as well: eight tenths of a training step of MobileNetV2 on images of 32x32.
@@ -10,17 +10,20 @@ zeros elsewhere: one batched multiplication, and the gradients are two more. Onl
 convolutions, and where an activation is NaN or infinite, its whole image and channel is NaN. Batch normalisations get
 the numbers in the same order as before. In a graph, a reshape is a copy: so there are few.
 
-Modules, names, parameters, buffers and initial weights are flowvision's; only ``forward`` is another.
+Names, parameters and buffers are torchvision's and flowvision's. It is made here, because importing flowvision takes a
+quarter of the time from a command to its first step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.models import LAST, MOBILENET_V2, STEM
 from layered_lr_oneflow.runtime import flow
 
 DENSEST = 256  # pixels of an image, up to which a depthwise convolution is a matrix of pixels by pixels
@@ -92,18 +95,6 @@ class FlatBatchNorm2d(flow.nn.BatchNorm2d):  # type: ignore[misc] # OneFlow has 
         """Of three dimensions, not four."""
 
 
-class FlatPool2d(flow.nn.AdaptiveAvgPool2d):  # type: ignore[misc] # OneFlow has no types
-    """The mean of each image's channels: the flat layout in, (N, C) out."""
-
-    sizes: Sizes
-
-    def forward(self, x: Any) -> Any:
-        """OneFlow's own pooling was 5.7% of a step of batch 64 on images of 32x32."""
-        images = self.sizes.images
-        channels = x.shape[1]
-        return x.reshape(channels, images, -1).mean(dim=2).permute(1, 0)
-
-
 @cache
 def placement(height: int, width: int, stride: int, dtype: Any, device: str) -> Any:
     """Where each weight of a 3x3 kernel stands in the matrix of a convolution with padding 1.
@@ -133,23 +124,61 @@ def _meet(size: int, stride: int) -> NDArray[np.float32]:
     return meets.astype(np.float32)
 
 
-def flatten_convolutions(model: Any) -> Any:
-    """Let a MobileNetV2 of flowvision's compute as this module says; returns it."""
-    sizes, before = Sizes(), 1
-    for module in model.features.modules():
-        if isinstance(module, flow.nn.BatchNorm2d):
-            module.__class__ = FlatBatchNorm2d
-        elif not isinstance(module, flow.nn.Conv2d):
-            continue
-        elif module.groups > 1:
-            module.__class__ = DepthwiseConv2d
-            module.sizes, module.before = sizes, before
-            before *= module.stride[0]
-        elif module.kernel_size == (1, 1):
-            module.__class__ = PointwiseConv2d
-        else:
-            module.__class__ = StemConv2d
-            module.sizes = sizes
-    model.adaptive_avg_pool2d.__class__ = FlatPool2d
-    model.adaptive_avg_pool2d.sizes = sizes
-    return model
+class Block(flow.nn.Module):  # type: ignore[misc] # OneFlow has no types
+    """An inverted residual.
+
+    Args:
+        layers: Of its convolutional part.
+        adds: What comes in to what that part makes of it.
+    """
+
+    def __init__(self, layers: Sequence[Any], adds: bool) -> None:
+        super().__init__()
+        self.conv = flow.nn.Sequential(*layers)
+        self.adds = adds
+
+    def forward(self, x: Any) -> Any:
+        """In the flat layout."""
+        return x + self.conv(x) if self.adds else self.conv(x)
+
+
+class FlatMobileNetV2(flow.nn.Module):  # type: ignore[misc] # OneFlow has no types
+    """MobileNetV2 (arXiv:1801.04381) for images of 3 channels.
+
+    Args:
+        num_classes: Of the answer.
+        dropout: What stands before the last layer.
+    """
+
+    def __init__(self, num_classes: int, dropout: Any) -> None:
+        super().__init__()
+        nn, self.sizes = flow.nn, Sizes()
+        layers: list[Any] = [_normalised(self._sized(StemConv2d(3, STEM, 3, 2, 1, bias=False)))]
+        channels, before = STEM, 1
+        for expansion, out, blocks, first_stride in MOBILENET_V2:
+            for index in range(blocks):
+                stride, hidden = 1 if index else first_stride, channels * expansion
+                depthwise = self._sized(DepthwiseConv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False))
+                depthwise.before = before
+                block = [_normalised(PointwiseConv2d(channels, hidden, 1, bias=False))] if expansion != 1 else []
+                block += [_normalised(depthwise), PointwiseConv2d(hidden, out, 1, bias=False), FlatBatchNorm2d(out)]
+                layers.append(Block(block, adds=stride == 1 and channels == out))
+                channels, before = out, before * stride
+        layers.append(_normalised(PointwiseConv2d(channels, LAST, 1, bias=False)))
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(dropout, nn.Linear(LAST, num_classes))
+
+    def _sized(self, convolution: Any) -> Any:
+        convolution.sizes = self.sizes
+        return convolution
+
+    def forward(self, images: Any) -> Any:
+        """Shape (N, 3, H, W) to (N, classes)."""
+        x = self.features(images)
+        # Its own pooling was 5.7% of a step of batch 64 on images of 32x32.
+        x = x.reshape(x.shape[1], self.sizes.images, -1).mean(dim=2).permute(1, 0)
+        return self.classifier(x)
+
+
+def _normalised(convolution: Any) -> Any:
+    return flow.nn.Sequential(convolution, FlatBatchNorm2d(convolution.out_channels), flow.nn.ReLU6())

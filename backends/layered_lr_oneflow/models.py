@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.errors import BackendUnavailable, SpecError
+from layered_lr.models import LAST
 from layered_lr.modules import framework_of
 from layered_lr_oneflow.dropouts import MaskedDropout
-from layered_lr_oneflow.flattened import flatten_convolutions
+from layered_lr_oneflow.flattened import FlatMobileNetV2
 from layered_lr_oneflow.runtime import flow
 
 
 def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, device: str = "cpu") -> Any:
-    """See ``layered_lr.backend.Backend.build``; on a CPU, what is built by name computes as ``flattened`` says.
+    """See ``layered_lr.backend.Backend.build``; on a CPU, a MobileNetV2 built by name is ``flattened``'s.
 
     Args:
         model: As there, like the next three.
@@ -33,6 +34,8 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
                 f"model: the callable made a {type(made).__name__}; OneFlow backends need a oneflow.nn.Module."
             )
         return made
+    if model == "mobilenet_v2" and device == "cpu":
+        return FlatMobileNetV2(num_classes, MaskedDropout(dropout, LAST))
     try:
         import flowvision
     except ImportError as error:
@@ -44,7 +47,7 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
     made = getattr(flowvision.models, model)(num_classes=num_classes)
     # flowvision fixes the probability at 0.2, torchvision takes an argument
     made.classifier[0] = MaskedDropout(dropout, made.classifier[1].in_features)
-    return flatten_convolutions(made) if device == "cpu" else made
+    return made
 
 
 def tensors(model: Any) -> dict[str, Any]:

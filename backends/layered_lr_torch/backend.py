@@ -79,10 +79,10 @@ class TorchBackend(Backend):
         """See ``Backend.open``.
 
         Raises:
-            Unsupported: Autocast on a GPU that has no bfloat16.
+            Unsupported: Autocast on a device where releases of torch warn that they leave it out.
         """
-        if extras.autocast is not None and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise Unsupported(f"autocast={extras.autocast!r}: this GPU has no bfloat16. Use autocast=None.")
+        if extras.autocast is not None and self.device.type not in ("cpu", "cuda"):
+            raise Unsupported(f"autocast={extras.autocast!r}: on 'cpu' and 'cuda', not on {self.device.type!r}.")
         return self.session(plan, model, num_classes, self.device, self.forward(model), extras, step)
 
     def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from operator import attrgetter, is_, itemgetter
@@ -15,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from layered_lr_torch.late_steps import late_parameters
 from layered_lr_torch.threads import one_thread
@@ -30,6 +30,7 @@ _SHORT: Final = "_layered_lr_short"
 _NOTHING: Final[Mapping[str, Any]] = {}
 _NONE: Final = type(None)
 _is_cpu = attrgetter("is_cpu")
+_UNKNOWN: Final = ("somebody may listen",)  # where torch has other names for what is private to it
 
 
 class _Kernel(NamedTuple):
@@ -134,12 +135,15 @@ class Unheard:
         self._optimizer = optimizer
         self._step = vars(optimizer).get("step")
         self._short: _Fused | None = vars(optimizer).get(_SHORT)
-        self._hooks = (
-            optimizer._optimizer_step_pre_hooks,
-            optimizer._optimizer_step_post_hooks,
-            _global_optimizer_pre_hooks,
-            _global_optimizer_post_hooks,
-        )
+        self._hooks = [
+            getattr(holder, name, _UNKNOWN)
+            for holder, name in (
+                (optimizer, "_optimizer_step_pre_hooks"),
+                (optimizer, "_optimizer_step_post_hooks"),
+                (sys.modules[Optimizer.__module__], "_global_optimizer_pre_hooks"),
+                (sys.modules[Optimizer.__module__], "_global_optimizer_post_hooks"),
+            )
+        ]
 
     def step(self, optimizer: Any) -> None:
         """Make an update of this optimizer, or of whatever has taken its place."""

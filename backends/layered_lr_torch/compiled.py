@@ -69,12 +69,13 @@ class CompiledSession(TorchSession):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._watch = _stopwatch()
-        self._compiled_before = self._watch.seconds
+        self.compile_seconds = 0.0
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
         self._watch.listen()
+        before = self._watch.seconds
         loss = super()._update(images, labels, parts)
-        self.compile_seconds = self._watch.seconds - self._compiled_before
+        self.compile_seconds = (self.compile_seconds or 0.0) + self._watch.seconds - before
         return loss
 
 

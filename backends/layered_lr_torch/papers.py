@@ -14,7 +14,7 @@ State = dict[str, Any]
 
 
 class PaperOptimizer(Optimizer):
-    """What the three have in common: they go through the groups, and choose between two ways to do the same.
+    """What the three have in common: which groups are updated together, and in which of two ways that do the same.
 
     Args:
         params: Parameters or param groups, as for every optimizer of torch.
@@ -35,10 +35,14 @@ class PaperOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not parameters:
+        for groups in self._alike():
+            group = groups[0]
+            moving = [
+                (parameter, of["lr"]) for of in groups for parameter in of["params"] if parameter.grad is not None
+            ]
+            if not moving:
                 continue
+            parameters, rates = [parameter for parameter, _ in moving], [rate for _, rate in moving]
             gradients = [parameter.grad for parameter in parameters]
             if any(gradient.is_sparse for gradient in gradients):
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
@@ -47,18 +51,39 @@ class PaperOptimizer(Optimizer):
             if alike and group["foreach"] is not False:
                 if group["maximize"]:
                     gradients = list(torch._foreach_neg(gradients))
-                self._update_all(group, parameters, gradients, states)
+                self._update_all(group, rates, parameters, gradients, states)
             else:
-                for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
-                    self._update_one(group, parameter, -gradient if group["maximize"] else gradient, state)
+                for parameter, rate, gradient, state in zip(parameters, rates, gradients, states, strict=True):
+                    self._update_one(group, rate, parameter, -gradient if group["maximize"] else gradient, state)
         return loss
 
-    @abstractmethod
-    def _update_all(self, group: State, parameters: list[Any], gradients: list[Any], states: list[State]) -> None:
-        """Update parameters that have a gradient, of one device and dtype, by operations on all of them at once."""
+    def _alike(self) -> Iterable[list[State]]:
+        """The param groups, those together that have the same of everything but the rate."""
+        names = [name for name in self.defaults if name != "lr"]
+        found: dict[Any, list[State]] = {}
+        for group in self.param_groups:
+            for like in group["params"][:1]:
+                values = (group[name] for name in names)
+                same = tuple(tuple(value) if isinstance(value, list) else value for value in values)
+                found.setdefault((like.device, like.dtype, same), []).append(group)
+        return found.values()
 
     @abstractmethod
-    def _update_one(self, group: State, parameter: Tensor, gradient: Tensor, state: State) -> None:
+    def _update_all(
+        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+    ) -> None:
+        """Update parameters that have a gradient, of one device and dtype, by operations on all of them at once.
+
+        Args:
+            group: Hyperparameters of all of them.
+            rates: Of each of them.
+            parameters: In order, as are ``gradients`` and ``states``.
+            gradients: Negated already where the group maximizes.
+            states: The optimizer's, to be begun where empty.
+        """
+
+    @abstractmethod
+    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
         """Update one parameter by the same arithmetic."""
 
 
@@ -83,7 +108,9 @@ class LAMB(PaperOptimizer):
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
-    def _update_all(self, group: State, parameters: list[Any], gradients: list[Any], states: list[State]) -> None:
+    def _update_all(
+        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+    ) -> None:
         for parameter, state in zip(parameters, states, strict=True):
             _begin_means(parameter, state)
         (beta1, beta2), decay = group["betas"], group["weight_decay"]
@@ -102,10 +129,11 @@ class LAMB(PaperOptimizer):
         if decay:
             torch._foreach_add_(updates, parameters, alpha=decay)
         trust = _trust(*(torch.stack(torch._foreach_norm(of)) for of in (parameters, updates)))
-        torch._foreach_mul_(updates, list((-group["lr"] * trust).unbind()))
+        scales = -trust.new_tensor(rates) * trust
+        torch._foreach_mul_(updates, list(scales.unbind()))
         torch._foreach_add_(parameters, updates)
 
-    def _update_one(self, group: State, parameter: Tensor, gradient: Tensor, state: State) -> None:
+    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
         _begin_means(parameter, state)
         (beta1, beta2), decay = group["betas"], group["weight_decay"]
         state["step"] += 1
@@ -117,7 +145,7 @@ class LAMB(PaperOptimizer):
         if decay:
             update.add_(parameter, alpha=decay)
         trust = _trust(torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(update))
-        parameter.add_(update.mul_(-group["lr"] * trust))
+        parameter.add_(update.mul_(-rate * trust))
 
 
 @final
@@ -145,7 +173,9 @@ class LARS(PaperOptimizer):
         settings |= {"nesterov": nesterov, "trust_coefficient": trust_coefficient, "eps": eps}
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
-    def _update_all(self, group: State, parameters: list[Any], gradients: list[Any], states: list[State]) -> None:
+    def _update_all(
+        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+    ) -> None:
         weights, sizes = (torch.stack(torch._foreach_norm(of)) for of in (parameters, gradients))
         updates: Any = gradients
         if group["weight_decay"]:
@@ -164,9 +194,13 @@ class LARS(PaperOptimizer):
                 added = [update for update, is_old in zip(updates, begun, strict=True) if is_old]
                 torch._foreach_add_(old, added, alpha=1 - group["dampening"])
             updates = torch._foreach_add(updates, buffers, alpha=momentum) if group["nesterov"] else buffers
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+        if len(set(rates)) == 1:
+            torch._foreach_add_(parameters, updates, alpha=-rates[0])
+        else:  # each alone: a product of its own would round once more
+            for parameter, update, rate in zip(parameters, updates, rates, strict=True):
+                parameter.add_(update, alpha=-rate)
 
-    def _update_one(self, group: State, parameter: Tensor, gradient: Tensor, state: State) -> None:
+    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
         weight, size = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(gradient)
         update = gradient
         if group["weight_decay"]:
@@ -179,7 +213,7 @@ class LARS(PaperOptimizer):
             else:
                 buffer.mul_(momentum).add_(update, alpha=1 - group["dampening"])
             update = update.add(buffer, alpha=momentum) if group["nesterov"] else buffer
-        parameter.add_(update, alpha=-group["lr"])
+        parameter.add_(update, alpha=-rate)
 
 
 @final
@@ -202,8 +236,10 @@ class Lion(PaperOptimizer):
         settings = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
-    def _update_all(self, group: State, parameters: list[Any], gradients: list[Any], states: list[State]) -> None:
-        (beta1, beta2), rate = group["betas"], group["lr"]
+    def _update_all(
+        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+    ) -> None:
+        beta1, beta2 = group["betas"]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
                 state["exp_avg"] = torch.zeros_like(parameter)
@@ -212,13 +248,14 @@ class Lion(PaperOptimizer):
         torch._foreach_add_(updates, gradients, alpha=1 - beta1)
         torch._foreach_sign_(updates)
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
-        torch._foreach_add_(parameters, updates, alpha=-rate)
+            torch._foreach_mul_(parameters, [1 - rate * group["weight_decay"] for rate in rates])
+        torch._foreach_mul_(updates, [-rate for rate in rates])  # exact: of 1, 0 or -1
+        torch._foreach_add_(parameters, updates)
         torch._foreach_mul_(means, beta2)
         torch._foreach_add_(means, gradients, alpha=1 - beta2)
 
-    def _update_one(self, group: State, parameter: Tensor, gradient: Tensor, state: State) -> None:
-        (beta1, beta2), rate = group["betas"], group["lr"]
+    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
+        beta1, beta2 = group["betas"]
         if not state:
             state["exp_avg"] = torch.zeros_like(parameter)
         update = state["exp_avg"].mul(beta1).add_(gradient, alpha=1 - beta1).sign_()

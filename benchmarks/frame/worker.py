@@ -159,11 +159,11 @@ def _serve(target: str) -> None:
             else:
                 value = getattr(opponent, request["method"])(**request["arguments"])
             found = {"value": value, "seconds": time.perf_counter() - began}
-            if hasattr(opponent, "rest"):
-                opponent.rest()
         except Exception as error:
             text = str(error).strip().splitlines()
             found = {"error": f"{type(error).__name__}: {text[0] if text else ''}"}
+        if hasattr(opponent, "rest"):
+            opponent.rest()
         answers.write(json.dumps(found) + "\n")
         answers.flush()
     os._exit(0)  # OneFlow 0.9 crashes at times while it is taken down

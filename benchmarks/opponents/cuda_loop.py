@@ -46,14 +46,16 @@ class Batches:
         job, size = self.job, len(self.labels)
         order, top, left, flip = (self._on_device(part) for part in draws(job.seed, epoch, size))
         rows = torch.arange(self.train.shape[2], device=self.device)
+        columns, mirrored = rows[None], rows.flip(0)[None]
+        channels = torch.arange(self.train.shape[1], device=self.device)[None, :, None, None]
         for start in range(0, size - job.batch_size + 1, job.batch_size):
             chosen = order[start : start + job.batch_size]
-            images = self.train[chosen]
             if job.augment:
                 down = (top[chosen, None] + rows)[:, None, :, None]
-                across = torch.where(flip[chosen, None], rows.flip(0), rows) + left[chosen, None]
-                channels = torch.arange(images.shape[1], device=self.device)[None, :, None, None]
+                across = torch.where(flip[chosen, None], mirrored, columns) + left[chosen, None]
                 images = self.padded[chosen[:, None, None, None], channels, down, across[:, None, None, :]]
+            else:
+                images = self.train[chosen]
             yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
 
     def test(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,7 +1,8 @@
 """The time of an epoch, seen from outside and the same way for everybody.
 
-A round is two calls of an opponent, each of which trains from new weights on: some epochs, and one step. Set-up,
-compiling and one evaluation are in both, and their difference is the epochs' time.
+A round is two calls of an opponent, each of which trains from new weights on: an epoch, and one step. Set-up,
+compiling and one evaluation are in both, and their difference is the epoch's time. Before the rounds each makes the
+call of one step twice, so that imports and caches are in none.
 """
 
 from __future__ import annotations
@@ -43,9 +44,16 @@ def epoch_seconds(worker: Worker, epochs: int, steps_per_epoch: int) -> float:
 
 
 def race(
-    entrants: Mapping[str, Entrant], rounds: int, epochs: int, steps_per_epoch: int, warm_up: int = 1
+    entrants: Mapping[str, Entrant], rounds: int, steps_per_epoch: int, epochs: int = 1, warm: bool = True
 ) -> tuple[dict[str, Series], dict[str, str]]:
     """Let opponents take turns, each in a process of its own that stands still while another trains.
+
+    Args:
+        entrants: By name.
+        rounds: Of each.
+        steps_per_epoch: Of their job.
+        epochs: In a round.
+        warm: Whether they warm up.
 
     Returns:
         The time of an epoch of each, and those that failed with the reason.
@@ -63,11 +71,15 @@ def race(
                         entrant.environment,
                     )
                 )
+                if warm:
+                    say(f"warm-up, {name}")
+                    for _ in range(2):
+                        worker.call("train", epochs=1, one_batch=True)
             except (WorkerError, OSError) as error:
                 missing[name] = one_line(error).removeprefix("WorkerError: ")
                 continue
             turns[name] = lambda worker=worker: epoch_seconds(worker, epochs, steps_per_epoch)  # type: ignore[misc]
-        taken = alternated(turns, rounds, warm_up, say)
+        taken = alternated(turns, rounds, warm_up=0, say=say)
     missing |= {name: reason.removeprefix("WorkerError: ") for name, reason in taken.failed.items()}
     found = {
         name: Series(name, "time of an epoch", "s", tuple(values), note=entrants[name].note)

@@ -29,13 +29,17 @@ def build_torch(job: Job, classes: int) -> Any:
     return model
 
 
-def build_oneflow(job: Job, classes: int) -> Any:
-    """In OneFlow."""
+def build_oneflow(job: Job, classes: int, flat: bool = False) -> Any:
+    """In OneFlow; ``flat``: the library's MobileNetV2 instead of flowvision's."""
     import oneflow
 
     oneflow.manual_seed(job.seed)
     if job.model == "tiny":
         model = tiny_oneflow(classes)
+    elif flat:
+        from layered_lr_oneflow.flattened import FlatMobileNetV2
+
+        model = FlatMobileNetV2(classes, oneflow.nn.Dropout(job.dropout))
     else:
         from flowvision.models import mobilenet_v2
 

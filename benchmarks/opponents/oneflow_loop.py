@@ -3,7 +3,8 @@
 As in ``torch_loop``: pixels are cut and mirrored by one index, normalised in NumPy, and become a tensor in one copy
 (``oneflow.from_numpy`` shares memory, and OneFlow reads it later: every batch is a new array); losses are read once an
 epoch. OneFlow 0.9 has no channels_last on a CPU and no fused optimizer there. OpenBLAS in OneFlow's wheel does not know
-new processors and takes its slowest kernels: a variable, set before the import, names a kernel it has.
+new processors and takes its slowest kernels: a variable, set before the import, names a kernel it has. OneFlow's own
+convolutions are slow on a CPU: the model is the library's, which computes them as matrix products.
 """
 
 from __future__ import annotations
@@ -74,11 +75,12 @@ class Opponent:
     Args:
         job: As ``Job``'s arguments.
         graph: A static Graph instead of eager mode.
+        flat: The library's model, or flowvision's.
     """
 
-    def __init__(self, job: dict[str, Any], graph: bool) -> None:
+    def __init__(self, job: dict[str, Any], graph: bool, flat: bool = True) -> None:
         os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")  # unknown processors get SSE kernels
-        self.job, self.graph = Job(**job), graph
+        self.job, self.graph, self.flat = Job(**job), graph, flat
 
     def train(self, epochs: int, one_batch: bool = False) -> dict[str, Any]:
         """From new weights on, as ``trained``."""
@@ -91,7 +93,7 @@ class Opponent:
         job = self.job
         data = job.one_batch if one_batch else job.dataset
         batches = Batches(job, data)
-        model = build_oneflow(job, data.num_classes).train()
+        model = build_oneflow(job, data.num_classes, self.flat).train()
         loss_function = flow.nn.CrossEntropyLoss()
         backbone, head = model.features.parameters(), model.classifier.parameters()
         optimizer = flow.optim.SGD(

@@ -42,15 +42,17 @@ class Opponent(Peer):
         super().__init__(job)
         self.jit = jit
         self._model: Any = None
-        self._start: list[Any] = []
+        self._module: Any = None
+        self._start: dict[str, Any] = {}
 
     def train(self, epochs: int, one_batch: bool = False) -> dict[str, Any]:
         """From the first weights on."""
         train, test, classes = loaders(self.job, one_batch)
         if self._model is None:
+            self._module = build_torch(self.job, classes)
+            self._start = {name: tensor.clone() for name, tensor in self._module.state_dict().items()}
             self._model = self._built(tuple(train.dataset[0][0].shape), classes)
-            self._start = self._model.get_weights()
-        self._model.set_weights(self._start)
+        self._module.load_state_dict(self._start)
         for variable in self._model.optimizer.variables:
             if variable is not self._model.optimizer.learning_rate:  # momentum, and the count of steps
                 variable.assign(keras.ops.zeros_like(variable))
@@ -61,7 +63,7 @@ class Opponent(Peer):
     def _built(self, shape: tuple[int, ...], classes: int) -> Any:
         job = self.job
         inputs = keras.Input(shape)
-        model = keras.Model(inputs, TorchModuleWrapper(build_torch(job, classes), output_shape=(classes,))(inputs))
+        model = keras.Model(inputs, TorchModuleWrapper(self._module, output_shape=(classes,))(inputs))
         model.compile(
             optimizer=keras.optimizers.SGD(job.lr, momentum=job.momentum, weight_decay=job.weight_decay),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

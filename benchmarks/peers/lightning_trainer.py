@@ -47,6 +47,19 @@ class Module(lightning.LightningModule):  # type: ignore[misc]  # not installed 
         return torch.optim.SGD(groups, momentum=job.momentum, weight_decay=job.weight_decay)
 
 
+class Loader:
+    """A loader whose processes the Trainer does not end, which at times takes five seconds: ``Peer.rest`` does."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Any:
+        return iter(self.loader)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+
 class Opponent(Peer):
     """The Trainer; ``job``: as ``Job``'s arguments."""
 
@@ -70,6 +83,6 @@ class Opponent(Peer):
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(module, train, test)
+        trainer.fit(module, Loader(train), test)
         losses = torch.stack(module.losses).tolist()
         return plain(Trained(losses, float(torch.cat(module.right).mean()), {}))

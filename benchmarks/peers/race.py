@@ -62,7 +62,7 @@ class Peers:
             "timm": entrant("timm_loop", "its loader, optimizer and scheduler; the rate of a group by lr_scale"),
             "fastai": entrant("fastai_learner"),
         }
-        series, missing = race(entrants, rounds, 1, job.steps_per_epoch)
+        series, missing = race(entrants, rounds, job.steps_per_epoch, warm=not quick)
         ratios = [ratio(series[_OURS], series[name], TARGETS.get(name)) for name in entrants if name in series]
         return Report(
             self.name,

@@ -6,6 +6,7 @@ import copy
 import importlib
 import io
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -455,3 +456,62 @@ def test_who_listens_to_a_runs_optimizer_hears_it(torch: Any, case: str) -> None
     session.optimizer.step = lambda: None
     session.train_step(x, y)
     assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+PAPERS: dict[str, dict[str, Any]] = {
+    "LAMB": {"weight_decay": 0.1},
+    "LARS": {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True},
+    "Lion": {"weight_decay": 0.1, "betas": [0.8, 0.95]},  # a list, as JSON would have it
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("foreach", [None, False])
+@pytest.mark.parametrize("name", PAPERS)
+def test_optimizers_from_papers_take_groups_of_other_rates_together(
+    torch: Any, name: str, foreach: bool | None, dtype: str
+) -> None:
+    """The oracle is an optimizer for each group alone; groups 0 and 3 have a hyperparameter of their own as well."""
+    cls = getattr(importlib.import_module("layered_lr_torch.papers"), name)
+    together, apart = model_of(torch, dtype), model_of(torch, dtype)
+    decays = {0: 0.01, 3: 0.01}
+
+    def groups(model: Any) -> list[dict[str, Any]]:
+        return [
+            {"params": [parameter], "lr": 0.3 / (1 + number), "weight_decay": decays.get(number, 0.1)}
+            for number, parameter in enumerate(model.parameters())
+        ]
+
+    one = cls(groups(together), **PAPERS[name], foreach=foreach)
+    each = [cls([group], **PAPERS[name], foreach=foreach) for group in groups(apart)]
+    generator = torch.Generator().manual_seed(5)
+    for step in range(4):
+        for number, (mine, other) in enumerate(zip(together.parameters(), apart.parameters(), strict=True)):
+            gradient = torch.randn(mine.shape, generator=generator, dtype=mine.dtype)
+            absent = step == 1 and number == 2  # no gradient for once
+            mine.grad, other.grad = (None, None) if absent else (gradient, gradient.clone())
+        one.param_groups[4]["lr"] *= 0.5
+        each[4].param_groups[0]["lr"] *= 0.5
+        one.step()
+        for optimizer in each:
+            optimizer.step()
+    for mine, other in zip(together.parameters(), apart.parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_where_torch_hides_its_hooks_its_own_step_is_called(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from layered_lr_torch.calls import Unheard
+
+    model = model_of(torch)
+    optimizer, _ = ll.compile(spec_of(CASES["SGD momentum"]), model)
+    calls: list[int] = []
+    own = optimizer.step
+    optimizer.step = lambda: calls.append(own() or 1)
+    with monkeypatch.context() as patched:
+        patched.delattr(sys.modules[torch.optim.Optimizer.__module__], "_global_optimizer_pre_hooks")
+        unheard = Unheard(optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for _ in range(3):
+        unheard.step(optimizer)
+    assert calls == [1, 1, 1]

@@ -25,11 +25,11 @@ OPPONENTS = {
     "groups": {"SGD, 1 group", "SGD, a group per parameter", "AdamW, torch, 158 groups, fused"},
     "data_pipeline": {"Batches to torch", "Batches to OneFlow", "torchvision's DataLoader, 2 workers"},
     "overhead": {"ll.run", "bare loop", "ll.run minus bare loop"},
-    "startup": {"layered-lr run, torch-eager", "script by hand, torch-eager", "torch-eager"},
+    "startup": {"layered-lr run, torch-eager", "script by hand, torch-eager"},
     "growth": set(),
     "plan_speed": {"plan, shared", "torch's scheduler, distinct"},
     "phases_cost": {"torch-eager, frozen", "torch-eager, everything"},
-    "checkpoint_cost": {"100 updates", "100 updates and 2 checkpoints", "a checkpoint"},
+    "checkpoint_cost": {"50 updates", "50 updates and 2 checkpoints", "a checkpoint"},
     "faults": {"torch-eager"},
 }
 
@@ -44,7 +44,6 @@ def test_it_runs_and_its_report_is_whole(name: str, torch: Any, oneflow: Any) ->
     if name == "backends":  # the tiny model begins alike everywhere, so its weights stay together
         for dtype, bound in (("float64", 1e-12), ("float32", 1e-3)):  # of 0.2: rounding, a batch norm over 64 images
             apart = {of.name: of.median for of in report.series if of.quantity.endswith(f"calm steps, {dtype}")}
-            print(apart)
             assert apart.keys() == OPPONENTS["backends"] and max(apart.values()) < bound
 
 
@@ -76,5 +75,6 @@ def test_on_a_gpu_all_fits_together(torch: Any, monkeypatch: pytest.MonkeyPatch)
     found = {of.name: of.rounds for of in report.series}
     for dtype in ("float32", "bfloat16"):
         assert {f"ll.run, torch-eager, {dtype}", f"torch by hand, {dtype}"} <= set(found)
-    assert found["CPU to GPU"] == (0.0,)
+    differences = [of.rounds for of in report.series if "float64" in of.quantity]
+    assert differences == [(0.0,)]
     assert set(report.missing) <= {"Lightning, float32", "Lightning, bfloat16"}  # in an environment of its own
