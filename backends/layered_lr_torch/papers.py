@@ -63,7 +63,7 @@ class PaperOptimizer(Optimizer):
         found: dict[Any, list[State]] = {}
         for group in self.param_groups:
             for like in group["params"][:1]:
-                values = (group[name] for name in names)
+                values = (group.get(name) for name in names)  # torch adds defaults when it loads a state
                 same = tuple(tuple(value) if isinstance(value, list) else value for value in values)
                 found.setdefault((like.device, like.dtype, same), []).append(group)
         return found.values()
