@@ -25,7 +25,7 @@ lint: setup ## ruff and mypy
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
-bench: setup ## measure everything, renew benchmarks/RESULTS.md and README's table: some 35 minutes on a quiet machine
+bench: setup ## measure everything, renew benchmarks/RESULTS.md and README's table: half an hour on a quiet machine
 	.venv/bin/python -m compileall -q layered_lr backends benchmarks
 	.venv/bin/layered-lr bench $(ARGS)
 	.venv/bin/python -m benchmarks.documents

@@ -58,8 +58,8 @@ class Session(ABC):
     """
 
     steps_ahead: int = 50
-    """Updates that the training loop may ask for before it waits for the first of them; a wait costs little
-    where it is rare, and an interrupt has to wait for all that was asked for."""
+    """Updates that the training loop may ask for before it waits for the first of them. A wait costs little where it
+    is rare; an interrupt has to wait for all that was asked for, so that the loop asks for fewer that take long."""
 
     wants_channels_last: bool = False
     """Whether the training loop is to give images whose memory is NHWC, where it can make them so; their shape stays

@@ -27,6 +27,8 @@ from layered_lr.state.stopping import Stop
 from layered_lr.state.training_state import TrainingState
 
 _REFRESH_SECONDS = 0.2
+_INTERRUPT_SECONDS = 1.0  # that an interrupt may wait for updates which the framework was asked for
+_LEAST_AHEAD = 2  # of those: with fewer it would wait for this process at each one
 _BLOCK_STEPS = 1 << 12
 
 
@@ -75,6 +77,8 @@ class Loop:
         self._good: list[TrainingState] = []  # to go back to: the newest two
         self._back_at: TrainingState | None = None  # where the last rollback went
         self._shown_at = 0.0
+        self._ahead = _LEAST_AHEAD
+        self._paced = time.perf_counter(), self.step
         self._compiled: float | None = None  # by sessions that are gone
         self._reacts_each_step = "step" in plan.reacting_units
         self.bar = tqdm(
@@ -160,12 +164,20 @@ class Loop:
             self._fetch()
             self.session.observe({"loss": float(self.history.losses.numbers()[-1])}, "step")
         self.bar.update()
-        if len(self._pending) > self.session.steps_ahead:
-            self._fetch(keep=self.session.steps_ahead // 2)
+        if len(self._pending) > self._ahead:
+            self._fetch(keep=self._ahead // 2)
+            self._pace()
         if self._is_time_to_show():
-            self._fetch(keep=self.session.steps_ahead // 2)
+            self._fetch(keep=self._ahead // 2)
             self._show()
         return True
+
+    def _pace(self) -> None:
+        """Ask for as many updates ahead as are made while an interrupt may wait, and no more than the session takes."""
+        now, (then, step) = time.perf_counter(), self._paced
+        self._paced = now, self.step
+        each = max(now - then, 1e-9) / max(self.step - step, 1)  # a rollback goes back
+        self._ahead = max(_LEAST_AHEAD, min(int(_INTERRUPT_SECONDS / each), self.session.steps_ahead))
 
     def _state_before_update(self) -> TrainingState | None:
         if not self.guard.skips:

@@ -21,7 +21,7 @@ from layered_lr_torch.backend import TorchBackend
 from layered_lr_torch.session import TorchSession
 
 _BEFOREHAND: Final = (
-    "torch-compile: compiling the model at the first update (MobileNetV2: about half a minute on two cores; kept in "
+    "torch-compile: compiling the model at the first update (MobileNetV2: up to a minute on two cores; kept in "
     "torch's cache, so that the next time takes seconds)."
 )
 

@@ -213,3 +213,27 @@ def test_a_worker_stands_still_between_calls() -> None:
         worker.call("as_integer_ratio")
         status = Path(f"/proc/{worker._process.pid}/stat").read_text()
         assert status.rpartition(")")[2].split()[0] == "T"
+
+
+class Resting:
+    """An opponent for the test below, in a process of its own."""
+
+    def __init__(self) -> None:
+        self.rests = 0
+
+    def rest(self) -> None:
+        self.rests += 1
+
+    def count(self) -> int:
+        return self.rests
+
+    def fail(self) -> None:
+        raise ValueError("no")
+
+
+def test_an_opponent_rests_after_each_call_that_failed_too() -> None:
+    with Worker("tests.benchmarks.test_frame:Resting", {}) as worker:
+        begun = worker.call("count").value
+        with pytest.raises(WorkerError, match="ValueError: no"):
+            worker.call("fail")
+        assert worker.call("count").value == begun + 2

@@ -173,3 +173,28 @@ def test_compile_seconds_of_all_sessions_are_added() -> None:
     assert made.compile_seconds is None
     session.compile_seconds = 1.5
     assert made.compile_seconds == 1.5
+
+
+@pytest.mark.parametrize(("seconds", "fewest", "most"), [(0.0, 20, 26), (0.1, 5, 6), (0.4, 1, 2), (30.0, 1, 2)])
+def test_an_interrupt_waits_for_as_many_updates_as_take_a_second(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, fewest: int, most: int
+) -> None:
+    """Losses are fetched in halves of what may be ahead: at least two updates, at most the session's fifty."""
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1e-6
+        return now
+
+    def update(images: Any, labels: Any, parts: int) -> int:
+        nonlocal now
+        now += seconds
+        return session.step
+
+    monkeypatch.setattr("layered_lr.loop.time.perf_counter", clock)
+    training, session = loop(400, images=1600)
+    monkeypatch.setattr(session, "_update", update)
+    training.run()
+    usual = session.waits[4:-1]  # behind the first ones, before what is left at the end
+    assert len(usual) >= 10 and min(usual) >= fewest and max(usual) <= most
