@@ -33,6 +33,9 @@ _is_cpu = attrgetter("is_cpu")
 _UNKNOWN: Final = ("somebody may listen",)  # where torch has other names for what is private to it
 
 
+_Call = Callable[..., Any]
+
+
 class _Kernel(NamedTuple):
     """One of torch's fused kernels, ready for param groups of the same hyperparameters.
 
@@ -175,7 +178,7 @@ class _Fused:
         self._names = tuple(name for name in names if name != "lr")
         self._options_of = itemgetter(*self._names)
         self._options: list[Any] = []
-        self._kernels: list[_Kernel] = []
+        self._calls: list[_Call] = []
         self._numbers: list[int] = []
         self._slots: tuple[str | None, ...] | None = None
         self._which: list[int] = []
@@ -230,7 +233,8 @@ class _Fused:
                 if not named["fused"] or any(named.get(odd) for odd in ("foreach", "differentiable", "capturable")):
                     return
                 found[values] = self._kernel_of(named)
-        self._kernels = [found[values] for values in options]
+        calls = {values: functools.partial(kernel.function, **kernel.keywords) for values, kernel in found.items()}
+        self._calls = [calls[values] for values in options]
         places = {values: number for number, values in enumerate(found)}
         self._numbers = [places[values] for values in options]
         slots = {kernel.slots for kernel in found.values()}
@@ -245,21 +249,21 @@ class _Fused:
             sizes: How many parameters of each have a gradient.
             columns: Parameters, gradients and slots, group after group, as the kernels take them.
         """
-        keys = list(zip(self._numbers, rates, strict=True))
-        if len(set(keys)) == len(keys) == len(columns[0]) and set(sizes) == {1}:
+        if len(set(rates)) == len(rates) == len(columns[0]) and set(sizes) == {1}:
             self._make_each(rates, columns)
             return
+        keys = list(zip(self._numbers, rates, strict=True))
         ends = list(itertools.accumulate(sizes))
-        found: dict[tuple[int, float], tuple[_Kernel, list[list[Any]]]] = {}
-        for key, kernel, size, end in zip(keys, self._kernels, sizes, ends, strict=True):
+        found: dict[tuple[int, float], tuple[_Call, list[list[Any]]]] = {}
+        for key, call, size, end in zip(keys, self._calls, sizes, ends, strict=True):
             mine = [column[end - size : end] for column in columns]
             if key in found:
                 for old, new in zip(found[key][1], mine, strict=True):
                     old += new
             elif size:
-                found[key] = kernel, mine
-        for (_, rate), (kernel, lists) in found.items():
-            kernel.function(*lists, lr=rate, **kernel.keywords)
+                found[key] = call, mine
+        for (_, rate), (call, lists) in found.items():
+            call(*lists, lr=rate)
 
     def _make_each(self, rates: list[float], columns: list[list[Any]]) -> None:
         """One call for each parameter."""
@@ -268,13 +272,13 @@ class _Fused:
             self._which = which
             self._small = [tensor.numel() <= SMALL_ELEMENTS for tensor in columns[0]]
             self._large = [not is_small for is_small in self._small]
-        lists = [[[item] for item in column] if column else itertools.repeat([]) for column in columns]
-        rows = list(zip(self._kernels, rates, zip(*lists, strict=False), strict=False))
+        lists = [zip(column, strict=True) if column else itertools.repeat(()) for column in columns]  # of one each
+        rows = list(zip(self._calls, rates, zip(*lists, strict=False), strict=True))
         with one_thread():
-            for kernel, rate, row in itertools.compress(rows, self._small):
-                kernel.function(*row, lr=rate, **kernel.keywords)
-        for kernel, rate, row in itertools.compress(rows, self._large):
-            kernel.function(*row, lr=rate, **kernel.keywords)
+            for call, rate, row in itertools.compress(rows, self._small):
+                call(*row, lr=rate)
+        for call, rate, row in itertools.compress(rows, self._large):
+            call(*row, lr=rate)
 
 
 def _is_plain(values: tuple[Any, ...]) -> bool:
