@@ -1,6 +1,6 @@
 """How do time and memory grow with steps, groups and parameters?
 
-    python -m benchmarks.growth [--rounds 2] [--quick]
+    python -m benchmarks.growth [--rounds 3] [--quick]
 
 - steps 10^2 to 10^6: ``ll.run`` of an empty model, the whole call;
 - groups 1 to 1000: ``ll.run`` of a model of 1000 small layers, a group for so many of them, 20 steps;
@@ -103,7 +103,7 @@ class Growth:
 
     name = "growth"
     question = "How do time and peak memory of ll.run grow with steps, groups and parameters?"
-    rounds = 2
+    rounds = 3
 
     def run(self, rounds: int, quick: bool) -> Report:
         """Point by point; the largest ones once."""
