@@ -69,7 +69,6 @@ class CompiledSession(TorchSession):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._watch = _stopwatch()
-        self.compile_seconds = 0.0
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
         self._watch.listen()
