@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from layered_lr.api import run as run
     from layered_lr.data import Dataset as Dataset
     from layered_lr.data import load_dataset as load_dataset
-    from layered_lr.differences import PlanDiff as PlanDiff
     from layered_lr.errors import BackendUnavailable as BackendUnavailable
     from layered_lr.errors import CheckpointError as CheckpointError
     from layered_lr.errors import DataError as DataError
@@ -22,10 +21,7 @@ if TYPE_CHECKING:
     from layered_lr.errors import SpecError as SpecError
     from layered_lr.errors import TrainingDiverged as TrainingDiverged
     from layered_lr.errors import Unsupported as Unsupported
-    from layered_lr.groups import Group as Group
-    from layered_lr.loops import load_state as load_state
-    from layered_lr.loops import save_state as save_state
-    from layered_lr.matching import Parameter as Parameter
+    from layered_lr.models.matching import Parameter as Parameter
     from layered_lr.optimizers import LAMB as LAMB
     from layered_lr.optimizers import LARS as LARS
     from layered_lr.optimizers import SGD as SGD
@@ -39,17 +35,15 @@ if TYPE_CHECKING:
     from layered_lr.optimizers import Optimizer as Optimizer
     from layered_lr.optimizers import RAdam as RAdam
     from layered_lr.optimizers import RMSprop as RMSprop
+    from layered_lr.own_loop import load_state as load_state
+    from layered_lr.own_loop import save_state as save_state
     from layered_lr.parity.comparison import Comparison as Comparison
-    from layered_lr.phases import Phase as Phase
-    from layered_lr.plans import Plan as Plan
-    from layered_lr.plans import PlanGroup as PlanGroup
-    from layered_lr.plans import resolve as resolve
-    from layered_lr.recipe import Recipe as Recipe
-    from layered_lr.recipe import load_recipe as load_recipe
-    from layered_lr.recipe import ready_recipes as ready_recipes
+    from layered_lr.plans.diff import PlanDiff as PlanDiff
+    from layered_lr.plans.plan import Plan as Plan
+    from layered_lr.plans.plan import PlanGroup as PlanGroup
+    from layered_lr.plans.plan import resolve as resolve
     from layered_lr.registry import BackendStatus as BackendStatus
     from layered_lr.registry import backends as backends
-    from layered_lr.result import Result as Result
     from layered_lr.schedules import WSD as WSD
     from layered_lr.schedules import ChainedScheduler as ChainedScheduler
     from layered_lr.schedules import Constant as Constant
@@ -73,7 +67,13 @@ if TYPE_CHECKING:
     from layered_lr.schedules import StepLR as StepLR
     from layered_lr.schedules import Table as Table
     from layered_lr.schedules import Warmup as Warmup
-    from layered_lr.spec import Spec as Spec
+    from layered_lr.spec.groups import Group as Group
+    from layered_lr.spec.phases import Phase as Phase
+    from layered_lr.spec.spec import Spec as Spec
+    from layered_lr.training.recipe import Recipe as Recipe
+    from layered_lr.training.recipe import load_recipe as load_recipe
+    from layered_lr.training.recipe import ready_recipes as ready_recipes
+    from layered_lr.training.result import Result as Result
 
 __version__ = "0.1.0"
 
@@ -92,7 +92,7 @@ _HOMES = {
         "Dataset",
         "load_dataset",
     ),
-    "layered_lr.differences": ("PlanDiff",),
+    "layered_lr.plans.diff": ("PlanDiff",),
     "layered_lr.errors": (
         "BackendUnavailable",
         "CheckpointError",
@@ -102,12 +102,12 @@ _HOMES = {
         "TrainingDiverged",
         "Unsupported",
     ),
-    "layered_lr.groups": ("Group",),
-    "layered_lr.loops": (
+    "layered_lr.spec.groups": ("Group",),
+    "layered_lr.own_loop": (
         "load_state",
         "save_state",
     ),
-    "layered_lr.matching": ("Parameter",),
+    "layered_lr.models.matching": ("Parameter",),
     "layered_lr.optimizers": (
         "LAMB",
         "LARS",
@@ -124,12 +124,12 @@ _HOMES = {
         "RMSprop",
     ),
     "layered_lr.parity.comparison": ("Comparison",),
-    "layered_lr.plans": (
+    "layered_lr.plans.plan": (
         "Plan",
         "PlanGroup",
         "resolve",
     ),
-    "layered_lr.recipe": (
+    "layered_lr.training.recipe": (
         "Recipe",
         "load_recipe",
         "ready_recipes",
@@ -138,7 +138,7 @@ _HOMES = {
         "BackendStatus",
         "backends",
     ),
-    "layered_lr.result": ("Result",),
+    "layered_lr.training.result": ("Result",),
     "layered_lr.schedules": (
         "ChainedScheduler",
         "Constant",
@@ -164,8 +164,8 @@ _HOMES = {
         "WSD",
         "Warmup",
     ),
-    "layered_lr.phases": ("Phase",),
-    "layered_lr.spec": ("Spec",),
+    "layered_lr.spec.phases": ("Phase",),
+    "layered_lr.spec.spec": ("Spec",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -241,7 +241,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "phases":  # a module: `ll.phases.head_first(1)`
-        return importlib.import_module("layered_lr.phases")
+        return importlib.import_module("layered_lr.spec.phases")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'layered_lr' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

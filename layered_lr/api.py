@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from layered_lr import models
-from layered_lr.backend import Dtype
+from layered_lr.backend.base import Dtype
 from layered_lr.data import dataset_facts
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr.guard import OnDivergence
-from layered_lr.modules import framework_of
-from layered_lr.options import RunOptions
-from layered_lr.plans import Plan, resolve
-from layered_lr.recipe import default_spec
+from layered_lr.models import mobilenet_v2
+from layered_lr.models.nn_modules import framework_of
+from layered_lr.plans.plan import Plan, resolve
 from layered_lr.registry import attach_function, backend_of
-from layered_lr.result import Result
-from layered_lr.spec import Spec
-from layered_lr.training import train
+from layered_lr.spec.spec import Spec
+from layered_lr.training.divergence import OnDivergence
+from layered_lr.training.options import RunOptions
+from layered_lr.training.recipe import default_spec
+from layered_lr.training.result import Result
+from layered_lr.training.train import train
 
 if TYPE_CHECKING:
     from layered_lr.parity.comparison import Comparison
@@ -168,7 +168,7 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
         CheckpointError: No run, no good checkpoint, or one that does not fit; another process writes there.
         SpecError: An argument that cannot be changed or cannot be right.
     """
-    from layered_lr.resuming import resume_run
+    from layered_lr.training.resume import resume_run
 
     return resume_run(path, spec, strict, changes)
 
@@ -215,7 +215,7 @@ def plan(
     parameters: Any = made
     if made is None:
         known = isinstance(options.model, str)
-        parameters = models.parameters(options.model, facts.num_classes) if known else options.model()
+        parameters = mobilenet_v2.parameters(options.model, facts.num_classes) if known else options.model()
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
 
 
@@ -286,7 +286,7 @@ def compare(
         BackendUnavailable, Unsupported: As for ``run``, of the reference.
         LayeredLRError: The reference's process died.
     """
-    from layered_lr.parity.compare import compare_backends
+    from layered_lr.parity.compare_backends import compare_backends
 
     options = RunOptions(
         data=data,

@@ -107,7 +107,7 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
 def resume(run: str, recipe: str | None, strict: bool, **options: Any) -> None:
     """Go on with a run that was stopped: RUN is what was --checkpoint-dir."""
     from layered_lr.api import resume as go_on
-    from layered_lr.recipe import load_recipe
+    from layered_lr.training.recipe import load_recipe
 
     spec = None if recipe is None else load_recipe(recipe).spec
     changes = {name: value for name, value in options.items() if value is not None}
@@ -132,10 +132,10 @@ def plan(
 ) -> None:
     """Print every group's parameters and rates, before anything trains."""
     from layered_lr.api import plan as make_plan
-    from layered_lr.export import json_text
     from layered_lr.outputs import write_whole
+    from layered_lr.plans.export import json_text
+    from layered_lr.plans.text import plan_text
     from layered_lr.registry import check_name
-    from layered_lr.report import plan_text
 
     outputs = _outputs(plot, scale, csv)
     spec, arguments = _recipe(recipe, options)
@@ -157,9 +157,9 @@ _Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
 
 def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
     """The files to write, each with what makes its content of a plan and a backend; all of it checked."""
-    from layered_lr.drawing import check_matplotlib, picture
-    from layered_lr.export import csv_chunks, html_text
     from layered_lr.outputs import check_output
+    from layered_lr.plans.export import csv_chunks, html_text
+    from layered_lr.plans.picture import check_matplotlib, picture
 
     outputs: list[_Output] = []
     if plot is not None:
@@ -276,7 +276,7 @@ def doctor(context: click.Context, /) -> None:
 
 def _recipe(name: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The spec, and the arguments of a run: the recipe's, with what the command line says instead."""
-    from layered_lr.recipe import DEFAULT, load_recipe
+    from layered_lr.training.recipe import DEFAULT, load_recipe
 
     loaded = load_recipe(DEFAULT if name is None else name)
     said = {key: value for key, value in options.items() if value is not None and value != ()}

@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from layered_lr.optimizers import OPTIMIZERS, SGD, Optimizer
-from layered_lr.plans import resolve
+from layered_lr.plans.plan import resolve
 from layered_lr.registry import lowering_of
 from layered_lr.schedules import (
     SCHEDULES,
@@ -38,7 +38,7 @@ from layered_lr.schedules import (
     Table,
     Warmup,
 )
-from layered_lr.spec import Spec
+from layered_lr.spec.spec import Spec
 
 BEGIN, END = "<!-- {}: made by layered_lr.documents -->", "<!-- end of {} -->"
 

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from layered_lr.backend import Backend
+from layered_lr.backend.base import Backend
 from layered_lr.errors import BackendUnavailable, SpecError
-from layered_lr.lowering import Lowering
-from layered_lr.modules import framework_of
-from layered_lr.plans import Plan
+from layered_lr.models.nn_modules import framework_of
+from layered_lr.plans.lowering import Lowering
+from layered_lr.plans.plan import Plan
 from layered_lr.validation import nearest
 
 
@@ -78,8 +78,8 @@ TABLE: Mapping[str, Entry] = {
 }
 
 ATTACH = "layered_lr_oneflow.attach:attach"
-CHECKPOINT_READER = "layered_lr_torch.checkpoints:read_checkpoint"
-STATE_DICT_READER = "layered_lr_torch.checkpoints:read_state_dict"
+CHECKPOINT_READER = "layered_lr_torch.pth_files:read_checkpoint"
+STATE_DICT_READER = "layered_lr_torch.pth_files:read_state_dict"
 
 
 class BackendStatus(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from layered_lr.backend import Backend
+from layered_lr.backend.base import Backend
 from layered_lr.cli import main
 from layered_lr.errors import BackendUnavailable
 from layered_lr.registry import FRAMEWORKS, TABLE, load_backend

@@ -15,19 +15,19 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from layered_lr.backend import Extras
+from layered_lr.backend.base import Extras
 from layered_lr.errors import SpecError
-from layered_lr.modules import parameters_of, set_trainable, trainable_parameters
-from layered_lr.plans import Plan
+from layered_lr.models.nn_modules import parameters_of, set_trainable, trainable_parameters
+from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
-from layered_lr_oneflow.calls import GraphCalls
-from layered_lr_oneflow.dropouts import Masks
+from layered_lr_oneflow.dropout import Masks
 from layered_lr_oneflow.eager import EagerUpdates
-from layered_lr_oneflow.held import Held
+from layered_lr_oneflow.graph_calls import GraphCalls
+from layered_lr_oneflow.mode_switches import Switches
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.session import Inputs
-from layered_lr_oneflow.switched import Switches
+from layered_lr_oneflow.slot_access import Held
 from layered_lr_oneflow.tracing import collect_garbage_first, lazy_tensors
 
 

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from layered_lr.errors import SpecError
-from layered_lr.modules import parameters_of
-from layered_lr.plans import Plan
+from layered_lr.models.nn_modules import parameters_of
+from layered_lr.plans.plan import Plan
 from layered_lr_oneflow.clipping import Clipping, clip_in_build
 from layered_lr_oneflow.graph_scheduler import GraphScheduler, dynamic_updates
-from layered_lr_oneflow.held import TRAIN_STEP
 from layered_lr_oneflow.lowering import graph as lowerings
 from layered_lr_oneflow.lowering import is_dynamic
+from layered_lr_oneflow.native_schedulers import build_scheduler, sharing_key
 from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, param_groups
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
-from layered_lr_oneflow.scheduler import build_scheduler, sharing_key
+from layered_lr_oneflow.slot_access import TRAIN_STEP
 from layered_lr_oneflow.tracing import collect_garbage_first
 
 

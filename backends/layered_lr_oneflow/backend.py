@@ -7,12 +7,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from layered_lr.backend import Backend, Dtype
+from layered_lr.backend.base import Backend, Dtype
 from layered_lr.errors import SpecError
-from layered_lr.plans import Plan
+from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
-from layered_lr_oneflow import loops, models
+from layered_lr_oneflow import models, own_loop
 from layered_lr_oneflow.clipping import Clipping, clip_before_step
+from layered_lr_oneflow.float32_rates import GraphRates
 from layered_lr_oneflow.lowering import has_native_updates
 from layered_lr_oneflow.optimizer import (
     EagerScale,
@@ -21,7 +22,6 @@ from layered_lr_oneflow.optimizer import (
     composed_optimizer,
     param_groups,
 )
-from layered_lr_oneflow.rounding import GraphRates
 from layered_lr_oneflow.runtime import flow
 
 
@@ -68,11 +68,11 @@ class OneFlowBackend(Backend):
 
     def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
         """See ``Backend.export_loop``."""
-        return loops.export_loop(model, optimizer, scheduler)
+        return own_loop.export_loop(model, optimizer, scheduler)
 
     def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
         """See ``Backend.import_loop``."""
-        loops.import_loop(state, model, optimizer, scheduler)
+        own_loop.import_loop(state, model, optimizer, scheduler)
 
 
 def build_eager(plan: Plan, model: Any, step: int = 0) -> tuple[Any, PlanScheduler]:

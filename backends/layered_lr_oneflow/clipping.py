@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from layered_lr.errors import Unsupported
-from layered_lr.modules import parameters_of
-from layered_lr.plans import Plan
+from layered_lr.models.nn_modules import parameters_of
+from layered_lr.plans.plan import Plan
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.tracing import build_of, zeros_like
 

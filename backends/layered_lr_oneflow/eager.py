@@ -6,17 +6,17 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
-from layered_lr.applied import AppliedRates
-from layered_lr.backend import NO_EXTRAS, Extras
-from layered_lr.plans import Plan
+from layered_lr.backend.applied_rates import AppliedRates
+from layered_lr.backend.base import NO_EXTRAS, Extras
+from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Float64
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
 from layered_lr_oneflow.clipping import Clipping
-from layered_lr_oneflow.dropouts import drawing_modules, seed_dropouts, seedable_dropouts
-from layered_lr_oneflow.held import EagerSlots, Held
+from layered_lr_oneflow.dropout import drawing_modules, seed_dropouts, seedable_dropouts
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import Inputs, OneFlowSession
+from layered_lr_oneflow.slot_access import EagerSlots, Held
 
 
 class EagerUpdates(OneFlowSession):

@@ -9,21 +9,21 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend import NO_EXTRAS, Extras
-from layered_lr.plans import Plan
+from layered_lr.backend.base import NO_EXTRAS, Extras
+from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Float64
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.accumulation import AccumulatingSession
 from layered_lr_oneflow.attach import attach, configured
 from layered_lr_oneflow.backend import OneFlowBackend
-from layered_lr_oneflow.calls import GraphCalls
-from layered_lr_oneflow.dropouts import Masks
-from layered_lr_oneflow.held import Held, NativeSlots
-from layered_lr_oneflow.job import CompiledRates
+from layered_lr_oneflow.compiled_rates import CompiledRates
+from layered_lr_oneflow.dropout import Masks
+from layered_lr_oneflow.graph_calls import GraphCalls
 from layered_lr_oneflow.lowering import shares_graph
+from layered_lr_oneflow.mode_switches import Switches
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import Inputs, OneFlowSession
-from layered_lr_oneflow.switched import Switches
+from layered_lr_oneflow.slot_access import Held, NativeSlots
 
 
 class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.live import LiveRates
-from layered_lr.modules import parameters_of
-from layered_lr.plans import Plan
-from layered_lr_oneflow.dynamic import DynamicUpdate
-from layered_lr_oneflow.rounding import GraphRates
+from layered_lr.models.nn_modules import parameters_of
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import LiveRates
+from layered_lr_oneflow.dynamic_updates import DynamicUpdate
+from layered_lr_oneflow.float32_rates import GraphRates
 
 
 class GraphScheduler:

@@ -8,11 +8,11 @@ from itertools import repeat
 import numpy as np
 
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr.lowering import Lowering
 from layered_lr.optimizers import SGD, Adagrad, Optimizer
-from layered_lr.plans import Plan, PlanGroup
+from layered_lr.plans.lowering import Lowering
+from layered_lr.plans.plan import Plan, PlanGroup
 from layered_lr.schedules import Constant, Float64
-from layered_lr_oneflow.natives import native
+from layered_lr_oneflow.native_schedules import native
 
 LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
 

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.errors import BackendUnavailable, SpecError
-from layered_lr.models import LAST
-from layered_lr.modules import framework_of
-from layered_lr_oneflow.dropouts import MaskedDropout
-from layered_lr_oneflow.flattened import FlatMobileNetV2
+from layered_lr.models.mobilenet_v2 import LAST
+from layered_lr.models.nn_modules import framework_of
+from layered_lr_oneflow.dropout import MaskedDropout
+from layered_lr_oneflow.flat_mobilenet_v2 import FlatMobileNetV2
 from layered_lr_oneflow.runtime import flow
 
 
 def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, device: str = "cpu") -> Any:
-    """See ``layered_lr.backend.Backend.build``; on a CPU, a MobileNetV2 built by name is ``flattened``'s.
+    """See ``layered_lr.backend.base.Backend.build``; on a CPU, a MobileNetV2 built by name is ``flattened``'s.
 
     Args:
         model: As there, like the next three.

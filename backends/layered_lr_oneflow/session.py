@@ -10,19 +10,19 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend import Extras, Session
+from layered_lr.backend.base import Extras, Session
 from layered_lr.errors import SpecError
-from layered_lr.modules import set_trainable, set_training
-from layered_lr.phases import Phase
-from layered_lr.plans import Plan
+from layered_lr.models.nn_modules import set_trainable, set_training
+from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Float64
+from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import Slots, TrainingState
 from layered_lr_oneflow import models
-from layered_lr_oneflow.averages import MovingAverage
-from layered_lr_oneflow.dropouts import Masks, drawing_modules
-from layered_lr_oneflow.held import Held
+from layered_lr_oneflow.dropout import Masks, drawing_modules
+from layered_lr_oneflow.moving_average import MovingAverage
 from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.slot_access import Held
 from layered_lr_oneflow.slots import SlotBook
 
 Inputs: TypeAlias = tuple[Any, ...]  # images, labels, and a mask for each dropout of the library's own that is in use

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import torch
 from numpy.typing import NDArray
 
-from layered_lr.backend import NO_EXTRAS, Backend, Dtype, Extras
+from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr.plans import Plan
+from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
-from layered_lr_torch import loops, models
+from layered_lr_torch import models, own_loop
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
+from layered_lr_torch.own_loop_phases import compile_timeline
 from layered_lr_torch.session import TorchSession
-from layered_lr_torch.timeline import compile_timeline
 
 
 def pick_device(device: str) -> torch.device:
@@ -94,8 +94,8 @@ class TorchBackend(Backend):
 
     def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
         """See ``Backend.export_loop``."""
-        return loops.export_loop(model, optimizer, scheduler)
+        return own_loop.export_loop(model, optimizer, scheduler)
 
     def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
         """See ``Backend.import_loop``."""
-        loops.import_loop(state, model, optimizer, scheduler)
+        own_loop.import_loop(state, model, optimizer, scheduler)

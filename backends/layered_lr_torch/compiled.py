@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch._dynamo.callback import callback_handler
 
+from layered_lr.console import say
 from layered_lr.errors import BackendUnavailable
-from layered_lr.screen import say
 from layered_lr_torch.backend import TorchBackend
 from layered_lr_torch.session import TorchSession
 

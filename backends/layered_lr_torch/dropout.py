@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from layered_lr.masks import dropout_mask
+from layered_lr.models.dropout_masks import dropout_mask
 
 
 class MaskedDropout(torch.nn.Module):
-    """Dropout by the masks of ``layered_lr.masks``: the same on every backend.
+    """Dropout by the masks of ``layered_lr.models.dropout_masks``: the same on every backend.
 
     What the classes of this name have in common in both frameworks, and the session goes by:
 

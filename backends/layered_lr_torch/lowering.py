@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
-from layered_lr.lowering import Lowering
 from layered_lr.optimizers import LAMB, LARS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Optimizer
-from layered_lr.plans import Plan
+from layered_lr.plans.lowering import Lowering
+from layered_lr.plans.plan import Plan
 
 Implementation: TypeAlias = Literal["fused", "foreach", "for-loop"]
 

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from layered_lr.errors import BackendUnavailable, SpecError
-from layered_lr.modules import framework_of
+from layered_lr.models.nn_modules import framework_of
 from layered_lr_torch.dropout import with_masks
 
 
 def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> torch.nn.Module:
-    """See ``layered_lr.backend.Backend.build``."""
+    """See ``layered_lr.backend.base.Backend.build``."""
     torch.manual_seed(seed)
     if not isinstance(model, str):
         made = model()

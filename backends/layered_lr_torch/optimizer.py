@@ -11,14 +11,14 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 
 from layered_lr.errors import Unsupported
-from layered_lr.live import LiveRates
-from layered_lr.modules import parameters_of
+from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import Optimizer
-from layered_lr.plans import Plan
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr.state.training_state import TrainingState
-from layered_lr_torch import papers
-from layered_lr_torch.calls import shorten_steps
-from layered_lr_torch.gradients import Gradients
+from layered_lr_torch import paper_optimizers
+from layered_lr_torch.clipping import Gradients
+from layered_lr_torch.grouped_steps import shorten_steps
 from layered_lr_torch.late_steps import allow_late_parameters
 from layered_lr_torch.lowering import OWN, implementation
 from layered_lr_torch.slots import begin_sums
@@ -83,7 +83,7 @@ def param_groups(plan: Plan, model: torch.nn.Module, step: int) -> list[dict[str
 
 def _class_of(settings: Optimizer) -> Any:
     kind = type(settings).__name__
-    cls = getattr(papers if isinstance(settings, OWN) else torch.optim, kind, None)
+    cls = getattr(paper_optimizers if isinstance(settings, OWN) else torch.optim, kind, None)
     if cls is None:
         raise Unsupported(f"torch {torch.__version__} has no optimizer {kind}. Install a newer release.")
     return cls

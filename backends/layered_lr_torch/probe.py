@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from layered_lr.matching import Parameter
+from layered_lr.models.matching import Parameter
 
 
 class Probe(torch.nn.Module):

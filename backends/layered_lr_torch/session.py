@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layered_lr.applied import AppliedRates
-from layered_lr.backend import Extras, Session
+from layered_lr.backend.applied_rates import AppliedRates
+from layered_lr.backend.base import Extras, Session
 from layered_lr.errors import SpecError, TrainingDiverged
-from layered_lr.modules import parameters_of, set_trainable, set_training
-from layered_lr.phases import Phase
-from layered_lr.plans import Plan
+from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training
+from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Float64
+from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import Slots, TrainingState
-from layered_lr_torch import generators, models
-from layered_lr_torch.averages import MovingAverage
-from layered_lr_torch.calls import Unheard
+from layered_lr_torch import models, random_state
+from layered_lr_torch.clipping import Gradients
 from layered_lr_torch.dropout import Masks
-from layered_lr_torch.gradients import Gradients
+from layered_lr_torch.grouped_steps import Unheard
 from layered_lr_torch.memory import keep_freed_memory
+from layered_lr_torch.moving_average import MovingAverage
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
 
@@ -174,7 +174,7 @@ class TorchSession(Session):
         return self.scheduler.live.state()
 
     def _random(self) -> Mapping[str, NDArray[Any]]:
-        return generators.states(self.device)
+        return random_state.states(self.device)
 
     def _import(self, state: TrainingState) -> None:
         models.load(self.model, state.weights)
@@ -182,6 +182,6 @@ class TorchSession(Session):
         self.scheduler.go_to(state.step, state.reactions)
         if self._average is not None:
             self._average.restore(state.ema, has_begun=state.step > 0)
-        generators.restore(state.random, self.device)
+        random_state.restore(state.random, self.device)
         self._applied.clear()
         self.gradients.clear()

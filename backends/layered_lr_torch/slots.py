@@ -24,7 +24,7 @@ def export_slots(
     """Copies of an optimizer's slots, by parameter and slot.
 
     Args:
-        optimizer: torch's, or one of ``layered_lr_torch.papers``.
+        optimizer: torch's, or one of ``layered_lr_torch.paper_optimizers``.
         objects: The parameters by name.
         without: Names to leave out.
     """

@@ -37,7 +37,7 @@ def build_oneflow(job: Job, classes: int, flat: bool = False) -> Any:
     if job.model == "tiny":
         model = tiny_oneflow(classes)
     elif flat:
-        from layered_lr_oneflow.flattened import FlatMobileNetV2
+        from layered_lr_oneflow.flat_mobilenet_v2 import FlatMobileNetV2
 
         model = FlatMobileNetV2(classes, oneflow.nn.Dropout(job.dropout))
     else:

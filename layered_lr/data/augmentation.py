@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.data.draws import Crops
+from layered_lr.data.random_draws import Crops
 
 PADDING = 4
 

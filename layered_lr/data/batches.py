@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from layered_lr.counts import whole_number
 from layered_lr.data.augmentation import PADDING, Cropper
 from layered_lr.data.dataset import Dataset
-from layered_lr.data.draws import Crops, epoch_crops, epoch_order
 from layered_lr.data.normalisation import PairTable, normalisation_table, normalise
+from layered_lr.data.random_draws import Crops, epoch_crops, epoch_order
 from layered_lr.errors import SpecError
 
 Images: TypeAlias = NDArray[np.float32]

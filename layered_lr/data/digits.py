@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.data.dataset import Dataset, DatasetFacts
-from layered_lr.data.draws import split_order
+from layered_lr.data.random_draws import split_order
 
 DIGITS_FACTS = DatasetFacts(train_size=1437, test_size=360, num_classes=10, image_shape=(3, 32, 32))
 

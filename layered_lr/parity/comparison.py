@@ -13,12 +13,12 @@ import numpy as np
 
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.parity.envelope import Envelope
-from layered_lr.parity.layout import Layout
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.probe import probe_parameters, probed_rates
+from layered_lr.parity.state_vector import Layout
 from layered_lr.parity.trace import Differences, Trace, differences
 from layered_lr.parity.verdict import Verdict, judge, uninformative_from
-from layered_lr.plans import Plan
+from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Float64
 
 Series = Mapping[str, Float64]

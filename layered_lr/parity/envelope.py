@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.archives import read_archive
-from layered_lr.backend import Backend
+from layered_lr.backend.base import Backend
 from layered_lr.errors import Unsupported
+from layered_lr.files import read_archive
+from layered_lr.parity.disturbance import Disturbance, margin
 from layered_lr.parity.recorder import Advanced, Weights, prepared, record, record_probes
-from layered_lr.parity.rounding import Disturbance, margin
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
 from layered_lr.schedules import Float64

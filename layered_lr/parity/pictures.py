@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layered_lr.drawing import COLOURS, DASHES, check_matplotlib, content_of, inlined
 from layered_lr.parity.comparison import Comparison, Pair
+from layered_lr.plans.picture import COLOURS, DASHES, check_matplotlib, content_of, inlined
 from layered_lr.schedules import Float64
 
 if TYPE_CHECKING:

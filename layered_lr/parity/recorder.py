@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend import Backend, Dtype, Extras, Session
-from layered_lr.checks import check_answer, check_trainable
+from layered_lr.backend.base import Backend, Dtype, Extras, Session
+from layered_lr.backend.phased_session import open_session
 from layered_lr.data import Batches, load_dataset
 from layered_lr.errors import SpecError
-from layered_lr.evaluation import accuracy
-from layered_lr.modules import parameters_of
-from layered_lr.parity.layout import Layout, layout_of, with_averages
+from layered_lr.models.nn_modules import parameters_of
+from layered_lr.models.weight_files import read_weights
+from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.probe import known_answers, run_rung, rungs_of
-from layered_lr.parity.rounding import Disturbance
+from layered_lr.parity.state_vector import Layout, layout_of, with_averages
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
-from layered_lr.plans import Plan, resolve
+from layered_lr.plans.plan import Plan, resolve
 from layered_lr.registry import TABLE, versions
-from layered_lr.timeline import open_session
-from layered_lr.training import start_weights
-from layered_lr.weights import read_weights
+from layered_lr.training.checks import check_answer, check_trainable
+from layered_lr.training.evaluation import accuracy
+from layered_lr.training.train import start_weights
 
 Weights = Mapping[str, NDArray[Any]]
 Advanced = Callable[[], None]

@@ -162,7 +162,7 @@ def html_text(found: Comparison) -> str:
 
 
 def _style() -> str:
-    return files(__package__).joinpath("report.css").read_text()
+    return files("layered_lr.reports").joinpath("page.css").read_text()
 
 
 def _verdict_list(found: Comparison) -> str:

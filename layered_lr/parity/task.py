@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from layered_lr.errors import SpecError
-from layered_lr.options import RunOptions
 from layered_lr.parity.probe import rungs_of
-from layered_lr.spec import Spec
+from layered_lr.spec.spec import Spec
+from layered_lr.training.options import RunOptions
 
 MAIN = "__layered_lr_main__"
 

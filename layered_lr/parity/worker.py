@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.archives import read_archive
 from layered_lr.errors import BackendUnavailable, LayeredLRError
+from layered_lr.files import read_archive
 from layered_lr.parity.envelope import measure
 from layered_lr.parity.recorder import full_record, prepared
 from layered_lr.parity.task import Task, unpacked

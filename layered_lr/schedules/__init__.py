@@ -16,7 +16,7 @@ from layered_lr.schedules.decay import (
 )
 from layered_lr.schedules.onecycle import OneCycleLR
 from layered_lr.schedules.reaction import Reaction, ReduceLROnPlateau
-from layered_lr.schedules.serial import SCHEDULES, schedule_from_dict, schedule_to_dict
+from layered_lr.schedules.serialise import SCHEDULES, schedule_from_dict, schedule_to_dict
 from layered_lr.schedules.user import Function, LambdaLR, MultiplicativeLR, Table
 from layered_lr.schedules.warmup import WSD, CosineDecay, InverseSqrt, Warmup
 

@@ -14,7 +14,7 @@ from layered_lr.schedules.arguments import Counts
 from layered_lr.schedules.arithmetic import Float64, Value, piecewise
 from layered_lr.schedules.base import Children, Schedule, Updates
 from layered_lr.schedules.decay import check_ascending
-from layered_lr.schedules.kept import Kept
+from layered_lr.schedules.recurrences import Kept
 from layered_lr.validation import value_class
 
 _AHEAD = 1024

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arithmetic import Float64, Value, largest
 from layered_lr.schedules.base import FactorSchedule, Schedule
-from layered_lr.schedules.kept import Kept
+from layered_lr.schedules.recurrences import Kept
 from layered_lr.schedules.reference import UserFunction, evaluate
 from layered_lr.validation import Flag, nearest, value_class
 

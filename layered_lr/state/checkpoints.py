@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layered_lr.errors import CheckpointError
-from layered_lr.state.files import TEMPORARY, read_about, read_state, write_state
+from layered_lr.state.state_files import TEMPORARY, read_about, read_state, write_state
 from layered_lr.state.training_state import TrainingState
 
 _PREFIX = "step-"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import Dtype, Extras
+from layered_lr.backend.base import Dtype, Extras
 from layered_lr.registry import load_backend
 from layered_lr.schedules import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 

@@ -12,7 +12,7 @@ import json, sys
 import numpy as np
 from layered_lr import SGD, Group, Spec, StepLR, resolve
 from layered_lr_oneflow.attach import attach
-from layered_lr_oneflow.dynamic import DynamicUpdate
+from layered_lr_oneflow.dynamic_updates import DynamicUpdate
 from layered_lr_oneflow.runtime import flow
 
 nn = flow.nn

@@ -152,7 +152,7 @@ def differ(one: str, other: str) -> bool:
     """Whether two folders hold different states."""
     from pathlib import Path
 
-    from layered_lr.state.files import read_state
+    from layered_lr.state.state_files import read_state
 
     mine, theirs = read_state(Path(one)), read_state(Path(other))
     if (mine.step, mine.optimizer, mine.reactions) != (theirs.step, theirs.optimizer, theirs.reactions):

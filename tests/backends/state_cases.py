@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import Backend, Extras, Session
+from layered_lr.backend.base import Backend, Extras, Session
 from layered_lr.state import TrainingState
 from tests.backends.models import CLASSES, FEATURES, HIDDEN, arrays
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Extras
+from layered_lr.backend.base import Extras
 from layered_lr.data import Batches
 from layered_lr.registry import load_backend
 from tests.backends import resuming

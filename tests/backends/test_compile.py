@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Backend
+from layered_lr.backend.base import Backend
 from tests.backends.models import arrays, fill, largest_difference, mlp, mlp_weights, weights
 
 SPEC = ll.Spec(

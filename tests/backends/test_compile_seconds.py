@@ -13,7 +13,7 @@ def seconds_after_each_update(parts: int) -> list[float | None]:
     import numpy as np
 
     import layered_lr as ll
-    from layered_lr.backend import Extras
+    from layered_lr.backend.base import Extras
     from layered_lr.registry import load_backend
     from layered_lr_oneflow.runtime import flow
 

@@ -11,8 +11,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.data import Batches, load_dataset
-from layered_lr.loop import Loop
 from layered_lr.state import read_state
+from layered_lr.training.loop import Loop
 from tests.backends import resuming
 from tests.backends.models import arrays
 from tests.backends.resuming import SPEC, options

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import Extras, Session
+from layered_lr.backend.base import Extras, Session
 from layered_lr.data import Batches
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.registry import load_backend
@@ -211,7 +211,7 @@ def test_norms_are_measured_on_demand_and_read_in_any_order(torch: Any) -> None:
 
 def test_norms_take_8_bytes_each(torch: Any) -> None:
     model = torch.nn.Linear(2, 2)
-    gradients = importlib.import_module("layered_lr_torch.gradients").Gradients(
+    gradients = importlib.import_module("layered_lr_torch.clipping").Gradients(
         ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("weight")]), model), model, measure=True
     )
     for parameter in model.parameters():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from layered_lr import models
+from layered_lr.models import mobilenet_v2
 from layered_lr.registry import load_backend
 
 SEED = 0
@@ -16,7 +16,7 @@ Pass = tuple[Any, dict[str, Any], dict[str, Any]]  # logits, gradients and buffe
 
 @pytest.fixture
 def start() -> dict[str, Any]:
-    return models.initial_weights("mobilenet_v2", 10, SEED)
+    return mobilenet_v2.initial_weights("mobilenet_v2", 10, SEED)
 
 
 def batch(height: int, width: int) -> tuple[Any, Any]:

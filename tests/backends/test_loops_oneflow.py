@@ -47,7 +47,7 @@ def frozen(folder: str) -> list[str]:
     from pathlib import Path
 
     import layered_lr as ll
-    from layered_lr.state.files import read_state
+    from layered_lr.state.state_files import read_state
     from tests.backends.oneflow_loops import SPECS, GraphLoop, Loop, resumed
 
     class Frozen(Loop):
@@ -393,7 +393,7 @@ def test_objects_that_do_not_belong_together_are_refused(oneflow: Any, tmp_path:
 
 def test_late_gradients_and_a_copy_of_the_optimizers_own_state(oneflow: Any, tmp_path: Path) -> None:
     """Parameters without updates have no slots; OneFlow's own ``load_state_dict`` is as good a start."""
-    from layered_lr.state.files import read_state
+    from layered_lr.state.state_files import read_state
     from tests.backends.oneflow_loops import SPECS, Loop
 
     for case in ("SGD momentum", "AdamW", "RMSprop"):

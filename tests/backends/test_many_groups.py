@@ -351,20 +351,20 @@ def test_a_few_groups_step_as_torch_does(torch: Any) -> None:
 
 
 def test_kernels_that_are_not_what_they_were_are_not_used(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from layered_lr_torch import calls
+    from layered_lr_torch import grouped_steps
 
     def other(*args: Any, **kwargs: Any) -> None:
         raise TypeError("no such argument")
 
-    calls._is_exact.cache_clear()
-    monkeypatch.setattr(calls, "_make_each", other, raising=False)
-    monkeypatch.setattr(calls._Fused, "_make", other)
+    grouped_steps._is_exact.cache_clear()
+    monkeypatch.setattr(grouped_steps, "_make_each", other, raising=False)
+    monkeypatch.setattr(grouped_steps._Fused, "_make", other)
     try:
         pair = Pair(torch, spec_of(CASES["Adam"]))
         for at in range(3):
             pair.step(at)
     finally:
-        calls._is_exact.cache_clear()
+        grouped_steps._is_exact.cache_clear()
 
 
 @pytest.mark.parametrize("case", ["SGD momentum", "AdamW", "RMSprop"])
@@ -472,7 +472,7 @@ def test_optimizers_from_papers_take_groups_of_other_rates_together(
     torch: Any, name: str, foreach: bool | None, dtype: str
 ) -> None:
     """The oracle is an optimizer for each group alone; groups 0 and 3 have a hyperparameter of their own as well."""
-    cls = getattr(importlib.import_module("layered_lr_torch.papers"), name)
+    cls = getattr(importlib.import_module("layered_lr_torch.paper_optimizers"), name)
     together, apart = model_of(torch, dtype), model_of(torch, dtype)
     decays = {0: 0.01, 3: 0.01}
 
@@ -500,7 +500,7 @@ def test_optimizers_from_papers_take_groups_of_other_rates_together(
 
 
 def test_where_torch_hides_its_hooks_its_own_step_is_called(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from layered_lr_torch.calls import Unheard
+    from layered_lr_torch.grouped_steps import Unheard
 
     model = model_of(torch)
     optimizer, _ = ll.compile(spec_of(CASES["SGD momentum"]), model)

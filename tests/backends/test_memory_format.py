@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import Backend, Extras, Session
+from layered_lr.backend.base import Backend, Extras, Session
+from layered_lr.backend.phased_session import open_session
 from layered_lr.data import Batches
-from layered_lr.models import initial_weights
+from layered_lr.models.mobilenet_v2 import initial_weights
 from layered_lr.state import read_state, write_state
-from layered_lr.timeline import open_session
 
 BATCH, STEPS, CLASSES, SIDE = 4, 6, 3, 8
 eager = pytest.mark.parametrize("backend_name", ["torch-eager"])

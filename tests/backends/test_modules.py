@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import Backend
+from layered_lr.backend.base import Backend
 from layered_lr.parity.recorder import _dropouts
 from tests.backends.models import CLASSES, FEATURES, arrays, mlp, ones, taken, unit_gradients
 

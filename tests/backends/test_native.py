@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.plans import Plan, PlanGroup
+from layered_lr.plans.plan import Plan, PlanGroup
 from tests.backends.isolation import value_of
 from tests.backends.test_rates import TOLERANCE, planned, through_attach
 from tests.backends.test_schedule_matrix import EXAMPLES
@@ -36,8 +36,8 @@ def in_graph(start: int, steps: int, drawn: int) -> dict[str, object]:
     import oneflow as flow
 
     import layered_lr as ll
-    from layered_lr_oneflow.job import CompiledRates
-    from layered_lr_oneflow.rounding import GraphRates
+    from layered_lr_oneflow.compiled_rates import CompiledRates
+    from layered_lr_oneflow.float32_rates import GraphRates
     from tests.backends.models import ones, taken, unit_gradients
 
     rng = np.random.default_rng(start)
@@ -216,8 +216,8 @@ def test_a_cosine_over_a_million_steps_is_native() -> None:
 
 def kernel_rates(plan: Plan, group: PlanGroup, steps: Any) -> Any:
     """What OneFlow computes for a group at some steps, before ``lr_scale``; None where it is not asked to."""
-    from layered_lr_oneflow.kernel import KernelSchedule, as_float32
-    from layered_lr_oneflow.natives import native
+    from layered_lr_oneflow.kernel_arithmetic import KernelSchedule, as_float32
+    from layered_lr_oneflow.native_schedules import native
 
     schedule = native(plan, group)
     return None if schedule is None else KernelSchedule(schedule)(steps, as_float32(group.lr))

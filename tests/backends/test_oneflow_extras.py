@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Extras
+from layered_lr.backend.base import Extras
 from layered_lr.registry import load_backend
 from tests.backends.extras_cases import CASES, CLASSES, PART, all_by_session, by_hand, net
 from tests.backends.isolation import value_of

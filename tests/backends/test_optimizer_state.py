@@ -116,7 +116,7 @@ def moved_to_a_graph() -> dict[str, list[float]]:
     import numpy as np
 
     import layered_lr as ll
-    from layered_lr_oneflow.dynamic import DynamicUpdate
+    from layered_lr_oneflow.dynamic_updates import DynamicUpdate
     from layered_lr_oneflow.runtime import flow
     from tests.backends import optimizer_cases as cases
 

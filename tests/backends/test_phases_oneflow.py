@@ -14,9 +14,9 @@ def timeline(name: str, parts: int, case: str) -> dict[str, float]:
     import numpy as np
 
     import layered_lr as ll
-    from layered_lr.backend import Extras
+    from layered_lr.backend.base import Extras
+    from layered_lr.backend.phased_session import open_session
     from layered_lr.registry import load_backend
-    from layered_lr.timeline import open_session
     from layered_lr_oneflow.runtime import flow
     from tests.backends import optimizer_cases as cases
     from tests.backends import state_cases as runs
@@ -65,10 +65,10 @@ def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
     from dataclasses import replace
 
     import layered_lr as ll
-    from layered_lr.backend import Extras
-    from layered_lr.modules import set_trainable, trainable_parameters
+    from layered_lr.backend.base import Extras
+    from layered_lr.models.nn_modules import set_trainable, trainable_parameters
     from layered_lr.registry import load_backend
-    from layered_lr_oneflow.dropouts import MaskedDropout
+    from layered_lr_oneflow.dropout import MaskedDropout
     from layered_lr_oneflow.runtime import flow
     from tests.backends import optimizer_cases as cases
     from tests.backends import state_cases as runs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Backend, Extras
+from layered_lr.backend.base import Backend, Extras
 from tests.backends.optimizer_cases import CASES
 from tests.backends.timelines import (
     BODY,
@@ -46,10 +46,10 @@ class ByHand:
         self.losses: list[float] = []
 
     def made(self, settings: ll.Optimizer) -> Any:
-        from layered_lr_torch import papers
+        from layered_lr_torch import paper_optimizers
 
         kind = type(settings).__name__
-        cls = getattr(papers, kind, None) or getattr(self.torch.optim, kind)
+        cls = getattr(paper_optimizers, kind, None) or getattr(self.torch.optim, kind)
         arguments = asdict(settings)
         modules = (self.model.head, self.model.norm, self.model.body)
         return cls([{"params": list(module.parameters())} for module in modules], **arguments)
@@ -317,7 +317,7 @@ def test_what_the_user_froze_stays_frozen(backend: Backend, framework_of_backend
         model.head.bias.requires_grad_(False)
         return model
 
-    from layered_lr.timeline import open_session
+    from layered_lr.backend.phased_session import open_session
 
     model = backend.build(made, CLASSES, 0.0, 0)
     before = backend.state(model)["head.bias"]

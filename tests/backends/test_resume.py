@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.state.keeper import Keeper
+from layered_lr.training.run_log import Keeper
 from tests.backends import resuming
 from tests.backends.models import arrays
 from tests.backends.resuming import SPEC, assert_same, options
@@ -211,7 +211,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
         raise OSError(28, "No space left on device")
 
     whole = ll.run(SPEC, **options("torch-eager"))
-    monkeypatch.setattr("layered_lr.state.files._fill", full)
+    monkeypatch.setattr("layered_lr.state.state_files._fill", full)
     result = ll.run(SPEC, **options("torch-eager", checkpoint_dir=tmp_path / "run"))
     assert_same(result, whole)
     assert capsys.readouterr().err.count("No space left on device") == 1

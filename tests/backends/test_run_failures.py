@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Backend
+from layered_lr.backend.base import Backend
 from tests.backends.models import CLASSES, FEATURES, HIDDEN, arrays, mlp
 
 CONSTANT = ll.Spec(optimizer=ll.SGD(lr=0.1))

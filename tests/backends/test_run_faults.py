@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Backend
+from layered_lr.backend.base import Backend
 from tests.backends.models import arrays, mlp
 
 STEPS = 6
@@ -94,7 +94,7 @@ def test_a_native_schedule_that_is_a_step_early_shows(oneflow: Any, monkeypatch:
 
 
 def test_a_table_that_is_a_step_early_shows(oneflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from layered_lr_oneflow.scheduler import TableScheduler
+    from layered_lr_oneflow.native_schedulers import TableScheduler
 
     write = TableScheduler._generate_conf_for_graph
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import Backend, Session
+from layered_lr.backend.base import Backend, Session
 from layered_lr.registry import load_backend
 from tests.backends.models import CLASSES, arrays, largest_difference, mlp, mlp_weights
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Extras
+from layered_lr.backend.base import Extras
 from layered_lr.registry import load_backend
 from layered_lr.state import TrainingState
 from tests.backends import optimizer_cases as cases
@@ -20,7 +20,7 @@ from tests.backends.isolation import value_of
 def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
     """For optimizers of a family: how far a resumed run is from the undisturbed one, and whether all else is equal."""
     import layered_lr as ll
-    from layered_lr.backend import Extras
+    from layered_lr.backend.base import Extras
     from layered_lr.registry import load_backend
     from layered_lr_oneflow.runtime import flow
     from tests.backends import optimizer_cases as cases
@@ -84,9 +84,9 @@ def test_slots_have_torchs_names(oneflow: Any, torch: Any, case: str) -> None:
 
 def torch_optimizer(torch: Any, case: ll.Optimizer, parameters: Any) -> Any:
     """torch's own, or the one of this library that torch has not."""
-    from layered_lr_torch import papers
+    from layered_lr_torch import paper_optimizers
 
-    kind = getattr(torch.optim, type(case).__name__, None) or getattr(papers, type(case).__name__)
+    kind = getattr(torch.optim, type(case).__name__, None) or getattr(paper_optimizers, type(case).__name__)
     options = {name: value for name, value in asdict(case).items() if kind.__module__.startswith("torch")}
     return kind(parameters, **({**options, "foreach": False} if options else {"lr": case.lr, **paper_options(case)}))
 
@@ -141,7 +141,7 @@ def across(name: str, case: str, path: str) -> None:
     from pathlib import Path
 
     import layered_lr as ll
-    from layered_lr.backend import Extras
+    from layered_lr.backend.base import Extras
     from layered_lr.registry import load_backend
     from layered_lr_oneflow.runtime import flow
     from tests.backends import optimizer_cases as cases

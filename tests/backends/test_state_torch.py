@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend import Backend, Extras, Session
+from layered_lr.backend.base import Backend, Extras, Session
+from layered_lr.backend.phased_session import open_session
 from layered_lr.state import TrainingState, read_state, write_state
-from layered_lr.timeline import open_session
 from tests.backends.optimizer_cases import CASES
 from tests.backends.timelines import CLASSES, opened, same, same_arrays, train
 
@@ -186,7 +186,7 @@ def test_a_known_models_state_has_torchvisions_names(backend: Backend, framework
 
 @eager
 def test_parts_of_a_batch_have_their_parts_of_the_mask(backend: Backend, framework_of_backend: Any) -> None:
-    from layered_lr.masks import dropout_mask
+    from layered_lr.models.dropout_masks import dropout_mask
     from layered_lr_torch.dropout import MaskedDropout, Masks
 
     torch = framework_of_backend

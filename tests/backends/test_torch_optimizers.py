@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.modules import dtype_of
+from layered_lr.models.nn_modules import dtype_of
 from layered_lr.optimizers import OPTIMIZERS
-from layered_lr.report import plan_text
+from layered_lr.plans.text import plan_text
 from tests.backends.models import arrays, mlp, mlp_weights
 
 STEPS = 200

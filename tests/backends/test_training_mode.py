@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layered_lr.modules import set_trainable, set_training, trainable_parameters
+from layered_lr.models.nn_modules import set_trainable, set_training, trainable_parameters
 
 
 def model(framework: Any) -> Any:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
+from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session
+from layered_lr.backend.phased_session import open_session
 from layered_lr.state import TrainingState
-from layered_lr.timeline import open_session
 
 CLASSES, BATCH = 3, 8
 BODY = ("body.weight", "body.bias", "norm.weight", "norm.bias")

@@ -13,7 +13,7 @@ from benchmarks.opponents.job import Job, Trained
 from benchmarks.opponents.models import tiny_weights
 from benchmarks.opponents.product import Opponent as Product
 from benchmarks.peers.race import peers_python
-from layered_lr.data.draws import epoch_crops, epoch_order
+from layered_lr.data.random_draws import epoch_crops, epoch_order
 
 
 def product_draws(seed: int, epoch: int, size: int) -> Any:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import NO_EXTRAS, Backend, Extras, Session
-from layered_lr.live import LiveRates
-from layered_lr.modules import set_trainable, trainable_parameters
-from layered_lr.plans import Plan
+from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session
+from layered_lr.models.nn_modules import set_trainable, trainable_parameters
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr.state.training_state import Slots, TrainingState
 
 NAMES = ("a", "b")
@@ -20,7 +20,7 @@ IMAGES, LABELS = np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.int64)
 
 
 class Parameter:
-    """What ``layered_lr.modules`` sees of a framework's."""
+    """What ``layered_lr.models.nn_modules`` sees of a framework's."""
 
     shape, dtype, grad, requires_grad = (2,), "x.float64", None, True
 

@@ -13,7 +13,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.api import plan, run
-from layered_lr.options import RunOptions
+from layered_lr.training.options import RunOptions
 
 SPEC = ll.Spec(ll.SGD(0.1), [ll.Group("features", lr_scale=0.1)])
 NO_COUNT = [0, -1, 1.0, 2.5, True, "3", float("nan"), float("inf"), [1], np.float64(2)]

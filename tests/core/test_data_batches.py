@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from layered_lr.data import Batches, Dataset
-from layered_lr.data.draws import epoch_crops, epoch_order
+from layered_lr.data.random_draws import epoch_crops, epoch_order
 from layered_lr.errors import SpecError
 
 ORDER = [9, 7, 2, 0, 4, 3, 5, 6, 1, 8]

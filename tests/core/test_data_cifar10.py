@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from layered_lr.data import Batches, cifar10, dataset_facts, load_dataset
-from layered_lr.data.pickles import load_arrays
+from layered_lr.data.cifar10_pickles import load_arrays
 from layered_lr.errors import DataError
 
 NAMES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]

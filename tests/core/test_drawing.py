@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.drawing import inline_svg, warmup_of
-from layered_lr.outline import outlines, sparklines
+from layered_lr.plans.picture import inline_svg, warmup_of
+from layered_lr.reports.curves import outlines, sparklines
 
 pytest.importorskip("matplotlib")
 ROOT = Path(__file__).parents[2]

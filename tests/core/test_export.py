@@ -12,7 +12,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr import api
-from layered_lr.export import html_text, json_text
+from layered_lr.plans.export import html_text, json_text
 
 NAMES = [("stem.weight", (4, 3)), ("body.weight", (4, 4)), ("head.weight", (2, 4))]
 

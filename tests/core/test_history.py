@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend import NO_EXTRAS, Extras, Session
+from layered_lr.backend.base import NO_EXTRAS, Extras, Session
 from layered_lr.data import Batches, Dataset
-from layered_lr.history import History, Repeats, Series
-from layered_lr.loop import Loop
-from layered_lr.plans import Plan, resolve
+from layered_lr.plans.plan import Plan, resolve
 from layered_lr.state.training_state import Slots, TrainingState
+from layered_lr.training.history import History, Repeats, Series
+from layered_lr.training.loop import Loop
 
 
 class Counting(Session):
@@ -142,7 +142,7 @@ def test_losses_are_fetched_in_blocks() -> None:
 
 
 def test_tables_are_collected_whole_also_where_they_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layered_lr.loop._BLOCK_STEPS", 7)
+    monkeypatch.setattr("layered_lr.training.loop._BLOCK_STEPS", 7)
     made, session = loop(40, extras=Extras(grad_norms=True))
     made.run()
     np.testing.assert_array_equal(made.history.rates.numbers(), session.table)
@@ -192,7 +192,7 @@ def test_an_interrupt_waits_for_as_many_updates_as_take_a_second(
         now += seconds
         return session.step
 
-    monkeypatch.setattr("layered_lr.loop.time.perf_counter", clock)
+    monkeypatch.setattr("layered_lr.training.loop.time.perf_counter", clock)
     training, session = loop(400, images=1600)
     monkeypatch.setattr(session, "_update", update)
     training.run()

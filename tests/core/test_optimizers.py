@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layered_lr as ll
-from layered_lr.groups import HYPERPARAMETERS
 from layered_lr.optimizers import OPTIMIZERS
+from layered_lr.spec.groups import HYPERPARAMETERS
 
 FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=60)
 KINDS = [pytest.param(kind, id=name) for name, kind in OPTIMIZERS.items()]

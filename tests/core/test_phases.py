@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr import phases
+from layered_lr.spec import phases
 
 PARAMETERS = [("body.a", (2, 2)), ("body.b", (2,)), ("head.w", (2, 2)), ("head.b", (2,))]
 GROUPS = [ll.Group("body", lr_scale=0.1), ll.Group("head")]

@@ -12,13 +12,13 @@ import pytest
 
 from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.state import RunFolder
-from layered_lr.state.cadence import cadence
+from layered_lr.training.cadence import cadence
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from layered_lr.state import RunFolder
-from layered_lr.state.cadence import cadence
+from layered_lr.training.cadence import cadence
 folder = RunFolder(Path(sys.argv[1]))
 folder.begin_metrics(["loss"], 0)
 folder.add_metrics([(0, 0.1), (1, 0.2)])

@@ -19,9 +19,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from layered_lr.errors import CheckpointError
-from layered_lr.state import Checkpoints, TrainingState, read_state, write_state
-from layered_lr.state import files as state_files
-from layered_lr.state.files import FORMAT, STATE, TRAINING, WEIGHTS
+from layered_lr.state import Checkpoints, TrainingState, read_state, state_files, write_state
+from layered_lr.state.state_files import FORMAT, STATE, TRAINING, WEIGHTS
 
 
 def example(step: int = 7, seed: int = 0) -> TrainingState:

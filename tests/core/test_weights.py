@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.weights import merged, read_weights
+from layered_lr.models.weight_files import merged, read_weights
 
 ARRAYS = {
     "features.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend import NO_EXTRAS, Backend, Dtype, Extras, Session
-from layered_lr.plans import Plan
+from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, Session
+from layered_lr.plans.plan import Plan
 from layered_lr.registry import load_backend
 
 Plant = Callable[[Any], None]

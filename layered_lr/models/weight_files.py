@@ -1,0 +1,129 @@
+"""Weights from outside: read from a file or a mapping, and checked against a model by name and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import DataError, SpecError
+from layered_lr.files import UnreadableError, one_line, read_archive
+from layered_lr.models.matching import matcher
+from layered_lr.registry import state_dict_reader
+from layered_lr.validation import nearest
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+def read_weights(source: Any) -> dict[str, NDArray[Any]]:
+    """Arrays by name.
+
+    Args:
+        source: A mapping of names to arrays, or the path of a file: ``.npz``, ``.safetensors``, or ``.pth`` /
+            ``.pt`` (torch reads these, weights only, so torch must be installed).
+
+    Raises:
+        SpecError: Neither a mapping nor such a path.
+        DataError: The file is missing, damaged, or holds something else than arrays.
+    """
+    if isinstance(source, Mapping):
+        return {str(name): _array(str(name), value) for name, value in source.items()}
+    if not isinstance(source, str | Path):
+        raise SpecError(f"initial_weights: got a {type(source).__name__}; must be a path or a mapping of arrays.")
+    path = Path(source)
+    readers = {".npz": _npz, ".safetensors": _safetensors, ".pth": _torch, ".pt": _torch}
+    if path.suffix not in readers:
+        raise SpecError(f"initial_weights={str(path)!r}: must end in {', '.join(readers)}.")
+    if not path.is_file():
+        raise DataError(f"initial_weights={str(path)!r}: no such file.")
+    return readers[path.suffix](path)
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    """An array, or a tensor of either framework, as an array of numbers."""
+    try:
+        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+    except Exception as error:  # what a tensor or an object of the user's raises
+        raise DataError(f"initial_weights: {name!r} is no array of numbers: {one_line(error)}") from None
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"initial_weights: {name!r} holds {array.dtype}; must be numbers.")
+    return array
+
+
+def _npz(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        return read_archive(path)
+    except UnreadableError as error:
+        raise DataError(f"{path}: not a readable .npz of arrays: {error}") from None
+
+
+def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(path))
+    except Exception as error:  # its own errors, the system's, and NumPy's for a dtype that it does not know
+        raise DataError(f"{path}: not a readable .safetensors: {one_line(error)}") from None
+
+
+def _torch(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        read_state_dict = state_dict_reader()
+    except ImportError:
+        raise DataError(
+            f"{path}: reading a {path.suffix} needs torch, which is not installed (pip install 'layered-lr[torch]'). "
+            "Without it, give a .npz or .safetensors."
+        ) from None
+    try:
+        tensors = read_state_dict(path)
+        return {str(name): _array(str(name), tensor) for name, tensor in tensors.items()}
+    except Exception as error:  # torch raises pickle's, zip's and its own errors here
+        raise DataError(f"{path}: not a readable state_dict: {one_line(error)}") from None
+
+
+def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The state that a model starts from: what is given, except what ``reset`` names.
+
+    Args:
+        start: The model's own state, each parameter and buffer.
+        parameters: Which of these are parameters; buffers may be left out of ``given``.
+        given: Arrays by name.
+        reset: Patterns (as in ``Group.match``) of what stays as it starts, given or not.
+
+    Raises:
+        SpecError: A name that the model does not have, a shape or a kind of number that differs, NaN or
+            infinity, a parameter that is left out, or a pattern that matches nothing.
+    """
+    fresh = {name for name in start for pattern in reset if matcher(pattern)(name)}
+    for pattern in reset:
+        if not any(map(matcher(pattern), start)):
+            raise SpecError(f"reset_weights: {pattern!r} matches none of the model's {len(start)} arrays.")
+    wanted = {name: array for name, array in given.items() if name not in fresh}
+    for name, array in wanted.items():
+        _check(name, array, start)
+    missing = [name for name in parameters if name not in wanted and name not in fresh]
+    if missing:
+        raise SpecError(
+            f"initial_weights lacks {len(missing)} of the model's {len(parameters)} parameters, {missing[0]!r} first. "
+            "Name in reset_weights=[...] what shall start anew."
+        )
+    return {name: wanted[name].astype(own.dtype) if name in wanted else own for name, own in start.items()}
+
+
+def _check(name: str, array: NDArray[Any], start: Weights) -> None:
+    if name not in start:
+        raise SpecError(f"initial_weights: the model has no {name!r}.{nearest(name, start)}")
+    own = start[name]
+    if array.shape != own.shape:
+        raise SpecError(
+            f"initial_weights: {name!r} has shape {array.shape}, the model's has {own.shape}. "
+            f"To start it anew, say reset_weights=[{name.rpartition('.')[0] or name!r}]."
+        )
+    if array.dtype.kind != own.dtype.kind:
+        raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, the model's holds {own.dtype}.")
+    with np.errstate(over="ignore"):
+        if array.dtype.kind == "f" and not np.isfinite(array.astype(own.dtype)).all():
+            raise SpecError(f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}.")

@@ -1,0 +1,110 @@
+"""A plan as CSV, as JSON, and as one HTML file."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from layered_lr.outputs import check_output, write_whole
+from layered_lr.plans.plan import Plan
+from layered_lr.reports.curves import Scale
+from layered_lr.schedules import schedule_to_dict
+
+_BLOCK_STEPS = 8192
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}"
+    "body{color:#222;background:#fff}"
+    "svg{max-width:100%;height:auto}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}"
+    "th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;white-space:nowrap;text-align:left}"
+)
+
+
+def csv_chunks(plan: Plan) -> Iterator[str]:
+    """The CSV text in parts, so that a long run need not be held as text.
+
+    Raises:
+        SpecError: ``total_steps`` is unknown, or a rate that is impossible.
+    """
+    plan.table(0, 0 if plan.total_steps is not None else None)  # says what is missing where the length is
+    per_epoch = plan.steps_per_epoch
+    yield _rows([["step", *(["epoch"] if per_epoch else []), *(group.name for group in plan.groups)]])
+    for start in range(0, plan.total_steps or 0, _BLOCK_STEPS):
+        rates = plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)).tolist()
+        yield _rows(
+            [step, *([step // per_epoch] if per_epoch else []), *map(repr, row)]
+            for step, row in enumerate(rates, start)
+        )
+
+
+def _rows(rows: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(plan: Plan, path: str | Path) -> None:
+    """``csv_chunks`` as a UTF-8 file, whole or not at all."""
+    write_whole(check_output("path", path), (chunk.encode() for chunk in csv_chunks(plan)))
+
+
+def json_text(plan: Plan, backend: str | None = None) -> str:
+    """``plan.to_dict()``, and each group with its settings and its rate at the first and the last step.
+
+    Args:
+        plan: What to write.
+        backend: Whose lowering to tell of each group; None tells none.
+
+    Raises:
+        SpecError: A schedule holds a function that has no import path.
+    """
+    first = plan.rates(0)
+    last = plan.rates(max(plan.total_steps - 1, 0)) if plan.total_steps is not None else [None] * len(plan.groups)
+    groups = [
+        {
+            "name": group.name,
+            "parameters": list(group.parameters),
+            "elements": group.elements,
+            "lr": group.lr,
+            "lr_scale": group.lr_scale,
+            "schedule": schedule_to_dict(group.schedule),
+            "first_rate": first[place],
+            "last_rate": last[place],
+        }
+        for place, group in enumerate(plan.groups)
+    ]
+    if backend is not None:
+        for group, lowering in zip(groups, plan.lowering(backend).values(), strict=True):
+            group["lowering"] = lowering
+    phases = [
+        {"start": segment.start, "stop": segment.stop, "frozen": sorted(segment.plan.frozen)}
+        for segment in plan.segments
+    ]
+    table = {**plan.to_dict(), "groups": groups} | ({"phases": phases} if phases else {})
+    if plan.spec.clip_grad_norm == math.inf:  # JSON has no infinity
+        table["spec"] |= {"clip_grad_norm": "inf"}
+    return json.dumps(table, indent=1, allow_nan=False)
+
+
+def html_text(plan: Plan, backend: str | None = None, scale: Scale = "auto") -> str:
+    """One file with everything in it: the drawing as inline SVG, and the table that ``print(plan)`` shows.
+
+    Raises:
+        LayeredLRError: matplotlib is not installed.
+        SpecError: ``total_steps`` is unknown, or a rate that is impossible.
+    """
+    from layered_lr.plans.picture import inline_svg
+    from layered_lr.plans.text import plan_parts
+
+    parts = plan_parts(plan, backend)
+    below = "".join(f"<p>{html.escape(line)}</p>" for line in parts.below)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Learning rates</title>'
+        f"<style>{_STYLE}</style></head>\n<body><p>{html.escape(parts.headline)}</p>\n"
+        f'{inline_svg(plan, scale)}\n<div class="wide">{parts.table("html")}</div>\n{below}</body></html>\n'
+    )

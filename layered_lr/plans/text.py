@@ -1,0 +1,194 @@
+"""Plans and results as text that a person reads at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from layered_lr.errors import LayeredLRError
+from layered_lr.optimizers import Optimizer
+from layered_lr.plans.plan import Plan, PlanGroup, Segment
+from layered_lr.registry import cost_of_phases, lowering_of
+from layered_lr.reports.curves import sparklines
+from layered_lr.training.result import Result
+
+_ALIGNMENTS = dict.fromkeys(["parameters", "elements", "lr", "lr_scale", "first rate", "last rate"], "right")
+
+
+class PlanParts(NamedTuple):
+    """The parts of a plan's text.
+
+    Args:
+        headline: Optimizer, parameters and length of the run.
+        headers: Of the table's columns.
+        rows: One for each group.
+        below: What else there is to say, line by line.
+    """
+
+    headline: str
+    headers: list[str]
+    rows: list[list[str]]
+    below: list[str]
+
+    def table(self, style: str) -> str:
+        """The table in one of tabulate's styles."""
+        columns = [_ALIGNMENTS.get(header, "left") for header in self.headers]
+        return tabulate(self.rows, self.headers, style, disable_numparse=True, colalign=columns)
+
+
+def plan_text(plan: Plan, backend: str | None = None) -> str:
+    """The plan as a table: groups, their parameters, rates over the run, and how a backend applies them.
+
+    Args:
+        plan: What to show.
+        backend: Whose lowering to show; None shows the Graph's, the only one that differs by group.
+    """
+    parts = plan_parts(plan, backend)
+    return "\n".join([parts.headline, parts.table("simple"), *parts.below])
+
+
+def plan_parts(plan: Plan, backend: str | None = None) -> PlanParts:
+    """What ``plan_text`` says, in parts."""
+    shown = backend or "oneflow-graph"
+    lowerings, legend = _lowerings(plan, shown)
+    columns = {
+        "group": [group.name for group in plan.groups],
+        "parameters": [str(len(group.parameters)) for group in plan.groups],
+        "elements": [f"{group.elements:,}" for group in plan.groups],
+        "lr": [f"{group.lr:g}" for group in plan.groups],
+        "lr_scale": [f"{group.lr_scale:g}" for group in plan.groups],
+        "schedule": [_shortened(repr(group.schedule)) for group in plan.groups],
+        "first rate": [f"{rate:.6g}" for rate in plan.rates(0)],
+    }
+    if plan.total_steps is None:
+        columns["last rate"] = ["?"] * len(plan.groups)
+    else:
+        columns["rate over the run"] = sparklines(plan)
+        columns["last rate"] = [f"{rate:.6g}" for rate in plan.rates(max(plan.total_steps - 1, 0))]
+    columns[shown] = lowerings
+    if any(overrides := [_overrides(plan, group) for group in plan.groups]):
+        columns["its own"] = overrides
+    below = [legend]
+    if backend is None:
+        below.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
+    below += [*_timeline(plan), *_extras(plan)]
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return PlanParts(_headline(plan), list(columns), rows, [*below, *(f"note: {note}" for note in plan.notes)])
+
+
+def _timeline(plan: Plan) -> list[str]:
+    """Which phase is when, and what trains in it."""
+    lines = []
+    for number, segment in enumerate(plan.segments, start=1):
+        there = segment.plan
+        stop = "the end" if segment.stop is None else f"{segment.stop - 1:,}"
+        lines.append(f"phase {number}: steps {segment.start:,} to {stop}: {_trained(there)}{_changed(plan, segment)}")
+    return lines
+
+
+def _trained(plan: Plan) -> str:
+    training = [(group, [name for name in group.parameters if name not in plan.frozen]) for group in plan.groups]
+    parts = [
+        group.name
+        if len(names) == len(group.parameters)
+        else f"{len(names)} of {len(group.parameters)} of {group.name}"
+        for group, names in training
+        if names
+    ]
+    if not parts:
+        return "nothing trains"
+    return "everything trains" if not plan.frozen else f"{', '.join(parts)} train{'s' if len(parts) == 1 else ''}"
+
+
+def _changed(plan: Plan, segment: Segment) -> str:
+    """What the phase has otherwise than the spec."""
+    phase, there = segment.phase, segment.plan
+    parts = []
+    if there.spec.optimizer != plan.spec.optimizer:
+        parts.append(_optimizer(there.spec.optimizer))
+    if phase.schedule is not None or phase.groups:
+        parts.append("rates of its own")
+    if phase.counts_from == "phase":
+        parts.append("schedules count from here")
+    if (phase.clip_grad_norm, phase.clip_grad_value) != (None, None):
+        parts.append("clipping of its own")
+    return "".join(f", {part}" for part in parts)
+
+
+def _extras(plan: Plan) -> list[str]:
+    """What the spec asks for beside groups and rates."""
+    extras = []
+    if bare := sum(len(group.undecayed) for group in plan.groups):
+        extras.append(f"no weight decay: {bare} of {len(plan.parameters)} parameters")
+    if plan.spec.clip_grad_norm is not None:
+        over = "of each group" if plan.spec.clip_per_group else "over all groups"
+        extras.append(f"gradients are clipped to a norm of {plan.spec.clip_grad_norm:g} {over}")
+    if plan.spec.clip_grad_value is not None:
+        extras.append(f"gradients are clipped to {plan.spec.clip_grad_value:g} in each element")
+    return extras
+
+
+def _overrides(plan: Plan, group: PlanGroup) -> str:
+    """What the group sets otherwise than the optimizer, its rate aside."""
+    usual, own = asdict(plan.spec.optimizer), asdict(group.optimizer)
+    return ", ".join(f"{name}={own[name]}" for name in own if name != "lr" and own[name] != usual[name])
+
+
+def _headline(plan: Plan) -> str:
+    length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
+    epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
+    return f"{_optimizer(plan.spec.optimizer)}, {len(plan.parameters)} parameters, {length}{epochs}"
+
+
+def _optimizer(optimizer: Optimizer) -> str:
+    values = asdict(optimizer).items()
+    settings = ", ".join(f"{name}={value}" for name, value in values if value is not None and value is not False)
+    return f"{type(optimizer).__name__}({settings})"
+
+
+def _shortened(text: str, width: int = 64) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:
+    """Each group's part, and what goes for all of them."""
+    timeline = plan.stretches if plan.segments else ()
+    try:
+        by_phase = [lowering_of(there, backend, timeline) for there in plan.stretches]
+    except LayeredLRError as error:
+        return ["refused"] * len(plan.groups), f"{backend} refuses: {error}"
+    lowerings = [lowering for phase in by_phase for lowering in phase]
+    updates = "; ".join(dict.fromkeys(lowering.update for lowering in lowerings if lowering.update))
+    scales = {"native": "native", "folded": "folded in"}
+    scale = " or ".join(dict.fromkeys(scales[lowering.lr_scale] for lowering in lowerings))
+    hows = ["; then ".join(dict.fromkeys(each.how for each in group)) for group in zip(*by_phase, strict=True)]
+    legend = f"{backend}: lr_scale is {scale}" + (f", update: {updates}" if updates else "")
+    if cost := cost_of_phases(plan, backend):
+        legend += f"\n{backend}: {cost}"
+    return hows, legend
+
+
+def result_text(result: Result) -> str:
+    """Rates planned and applied, accuracy and time per step."""
+    planned = result.planned()
+    differences = result.largest_rate_differences()
+    rows: list[list[Any]] = [
+        [name, _span(planned[name]), _span(rates), f"{differences[name]:.1e}", result.lowering[name]]
+        for name, rates in result.rates.items()
+    ]
+    headers = ["group", "rate planned", "rate applied", "largest relative difference", f"on {result.backend}"]
+    lines = [tabulate(rows, headers, disable_numparse=True)]
+    if len(result.accuracies):
+        lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
+    lines.append(f"last loss {result.losses[-1]:.4f}")
+    first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
+    lines.append(f"{result.seconds_per_step * 1e3:.1f} ms per step{first}")
+    if result.compile_seconds is not None:
+        lines.append(f"compiling took {result.compile_seconds:.2f} s")
+    return "\n".join(lines)
+
+
+def _span(rates: Any) -> str:
+    return f"{rates[0]:.6g} -> {rates[-1]:.6g}"

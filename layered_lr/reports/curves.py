@@ -1,0 +1,146 @@
+"""A run's rates in few points, with no spike lost: for pictures, and for a line of block characters."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import SpecError
+from layered_lr.schedules import Float64
+
+if TYPE_CHECKING:
+    from layered_lr.plans.plan import Plan
+
+Scale: TypeAlias = Literal["auto", "log", "linear"]
+SCALES = ("auto", "log", "linear")
+CELLS = 16  # of a sparkline
+
+_BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-~=+*#"
+_DECADES = 2  # beyond which a linear axis shows the smallest rates as zero
+_BLOCK_STEPS = 65_536  # steps whose rates are held at once
+_MOST_STEPS = 1 << 20  # of which a sparkline looks at each; of a longer run, at that many
+_SPIKE = 3.0  # a cell's extreme stands out when it is this much farther from the median than the other one
+
+
+class Outline(NamedTuple):
+    """Points of one group's rate: the first, lowest, highest and last of each part of the run.
+
+    Args:
+        steps: (n,) ascending.
+        rates: (n,) the group's rates at these steps.
+    """
+
+    steps: NDArray[np.int64]
+    rates: Float64
+
+
+def outlines(plan: Plan, parts: int) -> list[Outline]:
+    """Each group's rates over the whole run, cut into ``parts`` of equal length.
+
+    Drawn as a line of ``parts`` pixels, the points look as every step would (M4, https://doi.org/10.14778/2732951.2732953).
+
+    Args:
+        plan: Of known length.
+        parts: Into how many parts the run is cut; a run of at most ``4 * parts`` steps keeps each of them.
+
+    Raises:
+        SpecError: As ``plan.table``.
+    """
+    total = plan.total_steps
+    if total is None or total <= 4 * parts:
+        table = plan.table()
+        return [Outline(np.arange(len(table)), rates) for rates in table.T]
+    width = -(-total // parts)
+    stride = width * max(1, _BLOCK_STEPS // width)
+    kept = [_extremes(plan, start, min(start + stride, total), width) for start in range(0, total, stride)]
+    return [
+        Outline(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True))) for pieces in zip(*kept, strict=True)
+    ]
+
+
+def _extremes(plan: Plan, start: int, stop: int, width: int) -> list[Outline]:
+    table = plan.table(start, stop).T  # (groups, steps)
+    whole = table.shape[1] // width * width
+    firsts = np.arange(0, table.shape[1], width)
+    lasts = np.minimum(firsts + width, table.shape[1]) - 1
+    found = []
+    for rates in table:
+        parts = rates[:whole].reshape(-1, width)
+        low, high = firsts.copy(), firsts.copy()
+        low[: len(parts)] += parts.argmin(axis=1)
+        high[: len(parts)] += parts.argmax(axis=1)
+        if whole < len(rates):
+            low[-1] += rates[whole:].argmin()
+            high[-1] += rates[whole:].argmax()
+        places = np.unique(np.concatenate([firsts, low, high, lasts]))
+        found.append(Outline(places + start, rates[places]))
+    return found
+
+
+def is_log(scale: Scale, lowest: float, highest: float) -> bool:
+    """Whether rates from ``lowest`` to ``highest`` are drawn on a log axis.
+
+    ``"auto"`` is log where they span more than two decades and none is zero.
+
+    Raises:
+        SpecError: No such scale, or ``"log"`` where every rate is zero.
+    """
+    if scale not in SCALES:
+        raise SpecError(f"scale={scale!r}: must be one of {', '.join(map(repr, SCALES))}.")
+    if scale == "log" and highest <= 0:
+        raise SpecError("scale='log': every rate is 0, which a log axis cannot show. Use scale='linear'.")
+    if scale == "auto":
+        return lowest > 0 and highest > 10**_DECADES * lowest
+    return scale == "log"
+
+
+def sparklines(plan: Plan) -> list[str]:
+    """Each group's rate over the run as up to 16 block characters, each group on a scale of its own.
+
+    Linear from zero to the group's highest rate, or log by ``is_log``'s rule. A character is the median of its
+    part of the run, or the lowest or highest rate there that stands out. Where stdout cannot encode blocks, ASCII.
+    """
+    try:
+        cells = _cells(plan)
+    except SpecError:  # of a rate somewhere in the run, which the plan's text need not stop at
+        return ["?"] * len(plan.groups)
+    shapes = _BLOCKS if _encodable(_BLOCKS) else _ASCII
+    return ["".join(shapes[level] for level in _levels(*group)) for group in cells]
+
+
+def _cells(plan: Plan) -> list[tuple[Float64, float, float]]:
+    """For each group, what each cell shows, and the lowest and highest rate of the run."""
+    total = plan.total_steps or 0
+    looked_at = min(total, _MOST_STEPS)
+    edges = np.linspace(0, looked_at, min(CELLS, total) + 1).astype(np.int64)
+    shown, lows, highs = [], [], []
+    for first, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        steps = np.arange(first, stop)
+        table = plan.table(first, stop) if looked_at == total else plan.at(steps * (total - 1) // (looked_at - 1))
+        low, middle, high = table.min(axis=0), np.median(table, axis=0), table.max(axis=0)
+        above, below = high - middle, middle - low
+        shown.append(np.where(above > _SPIKE * below, high, np.where(below > _SPIKE * above, low, middle)))
+        lows.append(low)
+        highs.append(high)
+    if not shown:
+        return [(np.empty(0), 0.0, 0.0) for _ in plan.groups]
+    return list(zip(np.array(shown).T, np.min(lows, axis=0).tolist(), np.max(highs, axis=0).tolist(), strict=True))
+
+
+def _levels(rates: Float64, lowest: float, highest: float) -> list[int]:
+    if is_log("auto", lowest, highest):
+        part = np.log(rates / lowest) / np.log(highest / lowest)
+    else:
+        part = rates / highest if highest else np.zeros(len(rates))
+    return np.clip(np.ceil(part * len(_BLOCKS)) - 1, 0, len(_BLOCKS) - 1).astype(int).tolist()  # type: ignore[no-any-return]
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""A state as a folder of three files, which is there whole or not at all, and which nothing can change unseen.
+
+``weights.safetensors`` holds the model's state by name and opens without this library; ``training.safetensors`` holds
+every other array; ``state.json`` holds the rest, and the SHA-256 of all three. Nothing in them is unpickled or run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import CheckpointError
+from layered_lr.files import one_line
+from layered_lr.state.training_state import Arrays, TrainingState
+
+FORMAT = "layered_lr.TrainingState 1"
+WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state.json"
+TEMPORARY = ".layered_lr-"  # begins the names of what is not finished
+
+_SLOT, _EMA, _RANDOM, _HISTORY = "slot:", "ema:", "random:", "history:"
+_CHUNK = 1 << 20
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_reactions(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(seen, dict) and all(map(_is_number, seen.values())) for seen in value.values()
+    )
+
+
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "step": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "metric": lambda value: value is None or _is_number(value),
+    "optimizer": lambda value: isinstance(value, str),
+    "parameters": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "reactions": _are_reactions,
+    "about": lambda value: isinstance(value, dict),
+    "sha256": lambda value: isinstance(value, dict),
+}
+
+
+def write_state(path: Path, state: TrainingState, metric: float | None = None) -> None:
+    """Write a state to a folder that is not there yet: atomically, and safe from a power failure afterwards.
+
+    Args:
+        path: The folder; its parent must be there.
+        state: What to write.
+        metric: How good the model is; kept beside the state.
+
+    Raises:
+        CheckpointError: It cannot be written (a full disk, no permission); then nothing has changed.
+    """
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
+        try:
+            _fill(temporary, state, metric)
+            _sync(temporary)
+            _put(temporary, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: the state cannot be written: {error.strerror or error}.") from None
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse a place for a state where anything else is, which writing one would remove.
+
+    Raises:
+        CheckpointError: A file, or a folder that holds more than a state.
+    """
+    if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, TRAINING, STATE}:
+        return
+    if path.exists() or path.is_symlink():
+        raise CheckpointError(f"{path}: something else than a state is there; choose the name of a folder of its own.")
+
+
+def read_state(path: Path) -> TrainingState:
+    """Read what ``write_state`` wrote.
+
+    Raises:
+        CheckpointError: The folder or one of its files is missing, cut off, changed, of another state, or holds what
+            no training can go on from; the message names the file and the reason.
+    """
+    about = read_about(path)
+    for name, digest in about["sha256"].items():
+        if _digest(path / name) != digest:
+            raise CheckpointError(f"{path / name}: is not what was written: damaged, or of another state.")
+    weights, training = (_arrays(path / name) for name in (WEIGHTS, TRAINING))
+    slots: dict[str, dict[str, NDArray[Any]]] = {parameter: {} for parameter in about["parameters"]}
+    for key, array in _under(_SLOT, training).items():
+        slot, _, parameter = key.partition(":")
+        slots.setdefault(parameter, {})[slot] = array
+    try:
+        state = TrainingState(
+            step=about["step"],
+            optimizer=about["optimizer"],
+            weights=weights,
+            slots=slots,
+            reactions=about["reactions"],
+            ema=_under(_EMA, training),
+            random=_under(_RANDOM, training),
+            history=_under(_HISTORY, training),
+            about=about["about"],
+        )
+        state.check_finite()
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {one_line(error)}") from None
+    return state
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What ``state.json`` says, without reading the arrays.
+
+    Raises:
+        CheckpointError: It is missing, damaged, changed, or of another format.
+    """
+    file = path / STATE
+    try:
+        table = json.loads(file.read_bytes())
+        digest = table.pop("digest")
+        if digest != _digest_of(table):
+            raise CheckpointError(f"{file}: is not what was written: damaged or edited.")
+        if table["format"] != FORMAT:
+            raise CheckpointError(f"{file}: its format is {table['format']!r}; this version reads {FORMAT!r}.")
+        if set(table["sha256"]) != {WEIGHTS, TRAINING}:
+            raise CheckpointError(f"{file}: speaks of {sorted(table['sha256'])}.")
+        if wrong := [name for name, is_good in _KINDS.items() if not is_good(table[name])]:
+            raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
+        return table  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no state of a training is there ({STATE} is missing).") from None
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{file}: not a readable state: {one_line(error)}") from None
+
+
+def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
+    slots = {f"{slot}:{name}": a for name, slots in state.slots.items() for slot, a in slots.items()}
+    parts: Mapping[str, Arrays] = {_SLOT: slots, _EMA: state.ema, _RANDOM: state.random, _HISTORY: state.history}
+    _save(folder / WEIGHTS, state.weights)
+    _save(folder / TRAINING, {prefix + key: array for prefix, part in parts.items() for key, array in part.items()})
+    table = {
+        "format": FORMAT,
+        "step": state.step,
+        "metric": metric,
+        "optimizer": state.optimizer,
+        "parameters": list(state.slots),
+        "reactions": state.reactions,
+        "about": state.about,
+        "sha256": {name: _digest(folder / name) for name in (WEIGHTS, TRAINING)},
+    }
+    table = json.loads(json.dumps(table))  # as it will be read
+    with (folder / STATE).open("w", encoding="utf-8") as file:
+        json.dump(table | {"digest": _digest_of(table)}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _save(file: Path, arrays: Arrays) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
+    except SafetensorError as error:  # the system's error is in its words
+        raise OSError(one_line(error)) from None
+    _sync(file)
+
+
+def _arrays(file: Path) -> dict[str, NDArray[Any]]:
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(file))
+    except Exception as error:  # its own errors, the system's, and NumPy's for a dtype that it does not know
+        raise CheckpointError(f"{file}: not a readable .safetensors: {one_line(error)}") from None
+
+
+def _put(folder: Path, path: Path) -> None:
+    """Move the finished folder to its place; what was there goes away only then."""
+    try:
+        folder.rename(path)
+    except OSError:
+        if not path.exists():
+            raise
+        if _exchange(folder, path):
+            return  # what was there is where the new one was made, and goes away with it
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
+        path.rename(old / path.name)
+        folder.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Have two folders change places in one go, so that a kill leaves no moment without; False where Linux cannot."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file or folder to the disk now."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _digest(file: Path) -> str:
+    found = hashlib.sha256()
+    try:
+        with file.open("rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                found.update(chunk)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: is missing.") from None
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}.") from None
+    return found.hexdigest()
+
+
+def _digest_of(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+
+
+def _under(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

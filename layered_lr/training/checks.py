@@ -1,0 +1,87 @@
+"""What is looked at before and after a training, where frameworks would end in errors of their own, or in nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from layered_lr.backend.base import Session
+from layered_lr.data import Batches
+from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsupported
+from layered_lr.models import mobilenet_v2
+from layered_lr.models.nn_modules import parameters_of
+from layered_lr.models.weight_files import Weights
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import LARGEST
+from layered_lr.registry import TABLE
+from layered_lr.training.options import RunOptions
+
+
+def check_autocast(options: RunOptions) -> None:
+    """Where it would do nothing, or something else than in torch."""
+    if options.autocast is None:
+        return
+    if TABLE[options.backend].framework != "torch":
+        raise Unsupported(
+            f"autocast={options.autocast!r}: {options.backend} cannot. OneFlow 0.9 has autocast on a GPU alone, and "
+            "casts other operators. Use a torch backend, or leave autocast out."
+        )
+    if options.dtype != "float32":
+        raise SpecError(
+            f"autocast={options.autocast!r} with dtype={options.dtype!r}: torch casts float32 alone, and would compute "
+            "all in float64. Use one of the two."
+        )
+
+
+def check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
+    """What MobileNetV2 takes; torch and OneFlow would differ in how they fail."""
+    channels, height, width = shape
+    if channels != 3:
+        raise SpecError(f"model {options.model!r} takes images of 3 channels, the data has {channels}.")
+    if options.batch_size == 1 and max(height, width) <= mobilenet_v2.SMALLEST_MAP:
+        raise SpecError(
+            f"batch_size=1: at {height}x{width} pixels, model {options.model!r} has batch normalisations of a single "
+            "value, which have no variance. Use batch_size=2 or more."
+        )
+
+
+def check_trainable(plan: Plan, model: Any) -> None:
+    """What every framework would refuse in its own words, or train on nothing."""
+    if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
+        raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
+    largest = float(plan.table().max(initial=0.0))
+    dtype = max((parameter.dtype for parameter in plan.parameters), default="float32")
+    if dtype != "float32":
+        return
+    if largest > LARGEST:
+        raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
+    for group in (group for there in plan.stretches for group in there.groups):
+        for name, value in asdict(group.optimizer).items():
+            if isinstance(value, float) and abs(value) > LARGEST:
+                raise SpecError(f"group {group.name!r}: {name}={value:g} is more than the weights' float32 can hold.")
+    for there in plan.stretches:
+        if (value := there.spec.clip_grad_value or 0.0) > LARGEST:
+            raise SpecError(f"clip_grad_value={value:g} is more than the weights' float32 can hold.")
+
+
+def check_answer(session: Session, batches: Batches) -> None:
+    """One batch of test images through the model: an answer of the wrong shape would abort OneFlow's process."""
+    images, _, _ = next(batches.test(session.wants_channels_last))
+    try:
+        answer = session.logits(images)
+    except LayeredLRError:
+        raise
+    except Exception as error:  # whatever the user's forward pass raises
+        raise SpecError(
+            f"model: its forward pass does not take images of shape {images.shape}: {type(error).__name__}: {error}"
+        ) from error
+    session.check_logits(answer, len(images))
+
+
+def check_finite(plan: Plan, weights: Weights) -> None:
+    """What the last update did, no loss has shown yet."""
+    for parameter in plan.parameters:
+        if not np.isfinite(weights[parameter.name]).all():
+            raise TrainingDiverged(f"{parameter.name} is NaN or infinite after the last update. Try lower rates.")

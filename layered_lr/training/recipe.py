@@ -1,0 +1,81 @@
+"""Recipes: a spec and how to run it, in one TOML file; some come with the library."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from layered_lr.errors import SpecError
+from layered_lr.spec.spec import RUN_TABLE, Spec, read_toml
+from layered_lr.training.options import RunOptions
+from layered_lr.validation import nearest
+
+DEFAULT = "backbone-and-head"
+
+
+class Recipe(NamedTuple):
+    """A spec and the arguments of ``run`` that go with it.
+
+    Args:
+        spec: What to train with.
+        run: Arguments of ``layered_lr.run``, by name: ``layered_lr.run(recipe.spec, **recipe.run)``.
+    """
+
+    spec: Spec
+    run: dict[str, Any]
+
+
+def ready_recipes() -> list[str]:
+    """The names of the recipes that come with the library."""
+    return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name_or_path: A ready recipe's name, such as ``"tutorial-graph"``, or the path of a TOML file. Its ``[run]``
+            table holds arguments of ``run``; the rest is the spec.
+
+    Raises:
+        SpecError: No such recipe or file, not TOML, an unknown key or a value that is not allowed.
+    """
+    if not isinstance(name_or_path, str | Path):
+        raise SpecError(f"recipe {name_or_path!r}: must be a path or a name.")
+    ready = ready_recipes()
+    if str(name_or_path) in ready:
+        table = read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))
+    elif isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
+        raise SpecError(
+            f"recipe {name_or_path!r}: must be the path of a .toml file or one of {', '.join(ready)}."
+            f"{nearest(name_or_path, ready)}"
+        )
+    else:
+        table = read_toml(Path(name_or_path))
+    run = table.pop(RUN_TABLE, {})
+    if not isinstance(run, dict):
+        raise SpecError(
+            f"recipe {str(name_or_path)!r}: {RUN_TABLE} must be a table; write [{RUN_TABLE}] above its keys"
+        )
+    known = [field.name for field in fields(RunOptions)]
+    for name in run:
+        if name not in known:
+            raise SpecError(
+                f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{nearest(name, known)} "
+                f"It takes: {', '.join(known)}."
+            )
+    RunOptions(**run)
+    return Recipe(Spec.from_dict(table), run)
+
+
+@cache
+def default_spec() -> Spec:
+    """The spec of the recipe that runs where none is given."""
+    return load_recipe(DEFAULT).spec
+
+
+def _folder() -> Any:
+    return resources.files("layered_lr") / "recipes"

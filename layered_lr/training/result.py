@@ -1,0 +1,182 @@
+"""What a run did, as data: losses, rates, accuracies, weights, timings, versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import CheckpointError, LayeredLRError
+from layered_lr.files import UnreadableError, one_line, read_archive
+from layered_lr.outputs import whole_file
+from layered_lr.plans.plan import Plan
+from layered_lr.schedules import Float64
+
+_FORMAT = "layered_lr.Result 3"
+_BLOCK_STEPS = 1 << 14
+_WEIGHT, _EMA, _NORMS, _PLANNED = "weights/", "ema_weights/", "grad_norms/", "planned_rates/"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run did.
+
+    Args:
+        backend: Its name.
+        plan: What was to happen.
+        losses: Mean cross-entropy of each batch before its update, shape (steps,), float64.
+        rates: Each group's rate at each update, shape (steps,), read back from what the framework applied and not
+            copied from the plan. Eager backends: the optimizer's param groups at the moment of the update.
+            ``oneflow-graph``: the compiled job: the ``lr_scale`` that the update ops of the group's parameters
+            carry, times the schedule of the op that they take their rate from, over as many steps as the job's
+            own step counter has counted.
+        accuracies: On the test set, a fraction, after each epoch and at the end, shape (epochs,).
+        weights: Every parameter and buffer by name, after the last update.
+        grad_norms: L2 norm of the gradient over all groups at each update, before clipping, shape (steps,); empty
+            where the spec has no ``clip_grad_norm``.
+        group_grad_norms: Likewise of each group by itself.
+        ema_accuracies: As ``accuracies``, of the moving average; empty without ``ema_decay``.
+        ema_weights: The moving average of ``weights``; empty without ``ema_decay``.
+        lowering: How the backend applied each group's rate, in words.
+        seconds_per_step: Mean time of an update, the first one (which may compile) left out where there are more.
+        first_step_seconds: Time of the first update.
+        compile_seconds: What compiling the model took, whenever it did; None where nothing was compiled.
+        versions: Of everything that took part.
+        options: What the run was asked for beside the spec, where it can be written down.
+        planned_rates: As ``rates``, what the plan said at each update, which rollbacks and changes on resuming alter;
+            NaN for updates before the groups were others. Empty means ``plan``'s.
+        events: Updates that were skipped and rollbacks, in their order, since the run was begun or resumed.
+    """
+
+    backend: str
+    plan: Plan
+    losses: Float64 = field(repr=False)
+    rates: dict[str, Float64] = field(repr=False)
+    accuracies: Float64
+    weights: dict[str, NDArray[Any]] = field(repr=False)
+    lowering: dict[str, str]
+    seconds_per_step: float
+    first_step_seconds: float
+    versions: dict[str, str]
+    options: dict[str, Any]
+    grad_norms: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
+    group_grad_norms: dict[str, Float64] = field(repr=False, default_factory=dict)
+    ema_accuracies: Float64 = field(repr=False, default_factory=partial(np.empty, 0))
+    ema_weights: dict[str, NDArray[Any]] = field(repr=False, default_factory=dict)
+    planned_rates: dict[str, Float64] = field(repr=False, default_factory=dict)
+    events: tuple[dict[str, Any], ...] = ()
+    compile_seconds: float | None = None
+
+    def largest_rate_differences(self) -> dict[str, float]:
+        """For each group, the largest relative difference between a rate that was applied and the planned one."""
+        planned = self.planned()
+        return {name: _largest_difference(applied, planned[name]) for name, applied in self.rates.items()}
+
+    def planned(self) -> dict[str, Float64]:
+        """Each group's rate as it was planned at each update, shape (steps,)."""
+        if self.planned_rates:
+            return self.planned_rates
+        table = self.plan.table(0, len(self.losses))
+        return dict(zip((group.name for group in self.plan.groups), table.T, strict=True))
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one ``.npz`` file, whole or not at all; NumPy opens it too.
+
+        Raises:
+            CheckpointError: The file cannot be written.
+        """
+        path = Path(path)
+        about = {
+            "format": _FORMAT,
+            "backend": self.backend,
+            "plan": self.plan.to_dict(),
+            "groups": list(self.rates),
+            "lowering": self.lowering,
+            "seconds_per_step": self.seconds_per_step,
+            "first_step_seconds": self.first_step_seconds,
+            "compile_seconds": self.compile_seconds,
+            "versions": self.versions,
+            "options": self.options,
+            "events": self.events,
+        }
+        arrays = {_WEIGHT + name: array for name, array in self.weights.items()}
+        arrays |= {_EMA + name: array for name, array in self.ema_weights.items()}
+        arrays["grad_norms"] = self.grad_norms
+        arrays |= {_PLANNED + name: rates for name, rates in self.planned_rates.items()}
+        arrays |= {_NORMS + name: norms for name, norms in self.group_grad_norms.items()}
+        arrays["ema_accuracies"] = self.ema_accuracies
+        arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
+        arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
+        try:
+            with whole_file(path) as file:
+                np.savez(file, **arrays)
+        except OSError as error:
+            raise CheckpointError(f"{path}: the result cannot be written: {error.strerror or error}.") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Result:
+        """Read what ``save`` wrote.
+
+        Raises:
+            CheckpointError: The file is missing, damaged, or no result.
+        """
+        try:
+            arrays = read_archive(Path(path))
+            about = json.loads(str(arrays["about"][()]))
+            if about["format"] != _FORMAT:
+                raise CheckpointError(f"{path}: its format is {about['format']!r}; this version reads {_FORMAT!r}.")
+            plan = Plan.from_dict(about["plan"])
+            if about["groups"] != [group.name for group in plan.groups]:
+                raise CheckpointError(f"{path}: its groups are {about['groups']}, its plan's are others.")
+            if arrays["rates"].shape != (*arrays["losses"].shape, len(plan.groups)):
+                raise CheckpointError(f"{path}: rates {arrays['rates'].shape} for losses {arrays['losses'].shape}.")
+            return cls(
+                backend=about["backend"],
+                plan=plan,
+                losses=arrays["losses"],
+                rates=dict(zip(about["groups"], arrays["rates"].T, strict=True)),
+                accuracies=arrays["accuracies"],
+                grad_norms=arrays["grad_norms"],
+                group_grad_norms=_under(_NORMS, arrays),
+                ema_accuracies=arrays["ema_accuracies"],
+                weights=_under(_WEIGHT, arrays),
+                ema_weights=_under(_EMA, arrays),
+                lowering=about["lowering"],
+                seconds_per_step=about["seconds_per_step"],
+                first_step_seconds=about["first_step_seconds"],
+                versions=about["versions"],
+                options=about["options"],
+                planned_rates=_under(_PLANNED, arrays),
+                events=tuple(about["events"]),
+                compile_seconds=about.get("compile_seconds"),
+            )
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: no such file.") from None
+        except CheckpointError:
+            raise
+        except (UnreadableError, ValueError, KeyError, TypeError, LayeredLRError) as error:
+            raise CheckpointError(f"{path}: not a readable result of layered_lr: {one_line(error)}") from None
+
+    def __str__(self) -> str:
+        from layered_lr.plans.text import result_text
+
+        return result_text(self)
+
+
+def _largest_difference(applied: Float64, planned: Float64) -> float:
+    """Relative, of those updates whose planned rate is known; in blocks, so that long runs need no memory for it."""
+    largest = 0.0
+    for start in range(0, len(planned), _BLOCK_STEPS):
+        is_rate, due = applied[start : start + _BLOCK_STEPS], planned[start : start + _BLOCK_STEPS]
+        relative = np.abs(is_rate - due) / np.where(due == 0, 1.0, np.abs(due))
+        largest = float(np.max(relative[~np.isnan(due)], initial=largest))
+    return largest
+
+
+def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

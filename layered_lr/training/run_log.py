@@ -1,0 +1,148 @@
+"""What a run leaves in its folder while it goes on: recipe, plan, versions, metrics, events, checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from layered_lr.console import say
+from layered_lr.errors import CheckpointError, LayeredLRError
+from layered_lr.outputs import write_whole
+from layered_lr.plans.plan import Plan
+from layered_lr.schedules import Float64
+from layered_lr.spec.spec import RUN_TABLE
+from layered_lr.state.training_state import TrainingState
+from layered_lr.training.cadence import cadence
+from layered_lr.training.history import History
+from layered_lr.training.options import RunOptions
+from layered_lr.training.run_folder import PLAN, RECIPE, RunFolder
+
+_BLOCK_ROWS = 1 << 12  # of metrics, to make text of at a time
+
+
+class Keeper:
+    """Writes down a run as it goes.
+
+    A checkpoint or a row that cannot be written (a full disk) is said on stderr once, and the run goes on: what it has
+    computed is worth more than where it is kept. The checkpoints before stay as they were.
+
+    Args:
+        folder: Of the run, open.
+        plan: What is trained.
+        options: How.
+        about: What checkpoints say of the run, beside where it stands; plain tables.
+        step: Updates made before, where a run goes on; None for a new one.
+        changed: Whether recipe and plan are other ones than the folder has; a new run's are.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        plan: Plan,
+        options: RunOptions,
+        about: Mapping[str, Any],
+        step: int | None = None,
+        changed: bool = True,
+    ) -> None:
+        self.folder, self.plan, self.about = folder, plan, dict(about)
+        self.checkpoints = folder.checkpoints(options.keep, options.keep_best)
+        self.path = folder.path
+        self._cadence = cadence(options.checkpoint_every)
+        self._written_step, self._written_at = step or 0, time.monotonic()
+        self._rows = step or 0
+        self._failed: set[str] = set()
+        if step is None or changed:
+            self._describe(options)
+        self._begin_metrics()
+
+    def _describe(self, options: RunOptions) -> None:
+        left_out = ("checkpoint_dir", "save")
+        run = {name: value for name, value in options.to_dict().items() if value is not None and name not in left_out}
+        recipe = {**self.plan.spec.to_dict(), RUN_TABLE: run}
+        unwritten = [field.name for field in fields(options) if field.name not in options.to_dict()]
+        about = {"versions": self.about["versions"], "run": self.about["run"], "not written": unwritten}
+        _write(self.path / PLAN, json.dumps({**self.plan.to_dict(), **about}, indent=1))
+        _write(self.path / "plan.txt", str(self.plan) + "\n")
+        _write(self.path / RECIPE, tomli_w.dumps(recipe))  # the last one: with it there is a run
+
+    def _begin_metrics(self) -> None:
+        self.folder.begin_metrics(["loss", *(f"rate: {group.name}" for group in self.plan.groups)], self._rows)
+
+    def go_back(self, step: int) -> None:
+        """Forget the metrics from ``step`` on: the run makes them anew."""
+        self._rows = min(self._rows, step)
+        self._try("metrics", self._begin_metrics)
+
+    def is_due(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether it is time for a checkpoint after ``step`` updates."""
+        seconds = time.monotonic() - self._written_at
+        return self._cadence.is_due(step, self._written_step, steps_per_epoch, seconds)
+
+    def event(self, what: str, **values: Any) -> None:
+        """Append to the run's events."""
+        self._try("events", lambda: self.folder.event(what, **values))
+
+    def add(self, history: History) -> None:
+        """Append the metrics of those updates whose loss and rates are known by now."""
+        while (start := self._rows) < len(history.rates):
+            rates = history.rates.numbers(start)[:_BLOCK_ROWS].tolist()
+            losses = history.losses.numbers(start)[: len(rates)].tolist()
+            steps = range(start, start + len(rates))
+            rows = [[step, loss, *row] for step, loss, row in zip(steps, losses, rates, strict=True)]
+            if not self._try("metrics", functools.partial(self.folder.add_metrics, rows)):
+                return
+            self._rows += len(rows)
+
+    def checkpoint(self, state: TrainingState, metric: float | None, **about: Any) -> bool:
+        """Write a checkpoint.
+
+        Args:
+            state: The session's, with the run's history.
+            metric: The accuracy, if it was measured right here.
+            about: What else to say of the run.
+
+        Returns:
+            Whether it could be written.
+        """
+        self._written_step, self._written_at = state.step, time.monotonic()
+        full = replace(state, about={**self.about, **about})
+        return self._try("checkpoint", lambda: self.checkpoints.write(full, metric))
+
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later updates: no training can go on from them."""
+        self.checkpoints.remove_after(step)
+
+    def report(self, text: str) -> None:
+        """Write what the run came to."""
+        self._try("report", lambda: _write(self.path / "report.txt", text + "\n"))
+
+    def _try(self, what: str, write: Callable[[], Any]) -> bool:
+        try:
+            write()
+        except CheckpointError as error:
+            if what not in self._failed:
+                say(f"{error} The run goes on without.")
+            self._failed.add(what)
+            return False
+        self._failed.discard(what)
+        return True
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        write_whole(file, [text.encode()])
+    except LayeredLRError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def metric_of(accuracies: Float64, at_end_of_epoch: bool) -> float | None:
+    """What a checkpoint is rated by: the test accuracy, where it was just measured."""
+    return float(accuracies[-1]) if at_end_of_epoch and len(accuracies) and np.isfinite(accuracies[-1]) else None
