@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,6 +11,7 @@ from layered_lr.backend.base import Backend
 from layered_lr.cli import main
 from layered_lr.errors import BackendUnavailable
 from layered_lr.registry import FRAMEWORKS, TABLE, load_backend
+from tests.support import graph_process
 
 REQUIRE = "LAYERED_LR_REQUIRE_BACKENDS"
 
@@ -102,3 +103,37 @@ def refused() -> Callable[[Answer, str], None]:
         assert message in answer.err and "Traceback" not in answer.err
 
     return check
+
+
+@pytest.fixture(params=["torch", "oneflow"])
+def framework(request: pytest.FixtureRequest) -> Any:
+    """Each framework's module."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def framework_of_backend(request: pytest.FixtureRequest, backend_name: str, backend: Any) -> Any:
+    """The module of the framework that ``backend`` stands on."""
+    return request.getfixturevalue(backend_name.split("-")[0])
+
+
+@pytest.fixture
+def in_process(oneflow: Any) -> Callable[..., dict[str, Any]]:
+    """``graph_process.run``, where OneFlow works."""
+    return graph_process.run
+
+
+@pytest.fixture(scope="session")
+def torch_steplr(torch: Any) -> Callable[[float, int, float, Iterable[int]], list[float]]:
+    """``torch.optim.lr_scheduler.StepLR`` in its own closed form: (lr, step_size, gamma, steps) -> rates."""
+
+    def rates(lr: float, step_size: int, gamma: float, steps: Iterable[int]) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size, gamma)
+        found = []
+        for step in steps:
+            scheduler.last_epoch = step
+            found += scheduler._get_closed_form_lr()
+        return found
+
+    return rates

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from tests.backends.isolation import value_of
-from tests.backends.models import ones, taken, unit_gradients
+from tests.support.isolation import value_of
+from tests.support.models import ones, taken, unit_gradients
 
 SPEC = ll.Spec(optimizer=ll.SGD(lr=0.25), groups=[ll.Group("p0", lr_scale=0.5)])
 
@@ -101,7 +101,7 @@ def test_two_specs_for_two_parts_of_one_graph(oneflow: Any) -> None:
 def duplicates() -> dict[str, str]:
     """Every way to give a parameter to a graph twice, one after another in one process; what each raises."""
     import layered_lr as ll
-    from tests.backends.models import mlp
+    from tests.support.models import mlp
 
     spec = ll.Spec(optimizer=ll.SGD(lr=0.1))
     ll.compile(spec, mlp(__import__("oneflow"))())

@@ -10,7 +10,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Backend
-from tests.backends.models import arrays, fill, largest_difference, mlp, mlp_weights, weights
+from tests.support.models import arrays, fill, largest_difference, mlp, mlp_weights, weights
 
 SPEC = ll.Spec(
     optimizer=ll.SGD(lr=0.1, momentum=0.9),

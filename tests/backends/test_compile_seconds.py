@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.isolation import value_of
+from tests.support.isolation import value_of
 
 
 def seconds_after_each_update(parts: int) -> list[float | None]:

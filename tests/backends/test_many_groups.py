@@ -15,7 +15,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.registry import load_backend
-from tests.backends.models import mlp, mlp_weights
+from tests.support.models import mlp, mlp_weights
 
 SHAPES = ((3, 4), (1,), (40,), (9000,), (7, 11), (2, 3, 5, 5))  # one of them more than a single thread is left with
 STEPS = 9
@@ -370,7 +370,7 @@ def test_kernels_that_are_not_what_they_were_are_not_used(torch: Any, monkeypatc
 @pytest.mark.parametrize("case", ["SGD momentum", "AdamW", "RMSprop"])
 def test_a_run_with_a_group_for_each_parameter_is_a_run(torch: Any, case: str) -> None:
     """The same rates in one group and in four: the same weights, and the rates read back by group."""
-    from tests.backends.models import arrays
+    from tests.support.models import arrays
 
     options = {"model": mlp(torch), "data": arrays(), "max_steps": 7, "batch_size": 8, "progress": False}
     groups = [ll.Group(name) for name in list(mlp_weights())[:3]] + [

@@ -9,9 +9,9 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.plans.plan import Plan, PlanGroup
-from tests.backends.isolation import value_of
 from tests.backends.test_rates import TOLERANCE, planned, through_attach
 from tests.backends.test_schedule_matrix import EXAMPLES
+from tests.support.isolation import value_of
 
 HUGE = 10**6
 TABLE = "native table"
@@ -38,7 +38,7 @@ def in_graph(start: int, steps: int, drawn: int) -> dict[str, object]:
     import layered_lr as ll
     from layered_lr_oneflow.compiled_rates import CompiledRates
     from layered_lr_oneflow.float32_rates import GraphRates
-    from tests.backends.models import ones, taken, unit_gradients
+    from tests.support.models import ones, taken, unit_gradients
 
     rng = np.random.default_rng(start)
     low = 0 if start == 0 else int(start * 0.9)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends import graph_process
+from tests.support import graph_process
 
 
 @pytest.mark.parametrize("lowering", ["native", "dynamic"])

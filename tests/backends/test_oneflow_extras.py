@@ -15,9 +15,9 @@ import pytest
 import layered_lr as ll
 from layered_lr.backend.base import Extras
 from layered_lr.registry import load_backend
-from tests.backends.extras_cases import CASES, CLASSES, PART, all_by_session, by_hand, net
-from tests.backends.isolation import value_of
-from tests.backends.models import arrays
+from tests.support.extras_cases import CASES, CLASSES, PART, all_by_session, by_hand, net
+from tests.support.isolation import value_of
+from tests.support.models import arrays
 
 NAMES = ("oneflow-eager", "oneflow-graph")
 Answers = dict[str, dict[str, dict[str, Any]]]
@@ -40,7 +40,7 @@ def _graph_answers() -> object:
     import warnings
 
     warnings.simplefilter("error")
-    from tests.backends.extras_cases import all_by_session
+    from tests.support.extras_cases import all_by_session
 
     return all_by_session("oneflow-graph")
 
@@ -121,8 +121,8 @@ def _accumulated(name: str) -> list[dict[str, object]]:
 
     import numpy as np
 
-    from tests.backends import extras_cases
-    from tests.backends.extras_cases import CASES, by_session
+    from tests.support import extras_cases
+    from tests.support.extras_cases import CASES, by_session
 
     parts = replace(CASES["global"], parts=(3, 3, 3), batch_norm=False)
     found = [by_session(name, parts)]
@@ -321,8 +321,8 @@ def test_a_graph_that_accumulates_itself_is_refused(in_process: Callable[..., An
 
 def _runs(names: list[str], options: dict[str, object]) -> list[dict[str, object]]:
     import layered_lr as ll
-    from tests.backends.extras_cases import net
-    from tests.backends.models import arrays
+    from tests.support.extras_cases import net
+    from tests.support.models import arrays
 
     answers = []
     for name in names:
@@ -365,8 +365,8 @@ def test_gradients_that_are_no_numbers_end_a_run(oneflow: Any, clip: str) -> Non
 
 def _diverging(names: list[str], clip: dict[str, float]) -> list[str]:
     import layered_lr as ll
-    from tests.backends.extras_cases import net
-    from tests.backends.models import arrays
+    from tests.support.extras_cases import net
+    from tests.support.models import arrays
 
     said = []
     for name in names:

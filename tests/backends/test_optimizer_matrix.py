@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from tests.backends import optimizer_cases as cases
-from tests.backends.isolation import value_of
-from tests.backends.models import fill, mlp, mlp_weights, weights
+from tests.support import optimizer_cases as cases
+from tests.support.isolation import value_of
+from tests.support.models import fill, mlp, mlp_weights, weights
 
 # float64 for 200 steps as the promise is made; float32 for 60, after which rounding has long come to its size.
 STEPS = {"float64": 200, "float32": 60}
@@ -20,7 +20,7 @@ STEPS = {"float64": 200, "float32": 60}
 def trained(family: str, dtype: str, steps: int) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Both modes' weights of each of a family's cases, in a process of its own: graphs may abort it."""
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
+    from tests.support import optimizer_cases as cases
 
     answers = {}
     for name, case in cases.members(family).items():
@@ -70,8 +70,8 @@ def networks(steps: int) -> dict[str, dict[str, list[float]]]:
     """A small network's weights in float64 after AdamW in both modes."""
     import layered_lr as ll
     from layered_lr_oneflow.runtime import flow
-    from tests.backends.models import weights
     from tests.backends.test_optimizer_matrix import network, network_batch, network_graph, network_spec
+    from tests.support.models import weights
 
     ends = {}
     for mode in ("eager", "graph"):
@@ -146,7 +146,7 @@ def planted(fault: str) -> float:
     from dataclasses import replace
 
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
+    from tests.support import optimizer_cases as cases
 
     case = cases.CASES["AdamW"]
     changes = {"beta2": {"betas": (0.95, 0.9994)}, "eps": {"eps": 1e-7}, "decay": {"weight_decay": 0.0101}}[fault]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from tests.backends import optimizer_cases as cases
-from tests.backends.isolation import value_of
-from tests.backends.models import arrays, largest_difference, mlp, mlp_weights
 from tests.backends.test_compile import saved
+from tests.support import optimizer_cases as cases
+from tests.support.isolation import value_of
+from tests.support.models import arrays, largest_difference, mlp, mlp_weights
 
 STEPS = 12
 
@@ -118,7 +118,7 @@ def moved_to_a_graph() -> dict[str, list[float]]:
     import layered_lr as ll
     from layered_lr_oneflow.dynamic_updates import DynamicUpdate
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
+    from tests.support import optimizer_cases as cases
 
     answers = {}
     for case in (ll.AdamW(0.01), ll.NAdam(0.01), ll.RAdam(0.01), ll.Adagrad(0.1, lr_decay=0.3)):
@@ -167,7 +167,7 @@ def cycled(dtype: str) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Weights after a cycle of rate and momentum, eager and in a graph."""
     import layered_lr as ll
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
+    from tests.support import optimizer_cases as cases
 
     answers = {}
     schedule = ll.OneCycleLR(max_lr=0.05, total_steps=21)
@@ -231,7 +231,7 @@ def at_the_edges() -> list[str]:
 
     import layered_lr as ll
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
+    from tests.support import optimizer_cases as cases
 
     shapes = {"a": (3,), "number": (), "empty": (0,), "also_empty": (2, 0), "unused": (2,)}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.isolation import value_of
+from tests.support.isolation import value_of
 
 
 def timeline(name: str, parts: int, case: str) -> dict[str, float]:
@@ -18,8 +18,8 @@ def timeline(name: str, parts: int, case: str) -> dict[str, float]:
     from layered_lr.backend.phased_session import open_session
     from layered_lr.registry import load_backend
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
-    from tests.backends import state_cases as runs
+    from tests.support import optimizer_cases as cases
+    from tests.support import state_cases as runs
 
     backend = load_backend(name, "cpu")
     groups = [ll.Group(["1", "2"], lr_scale=0.5, name="body"), ll.Group("4", name="head")]
@@ -70,8 +70,8 @@ def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
     from layered_lr.registry import load_backend
     from layered_lr_oneflow.dropout import MaskedDropout
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
-    from tests.backends import state_cases as runs
+    from tests.support import optimizer_cases as cases
+    from tests.support import state_cases as runs
 
     backend = load_backend("oneflow-graph", "cpu")
     groups = [ll.Group(["1", "2"], lr_scale=0.5, name="body"), ll.Group("4", name="head")]

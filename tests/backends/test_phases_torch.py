@@ -10,8 +10,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Backend, Extras
-from tests.backends.optimizer_cases import CASES
-from tests.backends.timelines import (
+from tests.support.optimizer_cases import CASES
+from tests.support.timelines import (
     BODY,
     CLASSES,
     HEAD,
@@ -351,7 +351,7 @@ def test_no_gradient_is_computed_below_the_head(backend: Backend, framework_of_b
 
 @general
 def test_run_honours_phases(backend: Backend, framework_of_backend: Any) -> None:
-    from tests.backends.models import arrays
+    from tests.support.models import arrays
 
     spec = ll.Spec(
         ll.SGD(0.1, momentum=0.9), GROUPS,

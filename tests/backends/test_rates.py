@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from tests.backends.models import ones, taken, unit_gradients
+from tests.support.models import ones, taken, unit_gradients
 
 # A weight that starts at zero and takes one step of a unit gradient is the rate itself: the rate's own float32
 # rounding (6e-8), twice where OneFlow multiplies by lr_scale, is all that may differ.

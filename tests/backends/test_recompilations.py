@@ -13,8 +13,8 @@ import layered_lr as ll
 from layered_lr.backend.base import Extras, Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.registry import load_backend
-from tests.backends.models import CLASSES, arrays, mlp, mlp_weights
 from tests.conftest import open_backend
+from tests.support.models import CLASSES, arrays, mlp, mlp_weights
 
 X, Y, _, _ = arrays(64)
 STEPS = 8

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.isolation import isolated, value_of
+from tests.support.isolation import isolated, value_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has SCHED_BATCH")
 
@@ -76,7 +76,7 @@ def crunch(steps: int) -> float:
 
     import layered_lr as ll
     from layered_lr.registry import load_backend
-    from tests.backends.models import arrays, mlp
+    from tests.support.models import arrays, mlp
 
     backend = load_backend("oneflow-graph", "cpu")
     import oneflow as flow

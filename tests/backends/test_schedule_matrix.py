@@ -10,8 +10,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.schedules import SCHEDULES
-from tests.backends.models import arrays, mlp, ones, taken, unit_gradients
 from tests.backends.test_rates import LENGTHS, STEPS, TOLERANCE, planned, through_attach, through_compile
+from tests.support.models import arrays, mlp, ones, taken, unit_gradients
 
 
 def halved(step: float) -> float:

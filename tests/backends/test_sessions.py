@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import layered_lr as ll
 from layered_lr.backend.base import Backend, Session
 from layered_lr.registry import load_backend
-from tests.backends.models import CLASSES, arrays, largest_difference, mlp, mlp_weights
+from tests.support.models import CLASSES, arrays, largest_difference, mlp, mlp_weights
 
 SPEC = ll.Spec(
     optimizer=ll.SGD(lr=0.1, momentum=0.9),

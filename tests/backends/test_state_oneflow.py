@@ -12,9 +12,9 @@ import layered_lr as ll
 from layered_lr.backend.base import Extras
 from layered_lr.registry import load_backend
 from layered_lr.state import TrainingState
-from tests.backends import optimizer_cases as cases
-from tests.backends import state_cases
-from tests.backends.isolation import value_of
+from tests.support import optimizer_cases as cases
+from tests.support import state_cases
+from tests.support.isolation import value_of
 
 
 def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
@@ -23,8 +23,8 @@ def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
     from layered_lr.backend.base import Extras
     from layered_lr.registry import load_backend
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
-    from tests.backends import state_cases as runs
+    from tests.support import optimizer_cases as cases
+    from tests.support import state_cases as runs
 
     backend = load_backend(name, "cpu")
     plateau = ll.ReduceLROnPlateau(factor=0.5, patience=1, unit="step", threshold=0.5)
@@ -144,8 +144,8 @@ def across(name: str, case: str, path: str) -> None:
     from layered_lr.backend.base import Extras
     from layered_lr.registry import load_backend
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import optimizer_cases as cases
-    from tests.backends import state_cases as runs
+    from tests.support import optimizer_cases as cases
+    from tests.support import state_cases as runs
 
     state = pickle.loads(Path(path).read_bytes())  # of this very test
     backend = load_backend(name, "cpu")

@@ -13,8 +13,8 @@ import layered_lr as ll
 from layered_lr.backend.base import Backend, Extras, Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.state import TrainingState, read_state, write_state
-from tests.backends.optimizer_cases import CASES
-from tests.backends.timelines import CLASSES, opened, same, same_arrays, train
+from tests.support.optimizer_cases import CASES
+from tests.support.timelines import CLASSES, opened, same, same_arrays, train
 
 EXTRAS = Extras(accumulate_steps=2, ema_decay=0.9, grad_norms=True)
 eager = pytest.mark.parametrize("backend_name", ["torch-eager"])

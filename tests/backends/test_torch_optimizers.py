@@ -17,7 +17,7 @@ import layered_lr as ll
 from layered_lr.models.nn_modules import dtype_of
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.plans.text import plan_text
-from tests.backends.models import arrays, mlp, mlp_weights
+from tests.support.models import arrays, mlp, mlp_weights
 
 STEPS = 200
 TORCHS = [name for name in OPTIMIZERS if name not in ("LAMB", "LARS", "Lion")]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.backends.isolation import value_of
+from tests.support.isolation import value_of
 
 DRAWN = 800
 
@@ -19,8 +19,8 @@ def eager(framework_name: str, seed: int, drawn: int) -> dict[str, object]:
     import numpy as np
 
     import layered_lr as ll
-    from tests.backends import random_schedules
-    from tests.backends.models import ones, unit_gradients
+    from tests.support import random_schedules
+    from tests.support.models import ones, unit_gradients
 
     warnings.simplefilter("error")
     rng, wrong, ran = np.random.default_rng(seed), [], 0
@@ -60,8 +60,8 @@ def graphs(seed: int, drawn: int) -> dict[str, object]:
 
     import layered_lr as ll
     from layered_lr_oneflow.lowering import is_dynamic
-    from tests.backends import random_schedules
-    from tests.backends.models import ones, taken, unit_gradients
+    from tests.support import random_schedules
+    from tests.support.models import ones, taken, unit_gradients
 
     warnings.simplefilter("error")
     lengths = random_schedules.LENGTHS

@@ -28,9 +28,9 @@ from layered_lr.parity.verdict import Verdict, judge
 from layered_lr.plans.plan import Plan
 from layered_lr.registry import load_backend
 from layered_lr.training.options import RunOptions
-from tests.backends.models import arrays, mlp
-from tests.parity import faults
-from tests.parity.faults import Faulty, Plant
+from tests.support import parity_faults as faults
+from tests.support.models import arrays, mlp
+from tests.support.parity_faults import Faulty, Plant
 
 STEPS, SAMPLES = 12, 8
 DEEP = [Group("1", lr_scale=0.3, name="deep")]

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import layered_lr as ll
-from tests.backends.models import arrays
-from tests.parity import tiny
+from tests.support import parity_models as tiny
+from tests.support.models import arrays
 
 BOTH = {"torch": tiny.in_torch, "oneflow": tiny.in_oneflow}
 SPEC = ll.Spec(
@@ -158,7 +158,7 @@ def test_wrong_input_is_a_spec_error_before_anything_runs(options: dict[str, Any
 @pytest.mark.slow
 def test_a_recipe_on_the_command_line(call: Any, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
-    models = "torch=tests.parity.tiny:in_torch,oneflow=tests.parity.tiny:{}"
+    models = "torch=tests.support.parity_models:in_torch,oneflow=tests.support.parity_models:{}"
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f"""
 [optimizer]

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from tests.backends.models import arrays, largest_difference, mlp, mlp_weights
+from tests.support.models import arrays, largest_difference, mlp, mlp_weights
 
 STEPS, BATCH = 50, 16
 # Some tens of float32 roundings (6e-8 of weights around 1) of a problem that does not amplify them.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from tests.backends.models import largest_difference
+from tests.support.models import largest_difference
 
 STEPS, BATCH = 8, 16
 # Three groups of different rates, scales and schedules; every schedule changes within the eight steps.

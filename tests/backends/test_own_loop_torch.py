@@ -11,8 +11,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.registry import load_backend
-from tests.backends.optimizer_cases import CASES
-from tests.backends.timelines import HEAD, batch, net, opened, same_arrays, start, train
+from tests.support.optimizer_cases import CASES
+from tests.support.timelines import HEAD, batch, net, opened, same_arrays, start, train
 
 GROUPS = [ll.Group("head", lr_scale=2.0), ll.Group("norm", schedule=ll.StepLR(2))]
 TOTAL = 9

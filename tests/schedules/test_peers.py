@@ -10,7 +10,7 @@ import torch.optim.lr_scheduler as tl
 
 import layered_lr.schedules as ls
 from layered_lr.errors import SpecError
-from tests.core.schedule_oracle import RATES, STEPS, stepped
+from tests.support.schedule_oracle import RATES, STEPS, stepped
 
 T = np.arange(STEPS)
 LRS = RATES.tolist()

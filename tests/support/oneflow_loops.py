@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr_oneflow.runtime import flow
-from tests.backends.timelines import batch, net, start
+from tests.support.timelines import batch, net, start
 
 GROUPS = [ll.Group("head", lr_scale=2.0), ll.Group("norm", schedule=ll.StepLR(2))]
 TOTAL, MIDDLE = 9, 4

@@ -10,7 +10,7 @@ import pytest
 import layered_lr as ll
 from layered_lr.backend.base import Extras, Session
 from layered_lr.backend.phased_session import Timeline, open_session
-from tests.core.quadratic import IMAGES, LABELS, Model, Quadratic, QuadraticSession
+from tests.support.quadratic import IMAGES, LABELS, Model, Quadratic, QuadraticSession
 
 GROUPS = [ll.Group("a"), ll.Group("b", lr_scale=0.5)]
 

@@ -10,7 +10,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Backend
-from tests.backends.models import CLASSES, FEATURES, HIDDEN, arrays, mlp
+from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays, mlp
 
 CONSTANT = ll.Spec(optimizer=ll.SGD(lr=0.1))
 
@@ -81,7 +81,7 @@ def test_an_answer_that_is_wrong_in_training_alone_is_an_error(
     request: pytest.FixtureRequest, backend_name: str, answer: Callable[[Any, bool], Any]
 ) -> None:
     """As GoogLeNet's, which answers a tuple then. In a process of its own: OneFlow may abort."""
-    from tests.backends.isolation import isolated
+    from tests.support.isolation import isolated
 
     request.getfixturevalue("backend")
     kind = next(name for name, value in WRONG_IN_TRAINING.items() if value is answer)
@@ -95,7 +95,7 @@ def error_of_wrong_in_training(name: str, kind: str) -> str:
 
     import layered_lr as ll
     from layered_lr.registry import load_backend
-    from tests.backends.test_run_failures import WRONG_IN_TRAINING, answering, run
+    from tests.training.test_run_failures import WRONG_IN_TRAINING, answering, run
 
     backend = load_backend(name, "cpu")
     framework = importlib.import_module(name.split("-")[0])

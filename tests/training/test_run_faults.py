@@ -10,7 +10,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Backend
-from tests.backends.models import arrays, mlp
+from tests.support.models import arrays, mlp
 
 STEPS = 6
 GROUPS = (ll.Group("1", lr_scale=0.5, schedule=ll.StepLR(step_size=4, gamma=0.5)), ll.Group("3", lr=0.2))

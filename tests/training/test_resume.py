@@ -18,9 +18,9 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.training.run_log import Keeper
-from tests.backends import resuming
-from tests.backends.models import arrays
-from tests.backends.resuming import SPEC, assert_same, options
+from tests.support import resuming
+from tests.support.models import arrays
+from tests.support.resuming import SPEC, assert_same, options
 
 STEPS = 9  # three epochs of three updates
 PHASED = replace(
@@ -224,7 +224,7 @@ def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
     whole = ll.run(SPEC, **options(backend.name))
     for trial in range(3):
         run = tmp_path / str(trial)
-        command = [sys.executable, "-m", "tests.backends.resuming", str(run), backend.name]
+        command = [sys.executable, "-m", "tests.support.resuming", str(run), backend.name]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not (run / "recipe.toml").exists():
             pass
@@ -344,7 +344,7 @@ def test_a_limit_on_files_is_said_and_the_run_goes_on(torch: Any, tmp_path: Path
     script = """
 import resource, sys
 import layered_lr as ll
-from tests.backends.resuming import SPEC, options
+from tests.support.resuming import SPEC, options
 resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
 print(len(ll.run(SPEC, **options("torch-eager", checkpoint_dir=sys.argv[1])).losses))
 """

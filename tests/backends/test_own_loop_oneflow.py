@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from tests.backends.isolation import value_of
-from tests.backends.timelines import HEAD, batch, net, same_arrays, start
+from tests.support.isolation import value_of
+from tests.support.timelines import HEAD, batch, net, same_arrays, start
 
 CASES = (
     "SGD", "SGD momentum", "SGD dampening", "SGD reactive", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adagrad decay",
@@ -24,14 +24,14 @@ NAMES = [*HEAD, "body.weight", "body.bias", "norm.weight", "norm.bias"]
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_saved_loop_goes_on_bitwise(oneflow: Any, case: str, tmp_path: Path) -> None:
-    from tests.backends.oneflow_loops import Loop, resumed
+    from tests.support.oneflow_loops import Loop, resumed
 
     assert resumed(Loop, case, str(tmp_path)) == []
 
 
 def graphs(dtype: str, case: str, folder: str) -> list[str]:
     """What differs where a graph's loop is resumed; only reactive schedules need ``scheduler.step()``."""
-    from tests.backends.oneflow_loops import GraphLoop, resumed
+    from tests.support.oneflow_loops import GraphLoop, resumed
 
     return resumed(GraphLoop, case, folder, dtype, counts="reactive" in case)
 
@@ -48,7 +48,7 @@ def frozen(folder: str) -> list[str]:
 
     import layered_lr as ll
     from layered_lr.state.state_files import read_state
-    from tests.backends.oneflow_loops import SPECS, GraphLoop, Loop, resumed
+    from tests.support.oneflow_loops import SPECS, GraphLoop, Loop, resumed
 
     class Frozen(Loop):
         def _compile(self) -> tuple[object, object]:
@@ -88,8 +88,8 @@ def test_a_frozen_part_goes_on_frozen(oneflow: Any, tmp_path: Path) -> None:
 def two_parts(folder: str) -> list[bool]:
     """Whether a graph of two models, each under a spec of its own, goes on bitwise with accumulated gradients."""
     import layered_lr as ll
-    from tests.backends.models import CLASSES, FEATURES
-    from tests.backends.oneflow_loops import batch, flow
+    from tests.support.models import CLASSES, FEATURES
+    from tests.support.oneflow_loops import batch, flow
 
     specs = (ll.Spec(ll.SGD(0.1, momentum=0.9), schedule=ll.StepLR(1, 0.7)), ll.Spec(ll.Adagrad(0.1)))
 
@@ -174,7 +174,7 @@ def near(one: Any, other: Any, dtype: str) -> None:
 
 @pytest.mark.parametrize("case", ACROSS)
 def test_torch_and_eager_go_on_from_each_other(torch: Any, oneflow: Any, case: str, tmp_path: Path) -> None:
-    from tests.backends.oneflow_loops import SPECS, Loop
+    from tests.support.oneflow_loops import SPECS, Loop
 
     spec, dtype = SPECS[case], ACROSS[case]
     one, other = TorchLoop(torch, spec, dtype), Loop(spec, 5, dtype)
@@ -194,7 +194,7 @@ def test_torch_and_eager_go_on_from_each_other(torch: Any, oneflow: Any, case: s
 def from_torch(folder: str, cases: dict[str, str]) -> dict[str, object]:
     """What graphs make of states of torch; theirs is left in the folder."""
     import layered_lr as ll
-    from tests.backends.oneflow_loops import SPECS, GraphLoop
+    from tests.support.oneflow_loops import SPECS, GraphLoop
 
     answers = {}
     for case, dtype in cases.items():
@@ -209,7 +209,7 @@ def from_torch(folder: str, cases: dict[str, str]) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_torch_and_a_graph_go_on_from_each_other(torch: Any, oneflow: Any, tmp_path: Path) -> None:
-    from tests.backends.oneflow_loops import SPECS
+    from tests.support.oneflow_loops import SPECS
 
     wanted = {}
     for case, dtype in ACROSS.items():
@@ -226,7 +226,7 @@ def test_torch_and_a_graph_go_on_from_each_other(torch: Any, oneflow: Any, tmp_p
 
 
 def test_a_loop_without_this_library_goes_on(torch: Any, oneflow: Any, tmp_path: Path) -> None:
-    from tests.backends.oneflow_loops import Loop
+    from tests.support.oneflow_loops import Loop
 
     old = TorchLoop(torch, ll.Spec(ll.AdamW(0.01)), "float64")
     body = [parameter for name, parameter in old.model.named_parameters() if name not in HEAD]
@@ -244,7 +244,7 @@ def test_a_loop_without_this_library_goes_on(torch: Any, oneflow: Any, tmp_path:
 
 
 def test_a_plain_state_of_sgd_says_no_count(torch: Any, oneflow: Any) -> None:
-    from tests.backends.oneflow_loops import SPECS, Loop
+    from tests.support.oneflow_loops import SPECS, Loop
 
     old = TorchLoop(torch, SPECS["SGD dampening"], "float64")
     old.train(range(4))
@@ -266,7 +266,7 @@ def test_a_plain_state_of_sgd_says_no_count(torch: Any, oneflow: Any) -> None:
 def refusals(graph: bool, folder: str) -> dict[str, object]:
     """What each wrong state is answered with; and whether anything changed, by what the loop then did."""
     import layered_lr as ll
-    from tests.backends.oneflow_loops import GROUPS, PLATEAU, SPECS, GraphLoop, Loop, np
+    from tests.support.oneflow_loops import GROUPS, PLATEAU, SPECS, GraphLoop, Loop, np
 
     kind = GraphLoop if graph else Loop
     adam = ll.Spec(ll.AdamW(0.01), GROUPS)
@@ -339,7 +339,7 @@ def test_wrong_states_change_nothing(oneflow: Any, graph: bool, tmp_path: Path) 
 def strangers(folder: str) -> dict[str, str]:
     """What is said of objects that do not belong together."""
     import layered_lr as ll
-    from tests.backends.oneflow_loops import SPECS, GraphLoop, Loop, Outer, flow
+    from tests.support.oneflow_loops import SPECS, GraphLoop, Loop, Outer, flow
 
     spec = SPECS["SGD momentum"]
     (eager, second), (graph, third) = ([kind(spec) for _ in range(2)] for kind in (Loop, GraphLoop))
@@ -394,7 +394,7 @@ def test_objects_that_do_not_belong_together_are_refused(oneflow: Any, tmp_path:
 def test_late_gradients_and_a_copy_of_the_optimizers_own_state(oneflow: Any, tmp_path: Path) -> None:
     """Parameters without updates have no slots; OneFlow's own ``load_state_dict`` is as good a start."""
     from layered_lr.state.state_files import read_state
-    from tests.backends.oneflow_loops import SPECS, Loop
+    from tests.support.oneflow_loops import SPECS, Loop
 
     for case in ("SGD momentum", "AdamW", "RMSprop"):
         loop = Loop(SPECS[case])

@@ -16,7 +16,7 @@ import torch.optim.lr_scheduler as tl
 
 import layered_lr.schedules as ls
 from layered_lr.errors import SpecError
-from tests.core.schedule_oracle import RATES, STEPS, closed, stepped
+from tests.support.schedule_oracle import RATES, STEPS, closed, stepped
 
 EXACT = 1e-12
 T = np.arange(STEPS)

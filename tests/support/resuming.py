@@ -1,4 +1,4 @@
-"""A short run with much to remember, as a process to be killed: ``python -m tests.backends.resuming DIR BACKEND``."""
+"""A short run with much to remember, as a process to be killed: ``python -m tests.support.resuming DIR BACKEND``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 import layered_lr as ll
 from layered_lr.registry import TABLE
-from tests.backends.models import CLASSES, FEATURES, HIDDEN, arrays
+from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays
 
 EPOCHS = 3
 SPEC = ll.Spec(

@@ -13,9 +13,9 @@ import layered_lr as ll
 from layered_lr.data import Batches, load_dataset
 from layered_lr.state import read_state
 from layered_lr.training.loop import Loop
-from tests.backends import resuming
-from tests.backends.models import arrays
-from tests.backends.resuming import SPEC, options
+from tests.support import resuming
+from tests.support.models import arrays
+from tests.support.resuming import SPEC, options
 
 PLAIN = replace(SPEC, groups=[ll.Group("head", lr_scale=2.0)], schedule=ll.ExponentialLR(gamma=0.9))
 BAD = 12  # the place of the image that makes everything infinite

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import layered_lr as ll
 from layered_lr.backend.base import Backend, Session
 from layered_lr.data import Batches
-from tests.backends.models import CLASSES, arrays, largest_difference, mlp, mlp_weights
+from tests.support.models import CLASSES, arrays, largest_difference, mlp, mlp_weights
 
 SPEC = ll.Spec(
     optimizer=ll.SGD(lr=0.1, momentum=0.9),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SPEC = '[optimizer]\ntype = "SGD"\nlr = 0.1\n'
 MODEL = """
 import os, signal, time

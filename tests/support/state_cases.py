@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 import layered_lr as ll
 from layered_lr.backend.base import Backend, Extras, Session
 from layered_lr.state import TrainingState
-from tests.backends.models import CLASSES, FEATURES, HIDDEN, arrays
+from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays
 
 X, Y, _, _ = arrays(96)
 STEPS = 11

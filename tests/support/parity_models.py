@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tests.backends.models import mlp
+from tests.support.models import mlp
 
 
 def in_torch() -> Any:
