@@ -20,10 +20,11 @@ run: setup ## train the default recipe in OneFlow's Graph mode
 test: lint ## lint, then all tests
 	.venv/bin/pytest -n 2 $(ARGS) # in two processes: should a framework abort one, the other tests go on
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy, and the floors of the house (import-linter)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
 bench: setup ## measure everything, renew benchmarks/RESULTS.md and README's table: half an hour on a quiet machine
 	.venv/bin/python -m compileall -q layered_lr backends benchmarks

@@ -22,8 +22,8 @@ from benchmarks.frame.machine import resident_megabytes
 from benchmarks.frame.report import Report, Series, Target, ratio
 from benchmarks.frame.rounds import alternated
 from benchmarks.frame.worker import Worker, WorkerError
+from layered_lr.backend.loading import load_backend
 from layered_lr.backend.phased_session import open_session
-from layered_lr.registry import load_backend
 
 BACKENDS = ("torch-eager", "oneflow-eager", "oneflow-graph")
 GROUPS = [ll.Group(f"features.{number}") for number in range(19)] + [ll.Group("classifier")]

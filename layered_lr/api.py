@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from layered_lr.backend.base import Dtype
 from layered_lr.data import dataset_facts
-from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models import mobilenet_v2
 from layered_lr.models.nn_modules import framework_of
-from layered_lr.plans.plan import Plan, resolve
-from layered_lr.registry import attach_function, backend_of
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.divergence import OnDivergence
 from layered_lr.training.options import RunOptions
@@ -24,8 +23,6 @@ from layered_lr.training.train import train
 
 if TYPE_CHECKING:
     from layered_lr.parity.comparison import Comparison
-
-_WITHOUT_PHASES = "Use ll.run, or give each phase a spec, an optimizer or a graph of its own."
 
 
 def run(
@@ -306,84 +303,3 @@ def compare(
         progress=progress,
     )
     return compare_backends(default_spec() if spec is None else spec, backends, model, options, steps, samples)
-
-
-def compile(
-    spec: Spec, model: Any, total_steps: int | None = None, steps_per_epoch: int | None = None
-) -> tuple[Any, Any]:
-    """The framework's own optimizer for a model, and a scheduler, for a training loop of one's own.
-
-    ::
-
-        optimizer, scheduler = layered_lr.compile(spec, model, total_steps=7820)
-        for images, labels in batches:
-            optimizer.zero_grad(set_to_none=True)
-            loss(model(images), labels).backward()
-            optimizer.step()
-            scheduler.step()  # after every update, also where a schedule counts epochs
-
-    Args:
-        spec: Groups, optimizer and schedule.
-        model: A ``torch.nn.Module`` or a ``oneflow.nn.Module`` (eager mode; in a Graph use ``attach``).
-        total_steps: Updates of the whole run, if a schedule needs it.
-        steps_per_epoch: Updates of one epoch, if a schedule counts epochs.
-
-    Returns:
-        A ``torch.optim`` or ``oneflow.optim`` optimizer with one param group per group of the plan, and a
-        scheduler with ``step()``, ``get_last_lr()``, ``state_dict()`` and ``load_state_dict()``. ``lr_scale`` is
-        folded into the rates that the scheduler sets. Where the spec has phases, ``step()`` also begins the next one:
-        it freezes and unfreezes, and changes what the phase says otherwise.
-
-    Raises:
-        SpecError: The spec does not fit the model, or the model is none.
-        Unsupported: The framework's optimizer does not do what torch's does; phases that one optimizer cannot go
-            through (a switch to another one), or any in OneFlow.
-    """
-    backend = backend_of(model)
-    plan = resolve(spec, model, total_steps, steps_per_epoch)
-    if plan.segments and not backend.compiles_phases:
-        raise Unsupported(f"compile: phases in a loop of your own do not work with {backend.name!r}. {_WITHOUT_PHASES}")
-    return backend.compile(plan, model)
-
-
-def attach(
-    spec: Spec, graph: Any, model: Any, total_steps: int | None = None, steps_per_epoch: int | None = None
-) -> Any:
-    """Put a spec into a ``oneflow.nn.Graph`` of one's own, with OneFlow's native ``lr_scale`` and schedules.
-
-    ::
-
-        class TrainGraph(oneflow.nn.Graph):
-            def __init__(self):
-                super().__init__()
-                self.model = model
-                self.scheduler = layered_lr.attach(spec, self, model, total_steps=7820)
-
-    Gradients that the model's parameters hold when the graph is first called are dropped: OneFlow would compile
-    them in.
-
-    Args:
-        spec: Groups, optimizer and schedule.
-        graph: The graph, in its ``__init__``, after ``super().__init__()``.
-        model: The ``oneflow.nn.Module`` that the graph trains.
-        total_steps: Updates of the whole run, if a schedule becomes a table.
-        steps_per_epoch: Updates of one epoch, if a schedule counts epochs.
-
-    Returns:
-        A scheduler with ``plan``, ``step()``, ``get_last_lr()``, ``state_dict()`` and ``load_state_dict()``. Only
-        ``ReduceLROnPlateau`` needs it, for ``step(metrics=...)``: all other rates follow the graph's own counter.
-
-    Raises:
-        SpecError: The spec does not fit the model; not a graph; a graph that is compiled already or has an
-            optimizer for one of these parameters.
-        Unsupported: A schedule or an optimizer that OneFlow's Graph cannot do exactly, or phases.
-    """
-    if framework_of(model) != "oneflow":
-        raise SpecError(
-            f"attach: model is a {type(model).__name__}; must be the oneflow.nn.Module that the graph trains."
-        )
-    attach_plan = attach_function()
-    plan = resolve(spec, model, total_steps, steps_per_epoch)
-    if plan.segments:
-        raise Unsupported(f"attach: a graph is compiled once, and cannot go from phase to phase. {_WITHOUT_PHASES}")
-    return attach_plan(plan, graph, model)

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import click
 from click.core import ParameterSource
 
-from layered_lr import __version__
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.version import __version__
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -132,7 +132,7 @@ def plan(
 ) -> None:
     """Print every group's parameters and rates, before anything trains."""
     from layered_lr.api import plan as make_plan
-    from layered_lr.outputs import write_whole
+    from layered_lr.files import write_whole
     from layered_lr.plans.export import json_text
     from layered_lr.plans.text import plan_text
     from layered_lr.registry import check_name
@@ -157,9 +157,10 @@ _Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
 
 def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
     """The files to write, each with what makes its content of a plan and a backend; all of it checked."""
-    from layered_lr.outputs import check_output
+    from layered_lr.files import check_output
     from layered_lr.plans.export import csv_chunks, html_text
-    from layered_lr.plans.picture import check_matplotlib, picture
+    from layered_lr.plans.picture import picture
+    from layered_lr.reports.figures import check_matplotlib
 
     outputs: list[_Output] = []
     if plot is not None:
@@ -203,7 +204,7 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
     The first --steps updates of the recipe's run are compared.
     """
     from layered_lr.api import compare as compare_backends
-    from layered_lr.outputs import check_output
+    from layered_lr.files import check_output
 
     if report is not None:
         check_output("--report", report, (".html",))
@@ -263,7 +264,7 @@ def _checkout() -> Path:
 @click.pass_context
 def doctor(context: click.Context, /) -> None:
     """Say which backends work here, and what to do about those that do not."""
-    from layered_lr.registry import backends
+    from layered_lr.backend.doctor import backends
 
     found = backends()
     for status in found.values():

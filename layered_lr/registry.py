@@ -5,18 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import json
-import platform
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from layered_lr.backend.base import Backend
-from layered_lr.errors import BackendUnavailable, SpecError
-from layered_lr.models.nn_modules import framework_of
-from layered_lr.plans.lowering import Lowering
-from layered_lr.plans.plan import Plan
+from layered_lr.errors import SpecError
 from layered_lr.validation import nearest
 
 
@@ -82,24 +74,6 @@ CHECKPOINT_READER = "layered_lr_torch.pth_files:read_checkpoint"
 STATE_DICT_READER = "layered_lr_torch.pth_files:read_state_dict"
 
 
-class BackendStatus(NamedTuple):
-    """Whether a backend works on this machine.
-
-    Args:
-        name: One of the four names.
-        available: It was imported successfully, in a process of its own.
-        versions: Of the packages it stands on, None for one that is not installed.
-        reason: Why it does not work; empty where it does.
-        mend: What to do about it; empty where it works.
-    """
-
-    name: str
-    available: bool
-    versions: dict[str, str | None]
-    reason: str = ""
-    mend: str = ""
-
-
 def check_name(name: Any) -> Entry:
     """The table's entry of a backend.
 
@@ -110,40 +84,6 @@ def check_name(name: Any) -> Entry:
         hint = nearest(name, TABLE) if isinstance(name, str) else ""
         raise SpecError(f"backend={name!r}: must be one of {', '.join(TABLE)}.{hint}")
     return TABLE[name]
-
-
-def load_backend(name: str, device: str = "auto") -> Backend:
-    """Import a backend and open it on a device.
-
-    Raises:
-        SpecError: No backend has that name, or the device is not there.
-        BackendUnavailable: Its framework is not installed, or cannot be imported; the message says the mend.
-    """
-    entry = check_name(name)
-    try:
-        implementation: type[Backend] = _imported(entry.implementation)
-    except ImportError as error:
-        raise BackendUnavailable(name, *_why_not(entry, error)) from None
-    return implementation(device)
-
-
-def backend_of(model: Any) -> Backend:
-    """The eager backend of a model's framework.
-
-    Raises:
-        SpecError: Not an ``nn.Module`` object of either framework.
-    """
-    framework = framework_of(model)
-    if framework is None:
-        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise SpecError(f"model: got {what}; must be an nn.Module object of torch or OneFlow.")
-    return load_backend(FRAMEWORKS[framework].loop)
-
-
-def attach_function() -> Any:
-    """The function behind ``layered_lr.attach``."""
-    load_backend("oneflow-graph")
-    return _imported(ATTACH)
 
 
 def probes_of(backend: str) -> Any:
@@ -157,7 +97,7 @@ def checkpoint_reader() -> Any:
     Raises:
         ImportError: torch cannot be imported.
     """
-    return _imported(CHECKPOINT_READER)
+    return load_attribute(CHECKPOINT_READER)
 
 
 def state_dict_reader() -> Any:
@@ -166,69 +106,7 @@ def state_dict_reader() -> Any:
     Raises:
         ImportError: torch cannot be imported.
     """
-    return _imported(STATE_DICT_READER)
-
-
-def lowering_of(plan: Plan, backend: str, timeline: Sequence[Plan] = ()) -> tuple[Lowering, ...]:
-    """How a backend will apply each group's rate, in the order of ``plan.groups``; needs no framework.
-
-    Args:
-        plan: Of the whole run, or of one of its phases.
-        backend: Its name.
-        timeline: The plans of all phases, where it is of one of them.
-
-    Raises:
-        SpecError: No backend has that name.
-        Unsupported: The backend cannot apply this plan exactly.
-    """
-    lower = _imported(check_name(backend).lowering)
-    return tuple(lower(plan, timeline))
-
-
-def cost_of_phases(plan: Plan, backend: str) -> str:
-    """What a plan's phases cost on a backend, in words; empty where there is nothing to say."""
-    path = check_name(backend).phases
-    return _imported(path)(plan) if path is not None and plan.segments else ""
-
-
-def backends() -> dict[str, BackendStatus]:
-    """Which of the four backends work on this machine.
-
-    Each is really loaded, in a process of its own (some seconds), because a broken installation can look whole
-    from outside and can end the process that imports it.
-    """
-    probes = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", _PROBE, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for name in TABLE
-    }
-    return {name: _status(name, probe) for name, probe in probes.items()}
-
-
-# What a probe runs: silent where the backend works, its reason and mend as JSON where it says so itself.
-_PROBE = """
-import json, sys
-from layered_lr.errors import BackendUnavailable
-from layered_lr.registry import load_backend
-try:
-    load_backend(sys.argv[1])
-except BackendUnavailable as error:
-    print(json.dumps([error.reason, error.mend]))
-"""
-
-
-def _status(name: str, probe: subprocess.Popen[str]) -> BackendStatus:
-    entry = TABLE[name]
-    found = versions(entry.framework)
-    said, last_words = probe.communicate()
-    if probe.returncode != 0:  # it did not even come to say why
-        words = (last_words.strip().splitlines() or ["it said nothing"])[-1]
-        reason = f"cannot be loaded: the process that tried ended with exit code {probe.returncode}: {words}"
-        return BackendStatus(name, False, found, reason, _reinstall(entry))
-    if said.strip():
-        return BackendStatus(name, False, found, *json.loads(said.strip().splitlines()[-1]))
-    return BackendStatus(name, True, found)
+    return load_attribute(STATE_DICT_READER)
 
 
 def versions(framework: str) -> dict[str, str | None]:
@@ -236,7 +114,8 @@ def versions(framework: str) -> dict[str, str | None]:
     return {package: _version(package) for package in FRAMEWORKS[framework].packages}
 
 
-def _imported(path: str) -> Any:
+def load_attribute(path: str) -> Any:
+    """What an import string ``"module:name"`` stands for; imports the module."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -246,24 +125,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _alternative(entry: Entry) -> str:
-    return ", or use backend " + repr(next(name for name, e in TABLE.items() if e.framework != entry.framework)) + "."
-
-
-def _reinstall(entry: Entry) -> str:
-    extra = f"'layered-lr[{entry.framework}]'"
-    return f"Install it anew: pip install --force-reinstall {extra}{_alternative(entry)}"
-
-
-def _why_not(entry: Entry, failure: ImportError) -> tuple[str, str]:
-    """Why a backend cannot be imported here, and what to do about it."""
-    framework = FRAMEWORKS[entry.framework]
-    if framework.newest_python and sys.version_info[:2] > framework.newest_python:
-        here = f"this is Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-        return f"needs {framework.needs}; {here}", f"Use a Python 3.10 environment (make setup){_alternative(entry)}"
-    if importlib.util.find_spec(entry.framework) is None:
-        reason = f"needs {framework.needs}, and {entry.framework} is not installed"
-        return reason, f"Install it: pip install 'layered-lr[{entry.framework}]'{_alternative(entry)}"
-    return f"needs {framework.needs}; importing it failed: {failure}", _reinstall(entry)

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from layered_lr.backend.base import Backend
+from layered_lr.backend.loading import load_backend
 from layered_lr.cli import main
 from layered_lr.errors import BackendUnavailable
-from layered_lr.registry import FRAMEWORKS, TABLE, load_backend
+from layered_lr.registry import FRAMEWORKS, TABLE
 from tests.support import graph_process
 
 REQUIRE = "LAYERED_LR_REQUIRE_BACKENDS"

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.schedules import (
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
-    Float64,
     LinearLR,
     MultiStepLR,
     PolynomialLR,

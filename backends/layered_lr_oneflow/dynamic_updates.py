@@ -13,18 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64, Slots
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 from layered_lr_oneflow.models import sync
 from layered_lr_oneflow.parameter_counters import CarriedNumbers
 from layered_lr_oneflow.rate_buffers import MOMENTUM, RATE, NumberBuffers, Tables, copy
 from layered_lr_oneflow.rules import Numbers, UpdateRule, rule_of
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.tracing import build_of, lazy_tensors
-
-Slots = Mapping[str, Mapping[str, NDArray[Any]]]
 
 ATTRIBUTE = "layered_lr_updates"  # of the graph: the module of buffers; it also begins their names
 

@@ -6,10 +6,10 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
+from layered_lr.arrays import Float64
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager
 from layered_lr_oneflow.clipping import Clipping

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from layered_lr.plans.plan import Plan, PlanGroup
-from layered_lr.schedules import Constant, Float64
+from layered_lr.arrays import Float64
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.plan import Plan
+from layered_lr.schedules import Constant
 from layered_lr_oneflow.kernel_arithmetic import KernelSchedule, as_float32
 from layered_lr_oneflow.lowering import has_native_updates
 from layered_lr_oneflow.native_schedules import native

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64
 from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.accumulation import AccumulatingSession
 from layered_lr_oneflow.attach import attach, configured

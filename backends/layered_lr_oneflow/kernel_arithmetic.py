@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.schedules import (
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
     ExponentialLR,
-    Float64,
     LinearLR,
     MultiStepLR,
     PolynomialLR,

@@ -7,11 +7,13 @@ from itertools import repeat
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.optimizers import SGD, Adagrad, Optimizer
+from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.lowering import Lowering
-from layered_lr.plans.plan import Plan, PlanGroup
-from layered_lr.schedules import Constant, Float64
+from layered_lr.plans.plan import Plan
+from layered_lr.schedules import Constant
 from layered_lr_oneflow.native_schedules import native
 
 LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
@@ -69,12 +71,12 @@ def _composed(group: PlanGroup) -> str:
 
 def phases_in_graphs(plan: Plan) -> str:
     """What phases cost in OneFlow's Graph."""
-    later = [f"{segment.start:,}" for segment in plan.segments[1:]]
+    later = [f"{phase.start:,}" for phase in plan.phases[1:]]
     if not later:
         return "frozen parameters are compiled out"
-    if shares_graph(plan.stretches):
+    if shares_graph(plan.phase_plans):
         return (
-            f"one graph for all {len(plan.segments)} phases, with eager updates: it computes the gradients of all that "
+            f"one graph for all {len(plan.phases)} phases, with eager updates: it computes the gradients of all that "
             "trains in any of them, so that freezing saves no time"
         )
     return (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from layered_lr.plans.plan import Plan, PlanGroup
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.plan import Plan
 from layered_lr.schedules import (
     Constant,
     ConstantLR,

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layered_lr.plans.plan import Plan, PlanGroup
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.plan import Plan
 from layered_lr.schedules import (
     Constant,
     ConstantLR,

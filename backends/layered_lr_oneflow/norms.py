@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.schedules import Float64
+from layered_lr.arrays import Float64
 
 _BLOCK = 256
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import Optimizer
-from layered_lr.plans.plan import Plan, PlanGroup
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr_oneflow.composed_optimizer import EAGER_ONLY, TORCH_ONLY, ComposedOptimizer
 from layered_lr_oneflow.float32_rates import GraphRates

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from functools import reduce
 from typing import Any
 
-from layered_lr.models.matching import Parameter
+from layered_lr.models.parameter import Parameter
 from layered_lr_oneflow.runtime import flow
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr.schedules import Float64
 from layered_lr_oneflow.models import sync
 from layered_lr_oneflow.rules import Numbers, assign
 from layered_lr_oneflow.runtime import flow

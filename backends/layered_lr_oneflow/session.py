@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.base import Extras, Session
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import set_trainable, set_training
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 from layered_lr.spec.phases import Phase
-from layered_lr.state.training_state import Slots, TrainingState
+from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models
 from layered_lr_oneflow.dropout import Masks, drawing_modules
 from layered_lr_oneflow.moving_average import MovingAverage

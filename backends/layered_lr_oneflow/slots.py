@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Arrays
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import LARS, SGD, Lion, Optimizer
 from layered_lr.plans.plan import Plan
 from layered_lr_oneflow.rules import UpdateRule, rule_of
-
-Arrays = Mapping[str, NDArray[Any]]
 
 _UNCOUNTED = (SGD, LARS, Lion)  # torch counts no updates for these; SGD's rule does where it dampens
 

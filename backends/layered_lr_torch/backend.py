@@ -87,7 +87,7 @@ class TorchBackend(Backend):
 
     def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:
         """See ``Backend.compile``: phases may change everything but the kind of optimizer."""
-        if plan.segments:
+        if plan.phases:
             return compile_timeline(plan, model)
         optimizer = build_optimizer(plan, model)
         return optimizer, PlanScheduler(optimizer, plan)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from layered_lr.arrays import Float64
+from layered_lr.backend.series import Series
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
-from layered_lr.training.history import Series
 
 
 class Gradients:

@@ -36,7 +36,7 @@ def build_optimizer(
     torch's optimizers have none. Frozen parameters are in it too; without a gradient they stay as they are.
 
     Args:
-        plan: Groups and hyperparameters; without segments.
+        plan: Groups and hyperparameters; without phases.
         model: Whose parameters are trained.
         gradients: What clips them before each update; None makes one, if the plan clips.
         step: The first update.

@@ -20,13 +20,13 @@ from layered_lr_torch.slots import export_slots, import_slots, new_slots
 
 
 def compile_timeline(plan: Plan, model: torch.nn.Module) -> tuple[torch.optim.Optimizer, PlanScheduler]:
-    """The optimizer of a plan with segments, and a scheduler that goes from one to the next.
+    """The optimizer of a plan with phases, and a scheduler that goes from one to the next.
 
     Raises:
         Unsupported: The kind of optimizer changes.
     """
-    first = plan.stretches[0]
-    for number, there in enumerate(plan.stretches, start=1):
+    first = plan.phase_plans[0]
+    for number, there in enumerate(plan.phase_plans, start=1):
         old, new = type(first.spec.optimizer).__name__, type(there.spec.optimizer).__name__
         if old != new:
             raise Unsupported(
@@ -36,7 +36,7 @@ def compile_timeline(plan: Plan, model: torch.nn.Module) -> tuple[torch.optim.Op
             )
     gradients = Gradients(first, model)
     optimizer = build_optimizer(first, model, gradients)
-    clips = any(there.spec.clip_grad_norm or there.spec.clip_grad_value for there in plan.stretches)
+    clips = any(there.spec.clip_grad_norm or there.spec.clip_grad_value for there in plan.phase_plans)
     if clips and not gradients.has_work:
         gradients.attach(optimizer)
     return optimizer, TimelineScheduler(optimizer, plan, model, gradients)
@@ -50,8 +50,8 @@ class TimelineScheduler(PlanScheduler):
     ``model.train()``. Gradients of parameters that freeze are dropped.
 
     Args:
-        optimizer: Of the first segment.
-        plan: With segments.
+        optimizer: Of the first phase.
+        plan: With phases.
         model: Whose parameters it trains.
         gradients: What clips before each update.
     """
@@ -66,7 +66,7 @@ class TimelineScheduler(PlanScheduler):
         self._place = 0
         self._remembered: dict[str, Mapping[str, float]] = {}
         self._held: list[tuple[Any, Any]] = []
-        super().__init__(optimizer, plan.stretches[0])
+        super().__init__(optimizer, plan.phase_plans[0])
         self._freeze()
 
     def step(self, epoch: int | None = None, metrics: Any = None) -> None:
@@ -82,7 +82,7 @@ class TimelineScheduler(PlanScheduler):
 
     def check_reactions(self, state: TrainingState) -> None:
         """Refuse a state of groups that never react; see ``TrainingState.check_reactions``."""
-        anywhere = {group.name for there in self.plan.stretches for group in there.groups if group.is_reactive}
+        anywhere = {group.name for there in self.plan.phase_plans for group in there.groups if group.is_reactive}
         state.check_reactions(anywhere & set(state.reactions))
 
     def reactions(self) -> dict[str, Mapping[str, float]]:
@@ -92,19 +92,19 @@ class TimelineScheduler(PlanScheduler):
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """See ``PlanScheduler.go_to``."""
         self._remembered = dict(reactions)
-        self._place = self.plan.place(step)
+        self._place = self.plan.phase_index(step)
         here = reactions_at(self.plan, self._place, {})
         self._enter(step, {name: dict(reactions.get(name, new)) for name, new in here.items()})
         super().go_to(step, self.live.state())
 
     def _reach(self, step: int) -> None:
-        while self._place < self.plan.place(step):
+        while self._place < self.plan.phase_index(step):
             self._place += 1
             self._remembered |= self.live.state()
             self._enter(step, reactions_at(self.plan, self._place, self._remembered))
 
     def _enter(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
-        there = self.plan.segments[self._place].plan
+        there = self.plan.phases[self._place].plan
         self.live = LiveRates(there)
         self.live.restore(reactions)
         self._groups = [index for index, group in enumerate(there.groups) for _ in group.parts]
@@ -117,7 +117,7 @@ class TimelineScheduler(PlanScheduler):
             import_slots(self.optimizer, self._objects, {**slots, **kept})
 
     def _freeze(self) -> None:
-        there = self.plan.segments[self._place].plan
+        there = self.plan.phases[self._place].plan
         phase = there.phase or Phase()
         set_trainable(self.model, there.frozen, self._trainable)
         for module, hook in self._held:

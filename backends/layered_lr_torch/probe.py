@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from layered_lr.models.matching import Parameter
+from layered_lr.models.parameter import Parameter
 
 
 class Probe(torch.nn.Module):

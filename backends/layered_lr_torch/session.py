@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import Extras, Session
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 from layered_lr.spec.phases import Phase
-from layered_lr.state.training_state import Slots, TrainingState
+from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, random_state
 from layered_lr_torch.clipping import Gradients
 from layered_lr_torch.dropout import Masks

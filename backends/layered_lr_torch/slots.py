@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layered_lr.state.training_state import Slots
+from layered_lr.arrays import Slots
 from layered_lr_torch.models import to_array
 
 COUNTS: Final = ("step", "mu_product")

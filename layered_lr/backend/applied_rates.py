@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 
 
 class AppliedRates:

@@ -10,12 +10,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64, Slots, Weights
 from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
-from layered_lr.state.training_state import Slots, TrainingState
+from layered_lr.state.training_state import TrainingState
 
-Weights = Mapping[str, NDArray[Any]]
 Dtype: TypeAlias = Literal["float32", "float64"]
 
 
@@ -44,14 +43,14 @@ class Session(ABC):
     """A model in training under a plan. NumPy in, NumPy out; made by ``Backend.open``.
 
     Args:
-        plan: Rates and groups, without segments: of the whole run, or of one phase of it.
+        plan: Rates and groups, without phases: of the whole run, or of one phase of it.
         num_classes: Labels are 0 to ``num_classes - 1``.
         extras: What it does beside; norms are also measured where the plan clips by them.
         step: Updates that the run has made before this session; all counts of updates, in ``rates`` and
             ``grad_norms`` too, are from the start of the run.
 
     Raises:
-        SpecError: A plan with segments: ``phased_session.open_session`` opens a session for each of them.
+        SpecError: A plan with phases: ``phased_session.open_session`` opens a session for each of them.
 
     ``plan.frozen`` stays as it is: no gradient is computed, nothing decays, and wholly frozen batch normalisations and
     dropouts do what the plan's phase says (``layered_lr.models.nn_modules.set_training``).
@@ -69,7 +68,7 @@ class Session(ABC):
     """What compiling the model has taken so far; None where nothing is compiled."""
 
     def __init__(self, plan: Plan, num_classes: int, extras: Extras, step: int = 0) -> None:
-        if plan.segments:
+        if plan.phases:
             raise SpecError(
                 "a session trains one phase: open a plan with phases by layered_lr.backend.phased_session.open_session."
             )
@@ -112,7 +111,7 @@ class Session(ABC):
         """A copy of everything that the next update depends on; waits for the framework."""
         return TrainingState(
             step=self.step,
-            optimizer=type(self.plan.there(max(self.step - 1, 0)).spec.optimizer).__name__,
+            optimizer=type(self.plan.plan_at(max(self.step - 1, 0)).spec.optimizer).__name__,
             weights=self.weights(),
             slots=self._slots(),
             reactions=self._reactions(),
@@ -271,7 +270,7 @@ class Backend(ABC):
 
     name: ClassVar[str]
     compiles_phases: ClassVar[bool] = False
-    """Whether ``compile`` honours a plan's segments, or refuses them itself."""
+    """Whether ``compile`` honours a plan's phases, or refuses them itself."""
 
     @abstractmethod
     def __init__(self, device: str = "auto") -> None: ...
@@ -319,7 +318,7 @@ class Backend(ABC):
         """Put the model under the plan's optimizer, ready to make update ``step``.
 
         Args:
-            plan: Of the whole run, or of one of its phases; without segments.
+            plan: Of the whole run, or of one of its phases; without phases.
             model: From ``build``.
             num_classes: As in ``Session``.
             extras: As in ``Session``.
@@ -332,7 +331,7 @@ class Backend(ABC):
         """The framework's own optimizer for the model, and its scheduler, for a loop of the user's own.
 
         Raises:
-            Unsupported: A plan with segments that no scheduler can go through.
+            Unsupported: A plan with phases that no scheduler can go through.
         """
 
     def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, added_seconds
 from layered_lr.models.nn_modules import set_trainable, set_training, trainable_parameters
 from layered_lr.optimizers.handover import carried, completed
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import reactions_at
-from layered_lr.schedules import Float64
-from layered_lr.state.training_state import Slots, TrainingState
+from layered_lr.state.training_state import TrainingState
 
 Reactions = Mapping[str, Mapping[str, float]]
 
@@ -24,7 +24,7 @@ def open_session(
     backend: Backend, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
 ) -> Session:
     """A session for any plan: the backend's own, or a ``Timeline`` of them where the plan has phases."""
-    if not plan.segments:
+    if not plan.phases:
         return backend.open(plan, model, num_classes, extras, step)
     return Timeline(backend, plan, model, num_classes, extras, step)
 
@@ -46,11 +46,11 @@ class _Past(NamedTuple):
 
 
 class Timeline(Session):
-    """Trains a plan with segments; the model is its own from the start to the end.
+    """Trains a plan with phases; the model is its own from the start to the end.
 
-    A segment begins right before its first update, so that what is measured after the last update of the one before
-    (an epoch's metrics, a checkpoint) is still that one's: the state after update ``t`` is of the segment that made it.
-    The session of the next segment then goes on from the state of this one. What the optimizer keeps of frozen
+    A phase begins right before its first update, so that what is measured after the last update of the one before
+    (an epoch's metrics, a checkpoint) is still that one's: the state after update ``t`` is of the phase that made it.
+    The session of the next phase then goes on from the state of this one. What the optimizer keeps of frozen
     parameters waits here until they train again: counters of their own updates stand still, as torch's do where a
     gradient is None. A switch of the optimizer carries over what its phase says, for parameters that wait too.
 
@@ -58,7 +58,7 @@ class Timeline(Session):
 
     Args:
         backend: Opens the sessions.
-        plan: With segments.
+        plan: With phases.
         model: The backend's. Parameters that have ``requires_grad=False`` now never train.
         num_classes: As in ``Session``.
         extras: As in ``Session``.
@@ -68,9 +68,9 @@ class Timeline(Session):
     def __init__(
         self, backend: Backend, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
     ) -> None:
-        clips = any(there.spec.clip_grad_norm is not None for there in plan.stretches)
+        clips = any(there.spec.clip_grad_norm is not None for there in plan.phase_plans)
         extras = extras._replace(grad_norms=extras.grad_norms or clips)
-        super().__init__(plan.stretches[0], num_classes, extras, step)
+        super().__init__(plan.phase_plans[0], num_classes, extras, step)
         self.plan = plan
         self.backend, self.model = backend, model
         self._trainable = trainable_parameters(model)
@@ -78,7 +78,7 @@ class Timeline(Session):
         self._past: list[_Past] = []
         self._waiting: Slots = {}  # of frozen parameters
         self._remembered: Reactions = {}  # of groups that react in other phases
-        self._place = plan.place(step)
+        self._place = plan.phase_index(step)
         self._compiled: float | None = None  # by sessions that have ended
         self._take(self._opened(self._place, step))
 
@@ -93,13 +93,13 @@ class Timeline(Session):
         self.compile_seconds = added_seconds(self._compiled, self.inner.compile_seconds)
 
     def _opened(self, place: int, step: int) -> Session:
-        there = self.plan.segments[place].plan
+        there = self.plan.phases[place].plan
         set_trainable(self.model, (), self._trainable)  # the session freezes what it is to
-        stretches = self.plan.stretches
-        return self.backend.open(there, self.model, self.num_classes, self.extras, step, stretches)
+        phase_plans = self.plan.phase_plans
+        return self.backend.open(there, self.model, self.num_classes, self.extras, step, phase_plans)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> _Loss:
-        if self.plan.place(self.step) != self._place:
+        if self.plan.phase_index(self.step) != self._place:
             self._enter_next()
         loss = _Loss(self.inner.train_step(images, labels, parts))
         self._count_compiling()
@@ -112,7 +112,7 @@ class Timeline(Session):
         self._remembered = {**self._remembered, **state.reactions}
         slots = self._carried({**self._waiting, **state.slots}, self._place + 1)
         self._place += 1
-        if not self.inner.enter(self.plan.segments[self._place].plan):
+        if not self.inner.enter(self.plan.phases[self._place].plan):
             del self.inner  # what it holds of the framework's memory goes before the next one comes
             self._take(self._opened(self._place, self.step))
         slots = {**slots, **completed(slots, self.inner._new_slots())}
@@ -128,32 +128,32 @@ class Timeline(Session):
             self._past.append(_Past(self.inner.start, self.inner.rates(self.inner.start, self.step), norms))
 
     def _carried(self, slots: Slots, place: int) -> Slots:
-        """The slots that a segment's optimizers take over from those of the segment before it."""
+        """The slots that a phase's optimizers take over from those of the phase before it."""
         old, new = (
-            {name: group.optimizer for group in self.plan.segments[number].plan.groups for name in group.parameters}
+            {name: group.optimizer for group in self.plan.phases[number].plan.groups for name in group.parameters}
             for number in (place - 1, place)
         )
-        return carried(slots, old, new, self.plan.segments[place].phase.carry)
+        return carried(slots, old, new, self.plan.phases[place].settings.carry)
 
     def _give(self, state: TrainingState) -> None:
         """Have the current session go on from a state; the slots of what is frozen in it wait."""
-        there = self.plan.segments[self._place].plan
+        there = self.plan.phases[self._place].plan
         waiting = {name: slots for name, slots in state.slots.items() if name in there.frozen}
         training = {name: slots for name, slots in state.slots.items() if name not in there.frozen}
-        optimizer = type(there.spec.optimizer).__name__  # that of a segment before, where nothing was carried
+        optimizer = type(there.spec.optimizer).__name__  # that of a phase before, where nothing was carried
         self.inner.import_state(replace(state, slots=training, optimizer=optimizer))
         self._waiting = waiting
 
     def import_state(self, state: TrainingState) -> None:
-        """See ``Session.import_state``; enters the segment that the state is of first.
+        """See ``Session.import_state``; enters the phase that the state is of first.
 
         Raises:
-            CheckpointError: As there; the model then still trains in the segment that it was in.
+            CheckpointError: As there; the model then still trains in the phase that it was in.
         """
-        place = self.plan.place(max(state.step - 1, 0))
-        there = self.plan.segments[place].plan
+        place = self.plan.phase_index(max(state.step - 1, 0))
+        there = self.plan.phases[place].plan
         reacting = {group.name for group in there.groups if group.is_reactive}
-        anywhere = {group.name for plan in self.plan.stretches for group in plan.groups if group.is_reactive}
+        anywhere = {group.name for plan in self.plan.phase_plans for group in plan.groups if group.is_reactive}
         state.check_optimizer(there.spec.optimizer)
         state.check_fits(self.weights())
         state.check_slots({})
@@ -175,8 +175,8 @@ class Timeline(Session):
         self.start = self.step = state.step
 
     def pass_over(self, state: TrainingState) -> None:
-        """See ``Session.pass_over``; where the update would begin a segment, that has begun."""
-        if self.plan.place(state.step) != self.plan.place(max(state.step - 1, 0)):
+        """See ``Session.pass_over``; where the update would begin a phase, that has begun."""
+        if self.plan.phase_index(state.step) != self.plan.phase_index(max(state.step - 1, 0)):
             self.import_state(state)
             self._enter_next()
             optimizer = type(self.inner.plan.spec.optimizer).__name__
@@ -184,10 +184,10 @@ class Timeline(Session):
         super().pass_over(state)
 
     def _hold_still(self) -> None:
-        """Bring the model to where the current segment has it."""
-        there = self.plan.segments[self._place]
+        """Bring the model to where the current phase has it."""
+        there = self.plan.phases[self._place]
         set_trainable(self.model, there.plan.frozen, self._trainable)
-        set_training(self.model, there.plan.frozen, there.phase.batch_norm, there.phase.dropout)
+        set_training(self.model, there.plan.frozen, there.settings.batch_norm, there.settings.dropout)
 
     def random_modules(self) -> tuple[str, ...]:
         """See ``Session.random_modules``."""
@@ -210,7 +210,7 @@ class Timeline(Session):
         return self.inner.logits(images, ema)
 
     def rates(self, start: int, stop: int) -> Float64:
-        """See ``Session.rates``: of all segments so far, since the state that was imported last, if any was."""
+        """See ``Session.rates``: of all phases so far, since the state that was imported last, if any was."""
         here = self.inner.rates(max(start, self.inner.start), max(stop, self.inner.start))
         return self._since(start, stop, [past.rates for past in self._past], here)
 

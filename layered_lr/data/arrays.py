@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.data.files import reason
 from layered_lr.errors import DataError
+from layered_lr.files import reason
 
 # A classifier has one output for each class up to the largest label: beyond this, a label is surely no class.
 MAX_CLASSES = 1_000_000

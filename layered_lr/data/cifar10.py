@@ -15,8 +15,8 @@ import numpy as np
 
 from layered_lr.data.cifar10_pickles import load_arrays
 from layered_lr.data.dataset import Dataset, DatasetFacts
-from layered_lr.data.files import reading, reason
 from layered_lr.errors import DataError
+from layered_lr.files import reading, reason
 
 CIFAR10_FACTS = DatasetFacts(train_size=50_000, test_size=10_000, num_classes=10, image_shape=(3, 32, 32))
 

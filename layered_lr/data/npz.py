@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.data.dataset import Dataset
-from layered_lr.data.files import reading
 from layered_lr.errors import DataError
+from layered_lr.files import reading
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 

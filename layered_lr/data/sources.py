@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
-from layered_lr.data.files import reason
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
 from layered_lr.errors import DataError, SpecError
+from layered_lr.files import reason
 
 DataSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | tuple[Any, Any, Any, Any] | Dataset"
 

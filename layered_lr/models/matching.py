@@ -9,40 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
+from layered_lr.models.parameter import Parameter
 from layered_lr.validation import nearest_name
 
 GLOB_CHARACTERS = "*?["
 REGEX_PREFIX = "re:"
 ONE_DIMENSIONAL = "1d"  # a rule of `no_weight_decay`
-
-
-class Parameter(NamedTuple):
-    """A trainable array of a model.
-
-    Args:
-        name: Its first dotted path in the model, e.g. ``features.0.0.weight``.
-        shape: As the framework has it; a convolution's weight is OIHW.
-        aliases: Its other paths, where the same array stands in several places (tied weights).
-        dtype: ``"float32"``, ``"float64"`` or what else the framework calls it.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    aliases: tuple[str, ...] = ()
-    dtype: str = "float32"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every path of this parameter, the first one first."""
-        return (self.name, *self.aliases)
-
-    @property
-    def elements(self) -> int:
-        """How many numbers it holds."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
 
 
 def check_pattern(pattern: Any, what: str = "match") -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.errors import SpecError
-from layered_lr.models.matching import Parameter
+from layered_lr.models.parameter import Parameter
 from layered_lr.validation import nearest
 
 
@@ -111,3 +111,24 @@ def _draw(entry: Entry, rng: np.random.Generator) -> NDArray[Any]:
     if entry.start == "count_buffer":
         return np.zeros(entry.shape, np.int64)
     return np.full(entry.shape, 1 if entry.start.startswith("ones") else 0, np.float32)
+
+
+def check_images(model: str, batch_size: int, image_shape: tuple[int, int, int]) -> None:
+    """Refuse images that MobileNetV2 cannot train on; torch and OneFlow would differ in how they fail.
+
+    Args:
+        model: The model's name, for the message.
+        batch_size: Images in a batch.
+        image_shape: (channels, height, width).
+
+    Raises:
+        SpecError: Not three channels, or a batch of one image whose last maps have a single value.
+    """
+    channels, height, width = image_shape
+    if channels != 3:
+        raise SpecError(f"model {model!r} takes images of 3 channels, the data has {channels}.")
+    if batch_size == 1 and max(height, width) <= SMALLEST_MAP:
+        raise SpecError(
+            f"batch_size=1: at {height}x{width} pixels, model {model!r} has batch normalisations of a single "
+            "value, which have no variance. Use batch_size=2 or more."
+        )

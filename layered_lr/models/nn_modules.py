@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 from layered_lr.errors import SpecError
-from layered_lr.models.matching import Parameter
+from layered_lr.models.parameter import Parameter
 
 
 def framework_of(model: Any) -> str | None:

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, one_line, read_archive
 from layered_lr.models.matching import matcher
 from layered_lr.registry import state_dict_reader
 from layered_lr.validation import nearest
-
-Weights = Mapping[str, NDArray[Any]]
 
 
 def read_weights(source: Any) -> dict[str, NDArray[Any]]:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Slots
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import LARS, SGD, Lion, Optimizer
 
-Slots = Mapping[str, Mapping[str, NDArray[Any]]]
 Carry = Literal["nothing", "momentum"]
 
 _MEAN = "exp_avg"  # a running mean of gradients; SGD's `momentum_buffer` is a running sum

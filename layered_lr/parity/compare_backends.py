@@ -16,6 +16,7 @@ from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.models import mobilenet_v2
+from layered_lr.models.mobilenet_v2 import check_images
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.parity.comparison import Comparison, compared
 from layered_lr.parity.envelope import Envelope
@@ -24,10 +25,10 @@ from layered_lr.parity.processes import run_worker
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Trace
 from layered_lr.parity.worker import Request
-from layered_lr.plans.plan import Plan, resolve
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS, TABLE, check_name
 from layered_lr.spec.spec import Spec
-from layered_lr.training.checks import check_images
 from layered_lr.training.options import RunOptions
 
 _MOST_LOG_BYTES = 1 << 34
@@ -53,7 +54,7 @@ def compare_backends(
     chosen = {name: replace(options, backend=name, model=_model_of(model, name)) for name in names}
     for each in chosen.values():
         if isinstance(each.model, str):
-            check_images(each, facts.image_shape)
+            check_images(each.model, each.batch_size, facts.image_shape)
             resolve(spec, mobilenet_v2.parameters(each.model, facts.num_classes), total, in_epoch)
     with tempfile.TemporaryDirectory(prefix="layered_lr-") as folder:
         room = min(_MOST_LOG_BYTES, shutil.disk_usage(folder).free // 2) // (len(names) + 1)

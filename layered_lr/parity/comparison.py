@@ -11,71 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.outputs import check_output, write_whole
+from layered_lr.arrays import Float64
+from layered_lr.files import check_output, write_whole
 from layered_lr.parity.envelope import Envelope
+from layered_lr.parity.findings import ByObservable, Observed, Pair
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.probe import probe_parameters, probed_rates
 from layered_lr.parity.state_vector import Layout
 from layered_lr.parity.trace import Differences, Trace, differences
-from layered_lr.parity.verdict import Verdict, judge, uninformative_from
+from layered_lr.parity.verdict import judge, uninformative_from
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
-
-Series = Mapping[str, Float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Observed:
-    """What one backend did, without its weights.
-
-    Args:
-        losses: Before each update, shape (steps,).
-        rates: Of each group, read off the framework, shape (steps, groups).
-        probed_rates: Of each group, read off the weights of a probe, shape (steps, groups); NaN where the reference
-            does not move.
-        grad_norms: Of each group before clipping, shape (steps, groups).
-        update_norms: Of each section, shape (steps, sections).
-        loss_bits: How many last bits the framework's cross-entropy is off where the answer is known.
-        ended: Why it ended before the last step; empty where it did not.
-        versions: Of the packages that took part.
-        seconds: What the run took.
-    """
-
-    losses: Float64 = field(repr=False)
-    rates: Float64 = field(repr=False)
-    probed_rates: Float64 = field(repr=False)
-    grad_norms: Float64 = field(repr=False)
-    update_norms: Float64 = field(repr=False)
-    loss_bits: float
-    ended: str
-    versions: dict[str, str]
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Two backends beside each other.
-
-    Args:
-        one: A backend; the reference, if it is one of the two.
-        other: Another one.
-        verdict: Whether they do the same.
-        differences: By observable: ``loss`` (steps, 1), ``gradient norm`` (steps, groups), ``update norm`` and
-            ``weights`` (..., sections), ``probe: bare`` and the other rungs (steps, groups). The largest of a section.
-        shares: Likewise, the largest part of what rounding explains that an array of the section has differed by: more
-            than 1 is a difference.
-    """
-
-    one: str
-    other: str
-    verdict: Verdict
-    differences: Series = field(repr=False)
-    shares: Series = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Both names."""
-        return f"{self.one} / {self.other}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +51,7 @@ class Comparison:
     outcomes: dict[str, Outcome]
     observed: dict[str, Observed] = field(repr=False)
     pairs: tuple[Pair, ...]
-    allowed: Series = field(repr=False)
+    allowed: ByObservable = field(repr=False)
     sections: tuple[str, ...]
     rows: Float64 = field(repr=False)
     uninformative: dict[str, int | None]
@@ -208,7 +153,7 @@ def _finite(table: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in table.items()}
 
 
-def _plain(series: Series) -> dict[str, Any]:
+def _plain(series: ByObservable) -> dict[str, Any]:
     return {
         name: np.where(np.isfinite(values), values.astype(object), np.array(None)).tolist()
         for name, values in series.items()

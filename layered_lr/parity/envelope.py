@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.arrays import Float64, Weights
 from layered_lr.backend.base import Backend
 from layered_lr.errors import Unsupported
 from layered_lr.files import read_archive
 from layered_lr.parity.disturbance import Disturbance, margin
-from layered_lr.parity.recorder import Advanced, Weights, prepared, record, record_probes
+from layered_lr.parity.recorder import Advanced, prepared, record, record_probes
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
-from layered_lr.schedules import Float64
 
 HELD_RATES = 4
 """How often a rate may be rounded on its way: the schedule's, ``lr_scale``, their product, and what is read back."""

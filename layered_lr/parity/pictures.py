@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layered_lr.parity.comparison import Comparison, Pair
-from layered_lr.plans.picture import COLOURS, DASHES, check_matplotlib, content_of, inlined
-from layered_lr.schedules import Float64
+from layered_lr.arrays import Float64
+from layered_lr.parity.findings import Found, Pair
+from layered_lr.reports.figures import COLOURS, DASHES, check_matplotlib, content_of, inlined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ _MOST_SECTIONS = 8
 _SIZE_INCHES = (4.4, 3.4)
 
 
-def pictures(found: Comparison) -> list[str]:
+def pictures(found: Found) -> list[str]:
     """One ``<svg>`` each: every pair's shares of the envelope, every section's weights, every group's rates.
 
     Raises:
@@ -56,7 +56,7 @@ def _finished(axes: Axes) -> Figure:
     return figure  # type: ignore[no-any-return]
 
 
-def _shares(found: Comparison, pair: Pair) -> Figure:
+def _shares(found: Found, pair: Pair) -> Figure:
     axes = _own_axes(pair.name, "share of what rounding explains")
     shown = {what: shares for what, shares in pair.shares.items() if shares.size and not np.isnan(shares).all()}
     lowest = 1e-3
@@ -76,7 +76,7 @@ def _shares(found: Comparison, pair: Pair) -> Figure:
     return _finished(axes)
 
 
-def _weights(found: Comparison, column: int) -> Figure:
+def _weights(found: Found, column: int) -> Figure:
     axes = _own_axes(f"weights: {found.sections[column]}", "largest difference")
     steps, allowed = found.rows[1:] - 1, found.allowed["weights"][1:, column]
     apart = [pair.differences["weights"][1:, column] for pair in found.pairs]
@@ -95,7 +95,7 @@ def _weights(found: Comparison, column: int) -> Figure:
     return _finished(axes)
 
 
-def _rates(found: Comparison, index: int) -> Figure:
+def _rates(found: Found, index: int) -> Figure:
     axes = _own_axes(f"rate: {found.plan.groups[index].name}", "learning rate")
     for rank, (name, seen) in enumerate(found.observed.items()):
         line = _line(rank)
@@ -118,7 +118,7 @@ def _line(rank: int) -> dict[str, Any]:
     return {"color": COLOURS[place], "linestyle": DASHES[place], "linewidth": 1.6}
 
 
-def _widest(found: Comparison) -> list[int]:
+def _widest(found: Found) -> list[int]:
     """The sections to draw: all, or those nearest to the envelope."""
     columns = range(len(found.sections))
     if len(columns) <= _MOST_SECTIONS:

@@ -22,14 +22,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64
 from layered_lr.backend.base import Backend, Dtype, Extras, Session
 from layered_lr.backend.phased_session import open_session
-from layered_lr.models.matching import Parameter
+from layered_lr.models.parameter import Parameter
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.trace import ProbeTrace
-from layered_lr.plans.plan import Plan, resolve
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.resolve import resolve
 from layered_lr.registry import probes_of
-from layered_lr.schedules import Float64
 from layered_lr.spec.groups import Group
 from layered_lr.spec.spec import Spec
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Weights
 from layered_lr.backend.base import Backend, Dtype, Extras, Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.data import Batches, load_dataset
@@ -22,13 +23,13 @@ from layered_lr.parity.probe import known_answers, run_rung, rungs_of
 from layered_lr.parity.state_vector import Layout, layout_of, with_averages
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
-from layered_lr.plans.plan import Plan, resolve
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.resolve import resolve
 from layered_lr.registry import TABLE, versions
 from layered_lr.training.checks import check_answer, check_trainable
 from layered_lr.training.evaluation import accuracy
-from layered_lr.training.train import start_weights
+from layered_lr.training.prepare import start_weights
 
-Weights = Mapping[str, NDArray[Any]]
 Advanced = Callable[[], None]
 
 
@@ -186,7 +187,7 @@ class _Shaker:
         return state | calm
 
     def _shake(self, calm: Weights) -> None:
-        still = self._plan.there(self._step).frozen  # which no update rounds
+        still = self._plan.plan_at(self._step).frozen  # which no update rounds
         kept, shaken = dict(calm), dict(calm)
         typical = float(np.sqrt(np.mean(np.concatenate([array.ravel() for array in calm.values()]) ** 2)))
         for name in [name for name in calm if name not in still]:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import LayeredLRError
-from layered_lr.parity.comparison import Comparison, Pair
-from layered_lr.schedules import Float64
+from layered_lr.parity.findings import Found, Pair
 
 
 class Part(NamedTuple):
@@ -33,7 +33,7 @@ class Part(NamedTuple):
     below: str = ""
 
 
-def comparison_text(found: Comparison) -> str:
+def comparison_text(found: Found) -> str:
     """Verdicts, rates and differences as tables of text."""
     blocks = [_headline(found)]
     for part in _parts(found, worst_only=True):
@@ -42,14 +42,14 @@ def comparison_text(found: Comparison) -> str:
     return "\n\n".join([*blocks, *_remarks(found)])
 
 
-def _headline(found: Comparison) -> str:
+def _headline(found: Found) -> str:
     kind = type(found.plan.spec.optimizer).__name__
     ran = "all the same" if found.same else "not all the same"
     names = ", ".join(found.outcomes)
     return f"{names}: {ran} over {found.steps} updates of {kind}, {found.options.get('dtype', 'float32')}"
 
 
-def _parts(found: Comparison, worst_only: bool = False) -> Iterator[Part]:
+def _parts(found: Found, worst_only: bool = False) -> Iterator[Part]:
     """The tables; of the differences only the section of the largest share, or all of them."""
     yield Part(
         "Verdicts",
@@ -85,7 +85,7 @@ def _verdict_row(pair: Pair) -> list[str]:
     return [pair.name, verdict.kind, verdict.cause or "", since, (first and first.group) or "", verdict.explanation]
 
 
-def _rate_rows(found: Comparison) -> Iterator[list[str]]:
+def _rate_rows(found: Found) -> Iterator[list[str]]:
     due = found.observed[found.reference].rates
     for index, group in enumerate(found.plan.groups):
         for name, seen in found.observed.items():
@@ -106,7 +106,7 @@ def _span(rates: Float64) -> str:
     return f"{known[0]:.6g} → {known[-1]:.6g}" if len(known) else "unknown"
 
 
-def _difference_rows(found: Comparison, worst_only: bool) -> Iterator[list[str]]:
+def _difference_rows(found: Found, worst_only: bool) -> Iterator[list[str]]:
     groups = tuple(group.name for group in found.plan.groups)
     owners = {"loss": ("",), "update norm": found.sections, "weights": found.sections}
     for pair in found.pairs:
@@ -126,7 +126,7 @@ def _share(share: float) -> str:
     return "0" if share == 0 else f"{share:.2g}" if share < 1000 else f"{share:.1e}"
 
 
-def _remarks(found: Comparison) -> list[str]:
+def _remarks(found: Found) -> list[str]:
     remarks = [str(outcome) for outcome in found.outcomes.values() if outcome.status != "ran"]
     remarks += [f"{name} ended early: {seen.ended}" for name, seen in found.observed.items() if seen.ended]
     for section, step in found.uninformative.items():
@@ -143,7 +143,7 @@ def _remarks(found: Comparison) -> list[str]:
     return remarks
 
 
-def html_text(found: Comparison) -> str:
+def html_text(found: Found) -> str:
     """One file with everything in it: tables, and pictures where matplotlib is installed."""
     title = html.escape(_headline(found))
     _, rates, differences = _parts(found, worst_only=True)  # the verdicts are a list here
@@ -165,7 +165,7 @@ def _style() -> str:
     return files("layered_lr.reports").joinpath("page.css").read_text()
 
 
-def _verdict_list(found: Comparison) -> str:
+def _verdict_list(found: Found) -> str:
     items = []
     for pair in found.pairs:
         verdict = pair.verdict
@@ -206,7 +206,7 @@ def _by_first(part: Part) -> str:
     return "".join(tables)
 
 
-def _pictures(found: Comparison) -> str:
+def _pictures(found: Found) -> str:
     from layered_lr.parity.pictures import pictures
 
     try:
@@ -216,7 +216,7 @@ def _pictures(found: Comparison) -> str:
     return f'<div class="pictures">{"".join(f"<figure>{svg}</figure>" for svg in drawn)}</div>'
 
 
-def _made_with(found: Comparison) -> str:
+def _made_with(found: Found) -> str:
     versions: dict[str, Any] = {}
     for seen in found.observed.values():
         versions |= seen.versions
@@ -226,7 +226,7 @@ def _made_with(found: Comparison) -> str:
     return f'<h2>Made with</h2><p class="soft">{html.escape(packages)}; {html.escape(options)}</p><pre>{spec}</pre>\n'
 
 
-def _spec_text(found: Comparison) -> str:
+def _spec_text(found: Found) -> str:
     try:
         return found.plan.spec.to_toml()
     except LayeredLRError:  # a function in it cannot be written down

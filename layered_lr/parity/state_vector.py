@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 
 BUFFERS, AVERAGE = "buffers", "moving average"
 _EMA = "average of "

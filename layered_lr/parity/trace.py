@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64
 from layered_lr.files import read_archive
 from layered_lr.parity.state_vector import Array, Layout
-from layered_lr.schedules import Float64
 
 
 @dataclass(eq=False)

@@ -29,12 +29,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.parity.envelope import Envelope
 from layered_lr.parity.probe import probe_parameters
 from layered_lr.parity.state_vector import AVERAGE, BUFFERS
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 
 Kind: TypeAlias = Literal["same bitwise", "same within rounding", "different"]
 Cause: TypeAlias = Literal["rate", "state", "decay", "clip", "accumulation", "data", "forward", "average"]

@@ -15,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.backend.loading import load_backend
 from layered_lr.errors import BackendUnavailable, LayeredLRError
 from layered_lr.files import read_archive
 from layered_lr.parity.envelope import measure
 from layered_lr.parity.recorder import full_record, prepared
 from layered_lr.parity.task import Task, unpacked
 from layered_lr.parity.trace import Trace
-from layered_lr.registry import load_backend
 
 REFUSED = 3  # the exit code of a backend that says itself why it does not run
 _WEIGHT = "weights/"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.plans.plan import Plan, PlanGroup
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.view import PlanView
 
 _BLOCK_STEPS = 65_536
 _UNKNOWN_LENGTH_STEPS = 10_000  # compared where neither plan knows how long the run is
@@ -104,7 +105,7 @@ class PlanDiff:
         )
 
 
-def differences(before: Plan, after: Plan) -> PlanDiff:
+def differences(before: PlanView, after: PlanView) -> PlanDiff:
     """What ``after`` does otherwise than ``before``.
 
     Groups are matched by name. Rates are compared to the last bit over the steps that both plans have; where
@@ -123,14 +124,14 @@ def differences(before: Plan, after: Plan) -> PlanDiff:
     )
 
 
-def _moved(before: Plan, after: Plan) -> Iterator[tuple[str, str | None, str | None]]:
+def _moved(before: PlanView, after: PlanView) -> Iterator[tuple[str, str | None, str | None]]:
     for name in dict.fromkeys(p.name for plan in (before, after) for p in plan.parameters):
         owners = [plan.groups[plan.group_of[name]].name if name in plan.group_of else None for plan in (before, after)]
         if owners[0] != owners[1]:
             yield name, owners[0], owners[1]
 
 
-def _changes(before: Plan, after: Plan) -> Iterator[Change]:
+def _changes(before: PlanView, after: PlanView) -> Iterator[Change]:
     for what in ("total_steps", "steps_per_epoch"):
         yield from _unequal("", {what: getattr(before, what)}, {what: getattr(after, what)})
     for what in ("no_weight_decay", "clip_grad_norm", "clip_grad_value", "clip_per_group"):
@@ -169,7 +170,7 @@ def _unequal(group: str, before: dict[str, Any], after: dict[str, Any]) -> Itera
             yield Change(group, what, before.get(what), after.get(what))
 
 
-def _rates(before: Plan, after: Plan) -> Iterator[RateDifference]:
+def _rates(before: PlanView, after: PlanView) -> Iterator[RateDifference]:
     lengths = [plan.total_steps for plan in (before, after) if plan.total_steps is not None]
     stop = min(lengths, default=_UNKNOWN_LENGTH_STEPS)
     places = {group.name: place for place, group in enumerate(after.groups)}

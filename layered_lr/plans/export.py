@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layered_lr.outputs import check_output, write_whole
-from layered_lr.plans.plan import Plan
+from layered_lr.files import check_output, write_whole
+from layered_lr.plans.view import PlanView
 from layered_lr.reports.curves import Scale
 from layered_lr.schedules import schedule_to_dict
 
@@ -25,7 +25,7 @@ _STYLE = (
 )
 
 
-def csv_chunks(plan: Plan) -> Iterator[str]:
+def csv_chunks(plan: PlanView) -> Iterator[str]:
     """The CSV text in parts, so that a long run need not be held as text.
 
     Raises:
@@ -48,12 +48,12 @@ def _rows(rows: Any) -> str:
     return text.getvalue()
 
 
-def write_csv(plan: Plan, path: str | Path) -> None:
+def write_csv(plan: PlanView, path: str | Path) -> None:
     """``csv_chunks`` as a UTF-8 file, whole or not at all."""
     write_whole(check_output("path", path), (chunk.encode() for chunk in csv_chunks(plan)))
 
 
-def json_text(plan: Plan, backend: str | None = None) -> str:
+def json_text(plan: PlanView, backend: str | None = None) -> str:
     """``plan.to_dict()``, and each group with its settings and its rate at the first and the last step.
 
     Args:
@@ -81,17 +81,14 @@ def json_text(plan: Plan, backend: str | None = None) -> str:
     if backend is not None:
         for group, lowering in zip(groups, plan.lowering(backend).values(), strict=True):
             group["lowering"] = lowering
-    phases = [
-        {"start": segment.start, "stop": segment.stop, "frozen": sorted(segment.plan.frozen)}
-        for segment in plan.segments
-    ]
+    phases = [{"start": phase.start, "stop": phase.stop, "frozen": sorted(phase.plan.frozen)} for phase in plan.phases]
     table = {**plan.to_dict(), "groups": groups} | ({"phases": phases} if phases else {})
     if plan.spec.clip_grad_norm == math.inf:  # JSON has no infinity
         table["spec"] |= {"clip_grad_norm": "inf"}
     return json.dumps(table, indent=1, allow_nan=False)
 
 
-def html_text(plan: Plan, backend: str | None = None, scale: Scale = "auto") -> str:
+def html_text(plan: PlanView, backend: str | None = None, scale: Scale = "auto") -> str:
     """One file with everything in it: the drawing as inline SVG, and the table that ``print(plan)`` shows.
 
     Raises:

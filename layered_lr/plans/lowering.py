@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
+
+from layered_lr.plans.view import PlanView
+from layered_lr.registry import check_name, load_attribute
 
 
 class Lowering(NamedTuple):
@@ -36,3 +40,25 @@ class Lowering(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.how}, {'native lr_scale' if self.lr_scale == 'native' else 'lr_scale folded in'}"
+
+
+def lowering_of(plan: PlanView, backend: str, timeline: Sequence[PlanView] = ()) -> tuple[Lowering, ...]:
+    """How a backend will apply each group's rate, in the order of ``plan.groups``; needs no framework.
+
+    Args:
+        plan: Of the whole run, or of one of its phases.
+        backend: Its name.
+        timeline: The plans of all phases, where it is of one of them.
+
+    Raises:
+        SpecError: No backend has that name.
+        Unsupported: The backend cannot apply this plan exactly.
+    """
+    lower = load_attribute(check_name(backend).lowering)
+    return tuple(lower(plan, timeline))
+
+
+def cost_of_phases(plan: PlanView, backend: str) -> str:
+    """What a plan's phases cost on a backend, in words; empty where there is nothing to say."""
+    path = check_name(backend).phases
+    return load_attribute(path)(plan) if path is not None and plan.phases else ""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layered_lr.errors import LayeredLRError
-from layered_lr.plans.plan import Plan, PlanGroup
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.view import PlanView
 from layered_lr.reports.curves import Outline, Scale, is_log, outlines
+from layered_lr.reports.figures import COLOURS, DASHES, check_matplotlib, content_of, inlined
 from layered_lr.schedules import (
     ChainedScheduler,
     ConstantLR,
@@ -27,23 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito, https://jfly.uni-koeln.de/color, without the yellow, which is too light for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (6, 2)),
-    (0, (1, 1.2)),
-    (0, (6, 2, 1, 2)),
-    (0, (3, 1.5)),
-    (0, (9, 2)),
-    (0, (4, 1, 1, 1, 1, 1)),
-)
 _PARTS = 1500  # more than a picture of 9 inches has pixel columns
 _LONGEST_LABEL = 32
 _MOST_NAMES = 16  # beside a colorbar
 
 
-def plot(plan: Plan, ax: Axes | None = None, scale: Scale = "auto") -> Axes:
+def plot(plan: PlanView, ax: Axes | None = None, scale: Scale = "auto") -> Axes:
     """Draw every group's rate; see ``Plan.plot``."""
     check_matplotlib()
     lines = outlines(plan, _PARTS)
@@ -77,7 +65,7 @@ def plot(plan: Plan, ax: Axes | None = None, scale: Scale = "auto") -> Axes:
     return axes
 
 
-def picture(plan: Plan, suffix: str, scale: Scale = "auto") -> bytes:
+def picture(plan: PlanView, suffix: str, scale: Scale = "auto") -> bytes:
     """The drawing as a file's content.
 
     Args:
@@ -88,40 +76,9 @@ def picture(plan: Plan, suffix: str, scale: Scale = "auto") -> bytes:
     return content_of(plot(plan, scale=scale).get_figure(), suffix)
 
 
-def content_of(figure: Any, suffix: str) -> bytes:
-    """A figure as a file's content, the same for the same figure."""
-    import matplotlib
-
-    content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "layered_lr"}):
-        date: dict[str, Any] = {"metadata": {"Date": None}} if suffix == ".svg" else {}
-        figure.savefig(content, format=suffix[1:], **date)
-    return content.getvalue()
-
-
-def inline_svg(plan: Plan, scale: Scale = "auto") -> str:
+def inline_svg(plan: PlanView, scale: Scale = "auto") -> str:
     """The drawing as an ``<svg>`` element for an HTML page, which refers to nothing outside it."""
     return inlined(picture(plan, ".svg", scale).decode())
-
-
-def inlined(svg: str) -> str:
-    """The ``<svg>`` element of an SVG file, for an HTML page."""
-    text = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-
-
-def check_matplotlib() -> None:
-    """Make sure that matplotlib can draw.
-
-    Raises:
-        LayeredLRError: matplotlib is not installed, or does not work.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == "matplotlib"
-        why = "is not installed" if missing else f"cannot be imported ({error})"
-        raise LayeredLRError(f"drawing a plan needs matplotlib, which {why}: pip install 'layered-lr[plot]'") from None
 
 
 def _own_axes() -> Axes:
@@ -133,7 +90,7 @@ def _own_axes() -> Axes:
     return figure.add_subplot()
 
 
-def _by_depth(plan: Plan) -> list[int]:
+def _by_depth(plan: PlanView) -> list[int]:
     """The groups from the model's input to its output; those without parameters last."""
     depth = {parameter.name: place for place, parameter in enumerate(plan.parameters)}
     firsts = [min((depth[name] for name in group.parameters), default=len(depth)) for group in plan.groups]
@@ -153,7 +110,7 @@ def _label(group: PlanGroup) -> str:
     return f"{name} (until it reacts)" if group.is_reactive else name
 
 
-def _dress(axes: Axes, plan: Plan, log: bool, highest: float) -> None:
+def _dress(axes: Axes, plan: PlanView, log: bool, highest: float) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     total = plan.total_steps or 0
@@ -173,10 +130,10 @@ def _dress(axes: Axes, plan: Plan, log: bool, highest: float) -> None:
     axes.set_axisbelow(True)
     if plan.steps_per_epoch and total:
         _mark_epochs(axes, total, plan.steps_per_epoch)
-    for number, segment in enumerate(plan.segments, start=1):
-        axes.axvline(segment.start, color="0.45", linewidth=1.0, linestyle=(0, (1, 2)), zorder=0)
+    for number, phase in enumerate(plan.phases, start=1):
+        axes.axvline(phase.start, color="0.45", linewidth=1.0, linestyle=(0, (1, 2)), zorder=0)
         axes.annotate(
-            f"phase {number}", (segment.start, 0), xycoords=("data", "axes fraction"), xytext=(3, 3),
+            f"phase {number}", (phase.start, 0), xycoords=("data", "axes fraction"), xytext=(3, 3),
             textcoords="offset points", fontsize="x-small", color="0.3",
         )  # fmt: skip
 
@@ -200,7 +157,7 @@ def _mark_epochs(axes: Axes, total: int, per_epoch: int) -> None:
     above.spines["top"].set_visible(False)
 
 
-def _mark_warmups(axes: Axes, plan: Plan, colours: dict[int, Any]) -> None:
+def _mark_warmups(axes: Axes, plan: PlanView, colours: dict[int, Any]) -> None:
     """Shade the warm-up that all groups share; otherwise a ring on each group's line where its own ends."""
     total = plan.total_steps or 0
     ends: dict[int, int] = {}
@@ -247,7 +204,7 @@ def warmup_of(schedule: Schedule) -> float:
 
 
 def _label_ends(
-    axes: Axes, plan: Plan, order: Sequence[int], lines: Sequence[Outline], colours: dict[int, Any]
+    axes: Axes, plan: PlanView, order: Sequence[int], lines: Sequence[Outline], colours: dict[int, Any]
 ) -> None:
     """Each line's name at its right end, moved apart where they would overlap, with the line's own dashes."""
     low, high = axes.get_ylim()
@@ -284,7 +241,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
-def _add_colorbar(axes: Axes, plan: Plan, order: Sequence[int]) -> None:
+def _add_colorbar(axes: Axes, plan: PlanView, order: Sequence[int]) -> None:
     """The groups' names beside their colours, from the model's input (above) to its output."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-import operator
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
-from layered_lr.models.matching import Parameter, assign, selected, undecayed, unused_patterns
-from layered_lr.models.nn_modules import framework_of, parameters_of
-from layered_lr.optimizers import Optimizer
-from layered_lr.optimizers.handover import check_carry
-from layered_lr.schedules import Constant, Float64, Schedule
-from layered_lr.spec.phases import Phase, steps_until
+from layered_lr.models.parameter import Parameter
+from layered_lr.plans.group import PlanGroup
+from layered_lr.schedules import Schedule
+from layered_lr.spec.phases import Phase
 from layered_lr.spec.spec import Spec
 
 if TYPE_CHECKING:
@@ -29,81 +27,23 @@ if TYPE_CHECKING:
     from layered_lr.plans.diff import PlanDiff
     from layered_lr.reports.curves import Scale
 
-REST = "rest"
-_UNSAID: tuple[Any, ...] = ((), "float32")  # a parameter's aliases and dtype
 _BLOCK_STEPS = 65_536  # a table is filled in blocks, which bounds what is needed beside it
 _AHEAD_STEPS = 1024  # one step's rates cost a few microseconds when they are computed this many at once
 
 
-class Part(NamedTuple):
-    """Parameters of a group that have every hyperparameter in common.
-
-    Args:
-        parameters: Names in model order.
-        optimizer: With the group's ``lr`` and every other value.
-    """
-
-    parameters: tuple[str, ...]
-    optimizer: Optimizer
-
-
-@dataclass(frozen=True)
-class PlanGroup:
-    """A group with its parameters, and with everything filled in that the spec left out.
-
-    Args:
-        name: The group's name, or ``rest``.
-        parameters: Names in model order; empty for an optional group that matches nothing.
-        elements: How many numbers the parameters hold together.
-        optimizer: The spec's optimizer with what the group sets for itself, ``lr`` among it.
-        lr_scale: Multiplies the scheduled rate.
-        schedule: The group's own, the spec's, or ``Constant()``.
-        undecayed: Those of ``parameters`` whose weight decay is 0 by the spec's ``no_weight_decay``.
-    """
-
-    name: str
-    parameters: tuple[str, ...]
-    elements: int
-    optimizer: Optimizer
-    lr_scale: float
-    schedule: Schedule
-    undecayed: tuple[str, ...] = ()
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The group, cut in two where only some of its parameters decay; one part otherwise, empty or not."""
-        bare = replace(self.optimizer, weight_decay=0.0)
-        free = set(self.undecayed) if self.optimizer.weight_decay else set()
-        decayed = tuple(name for name in self.parameters if name not in free)
-        if not free:
-            return (Part(self.parameters, self.optimizer),)
-        rest = Part(self.undecayed, bare)
-        return (Part(decayed, self.optimizer), rest) if decayed else (rest,)
-
-    @property
-    def lr(self) -> float:
-        """The rate that the schedule starts from."""
-        return self.optimizer.lr
-
-    @property
-    def is_reactive(self) -> bool:
-        """Whether the rate is decided while training, from what is measured."""
-        return self.schedule.reaction(self.lr) is not None
-
-
-class Segment(NamedTuple):
-    """A stretch of a plan with phases, in which the optimizer and what trains stay the same.
+class PlanPhase(NamedTuple):
+    """One phase of a plan, in which the optimizer and what trains stay the same.
 
     Args:
         start: Its first update.
         stop: The update after its last one; None where the run's length is unknown.
-        phase: What the spec says of it.
-        plan: The plan as it is there, of the same groups, without segments of its own.
+        settings: What the spec says of it.
+        plan: The plan as it is in this phase, of the same groups, without phases of its own.
     """
 
     start: int
     stop: int | None
-    phase: Phase
+    settings: Phase
     plan: Plan
 
 
@@ -124,9 +64,9 @@ class Plan:
         frozen: Names of the parameters that do not train; their group's rate is 0 where it has no others.
         since: The update that schedules count from.
         start: The first update that this plan is for.
-        phase: What the spec says of this stretch, where it has phases and this is the plan of one of them.
-        segments: What becomes of the spec's phases; empty without. ``groups`` are then those of the whole run, and
-            each segment's plan says what they have there.
+        phase: What the spec says of this phase, where this is the plan of one.
+        phases: What becomes of the spec's phases; empty without. ``groups`` are then those of the whole run, and
+            each phase's plan says what they have there.
     """
 
     spec: Spec
@@ -139,32 +79,32 @@ class Plan:
     since: int = 0
     start: int = 0
     phase: Phase | None = None
-    segments: tuple[Segment, ...] = ()
+    phases: tuple[PlanPhase, ...] = ()
 
     @property
-    def stretches(self) -> tuple[Plan, ...]:
-        """The plans of its segments, one after the other; itself without any."""
-        return tuple(segment.plan for segment in self.segments) or (self,)
+    def phase_plans(self) -> tuple[Plan, ...]:
+        """The plans of its phases, one after the other; itself without any."""
+        return tuple(phase.plan for phase in self.phases) or (self,)
 
     @property
     def reacting_units(self) -> set[str]:
         """What reactive schedules, if any, look at the metrics of: each ``"step"``, each ``"epoch"``."""
-        reactions = [group.schedule.reaction(group.lr) for there in self.stretches for group in there.groups]
+        reactions = [group.schedule.reaction(group.lr) for there in self.phase_plans for group in there.groups]
         return {reaction.settings.unit for reaction in reactions if reaction is not None}
 
-    def there(self, step: int) -> Plan:
-        """The plan as it is at one step: itself, or its segment's."""
-        return self.segments[self.place(step)].plan if self.segments else self
+    def plan_at(self, step: int) -> Plan:
+        """The plan as it is at one step: itself, or its phase's."""
+        return self.phases[self.phase_index(step)].plan if self.phases else self
 
-    def place(self, step: int) -> int:
-        """Which of the segments makes update ``step``; the last one goes on beyond its end."""
-        return sum(segment.stop is not None and segment.stop <= step for segment in self.segments[:-1])
+    def phase_index(self, step: int) -> int:
+        """Which of the phases makes update ``step``; the last one goes on beyond its end."""
+        return sum(phase.stop is not None and phase.stop <= step for phase in self.phases[:-1])
 
     def scaled(self, factor: float) -> Plan:
         """The plan with every rate times a factor: each group's ``lr_scale`` is multiplied with it."""
         groups = tuple(replace(group, lr_scale=factor * group.lr_scale) for group in self.groups)
-        segments = tuple(segment._replace(plan=segment.plan.scaled(factor)) for segment in self.segments)
-        return replace(self, groups=groups, segments=segments)
+        phases = tuple(phase._replace(plan=phase.plan.scaled(factor)) for phase in self.phases)
+        return replace(self, groups=groups, phases=phases)
 
     @cached_property
     def group_of(self) -> Mapping[str, int]:
@@ -199,7 +139,7 @@ class Plan:
         Where the phase warms it up over N updates, update ``k`` of the phase has ``(k + 1) / (N + 1)`` of it, until
         it has all.
         """
-        there = self.there(step)
+        there = self.plan_at(step)
         if not there.moving:
             return [None] * len(self.groups)
         updates = there.warmup_steps
@@ -211,7 +151,7 @@ class Plan:
 
     @cached_property
     def moving(self) -> tuple[int, ...]:
-        """Indices of the groups whose momentum moves, in a plan without segments."""
+        """Indices of the groups whose momentum moves, in a plan without phases."""
         return tuple(index for index, group in enumerate(self.groups) if self.moves_momentum(group))
 
     def moves_momentum(self, group: PlanGroup) -> bool:
@@ -297,14 +237,14 @@ class Plan:
 
     def _fill(self, steps: Any, table: Float64) -> None:
         """The rates at some steps; what groups of one schedule have in common is computed once."""
-        for segment in self.segments:
-            last = segment is self.segments[-1]
-            inside = (steps >= segment.start) & (last or steps < (segment.stop or 0))
+        for phase in self.phases:
+            last = phase is self.phases[-1]
+            inside = (steps >= phase.start) & (last or steps < (phase.stop or 0))
             if inside.any():
                 part = np.empty((len(self.groups), int(inside.sum()))).T
-                segment.plan._fill(steps[inside], part)
+                phase.plan._fill(steps[inside], part)
                 table[inside] = part
-        if self.segments:
+        if self.phases:
             return
         clocks: dict[tuple[str, bool], Float64] = {}  # what schedules count alike is converted once
         for schedule, columns in self._sharing.items():
@@ -358,11 +298,11 @@ class Plan:
             SpecError: No such backend.
             Unsupported: The backend cannot apply this plan exactly.
         """
-        from layered_lr.registry import lowering_of
+        from layered_lr.plans.lowering import lowering_of
 
-        timeline = self.stretches if self.segments else ()
-        by_stretch = [[str(lowering) for lowering in lowering_of(there, backend, timeline)] for there in self.stretches]
-        by_group = ("; then ".join(dict.fromkeys(words)) for words in zip(*by_stretch, strict=True))
+        timeline = self.phase_plans if self.phases else ()
+        by_phase = [[str(lowering) for lowering in lowering_of(there, backend, timeline)] for there in self.phase_plans]
+        by_group = ("; then ".join(dict.fromkeys(words)) for words in zip(*by_phase, strict=True))
         return dict(zip((group.name for group in self.groups), by_group, strict=True))
 
     def plot(self, ax: Axes | None = None, scale: Scale = "auto") -> Axes:
@@ -438,240 +378,7 @@ class Plan:
             "steps_per_epoch": self.steps_per_epoch,
         }
 
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Plan:
-        """The plan that ``to_dict`` was called on."""
-        return resolve(
-            Spec.from_dict(table["spec"]), table["parameters"], table["total_steps"], table["steps_per_epoch"]
-        )
-
     def __str__(self) -> str:
         from layered_lr.plans.text import plan_text
 
         return plan_text(self)
-
-
-def resolve(
-    spec: Spec,
-    parameters: Any,
-    total_steps: int | None = None,
-    steps_per_epoch: int | None = None,
-) -> Plan:
-    """Assign every parameter to exactly one group.
-
-    The first group that matches wins; what no group matches forms a last group, ``rest``, at the optimizer's
-    ``lr``. A tied parameter (one array under several names) is one parameter, of the first group that matches
-    any of its names.
-
-    Args:
-        spec: Groups in priority order; ``lr`` is dimensionless, per update.
-        parameters: Names and shapes in model order, e.g. ``[("features.0.0.weight", (32, 3, 3, 3))]`` (OIHW),
-            optionally with a third item, the tuple of the parameter's other names, and a fourth, its dtype; or a
-            model of torch or OneFlow.
-        total_steps: Updates of the whole run.
-        steps_per_epoch: Updates of one epoch; needed by schedules with ``unit="epoch"``.
-
-    Returns:
-        Groups in spec order, names in model order.
-
-    Raises:
-        SpecError: A group that is not optional matches nothing that is left, a name that stands twice, no
-            parameters at all, or a schedule in epochs without ``steps_per_epoch``.
-    """
-    if not isinstance(spec, Spec):
-        raise SpecError(f"spec={spec!r}: must be a layered_lr.Spec.")
-    if total_steps is not None:
-        total_steps = whole_number("total_steps", total_steps, 0)
-    if steps_per_epoch is not None:
-        steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
-    known = _parameters(parameters)
-    whole = _resolved(replace(spec, phases=()), known, total_steps, steps_per_epoch)
-    if not spec.phases:
-        return whole
-    segments = tuple(_segments(spec, whole))
-    return replace(whole, spec=spec, segments=segments, notes=(*whole.notes, *_notes_of_phases(spec, segments)))
-
-
-def _notes_of_phases(spec: Spec, segments: Sequence[Segment]) -> Iterator[str]:
-    """Where the phases and the run do not end together."""
-    for number in range(len(segments) + 1, len(spec.phases) + 1):
-        yield f"phase {number} never begins: the run ends after {segments[-1].stop} steps"
-    if len(segments) > len(spec.phases):
-        yield f"phase {len(segments)} is the spec without phases: it follows where the last of these ends"
-
-
-def _segments(spec: Spec, whole: Plan) -> Iterator[Segment]:
-    """The segments of the spec's phases, up to the end of the run."""
-    start, total = 0, whole.total_steps
-    before: Plan | None = None
-    phases = spec.phases if spec.phases[-1].until is None else (*spec.phases, Phase())
-    for number, phase in enumerate(phases, start=1):
-        try:
-            stop = total if phase.until is None else steps_until(phase.until, whole.steps_per_epoch)
-            if stop is not None and stop <= start and phase.until is not None:
-                raise SpecError(f"until={phase.until!r} is update {stop}, and the phase begins at update {start}.")
-            if total is not None and start >= total > 0:
-                return
-            stop = stop if total is None or stop is None else min(stop, total)
-            there = _in_phase(spec, phase, whole, start, stop)
-            _check_switch(phase, before, there)
-            yield Segment(start, stop, phase, there)
-            before = there
-        except SpecError as error:
-            raise SpecError(f"phase {number}: {error}") from None
-        start = stop or 0
-
-
-def _in_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int | None) -> Plan:
-    since, length = 0, whole.total_steps
-    if phase.counts_from == "phase":
-        since, length = start, None if stop is None else stop - start
-    there = _resolved(spec.in_phase(phase), whole.parameters, length, whole.steps_per_epoch)
-    return replace(there, total_steps=stop, frozen=_frozen(phase, whole), since=since, start=start, phase=phase)
-
-
-def _check_switch(phase: Phase, before: Plan | None, there: Plan) -> None:
-    """Refuse what a phase says of a switch of the optimizer that cannot be, or that is none."""
-    new = there.spec.optimizer
-    is_switch = before is None or type(before.spec.optimizer) is not type(new)
-    if before is not None and is_switch:
-        for old, group in zip(before.groups, there.groups, strict=True):
-            check_carry(old.optimizer, group.optimizer, phase.carry)
-    if not phase.momentum_warmup:
-        return
-    if not is_switch:
-        raise SpecError(f"momentum_warmup={phase.momentum_warmup}: the optimizer stays {type(new).__name__}.")
-    if not any(getattr(group.optimizer, "momentum", 0.0) for group in there.groups):
-        raise SpecError(
-            f"momentum_warmup={phase.momentum_warmup}: {type(new).__name__} has no momentum > 0; it is for SGD, LARS "
-            "and RMSprop with momentum."
-        )
-
-
-def _frozen(phase: Phase, plan: Plan) -> frozenset[str]:
-    """The names of the parameters that do not train in a phase."""
-    named = phase.trained if phase.frozen is None else phase.frozen
-    if named is None:
-        return frozenset()
-    what = "trained" if phase.frozen is None else "frozen"
-    taken = frozenset[str]().union(*(_members(what, item, plan) for item in named))
-    return taken if what == "frozen" else frozenset(p.name for p in plan.parameters) - taken
-
-
-def _members(what: str, item: str | int, plan: Plan) -> frozenset[str]:
-    by_name = {group.name: group.parameters for group in plan.groups}
-    if isinstance(item, int):
-        if not -len(plan.groups) <= item < len(plan.groups):
-            raise SpecError(f"{what}={item}: the plan has {len(plan.groups)} groups: {', '.join(by_name)}.")
-        return frozenset(plan.groups[item].parameters)
-    return frozenset(by_name[item]) if item in by_name else selected(what, item, plan.parameters)
-
-
-def _resolved(spec: Spec, known: tuple[Parameter, ...], total_steps: int | None, steps_per_epoch: int | None) -> Plan:
-    """The plan of a spec without phases."""
-    bound = partial(_bound, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    members = assign([group.rule for group in spec.groups], known)
-    free = undecayed(spec.no_weight_decay, known)
-    groups = [
-        PlanGroup(
-            name=group.label,
-            parameters=tuple(p.name for p in taken),
-            elements=sum(p.elements for p in taken),
-            optimizer=spec.optimizer_of(group),
-            lr_scale=group.lr_scale,
-            schedule=bound(group.schedule or spec.schedule or Constant()),
-            undecayed=tuple(p.name for p in taken if p.name in free),
-        )
-        for group, taken in zip(spec.groups, members, strict=False)
-    ]
-    if rest := members[-1]:
-        if any(group.name == REST for group in groups):
-            raise SpecError(
-                f"a group is called {REST!r}, the name of the group of what no group matches, which is not empty "
-                f"({rest[0].name}, …): give it another name=..., or let it match everything that is left with '*'."
-            )
-        names = tuple(p.name for p in rest)
-        elements = sum(p.elements for p in rest)
-        schedule = bound(spec.schedule or Constant())
-        bare = tuple(name for name in names if name in free)
-        groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, schedule, bare))
-    for group in groups:
-        _check_group(group, steps_per_epoch)
-    return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
-
-
-def _bound(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
-    """The schedule with the lengths that it leaves out taken from the run's, in its own unit."""
-    if total_steps is None or (schedule.unit == "epoch" and steps_per_epoch is None):
-        return schedule
-    return schedule.bound(total_steps if schedule.unit == "step" else -(-total_steps // (steps_per_epoch or 1)))
-
-
-def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
-    kind = type(group.schedule).__name__
-    if group.parameters and group.schedule.unit == "epoch" and steps_per_epoch is None and not group.is_reactive:
-        raise SpecError(
-            f"group {group.name!r}: {kind}(unit='epoch') counts epochs: "
-            "give steps_per_epoch=..., or a schedule with unit='step'."
-        )
-    if not group.schedule.is_bound:
-        raise SpecError(
-            f"group {group.name!r}: {kind} leaves out how long the run is: give total_steps=... (of the run, "
-            "or in the schedule)."
-        )
-    if group.schedule.drives_momentum and not group.optimizer.first_momentum:
-        raise SpecError(
-            f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0 (or betas[0]). "
-            "Set cycle_momentum=False, or a momentum."
-        )
-
-
-def _parameters(parameters: Any) -> tuple[Parameter, ...]:
-    if framework_of(parameters):
-        parameters = [parameter for parameter, _ in parameters_of(parameters)]
-    if isinstance(parameters, str) or not isinstance(parameters, Sequence):
-        raise SpecError(
-            f"parameters={parameters!r}: must be a list such as [('features.0.weight', (32, 3, 3, 3))], or a model."
-        )
-    known: list[Parameter] = []
-    seen: set[str] = set()
-    for item in parameters:
-        parameter = _parameter(item)
-        for name in parameter.names:
-            if name in seen:
-                raise SpecError(f"parameters: {name!r} stands twice; every name must be there once.")
-            seen.add(name)
-        known.append(parameter)
-    if not known:
-        raise SpecError("there are no parameters: the list, or the model, is empty.")
-    return tuple(known)
-
-
-def _parameter(item: Any) -> Parameter:
-    try:
-        given = tuple(item)
-        name, shape, aliases, dtype = given + _UNSAID[len(given) - 2 :]
-        parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases), dtype)
-        good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str) and isinstance(dtype, str)
-        if good and all(isinstance(name, str) and name for name in parameter.names):
-            return parameter
-    except (TypeError, ValueError):
-        pass
-    shown = " ".join(reprlib.repr(item).split())
-    raise SpecError(f"parameters: {shown} is not (name, shape), such as ('fc.weight', (10, 64)).")
-
-
-def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGroup]) -> list[str]:
-    owner = {name: group.name for group in groups for name in group.parameters}
-    tied = [
-        f"{parameter.name} is also {', '.join(parameter.aliases)}: "
-        f"tied weights, trained once, in group {owner[parameter.name]!r}"
-        for parameter in parameters
-        if parameter.aliases
-    ]
-    unused = [
-        f"group {group.label!r}: {pattern!r} matches nothing"
-        for group in spec.groups
-        for pattern in unused_patterns(group.rule, parameters)
-    ]
-    return tied + unused

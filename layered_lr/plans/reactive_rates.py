@@ -7,7 +7,8 @@ from typing import Any
 
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Reaction, ReduceLROnPlateau
+from layered_lr.schedules import Reaction
+from layered_lr.schedules.reaction import ReactionSettings
 
 LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
@@ -16,7 +17,7 @@ class LiveRates:
     """What each group's rate is now, where some rates are decided while training.
 
     Args:
-        plan: Every other rate, and the reactive groups' schedules; without segments.
+        plan: Every other rate, and the reactive groups' schedules; without phases.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -93,20 +94,20 @@ class LiveRates:
 
 
 def reactions_at(plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """What each reactive group of a segment goes on from, in the form of ``LiveRates.state``.
+    """What each reactive group of a phase goes on from, in the form of ``LiveRates.state``.
 
     A schedule goes on where its group had the same one, counted from the same update, when it last reacted; else it
     begins anew.
 
     Args:
-        plan: With segments.
+        plan: With phases.
         place: Which one.
         remembered: What schedules have seen so far, by group.
     """
-    there = plan.segments[place].plan
+    there = plan.phases[place].plan
     found = LiveRates(there).state()
     for column, group in enumerate(there.groups):
-        earlier = [segment.plan for segment in plan.segments[:place]]
+        earlier = [phase.plan for phase in plan.phases[:place]]
         last = next((stretch for stretch in reversed(earlier) if stretch.groups[column].is_reactive), None)
         if last is None or group.name not in found or group.name not in remembered:
             continue
@@ -116,7 +117,7 @@ def reactions_at(plan: Plan, place: int, remembered: Mapping[str, Mapping[str, f
     return found
 
 
-def _chosen(settings: ReduceLROnPlateau, metrics: Any, group: str) -> float:
+def _chosen(settings: ReactionSettings, metrics: Any, group: str) -> float:
     if not isinstance(metrics, Mapping):
         return metrics  # type: ignore[no-any-return] # the reaction says what is wrong with it
     if callable(settings.metric):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tabulate import tabulate
 
 from layered_lr.errors import LayeredLRError
 from layered_lr.optimizers import Optimizer
-from layered_lr.plans.plan import Plan, PlanGroup, Segment
-from layered_lr.registry import cost_of_phases, lowering_of
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.lowering import cost_of_phases, lowering_of
+from layered_lr.plans.view import PlanPhaseView, PlanView
 from layered_lr.reports.curves import sparklines
-from layered_lr.training.result import Result
 
 _ALIGNMENTS = dict.fromkeys(["parameters", "elements", "lr", "lr_scale", "first rate", "last rate"], "right")
 
@@ -38,7 +38,7 @@ class PlanParts(NamedTuple):
         return tabulate(self.rows, self.headers, style, disable_numparse=True, colalign=columns)
 
 
-def plan_text(plan: Plan, backend: str | None = None) -> str:
+def plan_text(plan: PlanView, backend: str | None = None) -> str:
     """The plan as a table: groups, their parameters, rates over the run, and how a backend applies them.
 
     Args:
@@ -49,7 +49,7 @@ def plan_text(plan: Plan, backend: str | None = None) -> str:
     return "\n".join([parts.headline, parts.table("simple"), *parts.below])
 
 
-def plan_parts(plan: Plan, backend: str | None = None) -> PlanParts:
+def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
     """What ``plan_text`` says, in parts."""
     shown = backend or "oneflow-graph"
     lowerings, legend = _lowerings(plan, shown)
@@ -78,17 +78,17 @@ def plan_parts(plan: Plan, backend: str | None = None) -> PlanParts:
     return PlanParts(_headline(plan), list(columns), rows, [*below, *(f"note: {note}" for note in plan.notes)])
 
 
-def _timeline(plan: Plan) -> list[str]:
+def _timeline(plan: PlanView) -> list[str]:
     """Which phase is when, and what trains in it."""
     lines = []
-    for number, segment in enumerate(plan.segments, start=1):
-        there = segment.plan
-        stop = "the end" if segment.stop is None else f"{segment.stop - 1:,}"
-        lines.append(f"phase {number}: steps {segment.start:,} to {stop}: {_trained(there)}{_changed(plan, segment)}")
+    for number, phase in enumerate(plan.phases, start=1):
+        there = phase.plan
+        stop = "the end" if phase.stop is None else f"{phase.stop - 1:,}"
+        lines.append(f"phase {number}: steps {phase.start:,} to {stop}: {_trained(there)}{_changed(plan, phase)}")
     return lines
 
 
-def _trained(plan: Plan) -> str:
+def _trained(plan: PlanView) -> str:
     training = [(group, [name for name in group.parameters if name not in plan.frozen]) for group in plan.groups]
     parts = [
         group.name
@@ -102,9 +102,9 @@ def _trained(plan: Plan) -> str:
     return "everything trains" if not plan.frozen else f"{', '.join(parts)} train{'s' if len(parts) == 1 else ''}"
 
 
-def _changed(plan: Plan, segment: Segment) -> str:
+def _changed(plan: PlanView, part: PlanPhaseView) -> str:
     """What the phase has otherwise than the spec."""
-    phase, there = segment.phase, segment.plan
+    phase, there = part.settings, part.plan
     parts = []
     if there.spec.optimizer != plan.spec.optimizer:
         parts.append(_optimizer(there.spec.optimizer))
@@ -117,7 +117,7 @@ def _changed(plan: Plan, segment: Segment) -> str:
     return "".join(f", {part}" for part in parts)
 
 
-def _extras(plan: Plan) -> list[str]:
+def _extras(plan: PlanView) -> list[str]:
     """What the spec asks for beside groups and rates."""
     extras = []
     if bare := sum(len(group.undecayed) for group in plan.groups):
@@ -130,13 +130,13 @@ def _extras(plan: Plan) -> list[str]:
     return extras
 
 
-def _overrides(plan: Plan, group: PlanGroup) -> str:
+def _overrides(plan: PlanView, group: PlanGroup) -> str:
     """What the group sets otherwise than the optimizer, its rate aside."""
     usual, own = asdict(plan.spec.optimizer), asdict(group.optimizer)
     return ", ".join(f"{name}={own[name]}" for name in own if name != "lr" and own[name] != usual[name])
 
 
-def _headline(plan: Plan) -> str:
+def _headline(plan: PlanView) -> str:
     length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
     return f"{_optimizer(plan.spec.optimizer)}, {len(plan.parameters)} parameters, {length}{epochs}"
@@ -152,11 +152,11 @@ def _shortened(text: str, width: int = 64) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:
+def _lowerings(plan: PlanView, backend: str) -> tuple[list[str], str]:
     """Each group's part, and what goes for all of them."""
-    timeline = plan.stretches if plan.segments else ()
+    timeline = plan.phase_plans if plan.phases else ()
     try:
-        by_phase = [lowering_of(there, backend, timeline) for there in plan.stretches]
+        by_phase = [lowering_of(there, backend, timeline) for there in plan.phase_plans]
     except LayeredLRError as error:
         return ["refused"] * len(plan.groups), f"{backend} refuses: {error}"
     lowerings = [lowering for phase in by_phase for lowering in phase]
@@ -168,27 +168,3 @@ def _lowerings(plan: Plan, backend: str) -> tuple[list[str], str]:
     if cost := cost_of_phases(plan, backend):
         legend += f"\n{backend}: {cost}"
     return hows, legend
-
-
-def result_text(result: Result) -> str:
-    """Rates planned and applied, accuracy and time per step."""
-    planned = result.planned()
-    differences = result.largest_rate_differences()
-    rows: list[list[Any]] = [
-        [name, _span(planned[name]), _span(rates), f"{differences[name]:.1e}", result.lowering[name]]
-        for name, rates in result.rates.items()
-    ]
-    headers = ["group", "rate planned", "rate applied", "largest relative difference", f"on {result.backend}"]
-    lines = [tabulate(rows, headers, disable_numparse=True)]
-    if len(result.accuracies):
-        lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
-    lines.append(f"last loss {result.losses[-1]:.4f}")
-    first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
-    lines.append(f"{result.seconds_per_step * 1e3:.1f} ms per step{first}")
-    if result.compile_seconds is not None:
-        lines.append(f"compiling took {result.compile_seconds:.2f} s")
-    return "\n".join(lines)
-
-
-def _span(rates: Any) -> str:
-    return f"{rates[0]:.6g} -> {rates[-1]:.6g}"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
-from layered_lr.schedules import Float64
-
-if TYPE_CHECKING:
-    from layered_lr.plans.plan import Plan
 
 Scale: TypeAlias = Literal["auto", "log", "linear"]
 SCALES = ("auto", "log", "linear")
@@ -23,6 +21,24 @@ _DECADES = 2  # beyond which a linear axis shows the smallest rates as zero
 _BLOCK_STEPS = 65_536  # steps whose rates are held at once
 _MOST_STEPS = 1 << 20  # of which a sparkline looks at each; of a longer run, at that many
 _SPIKE = 3.0  # a cell's extreme stands out when it is this much farther from the median than the other one
+
+
+class RateTable(Protocol):
+    """What has a rate for each group at each step, such as a plan."""
+
+    @property
+    def total_steps(self) -> int | None:
+        """Updates of the whole run, if known."""
+
+    @property
+    def groups(self) -> Sequence[Any]:
+        """One for each column of rates."""
+
+    def table(self, start: int = 0, stop: int | None = None) -> Float64:
+        """Every rate of the steps ``start`` to ``stop - 1``, shape (steps, groups)."""
+
+    def at(self, steps: Any) -> Float64:
+        """Every rate of these steps, shape (steps, groups)."""
 
 
 class Outline(NamedTuple):
@@ -37,7 +53,7 @@ class Outline(NamedTuple):
     rates: Float64
 
 
-def outlines(plan: Plan, parts: int) -> list[Outline]:
+def outlines(plan: RateTable, parts: int) -> list[Outline]:
     """Each group's rates over the whole run, cut into ``parts`` of equal length.
 
     Drawn as a line of ``parts`` pixels, the points look as every step would (M4, https://doi.org/10.14778/2732951.2732953).
@@ -61,7 +77,7 @@ def outlines(plan: Plan, parts: int) -> list[Outline]:
     ]
 
 
-def _extremes(plan: Plan, start: int, stop: int, width: int) -> list[Outline]:
+def _extremes(plan: RateTable, start: int, stop: int, width: int) -> list[Outline]:
     table = plan.table(start, stop).T  # (groups, steps)
     whole = table.shape[1] // width * width
     firsts = np.arange(0, table.shape[1], width)
@@ -97,7 +113,7 @@ def is_log(scale: Scale, lowest: float, highest: float) -> bool:
     return scale == "log"
 
 
-def sparklines(plan: Plan) -> list[str]:
+def sparklines(plan: RateTable) -> list[str]:
     """Each group's rate over the run as up to 16 block characters, each group on a scale of its own.
 
     Linear from zero to the group's highest rate, or log by ``is_log``'s rule. A character is the median of its
@@ -111,7 +127,7 @@ def sparklines(plan: Plan) -> list[str]:
     return ["".join(shapes[level] for level in _levels(*group)) for group in cells]
 
 
-def _cells(plan: Plan) -> list[tuple[Float64, float, float]]:
+def _cells(plan: RateTable) -> list[tuple[Float64, float, float]]:
     """For each group, what each cell shows, and the lowest and highest rate of the run."""
     total = plan.total_steps or 0
     looked_at = min(total, _MOST_STEPS)

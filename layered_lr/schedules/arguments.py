@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
-from layered_lr.schedules.arithmetic import Float64
 
 # Whole numbers above this are not exact in float64, in which every formula is evaluated.
 MOST = 2**53

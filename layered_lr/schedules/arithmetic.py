@@ -13,9 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64: TypeAlias = NDArray[np.float64]
 # A float or a float64 array, the same on both sides of an operation; Any, because no type checker follows that.
 Value: TypeAlias = Any
 

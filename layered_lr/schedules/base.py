@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, PlainValidator
 from pydantic_core import PydanticCustomError
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import lr_of, steps_of
-from layered_lr.schedules.arithmetic import Float64, Value, largest
+from layered_lr.schedules.arithmetic import Value, largest
 from layered_lr.validation import Flag, value_class
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import Counts
-from layered_lr.schedules.arithmetic import Float64, Value, piecewise
+from layered_lr.schedules.arithmetic import Value, piecewise
 from layered_lr.schedules.base import Children, Schedule, Updates
 from layered_lr.schedules.decay import check_ascending
 from layered_lr.schedules.recurrences import Kept

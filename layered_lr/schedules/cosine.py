@@ -8,8 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
+from layered_lr.arrays import Float64
 from layered_lr.schedules.arguments import MOST, PositiveCount
-from layered_lr.schedules.arithmetic import Float64, Value, one_plus_cos, whole
+from layered_lr.schedules.arithmetic import Value, one_plus_cos, whole
 from layered_lr.schedules.base import Schedule, Updates
 from layered_lr.validation import NonNegative, value_class
 

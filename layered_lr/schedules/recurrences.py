@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from layered_lr.schedules.arithmetic import Float64
+from layered_lr.arrays import Float64
 
 _GROWING = threading.RLock()
 

@@ -15,8 +15,9 @@ import numpy as np
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
-from layered_lr.schedules.arithmetic import Float64, Value
+from layered_lr.schedules.arithmetic import Value
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -76,7 +77,8 @@ def import_path(function: Any) -> str | None:
     return f"{module}:{name}" if found is function else None
 
 
-def _function(value: Any) -> Any:
+def function_of(value: Any) -> Any:
+    """A function, or a ``Reference`` to one where it has an import path or is given as one."""
     if isinstance(value, str) and _PATH.fullmatch(value):
         return Reference(value)
     if not callable(value):
@@ -86,7 +88,7 @@ def _function(value: Any) -> Any:
 
 
 # A field that takes a function or its import path; in the schedule it is a Reference, or a function without a path.
-UserFunction: TypeAlias = Annotated[Callable[[Any], Any] | str, PlainValidator(_function)]
+UserFunction: TypeAlias = Annotated[Callable[[Any], Any] | str, PlainValidator(function_of)]
 
 
 def evaluate(where: str, function: Any, step: Value) -> Value:

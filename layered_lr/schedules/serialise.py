@@ -21,7 +21,7 @@ from layered_lr.schedules.decay import (
     StepLR,
 )
 from layered_lr.schedules.onecycle import OneCycleLR
-from layered_lr.schedules.reaction import ReduceLROnPlateau
+from layered_lr.schedules.plateau import ReduceLROnPlateau
 from layered_lr.schedules.reference import Reference
 from layered_lr.schedules.user import Function, LambdaLR, MultiplicativeLR, Table
 from layered_lr.schedules.warmup import WSD, CosineDecay, InverseSqrt, Warmup

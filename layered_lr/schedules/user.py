@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
-from layered_lr.schedules.arithmetic import Float64, Value, largest
+from layered_lr.schedules.arithmetic import Value, largest
 from layered_lr.schedules.base import FactorSchedule, Schedule
 from layered_lr.schedules.recurrences import Kept
 from layered_lr.schedules.reference import UserFunction, evaluate

@@ -97,7 +97,7 @@ Which = tuple[str | int, ...]
 
 @value_class
 class Phase:
-    """A stretch of the run in which the same parameters train with the same optimizer.
+    """A part of the run in which the same parameters train with the same optimizer.
 
     What a phase leaves out is as the spec says it, whatever the phase before said. Frozen weights stay as they are,
     bitwise: no gradient, no decay, no momentum; what the optimizer keeps of them waits for them.

@@ -16,13 +16,13 @@ from layered_lr.models.matching import ONE_DIMENSIONAL, check_pattern
 from layered_lr.optimizers import Optimizer
 from layered_lr.spec.groups import Group, OptionalSchedule, group_from_table, groups_of
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
-from layered_lr.spec.toml import optimizer_from_table, schedule_from_table, to_table
+from layered_lr.spec.toml import optimizer_from_table, read_toml, schedule_from_table, to_table
 from layered_lr.validation import Flag, Positive, nearest, value_class
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    pass
 else:
-    import tomli as tomllib
+    pass
 
 RUN_TABLE = "run"  # a recipe's own table: how to run the spec, not part of it
 
@@ -213,33 +213,3 @@ class Spec:
             raise SpecError("phases must be an array of tables: write [[phases]] above each of them.")
         parts["phases"] = [phase_from_table(phase) for phase in phases]
         return cls(**parts)
-
-
-def read_toml(text_or_path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML text or file.
-
-    Raises:
-        SpecError: No such file, or not TOML; the message says where.
-    """
-    if not isinstance(text_or_path, str | Path):
-        raise SpecError(f"TOML: got a {type(text_or_path).__name__}; must be a text or a path.")
-    is_path = isinstance(text_or_path, Path) or (text_or_path.endswith(".toml") and "\n" not in text_or_path)
-    if not is_path:
-        text = str(text_or_path)
-        if text.strip() and not any(character in text for character in "=\n["):
-            raise SpecError(f"{text!r} is neither TOML nor the path of a .toml file.")
-        return _parsed(text, "the TOML text")
-    path = Path(text_or_path)
-    try:
-        return _parsed(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise SpecError(f"{path}: no such file. Give the path of a TOML recipe.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read as a TOML text: {error}") from None
-
-
-def _parsed(text: str, where: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{where} is not valid TOML: {error}") from None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
 from layered_lr.validation import nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 def to_table(value: Any) -> dict[str, Any]:
@@ -60,3 +67,33 @@ def _type_of(table: Any, known: Mapping[str, Any], what: str) -> str:
         hint = nearest(name, known) if isinstance(name, str) else ""
         raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")
     return name
+
+
+def read_toml(text_or_path: str | Path) -> dict[str, Any]:
+    """The tables of a TOML text or file.
+
+    Raises:
+        SpecError: No such file, or not TOML; the message says where.
+    """
+    if not isinstance(text_or_path, str | Path):
+        raise SpecError(f"TOML: got a {type(text_or_path).__name__}; must be a text or a path.")
+    is_path = isinstance(text_or_path, Path) or (text_or_path.endswith(".toml") and "\n" not in text_or_path)
+    if not is_path:
+        text = str(text_or_path)
+        if text.strip() and not any(character in text for character in "=\n["):
+            raise SpecError(f"{text!r} is neither TOML nor the path of a .toml file.")
+        return _parsed(text, "the TOML text")
+    path = Path(text_or_path)
+    try:
+        return _parsed(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file. Give the path of a TOML recipe.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read as a TOML text: {error}") from None
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"{where} is not valid TOML: {error}") from None

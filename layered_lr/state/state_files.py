@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Arrays
 from layered_lr.errors import CheckpointError
 from layered_lr.files import one_line
-from layered_lr.state.training_state import Arrays, TrainingState
+from layered_lr.state.training_state import TrainingState
 
 FORMAT = "layered_lr.TrainingState 1"
 WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state.json"

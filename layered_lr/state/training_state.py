@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Arrays, Slots
 from layered_lr.errors import CheckpointError
-
-Arrays = Mapping[str, NDArray[Any]]
-Slots = Mapping[str, Arrays]
 
 _MOST_SHOWN = 6
 

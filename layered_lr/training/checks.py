@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.arrays import Weights
 from layered_lr.backend.base import Session
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsupported
-from layered_lr.models import mobilenet_v2
 from layered_lr.models.nn_modules import parameters_of
-from layered_lr.models.weight_files import Weights
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LARGEST
 from layered_lr.registry import TABLE
@@ -35,18 +34,6 @@ def check_autocast(options: RunOptions) -> None:
         )
 
 
-def check_images(options: RunOptions, shape: tuple[int, int, int]) -> None:
-    """What MobileNetV2 takes; torch and OneFlow would differ in how they fail."""
-    channels, height, width = shape
-    if channels != 3:
-        raise SpecError(f"model {options.model!r} takes images of 3 channels, the data has {channels}.")
-    if options.batch_size == 1 and max(height, width) <= mobilenet_v2.SMALLEST_MAP:
-        raise SpecError(
-            f"batch_size=1: at {height}x{width} pixels, model {options.model!r} has batch normalisations of a single "
-            "value, which have no variance. Use batch_size=2 or more."
-        )
-
-
 def check_trainable(plan: Plan, model: Any) -> None:
     """What every framework would refuse in its own words, or train on nothing."""
     if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
@@ -57,11 +44,11 @@ def check_trainable(plan: Plan, model: Any) -> None:
         return
     if largest > LARGEST:
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
-    for group in (group for there in plan.stretches for group in there.groups):
+    for group in (group for there in plan.phase_plans for group in there.groups):
         for name, value in asdict(group.optimizer).items():
             if isinstance(value, float) and abs(value) > LARGEST:
                 raise SpecError(f"group {group.name!r}: {name}={value:g} is more than the weights' float32 can hold.")
-    for there in plan.stretches:
+    for there in plan.phase_plans:
         if (value := there.spec.clip_grad_value or 0.0) > LARGEST:
             raise SpecError(f"clip_grad_value={value:g} is more than the weights' float32 can hold.")
 

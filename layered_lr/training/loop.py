@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from layered_lr.arrays import Float64
 from layered_lr.backend.base import Session, added_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CheckpointError, TrainingDiverged
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.divergence import Guard
 from layered_lr.training.evaluation import accuracy

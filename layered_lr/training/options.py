@@ -13,10 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import PlainValidator
 
 from layered_lr.errors import SpecError
-from layered_lr.files import one_line
+from layered_lr.files import check_output, one_line
 from layered_lr.models.matching import check_pattern
 from layered_lr.models.nn_modules import framework_of
-from layered_lr.outputs import check_output
 from layered_lr.registry import check_name
 from layered_lr.training.cadence import cadence
 from layered_lr.training.divergence import OnDivergence

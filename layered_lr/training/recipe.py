@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
-from layered_lr.spec.spec import RUN_TABLE, Spec, read_toml
+from layered_lr.spec.spec import RUN_TABLE, Spec
+from layered_lr.spec.toml import read_toml
 from layered_lr.training.options import RunOptions
 from layered_lr.validation import nearest
 

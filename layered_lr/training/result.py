@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import CheckpointError, LayeredLRError
-from layered_lr.files import UnreadableError, one_line, read_archive
-from layered_lr.outputs import whole_file
+from layered_lr.files import UnreadableError, one_line, read_archive, whole_file
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
+from layered_lr.plans.resolve import plan_from_dict
 
 _FORMAT = "layered_lr.Result 3"
 _BLOCK_STEPS = 1 << 14
@@ -130,7 +131,7 @@ class Result:
             about = json.loads(str(arrays["about"][()]))
             if about["format"] != _FORMAT:
                 raise CheckpointError(f"{path}: its format is {about['format']!r}; this version reads {_FORMAT!r}.")
-            plan = Plan.from_dict(about["plan"])
+            plan = plan_from_dict(about["plan"])
             if about["groups"] != [group.name for group in plan.groups]:
                 raise CheckpointError(f"{path}: its groups are {about['groups']}, its plan's are others.")
             if arrays["rates"].shape != (*arrays["losses"].shape, len(plan.groups)):
@@ -163,7 +164,6 @@ class Result:
             raise CheckpointError(f"{path}: not a readable result of layered_lr: {one_line(error)}") from None
 
     def __str__(self) -> str:
-        from layered_lr.plans.text import result_text
 
         return result_text(self)
 
@@ -180,3 +180,27 @@ def _largest_difference(applied: Float64, planned: Float64) -> float:
 
 def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def result_text(result: Result) -> str:
+    """Rates planned and applied, accuracy and time per step."""
+    planned = result.planned()
+    differences = result.largest_rate_differences()
+    rows: list[list[Any]] = [
+        [name, _span(planned[name]), _span(rates), f"{differences[name]:.1e}", result.lowering[name]]
+        for name, rates in result.rates.items()
+    ]
+    headers = ["group", "rate planned", "rate applied", "largest relative difference", f"on {result.backend}"]
+    lines = [tabulate(rows, headers, disable_numparse=True)]
+    if len(result.accuracies):
+        lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
+    lines.append(f"last loss {result.losses[-1]:.4f}")
+    first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
+    lines.append(f"{result.seconds_per_step * 1e3:.1f} ms per step{first}")
+    if result.compile_seconds is not None:
+        lines.append(f"compiling took {result.compile_seconds:.2f} s")
+    return "\n".join(lines)
+
+
+def _span(rates: Any) -> str:
+    return f"{rates[0]:.6g} -> {rates[-1]:.6g}"

@@ -10,15 +10,17 @@ from typing import Any
 from layered_lr.console import say
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import Checkpoints
 from layered_lr.state.training_state import TrainingState, differing
 from layered_lr.training.options import RunOptions
+from layered_lr.training.prepare import Prepared, prepared
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result
 from layered_lr.training.run_folder import CHECKPOINTS, RECIPE, RunFolder
-from layered_lr.training.train import Prepared, all_versions, prepared, trained
+from layered_lr.training.train import all_versions, trained
 
 _LENGTH = ("epochs", "max_steps")
 _ARITHMETIC = ("dtype", "autocast")
@@ -47,7 +49,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
             say(f"{damage} Going back to {found.path.name}.")
         state = found.state
         try:
-            before = Plan.from_dict(state.about["plan"])
+            before = plan_from_dict(state.about["plan"])
             options = replace(_options(state.about["options"], changes, run), initial_weights=None, reset_weights=())
             _check_about(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -147,12 +149,12 @@ def _reactions(state: TrainingState, before: Plan, plan: Plan) -> dict[str, Mapp
     """What reactive schedules go on from: those that are new, or not what they were, begin anew."""
     last = max(state.step - 1, 0)
     found: dict[str, Mapping[str, float]] = {}
-    for name in {group.name for there in plan.stretches for group in there.groups if group.is_reactive}:
+    for name in {group.name for there in plan.phase_plans for group in there.groups if group.is_reactive}:
         was, is_now = _reacting(name, before, last), _reacting(name, plan, last)
         if name in state.reactions and was is not None and was == is_now:
             found[name] = state.reactions[name]
             continue
-        group = next(group for group in plan.there(last).groups if group.name == name)
+        group = next(group for group in plan.plan_at(last).groups if group.name == name)
         if (reaction := group.schedule.reaction(group.lr)) is not None:
             if name in state.reactions:
                 say(f"group {name!r}: its schedule is not what it was, and begins anew at {group.lr:g}.")
@@ -162,7 +164,7 @@ def _reactions(state: TrainingState, before: Plan, plan: Plan) -> dict[str, Mapp
 
 def _reacting(name: str, plan: Plan, step: int) -> tuple[Schedule, float, int] | None:
     """The schedule of a group when it reacted last, with its rate and what it counts from; None where it never has."""
-    for there in reversed(plan.stretches[: plan.place(step) + 1]):
+    for there in reversed(plan.phase_plans[: plan.phase_index(step) + 1]):
         for group in there.groups:
             if group.name == name and group.is_reactive:
                 return group.schedule, group.lr, there.since
@@ -171,7 +173,7 @@ def _reacting(name: str, plan: Plan, step: int) -> tuple[Schedule, float, int] |
 
 def _check_optimizer(state: TrainingState, plan: Plan) -> None:
     try:
-        state.check_optimizer(plan.there(max(state.step - 1, 0)).spec.optimizer)
+        state.check_optimizer(plan.plan_at(max(state.step - 1, 0)).spec.optimizer)
     except CheckpointError as error:
         raise CheckpointError(f"{error} strict=False starts what the optimizer keeps anew.") from None
 
@@ -203,7 +205,7 @@ def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan) -> Trai
     weights = {name: state.weights[name] if name in fits else array for name, array in own.items()}
     ema = {name: state.ema.get(name, array) if name in fits else array for name, array in own.items()}
     slots: Any = {name: slots for name, slots in state.slots.items() if name in fits}
-    optimizer = type(plan.there(max(state.step - 1, 0)).spec.optimizer).__name__
+    optimizer = type(plan.plan_at(max(state.step - 1, 0)).spec.optimizer).__name__
     if state.optimizer != optimizer:
         say(f"the run trained with {state.optimizer}, what is left trains with {optimizer}: its state starts anew.")
         slots = {}

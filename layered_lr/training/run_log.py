@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import tomli_w
 
+from layered_lr.arrays import Float64
 from layered_lr.console import say
 from layered_lr.errors import CheckpointError, LayeredLRError
-from layered_lr.outputs import write_whole
+from layered_lr.files import write_whole
 from layered_lr.plans.plan import Plan
-from layered_lr.schedules import Float64
 from layered_lr.spec.spec import RUN_TABLE
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.cadence import cadence

@@ -5,33 +5,30 @@ from __future__ import annotations
 import json
 import platform
 import uuid
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr import __version__
-from layered_lr.backend.base import Backend, Extras, Session
+from layered_lr.backend.base import Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.console import say
-from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.errors import CheckpointError
-from layered_lr.models import mobilenet_v2
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
-from layered_lr.models.weight_files import Weights, merged, read_weights
-from layered_lr.plans.plan import Plan, resolve
-from layered_lr.registry import TABLE, check_name, load_backend, versions
+from layered_lr.plans.plan import Plan
+from layered_lr.registry import TABLE, check_name, versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
-from layered_lr.training.checks import check_answer, check_autocast, check_finite, check_images, check_trainable
+from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
 from layered_lr.training.options import RunOptions
+from layered_lr.training.prepare import Prepared, prepared
 from layered_lr.training.result import Result
 from layered_lr.training.run_folder import RunFolder
 from layered_lr.training.run_log import Keeper
+from layered_lr.version import __version__
 
 
 def train(spec: Spec, options: RunOptions) -> Result:
@@ -47,51 +44,6 @@ def train(spec: Spec, options: RunOptions) -> Result:
                 "another folder."
             )
         return trained(prepared(spec, options), options, folder)
-
-
-class Prepared(NamedTuple):
-    """A run that is ready to begin.
-
-    Args:
-        backend: Loaded.
-        model: Built, at its start.
-        plan: Made for it.
-        dataset: Read.
-        batches: Of it.
-        extras: What sessions do beside the plan.
-        lowering: How the backend applies each group's rate.
-    """
-
-    backend: Backend
-    model: Any
-    plan: Plan
-    dataset: Dataset
-    batches: Batches
-    extras: Extras
-    lowering: dict[str, str]
-
-
-def prepared(spec: Spec, options: RunOptions) -> Prepared:
-    """Read the data, build the model, make the plan; see ``train``."""
-    check_autocast(options)
-    given = None if options.initial_weights is None else read_weights(options.initial_weights)
-    dataset = load_dataset(options.data, options.data_root)
-    batches = Batches(dataset, options.batch_size, options.seed, options.augment)
-    in_epoch = options.steps_per_epoch(len(dataset.y_train))
-    lengths = options.total_steps(in_epoch), in_epoch
-    if isinstance(options.model, str):
-        check_images(options, dataset.facts.image_shape)
-        resolve(spec, mobilenet_v2.parameters(options.model, dataset.num_classes), *lengths)
-
-    backend = load_backend(options.backend, options.device)
-    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.dtype)
-    plan = resolve(spec, model, *lengths)
-    check_trainable(plan, model)
-    lowering = plan.lowering(options.backend)
-    backend.load(model, start_weights(options, plan, dataset.num_classes, lambda: backend.state(model), given))
-    measured = options.on_divergence != "stop"
-    extras = Extras(options.accumulate_steps, options.ema_decay, measured, options.seed, options.autocast)
-    return Prepared(backend, model, plan, dataset, batches, extras, lowering)
 
 
 def trained(
@@ -187,25 +139,6 @@ def run_about(ready: Prepared, options: RunOptions) -> dict[str, Any]:
         "data": ready.dataset.digest(),
         "versions": all_versions(options.backend),
     }
-
-
-def start_weights(
-    options: RunOptions, plan: Plan, num_classes: int, made: Callable[[], Weights], given: Weights | None
-) -> Weights:
-    """The state to start from: given, or drawn from the seed, or as the user's callable made it.
-
-    Args:
-        options: Of the run.
-        plan: Of the run.
-        num_classes: Of the data.
-        made: Reads the state of the user's model as it was made.
-        given: Instead of it.
-    """
-    known = isinstance(options.model, str)
-    own = mobilenet_v2.initial_weights(options.model, num_classes, options.seed) if known else made()
-    if given is None:
-        return own
-    return merged(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)
 
 
 def all_versions(backend: str) -> dict[str, str]:

@@ -10,8 +10,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Extras
+from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches
-from layered_lr.registry import load_backend
 from tests.backends.test_memory_format import CLASSES, images, small
 from tests.support import resuming
 from tests.training.test_resume import assert_same, stopped

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.backend.base import Extras, Session
+from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches
 from layered_lr.optimizers import OPTIMIZERS
-from layered_lr.registry import load_backend
 from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays, largest_difference, mlp, mlp_weights
 
 STEPS, BATCH = 8, 8  # 40 images are 5 batches an epoch: the run ends in the middle of the second

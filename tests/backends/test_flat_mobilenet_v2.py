@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from layered_lr.backend.loading import load_backend
 from layered_lr.models import mobilenet_v2
-from layered_lr.registry import load_backend
 
 SEED = 0
 Pass = tuple[Any, dict[str, Any], dict[str, Any]]  # logits, gradients and buffers

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.registry import load_backend
+from layered_lr.backend.loading import load_backend
 from tests.support.models import mlp, mlp_weights
 
 SHAPES = ((3, 4), (1,), (40,), (9000,), (7, 11), (2, 3, 5, 5))  # one of them more than a single thread is left with

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.plans.plan import Plan, PlanGroup
+from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.plan import Plan
 from tests.backends.test_rates import TOLERANCE, planned, through_attach
 from tests.backends.test_schedule_matrix import EXAMPLES
 from tests.support.isolation import value_of

@@ -14,7 +14,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Extras
-from layered_lr.registry import load_backend
+from layered_lr.backend.loading import load_backend
 from tests.support.extras_cases import CASES, CLASSES, PART, all_by_session, by_hand, net
 from tests.support.isolation import value_of
 from tests.support.models import arrays

@@ -278,7 +278,7 @@ def test_nothing_aborts_the_process(oneflow: Any) -> None:
 
 def test_a_plan_says_who_makes_the_update() -> None:
     def said(case: ll.Optimizer, dtype: str = "float32", backend: str = "oneflow-graph") -> Any:
-        from layered_lr.registry import lowering_of
+        from layered_lr.plans.lowering import lowering_of
 
         plan = ll.resolve(ll.Spec(case), [("w", (2, 3), (), dtype)])
         return lowering_of(plan, backend)[0]

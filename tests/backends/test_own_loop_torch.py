@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.registry import load_backend
+from layered_lr.backend.loading import load_backend
 from tests.support.optimizer_cases import CASES
 from tests.support.timelines import HEAD, batch, net, opened, same_arrays, start, train
 

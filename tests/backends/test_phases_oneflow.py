@@ -15,8 +15,8 @@ def timeline(name: str, parts: int, case: str) -> dict[str, float]:
 
     import layered_lr as ll
     from layered_lr.backend.base import Extras
+    from layered_lr.backend.loading import load_backend
     from layered_lr.backend.phased_session import open_session
-    from layered_lr.registry import load_backend
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
     from tests.support import state_cases as runs
@@ -66,8 +66,8 @@ def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
 
     import layered_lr as ll
     from layered_lr.backend.base import Extras
+    from layered_lr.backend.loading import load_backend
     from layered_lr.models.nn_modules import set_trainable, trainable_parameters
-    from layered_lr.registry import load_backend
     from layered_lr_oneflow.dropout import MaskedDropout
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
@@ -100,7 +100,7 @@ def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
         plan = ll.resolve(replace(spec, groups=[groups[0], ll.Group("5", name="head")]), model, total_steps=12)
         trainable, graphs, session, slots, losses = trainable_parameters(model), 0, None, {}, []
         middle = None
-        for there in plan.stretches:
+        for there in plan.phase_plans:
             if there.total_steps <= first:
                 continue
             if session is not None:
@@ -108,7 +108,7 @@ def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
             if session is None or not session.enter(there):
                 set_trainable(model, (), trainable)
                 graphs += 1
-                plans = plan.stretches if timeline else ()
+                plans = plan.phase_plans if timeline else ()
                 session = backend.open(there, model, runs.CLASSES, extras, max(first, there.start), plans)
             if state is not None:
                 kind = type(there.spec.optimizer).__name__

@@ -361,7 +361,7 @@ def test_run_honours_phases(backend: Backend, framework_of_backend: Any) -> None
     options: dict[str, Any] = {"data": arrays(40), "batch_size": 8, "device": "cpu", "progress": False}
     result = ll.run(spec, backend.name, lambda: net(torch), epochs=3, **options)
     plan = result.plan
-    assert len(plan.segments) == 2
+    assert len(plan.phases) == 2
     for column, group in enumerate(plan.groups):
         np.testing.assert_array_equal(result.rates[group.name], plan.table()[:, column])
     assert (result.rates["norm"][:5] == 0).all() and (result.rates["norm"][5:6] > 0).all()

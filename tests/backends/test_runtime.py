@@ -75,7 +75,7 @@ def crunch(steps: int) -> float:
     import sys
 
     import layered_lr as ll
-    from layered_lr.registry import load_backend
+    from layered_lr.backend.loading import load_backend
     from tests.support.models import arrays, mlp
 
     backend = load_backend("oneflow-graph", "cpu")
@@ -102,7 +102,7 @@ def test_a_graph_that_is_synced_at_every_step_survives(oneflow: Any) -> None:
 
 
 def stderr_of_loading() -> str:
-    from layered_lr.registry import load_backend
+    from layered_lr.backend.loading import load_backend
 
     load_backend("oneflow-graph")
     return ""

@@ -10,7 +10,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Extras
-from layered_lr.registry import load_backend
+from layered_lr.backend.loading import load_backend
 from layered_lr.state import TrainingState
 from tests.support import optimizer_cases as cases
 from tests.support import state_cases
@@ -21,7 +21,7 @@ def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
     """For optimizers of a family: how far a resumed run is from the undisturbed one, and whether all else is equal."""
     import layered_lr as ll
     from layered_lr.backend.base import Extras
-    from layered_lr.registry import load_backend
+    from layered_lr.backend.loading import load_backend
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
     from tests.support import state_cases as runs
@@ -142,7 +142,7 @@ def across(name: str, case: str, path: str) -> None:
 
     import layered_lr as ll
     from layered_lr.backend.base import Extras
-    from layered_lr.registry import load_backend
+    from layered_lr.backend.loading import load_backend
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
     from tests.support import state_cases as runs

@@ -144,7 +144,7 @@ def test_a_state_that_does_not_fit_changes_nothing(
 
 def trained_elsewhere() -> TrainingState:
     torch = pytest.importorskip("torch")
-    from layered_lr.registry import load_backend
+    from layered_lr.backend.loading import load_backend
 
     session = opened(load_backend("torch-eager", "cpu"), torch, spec_of(ll.AdamW(0.01)), 6, seed=3, extras=EXTRAS)
     train(session, 2)

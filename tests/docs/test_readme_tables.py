@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from layered_lr.documents import EXAMPLES, optimizer_table, renewed, schedule_table
+from docs.readme_tables import EXAMPLES, optimizer_table, renewed, schedule_table
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.schedules import SCHEDULES
 
@@ -11,12 +11,12 @@ README = Path(__file__).parents[2] / "README.md"
 
 def test_the_table_of_schedules_is_the_codes() -> None:
     text = README.read_text(encoding="utf-8")
-    assert schedule_table() in text, "renew it: python -m layered_lr.documents README.md"
+    assert schedule_table() in text, "renew it: python -m docs.readme_tables README.md"
     assert renewed(text) == text
 
 
 def test_the_table_of_optimizers_is_the_codes_and_whole() -> None:
-    assert optimizer_table() in README.read_text(encoding="utf-8"), "renew it: python -m layered_lr.documents README.md"
+    assert optimizer_table() in README.read_text(encoding="utf-8"), "renew it: python -m docs.readme_tables README.md"
     assert all(f"| `{name}`" in optimizer_table() for name in OPTIMIZERS)
 
 

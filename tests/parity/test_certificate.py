@@ -20,13 +20,13 @@ from layered_lr import (
     RMSprop,
     Spec,
 )
+from layered_lr.backend.loading import load_backend
 from layered_lr.parity.envelope import Envelope, measure
 from layered_lr.parity.recorder import full_record, prepared
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Trace
 from layered_lr.parity.verdict import Verdict, judge
 from layered_lr.plans.plan import Plan
-from layered_lr.registry import load_backend
 from layered_lr.training.options import RunOptions
 from tests.support import parity_faults as faults
 from tests.support.models import arrays, mlp

@@ -70,7 +70,7 @@ def test_plan_as_json(call: Any) -> None:
     answer = call("plan", "--json", "--epochs", "5")
     assert answer.code == 0 and answer.err == ""
     plan, made = json.loads(answer.out), api.plan(epochs=5)
-    assert ll.Plan.from_dict(plan) == made
+    assert ll.plan_from_dict(plan) == made
     assert [group["name"] for group in plan["groups"]] == ["backbone", "head"]
     assert [group["first_rate"] for group in plan["groups"]] == made.rates(0)
     assert [group["last_rate"] for group in plan["groups"]] == made.rates(109)

@@ -170,7 +170,7 @@ def test_each_backends_lowering_is_told(backend: str) -> None:
 @pytest.mark.parametrize("lengths", [{"steps_per_epoch": 2}, {"total_steps": 10, "steps_per_epoch": 3}])
 def test_a_plan_is_saved_and_compared(lengths: dict[str, int]) -> None:
     plan = example(**lengths)
-    again = ll.Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    again = ll.plan_from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan and hash(again) == hash(plan) and str(again) == str(plan) and again.notes == plan.notes
     assert pickle.loads(pickle.dumps(plan)) == plan == copy.deepcopy(plan)
     assert example(steps_per_epoch=4) != plan != dataclasses.replace(plan, total_steps=11)

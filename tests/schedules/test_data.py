@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import layered_lr.schedules as ls
 from layered_lr.errors import SpecError
-from layered_lr.spec.spec import read_toml
+from layered_lr.spec.toml import read_toml
 
 EXAMPLES = [
     ls.Constant(),

@@ -22,8 +22,8 @@ def plan_of(*timeline: ll.Phase, spec: ll.Spec | None = None, total: int | None 
 
 
 def test_without_phases_there_are_no_segments() -> None:
-    assert plan_of().segments == () and not plan_of().frozen
-    assert plan_of().there(5) is not None
+    assert plan_of().phases == () and not plan_of().frozen
+    assert plan_of().plan_at(5) is not None
 
 
 def test_a_frozen_group_has_rate_zero_and_the_others_are_as_without() -> None:
@@ -35,7 +35,7 @@ def test_a_frozen_group_has_rate_zero_and_the_others_are_as_without() -> None:
     np.testing.assert_array_equal(table[6:, 0], usual[6:, 0])
     assert [made.rates(step) for step in range(12)] == table.tolist()
     np.testing.assert_array_equal(made.at([11, 0, 6]), table[[11, 0, 6]])
-    assert made.there(5).frozen == {"body.a", "body.b"} and not made.there(6).frozen
+    assert made.plan_at(5).frozen == {"body.a", "body.b"} and not made.plan_at(6).frozen
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_frozen_group_has_rate_zero_and_the_others_are_as_without() -> None:
     ids=["name", "index", "mixed", "pattern", "trained index", "trained pattern", "everything", "nothing"],
 )
 def test_what_is_frozen(phase: ll.Phase, frozen: set[str]) -> None:
-    assert plan_of(phase).there(0).frozen == frozen
+    assert plan_of(phase).plan_at(0).frozen == frozen
 
 
 def test_a_group_that_is_frozen_in_part_keeps_its_rate() -> None:
@@ -66,7 +66,7 @@ def test_a_phase_says_what_it_changes_and_the_next_one_is_as_the_spec() -> None:
         ll.Phase(8, groups=[ll.Group("head", lr=0.7, schedule=ll.Constant(), momentum=0.5)], clip_grad_norm=2),
         ll.Phase(),
     )
-    first, second, third = (segment.plan for segment in made.segments)
+    first, second, third = (phase.plan for phase in made.phases)
     assert made.rates(0) == [0.05, 0.5] and isinstance(first.groups[0].optimizer, ll.AdamW)
     assert [group.optimizer.weight_decay for group in first.groups] == [0.25, 0.25]
     assert second.groups[1].optimizer == ll.SGD(0.7, momentum=0.5) and made.rates(5)[1] == 0.7
@@ -93,13 +93,13 @@ def test_momenta_follow_the_phase() -> None:
 
 def test_phases_beyond_the_end_never_begin() -> None:
     made = plan_of(ll.Phase(5), ll.Phase(20, frozen="body"), ll.Phase(30))
-    assert [(segment.start, segment.stop) for segment in made.segments] == [(0, 5), (5, 12)]
+    assert [(phase.start, phase.stop) for phase in made.phases] == [(0, 5), (5, 12)]
     endless = plan_of(ll.Phase(5), ll.Phase(20), total=None)
-    assert [(segment.start, segment.stop) for segment in endless.segments] == [(0, 5), (5, 20), (20, None)]
+    assert [(phase.start, phase.stop) for phase in endless.phases] == [(0, 5), (5, 20), (20, None)]
     assert endless.rates(1000) == plan_of(total=None).rates(1000)
     assert made.notes == ("phase 3 never begins: the run ends after 12 steps",)
     alone = plan_of(ll.Phase("5 steps", frozen="body"))
-    assert [(segment.stop, sorted(segment.plan.frozen)) for segment in alone.segments] == [
+    assert [(phase.stop, sorted(phase.plan.frozen)) for phase in alone.phases] == [
         (5, ["body.a", "body.b"]), (12, [])
     ]  # fmt: skip
     assert alone.notes == ("phase 2 is the spec without phases: it follows where the last of these ends",)
@@ -111,7 +111,7 @@ def test_ready_timelines() -> None:
     assert first == ll.Phase("2 epochs", trained=-1) and then == ll.Phase()
     assert phases.head_first("50 steps", head="head")[0] == ll.Phase("50 steps", trained="head")
     made = plan_of(*phases.gradual_unfreeze(["head.b", "head", "body"], every="2 steps"))
-    assert [(s.stop, sorted(s.plan.frozen)) for s in made.segments] == [
+    assert [(s.stop, sorted(s.plan.frozen)) for s in made.phases] == [
         (2, ["body.a", "body.b", "head.w"]), (4, ["body.a", "body.b"]), (6, []), (12, [])
     ]  # fmt: skip
     assert phases.gradual_unfreeze(2) == phases.gradual_unfreeze([-1, -2])
@@ -134,8 +134,8 @@ def test_a_spec_with_phases_goes_through_toml_and_plans_through_tables() -> None
     )  # fmt: skip
     assert ll.Spec.from_toml(spec.to_toml()) == spec
     plan = ll.resolve(spec, PARAMETERS, 12, 3)
-    assert ll.Plan.from_dict(plan.to_dict()) == plan
-    assert [segment.start for segment in plan.segments] == [0, 4, 8]  # 1.5 epochs of 3 are 4.5 updates
+    assert ll.plan_from_dict(plan.to_dict()) == plan
+    assert [phase.start for phase in plan.phases] == [0, 4, 8]  # 1.5 epochs of 3 are 4.5 updates
 
 
 def test_the_plan_shows_the_timeline() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, Session
+from layered_lr.backend.loading import load_backend
 from layered_lr.plans.plan import Plan
-from layered_lr.registry import load_backend
 
 Plant = Callable[[Any], None]
 

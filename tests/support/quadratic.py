@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
+from layered_lr.arrays import Slots
 from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
-from layered_lr.state.training_state import Slots, TrainingState
+from layered_lr.state.training_state import TrainingState
 
 NAMES = ("a", "b")
 IMAGES, LABELS = np.zeros((1, 1, 1, 1), np.float32), np.zeros(1, np.int64)

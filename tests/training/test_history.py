@@ -9,11 +9,14 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
+from layered_lr.arrays import Slots
 from layered_lr.backend.base import NO_EXTRAS, Extras, Session
+from layered_lr.backend.series import Repeats, Series
 from layered_lr.data import Batches, Dataset
-from layered_lr.plans.plan import Plan, resolve
-from layered_lr.state.training_state import Slots, TrainingState
-from layered_lr.training.history import History, Repeats, Series
+from layered_lr.plans.plan import Plan
+from layered_lr.plans.resolve import resolve
+from layered_lr.state.training_state import TrainingState
+from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
 
 

@@ -94,7 +94,7 @@ def error_of_wrong_in_training(name: str, kind: str) -> str:
     import importlib
 
     import layered_lr as ll
-    from layered_lr.registry import load_backend
+    from layered_lr.backend.loading import load_backend
     from tests.training.test_run_failures import WRONG_IN_TRAINING, answering, run
 
     backend = load_backend(name, "cpu")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from layered_lr.errors import CheckpointError, SpecError
-from layered_lr.state import RunFolder
 from layered_lr.training.cadence import cadence
+from layered_lr.training.run_folder import RunFolder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from layered_lr.state import RunFolder
+from layered_lr.training.run_folder import RunFolder
 from layered_lr.training.cadence import cadence
 folder = RunFolder(Path(sys.argv[1]))
 folder.begin_metrics(["loss"], 0)

@@ -1,4 +1,4 @@
-"""The parts of README.md that are made from the code: ``python -m layered_lr.documents README.md`` renews them."""
+"""The parts of README.md that are made from the code: ``python -m docs.readme_tables README.md`` renews them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from tabulate import tabulate
 
 from layered_lr.optimizers import OPTIMIZERS, SGD, Optimizer
-from layered_lr.plans.plan import resolve
-from layered_lr.registry import lowering_of
+from layered_lr.plans.lowering import lowering_of
+from layered_lr.plans.resolve import resolve
 from layered_lr.schedules import (
     SCHEDULES,
     WSD,
@@ -40,7 +40,7 @@ from layered_lr.schedules import (
 )
 from layered_lr.spec.spec import Spec
 
-BEGIN, END = "<!-- {}: made by layered_lr.documents -->", "<!-- end of {} -->"
+BEGIN, END = "<!-- {}: made by docs.readme_tables -->", "<!-- end of {} -->"
 
 # One of each, with as little said as it takes.
 EXAMPLES: tuple[Schedule, ...] = (

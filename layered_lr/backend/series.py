@@ -1,0 +1,81 @@
+"""Numbers that are added at the end, update by update."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from layered_lr.arrays import Float64
+
+_FEWEST_ROWS = 256
+
+
+class Series:
+    """Numbers, or rows of them, that are added at the end, 8 bytes each.
+
+    The memory grows by half where it is full, so that adding rows one after the other costs time in proportion; to
+    no more than the rows that are expected, as long as these suffice.
+
+    Args:
+        width: Numbers in a row; None for a series of single numbers.
+        expected: How many rows there will be in all, if that is known.
+    """
+
+    def __init__(self, width: int | None = None, expected: int | None = None) -> None:
+        self._inner = () if width is None else (width,)
+        self._expected = expected or 0
+        self._rows = np.empty((0, *self._inner))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, rows: ArrayLike) -> None:
+        """Put rows behind those that there are.
+
+        Args:
+            rows: Shape (n,), or (n, width).
+        """
+        given: Float64 = np.asarray(rows, dtype=np.float64)
+        stop = self._count + len(given)
+        if stop > len(self._rows):
+            room = max(stop + stop // 2, _FEWEST_ROWS)
+            grown = np.empty((min(room, self._expected) if stop <= self._expected else room, *self._inner))
+            grown[: self._count] = self.numbers()
+            self._rows = grown
+        self._rows[self._count : stop] = given
+        self._count = stop
+
+    def cut(self, count: int) -> None:
+        """Forget the rows from ``count`` on."""
+        self._count = min(self._count, count)
+
+    def numbers(self, start: int = 0) -> Float64:
+        """The rows from ``start`` on, shape (n,) or (n, width): a view, which later rows leave as it is."""
+        return self._rows[start : self._count]
+
+
+class Repeats:
+    """Numbers of which many in a row are the same, kept as what they are and where each row of them ends."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self._stops: list[int] = []
+
+    def __len__(self) -> int:
+        return self._stops[-1] if self._stops else 0
+
+    def add(self, value: float, count: int) -> None:
+        """Put a number behind the others, so many times."""
+        if count == 0:
+            return
+        stop = len(self) + count
+        if self._values and self._values[-1] == value:
+            self._stops[-1] = stop
+        else:
+            self._values.append(value)
+            self._stops.append(stop)
+
+    def numbers(self) -> Float64:
+        """All of them, shape (n,), newly made."""
+        return np.repeat(np.array(self._values, dtype=np.float64), np.diff(self._stops, prepend=0).astype(np.int64))
