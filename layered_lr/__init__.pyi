@@ -10,6 +10,7 @@ from .backend.doctor import backends as backends
 from .data import Dataset as Dataset
 from .data import load_dataset as load_dataset
 from .errors import BackendUnavailable as BackendUnavailable
+from .errors import CallbackError as CallbackError
 from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError
 from .errors import LayeredLRError as LayeredLRError
@@ -67,6 +68,7 @@ from .spec import phases as phases
 from .spec.groups import Group as Group
 from .spec.phases import Phase as Phase
 from .spec.spec import Spec as Spec
+from .training.callback import Callback as Callback
 from .training.recipe import Recipe as Recipe
 from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes

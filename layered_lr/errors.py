@@ -40,5 +40,9 @@ class TrainingDiverged(LayeredLRError, ArithmeticError):
     """The loss became NaN or infinite; the message names step, loss and rates."""
 
 
+class CallbackError(LayeredLRError, RuntimeError):
+    """A callback raised; the message names it, and its own error is the cause (``error.__cause__``)."""
+
+
 class CheckpointError(LayeredLRError, ValueError):
     """A saved file that is damaged, foreign, or does not fit."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64, Slots
-from layered_lr.backend.base import Extras, Session
+from layered_lr.backend.base import Extras, Session, StepOutcome
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import set_trainable, set_training
 from layered_lr.plans.plan import Plan
@@ -63,7 +63,7 @@ class OneFlowSession(Session):
         """A copy of an array: ``from_numpy`` would share memory with what OneFlow reads later, asynchronously."""
         return flow.tensor(array, device=self.device)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> list[Any]:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
         masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, len(images))]
         inputs = [
@@ -76,7 +76,7 @@ class OneFlowSession(Session):
             self._norms.append(norms)
         if self._average is not None:
             self._average.update()
-        return losses
+        return StepOutcome(losses)
 
     @abstractmethod
     def _train(self, parts: Sequence[Inputs]) -> tuple[list[Any], Any]:
@@ -120,8 +120,7 @@ class OneFlowSession(Session):
         if self._average is not None:
             self._average.load(state.ema if state.step else {})
 
-    def losses(self, handles: Sequence[list[Any]]) -> Float64:
-        """See ``Session.losses``."""
+    def _losses(self, handles: Sequence[list[Any]]) -> Float64:
         return np.array([np.mean([float(loss.numpy()) for loss in parts]) for parts in handles], dtype=np.float64)
 
     def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[Any]:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch._dynamo.callback import callback_handler
 
+from layered_lr.backend.base import StepOutcome
 from layered_lr.console import say
 from layered_lr.errors import BackendUnavailable
 from layered_lr_torch.backend import TorchBackend
@@ -70,12 +71,12 @@ class CompiledSession(TorchSession):
         super().__init__(*arguments)
         self._watch = _stopwatch()
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
         self._watch.listen()
         before = self._watch.seconds
-        loss = super()._update(images, labels, parts)
+        outcome = super()._update(images, labels, parts)
         self.compile_seconds = (self.compile_seconds or 0.0) + self._watch.seconds - before
-        return loss
+        return outcome
 
 
 @final

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
-from layered_lr.backend.base import Extras, Session
+from layered_lr.backend.base import Extras, Session, StepOutcome
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training
 from layered_lr.plans.plan import Plan
@@ -75,7 +75,7 @@ class TorchSession(Session):
         phase = self.plan.phase or Phase()
         set_training(self.model, self.plan.frozen, phase.batch_norm, phase.dropout)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> torch.Tensor:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
         for tensor in self._updated:  # as optimizer.zero_grad(), without its entry for a profiler
             tensor.grad = None
         given, wanted = self._on_device(images), self._labels(labels)
@@ -89,7 +89,7 @@ class TorchSession(Session):
         self.scheduler.step()
         if self._average is not None:
             self._average.update()
-        return loss
+        return StepOutcome(loss)
 
     def _step(self) -> None:
         try:
@@ -125,8 +125,7 @@ class TorchSession(Session):
     def _labels(self, labels: NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(labels).to(self.device)
 
-    def losses(self, handles: Sequence[torch.Tensor]) -> Float64:
-        """See ``Session.losses``."""
+    def _losses(self, handles: Sequence[torch.Tensor]) -> Float64:
         self.gradients.fetch(len(handles))  # of steps that this waits for anyhow
         return np.array(torch.stack(list(handles)).tolist(), dtype=np.float64) if handles else np.empty(0)
 

@@ -39,6 +39,21 @@ class Extras(NamedTuple):
 NO_EXTRAS = Extras()
 
 
+class StepOutcome(NamedTuple):
+    """What ``Session.train_step`` came to.
+
+    Args:
+        loss: The batch's mean cross-entropy before the update, as the framework has it: ``Session.losses`` reads it.
+        made_update: Whether the weights were updated. Where not, the session stands where it stood: its count of
+            updates, its schedules and its optimizer are as before.
+        why: Why no update was made, in words; empty where one was.
+    """
+
+    loss: Any
+    made_update: bool = True
+    why: str = ""
+
+
 class Session(ABC):
     """A model in training under a plan. NumPy in, NumPy out; made by ``Backend.open``.
 
@@ -78,7 +93,7 @@ class Session(ABC):
         measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
         self.extras = extras._replace(grad_norms=measured)
 
-    def train_step(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int = 1) -> Any:
+    def train_step(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int = 1) -> StepOutcome:
         """Make one update.
 
         Args:
@@ -88,7 +103,7 @@ class Session(ABC):
                 update. At most ``extras.accumulate_steps``.
 
         Returns:
-            The batch's mean cross-entropy before the update, as the framework has it: ``losses`` reads it.
+            The batch's loss, and whether an update was made of it; nothing is waited for.
 
         Raises:
             DataError: Lengths that differ, an empty batch, one that does not come in so many parts, or a label out
@@ -103,9 +118,13 @@ class Session(ABC):
             raise DataError(f"a batch of {len(images)} images with labels of shape {labels.shape}: must be as many.")
         if np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= self.num_classes:  # at each step, for speed
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
-        handle = self._update(images, labels, parts)
-        self.step += 1
-        return handle
+        outcome = self._update(images, labels, parts)
+        self.step += outcome.made_update
+        return outcome
+
+    def losses(self, outcomes: Sequence[StepOutcome]) -> Float64:
+        """The losses of some calls of ``train_step``, as numbers, shape (n,); waits for the framework."""
+        return self._losses([outcome.loss for outcome in outcomes])
 
     def export_state(self) -> TrainingState:
         """A copy of everything that the next update depends on; waits for the framework."""
@@ -202,12 +221,12 @@ class Session(ABC):
             )
 
     @abstractmethod
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
-        """One update with a batch that is known to be good."""
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
+        """Make one update with a batch that is known to be good."""
 
     @abstractmethod
-    def losses(self, handles: Sequence[Any]) -> Float64:
-        """The losses that ``train_step`` returned, as numbers; waits for the framework."""
+    def _losses(self, handles: Sequence[Any]) -> Float64:
+        """The losses as numbers, shape (n,), of what ``_update`` gave as ``StepOutcome.loss``."""
 
     @abstractmethod
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:

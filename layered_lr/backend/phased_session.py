@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64, Slots
-from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, added_seconds
+from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome, added_seconds
 from layered_lr.models.nn_modules import set_trainable, set_training, trainable_parameters
 from layered_lr.optimizers.handover import carried, completed
 from layered_lr.plans.plan import Plan
@@ -33,7 +33,7 @@ def open_session(
 class _Loss:
     """A loss of one of the sessions, and its number as soon as that is known."""
 
-    handle: Any
+    outcome: StepOutcome | None
     number: float | None = None
 
 
@@ -98,13 +98,14 @@ class Timeline(Session):
         phase_plans = self.plan.phase_plans
         return self.backend.open(there, self.model, self.num_classes, self.extras, step, phase_plans)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> _Loss:
+    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
         if self.plan.phase_index(self.step) != self._place:
             self._enter_next()
-        loss = _Loss(self.inner.train_step(images, labels, parts))
+        outcome = self.inner.train_step(images, labels, parts)
         self._count_compiling()
+        loss = _Loss(outcome)
         self._pending.append(loss)
-        return loss
+        return outcome._replace(loss=loss)
 
     def _enter_next(self) -> None:
         self._end_session()
@@ -120,7 +121,7 @@ class Timeline(Session):
 
     def _end_session(self) -> None:
         """Take from a session what it noted, before it goes away."""
-        self.losses(self._pending)
+        self._losses(self._pending)
         if self.step > self.inner.start:
             norms = np.empty((self.step - self.inner.start, 0))
             if self.extras.grad_norms:
@@ -193,11 +194,11 @@ class Timeline(Session):
         """See ``Session.random_modules``."""
         return self.inner.random_modules()
 
-    def losses(self, handles: Sequence[_Loss]) -> Float64:
-        """See ``Session.losses``."""
-        open_ones = [loss for loss in handles if loss.number is None]
-        for loss, number in zip(open_ones, self.inner.losses([loss.handle for loss in open_ones]), strict=True):
-            loss.number, loss.handle = float(number), None
+    def _losses(self, handles: Sequence[_Loss]) -> Float64:
+        unread = [(loss, loss.outcome) for loss in handles if loss.outcome is not None]
+        numbers = self.inner.losses([outcome for _, outcome in unread])
+        for (loss, _), number in zip(unread, numbers, strict=True):
+            loss.number, loss.outcome = float(number), None
         self._pending = [loss for loss in self._pending if loss.number is None]
         return np.array([loss.number for loss in handles], dtype=np.float64)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from layered_lr.backend.base import Backend
 from layered_lr.errors import Unsupported
 from layered_lr.files import read_archive
 from layered_lr.parity.disturbance import Disturbance, margin
-from layered_lr.parity.recorder import Advanced, prepared, record, record_probes
+from layered_lr.parity.recorder import Advanced, frozen_parameters, prepare_task, record, record_probes
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
 
@@ -109,11 +109,13 @@ def measure(
     found = []
     for sample in range(samples):
         disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), factor, bits)
-        setting = prepared(backend, task, start)
-        trace = record(backend, task, setting, disturbance=disturbance, log=log, advanced=advanced)
-        trace.probes = record_probes(backend, task, setting, disturbance=disturbance, advanced=advanced)
+        ready = prepare_task(backend, task, start)
+        frozen = frozen_parameters(ready.model)
+        trace = record(ready, task, disturbance=disturbance, log=log, advanced=advanced)
+        trace.probes = record_probes(ready, task, frozen=frozen, disturbance=disturbance, advanced=advanced)
         found.append(differences(reference, trace))
-    exact = None if reference.dtype == "float64" else _in_float64(backend, task, start, log, advanced)
+    is_exact_known = reference.dtype != "float64" and task.options.autocast is None
+    exact = _in_float64(backend, task, start, log, advanced) if is_exact_known else None
     if exact is not None:
         found.append(_scaled(differences(reference, exact), factor))
 
@@ -144,10 +146,12 @@ def measure(
 
 
 def _in_float64(backend: Backend, task: Task, start: Weights, log: Path | None, advanced: Advanced) -> Trace | None:
+    exact = replace(task, options=replace(task.options, dtype="float64"))
     try:
-        setting = prepared(backend, task, start, "float64")
-        trace = record(backend, task, setting, log=log, advanced=advanced)
-        trace.probes = record_probes(backend, task, setting, advanced=advanced)
+        ready = prepare_task(backend, exact, start)
+        frozen = frozen_parameters(ready.model)
+        trace = record(ready, exact, log=log, advanced=advanced)
+        trace.probes = record_probes(ready, exact, frozen=frozen, advanced=advanced)
     except Unsupported:
         return None
     return trace

@@ -1,105 +1,53 @@
-"""One backend's run, recorded: in this process, with any ``Backend``."""
+"""One backend's run, recorded: a callback of the training loop, which ``ll.run`` goes through too."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Weights
-from layered_lr.backend.base import Backend, Dtype, Extras, Session
-from layered_lr.backend.phased_session import open_session
-from layered_lr.data import Batches, load_dataset
-from layered_lr.errors import SpecError
+from layered_lr.backend.base import Backend
+from layered_lr.data import Batches
+from layered_lr.errors import TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of
-from layered_lr.models.weight_files import read_weights
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.probe import known_answers, run_rung, rungs_of
 from layered_lr.parity.state_vector import Layout, layout_of, with_averages
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
-from layered_lr.plans.plan import Plan
-from layered_lr.plans.resolve import resolve
 from layered_lr.registry import TABLE, versions
-from layered_lr.training.checks import check_answer, check_trainable
-from layered_lr.training.evaluation import accuracy
-from layered_lr.training.prepare import start_weights
+from layered_lr.training.callback import Callback
+from layered_lr.training.events import BatchEvent, BeginEvent, DivergenceEvent, UpdateEvent
+from layered_lr.training.prepare import Prepared, prepare
+from layered_lr.training.train import open_loop
 
 Advanced = Callable[[], None]
 
 
-class Setting(NamedTuple):
-    """A run that is ready to begin.
-
-    Args:
-        dtype: Of weights and arithmetic.
-        plan: Made for the model.
-        batches: Of the data.
-        model: The framework's.
-        start: What the model begins with.
-        frozen: Names of parameters that do not train.
-    """
-
-    dtype: Dtype
-    plan: Plan
-    batches: Batches
-    model: Any
-    start: dict[str, NDArray[Any]]
-    frozen: frozenset[str]
-
-
-def prepared(backend: Backend, task: Task, start: Weights | None = None, dtype: Dtype | None = None) -> Setting:
-    """Build the model and bring it to its start.
+def prepare_task(backend: Backend, task: Task, start: Weights | None = None) -> Prepared:
+    """Build the model and bring it to its start, as ``ll.run`` does; gradient norms are measured.
 
     Args:
         backend: Builds it.
         task: What to run.
         start: The reference's; None draws it from the seed, or takes what the callable made or the user gave.
-        dtype: Instead of the task's.
 
     Raises:
         SpecError: The start is of another model.
     """
-    options = task.options
-    dtype = dtype or options.dtype
-    dataset = load_dataset(options.data, options.data_root)
-    batches = Batches(dataset, options.batch_size, options.seed, options.augment)
-    in_epoch = options.steps_per_epoch(len(dataset.y_train))
-    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, dtype)
-    plan = resolve(task.spec, model, options.total_steps(in_epoch), in_epoch)
-    check_trainable(plan, model)
-    own = backend.state(model)
-    if start is None:
-        given = None if options.initial_weights is None else read_weights(options.initial_weights)
-        start = start_weights(options, plan, dataset.num_classes, lambda: own, given)
-    _check_start(own, start)
-    begun = {name: start[name].astype(array.dtype) if name in start else array for name, array in own.items()}
-    backend.load(model, begun)
-    frozen = frozenset(parameter.name for parameter, tensor in parameters_of(model) if not tensor.requires_grad)
-    return Setting(dtype, plan, batches, model, begun, frozen)
-
-
-def _check_start(own: Weights, start: Weights) -> None:
-    """Counters of batch normalisations aside, which a framework may lack, all names and shapes must be there."""
-    mine = {name: array.shape for name, array in own.items() if array.dtype.kind == "f"}
-    theirs = {name: array.shape for name, array in start.items() if array.dtype.kind == "f"}
-    if odd := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
-        shapes = f"{mine.get(odd[0], 'missing')} here and {theirs.get(odd[0], 'missing')} in the reference's model"
-        raise SpecError(
-            f"model: {len(odd)} arrays differ from those of the reference's model: {odd[0]!r} is {shapes}. "
-            "The models must have the same names and shapes, so that all begin with the same weights."
-        )
+    ready = prepare(task.spec, task.options, backend=backend, start=start)
+    return ready._replace(extras=ready.extras._replace(grad_norms=True))
 
 
 def record(
-    backend: Backend,
+    ready: Prepared,
     task: Task,
-    setting: Setting,
     *,
     disturbance: Disturbance | None = None,
     log: Path | None = None,
@@ -108,138 +56,159 @@ def record(
     """Make the run and write down what happens.
 
     Args:
-        backend: Who runs.
+        ready: From ``prepare_task``, used once: the run trains its model.
         task: What to run.
-        setting: From ``prepared``, used once: the run trains its model.
         disturbance: Shakes the weights by last bits before each gradient, and orders each batch otherwise: the
             gradient is that of weights with an error, the update acts on the weights without it, as rounding in
             the forward and the backward pass does; on top of it the weights keep an error of last bits.
         log: File of the weights; None keeps them in memory.
         advanced: Called after each update.
     """
-    plan, options, dtype = setting.plan, task.options, setting.dtype
-    classes = setting.batches.dataset.num_classes
-    extras = Extras(options.accumulate_steps, options.ema_decay, True, options.seed)
-    session = open_session(backend, plan, setting.model, classes, extras)
-    check_answer(session, setting.batches)
-    state = with_averages(dict(setting.start), _averages(session, setting.start))
-    layout = layout_of(plan, state)
-    rows = np.array(task.kept_steps(layout.width), dtype=np.int64)
-    weights = weight_log(log, (len(rows), layout.width), dtype)
-    shaker = None if disturbance is None else _Shaker(backend, setting, disturbance)
-    recording = _Recording(session, layout, rows, weights, layout.packed(state, dtype), shaker)
-    began = time.perf_counter()
-    ended = ""
-    updates = itertools.islice(setting.batches.updates(options.accumulate_steps), task.steps)
-    for step, (images, labels, parts) in enumerate(updates):
-        recording.batches.append(digest(images, labels))
-        if disturbance is not None:
-            images, labels = disturbance.shuffled(images, labels, parts)
-        handle = session.train_step(images, labels, parts)
-        (loss,) = session.losses([handle])
-        if not np.isfinite(loss):
-            ended = f"the loss is {loss} at step {step}"
-            break
-        recording.add(loss)
-        _observe(session, setting, recording.losses)
-        advanced()
-    seconds = time.perf_counter() - began
-    steps = len(recording.losses)
-    return Trace(
-        backend=backend.name,
-        dtype=dtype,
-        layout=layout,
-        losses=np.array(recording.losses),
-        rates=session.rates(0, steps),
-        grad_norms=session.grad_norms(0, steps),
-        update_norms=np.array(recording.update_norms).reshape(steps, -1),
-        update_sizes=np.array(recording.update_sizes).reshape(steps, -1),
-        rows=rows[: recording.kept],
-        weights=weights[: recording.kept],
-        digests=np.array(recording.digests),
-        batches=np.array(recording.batches[:steps]),
-        ended=ended,
-        seconds=seconds,
-    )
+    recorder = Recorder(ready, task, disturbance, log, advanced)
+    loop = open_loop(ready, replace(task.options, progress=False), [recorder], evaluates=False)
+    try:
+        loop.run()
+    except TrainingDiverged:
+        if not recorder.ended:
+            raise
+    return recorder.trace(loop.history.rates.numbers(), loop.history.grad_norms.numbers())
 
 
-def _averages(session: Session, start: Weights) -> Weights:
-    """The moving average before the first update: the weights, where one is kept."""
-    return {} if session.extras.ema_decay is None else start
+class Recorder(Callback):
+    """Writes down each update of a run, and ends the run after the task's last one.
+
+    Args:
+        ready: The run; its model is at its start.
+        task: What to run.
+        disturbance: As in ``record``.
+        log: As in ``record``.
+        advanced: As in ``record``.
+    """
+
+    def __init__(
+        self, ready: Prepared, task: Task, disturbance: Disturbance | None, log: Path | None, advanced: Advanced
+    ) -> None:
+        self._ready, self._task, self._disturbance, self._advanced = ready, task, disturbance, advanced
+        self._averages = ready.extras.ema_decay is not None
+        start = ready.backend.state(ready.model)
+        state = with_averages(start, start if self._averages else {})  # before the first update, the average is it
+        dtype = task.options.dtype
+        self.layout: Layout = layout_of(ready.plan, state)
+        self._rows = np.array(task.kept_steps(self.layout.width), dtype=np.int64)
+        self._weights = weight_log(log, (len(self._rows), self.layout.width), dtype)
+        self._last = self.layout.packed(state, dtype)
+        self._kept = 0
+        self._keep(0, self._last)
+        self._start = start
+        self._shaker: _Shaker | None = None
+        self.ended = ""
+        self._losses: list[float] = []
+        self._update_norms: list[Any] = []
+        self._update_sizes: list[Any] = []
+        self._digests: list[Any] = []
+        self._batches: list[Any] = []
+        self._began = self._seconds = time.perf_counter()
+
+    def on_begin(self, event: BeginEvent) -> None:
+        """Begin to count the time, and to disturb the run."""
+        if self._disturbance is not None:
+            self._shaker = _Shaker(self._ready, self._start, self._disturbance)
+        self._began = time.perf_counter()
+
+    def on_batch(self, event: BatchEvent) -> None:
+        """Note which batch it is; put its images into another order where the run is disturbed."""
+        self._batches.append(digest(event.images, event.labels))
+        if self._disturbance is not None:
+            event.images, event.labels = self._disturbance.shuffled(event.images, event.labels, event.parts)
+
+    def on_update(self, event: UpdateEvent) -> None:
+        """Write the update down; waits for it."""
+        loss = float(event.loss)
+        self._losses.append(loss)
+        state = dict(event.run.weights())
+        if self._shaker is not None:
+            state = self._shaker.settle(state)
+        if self._averages:
+            state = with_averages(state, event.run.ema_weights())
+        vector = self.layout.packed(state, self._last.dtype)
+        change = vector.astype(np.float64) - self._last
+        self._update_norms.append(self.layout.norms(change))
+        self._update_sizes.append(self.layout.largest(change))
+        self._digests.append(digest(vector))
+        self._last = vector
+        self._keep(len(self._losses), vector)
+        self._seconds = time.perf_counter()
+        self._advanced()
+        if len(self._losses) == self._task.steps:
+            event.run.stop()
+
+    def on_divergence(self, event: DivergenceEvent) -> None:
+        """Note why the run ends before its last update."""
+        self.ended = f"{event.why} at step {event.step}"
+
+    def _keep(self, step: int, vector: NDArray[Any]) -> None:
+        if self._kept < len(self._rows) and step == self._rows[self._kept]:
+            self._weights[self._kept] = vector
+            self._kept += 1
+
+    def trace(self, rates: NDArray[np.float64], grad_norms: NDArray[np.float64]) -> Trace:
+        """What was recorded.
+
+        Args:
+            rates: Each group's rate at each update, as the loop read it off the framework, shape (steps, groups).
+            grad_norms: Each group's gradient norm at each update, shape (steps, groups).
+        """
+        steps = len(self._losses)
+        return Trace(
+            backend=self._ready.backend.name,
+            dtype=self._task.options.dtype,
+            layout=self.layout,
+            losses=np.array(self._losses),
+            rates=rates[:steps],
+            grad_norms=grad_norms[:steps],
+            update_norms=np.array(self._update_norms).reshape(steps, -1),
+            update_sizes=np.array(self._update_sizes).reshape(steps, -1),
+            rows=self._rows[: self._kept],
+            weights=self._weights[: self._kept],
+            digests=np.array(self._digests),
+            batches=np.array(self._batches[:steps]),
+            ended=self.ended,
+            seconds=self._seconds - self._began,
+        )
 
 
 class _Shaker:
     """Puts errors into a model's weights before each gradient, and takes them out of what the update made."""
 
-    def __init__(self, backend: Backend, setting: Setting, disturbance: Disturbance) -> None:
-        self.backend, self.model, self.disturbance = backend, setting.model, disturbance
-        self._plan = setting.plan
-        self.names = [p.name for p in setting.plan.parameters if p.name not in setting.frozen]
+    def __init__(self, ready: Prepared, start: Weights, disturbance: Disturbance) -> None:
+        self._ready, self._disturbance = ready, disturbance
+        frozen = frozen_parameters(ready.model)
+        self._names = [parameter.name for parameter in ready.plan.parameters if parameter.name not in frozen]
         self._errors: dict[str, NDArray[Any]] = {}
         self._step = 0
-        self._shake({name: setting.start[name] for name in self.names})
+        self._shake({name: start[name] for name in self._names})
 
-    def settled(self, state: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def settle(self, state: Weights) -> dict[str, NDArray[Any]]:
         """The weights after an update without the errors that its gradient saw; new errors go into the model."""
         calm = {name: state[name] - error for name, error in self._errors.items()}
         self._step += 1
         self._shake(calm)
-        return state | calm
+        return {**state, **calm}
 
     def _shake(self, calm: Weights) -> None:
-        still = self._plan.plan_at(self._step).frozen  # which no update rounds
+        still = self._ready.plan.plan_at(self._step).frozen  # which no update rounds
         kept, shaken = dict(calm), dict(calm)
         typical = float(np.sqrt(np.mean(np.concatenate([array.ravel() for array in calm.values()]) ** 2)))
         for name in [name for name in calm if name not in still]:
-            kept[name] = self.disturbance.kept(calm[name])
-            shaken[name] = self.disturbance.passing(kept[name], typical)
+            kept[name] = self._disturbance.kept(calm[name])
+            shaken[name] = self._disturbance.passing(kept[name], typical)
         self._errors = {name: shaken[name] - kept[name] for name in kept}
-        self.backend.load(self.model, shaken)
+        self._ready.backend.load(self._ready.model, shaken)
 
 
-class _Recording:
-    """What is written down after each update."""
-
-    def __init__(
-        self,
-        session: Session,
-        layout: Layout,
-        rows: NDArray[np.int64],
-        weights: NDArray[Any],
-        start: NDArray[Any],
-        shaker: _Shaker | None,
-    ) -> None:
-        self.session, self.layout, self.weights, self.shaker = session, layout, weights, shaker
-        self.losses: list[float] = []
-        self.update_norms: list[Any] = []
-        self.update_sizes: list[Any] = []
-        self.digests: list[Any] = []
-        self.batches: list[Any] = []
-        self.kept = 0
-        self._rows = set(rows.tolist())
-        self._last = start
-        self._keep(0, start)
-
-    def add(self, loss: float) -> None:
-        """After an update whose loss is known."""
-        self.losses.append(float(loss))
-        state = self.session.weights()
-        if self.shaker is not None:
-            state = self.shaker.settled(state)
-        if self.session.extras.ema_decay is not None:
-            state = with_averages(state, self.session.ema_weights())
-        vector = self.layout.packed(state, self._last.dtype)
-        change = vector.astype(np.float64) - self._last
-        self.update_norms.append(self.layout.norms(change))
-        self.update_sizes.append(self.layout.largest(change))
-        self.digests.append(digest(vector))
-        self._last = vector
-        self._keep(len(self.losses), vector)
-
-    def _keep(self, step: int, vector: NDArray[Any]) -> None:
-        if step in self._rows:
-            self.weights[self.kept] = vector
-            self.kept += 1
+def frozen_parameters(model: Any) -> frozenset[str]:
+    """Names of the parameters that do not train because of ``requires_grad=False``."""
+    return frozenset(parameter.name for parameter, tensor in parameters_of(model) if not tensor.requires_grad)
 
 
 def parts_of(batches: Batches, task: Task) -> NDArray[np.int64]:
@@ -249,68 +218,64 @@ def parts_of(batches: Batches, task: Task) -> NDArray[np.int64]:
     return np.resize([together] * full + [rest] * (rest > 0), task.steps).astype(np.int64)
 
 
-def _observe(session: Session, setting: Setting, losses: list[float]) -> None:
-    """Let reactive schedules see what the training loop would show them."""
-    plan = session.plan
-    units = plan.reacting_units
-    in_epoch = plan.steps_per_epoch or 1
-    if "step" in units:
-        session.observe({"loss": losses[-1]}, "step")
-    if "epoch" in units and len(losses) % in_epoch == 0:
-        metrics = {"loss": float(np.mean(losses[-in_epoch:])), "accuracy": accuracy(session, setting.batches)}
-        session.observe(metrics, "epoch")
-
-
 def record_probes(
-    backend: Backend,
+    ready: Prepared,
     task: Task,
-    setting: Setting,
     *,
+    frozen: frozenset[str],
     disturbance: Disturbance | None = None,
     advanced: Advanced = lambda: None,
 ) -> dict[str, ProbeTrace]:
-    """What the backend's optimizer does to the probe, by rung; ``setting``'s model takes no part."""
+    """What the backend's optimizer does to the probe, by rung; the run's own model takes no part.
+
+    Args:
+        ready: The run.
+        task: What to run.
+        frozen: Names of the parameters that do not train.
+        disturbance: As in ``record``.
+        advanced: As in ``record``.
+    """
     return {
         rung.name: run_rung(
-            backend,
-            setting.plan,
+            ready.backend,
+            ready.plan,
             rung,
-            frozen=setting.frozen,
-            dtype=setting.dtype,
+            frozen=frozen,
+            dtype=task.options.dtype,
             seed=task.options.seed,
             disturbance=disturbance,
             advanced=advanced,
         )
-        for rung in rungs_of(task.spec, parts_of(setting.batches, task))
+        for rung in rungs_of(task.spec, parts_of(ready.batches, task))
     }
 
 
-def full_record(
-    backend: Backend,
-    task: Task,
-    setting: Setting,
-    *,
-    log: Path | None = None,
-    advanced: Advanced = lambda: None,
-) -> Trace:
-    """The run, the probes, how exact the framework's loss is, and what a reader should know."""
-    notes = tuple(_notes(setting, backend))
-    trace = record(backend, task, setting, log=log, advanced=advanced)
-    trace.probes = record_probes(backend, task, setting, advanced=advanced)
-    options = task.options
-    classes = setting.batches.dataset.num_classes
-    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, setting.dtype, options.seed))
+def record_fully(ready: Prepared, task: Task, *, log: Path | None = None, advanced: Advanced = lambda: None) -> Trace:
+    """The run, the probes, how exact the framework's loss is, and what a reader should know.
+
+    Args:
+        ready: From ``prepare_task``, used once.
+        task: What to run.
+        log: As in ``record``.
+        advanced: As in ``record``.
+    """
+    backend, options = ready.backend, task.options
+    notes, frozen = tuple(_notes(ready)), frozen_parameters(ready.model)
+    trace = record(ready, task, log=log, advanced=advanced)
+    trace.probes = record_probes(ready, task, frozen=frozen, advanced=advanced)
+    classes = ready.dataset.num_classes
+    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, options.dtype, options.seed))
     trace.notes = notes
     known = versions(TABLE[backend.name].framework).items()
     trace.versions = {name: version for name, version in known if version}
     return trace
 
 
-def _notes(setting: Setting, backend: Backend) -> Iterator[str]:
-    if masks := sorted(set(_dropouts(setting.model))):
+def _notes(ready: Prepared) -> Iterator[str]:
+    if masks := sorted(set(_dropouts(ready.model))):
         yield (
-            f"{backend.name}: the model has {', '.join(masks)}: masks differ between frameworks, so that these runs "
-            "cannot be the same. Compare with a model without dropout."
+            f"{ready.backend.name}: the model has {', '.join(masks)}: masks differ between frameworks, so that these "
+            "runs cannot be the same. Compare with a model without dropout."
         )
 
 

@@ -19,7 +19,7 @@ from layered_lr.backend.loading import load_backend
 from layered_lr.errors import BackendUnavailable, LayeredLRError
 from layered_lr.files import read_archive
 from layered_lr.parity.envelope import measure
-from layered_lr.parity.recorder import full_record, prepared
+from layered_lr.parity.recorder import prepare_task, record_fully
 from layered_lr.parity.task import Task, unpacked
 from layered_lr.parity.trace import Trace
 
@@ -75,13 +75,14 @@ def _leave(code: int) -> None:
 def _record(request: Request) -> None:
     backend = load_backend(request.backend, request.task.options.device)
     start = read_start(request.start) if request.start.exists() else None
-    setting = prepared(backend, request.task, start)
+    ready = prepare_task(backend, request.task, start)
     if start is None:
-        np.savez(request.start, **{_WEIGHT + name: array for name, array in setting.start.items()})
-    parameters = [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in setting.plan.parameters]
+        begun = backend.state(ready.model)
+        np.savez(request.start, **{_WEIGHT + name: array for name, array in begun.items()})
+    parameters = [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in ready.plan.parameters]
     (request.folder / "parameters.json").write_text(json.dumps(parameters))
     log = request.folder / "weights.bin"
-    full_record(backend, request.task, setting, log=log, advanced=lambda: _tick(request)).save(request.folder)
+    record_fully(ready, request.task, log=log, advanced=lambda: _tick(request)).save(request.folder)
 
 
 def _envelope(request: Request) -> None:

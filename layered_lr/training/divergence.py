@@ -1,10 +1,11 @@
-"""What a run does when a loss or a gradient is not finite."""
+"""What a run does when a loss or a gradient is not finite, and the states that it can go back to."""
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
 from layered_lr.errors import TrainingDiverged
+from layered_lr.state.training_state import TrainingState
 
 OnDivergence: TypeAlias = Literal["stop", "skip", "rollback"]
 
@@ -69,3 +70,29 @@ class Guard:
     def lower_rates(self) -> None:
         """As one rollback does."""
         self.rate_factor *= self.rollback_factor
+
+
+class GoodStates:
+    """The states that a run can go back to: the newest two.
+
+    A checkpoint may fall right behind the update that has made the weights too large: where going back to a state did
+    not help, the one before it is taken.
+
+    Args:
+        first: Where the run begins.
+    """
+
+    def __init__(self, first: TrainingState) -> None:
+        self._states = [first]
+        self._back_at: TrainingState | None = None
+
+    def add(self, state: TrainingState) -> None:
+        """Keep a newer state."""
+        self._states = [*self._states[-1:], state]
+
+    def take_newest(self) -> TrainingState:
+        """The state to go back to; the newest one is given up where the run went back to it before."""
+        if self._states[-1] is self._back_at and len(self._states) > 1:
+            self._states.pop()
+        self._back_at = self._states[-1]
+        return self._back_at

@@ -15,6 +15,7 @@ from layered_lr.backend.series import Repeats, Series
 _SERIES = ("losses", "accuracies", "ema_accuracies")
 _FACTORS = "rate_factors"
 _TABLES = ("rates", "planned", "grad_norms")
+_LOGGED = "logged/"
 
 
 class History:
@@ -32,16 +33,29 @@ class History:
         rates: Each group's, a row for each update.
         planned: Likewise, as the plan had it then.
         grad_norms: Likewise; none where they are not measured.
+        logged: What callbacks have logged, by name: a row of (updates made, number) each time.
     """
 
     def __init__(self, groups: int, expected: int | None = None) -> None:
         self.losses, self.rate_factors = Series(None, expected), Repeats()
         self.accuracies, self.ema_accuracies = Series(), Series()
         self.rates, self.planned, self.grad_norms = (Series(groups, expected) for _ in _TABLES)
+        self.logged: dict[str, Series] = {}
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Add numbers of a callback's.
+
+        Args:
+            step: Updates made.
+            numbers: By name.
+        """
+        for name, number in numbers.items():
+            self.logged.setdefault(name, Series(2)).add([[step, number]])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy of all of it, by name; see ``TrainingState.history``."""
-        return {name: getattr(self, name).numbers().copy() for name in (*_SERIES, _FACTORS, *_TABLES)}
+        own = {name: getattr(self, name).numbers().copy() for name in (*_SERIES, _FACTORS, *_TABLES)}
+        return own | {_LOGGED + name: rows.numbers().copy() for name, rows in self.logged.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], groups: int, expected: int | None = None) -> History:
@@ -57,6 +71,9 @@ class History:
             if name in arrays:
                 array = arrays[name]
                 getattr(history, name).add(array if name in _SERIES else _of_groups(array, groups))
+        for name in [name for name in arrays if name.startswith(_LOGGED)]:
+            rows = history.logged[name.removeprefix(_LOGGED)] = Series(2)
+            rows.add(arrays[name])
         factors = arrays.get(_FACTORS, np.empty(0))
         stops = [*(np.flatnonzero(np.diff(factors)) + 1).tolist(), len(factors)]
         for start, stop in pairwise([0, *stops]):

@@ -1,35 +1,55 @@
-"""The training loop: batches, losses fetched in blocks, an evaluation after each epoch, checkpoints."""
+"""The training loop: the only one, which ``ll.run``, ``ll.resume`` and ``ll.compare`` all go through.
+
+Its events, in their order; each goes to the callbacks (``layered_lr.training.callback``)::
+
+    begin
+    while updates are left and nobody has stopped the run:
+        batch                       which a callback may change, or skip
+        update                      made; its loss is read later, in blocks
+          or divergence             the loss or a gradient is not finite: the end, or undone, or gone back from
+        at the end of an epoch, and of the run:
+            evaluation              of the model, and of its moving average
+            epoch
+        where one is due, or was asked for:
+            checkpoint
+    end                             also where an error ends the run
+
+Beside the callbacks the loop has parts of its own: the progress bar (``progress``), the run's folder (``run_log``),
+the divergence guard (``divergence``), what is measured (``measurements``), and how far ahead it asks for updates
+(``timing``).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from layered_lr.arrays import Float64
 from layered_lr.backend.base import Session, added_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
-from layered_lr.errors import CheckpointError, TrainingDiverged
+from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
-from layered_lr.training.divergence import Guard
+from layered_lr.training.callback import Announcer, Callback, CallbackFailed
+from layered_lr.training.divergence import GoodStates, Guard
 from layered_lr.training.evaluation import accuracy
+from layered_lr.training.events import RunHandle
 from layered_lr.training.history import History
-from layered_lr.training.run_log import Keeper, metric_of
+from layered_lr.training.measurements import Measurements, NotFinite
+from layered_lr.training.progress import ProgressBar
+from layered_lr.training.run_log import RunLog, metric_of
 from layered_lr.training.signals import Stop
+from layered_lr.training.timing import Lookahead, Stopwatch
 
-_REFRESH_SECONDS = 0.2
-_INTERRUPT_SECONDS = 1.0  # that an interrupt may wait for updates which the framework was asked for
-_LEAST_AHEAD = 2  # of those: with fewer it would wait for this process at each one
-_BLOCK_STEPS = 1 << 12
+Batch = tuple[NDArray[np.float32], NDArray[np.int64], int]
 
 
 class Loop:
@@ -41,11 +61,14 @@ class Loop:
         batches: Of the data.
         progress: Whether to show a bar, where stderr is a terminal.
         history: What was measured before the session's next update.
-        keeper: Where checkpoints go; None writes none.
+        run_log: What is written into the run's folder; None writes nothing.
         guard: What happens when numbers are not finite.
-        reopened: Makes a session at rates times a factor, for a rollback.
+        reopen: Makes a session at rates times a factor, for a rollback.
         skipped: Batches that were left out before.
         events: What happened before.
+        callbacks: Told of each event.
+        backend: The backend's name, for callbacks.
+        evaluates: Whether each epoch ends with an evaluation; false leaves it out unless a schedule reacts to it.
     """
 
     def __init__(
@@ -55,14 +78,18 @@ class Loop:
         batches: Batches,
         progress: bool,
         history: History,
-        keeper: Keeper | None = None,
+        *,
+        run_log: RunLog | None = None,
         guard: Guard | None = None,
-        reopened: Callable[[float], Session] | None = None,
+        reopen: Callable[[float], Session] | None = None,
         skipped: int = 0,
         events: Sequence[Mapping[str, Any]] = (),
+        callbacks: Iterable[Callback] = (),
+        backend: str = "",
+        evaluates: bool = True,
     ) -> None:
         self.session, self.plan, self.batches, self.history = session, plan, batches, history
-        self.keeper, self.guard, self._reopened = keeper, guard or Guard(), reopened
+        self.run_log, self.guard, self._reopen = run_log, guard or Guard(), reopen
         self.steps = plan.total_steps or 0
         self.step = session.step
         self.skipped = skipped
@@ -71,283 +98,293 @@ class Loop:
         if self.step < self.steps:  # what was measured at the end of a shorter run, in mid-epoch, is no epoch's
             history.accuracies.cut(self.step // self.in_epoch)
             history.ema_accuracies.cut(self.step // self.in_epoch)
-        self.first_step_seconds = self._seconds = 0.0
-        self._timed = self._untimed = 0
-        self._pending: list[Any] = []  # losses that the framework has and this process has not
-        self._good: list[TrainingState] = []  # to go back to: the newest two
-        self._back_at: TrainingState | None = None  # where the last rollback went
-        self._shown_at = 0.0
-        self._ahead = _LEAST_AHEAD
-        self._paced = time.perf_counter(), self.step
+        self.measured = Measurements(session, plan, history, self.guard.rate_factor)
+        self.watch, self._lookahead = Stopwatch(), Lookahead(self.step)
+        self._announce = Announcer(callbacks, RunHandle(self, backend))
+        self._good: GoodStates | None = None
+        self._left_out_in_a_row = 0
+        self._stop_because: str | None = None  # a callback's reason
+        self._wants_checkpoint = False
         self._compiled: float | None = None  # by sessions that are gone
         self._reacts_each_step = "step" in plan.reacting_units
-        self.bar = tqdm(
-            total=self.steps, initial=self.step, unit="step", disable=None if progress else True, dynamic_ncols=True
-        )
+        self._evaluates = evaluates or "epoch" in plan.reacting_units
+        self._bar = ProgressBar(plan, self.step, progress)
 
     def run(self, checkpoint_first: bool = False) -> None:
-        """Train for all steps of the plan.
+        """Train for all updates of the plan, or until a callback stops the run.
 
         Args:
             checkpoint_first: Write one before anything else, for a run that has just been begun or changed.
-        """
-        with self.bar, Stop() if self.keeper else nullcontext(Stop()) as stop:
-            if checkpoint_first:
-                self._checkpoint()
-            if self.guard.rolls_back:
-                self._good = [self._state()]
-            updates = self._updates()
-            began = time.perf_counter()
-            while self.step < self.steps:
-                if not self._update(*next(updates)):
-                    updates = self._updates()
-                    continue
-                at_end = self._ends_epoch() or self.step == self.steps
-                if at_end or self._timed == 0:
-                    self._fetch()
-                    began = self._clocked(began)
-                if at_end:
-                    self._end_epoch()
-                    began = time.perf_counter()
-                asked = self.keeper is not None and stop.signal
-                if asked or self._is_due():
-                    self._checkpoint()
-                if asked:
-                    self._say_where(stop)
-                    stop.obey()
-            self._fetch()
-        self._collect()
 
-    @property
-    def seconds_per_step(self) -> float:
-        """Mean time of an update, the first one left out where there are more."""
-        return self._seconds / self._timed if self._timed else self.first_step_seconds
+        Raises:
+            CallbackError: A callback raised; where the run has a folder, a checkpoint has been written.
+            TrainingDiverged: A loss or a gradient is not finite, and the guard does not go on.
+        """
+        with self._bar, Stop() if self.run_log else contextlib.nullcontext(Stop()) as signals:
+            try:
+                self._train(signals, checkpoint_first)
+            except CallbackFailed as failed:
+                self._announce.end(failed.error)
+                raise self._callback_error(failed) from failed.error
+            except BaseException as error:
+                self._announce.end(error)
+                raise
+            for failure in self._announce.end(None):
+                raise self._callback_error(failure) from failure.error
+
+    def _train(self, signals: Stop, checkpoint_first: bool) -> None:
+        if checkpoint_first:
+            self._checkpoint()
+        if self.guard.rolls_back:
+            self._good = GoodStates(self._state())
+        self._announce.begin()
+        updates = self._updates()
+        self.watch.begin()
+        while self.step < self.steps and self._stop_because is None:
+            if not self._update(*next(updates)):
+                updates = self._updates()
+                continue
+            at_end = self._ends_epoch() or self.step == self.steps
+            if at_end or not self.watch.knows_first:
+                self.fetch()
+                self.watch.lap()
+            if at_end:
+                self._end_epoch()
+                self.watch.begin()
+            self._keep_state(signals)
+        self.fetch()
+        if self._stop_because is not None:
+            self._end_early()
+        self.measured.collect()
+
+    def _keep_state(self, signals: Stop) -> None:
+        """Write a checkpoint where one is due or asked for; end where a signal asks for it."""
+        if self.run_log is None:
+            return
+        due = self.step == self.steps or self.run_log.is_due(self.step, self.in_epoch)
+        if due or signals.signal or self._wants_checkpoint:
+            self._checkpoint()
+        if signals.signal:
+            self.run_log.event("stopped", step=self.step, signal=signals.signal.name)
+            way = f"To go on: layered-lr resume {self.run_log.path}"
+            say(f"stopped by {signals.signal.name} after {self.step} updates. {way}")
+            signals.obey()
+
+    def _end_early(self) -> None:
+        """Do what the end of a run does, where a callback has stopped it before."""
+        if self.step < self.steps:
+            if not self._ends_epoch():
+                self._end_epoch()
+            if self.run_log:
+                self._checkpoint()
+        if self._stop_because:
+            self._note("stopped", step=self.step, why=self._stop_because)
 
     @property
     def compile_seconds(self) -> float | None:
         """What compiling has taken, in all sessions; None where nothing was compiled."""
         return added_seconds(self._compiled, self.session.compile_seconds)
 
-    def _clocked(self, began: float) -> float:
-        """Count the time since then for the updates since then."""
-        now = time.perf_counter()
-        if self.first_step_seconds == 0.0:
-            self.first_step_seconds = now - began
-        else:
-            self._seconds += now - began
-            self._timed += self._untimed
-        self._untimed = 0
-        return now
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder, if it has one."""
+        return None if self.run_log is None else self.run_log.path
+
+    def ask_to_stop(self, why: str) -> None:
+        """End the run after this update."""
+        self._stop_because = why
+
+    def ask_for_checkpoint(self) -> None:
+        """Write a checkpoint after this update."""
+        self._wants_checkpoint = True
 
     def _ends_epoch(self) -> bool:
         return self.step % self.in_epoch == 0
 
-    def _is_due(self) -> bool:
-        if self.keeper is None:
-            return False
-        return self.step == self.steps or self.keeper.is_due(self.step, self.in_epoch)
-
-    def _updates(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64], int]]:
+    def _updates(self) -> Iterator[Batch]:
         """The batches of the updates from where the run stands on."""
         together, start = self.session.extras.accumulate_steps, self.step + self.skipped
         return self.batches.updates(together, start, self.session.wants_channels_last)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> bool:
         """Make one update; False where it was undone and does not count, or where the run went back."""
+        if self._announce.hears_batches:
+            batch = self._announce.batch(self.step, images, labels, parts)
+            if batch.skipped_because is not None:
+                return self._leave_out(batch.skipped_because)
+            images, labels = batch.images, batch.labels
         before = self._state_before_update()
-        self._pending.append(self.session.train_step(images, labels, parts))
+        outcome = self.session.train_step(images, labels, parts)
+        if not outcome.made_update:
+            return self._leave_out(outcome.why)
+        self.measured.pending.append(outcome)
         self.step += 1
-        self._untimed += 1
-        if self.guard.checks_each_update and not self._is_sound():
-            return self._undo(before)
+        self.watch.count_update()
+        if self.guard.checks_each_update and (fault := self.measured.find_fault(self.step - 1)):
+            return self._undo(before, fault)
+        self._left_out_in_a_row = 0
         if self._reacts_each_step:
-            self._fetch()
+            self.fetch()
             self.session.observe({"loss": float(self.history.losses.numbers()[-1])}, "step")
-        self.bar.update()
-        if len(self._pending) > self._ahead:
-            self._fetch(keep=self._ahead // 2)
-            self._pace()
-        if self._is_time_to_show():
-            self._fetch(keep=self._ahead // 2)
-            self._show()
+        self._bar.count_update()
+        if len(self.measured.pending) > self._lookahead.updates:
+            self.fetch(keep=self._lookahead.updates // 2)
+            self._lookahead.pace(self.step, self.session.steps_ahead)
+        if self._bar.is_due():
+            self.fetch(keep=self._lookahead.updates // 2)
+            self._bar.show(self.session, self.history)
+        if self._announce.hears_updates:
+            self._announce.update(self.step - 1)
         return True
 
-    def _pace(self) -> None:
-        """Ask for as many updates ahead as are made while an interrupt may wait, and no more than the session takes."""
-        now, (then, step) = time.perf_counter(), self._paced
-        self._paced = now, self.step
-        each = max(now - then, 1e-9) / max(self.step - step, 1)  # a rollback goes back
-        self._ahead = max(_LEAST_AHEAD, min(int(_INTERRUPT_SECONDS / each), self.session.steps_ahead))
+    def _leave_out(self, why: str) -> bool:
+        """Go on with the next batch where no update was made of this one; the schedules stand still.
+
+        Raises:
+            TrainingDiverged: A whole epoch of batches was left out, one after the other.
+        """
+        self._left_out_in_a_row += 1
+        if self._left_out_in_a_row > self.in_epoch:
+            raise TrainingDiverged(f"no update was made of {self.in_epoch} batches in a row, a whole epoch: {why}.")
+        self.skipped += 1
+        self._note("left out", step=self.step, why=why)
+        return False
 
     def _state_before_update(self) -> TrainingState | None:
         if not self.guard.skips:
             return None
-        self._fetch()
-        self._collect()
+        self.fetch()
+        self.measured.collect()
         return self.session.export_state()
 
-    def _is_sound(self) -> bool:
-        """Whether the loss and the gradient of the last update are finite; waits for it."""
-        (loss,) = self.session.losses(self._pending[-1:])
-        norms = self.session.grad_norms(self.step - 1, self.step)
-        self._wrong = f"the loss is {loss}" if not np.isfinite(loss) else "a gradient is NaN or infinite"
-        return bool(np.isfinite(loss) and np.isfinite(norms).all())
-
-    def _undo(self, before: TrainingState | None) -> bool:
+    def _undo(self, before: TrainingState | None, fault: str) -> bool:
         at = self.step - 1
-        self._pending.pop()
-        self.guard.count(at, self._wrong)
+        self.measured.pending.pop()
+        try:
+            self.guard.count(at, fault)
+        except TrainingDiverged:
+            self._announce.divergence(at, fault, "stop")
+            raise
         if before is None:
-            self._roll_back(at)
+            self._roll_back(at, fault)
             return False
         if self.guard.skip_advances:
-            self._fetch()
-            self._collect_tables(self.step)
+            self.fetch()
+            self.measured.collect_tables(self.step)
             self.history.losses.add([np.nan])
-            self.bar.update()
+            self._bar.count_update()
             self.session.pass_over(before)
         else:
             self.skipped += 1
             self.session.import_state(before)
         self.step = self.session.step
-        self._note("skipped", step=at, why=self._wrong)
+        self._note("skipped", step=at, why=fault)
+        self._announce.divergence(at, fault, "skip")
         return self.guard.skip_advances
 
-    def _roll_back(self, at: int) -> None:
-        """Go on from the last good state, at rates times the guard's factor; where that did not help, the one before.
-
-        A checkpoint may fall right behind the update that has made the weights too large.
-        """
-        assert self._good and self._reopened is not None  # a guard that rolls back has both
-        if self._good[-1] is self._back_at and len(self._good) > 1:
-            self._good.pop()
-            if self.keeper:
-                self.keeper.remove_after(self._good[-1].step)
-        good = self._back_at = self._good[-1]
+    def _roll_back(self, at: int, fault: str) -> None:
+        """Go on from the last good state, at rates times the guard's factor."""
+        assert self._good is not None and self._reopen is not None  # a guard that rolls back has both
+        good = self._good.take_newest()
         self.guard.lower_rates()
-        self._pending.clear()
         self._compiled = self.compile_seconds
-        self.session = self._reopened(self.guard.rate_factor)
+        self.session = self._reopen(self.guard.rate_factor)
         self.session.import_state(good)
         self.history = History.of(good.history, len(self.plan.groups), self.steps)
+        self.measured = Measurements(self.session, self.plan, self.history, self.guard.rate_factor)
         self.step = self.session.step
-        self.bar.n = self.step
-        if self.keeper:
-            self.keeper.go_back(self.step)
-        self._note("rolled back", step=at, to=self.step, rate_factor=self.guard.rate_factor, why=self._wrong)
+        self._bar.go_back(self.step)
+        if self.run_log:
+            self.run_log.go_back(self.step, self.history)
+            self.run_log.remove_after(self.step)
+        self._note("rolled back", step=at, to=self.step, rate_factor=self.guard.rate_factor, why=fault)
+        self._announce.divergence(at, fault, "rollback")
+
+    def fetch(self, keep: int = 0) -> None:
+        """Wait for the losses of the updates since the last time.
+
+        Args:
+            keep: How many of the newest not to wait for.
+
+        Raises:
+            TrainingDiverged: One of them is NaN or infinite.
+        """
+        try:
+            self.measured.fetch(keep)
+        except NotFinite as fault:
+            step, loss = fault.step, fault.loss
+            rates = zip(self.plan.groups, self.measured.rates_of(step), strict=True)
+            shown = ", ".join(f"{group.name}: {rate:g}" for group, rate in rates)
+            if self.run_log:
+                self.run_log.event("diverged", step=step, loss=repr(loss))
+            self._announce.divergence(step, str(fault), "stop")
+            raise TrainingDiverged(f"{fault} at step {step}, at rates {shown}. Try lower ones.") from None
+
+    def _end_epoch(self) -> None:
+        """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it."""
+        first = (self.step - 1) // self.in_epoch * self.in_epoch
+        metrics = {"loss": _mean(self.history.losses.numbers(first))}
+        if self._evaluates:
+            metrics["accuracy"] = self._evaluate()
+            if math.isfinite(metrics["loss"]):  # else every update of the epoch was skipped: nothing to react to
+                self.session.observe(metrics, "epoch")
+        if self.run_log:
+            self.measured.collect()
+            self.run_log.add(self.history)
+            self.run_log.event("epoch", step=self.step, **metrics)
+        if self.step == self.steps or self._bar.is_due():
+            self._bar.show(self.session, self.history)
+        self._announce.epoch(first // self.in_epoch, metrics["loss"])
+
+    def _evaluate(self) -> float:
+        right, average = accuracy(self.session, self.batches), None
+        self.history.accuracies.add([right])
+        if self.session.extras.ema_decay is not None:
+            average = accuracy(self.session, self.batches, ema=True)
+            self.history.ema_accuracies.add([average])
+        self._announce.evaluation(right, average)
+        return right
 
     def _note(self, what: str, **values: Any) -> None:
+        """Keep an event of the run: in its result, in its folder and on the screen."""
         self.events.append({"event": what, **values})
-        if self.keeper:
-            self.keeper.event(what, **values)
+        if self.run_log:
+            self.run_log.event(what, **values)
         say(f"{what}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
 
     def _state(self) -> TrainingState:
         """Everything to go on from, the history too."""
-        self._fetch()
-        self._collect()
+        self.fetch()
+        self.measured.collect()
         return replace(self.session.export_state(), history=self.history.arrays())
 
     def _checkpoint(self) -> None:
-        assert self.keeper is not None
+        assert self.run_log is not None
+        self._wants_checkpoint = False
         state = self._state()
-        self.keeper.add(self.history)
+        self.run_log.add(self.history)
         try:
             state.check_finite()
         except CheckpointError as error:  # the next update will show it
             say(f"after {self.step} updates {error} No checkpoint is written of that.")
             return
-        if self.guard.rolls_back:
-            self._good = [*self._good[-1:], state]
+        if self._good is not None:
+            self._good.add(state)
         metric = metric_of(self.history.accuracies.numbers(), self._ends_epoch() or self.step == self.steps)
         about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
-        self.keeper.checkpoint(state, metric, **about)
+        path = self.run_log.checkpoint(state, metric, **about)
+        if path is not None:
+            self._announce.checkpoint(path)
 
-    def _say_where(self, stop: Stop) -> None:
-        if self.keeper and stop.signal:
-            self.keeper.event("stopped", step=self.step, signal=stop.signal.name)
-            say(f"stopped by {stop.signal.name} after {self.step} updates. Go on: layered-lr resume {self.keeper.path}")
-
-    def _fetch(self, keep: int = 0) -> None:
-        """Wait for the losses of the steps since the last time, except the newest few.
-
-        Raises:
-            TrainingDiverged: One of them is NaN or infinite.
-        """
-        if len(self._pending) <= keep:
-            return
-        done = self._pending[: len(self._pending) - keep]
-        losses = self.session.losses(done)
-        del self._pending[: len(done)]
-        finite = np.isfinite(losses)
-        if not finite.all():
-            wrong = int(np.argmin(finite))
-            self._diverged(len(self.history.losses) + wrong, float(losses[wrong]))
-        self.history.losses.add(losses)
-
-    def _diverged(self, step: int, loss: float) -> None:
-        rates = self.session.rates(step, step + 1)[0]
-        shown = ", ".join(f"{group.name}: {rate:g}" for group, rate in zip(self.plan.groups, rates, strict=True))
-        if self.keeper:
-            self.keeper.event("diverged", step=step, loss=repr(loss))
-        raise TrainingDiverged(f"the loss is {loss} at step {step}, at rates {shown}. Try lower ones.")
-
-    def _collect(self) -> None:
-        """Take over from the session what it applied, for as many updates as there are losses."""
-        self._collect_tables(len(self.history.losses))
-
-    def _collect_tables(self, stop: int) -> None:
-        """Take over the tables of the updates before ``stop``, in blocks: what is copied on the way stays small."""
-        for start in range(len(self.history.rate_factors), stop, _BLOCK_STEPS):
-            self._collect_block(start, min(start + _BLOCK_STEPS, stop))
-
-    def _collect_block(self, start: int, stop: int) -> None:
-        self.history.rates.add(self.session.rates(start, stop))
-        self.history.planned.add(self.guard.rate_factor * self.plan.table(start, stop))
-        norms = self.history.grad_norms
-        if self.session.extras.grad_norms:
-            norms.add(self._unknown_norms(start))
-            norms.add(self.session.grad_norms(start, stop))
-        elif len(norms):
-            norms.add(self._unknown_norms(stop))
-        self.history.rate_factors.add(self.guard.rate_factor, stop - start)
-
-    def _unknown_norms(self, stop: int) -> Float64:
-        """NaN for those updates before ``stop`` whose norms were not measured: a run that goes on may be changed."""
-        return np.full((stop - len(self.history.grad_norms), len(self.plan.groups)), np.nan)
-
-    def _end_epoch(self) -> None:
-        """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it."""
-        right = accuracy(self.session, self.batches)
-        self.history.accuracies.add([right])
-        if self.session.extras.ema_decay is not None:
-            self.history.ema_accuracies.add([accuracy(self.session, self.batches, ema=True)])
-        loss = _mean(self.history.losses.numbers((self.step - 1) // self.in_epoch * self.in_epoch))
-        metrics: Mapping[str, float] = {"loss": loss, "accuracy": right}
-        if math.isfinite(loss):  # else every update of the epoch was skipped, and there is nothing to react to
-            self.session.observe(metrics, "epoch")
-        if self.keeper:
-            self._collect()
-            self.keeper.add(self.history)
-            self.keeper.event("epoch", step=self.step, **metrics)
-        if self.step == self.steps or self._is_time_to_show():
-            self._show()
-
-    def _is_time_to_show(self) -> bool:
-        return not self.bar.disable and time.monotonic() - self._shown_at > _REFRESH_SECONDS
-
-    def _show(self) -> None:
-        """Loss, accuracy and rates beside the progress bar."""
-        self._shown_at = time.monotonic()
-        if self.bar.disable or not self.history.losses:
-            return
-        step = len(self.history.losses) - 1
-        shown = {"loss": f"{self.history.losses.numbers(step)[0]:.4f}"}
-        if len(self.history.accuracies):
-            shown["accuracy"] = f"{self.history.accuracies.numbers()[-1]:.3f}"
-        rates = self.session.rates(step, step + 1)[0]
-        shown |= {group.name: f"{rate:.2e}" for group, rate in zip(self.plan.groups, rates, strict=True)}
-        self.bar.set_postfix(shown, refresh=True)
+    def _callback_error(self, failed: CallbackFailed) -> CallbackError:
+        """The error that a run ends with where a callback has raised, after its state has been brought to safety."""
+        where = f"{failed} The run ends after {self.step} updates."
+        if self.run_log is None:
+            return CallbackError(f"{where} Give checkpoints=... to keep the state of such a run.")
+        if self.run_log.checkpoint_step != self.step:
+            with contextlib.suppress(CallbackFailed):  # of another one, which is told of the checkpoint
+                self._checkpoint()
+        return CallbackError(f"{where} To go on: layered-lr resume {self.run_log.path}")
 
 
 def _mean(losses: Float64) -> float:

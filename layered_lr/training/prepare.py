@@ -1,14 +1,17 @@
-"""A run that is ready to begin: data read, model built, plan made."""
+"""A run that is ready to begin: data read, model built and brought to its start, plan made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from layered_lr.arrays import Weights
 from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches, Dataset, load_dataset
+from layered_lr.errors import SpecError
 from layered_lr.models import mobilenet_v2
 from layered_lr.models.mobilenet_v2 import check_images
 from layered_lr.models.weight_files import merged, read_weights
@@ -41,10 +44,28 @@ class Prepared(NamedTuple):
     lowering: dict[str, str]
 
 
-def prepared(spec: Spec, options: RunOptions) -> Prepared:
-    """Read the data, build the model, make the plan; see ``train``."""
+def prepare(
+    spec: Spec, options: RunOptions, *, backend: Backend | None = None, start: Weights | None = None
+) -> Prepared:
+    """Read the data, build the model, make the plan.
+
+    Everything that can be wrong is found before the framework is loaded, if it can be.
+
+    Args:
+        spec: What to train with.
+        options: How.
+        backend: Instead of the one that ``options`` names.
+        start: The weights to start from, of a model with the same names and shapes; None takes those that the options
+            name, or draws them from the seed, or takes what the user's callable made.
+
+    Raises:
+        SpecError: The spec, an option or the start does not fit the model or the data.
+        DataError: The data or a weights file is missing, damaged or of the wrong shape.
+        BackendUnavailable: The backend does not work on this machine.
+        Unsupported: The backend cannot apply the plan exactly.
+    """
     check_autocast(options)
-    given = None if options.initial_weights is None else read_weights(options.initial_weights)
+    given = None if options.initial_weights is None or start is not None else read_weights(options.initial_weights)
     dataset = load_dataset(options.data, options.data_root)
     batches = Batches(dataset, options.batch_size, options.seed, options.augment)
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
@@ -53,19 +74,23 @@ def prepared(spec: Spec, options: RunOptions) -> Prepared:
         check_images(options.model, options.batch_size, dataset.facts.image_shape)
         resolve(spec, mobilenet_v2.parameters(options.model, dataset.num_classes), *lengths)
 
-    backend = load_backend(options.backend, options.device)
+    backend = backend or load_backend(options.backend, options.device)
     model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.dtype)
     plan = resolve(spec, model, *lengths)
     check_trainable(plan, model)
-    lowering = plan.lowering(options.backend)
-    backend.load(model, start_weights(options, plan, dataset.num_classes, lambda: backend.state(model), given))
+    lowering = plan.lowering(backend.name)
+    if start is None:
+        own = start_weights(options, plan, dataset.num_classes, lambda: backend.state(model), given)
+    else:
+        own = _start_as(start, backend.state(model))
+    backend.load(model, own)
     measured = options.on_divergence != "stop"
     extras = Extras(options.accumulate_steps, options.ema_decay, measured, options.seed, options.autocast)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering)
 
 
 def start_weights(
-    options: RunOptions, plan: Plan, num_classes: int, made: Callable[[], Weights], given: Weights | None
+    options: RunOptions, plan: Plan, num_classes: int, read_made: Callable[[], Weights], given: Weights | None
 ) -> Weights:
     """The state to start from: given, or drawn from the seed, or as the user's callable made it.
 
@@ -73,11 +98,33 @@ def start_weights(
         options: Of the run.
         plan: Of the run.
         num_classes: Of the data.
-        made: Reads the state of the user's model as it was made.
+        read_made: Reads the state of the user's model as it was made.
         given: Instead of it.
     """
     known = isinstance(options.model, str)
-    own = mobilenet_v2.initial_weights(options.model, num_classes, options.seed) if known else made()
+    own = mobilenet_v2.initial_weights(options.model, num_classes, options.seed) if known else read_made()
     if given is None:
         return own
     return merged(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)
+
+
+def _start_as(start: Weights, own: Weights) -> dict[str, NDArray[Any]]:
+    """The start in the dtypes of a model's own state.
+
+    Counters of batch normalisations aside, which a framework may lack, all names and shapes must be there.
+
+    Raises:
+        SpecError: They are not.
+    """
+    mine, theirs = _float_shapes(own), _float_shapes(start)
+    if odd := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
+        shapes = f"{mine.get(odd[0], 'missing')} here and {theirs.get(odd[0], 'missing')} in the reference's model"
+        raise SpecError(
+            f"model: {len(odd)} arrays differ from those of the reference's model: {odd[0]!r} is {shapes}. "
+            "The models must have the same names and shapes, so that all begin with the same weights."
+        )
+    return {name: start[name].astype(array.dtype) if name in start else array for name, array in own.items()}
+
+
+def _float_shapes(weights: Weights) -> Mapping[str, Any]:
+    return {name: array.shape for name, array in weights.items() if array.dtype.kind == "f"}

@@ -21,6 +21,7 @@ from layered_lr.plans.resolve import plan_from_dict
 _FORMAT = "layered_lr.Result 3"
 _BLOCK_STEPS = 1 << 14
 _WEIGHT, _EMA, _NORMS, _PLANNED = "weights/", "ema_weights/", "grad_norms/", "planned_rates/"
+_LOGGED = "logged/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ class Result:
         planned_rates: As ``rates``, what the plan said at each update, which rollbacks and changes on resuming alter;
             NaN for updates before the groups were others. Empty means ``plan``'s.
         events: Updates that were skipped and rollbacks, in their order, since the run was begun or resumed.
+        logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).
     """
 
     backend: str
@@ -72,6 +74,7 @@ class Result:
     planned_rates: dict[str, Float64] = field(repr=False, default_factory=dict)
     events: tuple[dict[str, Any], ...] = ()
     compile_seconds: float | None = None
+    logged: dict[str, Float64] = field(repr=False, default_factory=dict)
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
@@ -110,6 +113,7 @@ class Result:
         arrays["grad_norms"] = self.grad_norms
         arrays |= {_PLANNED + name: rates for name, rates in self.planned_rates.items()}
         arrays |= {_NORMS + name: norms for name, norms in self.group_grad_norms.items()}
+        arrays |= {_LOGGED + name: rows for name, rows in self.logged.items()}
         arrays["ema_accuracies"] = self.ema_accuracies
         arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
         arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
@@ -155,6 +159,7 @@ class Result:
                 planned_rates=_under(_PLANNED, arrays),
                 events=tuple(about["events"]),
                 compile_seconds=about.get("compile_seconds"),
+                logged=_under(_LOGGED, arrays),
             )
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file.") from None

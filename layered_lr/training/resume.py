@@ -16,11 +16,11 @@ from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import Checkpoints
 from layered_lr.state.training_state import TrainingState, differing
 from layered_lr.training.options import RunOptions
-from layered_lr.training.prepare import Prepared, prepared
+from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result
 from layered_lr.training.run_folder import CHECKPOINTS, RECIPE, RunFolder
-from layered_lr.training.train import all_versions, trained
+from layered_lr.training.train import all_versions, train_prepared
 
 _LENGTH = ("epochs", "max_steps")
 _ARITHMETIC = ("dtype", "autocast")
@@ -57,10 +57,10 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
                 raise
             raise CheckpointError(f"{found.path}: says too little of its run: {error!r}.") from None
         _say_unused(folder, before, changes)
-        ready = prepared(before.spec if spec is None else spec, options)
+        ready = prepare(before.spec if spec is None else spec, options)
         state = _fitting(state, ready, options, before, strict)
         folder.event("resumed", step=state.step, backend=options.backend, checkpoint=found.path.name)
-        return trained(ready, options, folder, state)
+        return train_prepared(ready, options, folder, state)
 
 
 def _say_unused(folder: RunFolder, before: Plan, changes: Mapping[str, Any]) -> None:
@@ -88,7 +88,7 @@ def _from_the_start(folder: RunFolder, spec: Spec | None, changes: Mapping[str, 
             "again: resume(..., initial_weights=...)."
         )
     say(f"{folder.path}: there is no checkpoint yet; starting at the beginning.")
-    return trained(prepared(recipe.spec if spec is None else spec, options), options, folder)
+    return train_prepared(prepare(recipe.spec if spec is None else spec, options), options, folder)
 
 
 def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> RunOptions:

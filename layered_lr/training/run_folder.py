@@ -16,8 +16,8 @@ from typing import IO, Any
 from layered_lr.errors import CheckpointError
 from layered_lr.state.checkpoints import Checkpoints
 
-RECIPE, PLAN, METRICS, EVENTS = "recipe.toml", "plan.json", "metrics.csv", "events.jsonl"
-LOCK, CHECKPOINTS = "lock", "checkpoints"
+RECIPE, PLAN, METRICS, LOGGED = "recipe.toml", "plan.json", "metrics.csv", "logged.csv"
+EVENTS, LOCK, CHECKPOINTS = "events.jsonl", "lock", "checkpoints"
 
 
 class RunFolder:
@@ -34,7 +34,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metrics: IO[bytes] | None = None
+        self._metrics, self._logged = _RowFile(path / METRICS), _RowFile(path / LOGGED)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / LOCK).open("a+", encoding="utf-8")
@@ -61,8 +61,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others write there."""
-        if self._metrics is not None:
-            self._metrics.close()
+        self._metrics.close()
+        self._logged.close()
         self._lock.close()
 
     @property
@@ -111,13 +111,7 @@ class RunFolder:
         file = self.path / METRICS
         with _writing(file):
             kept = [row for row in _rows(file) if row[0].isdecimal() and int(row[0]) < step] if step else []
-            temporary = file.with_suffix(".new")
-            with temporary.open("w", encoding="utf-8", newline="") as opened:
-                csv.writer(opened).writerows([["step", *columns], *kept])
-            temporary.replace(file)
-            if self._metrics is not None:
-                self._metrics.close()
-            self._metrics = file.open("ab", buffering=0)
+        self._metrics.begin([["step", *columns], *kept])
 
     def add_metrics(self, rows: Iterable[Sequence[float]]) -> None:
         """Append rows of ``step`` and its numbers, with every digit; the system has them when this returns.
@@ -125,12 +119,66 @@ class RunFolder:
         Raises:
             CheckpointError: They cannot be written; then none of them is there.
         """
-        if self._metrics is None:
-            raise RuntimeError("begin_metrics comes first")
+        self._metrics.add([int(step), *map(repr, map(float, rest))] for step, *rest in rows)
+
+    @property
+    def has_logged(self) -> bool:
+        """Whether callbacks have logged numbers there."""
+        return (self.path / LOGGED).exists()
+
+    def begin_logged(self) -> None:
+        """Open ``logged.csv`` without any rows.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        self._logged.begin([["step", "name", "value"]])
+
+    def add_logged(self, rows: Iterable[tuple[int, str, float]]) -> None:
+        """Append rows of updates made, name and number; the system has them when this returns.
+
+        Raises:
+            CheckpointError: They cannot be written; then none of them is there.
+        """
+        if not self._logged.is_open:
+            self.begin_logged()
+        self._logged.add((step, name, repr(value)) for step, name, value in rows)
+
+
+class _RowFile:
+    """A CSV file that grows row by row."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    def begin(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Open the file with these rows, and no others."""
+        with _writing(self.path):
+            temporary = self.path.with_suffix(".new")
+            with temporary.open("w", encoding="utf-8", newline="") as opened:
+                csv.writer(opened).writerows(rows)
+            temporary.replace(self.path)
+            self.close()
+            self._file = self.path.open("ab", buffering=0)
+
+    def add(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Append all of these rows, or none."""
+        if self._file is None:
+            raise RuntimeError(f"{self.path.name}: begin comes first")
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([int(step), *map(repr, map(float, rest))] for step, *rest in rows)
-        with _writing(self.path / METRICS):
-            _append(self._metrics, text.getvalue().encode())
+        csv.writer(text).writerows(rows)
+        with _writing(self.path):
+            _append(self._file, text.getvalue().encode())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _rows(file: Path) -> list[list[str]]:

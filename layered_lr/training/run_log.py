@@ -28,7 +28,7 @@ from layered_lr.training.run_folder import PLAN, RECIPE, RunFolder
 _BLOCK_ROWS = 1 << 12  # of metrics, to make text of at a time
 
 
-class Keeper:
+class RunLog:
     """Writes down a run as it goes.
 
     A checkpoint or a row that cannot be written (a full disk) is said on stderr once, and the run goes on: what it has
@@ -41,6 +41,10 @@ class Keeper:
         about: What checkpoints say of the run, beside where it stands; plain tables.
         step: Updates made before, where a run goes on; None for a new one.
         changed: Whether recipe and plan are other ones than the folder has; a new run's are.
+
+    Attributes:
+        path: The folder's.
+        checkpoint_step: After how many updates the newest checkpoint was written, or tried.
     """
 
     def __init__(
@@ -56,8 +60,9 @@ class Keeper:
         self.checkpoints = folder.checkpoints(options.keep, options.keep_best)
         self.path = folder.path
         self._cadence = cadence(options.checkpoint_every)
-        self._written_step, self._written_at = step or 0, time.monotonic()
+        self.checkpoint_step, self._written_at = step or 0, time.monotonic()
         self._rows = step or 0
+        self._logged: dict[str, int] = {}  # how many rows of each name are in the file
         self._failed: set[str] = set()
         if step is None or changed:
             self._describe(options)
@@ -76,22 +81,36 @@ class Keeper:
     def _begin_metrics(self) -> None:
         self.folder.begin_metrics(["loss", *(f"rate: {group.name}" for group in self.plan.groups)], self._rows)
 
-    def go_back(self, step: int) -> None:
-        """Forget the metrics from ``step`` on: the run makes them anew."""
+    def begin_logged(self, history: History) -> None:
+        """Have the file of logged numbers say what a history has, and no more."""
+        self._logged = {}
+        if history.logged or self.folder.has_logged:
+            self._try("logged numbers", self.folder.begin_logged)
+            self._add_logged(history)
+
+    def go_back(self, step: int, history: History) -> None:
+        """Forget what was measured from ``step`` on: the run makes it anew.
+
+        Args:
+            step: Where the run goes on.
+            history: Of the run up to there.
+        """
         self._rows = min(self._rows, step)
         self._try("metrics", self._begin_metrics)
+        self.begin_logged(history)
 
     def is_due(self, step: int, steps_per_epoch: int) -> bool:
         """Whether it is time for a checkpoint after ``step`` updates."""
         seconds = time.monotonic() - self._written_at
-        return self._cadence.is_due(step, self._written_step, steps_per_epoch, seconds)
+        return self._cadence.is_due(step, self.checkpoint_step, steps_per_epoch, seconds)
 
     def event(self, what: str, **values: Any) -> None:
         """Append to the run's events."""
         self._try("events", lambda: self.folder.event(what, **values))
 
     def add(self, history: History) -> None:
-        """Append the metrics of those updates whose loss and rates are known by now."""
+        """Append the metrics of those updates whose loss and rates are known by now, and what callbacks have logged."""
+        self._add_logged(history)
         while (start := self._rows) < len(history.rates):
             rates = history.rates.numbers(start)[:_BLOCK_ROWS].tolist()
             losses = history.losses.numbers(start)[: len(rates)].tolist()
@@ -101,7 +120,18 @@ class Keeper:
                 return
             self._rows += len(rows)
 
-    def checkpoint(self, state: TrainingState, metric: float | None, **about: Any) -> bool:
+    def _add_logged(self, history: History) -> None:
+        if all(len(rows) == self._logged.get(name, 0) for name, rows in history.logged.items()):
+            return
+        rows = [
+            (int(step), name, number)
+            for name, series in history.logged.items()
+            for step, number in series.numbers(self._logged.get(name, 0)).tolist()
+        ]
+        if self._try("logged numbers", lambda: self.folder.add_logged(sorted(rows, key=lambda row: row[0]))):
+            self._logged = {name: len(series) for name, series in history.logged.items()}
+
+    def checkpoint(self, state: TrainingState, metric: float | None, **about: Any) -> Path | None:
         """Write a checkpoint.
 
         Args:
@@ -110,11 +140,13 @@ class Keeper:
             about: What else to say of the run.
 
         Returns:
-            Whether it could be written.
+            Its folder; None where it could not be written.
         """
-        self._written_step, self._written_at = state.step, time.monotonic()
+        self.checkpoint_step, self._written_at = state.step, time.monotonic()
         full = replace(state, about={**self.about, **about})
-        return self._try("checkpoint", lambda: self.checkpoints.write(full, metric))
+        written: list[Path] = []
+        self._try("checkpoint", lambda: written.append(self.checkpoints.write(full, metric)))
+        return written[0] if written else None
 
     def remove_after(self, step: int) -> None:
         """Remove the checkpoints of later updates: no training can go on from them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,23 +20,30 @@ from layered_lr.plans.plan import Plan
 from layered_lr.registry import TABLE, check_name, versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
+from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
 from layered_lr.training.options import RunOptions
-from layered_lr.training.prepare import Prepared, prepared
+from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
 from layered_lr.training.run_folder import RunFolder
-from layered_lr.training.run_log import Keeper
+from layered_lr.training.run_log import RunLog
 from layered_lr.version import __version__
 
 
-def train(spec: Spec, options: RunOptions) -> Result:
-    """See ``layered_lr.run``; everything that can be wrong is found before the framework is loaded, if it can be."""
+def train(spec: Spec, options: RunOptions, callbacks: Sequence[Callback] = ()) -> Result:
+    """Make a run, from its spec and options to its result: what ``layered_lr.run`` does.
+
+    Args:
+        spec: What to train with.
+        options: How.
+        callbacks: Told of each event.
+    """
     check_name(options.backend)
     if options.checkpoint_dir is None:
-        return trained(prepared(spec, options), options)
+        return train_prepared(prepare(spec, options), options, callbacks=callbacks)
     spec.to_dict()  # a lambda in it could not be written down
     with RunFolder(options.checkpoint_dir) as folder:
         if folder.holds_a_run:
@@ -43,19 +51,63 @@ def train(spec: Spec, options: RunOptions) -> Result:
                 f"{folder.path}: holds a run already. Go on with it (layered-lr resume {folder.path}), or choose "
                 "another folder."
             )
-        return trained(prepared(spec, options), options, folder)
+        return train_prepared(prepare(spec, options), options, folder, callbacks=callbacks)
 
 
-def trained(
-    ready: Prepared, options: RunOptions, folder: RunFolder | None = None, state: TrainingState | None = None
+def train_prepared(
+    ready: Prepared,
+    options: RunOptions,
+    folder: RunFolder | None = None,
+    state: TrainingState | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Train from the start, or from where a state stands, to the end.
 
     Args:
-        ready: From ``prepared``.
+        ready: From ``prepare``.
         options: Of the run.
         folder: Where checkpoints go, open.
         state: To go on from; it fits.
+        callbacks: Told of each event.
+    """
+    loop = open_loop(ready, options, callbacks, state)
+    changed = False
+    if folder is not None:
+        gone = {} if state is None else state.about
+        about = {"run": gone.get("run", uuid.uuid4().hex), **run_about(ready, options)}
+        changed = any(json.loads(json.dumps(about[name])) != gone.get(name) for name in ("plan", "options"))
+        loop.run_log = RunLog(folder, ready.plan, options, about, None if state is None else state.step, changed)
+        loop.run_log.begin_logged(loop.history)
+        _say_what_cannot_be_restored(loop.session)
+    loop.run(checkpoint_first=changed)
+    result = _result(ready, options, loop)
+    if loop.run_log is not None:
+        loop.run_log.report(str(result))
+    if options.save:
+        result.save(options.save)
+    return result
+
+
+def open_loop(
+    ready: Prepared,
+    options: RunOptions,
+    callbacks: Sequence[Callback] = (),
+    state: TrainingState | None = None,
+    *,
+    evaluates: bool = True,
+) -> Loop:
+    """The loop of a run, ready for its next update.
+
+    Args:
+        ready: From ``prepare``.
+        options: Of the run.
+        callbacks: Told of each event.
+        state: To go on from; it fits.
+        evaluates: Whether each epoch ends with an evaluation, also where no schedule reacts to it.
+
+    Raises:
+        SpecError: The model's forward pass does not take the data's images, or answers with something else than one
+            number for each class.
     """
     plan, model = ready.plan, ready.model
     trainable = trainable_parameters(model)
@@ -63,32 +115,30 @@ def trained(
     guard = Guard(options.on_divergence, options.rollback_factor, options.skip_advances, gone.get("rate_factor", 1.0))
     step = 0 if state is None else state.step
 
-    def opened(rate_factor: float) -> Session:
+    def open_at(rate_factor: float) -> Session:
         set_trainable(model, frozenset(), trainable)
         scaled = plan if rate_factor == 1 else plan.scaled(rate_factor)
         return open_session(ready.backend, scaled, model, ready.dataset.num_classes, ready.extras, step)
 
-    session = opened(guard.rate_factor)
+    session = open_at(guard.rate_factor)
     if not isinstance(options.model, str):  # what models known by name answer is known
         check_answer(session, ready.batches)
     if state is not None:
         session.import_state(state)
-    history = History.of({} if state is None else state.history, len(plan.groups), plan.total_steps)
-    keeper, changed = None, False
-    if folder is not None:
-        about = {"run": gone.get("run", uuid.uuid4().hex), **run_about(ready, options)}
-        changed = any(json.loads(json.dumps(about[name])) != gone.get(name) for name in ("plan", "options"))
-        keeper = Keeper(folder, plan, options, about, None if state is None else step, changed)
-        _say_what_cannot_be_restored(session)
-    before = gone.get("skipped", 0), gone.get("events", ())
-    loop = Loop(session, plan, ready.batches, options.progress, history, keeper, guard, opened, *before)
-    loop.run(checkpoint_first=keeper is not None and changed)
-    result = _result(ready, options, loop)
-    if keeper is not None:
-        keeper.report(str(result))
-    if options.save:
-        result.save(options.save)
-    return result
+    return Loop(
+        session,
+        plan,
+        ready.batches,
+        options.progress,
+        History.of({} if state is None else state.history, len(plan.groups), plan.total_steps),
+        guard=guard,
+        reopen=open_at,
+        skipped=gone.get("skipped", 0),
+        events=gone.get("events", ()),
+        callbacks=callbacks,
+        backend=options.backend,
+        evaluates=evaluates,
+    )
 
 
 def _say_what_cannot_be_restored(session: Session) -> None:
@@ -116,13 +166,14 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         ema_weights={} if options.ema_decay is None else session.ema_weights(),
         weights=weights,
         lowering=ready.lowering,
-        seconds_per_step=loop.seconds_per_step,
-        first_step_seconds=loop.first_step_seconds,
+        seconds_per_step=loop.watch.seconds_per_step,
+        first_step_seconds=loop.watch.first_step_seconds,
         compile_seconds=loop.compile_seconds,
         versions=all_versions(options.backend),
         options=options.to_dict(),
         planned_rates=_by_group(plan, history.planned.numbers()),
         events=tuple(loop.events),
+        logged={name: rows.numbers() for name, rows in history.logged.items()},
     )
 
 

@@ -22,7 +22,7 @@ from layered_lr import (
 )
 from layered_lr.backend.loading import load_backend
 from layered_lr.parity.envelope import Envelope, measure
-from layered_lr.parity.recorder import full_record, prepared
+from layered_lr.parity.recorder import prepare_task, record_fully
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Trace
 from layered_lr.parity.verdict import Verdict, judge
@@ -66,17 +66,18 @@ class Base(NamedTuple):
 def base(spec: Spec, seed: int = 0) -> Base:
     backend = load_backend("torch-eager", "cpu")
     task = task_of(spec, seed)
-    setting = prepared(backend, task)
-    trace = full_record(backend, task, setting)
-    envelope = measure(backend, task, trace, setting.start, samples=SAMPLES, loss_bits=trace.loss_bits)
-    return Base(task, setting.plan, setting.start, trace, envelope)
+    ready = prepare_task(backend, task)
+    start = backend.state(ready.model)
+    trace = record_fully(ready, task)
+    envelope = measure(backend, task, trace, start, samples=SAMPLES, loss_bits=trace.loss_bits)
+    return Base(task, ready.plan, start, trace, envelope)
 
 
 def verdict_on(spec: Spec, plant: Plant, seed: int = 0, other: Spec | None = None) -> Verdict:
     known = base(spec, seed)
     task = known.task if other is None else replace(known.task, spec=other)
     backend = Faulty(plant)
-    trace = full_record(backend, task, prepared(backend, task, known.start))
+    trace = record_fully(prepare_task(backend, task, known.start), task)
     return judge(known.trace, trace, known.envelope, known.plan)
 
 
@@ -175,7 +176,7 @@ def test_honest_runs_of_oneflow_are_the_same(torch: Any, oneflow: Any, seed: int
     known = base(spec, seed + 1)
     backend = load_backend(name, "cpu")
     task = replace(known.task, options=replace(known.task.options, model=mlp(oneflow), backend=name))
-    trace = full_record(backend, task, prepared(backend, task, known.start))
+    trace = record_fully(prepare_task(backend, task, known.start), task)
     worst = max(known.trace.loss_bits, trace.loss_bits)  # as `compare` does: OneFlow's cross-entropy is less exact
     reference = load_backend("torch-eager", "cpu")
     envelope = measure(reference, known.task, known.trace, known.start, samples=SAMPLES, loss_bits=worst)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.arrays import Slots
-from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session
+from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
@@ -60,7 +60,7 @@ class QuadraticSession(Session):
         self.norms: list[list[float]] = []
         self.computed: list[float] = []
 
-    def _update(self, images: Any, labels: Any, parts: int) -> int:
+    def _update(self, images: Any, labels: Any, parts: int) -> StepOutcome:
         rates, momenta = self.live.rates(self.step), self.plan.momenta(self.step)
         tensors = self.model._parameters
         self.computed.append(sum(float(np.sum(p.values**2)) for p in tensors.values()) * self.model.curvature / 2)
@@ -82,7 +82,7 @@ class QuadraticSession(Session):
             norms.append(squares**0.5)
         self.applied.append(rates)
         self.norms.append(norms)
-        return len(self.computed) - 1
+        return StepOutcome(len(self.computed) - 1)
 
     def _summed(self, name: str, gradient: NDArray[Any], momentum: float) -> NDArray[Any]:
         if not momentum:
@@ -101,7 +101,7 @@ class QuadraticSession(Session):
         size = np.sqrt(slots["exp_avg_sq"] / (1 - two ** slots["step"])) + settings.eps
         return np.asarray(slots["exp_avg"] / (1 - one ** slots["step"]) / size)
 
-    def losses(self, handles: Sequence[int]) -> NDArray[np.float64]:
+    def _losses(self, handles: Sequence[int]) -> NDArray[np.float64]:
         self.log.append(f"losses {len(handles)}")
         return np.array([self.computed[handle] for handle in handles])
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.arrays import Slots
-from layered_lr.backend.base import NO_EXTRAS, Extras, Session
+from layered_lr.backend.base import NO_EXTRAS, Extras, Session, StepOutcome
 from layered_lr.backend.series import Repeats, Series
 from layered_lr.data import Batches, Dataset
 from layered_lr.plans.plan import Plan
@@ -29,10 +29,10 @@ class Counting(Session):
         self.table = plan.table()
         self.steps_ahead = 50
 
-    def _update(self, images: Any, labels: Any, parts: int) -> int:
-        return self.step
+    def _update(self, images: Any, labels: Any, parts: int) -> StepOutcome:
+        return StepOutcome(self.step)
 
-    def losses(self, handles: Sequence[int]) -> NDArray[np.float64]:
+    def _losses(self, handles: Sequence[int]) -> NDArray[np.float64]:
         self.waits.append(len(handles))
         return np.array(handles, dtype=np.float64)
 
@@ -145,7 +145,7 @@ def test_losses_are_fetched_in_blocks() -> None:
 
 
 def test_tables_are_collected_whole_also_where_they_come_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layered_lr.training.loop._BLOCK_STEPS", 7)
+    monkeypatch.setattr("layered_lr.training.measurements._BLOCK_STEPS", 7)
     made, session = loop(40, extras=Extras(grad_norms=True))
     made.run()
     np.testing.assert_array_equal(made.history.rates.numbers(), session.table)
@@ -190,12 +190,12 @@ def test_an_interrupt_waits_for_as_many_updates_as_take_a_second(
         now += 1e-6
         return now
 
-    def update(images: Any, labels: Any, parts: int) -> int:
+    def update(images: Any, labels: Any, parts: int) -> StepOutcome:
         nonlocal now
         now += seconds
-        return session.step
+        return StepOutcome(session.step)
 
-    monkeypatch.setattr("layered_lr.training.loop.time.perf_counter", clock)
+    monkeypatch.setattr("layered_lr.training.timing.time.perf_counter", clock)
     training, session = loop(400, images=1600)
     monkeypatch.setattr(session, "_update", update)
     training.run()

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.training.run_log import Keeper
+from layered_lr.training.run_log import RunLog
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, assert_same, options
@@ -36,13 +36,13 @@ PHASED = replace(
 def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after: int, **said: Any) -> None:
     """A run that gets SIGTERM after some updates, as a cluster's scheduler sends it."""
 
-    def is_due(self: Keeper, step: int, steps_per_epoch: int) -> bool:
+    def is_due(self: RunLog, step: int, steps_per_epoch: int) -> bool:
         if step == after - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return False
 
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "is_due", is_due)
+        patched.setattr(RunLog, "is_due", is_due)
         with pytest.raises(SystemExit) as end:
             ll.run(spec, **said, checkpoint_dir=folder)
     assert end.value.code == 143
@@ -298,7 +298,7 @@ def test_first_weights_that_nobody_can_write_down_are_asked_for(
     said = options("torch-eager")
     whole = ll.run(SPEC, **said)
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "checkpoint", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(RunLog, "checkpoint", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit):
             ll.run(SPEC, **said, checkpoint_dir=tmp_path / "run")
     with pytest.raises(ll.SpecError, match=r"give them again: resume\(..., initial_weights="):

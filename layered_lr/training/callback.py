@@ -1,0 +1,179 @@
+"""Code of the user's own inside a run: it is told of each event, in the order of ``layered_lr.training.loop``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import SpecError, TrainingDiverged
+from layered_lr.training.events import (
+    Action,
+    BatchEvent,
+    BeginEvent,
+    CheckpointEvent,
+    DivergenceEvent,
+    EndEvent,
+    EpochEvent,
+    EvaluationEvent,
+    LazyArray,
+    RunHandle,
+    UpdateEvent,
+)
+
+
+class Callback:
+    """Told of what happens in a run: ``ll.run(callbacks=[...])``.
+
+    Override the methods of the events that you need; the others cost nothing. Each gets an event with what happened,
+    whose ``run`` can ``stop()`` the run, ask for a ``checkpoint()`` and ``log()`` numbers. Callbacks are called in the
+    order in which they are given. A callback that raises ends the run with ``CallbackError``, which names it; where the
+    run has a folder, a checkpoint is written first.
+
+    Example:
+        Stop when the loss is low enough. Reading ``event.loss`` waits for the update; an epoch's mean is known already.
+
+        >>> import layered_lr as ll
+        >>> class StopWhenLow(ll.Callback):
+        ...     def on_epoch(self, event):
+        ...         event.run.log(mean_loss=event.loss)
+        ...         if event.loss < 0.1:
+        ...             event.run.stop("the loss is below 0.1")
+    """
+
+    def on_begin(self, event: BeginEvent) -> None:
+        """The run is ready for its first update."""
+
+    def on_batch(self, event: BatchEvent) -> None:
+        """A batch comes next; its images and labels may be changed, or the batch skipped."""
+
+    def on_update(self, event: UpdateEvent) -> None:
+        """An update was made."""
+
+    def on_evaluation(self, event: EvaluationEvent) -> None:
+        """The model was evaluated on the test set."""
+
+    def on_epoch(self, event: EpochEvent) -> None:
+        """An epoch has ended."""
+
+    def on_checkpoint(self, event: CheckpointEvent) -> None:
+        """A checkpoint was written."""
+
+    def on_divergence(self, event: DivergenceEvent) -> None:
+        """A loss or a gradient was not finite."""
+
+    def on_end(self, event: EndEvent) -> None:
+        """The run ends, after its last update or because of an error."""
+
+
+class CallbackFailed(Exception):
+    """A callback raised: which one, in which method, and what. The loop makes a ``CallbackError`` of it."""
+
+    def __init__(self, callback: Callback, method: str, error: Exception) -> None:
+        self.name, self.method, self.error = type(callback).__name__, method, error
+        super().__init__(f"callback {self.name} raised {type(error).__name__} in {method}: {error}")
+
+
+class Announcer:
+    """Tells all callbacks of a run's events. An event that no callback listens to is not even made.
+
+    Args:
+        callbacks: In the order in which they are called.
+        run: What they are given of the run.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback], run: RunHandle) -> None:
+        self._callbacks, self.run = tuple(callbacks), run
+        self.hears_batches = bool(self._listeners("on_batch"))  # asked at each update, for speed
+        self.hears_updates = bool(self._listeners("on_update"))
+
+    def _listeners(self, method: str) -> list[Callback]:
+        """The callbacks that override a method."""
+        own = getattr(Callback, method)
+        return [each for each in self._callbacks if getattr(type(each), method) is not own or method in vars(each)]
+
+    def _tell(self, method: str, event: Any) -> None:
+        for callback in self._listeners(method):
+            _call(callback, method, event)
+
+    def begin(self) -> None:
+        """The run is ready."""
+        self._tell("on_begin", BeginEvent(self.run))
+
+    def batch(self, step: int, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> BatchEvent:
+        """A batch comes next; the event says what the callbacks made of it."""
+        event = BatchEvent(self.run, step, images, labels, parts)
+        self._tell("on_batch", event)
+        return event
+
+    def update(self, step: int) -> None:
+        """Update ``step`` was made."""
+        run = self.run  # weak: what a callback keeps of an event does not keep the session alive
+        loss = LazyArray(lambda: run.read_loss(step))
+        rates = LazyArray(lambda: run.read_rates(step))
+        self._tell("on_update", UpdateEvent(run, step, loss, rates, LazyArray(lambda: run.read_grad_norms(step))))
+
+    def evaluation(self, accuracy: float, ema_accuracy: float | None) -> None:
+        """The model was evaluated."""
+        self._tell("on_evaluation", EvaluationEvent(self.run, accuracy, ema_accuracy))
+
+    def epoch(self, epoch: int, loss: float) -> None:
+        """An epoch has ended."""
+        self._tell("on_epoch", EpochEvent(self.run, epoch, loss))
+
+    def checkpoint(self, path: Path) -> None:
+        """A checkpoint was written."""
+        self._tell("on_checkpoint", CheckpointEvent(self.run, path))
+
+    def divergence(self, step: int, why: str, action: Action) -> None:
+        """Update ``step`` was not finite, and the run has acted on it."""
+        self._tell("on_divergence", DivergenceEvent(self.run, step, why, action))
+
+    def end(self, error: BaseException | None) -> list[CallbackFailed]:
+        """The run ends; one callback that raises here does not keep the others from being told.
+
+        Returns:
+            Those that raised.
+        """
+        failures = []
+        for callback in self._listeners("on_end"):
+            try:
+                _call(callback, "on_end", EndEvent(self.run, error))
+            except CallbackFailed as failed:
+                failures.append(failed)
+        return failures
+
+
+def _call(callback: Callback, method: str, event: Any) -> None:
+    """Call a callback's method, whose errors then say whose they are."""
+    try:
+        getattr(callback, method)(event)
+    except TrainingDiverged:  # of a loss that the callback has read
+        raise
+    except Exception as error:
+        raise CallbackFailed(callback, method, error) from error
+
+
+def check_callbacks(value: Any) -> tuple[Callback, ...]:
+    """The callbacks that were given, as a tuple.
+
+    Raises:
+        SpecError: Not a list of ``ll.Callback`` objects.
+    """
+    if isinstance(value, Callback):
+        value = (value,)
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise SpecError(f"callbacks={value!r}: must be a list of ll.Callback objects.")
+    found = tuple(value)
+    for callback in found:
+        if isinstance(callback, type) and issubclass(callback, Callback):
+            raise SpecError(f"callbacks: {callback.__name__} is a class; give an object of it: {callback.__name__}().")
+        if not isinstance(callback, Callback):
+            raise SpecError(
+                f"callbacks: got a {type(callback).__name__}; must be an object of a class that derives from "
+                "ll.Callback."
+            )
+    return found

@@ -1,0 +1,57 @@
+"""The progress bar of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from layered_lr.backend.base import Session
+from layered_lr.plans.plan import Plan
+from layered_lr.training.history import History
+
+_REFRESH_SECONDS = 0.2
+
+
+class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
+    """Shows how far a run is, with loss, accuracy and rates, where stderr is a terminal.
+
+    Args:
+        plan: Of the run.
+        step: Updates made before.
+        is_wanted: False shows nothing.
+    """
+
+    def __init__(self, plan: Plan, step: int, is_wanted: bool) -> None:
+        self._names = [group.name for group in plan.groups]
+        disable = None if is_wanted else True  # None: tqdm finds out whether there is a terminal
+        self._bar = tqdm(total=plan.total_steps or 0, initial=step, unit="step", disable=disable, dynamic_ncols=True)
+        self.is_shown = not self._bar.disable
+        self._shown_at = 0.0
+        self.count_update = self._bar.update  # at each update, for speed
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()
+
+    def go_back(self, step: int) -> None:
+        """Show that the run goes on from an earlier update."""
+        self._bar.n = step
+
+    def is_due(self) -> bool:
+        """Whether it is time to show new numbers."""
+        return self.is_shown and time.monotonic() - self._shown_at > _REFRESH_SECONDS
+
+    def show(self, session: Session, history: History) -> None:
+        """Show the newest loss that is known, the accuracy and the rates."""
+        self._shown_at = time.monotonic()
+        if not self.is_shown or not history.losses:
+            return
+        step = len(history.losses) - 1
+        shown = {"loss": f"{history.losses.numbers(step)[0]:.4f}"}
+        if len(history.accuracies):
+            shown["accuracy"] = f"{history.accuracies.numbers()[-1]:.3f}"
+        rates = session.rates(step, step + 1)[0]
+        shown |= {name: f"{rate:.2e}" for name, rate in zip(self._names, rates, strict=True)}
+        self._bar.set_postfix(shown, refresh=True)
