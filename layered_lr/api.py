@@ -15,6 +15,7 @@ from layered_lr.models.nn_modules import framework_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
+from layered_lr.training.callback import Callback
 from layered_lr.training.divergence import OnDivergence
 from layered_lr.training.options import RunOptions
 from layered_lr.training.recipe import default_spec
@@ -54,6 +55,7 @@ def run(
     on_divergence: OnDivergence = "stop",
     rollback_factor: float = 0.5,
     skip_advances: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Train a model under a spec; the same weights, batches and rates on every backend.
 
@@ -99,6 +101,7 @@ def run(
             others wait for each update, and ``"skip"`` copies the state before it.
         rollback_factor: What each rollback multiplies all rates with, above 0 and below 1.
         skip_advances: Skipped updates count, and schedules advance over them.
+        callbacks: Objects of classes that derive from ``ll.Callback``, told of each event of the run.
 
     Returns:
         Losses, rates as applied, accuracies, weights, timings.
@@ -138,6 +141,7 @@ def run(
         on_divergence=on_divergence,
         rollback_factor=rollback_factor,
         skip_advances=skip_advances,
+        callbacks=callbacks,
     )
     return train(default_spec() if spec is None else spec, options)
 

@@ -105,6 +105,7 @@ class Loop:
         self._left_out_in_a_row = 0
         self._stop_because: str | None = None  # a callback's reason
         self._wants_checkpoint = False
+        self._epoch_ended_at = self.step
         self._compiled: float | None = None  # by sessions that are gone
         self._reacts_each_step = "step" in plan.reacting_units
         self._evaluates = evaluates or "epoch" in plan.reacting_units
@@ -124,10 +125,11 @@ class Loop:
             try:
                 self._train(signals, checkpoint_first)
             except CallbackFailed as failed:
+                error = self._callback_error(failed)
                 self._announce.end(failed.error)
-                raise self._callback_error(failed) from failed.error
-            except BaseException as error:
-                self._announce.end(error)
+                raise error from failed.error
+            except BaseException as reason:
+                self._announce.end(reason)
                 raise
             for failure in self._announce.end(None):
                 raise self._callback_error(failure) from failure.error
@@ -149,7 +151,7 @@ class Loop:
                 self.fetch()
                 self.watch.lap()
             if at_end:
-                self._end_epoch()
+                self._announce_epoch(*self._end_epoch())
                 self.watch.begin()
             self._keep_state(signals)
         self.fetch()
@@ -174,7 +176,7 @@ class Loop:
         """Do what the end of a run does, where a callback has stopped it before."""
         if self.step < self.steps:
             if not self._ends_epoch():
-                self._end_epoch()
+                self._announce_epoch(*self._end_epoch())
             if self.run_log:
                 self._checkpoint()
         if self._stop_because:
@@ -320,30 +322,43 @@ class Loop:
             self._announce.divergence(step, str(fault), "stop")
             raise TrainingDiverged(f"{fault} at step {step}, at rates {shown}. Try lower ones.") from None
 
-    def _end_epoch(self) -> None:
-        """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it."""
-        first = (self.step - 1) // self.in_epoch * self.in_epoch
-        metrics = {"loss": _mean(self.history.losses.numbers(first))}
-        if self._evaluates:
-            metrics["accuracy"] = self._evaluate()
-            if math.isfinite(metrics["loss"]):  # else every update of the epoch was skipped: nothing to react to
-                self.session.observe(metrics, "epoch")
+    def _end_epoch(self) -> tuple[float, float | None, float | None]:
+        """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it.
+
+        Returns:
+            The mean training loss, the accuracy and that of the moving average; None where it was not measured.
+        """
+        self._epoch_ended_at = self.step
+        right, average = self._evaluate() if self._evaluates else (None, None)
+        loss = _mean(self.history.losses.numbers(self._first_of_epoch()))
+        metrics = {"loss": loss} if right is None else {"loss": loss, "accuracy": right}
+        if right is not None and math.isfinite(loss):  # else every update was skipped: there is nothing to react to
+            self.session.observe(metrics, "epoch")
         if self.run_log:
             self.measured.collect()
             self.run_log.add(self.history)
             self.run_log.event("epoch", step=self.step, **metrics)
         if self.step == self.steps or self._bar.is_due():
             self._bar.show(self.session, self.history)
-        self._announce.epoch(first // self.in_epoch, metrics["loss"])
+        return loss, right, average
 
-    def _evaluate(self) -> float:
+    def _announce_epoch(self, loss: float, right: float | None, average: float | None) -> None:
+        """Tell the callbacks of it, when all that the epoch's end changes is done: one that raises loses nothing."""
+        if right is not None:
+            self._announce.evaluation(right, average)
+        self._announce.epoch(self._first_of_epoch() // self.in_epoch, loss)
+
+    def _first_of_epoch(self) -> int:
+        """The first update of the epoch that the last update was of."""
+        return (self.step - 1) // self.in_epoch * self.in_epoch
+
+    def _evaluate(self) -> tuple[float, float | None]:
         right, average = accuracy(self.session, self.batches), None
         self.history.accuracies.add([right])
         if self.session.extras.ema_decay is not None:
             average = accuracy(self.session, self.batches, ema=True)
             self.history.ema_accuracies.add([average])
-        self._announce.evaluation(right, average)
-        return right
+        return right, average
 
     def _note(self, what: str, **values: Any) -> None:
         """Keep an event of the run: in its result, in its folder and on the screen."""
@@ -381,6 +396,8 @@ class Loop:
         where = f"{failed} The run ends after {self.step} updates."
         if self.run_log is None:
             return CallbackError(f"{where} Give checkpoints=... to keep the state of such a run.")
+        if self._ends_epoch() and self._epoch_ended_at != self.step:
+            self._end_epoch()  # without which the checkpoint could not go on as this run would have
         if self.run_log.checkpoint_step != self.step:
             with contextlib.suppress(CallbackFailed):  # of another one, which is told of the checkpoint
                 self._checkpoint()

@@ -18,6 +18,7 @@ from layered_lr.models.matching import check_pattern
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.registry import check_name
 from layered_lr.training.cadence import cadence
+from layered_lr.training.callback import check_callbacks
 from layered_lr.training.divergence import OnDivergence
 from layered_lr.validation import Decay, Flag, PositiveInt, Probability, Seed, Share, value_class
 
@@ -132,6 +133,7 @@ class RunOptions:
     on_divergence: OnDivergence = "stop"
     rollback_factor: Share = 0.5
     skip_advances: Flag = False
+    callbacks: Annotated[Any, PlainValidator(check_callbacks)] = ()
 
     def steps_per_epoch(self, train_size: int) -> int:
         """Updates of an epoch: its whole batches, ``accumulate_steps`` to an update; the last may have fewer.

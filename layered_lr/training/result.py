@@ -189,6 +189,8 @@ def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[An
 
 def result_text(result: Result) -> str:
     """Rates planned and applied, accuracy and time per step."""
+    if not len(result.losses):
+        return "The run was stopped before its first update."
     planned = result.planned()
     differences = result.largest_rate_differences()
     rows: list[list[Any]] = [

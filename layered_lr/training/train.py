@@ -33,17 +33,16 @@ from layered_lr.training.run_log import RunLog
 from layered_lr.version import __version__
 
 
-def train(spec: Spec, options: RunOptions, callbacks: Sequence[Callback] = ()) -> Result:
+def train(spec: Spec, options: RunOptions) -> Result:
     """Make a run, from its spec and options to its result: what ``layered_lr.run`` does.
 
     Args:
         spec: What to train with.
         options: How.
-        callbacks: Told of each event.
     """
     check_name(options.backend)
     if options.checkpoint_dir is None:
-        return train_prepared(prepare(spec, options), options, callbacks=callbacks)
+        return train_prepared(prepare(spec, options), options)
     spec.to_dict()  # a lambda in it could not be written down
     with RunFolder(options.checkpoint_dir) as folder:
         if folder.holds_a_run:
@@ -51,7 +50,7 @@ def train(spec: Spec, options: RunOptions, callbacks: Sequence[Callback] = ()) -
                 f"{folder.path}: holds a run already. Go on with it (layered-lr resume {folder.path}), or choose "
                 "another folder."
             )
-        return train_prepared(prepare(spec, options), options, folder, callbacks=callbacks)
+        return train_prepared(prepare(spec, options), options, folder)
 
 
 def train_prepared(
@@ -59,7 +58,6 @@ def train_prepared(
     options: RunOptions,
     folder: RunFolder | None = None,
     state: TrainingState | None = None,
-    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Train from the start, or from where a state stands, to the end.
 
@@ -68,9 +66,8 @@ def train_prepared(
         options: Of the run.
         folder: Where checkpoints go, open.
         state: To go on from; it fits.
-        callbacks: Told of each event.
     """
-    loop = open_loop(ready, options, callbacks, state)
+    loop = open_loop(ready, options, options.callbacks, state)
     changed = False
     if folder is not None:
         gone = {} if state is None else state.about

@@ -13,6 +13,7 @@ import layered_lr as ll
 from layered_lr.data import Batches, load_dataset
 from layered_lr.state import read_state
 from layered_lr.training.loop import Loop
+from layered_lr.training.measurements import Measurements
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, options
@@ -139,16 +140,15 @@ def test_wrong_input(wrong: dict[str, Any]) -> None:
 def diverging(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     """Make the updates ``steps`` look as if their loss were NaN, the first time each is made."""
     left = set(steps)
-    is_sound = Loop._is_sound
+    find_fault = Measurements.find_fault
 
-    def checked(self: Loop) -> bool:
-        self._wrong = "the loss is nan"
-        if self.step - 1 in left:
-            left.remove(self.step - 1)
-            return False
-        return is_sound(self)
+    def find(self: Measurements, step: int) -> str:
+        if step in left:
+            left.remove(step)
+            return "the loss is nan"
+        return find_fault(self, step)
 
-    monkeypatch.setattr(Loop, "_is_sound", checked)
+    monkeypatch.setattr(Measurements, "find_fault", find)
 
 
 def rows(folder: Path) -> Any:
