@@ -18,6 +18,9 @@ from layered_lr.parity.recorder import Advanced, frozen_parameters, prepare_task
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
 
+BFLOAT16_BITS = 2.0**16
+"""A last bit of bfloat16 (8 significant bits) in last bits of float32 (24): what autocast's products round to."""
+
 HELD_RATES = 4
 """How often a rate may be rounded on its way: the schedule's, ``lr_scale``, their product, and what is read back."""
 
@@ -35,7 +38,8 @@ class Envelope:
         probes: Of each element of the probes, by rung.
         exact: The reference's probe on the bare rung in float64 (in its own dtype where it has no float64).
         margin: By how many last bits the samples were disturbed; see ``rounding.margin``.
-        bits: ``margin`` times the last bits that the frameworks' losses were found to be off.
+        bits: ``margin`` times the last bits that the frameworks' losses were found to be off; under autocast, last bits
+            of bfloat16, counted in those of float32.
         samples: How many disturbed runs there were.
         float64: Whether the reference ran in float64 beside them.
     """
@@ -87,7 +91,8 @@ def measure(
     """Run the reference again with rounding on purpose, and see how far it gets from itself.
 
     ``samples`` runs are disturbed (``Disturbance``): each gradient is computed at weights with an error of up to
-    ``margin * loss_bits`` last bits, as rounding in a forward and a backward pass would change it; the images of each
+    ``margin * loss_bits`` last bits (of bfloat16 under autocast), as rounding in a forward and a backward pass would
+    change it; the images of each
     batch stand in another order, which sums up otherwise; and after each update every weight keeps an error of up to
     ``margin`` last bits. Each sample's probes have errors of ``margin`` last bits in each gradient and each weight
     at each update. One more run, with its probes, is in float64: its differences count ``margin`` times. The
@@ -105,7 +110,7 @@ def measure(
         advanced: Called after each update of each run.
     """
     factor = margin(samples, _checks(reference))
-    bits = factor * max(1.0, loss_bits)
+    bits = factor * max(1.0, loss_bits) * (1.0 if task.options.autocast is None else BFLOAT16_BITS)
     found = []
     for sample in range(samples):
         disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), factor, bits)

@@ -168,6 +168,30 @@ def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
     assert known.envelope.float64
 
 
+def autocast_task(autocast: str | None) -> Task:
+    task = task_of(MOMENTUM)
+    return replace(task, options=replace(task.options, autocast=autocast))
+
+
+def test_autocast_is_part_of_what_is_certified(torch: Any) -> None:
+    """Runs under autocast round as bfloat16 does; a fault is found there too."""
+    backend, task = load_backend("torch-eager", "cpu"), autocast_task("bfloat16")
+    ready = prepare_task(backend, task)
+    start = backend.state(ready.model)
+    trace = record_fully(ready, task)
+    envelope = measure(backend, task, trace, start, samples=SAMPLES, loss_bits=trace.loss_bits)
+    assert trace.losses.tolist() != base(MOMENTUM).trace.losses.tolist(), "autocast is on while it is recorded"
+    assert not envelope.float64, "float64 is not what bfloat16 rounds"
+
+    def judged(other: Task, plant: Plant) -> Verdict:
+        found = record_fully(prepare_task(Faulty(plant), other, start), other)
+        return judge(trace, found, envelope, ready.plan)
+
+    assert judged(task, faults.honest).kind == "same bitwise"
+    assert judged(autocast_task(None), faults.honest).kind == "same within rounding", "float32 is within bfloat16's rounding"
+    assert judged(task, faults.rate_off(0)).kind == "different"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["oneflow-eager", "oneflow-graph"])
 @pytest.mark.parametrize("seed", range(20))
