@@ -1,4 +1,4 @@
-"""Rounding on purpose: runs that differ from a run by no more than last bits."""
+"""Rounding on purpose: errors of last bits that make a run differ from itself as rounding would."""
 
 from __future__ import annotations
 
@@ -54,11 +54,12 @@ class Disturbance:
         return self._last_bits(array, self.kept_bits, 0.0)
 
     def passing(self, array: NDArray[Any], size: float) -> NDArray[Any]:
-        """Likewise ``passing_bits``, as errors of a gradient's passes.
+        """The array with an error of up to ``passing_bits`` last bits, as a forward and a backward pass make it.
 
         Args:
             array: Some of the weights.
-            size: Of a typical weight: a bias of nearly 0 is added to what such weights make, and shares its errors.
+            size: The size of a typical weight: a bias near 0 is added to what such weights make, and shares their
+                errors.
         """
         return self._last_bits(array, self.passing_bits, size)
 

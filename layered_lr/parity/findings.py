@@ -52,8 +52,8 @@ class Pair:
         verdict: Whether they do the same.
         differences: By observable: ``loss`` (steps, 1), ``gradient norm`` (steps, groups), ``update norm`` and
             ``weights`` (..., sections), ``probe: bare`` and the other rungs (steps, groups). The largest of a section.
-        shares: Likewise, the largest part of what rounding explains that an array of the section has differed by: more
-            than 1 is a difference.
+        shares: By observable, shapes as in ``differences``: the largest difference divided by what rounding allows,
+            over the arrays of a section. More than 1 is a difference.
     """
 
     one: str

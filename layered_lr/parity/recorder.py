@@ -80,9 +80,9 @@ class Recorder(Callback):
     Args:
         ready: The run; its model is at its start.
         task: What to run.
-        disturbance: As in ``record``.
-        log: As in ``record``.
-        advanced: As in ``record``.
+        disturbance: Errors of last bits to put into the run; None puts none.
+        log: File of the weights; None keeps them in memory.
+        advanced: Called after each update.
     """
 
     def __init__(
@@ -232,8 +232,8 @@ def record_probes(
         ready: The run.
         task: What to run.
         frozen: Names of the parameters that do not train.
-        disturbance: As in ``record``.
-        advanced: As in ``record``.
+        disturbance: Errors of last bits to put into gradients and weights; None puts none.
+        advanced: Called after each update.
     """
     return {
         rung.name: run_rung(
@@ -256,8 +256,8 @@ def record_fully(ready: Prepared, task: Task, *, log: Path | None = None, advanc
     Args:
         ready: From ``prepare_task``, used once.
         task: What to run.
-        log: As in ``record``.
-        advanced: As in ``record``.
+        log: File of the weights; None keeps them in memory.
+        advanced: Called after each update.
     """
     backend, options = ready.backend, task.options
     notes, frozen = tuple(_notes(ready)), frozen_parameters(ready.model)

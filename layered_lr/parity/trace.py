@@ -18,7 +18,7 @@ from layered_lr.parity.state_vector import Array, Layout
 
 @dataclass(eq=False)
 class ProbeTrace:
-    """What a backend's optimizer did to the probe on one rung; see ``layered_lr.parity.probe``.
+    """What a backend's optimizer did to the probe (``layered_lr.parity.probe``) on one rung.
 
     Args:
         weights: Every element after each update, the start first, shape (steps + 1, elements).
@@ -45,7 +45,7 @@ class Trace:
         rows: After how many updates ``weights`` were kept, ascending, 0 first.
         weights: Shape (rows, width).
         digests: Of all weights after each update, shape (steps,), 16 bytes each.
-        batches: Of each update's images and labels, likewise.
+        batches: Digests of each update's images and labels, shape (steps,), 16 bytes each.
         probes: By rung.
         loss_bits: How many last bits of the larger of 1 and the loss the framework's cross-entropy is off, and its
             gradient of the largest element, where the answer is known.

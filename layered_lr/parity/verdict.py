@@ -241,7 +241,7 @@ def _common_ratio(one: Float64, other: Float64, allowed: Float64, start: int) ->
 
     Args:
         one: Weights, shape (steps + 1, elements).
-        other: Likewise.
+        other: The other backend's weights, shape (steps + 1, elements).
         allowed: What rounding explains.
         start: The first step to look at.
 

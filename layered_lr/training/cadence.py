@@ -12,10 +12,10 @@ _EVERY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:(step|epoch|second|minute)s?)?\s*"
 
 
 class Cadence(NamedTuple):
-    """Every so many updates, epochs or seconds.
+    """A period: so many updates, epochs or seconds.
 
     Args:
-        number: Above 0.
+        number: How many, above 0.
         unit: ``"step"``, ``"epoch"`` or ``"second"``.
     """
 
@@ -27,9 +27,9 @@ class Cadence(NamedTuple):
 
         Args:
             step: Updates made.
-            last_step: Updates that had been made the last time.
+            last_step: Updates that had been made at the last checkpoint.
             steps_per_epoch: Updates of an epoch.
-            seconds: Since the last time.
+            seconds: Seconds since the last checkpoint.
         """
         if self.unit == "second":
             return seconds >= self.number
@@ -38,7 +38,7 @@ class Cadence(NamedTuple):
 
 
 def cadence(value: Any) -> Cadence:
-    """The cadence that a value stands for.
+    """Read a cadence.
 
     Args:
         value: ``"1 epoch"``, ``"100 steps"``, ``"30 seconds"``, ``"5 minutes"``, or a whole number of updates, as text

@@ -1,4 +1,4 @@
-"""What is looked at before and after a training, where frameworks would end in errors of their own, or in nothing."""
+"""Checks before and after a training, where a framework would fail with an unclear error or train nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from layered_lr.training.options import RunOptions
 
 
 def check_autocast(options: RunOptions) -> None:
-    """Where it would do nothing, or something else than in torch."""
+    """Refuse autocast where the backend would ignore it or do something else than torch.
+
+    Raises:
+        Unsupported: A OneFlow backend.
+        SpecError: Weights that are not float32.
+    """
     if options.autocast is None:
         return
     if TABLE[options.backend].framework != "torch":
@@ -35,7 +40,11 @@ def check_autocast(options: RunOptions) -> None:
 
 
 def check_trainable(plan: Plan, model: Any) -> None:
-    """What every framework would refuse in its own words, or train on nothing."""
+    """Refuse a model of which nothing trains, and numbers that the weights' float32 cannot hold.
+
+    Raises:
+        SpecError: Every parameter has ``requires_grad=False``, or a rate or hyperparameter is too large.
+    """
     if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
         raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
     largest = float(plan.table().max(initial=0.0))
@@ -54,7 +63,11 @@ def check_trainable(plan: Plan, model: Any) -> None:
 
 
 def check_answer(session: Session, batches: Batches) -> None:
-    """One batch of test images through the model: an answer of the wrong shape would abort OneFlow's process."""
+    """Send one batch of test images through the model: an answer of the wrong shape would abort OneFlow's process.
+
+    Raises:
+        SpecError: The forward pass raises, or its answer has the wrong shape.
+    """
     images, _, _ = next(batches.test(session.wants_channels_last))
     try:
         answer = session.logits(images)
@@ -68,7 +81,11 @@ def check_answer(session: Session, batches: Batches) -> None:
 
 
 def check_finite(plan: Plan, weights: Weights) -> None:
-    """What the last update did, no loss has shown yet."""
+    """Check the weights after the last update, which no loss has shown yet.
+
+    Raises:
+        TrainingDiverged: A weight is NaN or infinite.
+    """
     for parameter in plan.parameters:
         if not np.isfinite(weights[parameter.name]).all():
             raise TrainingDiverged(f"{parameter.name} is NaN or infinite after the last update. Try lower rates.")

@@ -14,7 +14,7 @@ MOST_ROLLBACKS = 10
 
 
 class Guard:
-    """A policy, and how often it was needed.
+    """What to do when an update is not finite, and how often that has happened.
 
     Args:
         policy: ``"stop"`` ends the run; ``"skip"`` undoes the update and goes on with the next batch; ``"rollback"``
@@ -52,10 +52,10 @@ class Guard:
         return self.policy == "rollback"
 
     def count(self, step: int, why: str) -> None:
-        """Take note of an update that went wrong.
+        """Note an update that went wrong.
 
         Raises:
-            TrainingDiverged: One too many.
+            TrainingDiverged: More than 20 skipped updates in a row, or more than 10 rollbacks.
         """
         if self.rolls_back:
             self._rollbacks += 1
@@ -68,7 +68,7 @@ class Guard:
             raise TrainingDiverged(f"{why} at step {step}, and {MOST_IN_A_ROW} updates before it were skipped too.")
 
     def lower_rates(self) -> None:
-        """As one rollback does."""
+        """Multiply all rates with the rollback factor."""
         self.rate_factor *= self.rollback_factor
 
 

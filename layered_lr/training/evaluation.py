@@ -1,4 +1,4 @@
-"""How good a model in training is."""
+"""Measures a model in training on the test set."""
 
 from __future__ import annotations
 

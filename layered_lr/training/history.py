@@ -28,11 +28,11 @@ class History:
     Attributes:
         losses: Before each update whose loss is known.
         accuracies: After each epoch.
-        ema_accuracies: Likewise, of the moving average.
-        rate_factors: What a rollback had multiplied the planned rates with, of each update that ``rates`` has.
+        ema_accuracies: The moving average's, after each epoch.
+        rate_factors: What rollbacks had multiplied the planned rates with, one for each row of ``rates``.
         rates: Each group's, a row for each update.
-        planned: Likewise, as the plan had it then.
-        grad_norms: Likewise; none where they are not measured.
+        planned: Each group's planned rate at that time, a row for each update.
+        grad_norms: Each group's gradient norm, a row for each update; no rows where they are not measured.
         logged: What callbacks have logged, by name: a row of (updates made, number) each time.
     """
 
@@ -53,18 +53,19 @@ class History:
             self.logged.setdefault(name, Series(2)).add([[step, number]])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """A copy of all of it, by name; see ``TrainingState.history``."""
+        """A copy of everything, by name, as a checkpoint keeps it; the first axis counts."""
         own = {name: getattr(self, name).numbers().copy() for name in (*_SERIES, _FACTORS, *_TABLES)}
         return own | {_LOGGED + name: rows.numbers().copy() for name, rows in self.logged.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], groups: int, expected: int | None = None) -> History:
-        """What ``arrays`` gave; nothing where there is nothing.
+        """The history that ``arrays`` was called on; an empty one where there are no arrays.
 
         Args:
             arrays: By name.
-            groups: Of the plan that goes on. Tables of another number of groups say nothing of these: NaN.
-            expected: As for ``History``.
+            groups: How many groups the plan has that goes on. Tables with another number of groups say nothing about
+                these: their rows become NaN.
+            expected: Updates of the whole run, if known.
         """
         history = cls(groups, expected)
         for name in (*_SERIES, *_TABLES):

@@ -32,27 +32,27 @@ class Result:
         backend: Its name.
         plan: What was to happen.
         losses: Mean cross-entropy of each batch before its update, shape (steps,), float64.
-        rates: Each group's rate at each update, shape (steps,), read back from what the framework applied and not
-            copied from the plan. Eager backends: the optimizer's param groups at the moment of the update.
-            ``oneflow-graph``: the compiled job: the ``lr_scale`` that the update ops of the group's parameters
-            carry, times the schedule of the op that they take their rate from, over as many steps as the job's
-            own step counter has counted.
-        accuracies: On the test set, a fraction, after each epoch and at the end, shape (epochs,).
+        rates: Each group's rate at each update, shape (steps,). It is read back from the framework and not copied from
+            the plan: from the optimizer's param groups at the moment of the update, or in ``oneflow-graph`` from the
+            compiled job (its ``lr_scale``, its schedule and its own step counter).
+        accuracies: The fraction of the test images that the model gets right, after each epoch and at the end, shape
+            (epochs,).
         weights: Every parameter and buffer by name, after the last update.
         grad_norms: L2 norm of the gradient over all groups at each update, before clipping, shape (steps,); empty
             where the spec has no ``clip_grad_norm``.
-        group_grad_norms: Likewise of each group by itself.
-        ema_accuracies: As ``accuracies``, of the moving average; empty without ``ema_decay``.
+        group_grad_norms: Each group's own gradient norm at each update, before clipping, shape (steps,), by group.
+        ema_accuracies: The moving average's accuracies, shape (epochs,); empty without ``ema_decay``.
         ema_weights: The moving average of ``weights``; empty without ``ema_decay``.
         lowering: How the backend applied each group's rate, in words.
-        seconds_per_step: Mean time of an update, the first one (which may compile) left out where there are more.
-        first_step_seconds: Time of the first update.
-        compile_seconds: What compiling the model took, whenever it did; None where nothing was compiled.
-        versions: Of everything that took part.
-        options: What the run was asked for beside the spec, where it can be written down.
-        planned_rates: As ``rates``, what the plan said at each update, which rollbacks and changes on resuming alter;
-            NaN for updates before the groups were others. Empty means ``plan``'s.
-        events: Updates that were skipped and rollbacks, in their order, since the run was begun or resumed.
+        seconds_per_step: Mean time of an update in seconds. The first update, which may compile, counts only where it
+            is the only one.
+        first_step_seconds: Time of the first update in seconds.
+        versions: The versions of Python, NumPy, this library and the framework.
+        options: The options of the run that can be written down.
+        planned_rates: Each group's planned rate at each update, shape (steps,): rollbacks and a plan that is changed
+            on resuming alter it. NaN for updates that were made with other groups. Empty means that ``plan`` holds throughout.
+        events: What happened to the run, in order: skipped and left-out batches, rollbacks, a stop by a callback.
+        compile_seconds: Time that compiling the model took in seconds; None where nothing was compiled.
         logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).
     """
 

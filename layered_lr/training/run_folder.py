@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked for, what came of it as it comes, checkpoints; one run at a time writes there."""
+"""The folder of a run: its recipe and plan, its metrics and events as they come, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ EVENTS, LOCK, CHECKPOINTS = "events.jsonl", "lock", "checkpoints"
 
 
 class RunFolder:
-    """A run's folder, locked for as long as this object is open; a context manager.
+    """A run's folder, locked as long as this object is open, so that one run at a time writes there.
 
-    The lock is the system's, on the file ``lock``: it goes with the process that holds it, however that ends.
+    The operating system holds the lock, on the file ``lock``: it ends with its process, however the process ends. The
+    object is a context manager.
 
     Args:
         path: The folder; made where it is missing.
@@ -39,7 +40,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = (path / LOCK).open("a+", encoding="utf-8")
         except OSError as error:
-            raise CheckpointError(f"{path}: is no folder to write to: {error.strerror or error}.") from None
+            raise CheckpointError(f"{path}: cannot be used as the run's folder: {error.strerror or error}.") from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -79,13 +80,13 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def checkpoints(self, keep: int, keep_best: bool) -> Checkpoints:
-        """The run's checkpoints, cleared of what a killed run left unfinished."""
+        """The run's checkpoints. What a killed run left unfinished is removed."""
         found = Checkpoints(self.path / CHECKPOINTS, keep, keep_best)
         found.clean()
         return found
 
     def event(self, what: str, **values: Any) -> None:
-        """Append a line to ``events.jsonl``, and have it written before this returns.
+        """Append a line to ``events.jsonl``; it is on the disk when this returns.
 
         Raises:
             CheckpointError: It cannot be written.
@@ -99,7 +100,7 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def begin_metrics(self, columns: Sequence[str], step: int) -> None:
-        """Open ``metrics.csv``; rows of ``step`` and later, which a run that goes on from there makes anew, go away.
+        """Open ``metrics.csv`` without the rows of ``step`` and later: the run goes on there and writes them again.
 
         Args:
             columns: The names of the row's numbers after ``step``.

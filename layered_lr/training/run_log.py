@@ -1,4 +1,4 @@
-"""What a run leaves in its folder while it goes on: recipe, plan, versions, metrics, events, checkpoints."""
+"""Writes a run into its folder while it goes on: recipe, plan, versions, metrics, events, checkpoints."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _BLOCK_ROWS = 1 << 12  # of metrics, to make text of at a time
 class RunLog:
     """Writes down a run as it goes.
 
-    A checkpoint or a row that cannot be written (a full disk) is said on stderr once, and the run goes on: what it has
-    computed is worth more than where it is kept. The checkpoints before stay as they were.
+    Where a checkpoint or a row cannot be written (a full disk), the run says so once on stderr and goes on: what it has
+    computed is worth more than the file. The checkpoints before stay as they were.
 
     Args:
-        folder: Of the run, open.
-        plan: What is trained.
-        options: How.
-        about: What checkpoints say of the run, beside where it stands; plain tables.
-        step: Updates made before, where a run goes on; None for a new one.
-        changed: Whether recipe and plan are other ones than the folder has; a new run's are.
+        folder: The run's folder, open.
+        plan: The plan of the whole run.
+        options: The run's options.
+        about: What each checkpoint says about the run, as plain tables.
+        step: Updates made before, where a run goes on; None for a new run.
+        changed: Whether recipe and plan differ from those in the folder, and must be written.
 
     Attributes:
         path: The folder's.
@@ -82,14 +82,14 @@ class RunLog:
         self.folder.begin_metrics(["loss", *(f"rate: {group.name}" for group in self.plan.groups)], self._rows)
 
     def begin_logged(self, history: History) -> None:
-        """Have the file of logged numbers say what a history has, and no more."""
+        """Make the file of logged numbers hold exactly what a history has."""
         self._logged = {}
         if history.logged or self.folder.has_logged:
             self._try("logged numbers", self.folder.begin_logged)
             self._add_logged(history)
 
     def go_back(self, step: int, history: History) -> None:
-        """Forget what was measured from ``step`` on: the run makes it anew.
+        """Forget what was measured from ``step`` on: the run measures it again.
 
         Args:
             step: Where the run goes on.

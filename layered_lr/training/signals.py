@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run with checkpoints trains: it writes one more, and then stops."""
+"""Ctrl-C and SIGTERM: a run with checkpoints writes one more checkpoint, and then ends."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop(contextlib.AbstractContextManager["Stop"]):
-    """Notes a signal instead of obeying it, so that the run can end where it can go on from.
+    """Notes a signal instead of obeying it at once, so that the run can end between two updates.
 
-    A second Ctrl-C is obeyed at once. Outside of the main thread, where Python knows no signals, nothing changes.
+    A second Ctrl-C is obeyed at once. Outside of the main thread Python handles no signals, and nothing changes.
 
     Attributes:
-        signal: What has been asked for; None as long as nothing was.
+        signal: The signal that has come; None as long as none has.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Stop(contextlib.AbstractContextManager["Stop"]):
         self.signal = signal.Signals(number)
 
     def obey(self) -> None:
-        """End as the signal would have ended it.
+        """End the run as the signal would have ended it.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C.

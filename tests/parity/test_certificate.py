@@ -188,7 +188,9 @@ def test_autocast_is_part_of_what_is_certified(torch: Any) -> None:
         return judge(trace, found, envelope, ready.plan)
 
     assert judged(task, faults.honest).kind == "same bitwise"
-    assert judged(autocast_task(None), faults.honest).kind == "same within rounding", "float32 is within bfloat16's rounding"
+    assert judged(autocast_task(None), faults.honest).kind == "same within rounding", (
+        "float32 is within bfloat16's rounding"
+    )
     assert judged(task, faults.rate_off(0)).kind == "different"
 
 
