@@ -77,7 +77,7 @@ class Trainer:
 
     def parameters_after(self, steps: int, path: str, dtype: Any) -> None:
         """Write the parameters of the same run on every backend: dropout's masks are the same too."""
-        result = ll.run(CALM, **self.options, max_steps=steps, dtype=dtype)
+        result = ll.run(CALM, **self.options, max_steps=steps, precision=dtype)
         names = [parameter.name for parameter in result.plan.parameters]
         np.savez(path, **{name: result.weights[name] for name in names})
 

@@ -32,8 +32,8 @@ def seconds(steps: int, **options: Any) -> float:
 def kept_seconds(steps: int, **options: Any) -> float:
     """With two checkpoints."""
     with tempfile.TemporaryDirectory() as folder:
-        there = {"checkpoint_dir": Path(folder) / "run", "checkpoint_every": f"{steps} steps"}
-        return seconds(steps, **there, **options)
+        there = ll.Checkpoints(Path(folder) / "run", every=f"{steps} steps")
+        return seconds(steps, checkpoints=there, **options)
 
 
 class CheckpointCost:

@@ -71,7 +71,7 @@ def worker(backend: str, folder: Path, trial: int) -> None:
     options = _options(backend, folder)
     if trial == 0:
         began = time.perf_counter()
-        result = ll.run(SPEC, **options, checkpoint_dir=folder / "0", checkpoint_every=1)
+        result = ll.run(SPEC, **options, checkpoints=ll.Checkpoints(folder / "0", every=1))
         result.save(folder / "0.npz")
         print(f"seconds {time.perf_counter() - began}", flush=True)
         return
@@ -81,7 +81,7 @@ def worker(backend: str, folder: Path, trial: int) -> None:
         result = ll.resume(before) if resumed else ll.run(SPEC, **options)
         result.save(folder / f"{trial - 1}.npz")
     print("begin", flush=True)
-    ll.run(SPEC, **options, checkpoint_dir=folder / str(trial), checkpoint_every=1)
+    ll.run(SPEC, **options, checkpoints=ll.Checkpoints(folder / str(trial), every=1))
 
 
 def _start(backend: str, folder: Path, trial: int) -> subprocess.Popen[str]:

@@ -42,7 +42,7 @@ def parity(job: Job) -> list[Series]:
 
     def run(device: str, dtype: str) -> ll.Result:
         calm = replace(job, device=device, lr=0.001)
-        return Opponent(calm.to_dict(), "torch-eager").run(max_steps=_SAME_STEPS, dtype=dtype)
+        return Opponent(calm.to_dict(), "torch-eager").run(max_steps=_SAME_STEPS, precision=dtype)
 
     exact = run("cpu", "float64")
     names = [parameter.name for parameter in exact.plan.parameters]

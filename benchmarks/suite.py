@@ -16,7 +16,7 @@ from tabulate import tabulate
 from benchmarks.frame.command import Benchmark
 from benchmarks.frame.worker import ROOT
 from layered_lr.errors import SpecError
-from layered_lr.validation import nearest
+from layered_lr.spelling import nearest
 
 MODULES = {
     "backends": "benchmarks.backends",

@@ -14,44 +14,15 @@ import click
 from click.core import ParameterSource
 
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.flags import add_flags, read_flags
+from layered_lr.training.options import Precision, merge_tables, options_with_meaning
 from layered_lr.version import __version__
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
-_SHARED = (
-    click.option("--recipe", metavar="FILE|NAME", help="A TOML recipe, or a ready one; the options below win over it."),
-    click.option("--model", metavar="NAME", help="mobilenet_v2, or package.module:callable that builds an nn.Module."),
-    click.option("--data", metavar="NAME|FILE", help="digits (embedded), cifar10, or the path of an .npz."),
-    click.option("--data-root", metavar="DIR", help="Folder of the CIFAR-10 files."),
-    click.option("--epochs", type=int, help="Passes over the training set.  [6]"),
-    click.option("--max-steps", type=int, help="Updates after which to stop."),
-    click.option("--batch-size", type=int, help="Images a batch.  [64]"),
-    click.option("--accumulate-steps", type=int, help="Batches that make an update.  [1]"),
+_RECIPE = click.option(
+    "--recipe", metavar="FILE|NAME", help="A TOML recipe, or the name of a ready one; the options below win over it."
 )
-
-
-_CHECKPOINTING = (
-    click.option("--checkpoint-every", metavar="WHEN", help="'1 epoch', '100 steps', '30 seconds'.  [1 epoch]"),
-    click.option("--keep", type=int, help="How many checkpoints stay.  [3]"),
-    click.option("--keep-best/--no-keep-best", default=None, help="The most accurate one stays too.  [yes]"),
-    click.option("--on-divergence", metavar="WHAT", help="Of NaN or infinity: stop, skip or rollback.  [stop]"),
-    click.option("--rollback-factor", type=float, help="What a rollback multiplies all rates with.  [0.5]"),
-    click.option(
-        "--skip-advances/--no-skip-advances", default=None, help="Schedules advance over skipped updates.  [no]"
-    ),
-)
-
-
-def _checkpointing(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_CHECKPOINTING):
-        command = option(command)
-    return command
-
-
-def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_SHARED):
-        command = option(command)
-    return command
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -61,21 +32,8 @@ def cli() -> None:
 
 
 @cli.command()
-@_shared
-@click.option("--backend", metavar="NAME", help="torch-eager, torch-compile, oneflow-eager or oneflow-graph.")
-@click.option("--seed", type=int, help="Of weights, batches and dropout.  [0]")
-@click.option("--dropout", type=float, help="Probability in the model's head.  [0.2]")
-@click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
-@click.option("--ema-decay", type=float, help="Keep a moving average of the weights too, such as 0.999.")
-@click.option("--dtype", metavar="NAME", help="float32 or float64.")
-@click.option("--autocast", metavar="NAME", help="bfloat16: the model's products and convolutions, on torch.")
-@click.option("--augment/--no-augment", default=None, help="Random crop and flip.  [as the data set says]")
-@click.option("--initial-weights", metavar="FILE", help="A .npz, .safetensors or .pth to start from.")
-@click.option("--reset-weights", metavar="PATTERN", multiple=True, help="What starts anew nevertheless (repeatable).")
-@click.option("--progress/--no-progress", default=None, help="A progress bar where stderr is a terminal.")
-@click.option("--save", metavar="FILE", help="Write the result to this .npz file.")
-@click.option("--checkpoint-dir", metavar="DIR", help="The run's folder, from which it can be resumed.")
-@_checkpointing
+@_RECIPE
+@add_flags("run")
 @click.pass_context
 def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
     """Train, and print each group's rates, planned and applied."""
@@ -84,7 +42,7 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
     spec, arguments = _recipe(recipe, options)
     result = train(spec, **arguments)
     click.echo(result)
-    if arguments.get("autocast") is not None:
+    if Precision.of(arguments.get("precision", "float32")).autocast is not None:
         return  # which OneFlow has not
     other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
     click.echo(f"the same on {framework}: {_command(context, backend=other)}")
@@ -93,29 +51,20 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
 @cli.command()
 @click.argument("run", metavar="RUN")
 @click.option("--recipe", metavar="FILE|NAME", help="Its spec takes the place of the run's, for what is left of it.")
-@click.option("--backend", metavar="NAME", help="Go on with another backend.")
-@click.option("--epochs", type=int, help="Make the run so long, what is done included.")
-@click.option("--max-steps", type=int, help="Likewise, in updates.")
-@click.option("--model", metavar="NAME", help="Where the run's cannot be written down.")
-@click.option("--data", metavar="NAME|FILE", help="Likewise.")
-@click.option("--data-root", metavar="DIR", help="Folder of the CIFAR-10 files.")
-@click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
-@click.option("--strict/--no-strict", default=True, help="Refuse what does not fit, or start it anew.  [refuse]")
-@click.option("--progress/--no-progress", default=None, help="A progress bar where stderr is a terminal.")
-@click.option("--save", metavar="FILE", help="Write the result to this .npz file.")
-@_checkpointing
+@add_flags("resume")
+@click.option("--strict/--no-strict", default=True, help="Refuse what does not fit, or initialise it anew.  [refuse]")
 def resume(run: str, recipe: str | None, strict: bool, **options: Any) -> None:
     """Go on with a run that was stopped: RUN is what was --checkpoint-dir."""
     from layered_lr.api import resume as go_on
     from layered_lr.training.recipe import load_recipe
 
     spec = None if recipe is None else load_recipe(recipe).spec
-    changes = {name: value for name, value in options.items() if value is not None}
-    click.echo(go_on(run, spec, strict=strict, **changes))
+    click.echo(go_on(run, spec, strict=strict, **read_flags(options)))
 
 
 @cli.command()
-@_shared
+@_RECIPE
+@add_flags("plan")
 @click.option("--backend", metavar="NAME", help="Show how this backend would apply the rates.")
 @click.option("--plot", metavar="FILE", help="Draw every group's rate over the run: a .png, .svg or .html.")
 @click.option("--scale", type=click.Choice(["auto", "log", "linear"]), default="auto", help="Of --plot's rates.")
@@ -142,7 +91,7 @@ def plan(
     backend = backend or arguments.get("backend")
     if backend is not None:
         check_name(backend)
-    known = ("model", "data", "data_root", "epochs", "max_steps", "batch_size", "accumulate_steps")
+    known = options_with_meaning("plan")
     made = make_plan(spec, **{name: value for name, value in arguments.items() if name in known})
     text = json_text(made, backend) if as_json else plan_text(made, backend)
     for path, chunks in outputs:
@@ -178,22 +127,15 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
 
 
 @cli.command()
-@_shared
+@_RECIPE
+@add_flags("compare")
 @click.option(
     "--backends",
     metavar="NAMES",
     help="Two or more, with commas; the first one is the reference.  [torch-eager,oneflow-eager,oneflow-graph]",
 )
-@click.option("--steps", type=int, help="Updates to compare.  [50]")
-@click.option("--samples", type=int, help="Runs of the reference that measure what rounding does.  [8]")
-@click.option("--seed", type=int, help="Of weights and batches.  [0]")
-@click.option("--device", metavar="NAME", help="auto, cpu or cuda.")
-@click.option("--ema-decay", type=float, help="Compare a moving average of the weights too.")
-@click.option("--dtype", metavar="NAME", help="float32 or float64.")
-@click.option("--augment/--no-augment", default=None, help="Random crop and flip.  [as the data set says]")
-@click.option("--initial-weights", metavar="FILE", help="A .npz, .safetensors or .pth to start from.")
-@click.option("--reset-weights", metavar="PATTERN", multiple=True, help="What starts anew nevertheless (repeatable).")
-@click.option("--progress/--no-progress", default=None, help="Progress bars where stderr is a terminal.")
+@click.option("--steps", type=int, help="How many updates to compare.  [50]")
+@click.option("--samples", type=int, help="How many runs of the reference measure what rounding does.  [8]")
 @click.option("--report", metavar="FILE", help="Write tables and pictures to this .html file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of tables.")
 @click.pass_context
@@ -210,8 +152,6 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
         check_output("--report", report, (".html",))
     spec, arguments = _recipe(recipe, options)
     known = inspect.signature(compare_backends).parameters
-    if arguments.get("autocast") is not None:
-        raise SpecError("compare: knows no autocast, which the recipe's run has. Take it out to compare.")
     found = compare_backends(spec, **{name: value for name, value in arguments.items() if name in known})
     if report is not None:
         found.to_html(report)
@@ -280,8 +220,7 @@ def _recipe(name: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, A
     from layered_lr.training.recipe import DEFAULT, load_recipe
 
     loaded = load_recipe(DEFAULT if name is None else name)
-    said = {key: value for key, value in options.items() if value is not None and value != ()}
-    return loaded.spec, {**loaded.run, **said}
+    return loaded.spec, merge_tables(loaded.run, read_flags(options))
 
 
 def _command(context: click.Context, **instead: str) -> str:

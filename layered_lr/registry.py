@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
-from layered_lr.validation import nearest
+from layered_lr.spelling import nearest
 
 
 class Framework(NamedTuple):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Annotated, Any, TypeVar
 
@@ -14,6 +13,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 
 from layered_lr.errors import LayeredLRError, SpecError
+from layered_lr.spelling import nearest
 
 T = TypeVar("T")
 
@@ -47,17 +47,6 @@ _ALLOWED = {
     "string_too_short": "a string that is not empty",
     "literal_error": "one of {expected}",
 }
-
-
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is nearest to a misspelt one, if any is near."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the known name that is nearest, or nothing."""
-    near = nearest_name(name, known)
-    return f" Did you mean {near!r}?" if near else ""
 
 
 def _explain(cls: type, error: ValidationError) -> LayeredLRError:

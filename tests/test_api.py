@@ -4,7 +4,6 @@ import inspect
 import itertools
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.api import plan, run
+from layered_lr.training.option import options_of
 from layered_lr.training.options import RunOptions
 
 SPEC = ll.Spec(ll.SGD(0.1), [ll.Group("features", lr_scale=0.1)])
@@ -53,7 +53,7 @@ def test_every_error_is_a_layered_lr_error_and_of_its_conventional_kind() -> Non
 
 def test_run_takes_each_option_and_nothing_else() -> None:
     defaults = {name: p.default for name, p in inspect.signature(run).parameters.items() if name != "spec"}
-    assert defaults == {field.name: getattr(RunOptions(), field.name) for field in fields(RunOptions)}
+    assert defaults == {name: declared.default for name, declared in options_of(RunOptions).items()}
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -76,7 +76,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"data": value}, "data") for value in (None, 3, "", "mnist", "Digits", [], ("a", "b"), {"x_train": 1})),
     *(({"data_root": value}, "data_root") for value in (3, ["."], b".")),
     *(({"initial_weights": value}, "initial_weights") for value in (3, "", "weights.txt", "missing.npz", [1])),
-    *(({"reset_weights": value}, "reset_weights") for value in (3, None, "", [""], [3], ["re:*"], {"a": 1})),
+    *(
+        ({"initial_weights": {"source": "w.npz", "reset": value}}, "reset")
+        for value in (3, None, "", [""], [3], ["re:*"], {"a": 1})
+    ),
+    *(({"checkpoints": value}, "checkpoints") for value in (3, ["runs/a"], True)),
+    *(({"divergence": value}, "divergence") for value in (3, None, True)),
+    *(({"precision": value}, "precision") for value in (3, None, "float16", "double")),
+    *(({"ema_decay": value}, "ema_decay") for value in (-0.1, 1.0, "0.9", True, float("nan"))),
+    *(({"accumulate_steps": value}, "accumulate_steps") for value in NO_COUNT),
     *(({"save": value}, "save") for value in (3, "no/such/folder/x.npz", ".")),
 ]
 

@@ -1,6 +1,7 @@
 """The command line: what it answers, what wins over what, and how it refuses."""
 
 import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,27 @@ def test_no_command_says_how_to_get_help_in_a_line_or_two(call: Any) -> None:
     assert len(answer.err.splitlines()) <= 2, answer.err
 
 
+PARTS = {
+    name: {field.name for field in fields(cls)}
+    for name, cls in {
+        "initial_weights": ll.InitialWeights,
+        "precision": ll.Precision,
+        "checkpoints": ll.Checkpoints,
+        "divergence": ll.Divergence,
+    }.items()
+}
+
+
+def split(name: str) -> tuple[str, str, str]:
+    return name.partition("__")
+
+
 def test_each_option_can_stand_in_the_recipe_too() -> None:
-    known = set(inspect.signature(ll.run).parameters) - {"spec"}
-    assert {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe"} == known
+    known = set(inspect.signature(ll.run).parameters) - {"spec", "callbacks"}
+    flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe"}
+    assert {name.partition("__")[0] for name in flags} == known
+    grouped = {name for name in flags if "__" in name}
+    assert len(grouped) == 11 and all(part in PARTS[name] for name, _, part in map(split, grouped))
     shown = {"plot", "scale", "csv", "as_json"}  # how the plan is told, no part of a run
     assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {"recipe"} - shown <= known
 
@@ -70,29 +89,34 @@ def test_the_command_line_wins_over_the_recipe_in_a_plan(call: Any, tmp_path: Pa
 
 def test_a_run_asks_for_what_the_recipe_says(call: Any, asked: Any, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(
-        SPEC + "[run]\nepochs = 3\ndropout = 0.5\nreset_weights = ['a', 'b']\naugment = true\n"
+        SPEC + "[run]\nepochs = 3\ndropout = 0.5\naugment = true\n[run.initial_weights]\nreset = ['a', 'b']\n"
     )
     answer = call("run", "--recipe", str(tmp_path / "r.toml"))
     assert answer.code == 0 and answer.out.startswith("the result\n")
-    options = {"epochs": 3, "dropout": 0.5, "reset_weights": ["a", "b"], "augment": True}
+    options = {"epochs": 3, "dropout": 0.5, "augment": True, "initial_weights": {"reset": ["a", "b"]}}
     assert asked == [(ll.Spec.from_toml(SPEC), options)]
 
 
 def test_a_run_asks_for_what_the_command_line_says_instead(call: Any, asked: Any, tmp_path: Path) -> None:
     said: dict[str, Any] = {
         "backend": "oneflow-eager", "model": "mobilenet_v2", "data": "cifar10", "data_root": "x y", "epochs": 2,
-        "max_steps": 7, "batch_size": 16, "seed": 3, "dropout": 0.0, "device": "cpu", "initial_weights": "w.npz",
+        "max_steps": 7, "batch_size": 16, "seed": 3, "dropout": 0.0, "device": "cpu",
         "save": str(tmp_path / "r.npz"),
     }  # fmt: skip
     lines = "".join(f"{key} = {value!r}\n" for key, value in (said | {"epochs": 9, "dropout": 0.9, "seed": 9}).items())
-    lines += "augment = true\nprogress = true\nreset_weights = ['x']\n"
+    lines += "augment = true\nprogress = true\n[run.initial_weights]\nsource = 'v.npz'\nreset = ['x']\n"
+    lines += "[run.checkpoints]\nfolder = 'runs/a'\nkeep = 9\n"
     (tmp_path / "r.toml").write_text(SPEC + "[run]\n" + lines)
     words = [word for key, value in said.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-    flags = ["--no-augment", "--no-progress", "--reset-weights", "a", "--reset-weights", "b"]
+    flags = ["--no-augment", "--no-progress", "--reset-weights", "a", "--reset-weights", "b", "--keep", "1"]
+    flags += ["--initial-weights", "w.npz", "--autocast", "bfloat16"]
     assert call("run", "--recipe", str(tmp_path / "r.toml"), *words, *flags).code == 0
     ((_, options),) = asked
     options["save"] = str(options["save"])
-    assert options == said | {"augment": False, "progress": False, "reset_weights": ("a", "b")}
+    changed = {"augment": False, "progress": False, "precision": {"autocast": "bfloat16"}}
+    assert options.pop("initial_weights") == {"source": "w.npz", "reset": ("a", "b")}
+    assert options.pop("checkpoints") == {"folder": Path("runs/a"), "every": "1 epoch", "keep": 1, "keep_best": True}
+    assert options == said | changed
 
 
 def test_a_run_ends_with_the_command_for_the_other_framework(call: Any, asked: Any) -> None:
@@ -151,7 +175,7 @@ def test_wrong_words_are_refused(call: Any, refused: Any, words: list[str], mess
     [
         (SPEC + "[run]\nepoch = 3\n", "'epoch'"),
         (SPEC + "[run]\ndata_root = 3\n", "data_root"),
-        (SPEC + "[run]\nreset_weights = 3\n", "reset_weights"),
+        (SPEC + "[run.initial_weights]\nreset = 3\n", "reset"),
         (SPEC + "[run]\nbackend = 'torch'\n", "backend='torch'"),
         (SPEC + "[run]\nmodel = 'resnet18'\n", "model='resnet18'"),
         (SPEC + "[run]\ndata = 'mnist'\n", "data='mnist'"),

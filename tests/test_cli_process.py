@@ -162,7 +162,7 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: 
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    assert "after 3 updates. Go on: layered-lr resume there" in err
+    assert "after 3 updates. To go on: layered-lr resume there" in err
     answer, out, err = call(tmp_path, "resume", "there", path=tmp_path)
     assert answer == 0, err
     assert "after 5 steps" in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class Job:
     augment: bool = True
     seed: int = 0
     device: str = "cpu"
-    autocast: str | None = None
+    autocast: Literal["bfloat16"] | None = None
     weights: str = ""
 
     def to_dict(self) -> dict[str, Any]:

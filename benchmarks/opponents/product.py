@@ -55,7 +55,7 @@ class Opponent:
                 "dropout": job.dropout,
                 "augment": job.augment,
                 "device": job.device,
-                "autocast": job.autocast,
+                "precision": ll.Precision(autocast=job.autocast),
                 "initial_weights": initial(job),
                 "progress": False,
                 **options,

@@ -69,7 +69,7 @@ def _read_array(archive: zipfile.ZipFile, path: Path, member: str) -> NDArray[An
 
 
 def _missing(path: Path) -> str:
-    from layered_lr.validation import nearest  # here, because it imports pydantic
+    from layered_lr.spelling import nearest  # here, because it imports pydantic
 
     try:
         others = sorted(other.name for other in path.parent.glob("*.npz"))

@@ -73,7 +73,7 @@ def _known_names() -> str:
 
 def _check_name(data: str) -> None:
     if data not in _FACTS:
-        from layered_lr.validation import nearest  # here, because it imports pydantic
+        from layered_lr.spelling import nearest  # here, because it imports pydantic
 
         raise SpecError(
             f"data={data!r} is unknown.{nearest(data.lower(), _FACTS)} Give {_known_names()}, or the path of a "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
-from layered_lr.validation import nearest_name
+from layered_lr.spelling import nearest_name
 
 GLOB_CHARACTERS = "*?["
 REGEX_PREFIX = "re:"

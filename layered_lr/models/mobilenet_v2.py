@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
-from layered_lr.validation import nearest
+from layered_lr.spelling import nearest
 
 
 class Entry(NamedTuple):

@@ -14,7 +14,7 @@ from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, one_line, read_archive
 from layered_lr.models.matching import matcher
 from layered_lr.registry import state_dict_reader
-from layered_lr.validation import nearest
+from layered_lr.spelling import nearest
 
 
 def read_weights(source: Any) -> dict[str, NDArray[Any]]:
@@ -99,7 +99,7 @@ def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Seq
     fresh = {name for name in start for pattern in reset if matcher(pattern)(name)}
     for pattern in reset:
         if not any(map(matcher(pattern), start)):
-            raise SpecError(f"reset_weights: {pattern!r} matches none of the model's {len(start)} arrays.")
+            raise SpecError(f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays.")
     wanted = {name: array for name, array in given.items() if name not in fresh}
     for name, array in wanted.items():
         _check(name, array, start)
@@ -107,7 +107,7 @@ def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Seq
     if missing:
         raise SpecError(
             f"initial_weights lacks {len(missing)} of the model's {len(parameters)} parameters, {missing[0]!r} first. "
-            "Name in reset_weights=[...] what shall start anew."
+            "Name what is to be initialised anew: ll.InitialWeights(..., reset=[...]) or --reset-weights."
         )
     return {name: wanted[name].astype(own.dtype) if name in wanted else own for name, own in start.items()}
 
@@ -117,9 +117,10 @@ def _check(name: str, array: NDArray[Any], start: Weights) -> None:
         raise SpecError(f"initial_weights: the model has no {name!r}.{nearest(name, start)}")
     own = start[name]
     if array.shape != own.shape:
+        module = name.rpartition(".")[0] or name
         raise SpecError(
             f"initial_weights: {name!r} has shape {array.shape}, the model's has {own.shape}. "
-            f"To start it anew, say reset_weights=[{name.rpartition('.')[0] or name!r}]."
+            f"To initialise it anew: ll.InitialWeights(..., reset=[{module!r}]) or --reset-weights {module}."
         )
     if array.dtype.kind != own.dtype.kind:
         raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, the model's holds {own.dtype}.")

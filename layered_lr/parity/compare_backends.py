@@ -29,7 +29,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS, TABLE, check_name
 from layered_lr.spec.spec import Spec
-from layered_lr.training.options import RunOptions
+from layered_lr.training.options import RunOptions, options_with_meaning
 
 _MOST_LOG_BYTES = 1 << 34
 
@@ -118,8 +118,8 @@ def _compared(tasks: Mapping[str, Task], folder: Path, samples: int, lengths: tu
     if measured.status != "ran":
         raise measured.error or LayeredLRError(f"compare: while the envelope was measured, {measured}")
     envelope = Envelope.load(folder / reference / "envelope.npz")
-    left_out = ("backend", "save", "progress")
-    options = {key: value for key, value in task.options.to_dict().items() if key not in left_out}
+    compared_options = set(options_with_meaning("compare")) - {"progress"}
+    options = {key: value for key, value in task.options.to_dict().items() if key in compared_options}
     return compared(traces, outcomes, envelope, plan, task.steps, options)
 
 

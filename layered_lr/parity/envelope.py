@@ -17,6 +17,7 @@ from layered_lr.parity.disturbance import Disturbance, margin
 from layered_lr.parity.recorder import Advanced, frozen_parameters, prepare_task, record, record_probes
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
+from layered_lr.training.options import Precision
 
 BFLOAT16_BITS = 2.0**16
 """A last bit of bfloat16 (8 significant bits) in last bits of float32 (24): what autocast's products round to."""
@@ -110,7 +111,7 @@ def measure(
         advanced: Called after each update of each run.
     """
     factor = margin(samples, _checks(reference))
-    bits = factor * max(1.0, loss_bits) * (1.0 if task.options.autocast is None else BFLOAT16_BITS)
+    bits = factor * max(1.0, loss_bits) * (1.0 if task.options.precision.autocast is None else BFLOAT16_BITS)
     found = []
     for sample in range(samples):
         disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), factor, bits)
@@ -119,7 +120,7 @@ def measure(
         trace = record(ready, task, disturbance=disturbance, log=log, advanced=advanced)
         trace.probes = record_probes(ready, task, frozen=frozen, disturbance=disturbance, advanced=advanced)
         found.append(differences(reference, trace))
-    is_exact_known = reference.dtype != "float64" and task.options.autocast is None
+    is_exact_known = reference.dtype != "float64" and task.options.precision.autocast is None
     exact = _in_float64(backend, task, start, log, advanced) if is_exact_known else None
     if exact is not None:
         found.append(_scaled(differences(reference, exact), factor))
@@ -151,7 +152,7 @@ def measure(
 
 
 def _in_float64(backend: Backend, task: Task, start: Weights, log: Path | None, advanced: Advanced) -> Trace | None:
-    exact = replace(task, options=replace(task.options, dtype="float64"))
+    exact = replace(task, options=replace(task.options, precision=Precision("float64")))
     try:
         ready = prepare_task(backend, exact, start)
         frozen = frozen_parameters(ready.model)

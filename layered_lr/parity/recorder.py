@@ -92,7 +92,7 @@ class Recorder(Callback):
         self._averages = ready.extras.ema_decay is not None
         start = ready.backend.state(ready.model)
         state = with_averages(start, start if self._averages else {})  # before the first update, the average is it
-        dtype = task.options.dtype
+        dtype = task.options.precision.dtype
         self.layout: Layout = layout_of(ready.plan, state)
         self._rows = np.array(task.kept_steps(self.layout.width), dtype=np.int64)
         self._weights = weight_log(log, (len(self._rows), self.layout.width), dtype)
@@ -161,7 +161,7 @@ class Recorder(Callback):
         steps = len(self._losses)
         return Trace(
             backend=self._ready.backend.name,
-            dtype=self._task.options.dtype,
+            dtype=self._task.options.precision.dtype,
             layout=self.layout,
             losses=np.array(self._losses),
             rates=rates[:steps],
@@ -241,7 +241,7 @@ def record_probes(
             ready.plan,
             rung,
             frozen=frozen,
-            dtype=task.options.dtype,
+            dtype=task.options.precision.dtype,
             seed=task.options.seed,
             disturbance=disturbance,
             advanced=advanced,
@@ -264,7 +264,7 @@ def record_fully(ready: Prepared, task: Task, *, log: Path | None = None, advanc
     trace = record(ready, task, log=log, advanced=advanced)
     trace.probes = record_probes(ready, task, frozen=frozen, advanced=advanced)
     classes = ready.dataset.num_classes
-    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, options.dtype, options.seed))
+    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, options.precision.dtype, options.seed))
     trace.notes = notes
     known = versions(TABLE[backend.name].framework).items()
     trace.versions = {name: version for name, version in known if version}

@@ -25,7 +25,7 @@ from layered_lr.schedules.plateau import ReduceLROnPlateau
 from layered_lr.schedules.reference import Reference
 from layered_lr.schedules.user import Function, LambdaLR, MultiplicativeLR, Table
 from layered_lr.schedules.warmup import WSD, CosineDecay, InverseSqrt, Warmup
-from layered_lr.validation import nearest
+from layered_lr.spelling import nearest
 
 SCHEDULES: dict[str, type[Schedule]] = {
     kind.__name__: kind

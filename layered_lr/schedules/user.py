@@ -19,7 +19,8 @@ from layered_lr.schedules.arithmetic import Value, largest
 from layered_lr.schedules.base import FactorSchedule, Schedule
 from layered_lr.schedules.recurrences import Kept
 from layered_lr.schedules.reference import UserFunction, evaluate
-from layered_lr.validation import Flag, nearest, value_class
+from layered_lr.spelling import nearest
+from layered_lr.validation import Flag, value_class
 
 
 @value_class

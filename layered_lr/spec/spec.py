@@ -17,7 +17,8 @@ from layered_lr.optimizers import Optimizer
 from layered_lr.spec.groups import Group, OptionalSchedule, group_from_table, groups_of
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.spec.toml import optimizer_from_table, read_toml, schedule_from_table, to_table
-from layered_lr.validation import Flag, Positive, nearest, value_class
+from layered_lr.spelling import nearest
+from layered_lr.validation import Flag, Positive, value_class
 
 if sys.version_info >= (3, 11):
     pass

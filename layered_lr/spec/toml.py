@@ -11,7 +11,7 @@ from typing import Any
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
-from layered_lr.validation import nearest
+from layered_lr.spelling import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib

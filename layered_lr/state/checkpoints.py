@@ -28,8 +28,8 @@ class Found(NamedTuple):
     damaged: tuple[str, ...]
 
 
-class Checkpoints:
-    """Checkpoints in a folder, each a folder ``step-...`` of its own.
+class CheckpointFolder:
+    """CheckpointFolder in a folder, each a folder ``step-...`` of its own.
 
     Args:
         folder: Where they are; made by the first ``write``.

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.errors import SpecError, TrainingDiverged
+from layered_lr.training.divergence import OnDivergence
 from layered_lr.training.events import (
-    Action,
     BatchEvent,
     BeginEvent,
     CheckpointEvent,
@@ -128,7 +128,7 @@ class Announcer:
         """A checkpoint was written."""
         self._tell("on_checkpoint", CheckpointEvent(self.run, path))
 
-    def divergence(self, step: int, why: str, action: Action) -> None:
+    def divergence(self, step: int, why: str, action: OnDivergence) -> None:
         """Update ``step`` was not finite, and the run has acted on it."""
         self._tell("on_divergence", DivergenceEvent(self.run, step, why, action))
 

@@ -25,16 +25,17 @@ def check_autocast(options: RunOptions) -> None:
         Unsupported: A OneFlow backend.
         SpecError: Weights that are not float32.
     """
-    if options.autocast is None:
+    dtype, autocast = options.precision.dtype, options.precision.autocast
+    if autocast is None:
         return
     if TABLE[options.backend].framework != "torch":
         raise Unsupported(
-            f"autocast={options.autocast!r}: {options.backend} cannot. OneFlow 0.9 has autocast on a GPU alone, and "
+            f"autocast={autocast!r}: {options.backend} cannot. OneFlow 0.9 has autocast on a GPU alone, and "
             "casts other operators. Use a torch backend, or leave autocast out."
         )
-    if options.dtype != "float32":
+    if dtype != "float32":
         raise SpecError(
-            f"autocast={options.autocast!r} with dtype={options.dtype!r}: torch casts float32 alone, and would compute "
+            f"autocast={autocast!r} with dtype={dtype!r}: torch casts float32 alone, and would compute "
             "all in float64. Use one of the two."
         )
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,9 @@ from layered_lr.arrays import Float64, Weights
 from layered_lr.backend.base import Session
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.plans.plan import Plan
+from layered_lr.training.divergence import OnDivergence
 from layered_lr.training.history import History
 from layered_lr.training.measurements import Measurements
-
-Action: TypeAlias = Literal["stop", "skip", "rollback"]
 
 
 class LazyArray:
@@ -321,7 +320,7 @@ class DivergenceEvent:
     run: RunHandle
     step: int
     why: str
-    action: Action
+    action: OnDivergence
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,32 +1,60 @@
-"""What a run takes beside its spec, checked before anything is loaded."""
+"""Every option of a run, each declared once.
+
+From these declarations come the command's flags and their help, the keys of a recipe's ``[run]`` table, what may change
+when a run goes on, the signatures and ``Args`` of ``ll.run``, ``ll.plan`` and ``ll.compare`` (``docs.generated`` writes
+them into ``api.py``), and the documentation's table. A new option is a field here, and the place where it acts.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import PlainValidator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
-from layered_lr.files import check_output, one_line
-from layered_lr.models.matching import check_pattern
-from layered_lr.models.nn_modules import framework_of
-from layered_lr.registry import check_name
-from layered_lr.training.cadence import cadence
-from layered_lr.training.callback import check_callbacks
-from layered_lr.training.divergence import OnDivergence
-from layered_lr.validation import Decay, Flag, PositiveInt, Probability, Seed, Share, value_class
+from layered_lr.training.option import (
+    Refused,
+    number,
+    one_of,
+    option,
+    option_class,
+    optional,
+    options_of,
+    whole_number,
+    yes_or_no,
+)
+
+if TYPE_CHECKING:
+    from layered_lr.backend.base import Dtype
+    from layered_lr.training.callback import Callback
+    from layered_lr.training.divergence import OnDivergence
 
 DEFAULT_EPOCHS = 6
-DEFAULT_BATCH_SIZE = 64
+
+_LARGEST_SEED = 2**63  # below which every generator takes a seed
+_RUN = ("run",)
+_GOES_ON = ("run", "resume")
+_LENGTH = ("run", "plan", "compare", "resume")
+_DATA = ("run", "plan", "compare", "resume")
+_TRAINS = ("run", "compare")  # fixed when a run goes on: its batches, masks or arithmetic depend on it
+_MAY_CHANGE = ("run", "compare", "resume")
+_STEPS = ("run", "plan", "compare")
+
+
+def _backend(value: Any) -> str:
+    from layered_lr.registry import check_name  # pydantic
+
+    check_name(value)
+    return str(value)
 
 
 def _model(value: Any) -> Any:
+    from layered_lr.models.nn_modules import framework_of
+
     if framework_of(value):
         raise SpecError(
             f"model: got a {type(value).__name__} object; give what builds it, such as model=lambda: make_model(), "
@@ -42,6 +70,10 @@ def _model(value: Any) -> Any:
 def imported(path: str, what: str) -> Any:
     """The object that ``package.module:name`` stands for.
 
+    Args:
+        path: Where it is.
+        what: The option that messages speak of.
+
     Raises:
         SpecError: It cannot be imported, or is not there, or cannot be called.
     """
@@ -49,6 +81,8 @@ def imported(path: str, what: str) -> Any:
     try:
         value = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except Exception as error:  # importing a module runs it
+        from layered_lr.files import one_line
+
         raise SpecError(
             f"{what}={path!r}: must be package.module:name of something to import. "
             f"{type(error).__name__}: {one_line(error)}"
@@ -58,9 +92,8 @@ def imported(path: str, what: str) -> Any:
     return value
 
 
-def _backend(value: Any) -> str:
-    check_name(value)
-    return str(value)
+def _anything(value: Any) -> Any:
+    return value
 
 
 def _device(value: Any) -> str:
@@ -74,14 +107,15 @@ def _autocast(value: Any) -> str | None:
         return value  # type: ignore[no-any-return]
     why = ""
     if value == "float16":
-        why = " float16 would need a scaled loss, and updates left out where it overflows: steps without a step."
+        why = " float16 needs a scaled loss, and an update is left out whenever the scaled loss overflows."
     raise SpecError(f"autocast={value!r}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
 
 
-def _reset(value: Any) -> tuple[str, ...]:
-    if isinstance(value, list | tuple):
-        return tuple(check_pattern(pattern, "reset_weights") for pattern in value)
-    return (check_pattern(value, "reset_weights"),)
+def _patterns(value: Any) -> tuple[str, ...]:
+    from layered_lr.models.matching import check_pattern
+
+    patterns = value if isinstance(value, list | tuple) else (value,)
+    return tuple(check_pattern(pattern, "reset") for pattern in patterns)
 
 
 def _path(name: str, value: Any) -> Path | None:
@@ -92,48 +126,443 @@ def _path(name: str, value: Any) -> Path | None:
 
 def _writable(value: Any) -> Path | None:
     """A path that a file can be written to: found out before the training, not after it."""
+    from layered_lr.files import check_output
+
     path = _path("save", value)
     return None if path is None else check_output("save", path)
 
 
 def _every(value: Any) -> Any:
+    from layered_lr.training.cadence import cadence
+
     cadence(value)
     return value
 
 
-@value_class
+def _callbacks(value: Any) -> tuple[Callback, ...]:
+    from layered_lr.training.callback import check_callbacks
+
+    return check_callbacks(value)
+
+
+@option_class
+class Checkpoints:
+    """Where a run's checkpoints go, how often one is written, and how many stay.
+
+    A run with a folder leaves its recipe, plan, versions, metrics, events, checkpoints and report there. Ctrl-C and
+    SIGTERM then write a checkpoint and end the run, which ``ll.resume(folder)`` goes on with, bitwise; a second Ctrl-C
+    ends it at once. One checkpoint is written at the start, and one at the end.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Checkpoints("runs/a", every="100 steps", keep=1)
+        Checkpoints(folder=PosixPath('runs/a'), every='100 steps', keep=1, keep_best=True)
+    """
+
+    __called__: ClassVar[str] = "Checkpoints"
+
+    folder: str | Path | None = option(
+        default=None,
+        help="The run's folder, from which it can be resumed.",
+        check=functools.partial(_path, "folder"),
+        allowed="a path",
+        meaning=_RUN,
+        flag="--checkpoint-dir",
+        metavar="DIR",
+    )
+    every: str | int = option(
+        default="1 epoch",
+        help=(
+            "How often a checkpoint is written: '1 epoch', '100 steps', '30 seconds', '5 minutes', or a number of "
+            "updates."
+        ),
+        check=_every,
+        allowed="a time",
+        meaning=_GOES_ON,
+        flag="--checkpoint-every",
+        metavar="WHEN",
+    )
+    keep: int = option(
+        default=3,
+        help="How many of the newest checkpoints stay.",
+        check=whole_number(1),
+        meaning=_GOES_ON,
+        flag="--keep",
+        kind="int",
+    )
+    keep_best: bool = option(
+        default=True,
+        help="Whether the checkpoint with the highest test accuracy stays too.",
+        check=yes_or_no,
+        meaning=_GOES_ON,
+        flag="--keep-best",
+        kind="bool",
+    )
+
+    @staticmethod
+    def of(value: Any) -> Checkpoints | None:
+        """What ``checkpoints=...`` stands for: the value itself, a folder's path, a table of its fields, or None."""
+        if value is None or isinstance(value, Checkpoints):
+            return value
+        if isinstance(value, str | Path):
+            return Checkpoints(value)
+        if isinstance(value, Mapping):
+            return Checkpoints(**value)
+        raise Refused("ll.Checkpoints(...), the path of a folder, or None")
+
+
+@option_class
+class Divergence:
+    """What a run does when a loss or a gradient is NaN or infinite.
+
+    ``"stop"`` alone costs nothing: the others wait for each update, and ``"skip"`` copies the state before it.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Divergence("rollback", rollback_factor=0.1)
+        Divergence(action='rollback', rollback_factor=0.1, skip_advances=False)
+    """
+
+    __called__: ClassVar[str] = "Divergence"
+
+    action: OnDivergence = option(
+        default="stop",
+        help=(
+            "What happens when a loss or a gradient is not finite: 'stop' ends the run; 'skip' undoes the update, "
+            "leaves its batch out and goes on, while schedules stand still; 'rollback' goes back to the last "
+            "checkpoint (without a folder: to the start) at lower rates."
+        ),
+        check=one_of("stop", "skip", "rollback"),
+        meaning=_GOES_ON,
+        flag="--on-divergence",
+        metavar="WHAT",
+    )
+    rollback_factor: float = option(
+        default=0.5,
+        help="What each rollback multiplies all rates with.",
+        check=number("a number above 0 and below 1", lambda value: 0 < value < 1),
+        meaning=_GOES_ON,
+        flag="--rollback-factor",
+        kind="float",
+    )
+    skip_advances: bool = option(
+        default=False,
+        help="Whether skipped updates count, so that schedules advance over them.",
+        check=yes_or_no,
+        meaning=_GOES_ON,
+        flag="--skip-advances",
+        kind="bool",
+    )
+
+    @staticmethod
+    def of(value: Any) -> Divergence:
+        """What ``divergence=...`` stands for: the value itself, an action, or a table of its fields."""
+        if isinstance(value, Divergence):
+            return value
+        if isinstance(value, Mapping):
+            return Divergence(**value)
+        if isinstance(value, str):
+            return Divergence(value)  # type: ignore[arg-type]
+        raise Refused("ll.Divergence(...), 'stop', 'skip' or 'rollback'")
+
+
+@option_class
+class Precision:
+    """The numbers that a run computes with.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Precision(autocast="bfloat16")
+        Precision(dtype='float32', autocast='bfloat16')
+    """
+
+    __called__: ClassVar[str] = "Precision"
+
+    dtype: Dtype = option(
+        default="float32",
+        help="The dtype of weights and arithmetic.",
+        check=one_of("float32", "float64"),
+        meaning=_TRAINS,
+        flag="--dtype",
+        metavar="NAME",
+    )
+    autocast: Literal["bfloat16"] | None = option(
+        default=None,
+        help=(
+            "'bfloat16' runs the model under torch.autocast: its matrix products and convolutions in bfloat16, while "
+            "weights, loss and optimizer stay float32. On torch only."
+        ),
+        check=_autocast,
+        allowed="'bfloat16', or None",
+        meaning=_TRAINS,
+        flag="--autocast",
+        metavar="NAME",
+    )
+
+    @staticmethod
+    def of(value: Any) -> Precision:
+        """What ``precision=...`` stands for: the value itself, a dtype, ``"bfloat16"``, or a table of its fields."""
+        if isinstance(value, Precision):
+            return value
+        if isinstance(value, Mapping):
+            return Precision(**value)
+        if value == "bfloat16":
+            return Precision(autocast="bfloat16")
+        if value in ("float32", "float64"):
+            return Precision(value)
+        raise Refused("ll.Precision(...), 'float32', 'float64' or 'bfloat16' (autocast)")
+
+
+@option_class
+class InitialWeights:
+    """The weights that a run begins with, instead of the model's own start.
+
+    Example:
+        A pretrained backbone under a new head:
+
+        >>> import layered_lr as ll
+        >>> ll.InitialWeights("mobilenet_v2.pth", reset=["classifier"])
+        InitialWeights(source='mobilenet_v2.pth', reset=('classifier',))
+    """
+
+    __called__: ClassVar[str] = "InitialWeights"
+
+    source: Any = option(
+        default=None,
+        help="Arrays by name, or the path of a .npz, .safetensors or .pth file, to begin with.",
+        check=_anything,
+        allowed="a path, or a mapping of arrays",
+        meaning=_MAY_CHANGE,
+        flag="--initial-weights",
+        metavar="FILE",
+    )
+    reset: Sequence[str] = option(
+        default=(),
+        help=(
+            "Patterns (as in Group.match) of the parameters to initialise anew in spite of these weights, such as a "
+            "new head."
+        ),
+        check=_patterns,
+        allowed="patterns",
+        meaning=_MAY_CHANGE,
+        flag="--reset-weights",
+        metavar="PATTERN",
+        kind="list",
+    )
+
+    @staticmethod
+    def of(value: Any) -> InitialWeights | None:
+        """What ``initial_weights=...`` stands for: the value itself, a source, a table of its fields, or None."""
+        if value is None or isinstance(value, InitialWeights):
+            return value
+        if isinstance(value, Mapping) and value and set(value) <= {"source", "reset"}:
+            return InitialWeights(**value)
+        return InitialWeights(value)
+
+
+@option_class
 class RunOptions:
-    """How to run a spec; see ``layered_lr.run`` for the meaning of each."""
+    """How to run a spec, checked before anything is loaded. ``ll.run`` takes each of these by name."""
 
     __called__: ClassVar[str] = "run"
 
-    backend: Annotated[str, PlainValidator(_backend)] = "torch-eager"
-    model: Annotated[Any, PlainValidator(_model)] = "mobilenet_v2"
-    data: Any = "digits"
-    data_root: Annotated[Any, PlainValidator(functools.partial(_path, "data_root"))] = None
-    epochs: PositiveInt | None = None
-    max_steps: PositiveInt | None = None
-    batch_size: PositiveInt = DEFAULT_BATCH_SIZE
-    seed: Seed = 0
-    dropout: Probability = 0.2
-    device: Annotated[str, PlainValidator(_device)] = "auto"
-    augment: Flag | None = None
-    initial_weights: Any = None
-    reset_weights: Annotated[Sequence[str], PlainValidator(_reset)] = ()
-    accumulate_steps: PositiveInt = 1
-    ema_decay: Decay | None = None
-    dtype: Literal["float32", "float64"] = "float32"
-    autocast: Annotated[Any, PlainValidator(_autocast)] = None
-    progress: Flag = True
-    save: Annotated[Any, PlainValidator(_writable)] = None
-    checkpoint_dir: Annotated[Any, PlainValidator(functools.partial(_path, "checkpoint_dir"))] = None
-    checkpoint_every: Annotated[Any, PlainValidator(_every)] = "1 epoch"
-    keep: PositiveInt = 3
-    keep_best: Flag = True
-    on_divergence: OnDivergence = "stop"
-    rollback_factor: Share = 0.5
-    skip_advances: Flag = False
-    callbacks: Annotated[Any, PlainValidator(check_callbacks)] = ()
+    backend: str = option(
+        default="torch-eager",
+        help="What trains: 'torch-eager', 'torch-compile', 'oneflow-eager' or 'oneflow-graph'.",
+        check=_backend,
+        allowed="a backend's name",
+        meaning=_GOES_ON,
+        flag="--backend",
+        metavar="NAME",
+    )
+    model: Any = option(
+        default="mobilenet_v2",
+        help=(
+            "'mobilenet_v2', whose initial weights are drawn in NumPy from the seed, or a callable without arguments "
+            "that builds an nn.Module of the backend's framework, which starts as it is built (on the command line "
+            "package.module:callable)."
+        ),
+        check=_model,
+        allowed="a model's name, or a callable",
+        flag="--model",
+        metavar="NAME",
+        accepts="str | Callable[[], Any]",
+    )
+    data: Any = option(
+        default="digits",
+        help=(
+            "'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python "
+            "also these four as a mapping or tuple, or an ll.Dataset."
+        ),
+        check=_anything,
+        allowed="a data set's name, a path, arrays, or ll.Dataset",
+        meaning=_DATA,
+        flag="--data",
+        metavar="NAME|FILE",
+    )
+    data_root: Path | None = option(
+        default=None,
+        help="The folder of the CIFAR-10 files.",
+        check=functools.partial(_path, "data_root"),
+        allowed="a path, or None",
+        meaning=_DATA,
+        flag="--data-root",
+        metavar="DIR",
+        accepts="str | Path | None",
+        shown_default="the user's cache",
+    )
+    epochs: int | None = option(
+        default=None,
+        help="How many times to go through the training set; images that fill no batch are left out each time.",
+        check=optional(whole_number(1)),
+        meaning=_LENGTH,
+        flag="--epochs",
+        kind="int",
+        shown_default="6, where max_steps is not given either",
+    )
+    max_steps: int | None = option(
+        default=None,
+        help="The number of updates after which to stop, if the epochs do not end before.",
+        check=optional(whole_number(1)),
+        meaning=_LENGTH,
+        flag="--max-steps",
+        kind="int",
+        shown_default="no limit",
+    )
+    batch_size: int = option(
+        default=64,
+        help="How many images a batch has.",
+        check=whole_number(1),
+        meaning=_STEPS,
+        flag="--batch-size",
+        kind="int",
+        compare_default=32,
+    )
+    seed: int = option(
+        default=0,
+        help="The seed of initial weights, order of the batches, augmentation and dropout.",
+        check=whole_number(0, _LARGEST_SEED),
+        allowed="a whole number >= 0",
+        meaning=_TRAINS,
+        flag="--seed",
+        kind="int",
+    )
+    dropout: float = option(
+        default=0.2,
+        help="The dropout probability in the head of a model known by name, whose masks are the same on every backend.",
+        check=number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+        meaning=_TRAINS,
+        flag="--dropout",
+        kind="float",
+        compare_default=0.0,
+    )
+    device: str = option(
+        default="auto",
+        help="Where to train: 'auto', 'cpu' or 'cuda'.",
+        check=_device,
+        allowed="a device's name",
+        meaning=_MAY_CHANGE,
+        flag="--device",
+        metavar="NAME",
+    )
+    augment: bool | None = option(
+        default=None,
+        help="Whether to crop (padding 4) and flip images at random.",
+        check=optional(yes_or_no),
+        meaning=_TRAINS,
+        flag="--augment",
+        kind="bool",
+        shown_default="as the data set says; cifar10: yes",
+    )
+    initial_weights: InitialWeights | None = option(
+        default=None,
+        help=(
+            "The weights to begin with instead of the model's own start: a path, arrays by name, or ll.InitialWeights."
+        ),
+        check=InitialWeights.of,
+        allowed="a path, a mapping of arrays, ll.InitialWeights, or None",
+        meaning=_MAY_CHANGE,
+        parts=InitialWeights,
+        accepts="InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None",
+    )
+    accumulate_steps: int = option(
+        default=1,
+        help=(
+            "How many batches make an update, by their mean gradient; the last update of an epoch may have fewer. "
+            "Schedules, max_steps and everything else that says step count updates."
+        ),
+        check=whole_number(1),
+        meaning=_STEPS,
+        flag="--accumulate-steps",
+        kind="int",
+    )
+    ema_decay: float | None = option(
+        default=None,
+        help=(
+            "Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's "
+            "AveragedModel does, and evaluate it too."
+        ),
+        check=optional(number("a number >= 0 and below 1", lambda value: 0 <= value < 1)),
+        meaning=_TRAINS,
+        flag="--ema-decay",
+        kind="float",
+        shown_default="no average",
+    )
+    precision: Precision = option(
+        default="float32",
+        help="The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.",
+        check=Precision.of,
+        allowed="'float32', 'float64', 'bfloat16', or ll.Precision",
+        meaning=_TRAINS,
+        parts=Precision,
+        accepts="Precision | str",
+    )
+    checkpoints: Checkpoints | None = option(
+        default=None,
+        help=(
+            "The run's folder, or ll.Checkpoints, which also says how often a checkpoint is written and how many stay."
+        ),
+        check=Checkpoints.of,
+        allowed="a path, ll.Checkpoints, or None",
+        meaning=_GOES_ON,
+        parts=Checkpoints,
+        accepts="Checkpoints | str | Path | None",
+    )
+    divergence: Divergence = option(
+        default="stop",
+        help="What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or ll.Divergence.",
+        check=Divergence.of,
+        allowed="'stop', 'skip', 'rollback', or ll.Divergence",
+        meaning=_GOES_ON,
+        parts=Divergence,
+        accepts="Divergence | str",
+    )
+    callbacks: Sequence[Callback] = option(
+        default=(),
+        help="Objects of classes that derive from ll.Callback, which are told of each event of the run.",
+        check=_callbacks,
+        allowed="a list of ll.Callback objects",
+        meaning=_GOES_ON,
+        is_written=False,
+    )
+    progress: bool = option(
+        default=True,
+        help="Whether to show a progress bar where stderr is a terminal.",
+        check=yes_or_no,
+        meaning=_MAY_CHANGE,
+        flag="--progress",
+        kind="bool",
+    )
+    save: Path | None = option(
+        default=None,
+        help="The file to write the result to (an .npz), as Result.save does.",
+        check=_writable,
+        allowed="a path in a folder that is there, or None",
+        meaning=_GOES_ON,
+        flag="--save",
+        metavar="FILE",
+        accepts="str | Path | None",
+    )
 
     def steps_per_epoch(self, train_size: int) -> int:
         """Updates of an epoch: its whole batches, ``accumulate_steps`` to an update; the last may have fewer.
@@ -153,10 +582,32 @@ class RunOptions:
         return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
 
     def to_dict(self) -> dict[str, Any]:
-        """The options that can be written down: numbers, strings and lists of strings."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        plain["model"] = _import_path(self.model)
-        return {name: _written(value) for name, value in plain.items() if _is_plain(value)}
+        """The options that can be written down, as a recipe's ``[run]`` table holds them."""
+        return _table(self)
+
+    def unwritten(self) -> list[str]:
+        """The names of the options that are given and cannot be written down."""
+        written = self.to_dict()
+        return [
+            name
+            for name, each in options_of(type(self)).items()
+            if each.is_written and name not in written and getattr(self, name) != each.default
+        ]
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """The fields of an option class, as plain as they can be; what cannot be written down is left out."""
+    table: dict[str, Any] = {}
+    for name, each in options_of(type(value)).items():
+        own = getattr(value, name)
+        if not each.is_written:
+            continue
+        if each.parts is not None and isinstance(own, each.parts):
+            if parts := _table(own):
+                table[name] = parts
+        elif _is_plain(own := _import_path(own) if name == "model" else own):
+            table[name] = _written(own)
+    return table
 
 
 def _is_plain(value: Any) -> bool:
@@ -184,3 +635,36 @@ def _written(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_written(part) for part in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def options_with_meaning(command: str, cls: Any = RunOptions) -> Iterable[str]:
+    """The names of the options that have a meaning in ``run``, ``plan``, ``compare`` or ``resume``, in their order."""
+    return [name for name, each in options_of(cls).items() if command in each.meaning]
+
+
+def field_types(cls: Any) -> dict[str, str]:
+    """The type of each option as the declaration has it, or as ``ll.run`` takes it where that is wider."""
+    accepted = options_of(cls)
+    return {each.name: accepted[each.name].accepts or str(each.type) for each in fields(cls)}
+
+
+def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Options from two places, as tables; where both say something, ``above`` wins, part by part.
+
+    Args:
+        below: Such as a recipe's; an option with parts may be a table of them, or a value that stands for all.
+        above: Such as the command line's; options with parts are tables.
+    """
+    merged = dict(below)
+    for name, value in above.items():
+        parts = options_of(RunOptions)[name].parts if name in options_of(RunOptions) else None
+        if parts is not None and isinstance(value, Mapping) and merged.get(name) is not None:
+            known: Any = parts
+            merged[name] = {**_table_of(known.of(merged[name])), **value}
+        else:
+            merged[name] = value
+    return merged
+
+
+def _table_of(value: Any) -> dict[str, Any]:
+    return {each.name: getattr(value, each.name) for each in fields(value)}

@@ -65,7 +65,8 @@ def prepare(
         Unsupported: The backend cannot apply the plan exactly.
     """
     check_autocast(options)
-    given = None if options.initial_weights is None or start is not None else read_weights(options.initial_weights)
+    chosen = options.initial_weights
+    given = None if chosen is None or start is not None else read_weights(chosen.source)
     dataset = load_dataset(options.data, options.data_root)
     batches = Batches(dataset, options.batch_size, options.seed, options.augment)
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
@@ -75,7 +76,7 @@ def prepare(
         resolve(spec, mobilenet_v2.parameters(options.model, dataset.num_classes), *lengths)
 
     backend = backend or load_backend(options.backend, options.device)
-    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.dtype)
+    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.precision.dtype)
     plan = resolve(spec, model, *lengths)
     check_trainable(plan, model)
     lowering = plan.lowering(backend.name)
@@ -84,8 +85,8 @@ def prepare(
     else:
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
-    measured = options.on_divergence != "stop"
-    extras = Extras(options.accumulate_steps, options.ema_decay, measured, options.seed, options.autocast)
+    measured = options.divergence.action != "stop"
+    extras = Extras(options.accumulate_steps, options.ema_decay, measured, options.seed, options.precision.autocast)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering)
 
 
@@ -105,7 +106,8 @@ def start_weights(
     own = mobilenet_v2.initial_weights(options.model, num_classes, options.seed) if known else read_made()
     if given is None:
         return own
-    return merged(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)
+    reset = () if options.initial_weights is None else options.initial_weights.reset
+    return merged(own, [parameter.name for parameter in plan.parameters], given, reset)
 
 
 def _start_as(start: Weights, own: Weights) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any, NamedTuple
 from layered_lr.errors import SpecError
 from layered_lr.spec.spec import RUN_TABLE, Spec
 from layered_lr.spec.toml import read_toml
+from layered_lr.spelling import nearest
+from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
-from layered_lr.validation import nearest
 
 DEFAULT = "backbone-and-head"
 
@@ -61,12 +61,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         raise SpecError(
             f"recipe {str(name_or_path)!r}: {RUN_TABLE} must be a table; write [{RUN_TABLE}] above its keys"
         )
-    known = [field.name for field in fields(RunOptions)]
+    known = [name for name, declared in options_of(RunOptions).items() if declared.is_written]
     for name in run:
         if name not in known:
+            hint = old_name(name) or nearest(name, known)
             raise SpecError(
-                f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{nearest(name, known)} "
-                f"It takes: {', '.join(known)}."
+                f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{hint} It takes: {', '.join(known)}."
             )
     RunOptions(**run)
     return Recipe(Spec.from_dict(table), run)

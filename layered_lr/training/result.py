@@ -50,7 +50,8 @@ class Result:
         versions: The versions of Python, NumPy, this library and the framework.
         options: The options of the run that can be written down.
         planned_rates: Each group's planned rate at each update, shape (steps,): rollbacks and a plan that is changed
-            on resuming alter it. NaN for updates that were made with other groups. Empty means that ``plan`` holds throughout.
+            on resuming alter it. NaN for updates that were made with other groups. Empty means that
+            ``plan`` holds throughout.
         events: What happened to the run, in order: skipped and left-out batches, rollbacks, a stop by a callback.
         compile_seconds: Time that compiling the model took in seconds; None where nothing was compiled.
         logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
-from layered_lr.state.checkpoints import Checkpoints
+from layered_lr.spelling import nearest
+from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, differing
-from layered_lr.training.options import RunOptions
+from layered_lr.training.option import old_name
+from layered_lr.training.options import Checkpoints, RunOptions, merge_tables, options_with_meaning
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result
@@ -23,8 +25,6 @@ from layered_lr.training.run_folder import CHECKPOINTS, RECIPE, RunFolder
 from layered_lr.training.train import all_versions, train_prepared
 
 _LENGTH = ("epochs", "max_steps")
-_ARITHMETIC = ("dtype", "autocast")
-_FIXED = ("batch_size", "accumulate_steps", "seed", "augment", "dropout", *_ARITHMETIC, "ema_decay", "checkpoint_dir")
 
 
 def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str, Any]) -> Result:
@@ -37,20 +37,22 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
         changes: Arguments of ``run`` to take instead of the run's.
     """
     if not isinstance(path, str | Path):
-        raise SpecError(f"resume: path={path!r}: must be the folder of a run, as run(checkpoint_dir=...) makes it.")
+        raise SpecError(f"resume: path={path!r}: must be the folder of a run, as run(checkpoints=...) makes it.")
     run = Path(path)
     if not (run / RECIPE).is_file():
-        raise CheckpointError(f"{run}: holds no run ({RECIPE} is missing). Give what was checkpoint_dir.")
+        raise CheckpointError(
+            f"{run}: holds no run ({RECIPE} is missing). Give what was checkpoints (--checkpoint-dir)."
+        )
     with RunFolder(run) as folder:
-        if not Checkpoints(run / CHECKPOINTS).paths():
+        if not CheckpointFolder(run / CHECKPOINTS).paths():
             return _from_the_start(folder, spec, changes)
-        found = Checkpoints(run / CHECKPOINTS).newest(folder.described().get("run"))
+        found = CheckpointFolder(run / CHECKPOINTS).newest(folder.described().get("run"))
         for damage in found.damaged:
             say(f"{damage} Going back to {found.path.name}.")
         state = found.state
         try:
             before = plan_from_dict(state.about["plan"])
-            options = replace(_options(state.about["options"], changes, run), initial_weights=None, reset_weights=())
+            options = replace(_options(state.about["options"], changes, run), initial_weights=None)
             _check_about(state)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, LayeredLRError):
@@ -65,8 +67,8 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
 
 def _say_unused(folder: RunFolder, before: Plan, changes: Mapping[str, Any]) -> None:
     """What a user may think is taken, and is not."""
-    if given := [name for name in ("initial_weights", "reset_weights") if name in changes]:
-        say(f"{' and '.join(given)}: not taken, the weights are the checkpoint's.")
+    if "initial_weights" in changes:
+        say("initial_weights: not taken, the weights are the checkpoint's.")
     try:
         edited = load_recipe(folder.path / RECIPE).spec != before.spec
     except LayeredLRError:
@@ -93,18 +95,22 @@ def _from_the_start(folder: RunFolder, spec: Spec | None, changes: Mapping[str, 
 
 def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> RunOptions:
     """The run's options, with what is to change."""
-    known = [field.name for field in fields(RunOptions)]
+    may_change = options_with_meaning("resume")
     for name in changes:
-        if name in _FIXED or name not in known:
-            raise SpecError(
-                f"resume: {name} cannot be changed; what can: {', '.join(n for n in known if n not in _FIXED)}."
-            )
+        if name not in may_change:
+            hint = old_name(name) or nearest(name, may_change)
+            raise SpecError(f"resume: {name} cannot be changed.{hint} What can: {', '.join(may_change)}.")
     changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
     kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
     for name in ("model", "data"):
         if name not in kept and name not in changes:
             raise SpecError(f"resume: the run's {name} cannot be written down; give it again: resume(..., {name}=...).")
-    return RunOptions(**{**kept, **changes, "checkpoint_dir": run})
+    given = Checkpoints.of(changes.get("checkpoints"))
+    if given is not None and given.folder is not None and Path(given.folder) != run:
+        raise SpecError(f"resume(checkpoints={str(given.folder)!r}): the run goes on in its own folder, {run}.")
+    merged = merge_tables(kept, changes)
+    settings = Checkpoints.of(merged.get("checkpoints")) or Checkpoints()
+    return RunOptions(**{**merged, "checkpoints": replace(settings, folder=run)})
 
 
 def _check_about(state: TrainingState) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from layered_lr.errors import CheckpointError
-from layered_lr.state.checkpoints import Checkpoints
+from layered_lr.state.checkpoints import CheckpointFolder
 
 RECIPE, PLAN, METRICS, LOGGED = "recipe.toml", "plan.json", "metrics.csv", "logged.csv"
 EVENTS, LOCK, CHECKPOINTS = "events.jsonl", "lock", "checkpoints"
@@ -79,9 +79,9 @@ class RunFolder:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def checkpoints(self, keep: int, keep_best: bool) -> Checkpoints:
+    def checkpoints(self, keep: int, keep_best: bool) -> CheckpointFolder:
         """The run's checkpoints. What a killed run left unfinished is removed."""
-        found = Checkpoints(self.path / CHECKPOINTS, keep, keep_best)
+        found = CheckpointFolder(self.path / CHECKPOINTS, keep, keep_best)
         found.clean()
         return found
 

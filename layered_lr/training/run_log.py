@@ -6,7 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from layered_lr.spec.spec import RUN_TABLE
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.cadence import cadence
 from layered_lr.training.history import History
-from layered_lr.training.options import RunOptions
+from layered_lr.training.options import Checkpoints, RunOptions
 from layered_lr.training.run_folder import PLAN, RECIPE, RunFolder
 
 _BLOCK_ROWS = 1 << 12  # of metrics, to make text of at a time
@@ -57,9 +57,10 @@ class RunLog:
         changed: bool = True,
     ) -> None:
         self.folder, self.plan, self.about = folder, plan, dict(about)
-        self.checkpoints = folder.checkpoints(options.keep, options.keep_best)
+        settings = options.checkpoints or Checkpoints()
+        self.checkpoints = folder.checkpoints(settings.keep, settings.keep_best)
         self.path = folder.path
-        self._cadence = cadence(options.checkpoint_every)
+        self._cadence = cadence(settings.every)
         self.checkpoint_step, self._written_at = step or 0, time.monotonic()
         self._rows = step or 0
         self._logged: dict[str, int] = {}  # how many rows of each name are in the file
@@ -69,11 +70,8 @@ class RunLog:
         self._begin_metrics()
 
     def _describe(self, options: RunOptions) -> None:
-        left_out = ("checkpoint_dir", "save")
-        run = {name: value for name, value in options.to_dict().items() if value is not None and name not in left_out}
-        recipe = {**self.plan.spec.to_dict(), RUN_TABLE: run}
-        unwritten = [field.name for field in fields(options) if field.name not in options.to_dict()]
-        about = {"versions": self.about["versions"], "run": self.about["run"], "not written": unwritten}
+        recipe = {**self.plan.spec.to_dict(), RUN_TABLE: _recipe_table(options)}
+        about = {"versions": self.about["versions"], "run": self.about["run"], "not written": options.unwritten()}
         _write(self.path / PLAN, json.dumps({**self.plan.to_dict(), **about}, indent=1))
         _write(self.path / "plan.txt", str(self.plan) + "\n")
         _write(self.path / RECIPE, tomli_w.dumps(recipe))  # the last one: with it there is a run
@@ -166,6 +164,18 @@ class RunLog:
             return False
         self._failed.discard(what)
         return True
+
+
+def _recipe_table(options: RunOptions) -> dict[str, Any]:
+    """The options as a recipe's table: without the folder itself and the result's file, and TOML has no None."""
+    run = {name: value for name, value in options.to_dict().items() if name != "save"}
+    run = {name: _without_none(value) if isinstance(value, dict) else value for name, value in run.items()}
+    run.get("checkpoints", {}).pop("folder", None)
+    return _without_none(run)
+
+
+def _without_none(table: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if value is not None}
 
 
 def _write(file: Path, text: str) -> None:

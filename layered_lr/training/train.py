@@ -6,6 +6,7 @@ import json
 import platform
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from layered_lr.backend.base import Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.console import say
-from layered_lr.errors import CheckpointError
+from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.registry import TABLE, check_name, versions
@@ -41,10 +42,12 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
-    if options.checkpoint_dir is None:
+    if options.checkpoints is None:
         return train_prepared(prepare(spec, options), options)
     spec.to_dict()  # a lambda in it could not be written down
-    with RunFolder(options.checkpoint_dir) as folder:
+    if options.checkpoints.folder is None:
+        raise SpecError("checkpoints: say where they go: checkpoints=ll.Checkpoints('runs/a', ...).")
+    with RunFolder(Path(options.checkpoints.folder)) as folder:
         if folder.holds_a_run:
             raise CheckpointError(
                 f"{folder.path}: holds a run already. Go on with it (layered-lr resume {folder.path}), or choose "
@@ -109,7 +112,8 @@ def open_loop(
     plan, model = ready.plan, ready.model
     trainable = trainable_parameters(model)
     gone = {} if state is None else state.about
-    guard = Guard(options.on_divergence, options.rollback_factor, options.skip_advances, gone.get("rate_factor", 1.0))
+    chosen = options.divergence
+    guard = Guard(chosen.action, chosen.rollback_factor, chosen.skip_advances, gone.get("rate_factor", 1.0))
     step = 0 if state is None else state.step
 
     def open_at(rate_factor: float) -> Session:

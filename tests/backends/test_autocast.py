@@ -55,7 +55,7 @@ def by_hand(torch: Any) -> tuple[list[float], float, dict[str, Any]]:
 
 
 def test_it_is_torchs_own_loop_under_autocast_bitwise(torch: Any) -> None:
-    result = run(torch, autocast="bfloat16")
+    result = run(torch, precision=ll.Precision(autocast="bfloat16"))
     losses, right, weights = by_hand(torch)
     assert result.losses.tolist() == losses and result.accuracies[-1] == right
     assert all(np.array_equal(result.weights[name], array) for name, array in weights.items())
@@ -67,14 +67,14 @@ def test_it_is_torchs_own_loop_under_autocast_bitwise(torch: Any) -> None:
 def test_compiled_it_computes_in_bfloat16_too(torch: Any) -> None:
     """Within bfloat16's 8 bits of the loop by hand, and further from what is compiled without than float32's 24 are."""
     torch._dynamo.reset()
-    losses = run(torch, "torch-compile", autocast="bfloat16", max_steps=2).losses
+    losses = run(torch, "torch-compile", precision=ll.Precision(autocast="bfloat16"), max_steps=2).losses
     without = run(torch, "torch-compile", max_steps=2).losses
     np.testing.assert_allclose(losses, by_hand(torch)[0][:2], rtol=2**-7)
     assert np.abs(losses / without - 1).max() > 2**-16
 
 
 def test_a_run_under_it_goes_on_bitwise(torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said = resuming.options("torch-eager", autocast="bfloat16")
+    said = resuming.options("torch-eager", precision=ll.Precision(autocast="bfloat16"))
     whole = ll.run(resuming.SPEC, **said)
     stopped(monkeypatch, tmp_path / "run", resuming.SPEC, 4, **said)
     result = ll.resume(tmp_path / "run", data=said["data"])
@@ -83,10 +83,10 @@ def test_a_run_under_it_goes_on_bitwise(torch: Any, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_resumed_run_cannot_change_it(torch: Any, tmp_path: Path) -> None:
-    said = resuming.options("torch-eager", epochs=1, autocast="bfloat16")
-    ll.run(resuming.SPEC, **said, checkpoint_dir=tmp_path / "run")
+    said = resuming.options("torch-eager", epochs=1, precision=ll.Precision(autocast="bfloat16"))
+    ll.run(resuming.SPEC, **said, checkpoints=tmp_path / "run")
     with pytest.raises(ll.SpecError, match="autocast cannot be changed"):
-        ll.resume(tmp_path / "run", data=said["data"], autocast=None)
+        ll.resume(tmp_path / "run", data=said["data"], precision=ll.Precision(autocast=None))
     other = resuming.options("oneflow-eager")
     with pytest.raises(ll.Unsupported, match="Use a torch backend"):
         ll.resume(tmp_path / "run", backend="oneflow-eager", model=other["model"], data=said["data"], epochs=2)
@@ -105,18 +105,18 @@ def test_a_device_where_torch_might_leave_it_out_is_refused(torch: Any, monkeypa
 def test_oneflow_refuses_it(backend: str) -> None:
     """OneFlow 0.9 would compute on a CPU as if nothing had been said."""
     with pytest.raises(ll.Unsupported, match="Use a torch backend"):
-        ll.run(backend=backend, autocast="bfloat16")
+        ll.run(backend=backend, precision=ll.Precision(autocast="bfloat16"))
 
 
 @pytest.mark.parametrize("value", ["float16", "bf16", "", True, 16], ids=repr)
 def test_other_values_are_refused(value: Any) -> None:
     with pytest.raises(ll.SpecError, match=r"autocast=.*must be 'bfloat16'; leave it out"):
-        ll.run(autocast=value)
+        ll.run(precision=ll.Precision(autocast=value))
 
 
 def test_float64_would_make_it_do_nothing() -> None:
     with pytest.raises(ll.SpecError, match="Use one of the two"):
-        ll.run(autocast="bfloat16", dtype="float64")
+        ll.run(precision=ll.Precision(autocast="bfloat16", dtype="float64"))
 
 
 def test_the_command_has_it_and_compare_refuses_it(call: Any, refused: Any, torch: Any, tmp_path: Path) -> None:

@@ -360,7 +360,7 @@ def test_before_the_first_update_the_average_is_the_weights(torch: Any) -> None:
 
 
 def test_float64_is_torchs(torch: Any, backend_name: str) -> None:
-    result = run(backend_name, torch, dtype="float64", ema_decay=0.9)
+    result = run(backend_name, torch, precision="float64", ema_decay=0.9)
     hand = by_hand(torch, hand_model(torch), dtype="float64", decay=0.9)
     assert {array.dtype for array in result.weights.values()} == {np.dtype("float64")}
     assert {array.dtype for array in result.ema_weights.values()} == {np.dtype("float64")}
@@ -381,7 +381,7 @@ def test_float64_logits(torch: Any) -> None:
 
 def test_everything_at_once(torch: Any, backend_name: str) -> None:
     spec = ll.Spec(SPEC.optimizer, GROUPS, no_weight_decay="1d", clip_grad_norm=0.3)
-    result = run(backend_name, torch, spec, batch_size=4, accumulate_steps=2, ema_decay=0.9, dtype="float64")
+    result = run(backend_name, torch, spec, batch_size=4, accumulate_steps=2, ema_decay=0.9, precision="float64")
     hand = by_hand(torch, hand_model(torch), clip_all(torch, 0.3), 0.9, 2, "float64")
     tolerance = 0 if backend_name == "torch-eager" else 1e-14  # compiled operations round otherwise
     assert largest_difference(result.weights, hand.weights) <= tolerance
@@ -450,7 +450,7 @@ def test_any_spec_is_a_run_or_an_error_of_ours(torch: Any, data: st.DataObject) 
     try:
         options = {"ema_decay": data.draw(st.none() | fractions), "accumulate_steps": data.draw(st.integers(1, 3))}
         dtype = data.draw(st.sampled_from(["float32", "float64"]))
-        result = run("torch-eager", torch, data.draw(specs()), max_steps=3, dtype=dtype, **options)
+        result = run("torch-eager", torch, data.draw(specs()), max_steps=3, precision=dtype, **options)
     except ll.LayeredLRError:
         return
     every = [result.losses, result.accuracies, *result.rates.values(), *result.weights.values()]

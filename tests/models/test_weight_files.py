@@ -156,16 +156,16 @@ WRONG: list[tuple[Callable[[], dict[str, Any]], list[str], str]] = [
     (
         lambda: ARRAYS | {"head.weight": np.zeros((2, 4), np.float32)},
         [],
-        r"'head.weight'.*\(2, 4\).*\(4, 2\).*reset_weights",
+        r"'head.weight'.*\(2, 4\).*\(4, 2\).*reset",
     ),
     (lambda: ARRAYS | {"head.weight": np.zeros((4, 2), int)}, [], "'head.weight' holds int64"),
     (lambda: ARRAYS | {"head.weight": np.full((4, 2), np.nan, np.float32)}, [], "'head.weight'.*NaN"),
     (lambda: ARRAYS | {"head.weight": np.full((4, 2), -np.inf, np.float32)}, [], "'head.weight'.*infinity"),
     (lambda: ARRAYS | {"head.weight": np.full((4, 2), 1e300)}, [], "'head.weight'.*(infinity|float32)"),
-    (lambda: {"head.weight": ARRAYS["head.weight"]}, [], "lacks 1 of.*'features.0.weight'.*reset_weights"),
+    (lambda: {"head.weight": ARRAYS["head.weight"]}, [], "lacks 1 of.*'features.0.weight'.*reset"),
     (dict, [], "lacks 2 of"),
-    (lambda: ARRAYS, ["haed"], "reset_weights.*'haed'"),
-    (lambda: ARRAYS, ["head", "re:f"], "reset_weights.*'re:f'"),
+    (lambda: ARRAYS, ["haed"], "reset.*'haed'"),
+    (lambda: ARRAYS, ["head", "re:f"], "reset.*'re:f'"),
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -17,6 +17,7 @@ from layered_lr import (
     Group,
     LinearLR,
     Lion,
+    Precision,
     RMSprop,
     Spec,
 )
@@ -168,9 +169,9 @@ def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
     assert known.envelope.float64
 
 
-def autocast_task(autocast: str | None) -> Task:
+def autocast_task(autocast: Literal["bfloat16"] | None) -> Task:
     task = task_of(MOMENTUM)
-    return replace(task, options=replace(task.options, autocast=autocast))
+    return replace(task, options=replace(task.options, precision=Precision(autocast=autocast)))
 
 
 def test_autocast_is_part_of_what_is_certified(torch: Any) -> None:

@@ -21,7 +21,7 @@ SPEC = ll.Spec(
         ll.Group("classifier", lr=0.1, schedule=ll.StepLR(step_size=4, gamma=0.1)),
     ],
 )
-FINE_TUNING = {"reset_weights": ["classifier"]}
+RESET = ["classifier"]
 
 Trained = Callable[..., ll.Result]
 
@@ -36,7 +36,8 @@ def trained(frameworks: Any, images: Any, results: dict[tuple[str, bool], ll.Res
     """A backend's run, made once; ``fine_tuned`` starts from the checkpoint, with a new head."""
 
     def train(backend: str, fine_tuned: bool = False, spec: ll.Spec = SPEC, steps: int = STEPS) -> ll.Result:
-        start = {"initial_weights": request.getfixturevalue("checkpoint"), **FINE_TUNING} if fine_tuned else {}
+        checkpoint = request.getfixturevalue("checkpoint") if fine_tuned else None
+        start = {"initial_weights": ll.InitialWeights(checkpoint, reset=RESET)} if fine_tuned else {}
         options = {"max_steps": steps, "batch_size": BATCH, "dropout": 0.0, "device": "cpu", "progress": False}
         if spec is not SPEC:
             return ll.run(spec, backend, data=images, **options, **start)

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from layered_lr.errors import CheckpointError
-from layered_lr.state import Checkpoints, TrainingState, read_state, state_files, write_state
+from layered_lr.state import CheckpointFolder, TrainingState, read_state, state_files, write_state
 from layered_lr.state.state_files import FORMAT, STATE, TRAINING, WEIGHTS
 
 
@@ -252,20 +252,20 @@ def test_a_file_too_large_for_the_system_is_an_error_and_leaves_nothing(tmp_path
 
 
 def test_checkpoints_keep_the_newest_and_the_best(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path / "checkpoints", keep=2)
+    kept = CheckpointFolder(tmp_path / "checkpoints", keep=2)
     for step, metric in enumerate([0.1, 0.9, 0.3, None, 0.9, 0.2]):
         kept.write(example(step), metric)
     assert [path.name for path in kept.paths()] == ["step-00000001", "step-00000004", "step-00000005"]
     assert kept.best() == tmp_path / "checkpoints" / "step-00000001"
     assert kept.newest().state.step == 5
-    only = Checkpoints(tmp_path / "newest only", keep=1, keep_best=False)
+    only = CheckpointFolder(tmp_path / "newest only", keep=1, keep_best=False)
     for step in (9, 10, 11):
         only.write(example(step), 1 / step)
     assert [path.name for path in only.paths()] == ["step-00000011"]
 
 
 def test_the_newest_good_checkpoint_is_found_and_the_damaged_ones_are_named(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path, keep=4)
+    kept = CheckpointFolder(tmp_path, keep=4)
     for step in (1, 2, 3):
         kept.write(example(step))
     (tmp_path / "step-00000003" / WEIGHTS).write_bytes(b"")
@@ -278,11 +278,11 @@ def test_the_newest_good_checkpoint_is_found_and_the_damaged_ones_are_named(tmp_
     with pytest.raises(CheckpointError, match="none of its 3 checkpoints can be read"):
         kept.newest()
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        Checkpoints(tmp_path / "nowhere").newest()
+        CheckpointFolder(tmp_path / "nowhere").newest()
 
 
 def test_what_a_killed_run_left_is_cleaned_away(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path)
+    kept = CheckpointFolder(tmp_path)
     kept.write(example(1))
     shutil.copytree(tmp_path / "step-00000001", tmp_path / ".layered_lr-abc")
     kept.clean()
@@ -293,7 +293,7 @@ def test_what_a_killed_run_left_is_cleaned_away(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(CheckpointError, match="Permission denied"):
-        Checkpoints(tmp_path / "checkpoints").write(example())
+        CheckpointFolder(tmp_path / "checkpoints").write(example())
 
 
 def test_a_state_is_compared_with_a_model_by_name_shape_and_dtype() -> None:

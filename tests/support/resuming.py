@@ -104,4 +104,4 @@ def assert_same(one: ll.Result, other: ll.Result) -> None:
 
 
 if __name__ == "__main__":
-    ll.run(SPEC, **options(sys.argv[2], checkpoint_dir=sys.argv[1], checkpoint_every=1))
+    ll.run(SPEC, **options(sys.argv[2], checkpoints=ll.Checkpoints(sys.argv[1], every=1)))

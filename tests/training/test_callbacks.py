@@ -65,7 +65,7 @@ class Listener(ll.Callback):
 
 def test_the_events_come_in_their_order(torch: Any, tmp_path: Path) -> None:
     listener = Listener()
-    ll.run(PLAIN, **said(epochs=1, checkpoint_dir=tmp_path / "run"), callbacks=[listener])
+    ll.run(PLAIN, **said(epochs=1, checkpoints=tmp_path / "run"), callbacks=[listener])
     updates = [(name, step + (name == "update")) for step in range(5) for name in ("batch", "update")]
     ends = [("evaluation", 5), ("epoch", 5), ("checkpoint", 5), ("end: NoneType", 5)]
     assert listener.heard == [("checkpoint", 0), ("begin", 0), *updates, *ends]
@@ -141,7 +141,7 @@ def test_a_callback_stops_the_run_which_then_goes_on_as_if_it_had_not(torch: Any
 
     listener = Listener()
     folder = tmp_path / "run"
-    stopped = ll.run(PLAIN, **said(checkpoint_dir=folder), callbacks=[StopsAt(), listener])
+    stopped = ll.run(PLAIN, **said(checkpoints=folder), callbacks=[StopsAt(), listener])
     assert len(stopped.losses) == 7 and len(stopped.accuracies) == 2
     assert stopped.events == ({"event": "stopped", "step": 7, "why": "seven are enough"},)
     assert listener.names[-4:] == ["evaluation", "epoch", "checkpoint", "end: NoneType"]
@@ -158,7 +158,7 @@ def test_a_run_that_is_stopped_before_its_first_update_has_a_result(torch: Any, 
         def on_begin(self, event: Any) -> None:
             event.run.stop("not today")
 
-    result = ll.run(PLAIN, **said(checkpoint_dir=tmp_path / "run"), callbacks=[Never()])
+    result = ll.run(PLAIN, **said(checkpoints=tmp_path / "run"), callbacks=[Never()])
     assert len(result.losses) == 0 and "before its first update" in str(result)
     assert len(ll.resume(tmp_path / "run", data=arrays()).losses) == 10
 
@@ -177,7 +177,7 @@ def test_a_callback_asks_for_a_checkpoint(torch: Any, tmp_path: Path) -> None:
             self.written.append(event.path)
 
     asks = Asks()
-    ll.run(PLAIN, **said(epochs=1, checkpoint_dir=tmp_path / "run", checkpoint_every="100 epochs"), callbacks=[asks])
+    ll.run(PLAIN, **said(epochs=1, checkpoints=ll.Checkpoints(tmp_path / "run", every="100 epochs")), callbacks=[asks])
     assert [path.name for path in asks.written] == ["step-00000000", "step-00000003", "step-00000005"]
     with pytest.raises(
         ll.CallbackError, match=r"Asks raised SpecError in on_update: checkpoint: the run has no folder"
@@ -197,7 +197,7 @@ def test_logged_numbers_are_kept_everywhere_and_go_on(torch: Any, tmp_path: Path
                 event.run.stop()
 
     folder = tmp_path / "run"
-    ll.run(PLAIN, **said(checkpoint_dir=folder), callbacks=[Logs(stop=6)])
+    ll.run(PLAIN, **said(checkpoints=folder), callbacks=[Logs(stop=6)])
     result = ll.resume(folder, data=arrays(), callbacks=[Logs()])
     assert result.logged["val/best"].tolist() == [[step + 1, step] for step in (1, 3, 5, 7, 9)]
     assert result.logged["halved"].tolist() == [[step + 1, step / 2] for step in (1, 3, 5, 7, 9)]
@@ -219,7 +219,10 @@ def test_what_was_logged_in_updates_that_a_rollback_undoes_is_gone(torch: Any, t
 
     spec = ll.Spec(ll.SGD(0.01), phases=[ll.Phase(6), ll.Phase(optimizer=ll.SGD(1e30))])
     listener = Listener()
-    asked = said(checkpoint_dir=tmp_path / "run", checkpoint_every=4, on_divergence="rollback", rollback_factor=1e-30)
+    asked = said(
+        checkpoints=ll.Checkpoints(tmp_path / "run", every=4),
+        divergence=ll.Divergence("rollback", rollback_factor=1e-30),
+    )
     result = ll.run(spec, **asked, callbacks=[Logs(), listener])
     assert [event["event"] for event in result.events] == ["rolled back"]
     assert listener.names.count("divergence: rollback") == 1
@@ -310,7 +313,7 @@ def test_a_callback_that_raises_is_named_and_the_run_can_go_on(torch: Any, tmp_p
 
     setattr(Breaks, method, raise_later)
     listener, folder = Listener(), tmp_path / "run"
-    said_here = said(checkpoint_dir=folder, checkpoint_every="1 epoch")
+    said_here = said(checkpoints=ll.Checkpoints(folder, every="1 epoch"))
     with pytest.raises(ll.CallbackError) as caught:
         ll.run(PLAIN, **said_here, callbacks=[Breaks(), listener])
     words = str(caught.value)
@@ -372,7 +375,7 @@ def test_the_handle_knows_the_run(torch: Any, tmp_path: Path) -> None:
                 average=run.ema_weights(),
             )  # fmt: skip
 
-    asked = said(checkpoint_dir=tmp_path / "run", ema_decay=0.9)
+    asked = said(checkpoints=tmp_path / "run", ema_decay=0.9)
     result = ll.run(PLAIN, **asked, callbacks=[Looks()])
     assert seen["backend"] == "torch-eager" and seen["total"] == 10 and seen["per_epoch"] == 5 and seen["epoch"] == 1
     assert seen["folder"] == tmp_path / "run" and seen["names"] == list(result.rates)
@@ -385,7 +388,7 @@ def test_the_handle_knows_the_run(torch: Any, tmp_path: Path) -> None:
 
 
 def test_callbacks_are_not_written_down(torch: Any, tmp_path: Path) -> None:
-    result = ll.run(PLAIN, **said(epochs=1, checkpoint_dir=tmp_path / "run"), callbacks=[Listener()])
+    result = ll.run(PLAIN, **said(epochs=1, checkpoints=tmp_path / "run"), callbacks=[Listener()])
     assert "callbacks" not in result.options
     json.dumps(result.options)
 

@@ -34,7 +34,7 @@ def said(backend: str, **other: Any) -> dict[str, Any]:
 
 
 def test_skip_leaves_the_batch_out_and_nothing_else(backend: Any) -> None:
-    result = ll.run(PLAIN, **said(backend.name, on_divergence="skip"))
+    result = ll.run(PLAIN, **said(backend.name, divergence="skip"))
     assert len(result.losses) == 10
     assert [event["event"] for event in result.events] == ["skipped"] * len(result.events)
     assert len(result.events) in (2, 3)  # once an epoch, and the updates that are made up for reach a third one
@@ -45,7 +45,7 @@ def test_skip_leaves_the_batch_out_and_nothing_else(backend: Any) -> None:
 
 def test_a_skipped_update_leaves_no_trace(torch: Any) -> None:
     """The weights after it are those before it, moments, averages and running statistics included."""
-    result = ll.run(PLAIN, **said("torch-eager", on_divergence="skip", epochs=1))
+    result = ll.run(PLAIN, **said("torch-eager", divergence="skip", epochs=1))
     first = result.events[0]["step"]
     before = ll.run(PLAIN, **said("torch-eager", epochs=None, max_steps=first)) if first else None
     if before is not None:
@@ -72,7 +72,7 @@ def by_hand(torch: Any, batches: list[Any]) -> list[float]:
 
 
 def test_skipped_updates_count_where_asked(torch: Any) -> None:
-    result = ll.run(PLAIN, **said("torch-eager", on_divergence="skip", skip_advances=True))
+    result = ll.run(PLAIN, **said("torch-eager", divergence=ll.Divergence("skip", skip_advances=True)))
     assert len(result.losses) == 10
     assert np.isnan(result.losses).sum() == 2
     np.testing.assert_allclose(result.rates["rest"], 0.01 * 0.9 ** np.arange(10), rtol=1e-12)
@@ -81,7 +81,7 @@ def test_skipped_updates_count_where_asked(torch: Any) -> None:
 
 def test_stop_is_an_error_and_keeps_the_last_checkpoint(torch: Any, tmp_path: Path) -> None:
     with pytest.raises(ll.TrainingDiverged, match="the loss is"):
-        ll.run(PLAIN, **said("torch-eager", checkpoint_dir=tmp_path / "run", checkpoint_every=1))
+        ll.run(PLAIN, **said("torch-eager", checkpoints=ll.Checkpoints(tmp_path / "run", every=1)))
     assert (tmp_path / "run" / "checkpoints").is_dir()
     assert '"diverged"' in (tmp_path / "run" / "events.jsonl").read_text()
 
@@ -95,10 +95,8 @@ def test_rollback_goes_back_at_lower_rates(backend: Any, tmp_path: Path) -> None
             backend.name,
             epochs=2,
             accumulate_steps=1,
-            on_divergence="rollback",
-            rollback_factor=1e-10,
-            checkpoint_dir=tmp_path / "run",
-            checkpoint_every="100 steps",
+            divergence=ll.Divergence("rollback", rollback_factor=1e-10),
+            checkpoints=ll.Checkpoints(tmp_path / "run", every="100 steps"),
         ),
     )
     (event, *_) = result.events
@@ -113,28 +111,33 @@ def test_rollback_goes_back_at_lower_rates(backend: Any, tmp_path: Path) -> None
 
 def test_rollback_gives_up_where_lower_rates_do_not_help(torch: Any) -> None:
     with pytest.raises(ll.TrainingDiverged, match="10 rollbacks"):
-        ll.run(PLAIN, **said("torch-eager", on_divergence="rollback"))
+        ll.run(PLAIN, **said("torch-eager", divergence="rollback"))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"on_divergence": "ignore"},
+        {"action": "ignore"},
         {"rollback_factor": 1.0},
         {"rollback_factor": 0.0},
         {"skip_advances": 2},
-        {"checkpoint_every": "3 days"},
-        {"checkpoint_every": 0},
-        {"checkpoint_every": "0.5 steps"},
+        {"every": "3 days"},
+        {"every": 0},
+        {"every": "0.5 steps"},
         {"keep": 0},
         {"keep_best": "yes"},
-        {"checkpoint_dir": 3},
+        {"folder": 3},
     ],
     ids=lambda wrong: "-".join(f"{name}-{value}" for name, value in wrong.items()),
 )
 def test_wrong_input(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ll.SpecError, match=next(iter(wrong))):
-        ll.run(SPEC, **{**options("torch-eager"), **wrong})
+    """The value classes refuse it, and so does a table of their fields, as a recipe has it."""
+    ((name, _),) = wrong.items()
+    is_divergence = name in ("action", "rollback_factor", "skip_advances")
+    with pytest.raises(ll.SpecError, match=name):
+        (ll.Divergence if is_divergence else ll.Checkpoints)(**wrong)
+    with pytest.raises(ll.SpecError, match=name):
+        ll.run(SPEC, **options("torch-eager"), **{"divergence" if is_divergence else "checkpoints": wrong})
 
 
 def diverging(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
@@ -157,7 +160,7 @@ def rows(folder: Path) -> Any:
 
 def written(tmp_path: Path, **other: Any) -> dict[str, Any]:
     """Two epochs of five updates."""
-    return options("torch-eager", epochs=2, accumulate_steps=1, checkpoint_dir=tmp_path / "run", **other)
+    return options("torch-eager", **{"epochs": 2, "accumulate_steps": 1, "checkpoints": tmp_path / "run", **other})
 
 
 @pytest.mark.parametrize("at", [4, 9])
@@ -165,7 +168,7 @@ def test_a_skipped_update_that_counts_may_end_an_epoch_or_the_run(
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     diverging(monkeypatch, at)
-    result = ll.run(SPEC, **written(tmp_path, on_divergence="skip", skip_advances=True))
+    result = ll.run(SPEC, **written(tmp_path, divergence=ll.Divergence("skip", skip_advances=True)))
     assert np.flatnonzero(np.isnan(result.losses)).tolist() == [at]
     assert len(result.accuracies) == len(result.ema_accuracies) == 2
     assert (tmp_path / "run" / "checkpoints" / "step-00000010").is_dir()
@@ -177,9 +180,9 @@ def test_a_skipped_update_that_counts_may_begin_a_phase(
 ) -> None:
     """With another optimizer: what it keeps begins at the update after it."""
     spec = replace(PLAIN, phases=[ll.Phase(3, frozen="body"), ll.Phase(optimizer=ll.SGD(0.1, momentum=0.9))])
-    said = options(backend.name, epochs=2, accumulate_steps=1, on_divergence="skip", skip_advances=True)
+    said = options(backend.name, epochs=2, accumulate_steps=1, divergence=ll.Divergence("skip", skip_advances=True))
     diverging(monkeypatch, 3)
-    result = ll.run(spec, **said, checkpoint_dir=tmp_path / "run", checkpoint_every=4)
+    result = ll.run(spec, **said, checkpoints=ll.Checkpoints(tmp_path / "run", every=4))
     assert np.flatnonzero(np.isnan(result.losses)).tolist() == [3]
     states = [read_state(tmp_path / "run" / "checkpoints" / f"step-{step:08d}") for step in (4, 8)]
     assert [state.optimizer for state in states] == ["SGD", "SGD"]
@@ -191,7 +194,7 @@ def test_a_rolled_back_run_writes_its_metrics_anew_and_remembers_it_when_resumed
     torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     diverging(monkeypatch, 7)
-    said = written(tmp_path, on_divergence="rollback", checkpoint_every=3)
+    said = written(tmp_path, divergence="rollback", checkpoints=ll.Checkpoints(tmp_path / "run", every=3))
     result = ll.run(PLAIN, **said)
     assert [(event["event"], event["to"]) for event in result.events] == [("rolled back", 6)]
     np.testing.assert_array_equal(rows(tmp_path / "run")[:, 1], result.losses)
@@ -209,7 +212,12 @@ def test_no_checkpoint_is_written_of_what_is_not_finite(
 
     state_of = Loop._state
     monkeypatch.setattr(Loop, "_state", broken)
-    ll.run(PLAIN, **written(tmp_path, checkpoint_every=3, keep=1, keep_best=False, max_steps=8))
+    ll.run(
+        PLAIN,
+        **written(
+            tmp_path, checkpoints=ll.Checkpoints(tmp_path / "run", every=3, keep=1, keep_best=False), max_steps=8
+        ),
+    )
     assert "after 6 updates weight 'body.bias' holds NaN or infinity. No checkpoint" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000008"]
 
@@ -217,7 +225,11 @@ def test_no_checkpoint_is_written_of_what_is_not_finite(
 def test_a_rollback_that_does_not_help_goes_one_checkpoint_further_back(torch: Any, tmp_path: Path) -> None:
     """The update that blows the weights up has a finite loss: the checkpoint behind it holds them."""
     spec = ll.Spec(ll.SGD(0.01), phases=[ll.Phase(4), ll.Phase(optimizer=ll.SGD(1e30))])
-    said = written(tmp_path, checkpoint_every=1, on_divergence="rollback", rollback_factor=1e-30)
+    said = written(
+        tmp_path,
+        checkpoints=ll.Checkpoints(tmp_path / "run", every=1),
+        divergence=ll.Divergence("rollback", rollback_factor=1e-30),
+    )
     result = ll.run(spec, **{**said, "ema_decay": None})
     assert [event["to"] for event in result.events] == [5, 4]
     assert len(result.losses) == 10 and np.isfinite(result.losses).all()

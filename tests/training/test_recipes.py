@@ -1,14 +1,17 @@
 """Recipes: the ready ones are what they say, and a wrong one is one line that names the key."""
 
 import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 
 import layered_lr as ll
 from layered_lr.api import plan, run
+from layered_lr.training.options import RunOptions
 
 SPEC = '[optimizer]\ntype = "SGD"\nlr = 0.1\n'
 
@@ -79,13 +82,15 @@ def test_the_graph_tutorials_rates() -> None:
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     text = (
         SPEC
-        + '[run]\nepochs = 3\nbackend = "torch-eager"\naugment = true\nreset_weights = ["classifier"]\ndropout = 0\n'
+        + '[run]\nepochs = 3\nbackend = "torch-eager"\naugment = true\ndropout = 0\n'
+        + '[run.initial_weights]\nreset = ["classifier"]\n'
     )
     for path in (recipe(tmp_path, text), str(recipe(tmp_path, text))):
         loaded = ll.load_recipe(path)
         assert loaded.spec == ll.Spec(ll.SGD(0.1))
         assert loaded.run == {
-            "epochs": 3, "backend": "torch-eager", "augment": True, "reset_weights": ["classifier"], "dropout": 0
+            "epochs": 3, "backend": "torch-eager", "augment": True, "dropout": 0,
+            "initial_weights": {"reset": ["classifier"]},
         }  # fmt: skip
 
 
@@ -93,16 +98,42 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "backend": "torch-eager", "model": "mobilenet_v2", "data": "cifar10", "data_root": "somewhere", "epochs": 2,
         "max_steps": 3, "batch_size": 4, "seed": 5, "dropout": 0.5, "device": "cpu", "augment": False,
-        "initial_weights": "w.npz", "reset_weights": ["classifier"], "progress": False, "save": str(tmp_path / "r.npz"),
-        "accumulate_steps": 2, "ema_decay": 0.99, "dtype": "float64", "autocast": "bfloat16",
-        "checkpoint_dir": "runs/a", "checkpoint_every": "10 steps", "keep": 2, "keep_best": False,
-        "on_divergence": "rollback", "rollback_factor": 0.1, "skip_advances": True,
+        "progress": False, "save": str(tmp_path / "r.npz"), "accumulate_steps": 2, "ema_decay": 0.99,
+        "initial_weights": {"source": "w.npz", "reset": ["classifier"]},
+        "precision": {"dtype": "float64", "autocast": "bfloat16"},
+        "checkpoints": {"folder": "runs/a", "every": "10 steps", "keep": 2, "keep_best": False},
+        "divergence": {"action": "rollback", "rollback_factor": 0.1, "skip_advances": True},
     }  # fmt: skip
-    assert set(values) == set(inspect.signature(run).parameters) - {"spec"}
-    lines = [
-        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in values.items()
-    ]
-    assert ll.load_recipe(recipe(tmp_path, SPEC + "[run]\n" + "\n".join(lines))).run == values
+    assert set(values) == set(inspect.signature(run).parameters) - {"spec", "callbacks"}
+    for name, cls in VALUES.items():
+        assert set(values[name]) == {field.name for field in fields(cls)}
+    text = SPEC + tomli_w.dumps({"run": values})
+    assert ll.load_recipe(recipe(tmp_path, text)).run == values
+
+
+VALUES: dict[str, Any] = {
+    "initial_weights": ll.InitialWeights,
+    "precision": ll.Precision,
+    "checkpoints": ll.Checkpoints,
+    "divergence": ll.Divergence,
+}
+
+
+def test_a_word_stands_for_the_whole_value(tmp_path: Path) -> None:
+    words = {"initial_weights": "w.npz", "precision": "float64", "checkpoints": "runs/a", "divergence": "skip"}
+    options = RunOptions(**ll.load_recipe(recipe(tmp_path, SPEC + tomli_w.dumps({"run": words}))).run)
+    assert options.initial_weights == ll.InitialWeights("w.npz") and options.precision == ll.Precision("float64")
+    assert options.checkpoints == ll.Checkpoints("runs/a") and options.divergence == ll.Divergence("skip")
+    assert RunOptions(precision="bfloat16").precision == ll.Precision(autocast="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("checkpoint_dir = 'a'", "ll.Checkpoints"), ("dtype = 'float64'", "precision="), ("keep = 3", "keep=")],
+)
+def test_an_old_name_says_the_new_one(tmp_path: Path, old: str, new: str) -> None:
+    with pytest.raises(ll.SpecError, match=new):
+        ll.load_recipe(recipe(tmp_path, SPEC + "[run]\n" + old))
 
 
 def test_a_recipe_without_a_run_table(tmp_path: Path) -> None:
@@ -122,7 +153,7 @@ def test_a_recipe_without_a_run_table(tmp_path: Path) -> None:
         (SPEC + "[run]\naugment = 'yes'", "augment='yes'"),
         (SPEC + "[run]\nmodel = 'no_such_module:build'", "model='no_such_module:build'"),
         (SPEC + "[run]\ndata_root = 3", "data_root"),
-        (SPEC + "[run]\nreset_weights = 3", "reset_weights"),
+        (SPEC + "[run.initial_weights]\nreset = 3", "reset"),
         ("run = 3\n" + SPEC, "run must be a table"),
         ("[[run]]\n" + SPEC, "run must be a table"),
         ("epochs = 3\n" + SPEC, "'epochs'"),

@@ -44,7 +44,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after:
     with monkeypatch.context() as patched:
         patched.setattr(RunLog, "is_due", is_due)
         with pytest.raises(SystemExit) as end:
-            ll.run(spec, **said, checkpoint_dir=folder)
+            ll.run(spec, **said, checkpoints=folder)
     assert end.value.code == 143
 
 
@@ -92,8 +92,8 @@ def test_a_run_goes_on_in_another_framework(
     torch: Any, oneflow: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, there: tuple[str, str]
 ) -> None:
     first, second = there
-    whole = ll.run(SPEC, **options(first, dtype="float64"))
-    stopped(monkeypatch, tmp_path / "run", SPEC, 4, **options(first, dtype="float64"))
+    whole = ll.run(SPEC, **options(first, precision="float64"))
+    stopped(monkeypatch, tmp_path / "run", SPEC, 4, **options(first, precision="float64"))
     other = options(second)
     result = ll.resume(tmp_path / "run", backend=second, model=other["model"], data=other["data"])
     np.testing.assert_allclose(result.losses, whole.losses, rtol=1e-7)  # OneFlow's losses have float32's exp in them
@@ -102,7 +102,7 @@ def test_a_run_goes_on_in_another_framework(
 
 
 def test_what_the_folder_holds(torch: Any, tmp_path: Path) -> None:
-    result = ll.run(SPEC, **options("torch-eager", checkpoint_dir=tmp_path / "run", checkpoint_every=2, keep=2))
+    result = ll.run(SPEC, **options("torch-eager", checkpoints=ll.Checkpoints(tmp_path / "run", every=2, keep=2)))
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
     assert {"recipe.toml", "plan.json", "plan.txt", "metrics.csv", "events.jsonl", "report.txt"} <= names
@@ -119,7 +119,7 @@ def test_what_the_folder_holds(torch: Any, tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(torch: Any, tmp_path: Path) -> None:
-    said = options("torch-eager", checkpoint_dir=tmp_path / "run", epochs=1)
+    said = options("torch-eager", checkpoints=tmp_path / "run", epochs=1)
     ll.run(SPEC, **said)
     with pytest.raises(ll.CheckpointError, match="holds a run already"):
         ll.run(SPEC, **said)
@@ -128,7 +128,7 @@ def test_two_runs_do_not_share_a_folder(torch: Any, tmp_path: Path) -> None:
 def test_a_finished_run_can_be_made_longer(torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = replace(SPEC, schedule=ll.StepLR(4))
     whole = ll.run(spec, **options("torch-eager", epochs=4))
-    ll.run(spec, **options("torch-eager", epochs=2, checkpoint_dir=tmp_path / "run"))
+    ll.run(spec, **options("torch-eager", epochs=2, checkpoints=tmp_path / "run"))
     again = ll.resume(tmp_path / "run", data=arrays())
     assert len(again.losses) == 6
     capsys.readouterr()
@@ -137,7 +137,7 @@ def test_a_finished_run_can_be_made_longer(torch: Any, tmp_path: Path, capsys: p
 
 
 def test_another_schedule_for_what_is_left(torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoints=tmp_path / "run"))
     other = replace(SPEC, groups=[], schedule=ll.ConstantLR(factor=0.5, total_iters=100))
     result = ll.resume(tmp_path / "run", other, epochs=2, data=arrays())
     np.testing.assert_allclose(result.rates["rest"][3:], 0.005)
@@ -156,7 +156,7 @@ def test_a_changed_model_is_named_and_taken_with_strict_false(
     torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = ll.Spec(ll.SGD(0.01, momentum=0.9))
-    first = ll.run(spec, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    first = ll.run(spec, **options("torch-eager", epochs=1, checkpoints=tmp_path / "run"))
     with pytest.raises(ll.CheckpointError, match=r"'more.weight' is not in it"):
         ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider)
     result = ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, strict=False)
@@ -179,7 +179,7 @@ def test_a_changed_model_is_named_and_taken_with_strict_false(
 def test_wrong_input_of_resume(
     torch: Any, tmp_path: Path, changes: dict[str, Any], error: type[Exception], said: str
 ) -> None:
-    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoints=tmp_path / "run"))
     changes = {"data": arrays(), **changes}
     with pytest.raises(error, match=said):
         ll.resume(tmp_path / "run", **{name: value for name, value in changes.items() if value is not None})
@@ -197,7 +197,7 @@ def test_damage_is_said_and_the_checkpoint_before_it_taken(
     said = options("torch-eager")
     whole = ll.run(SPEC, **said)
     run = tmp_path / "run"
-    ll.run(SPEC, **said, checkpoint_dir=run, checkpoint_every=2)
+    ll.run(SPEC, **said, checkpoints=ll.Checkpoints(run, every=2))
     newest = run / "checkpoints" / "step-00000009" / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     assert_same(ll.resume(run, data=said["data"]), whole)
@@ -212,7 +212,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
 
     whole = ll.run(SPEC, **options("torch-eager"))
     monkeypatch.setattr("layered_lr.state.state_files._fill", full)
-    result = ll.run(SPEC, **options("torch-eager", checkpoint_dir=tmp_path / "run"))
+    result = ll.run(SPEC, **options("torch-eager", checkpoints=tmp_path / "run"))
     assert_same(result, whole)
     assert capsys.readouterr().err.count("No space left on device") == 1
 
@@ -242,7 +242,7 @@ def test_a_changed_reactive_schedule_begins_anew(
     said = options("torch-eager", accumulate_steps=1)
     schedule = ll.ReduceLROnPlateau(patience=0, factor=0.5, threshold=10.0)  # at every epoch
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")], schedule)
-    ll.run(spec, **said, checkpoint_dir=tmp_path / "run")
+    ll.run(spec, **said, checkpoints=tmp_path / "run")
     kept = ll.resume(tmp_path / "run", data=said["data"], epochs=4)
     assert kept.rates["head"][[0, -1]].tolist() == [0.1, kept.rates["head"][14] * 0.5]
     changed = ll.resume(tmp_path / "run", replace(spec, optimizer=ll.SGD(0.003)), data=said["data"], epochs=5)
@@ -253,9 +253,9 @@ def test_a_changed_reactive_schedule_begins_anew(
 def test_norms_that_were_not_measured_before_a_change_are_nan(torch: Any, tmp_path: Path) -> None:
     said = options("torch-eager", epochs=1, accumulate_steps=1)
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")])
-    ll.run(spec, **said, checkpoint_dir=tmp_path / "run")
+    ll.run(spec, **said, checkpoints=tmp_path / "run")
     for epochs, policy in ((2, "skip"), (3, "stop")):
-        result = ll.resume(tmp_path / "run", data=said["data"], epochs=epochs, on_divergence=policy)
+        result = ll.resume(tmp_path / "run", data=said["data"], epochs=epochs, divergence=policy)
         assert np.flatnonzero(np.isfinite(result.grad_norms)).tolist() == [5, 6, 7, 8, 9]
         assert len(result.grad_norms) == len(result.losses) == 5 * epochs
     assert len(ll.resume(tmp_path / "run", data=said["data"], epochs=None).losses) == 15
@@ -269,7 +269,7 @@ def test_a_run_with_phases_says_too_what_it_cannot_restore(
 
     said = options("oneflow-graph", model=net, initial_weights=None, epochs=None, max_steps=1)
     spec = ll.Spec(ll.SGD(0.1), phases=[ll.Phase(1, frozen="1"), ll.Phase()])
-    ll.run(spec, **said, checkpoint_dir=tmp_path / "run")
+    ll.run(spec, **said, checkpoints=tmp_path / "run")
     assert "4 draws random numbers that this backend cannot restore" in capsys.readouterr().err
 
 
@@ -277,9 +277,9 @@ def test_checkpoints_of_another_run_or_step_are_found(
     torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whole and undamaged, but not this run's."""
-    said = options("torch-eager", checkpoint_every=3)
-    whole = ll.run(SPEC, **said, checkpoint_dir=tmp_path / "one")
-    ll.run(SPEC, **{**said, "seed": 1}, checkpoint_dir=tmp_path / "other")
+    said = options("torch-eager")
+    whole = ll.run(SPEC, **said, checkpoints=ll.Checkpoints(tmp_path / "one", every=3))
+    ll.run(SPEC, **{**said, "seed": 1}, checkpoints=ll.Checkpoints(tmp_path / "other", every=3))
     mine, foreign = (tmp_path / name / "checkpoints" for name in ("one", "other"))
     shutil.rmtree(mine / "step-00000009")
     shutil.copytree(foreign / "step-00000009", mine / "step-00000009")
@@ -300,7 +300,7 @@ def test_first_weights_that_nobody_can_write_down_are_asked_for(
     with monkeypatch.context() as patched:
         patched.setattr(RunLog, "checkpoint", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit):
-            ll.run(SPEC, **said, checkpoint_dir=tmp_path / "run")
+            ll.run(SPEC, **said, checkpoints=tmp_path / "run")
     with pytest.raises(ll.SpecError, match=r"give them again: resume\(..., initial_weights="):
         ll.resume(tmp_path / "run", data=said["data"])
     first = said["initial_weights"]
@@ -311,7 +311,7 @@ def test_a_changed_run_has_its_folder_changed_too(
     torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=run))
+    ll.run(SPEC, **options("torch-eager", epochs=1, checkpoints=run))
     other = replace(SPEC, groups=[], schedule=ll.ConstantLR(factor=0.5, total_iters=100))
     result = ll.resume(run, other, epochs=2, data=arrays())
     assert ll.load_recipe(run / "recipe.toml").spec == other
@@ -328,7 +328,7 @@ def test_weights_open_without_this_library(torch: Any, oneflow: Any, tmp_path: P
     from safetensors.numpy import load_file
     from safetensors.torch import load_file as load_tensors
 
-    result = ll.run(SPEC, **options("torch-eager", epochs=1, checkpoint_dir=tmp_path / "run"))
+    result = ll.run(SPEC, **options("torch-eager", epochs=1, checkpoints=tmp_path / "run"))
     file = tmp_path / "run" / "checkpoints" / "step-00000003" / "weights.safetensors"
     model = resuming.torch_net()
     model.load_state_dict(load_tensors(file))
@@ -346,7 +346,7 @@ import resource, sys
 import layered_lr as ll
 from tests.support.resuming import SPEC, options
 resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048))
-print(len(ll.run(SPEC, **options("torch-eager", checkpoint_dir=sys.argv[1])).losses))
+print(len(ll.run(SPEC, **options("torch-eager", checkpoints=sys.argv[1])).losses))
 """
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "run")], capture_output=True, text=True, timeout=120

@@ -156,7 +156,12 @@ def test_reset_weights_start_anew(backend: Backend, framework_of_backend: Any) -
         return model
 
     result = run(
-        backend, framework_of_backend, still, model=build, initial_weights=given, reset_weights=["3"], max_steps=1
+        backend,
+        framework_of_backend,
+        still,
+        model=build,
+        initial_weights=ll.InitialWeights(given, reset=["3"]),
+        max_steps=1,
     )
     for name, source in {"1.weight": given, "1.bias": given, "3.weight": own, "3.bias": own}.items():
         assert np.array_equal(result.weights[name], source[name]), name

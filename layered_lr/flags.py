@@ -1,0 +1,84 @@
+"""The command's flags, made from the declarations of the options (``layered_lr.training.options``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from layered_lr.training.option import Option, options_of
+from layered_lr.training.options import RunOptions, options_with_meaning
+
+C = TypeVar("C", bound=Callable[..., Any])
+_PART = "__"  # between an option and its part in the name that click knows the flag by
+_TYPES: Mapping[str, Any] = {"int": int, "float": float}
+
+
+def add_flags(command: str, *, without: tuple[str, ...] = ()) -> Callable[[C], C]:
+    """Give a command the flags of all options that have a meaning there.
+
+    Args:
+        command: ``run``, ``plan``, ``compare`` or ``resume``.
+        without: Names of options that the command declares itself.
+    """
+
+    def decorate(function: C) -> C:
+        for name, declared in reversed(list(_flags_of(command))):
+            if name not in without:
+                function = _click_option(name, declared, command)(function)
+        return function
+
+    return decorate
+
+
+def _flags_of(command: str, cls: Any = RunOptions, prefix: str = "") -> Iterator[tuple[str, Option]]:
+    """The flags of a command: those of options, and those of the parts of options."""
+    for name in options_with_meaning(command, cls):
+        declared = options_of(cls)[name]
+        if declared.parts is not None:
+            yield from _flags_of(command, declared.parts, name + _PART)
+        elif declared.flag:
+            yield prefix + name, declared
+
+
+def _click_option(name: str, declared: Option, command: str) -> Callable[[C], C]:
+    help = f"{declared.help}  [{_shown_default(declared, command)}]".removesuffix("  []")
+    if declared.kind == "bool":
+        flags = f"{declared.flag}/{declared.flag.replace('--', '--no-', 1)}"
+        return click.option(flags, name, default=None, help=help)
+    if declared.kind == "list":
+        return click.option(declared.flag, name, multiple=True, metavar=declared.metavar, help=f"{help} Repeatable.")
+    return click.option(
+        declared.flag, name, type=_TYPES.get(declared.kind), metavar=declared.metavar or None, help=help
+    )
+
+
+def _shown_default(declared: Option, command: str) -> str:
+    """The default in words; empty where there is nothing to say, or where a run that goes on keeps its own."""
+    default = declared.default_in(command)
+    if command == "resume":
+        return ""
+    if declared.shown_default:
+        return declared.shown_default
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return "" if default is None or default == () else str(default)
+
+
+def read_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said on the command line, as a table: parts of an option in a table of their own.
+
+    Args:
+        given: click's values by name; None, or nothing to repeat, means that nothing was said.
+    """
+    said: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None or value == ():
+            continue
+        whole, _, part = name.partition(_PART)
+        if part:
+            said.setdefault(whole, {})[part] = value
+        else:
+            said[whole] = value
+    return said
