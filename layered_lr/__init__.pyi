@@ -69,10 +69,10 @@ from .spec.groups import Group as Group
 from .spec.phases import Phase as Phase
 from .spec.spec import Spec as Spec
 from .training.callback import Callback as Callback
-from .training.options import Checkpoints as Checkpoints
-from .training.options import Divergence as Divergence
-from .training.options import InitialWeights as InitialWeights
-from .training.options import Precision as Precision
+from .training.grouped_options import Checkpoints as Checkpoints
+from .training.grouped_options import Divergence as Divergence
+from .training.grouped_options import InitialWeights as InitialWeights
+from .training.grouped_options import Precision as Precision
 from .training.recipe import Recipe as Recipe
 from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes

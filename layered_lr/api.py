@@ -19,8 +19,9 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.callback import Callback
+from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
 from layered_lr.training.option import options_of
-from layered_lr.training.options import Checkpoints, Divergence, InitialWeights, Precision, RunOptions
+from layered_lr.training.options import RunOptions
 from layered_lr.training.recipe import default_spec
 from layered_lr.training.result import Result
 from layered_lr.training.train import train

@@ -15,7 +15,8 @@ from click.core import ParameterSource
 
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 from layered_lr.flags import add_flags, read_flags
-from layered_lr.training.options import Precision, merge_tables, options_with_meaning
+from layered_lr.training.grouped_options import Precision
+from layered_lr.training.options import merge_tables, options_with_meaning
 from layered_lr.version import __version__
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130

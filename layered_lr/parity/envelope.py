@@ -17,7 +17,7 @@ from layered_lr.parity.disturbance import Disturbance, margin
 from layered_lr.parity.recorder import Advanced, frozen_parameters, prepare_task, record, record_probes
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
-from layered_lr.training.options import Precision
+from layered_lr.training.grouped_options import Precision
 
 BFLOAT16_BITS = 2.0**16
 """A last bit of bfloat16 (8 significant bits) in last bits of float32 (24): what autocast's products round to."""

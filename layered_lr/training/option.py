@@ -19,7 +19,13 @@ from layered_lr.errors import SpecError
 from layered_lr.spelling import nearest
 
 T = TypeVar("T")
+# Where an option has a meaning. Without "resume", a run that goes on keeps what it began with.
 EVERYWHERE = ("run", "plan", "compare", "resume")
+RUN_ONLY = ("run",)
+GOES_ON = ("run", "resume")
+MAY_CHANGE = ("run", "compare", "resume")
+TRAINING = ("run", "compare")  # batches, masks or arithmetic depend on it
+UPDATES = ("run", "plan", "compare")  # so does the count of updates
 _KEY = "option"
 
 Check: TypeAlias = Callable[[Any], Any]

@@ -13,13 +13,23 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from layered_lr.errors import SpecError
+from layered_lr.training.grouped_options import (
+    Checkpoints,
+    Divergence,
+    InitialWeights,
+    Precision,
+    anything,
+    path_or_none,
+)
 from layered_lr.training.option import (
-    Refused,
+    GOES_ON,
+    MAY_CHANGE,
+    TRAINING,
+    UPDATES,
     number,
-    one_of,
     option,
     option_class,
     optional,
@@ -29,20 +39,11 @@ from layered_lr.training.option import (
 )
 
 if TYPE_CHECKING:
-    from layered_lr.backend.base import Dtype
     from layered_lr.training.callback import Callback
-    from layered_lr.training.divergence import OnDivergence
 
 DEFAULT_EPOCHS = 6
 
 _LARGEST_SEED = 2**63  # below which every generator takes a seed
-_RUN = ("run",)
-_GOES_ON = ("run", "resume")
-_LENGTH = ("run", "plan", "compare", "resume")
-_DATA = ("run", "plan", "compare", "resume")
-_TRAINS = ("run", "compare")  # fixed when a run goes on: its batches, masks or arithmetic depend on it
-_MAY_CHANGE = ("run", "compare", "resume")
-_STEPS = ("run", "plan", "compare")
 
 
 def _backend(value: Any) -> str:
@@ -92,272 +93,24 @@ def imported(path: str, what: str) -> Any:
     return value
 
 
-def _anything(value: Any) -> Any:
-    return value
-
-
 def _device(value: Any) -> str:
     if isinstance(value, str) and (value in ("auto", "cpu") or value.split(":")[0] in ("cuda", "mps", "xpu")):
         return value
     raise SpecError(f"device={value!r}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
 
 
-def _autocast(value: Any) -> str | None:
-    if value is None or value == "bfloat16":
-        return value  # type: ignore[no-any-return]
-    why = ""
-    if value == "float16":
-        why = " float16 needs a scaled loss, and an update is left out whenever the scaled loss overflows."
-    raise SpecError(f"autocast={value!r}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
-
-
-def _patterns(value: Any) -> tuple[str, ...]:
-    from layered_lr.models.matching import check_pattern
-
-    patterns = value if isinstance(value, list | tuple) else (value,)
-    return tuple(check_pattern(pattern, "reset") for pattern in patterns)
-
-
-def _path(name: str, value: Any) -> Path | None:
-    if value is None or isinstance(value, str | Path):
-        return None if value is None else Path(value)
-    raise SpecError(f"{name}={value!r} ({type(value).__name__}): must be a path, or None.")
-
-
 def _writable(value: Any) -> Path | None:
     """A path that a file can be written to: found out before the training, not after it."""
     from layered_lr.files import check_output
 
-    path = _path("save", value)
+    path = path_or_none("save", value)
     return None if path is None else check_output("save", path)
-
-
-def _every(value: Any) -> Any:
-    from layered_lr.training.cadence import cadence
-
-    cadence(value)
-    return value
 
 
 def _callbacks(value: Any) -> tuple[Callback, ...]:
     from layered_lr.training.callback import check_callbacks
 
     return check_callbacks(value)
-
-
-@option_class
-class Checkpoints:
-    """Where a run's checkpoints go, how often one is written, and how many stay.
-
-    A run with a folder leaves its recipe, plan, versions, metrics, events, checkpoints and report there. Ctrl-C and
-    SIGTERM then write a checkpoint and end the run, which ``ll.resume(folder)`` goes on with, bitwise; a second Ctrl-C
-    ends it at once. One checkpoint is written at the start, and one at the end.
-
-    Example:
-        >>> import layered_lr as ll
-        >>> ll.Checkpoints("runs/a", every="100 steps", keep=1)
-        Checkpoints(folder=PosixPath('runs/a'), every='100 steps', keep=1, keep_best=True)
-    """
-
-    __called__: ClassVar[str] = "Checkpoints"
-
-    folder: str | Path | None = option(
-        default=None,
-        help="The run's folder, from which it can be resumed.",
-        check=functools.partial(_path, "folder"),
-        allowed="a path",
-        meaning=_RUN,
-        flag="--checkpoint-dir",
-        metavar="DIR",
-    )
-    every: str | int = option(
-        default="1 epoch",
-        help=(
-            "How often a checkpoint is written: '1 epoch', '100 steps', '30 seconds', '5 minutes', or a number of "
-            "updates."
-        ),
-        check=_every,
-        allowed="a time",
-        meaning=_GOES_ON,
-        flag="--checkpoint-every",
-        metavar="WHEN",
-    )
-    keep: int = option(
-        default=3,
-        help="How many of the newest checkpoints stay.",
-        check=whole_number(1),
-        meaning=_GOES_ON,
-        flag="--keep",
-        kind="int",
-    )
-    keep_best: bool = option(
-        default=True,
-        help="Whether the checkpoint with the highest test accuracy stays too.",
-        check=yes_or_no,
-        meaning=_GOES_ON,
-        flag="--keep-best",
-        kind="bool",
-    )
-
-    @staticmethod
-    def of(value: Any) -> Checkpoints | None:
-        """What ``checkpoints=...`` stands for: the value itself, a folder's path, a table of its fields, or None."""
-        if value is None or isinstance(value, Checkpoints):
-            return value
-        if isinstance(value, str | Path):
-            return Checkpoints(value)
-        if isinstance(value, Mapping):
-            return Checkpoints(**value)
-        raise Refused("ll.Checkpoints(...), the path of a folder, or None")
-
-
-@option_class
-class Divergence:
-    """What a run does when a loss or a gradient is NaN or infinite.
-
-    ``"stop"`` alone costs nothing: the others wait for each update, and ``"skip"`` copies the state before it.
-
-    Example:
-        >>> import layered_lr as ll
-        >>> ll.Divergence("rollback", rollback_factor=0.1)
-        Divergence(action='rollback', rollback_factor=0.1, skip_advances=False)
-    """
-
-    __called__: ClassVar[str] = "Divergence"
-
-    action: OnDivergence = option(
-        default="stop",
-        help=(
-            "What happens when a loss or a gradient is not finite: 'stop' ends the run; 'skip' undoes the update, "
-            "leaves its batch out and goes on, while schedules stand still; 'rollback' goes back to the last "
-            "checkpoint (without a folder: to the start) at lower rates."
-        ),
-        check=one_of("stop", "skip", "rollback"),
-        meaning=_GOES_ON,
-        flag="--on-divergence",
-        metavar="WHAT",
-    )
-    rollback_factor: float = option(
-        default=0.5,
-        help="What each rollback multiplies all rates with.",
-        check=number("a number above 0 and below 1", lambda value: 0 < value < 1),
-        meaning=_GOES_ON,
-        flag="--rollback-factor",
-        kind="float",
-    )
-    skip_advances: bool = option(
-        default=False,
-        help="Whether skipped updates count, so that schedules advance over them.",
-        check=yes_or_no,
-        meaning=_GOES_ON,
-        flag="--skip-advances",
-        kind="bool",
-    )
-
-    @staticmethod
-    def of(value: Any) -> Divergence:
-        """What ``divergence=...`` stands for: the value itself, an action, or a table of its fields."""
-        if isinstance(value, Divergence):
-            return value
-        if isinstance(value, Mapping):
-            return Divergence(**value)
-        if isinstance(value, str):
-            return Divergence(value)  # type: ignore[arg-type]
-        raise Refused("ll.Divergence(...), 'stop', 'skip' or 'rollback'")
-
-
-@option_class
-class Precision:
-    """The numbers that a run computes with.
-
-    Example:
-        >>> import layered_lr as ll
-        >>> ll.Precision(autocast="bfloat16")
-        Precision(dtype='float32', autocast='bfloat16')
-    """
-
-    __called__: ClassVar[str] = "Precision"
-
-    dtype: Dtype = option(
-        default="float32",
-        help="The dtype of weights and arithmetic.",
-        check=one_of("float32", "float64"),
-        meaning=_TRAINS,
-        flag="--dtype",
-        metavar="NAME",
-    )
-    autocast: Literal["bfloat16"] | None = option(
-        default=None,
-        help=(
-            "'bfloat16' runs the model under torch.autocast: its matrix products and convolutions in bfloat16, while "
-            "weights, loss and optimizer stay float32. On torch only."
-        ),
-        check=_autocast,
-        allowed="'bfloat16', or None",
-        meaning=_TRAINS,
-        flag="--autocast",
-        metavar="NAME",
-    )
-
-    @staticmethod
-    def of(value: Any) -> Precision:
-        """What ``precision=...`` stands for: the value itself, a dtype, ``"bfloat16"``, or a table of its fields."""
-        if isinstance(value, Precision):
-            return value
-        if isinstance(value, Mapping):
-            return Precision(**value)
-        if value == "bfloat16":
-            return Precision(autocast="bfloat16")
-        if value in ("float32", "float64"):
-            return Precision(value)
-        raise Refused("ll.Precision(...), 'float32', 'float64' or 'bfloat16' (autocast)")
-
-
-@option_class
-class InitialWeights:
-    """The weights that a run begins with, instead of the model's own start.
-
-    Example:
-        A pretrained backbone under a new head:
-
-        >>> import layered_lr as ll
-        >>> ll.InitialWeights("mobilenet_v2.pth", reset=["classifier"])
-        InitialWeights(source='mobilenet_v2.pth', reset=('classifier',))
-    """
-
-    __called__: ClassVar[str] = "InitialWeights"
-
-    source: Any = option(
-        default=None,
-        help="Arrays by name, or the path of a .npz, .safetensors or .pth file, to begin with.",
-        check=_anything,
-        allowed="a path, or a mapping of arrays",
-        meaning=_MAY_CHANGE,
-        flag="--initial-weights",
-        metavar="FILE",
-    )
-    reset: Sequence[str] = option(
-        default=(),
-        help=(
-            "Patterns (as in Group.match) of the parameters to initialise anew in spite of these weights, such as a "
-            "new head."
-        ),
-        check=_patterns,
-        allowed="patterns",
-        meaning=_MAY_CHANGE,
-        flag="--reset-weights",
-        metavar="PATTERN",
-        kind="list",
-    )
-
-    @staticmethod
-    def of(value: Any) -> InitialWeights | None:
-        """What ``initial_weights=...`` stands for: the value itself, a source, a table of its fields, or None."""
-        if value is None or isinstance(value, InitialWeights):
-            return value
-        if isinstance(value, Mapping) and value and set(value) <= {"source", "reset"}:
-            return InitialWeights(**value)
-        return InitialWeights(value)
 
 
 @option_class
@@ -371,7 +124,7 @@ class RunOptions:
         help="What trains: 'torch-eager', 'torch-compile', 'oneflow-eager' or 'oneflow-graph'.",
         check=_backend,
         allowed="a backend's name",
-        meaning=_GOES_ON,
+        meaning=GOES_ON,
         flag="--backend",
         metavar="NAME",
     )
@@ -394,18 +147,16 @@ class RunOptions:
             "'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python "
             "also these four as a mapping or tuple, or an ll.Dataset."
         ),
-        check=_anything,
+        check=anything,
         allowed="a data set's name, a path, arrays, or ll.Dataset",
-        meaning=_DATA,
         flag="--data",
         metavar="NAME|FILE",
     )
     data_root: Path | None = option(
         default=None,
         help="The folder of the CIFAR-10 files.",
-        check=functools.partial(_path, "data_root"),
+        check=functools.partial(path_or_none, "data_root"),
         allowed="a path, or None",
-        meaning=_DATA,
         flag="--data-root",
         metavar="DIR",
         accepts="str | Path | None",
@@ -415,7 +166,6 @@ class RunOptions:
         default=None,
         help="How many times to go through the training set; images that fill no batch are left out each time.",
         check=optional(whole_number(1)),
-        meaning=_LENGTH,
         flag="--epochs",
         kind="int",
         shown_default="6, where max_steps is not given either",
@@ -424,7 +174,6 @@ class RunOptions:
         default=None,
         help="The number of updates after which to stop, if the epochs do not end before.",
         check=optional(whole_number(1)),
-        meaning=_LENGTH,
         flag="--max-steps",
         kind="int",
         shown_default="no limit",
@@ -433,7 +182,7 @@ class RunOptions:
         default=64,
         help="How many images a batch has.",
         check=whole_number(1),
-        meaning=_STEPS,
+        meaning=UPDATES,
         flag="--batch-size",
         kind="int",
         compare_default=32,
@@ -443,7 +192,7 @@ class RunOptions:
         help="The seed of initial weights, order of the batches, augmentation and dropout.",
         check=whole_number(0, _LARGEST_SEED),
         allowed="a whole number >= 0",
-        meaning=_TRAINS,
+        meaning=TRAINING,
         flag="--seed",
         kind="int",
     )
@@ -451,7 +200,7 @@ class RunOptions:
         default=0.2,
         help="The dropout probability in the head of a model known by name, whose masks are the same on every backend.",
         check=number("a number from 0 to 1", lambda value: 0 <= value <= 1),
-        meaning=_TRAINS,
+        meaning=TRAINING,
         flag="--dropout",
         kind="float",
         compare_default=0.0,
@@ -461,7 +210,7 @@ class RunOptions:
         help="Where to train: 'auto', 'cpu' or 'cuda'.",
         check=_device,
         allowed="a device's name",
-        meaning=_MAY_CHANGE,
+        meaning=MAY_CHANGE,
         flag="--device",
         metavar="NAME",
     )
@@ -469,7 +218,7 @@ class RunOptions:
         default=None,
         help="Whether to crop (padding 4) and flip images at random.",
         check=optional(yes_or_no),
-        meaning=_TRAINS,
+        meaning=TRAINING,
         flag="--augment",
         kind="bool",
         shown_default="as the data set says; cifar10: yes",
@@ -481,7 +230,7 @@ class RunOptions:
         ),
         check=InitialWeights.of,
         allowed="a path, a mapping of arrays, ll.InitialWeights, or None",
-        meaning=_MAY_CHANGE,
+        meaning=MAY_CHANGE,
         parts=InitialWeights,
         accepts="InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None",
     )
@@ -492,7 +241,7 @@ class RunOptions:
             "Schedules, max_steps and everything else that says step count updates."
         ),
         check=whole_number(1),
-        meaning=_STEPS,
+        meaning=UPDATES,
         flag="--accumulate-steps",
         kind="int",
     )
@@ -503,7 +252,7 @@ class RunOptions:
             "AveragedModel does, and evaluate it too."
         ),
         check=optional(number("a number >= 0 and below 1", lambda value: 0 <= value < 1)),
-        meaning=_TRAINS,
+        meaning=TRAINING,
         flag="--ema-decay",
         kind="float",
         shown_default="no average",
@@ -513,7 +262,7 @@ class RunOptions:
         help="The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.",
         check=Precision.of,
         allowed="'float32', 'float64', 'bfloat16', or ll.Precision",
-        meaning=_TRAINS,
+        meaning=TRAINING,
         parts=Precision,
         accepts="Precision | str",
     )
@@ -524,7 +273,7 @@ class RunOptions:
         ),
         check=Checkpoints.of,
         allowed="a path, ll.Checkpoints, or None",
-        meaning=_GOES_ON,
+        meaning=GOES_ON,
         parts=Checkpoints,
         accepts="Checkpoints | str | Path | None",
     )
@@ -533,7 +282,7 @@ class RunOptions:
         help="What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or ll.Divergence.",
         check=Divergence.of,
         allowed="'stop', 'skip', 'rollback', or ll.Divergence",
-        meaning=_GOES_ON,
+        meaning=GOES_ON,
         parts=Divergence,
         accepts="Divergence | str",
     )
@@ -542,14 +291,14 @@ class RunOptions:
         help="Objects of classes that derive from ll.Callback, which are told of each event of the run.",
         check=_callbacks,
         allowed="a list of ll.Callback objects",
-        meaning=_GOES_ON,
+        meaning=GOES_ON,
         is_written=False,
     )
     progress: bool = option(
         default=True,
         help="Whether to show a progress bar where stderr is a terminal.",
         check=yes_or_no,
-        meaning=_MAY_CHANGE,
+        meaning=MAY_CHANGE,
         flag="--progress",
         kind="bool",
     )
@@ -558,7 +307,7 @@ class RunOptions:
         help="The file to write the result to (an .npz), as Result.save does.",
         check=_writable,
         allowed="a path in a folder that is there, or None",
-        meaning=_GOES_ON,
+        meaning=GOES_ON,
         flag="--save",
         metavar="FILE",
         accepts="str | Path | None",

@@ -16,8 +16,9 @@ from layered_lr.spec.spec import Spec
 from layered_lr.spelling import nearest
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, differing
+from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.option import old_name
-from layered_lr.training.options import Checkpoints, RunOptions, merge_tables, options_with_meaning
+from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result

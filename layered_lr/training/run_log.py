@@ -21,8 +21,9 @@ from layered_lr.plans.plan import Plan
 from layered_lr.spec.spec import RUN_TABLE
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.cadence import cadence
+from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.history import History
-from layered_lr.training.options import Checkpoints, RunOptions
+from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import PLAN, RECIPE, RunFolder
 
 _BLOCK_ROWS = 1 << 12  # of metrics, to make text of at a time

@@ -1,0 +1,281 @@
+"""Options that go together, as values: checkpoints, divergence, precision, initial weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from layered_lr.errors import SpecError
+from layered_lr.training.option import (
+    GOES_ON,
+    MAY_CHANGE,
+    RUN_ONLY,
+    TRAINING,
+    Refused,
+    number,
+    one_of,
+    option,
+    option_class,
+    whole_number,
+    yes_or_no,
+)
+
+if TYPE_CHECKING:
+    from layered_lr.backend.base import Dtype
+    from layered_lr.training.divergence import OnDivergence
+
+
+def anything(value: Any) -> Any:
+    """Take whatever is given: it is checked where it is read."""
+    return value
+
+
+def _autocast(value: Any) -> str | None:
+    if value is None or value == "bfloat16":
+        return value  # type: ignore[no-any-return]
+    why = ""
+    if value == "float16":
+        why = " float16 needs a scaled loss, and an update is left out whenever the scaled loss overflows."
+    raise SpecError(f"autocast={value!r}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    from layered_lr.models.matching import check_pattern
+
+    patterns = value if isinstance(value, list | tuple) else (value,)
+    return tuple(check_pattern(pattern, "reset") for pattern in patterns)
+
+
+def path_or_none(name: str, value: Any) -> Path | None:
+    """A path, or None.
+
+    Raises:
+        SpecError: Anything else.
+    """
+    if value is None or isinstance(value, str | Path):
+        return None if value is None else Path(value)
+    raise SpecError(f"{name}={value!r} ({type(value).__name__}): must be a path, or None.")
+
+
+def _every(value: Any) -> Any:
+    from layered_lr.training.cadence import cadence
+
+    cadence(value)
+    return value
+
+
+@option_class
+class Checkpoints:
+    """Where a run's checkpoints go, how often one is written, and how many stay.
+
+    A run with a folder leaves its recipe, plan, versions, metrics, events, checkpoints and report there. Ctrl-C and
+    SIGTERM then write a checkpoint and end the run, which ``ll.resume(folder)`` goes on with, bitwise; a second Ctrl-C
+    ends it at once. One checkpoint is written at the start, and one at the end.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Checkpoints("runs/a", every="100 steps", keep=1)
+        Checkpoints(folder=PosixPath('runs/a'), every='100 steps', keep=1, keep_best=True)
+    """
+
+    __called__: ClassVar[str] = "Checkpoints"
+
+    folder: str | Path | None = option(
+        default=None,
+        help="The run's folder, from which it can be resumed.",
+        check=functools.partial(path_or_none, "folder"),
+        allowed="a path",
+        meaning=RUN_ONLY,
+        flag="--checkpoint-dir",
+        metavar="DIR",
+    )
+    every: str | int = option(
+        default="1 epoch",
+        help=(
+            "How often a checkpoint is written: '1 epoch', '100 steps', '30 seconds', '5 minutes', or a number of "
+            "updates."
+        ),
+        check=_every,
+        allowed="a time",
+        meaning=GOES_ON,
+        flag="--checkpoint-every",
+        metavar="WHEN",
+    )
+    keep: int = option(
+        default=3,
+        help="How many of the newest checkpoints stay.",
+        check=whole_number(1),
+        meaning=GOES_ON,
+        flag="--keep",
+        kind="int",
+    )
+    keep_best: bool = option(
+        default=True,
+        help="Whether the checkpoint with the highest test accuracy stays too.",
+        check=yes_or_no,
+        meaning=GOES_ON,
+        flag="--keep-best",
+        kind="bool",
+    )
+
+    @staticmethod
+    def of(value: Any) -> Checkpoints | None:
+        """What ``checkpoints=...`` stands for: the value itself, a folder's path, a table of its fields, or None."""
+        if value is None or isinstance(value, Checkpoints):
+            return value
+        if isinstance(value, str | Path):
+            return Checkpoints(value)
+        if isinstance(value, Mapping):
+            return Checkpoints(**value)
+        raise Refused("ll.Checkpoints(...), the path of a folder, or None")
+
+
+@option_class
+class Divergence:
+    """What a run does when a loss or a gradient is NaN or infinite.
+
+    ``"stop"`` alone costs nothing: the others wait for each update, and ``"skip"`` copies the state before it.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Divergence("rollback", rollback_factor=0.1)
+        Divergence(action='rollback', rollback_factor=0.1, skip_advances=False)
+    """
+
+    __called__: ClassVar[str] = "Divergence"
+
+    action: OnDivergence = option(
+        default="stop",
+        help=(
+            "What happens when a loss or a gradient is not finite: 'stop' ends the run; 'skip' undoes the update, "
+            "leaves its batch out and goes on, while schedules stand still; 'rollback' goes back to the last "
+            "checkpoint (without a folder: to the start) at lower rates."
+        ),
+        check=one_of("stop", "skip", "rollback"),
+        meaning=GOES_ON,
+        flag="--on-divergence",
+        metavar="WHAT",
+    )
+    rollback_factor: float = option(
+        default=0.5,
+        help="What each rollback multiplies all rates with.",
+        check=number("a number above 0 and below 1", lambda value: 0 < value < 1),
+        meaning=GOES_ON,
+        flag="--rollback-factor",
+        kind="float",
+    )
+    skip_advances: bool = option(
+        default=False,
+        help="Whether skipped updates count, so that schedules advance over them.",
+        check=yes_or_no,
+        meaning=GOES_ON,
+        flag="--skip-advances",
+        kind="bool",
+    )
+
+    @staticmethod
+    def of(value: Any) -> Divergence:
+        """What ``divergence=...`` stands for: the value itself, an action, or a table of its fields."""
+        if isinstance(value, Divergence):
+            return value
+        if isinstance(value, Mapping):
+            return Divergence(**value)
+        if isinstance(value, str):
+            return Divergence(value)  # type: ignore[arg-type]
+        raise Refused("ll.Divergence(...), 'stop', 'skip' or 'rollback'")
+
+
+@option_class
+class Precision:
+    """The numbers that a run computes with.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Precision(autocast="bfloat16")
+        Precision(dtype='float32', autocast='bfloat16')
+    """
+
+    __called__: ClassVar[str] = "Precision"
+
+    dtype: Dtype = option(
+        default="float32",
+        help="The dtype of weights and arithmetic.",
+        check=one_of("float32", "float64"),
+        meaning=TRAINING,
+        flag="--dtype",
+        metavar="NAME",
+    )
+    autocast: Literal["bfloat16"] | None = option(
+        default=None,
+        help=(
+            "'bfloat16' runs the model under torch.autocast: its matrix products and convolutions in bfloat16, while "
+            "weights, loss and optimizer stay float32. On torch only."
+        ),
+        check=_autocast,
+        allowed="'bfloat16', or None",
+        meaning=TRAINING,
+        flag="--autocast",
+        metavar="NAME",
+    )
+
+    @staticmethod
+    def of(value: Any) -> Precision:
+        """What ``precision=...`` stands for: the value itself, a dtype, ``"bfloat16"``, or a table of its fields."""
+        if isinstance(value, Precision):
+            return value
+        if isinstance(value, Mapping):
+            return Precision(**value)
+        if value == "bfloat16":
+            return Precision(autocast="bfloat16")
+        if value in ("float32", "float64"):
+            return Precision(value)
+        raise Refused("ll.Precision(...), 'float32', 'float64' or 'bfloat16' (autocast)")
+
+
+@option_class
+class InitialWeights:
+    """The weights that a run begins with, instead of the model's own start.
+
+    Example:
+        A pretrained backbone under a new head:
+
+        >>> import layered_lr as ll
+        >>> ll.InitialWeights("mobilenet_v2.pth", reset=["classifier"])
+        InitialWeights(source='mobilenet_v2.pth', reset=('classifier',))
+    """
+
+    __called__: ClassVar[str] = "InitialWeights"
+
+    source: Any = option(
+        default=None,
+        help="Arrays by name, or the path of a .npz, .safetensors or .pth file, to begin with.",
+        check=anything,
+        allowed="a path, or a mapping of arrays",
+        meaning=MAY_CHANGE,
+        flag="--initial-weights",
+        metavar="FILE",
+    )
+    reset: Sequence[str] = option(
+        default=(),
+        help=(
+            "Patterns (as in Group.match) of the parameters to initialise anew in spite of these weights, such as a "
+            "new head."
+        ),
+        check=_patterns,
+        allowed="patterns",
+        meaning=MAY_CHANGE,
+        flag="--reset-weights",
+        metavar="PATTERN",
+        kind="list",
+    )
+
+    @staticmethod
+    def of(value: Any) -> InitialWeights | None:
+        """What ``initial_weights=...`` stands for: the value itself, a source, a table of its fields, or None."""
+        if value is None or isinstance(value, InitialWeights):
+            return value
+        if isinstance(value, Mapping) and value and set(value) <= {"source", "reset"}:
+            return InitialWeights(**value)
+        return InitialWeights(value)
