@@ -335,13 +335,17 @@ class RunOptions:
         return _table(self)
 
     def unwritten(self) -> list[str]:
-        """The names of the options that are given and cannot be written down."""
-        written = self.to_dict()
-        return [
-            name
-            for name, each in options_of(type(self)).items()
-            if each.is_written and name not in written and getattr(self, name) != each.default
-        ]
+        """The names of the options that are given and cannot be written down, wholly or in part."""
+        return [name for name in options_of(type(self)) if not _is_written(self, name)]
+
+
+def _is_written(value: Any, name: str) -> bool:
+    declared, own = options_of(type(value))[name], getattr(value, name)
+    if not declared.is_written or own == declared.default:
+        return True
+    if declared.parts is not None and isinstance(own, declared.parts):
+        return all(_is_written(own, part) for part in options_of(declared.parts))
+    return name in _table(value)
 
 
 def _table(value: Any) -> dict[str, Any]:
@@ -407,7 +411,8 @@ def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str
     merged = dict(below)
     for name, value in above.items():
         parts = options_of(RunOptions)[name].parts if name in options_of(RunOptions) else None
-        if parts is not None and isinstance(value, Mapping) and merged.get(name) is not None:
+        is_table = parts is not None and isinstance(value, Mapping) and set(value) <= set(options_of(parts))
+        if is_table and merged.get(name) is not None:  # arrays by name are no table of parts
             known: Any = parts
             merged[name] = {**_table_of(known.of(merged[name])), **value}
         else:

@@ -66,6 +66,10 @@ def prepare(
     """
     check_autocast(options)
     chosen = options.initial_weights
+    if chosen is not None and chosen.source is None:
+        raise SpecError(
+            f"initial_weights: reset={list(chosen.reset)} needs a source: ll.InitialWeights(source, reset=...)."
+        )
     given = None if chosen is None or start is not None else read_weights(chosen.source)
     dataset = load_dataset(options.data, options.data_root)
     batches = Batches(dataset, options.batch_size, options.seed, options.augment)

@@ -85,7 +85,8 @@ def _from_the_start(folder: RunFolder, spec: Spec | None, changes: Mapping[str, 
     """A run that was killed before its first checkpoint."""
     recipe = load_recipe(folder.path / RECIPE)
     options = _options(recipe.run, changes, folder.path)
-    if "initial_weights" in folder.described().get("not written", ()) and options.initial_weights is None:
+    given = options.initial_weights is not None and options.initial_weights.source is not None
+    if "initial_weights" in folder.described().get("not written", ()) and not given:
         raise SpecError(
             "resume: the run began with initial_weights that cannot be written down, and has no checkpoint; give them "
             "again: resume(..., initial_weights=...)."
