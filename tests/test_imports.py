@@ -76,6 +76,24 @@ def test_the_backends_are_named_in_one_file_of_the_core() -> None:
     assert [path.name for path in (ROOT / "layered_lr").rglob("*.py") if naming(path)] == ["registry.py"]
 
 
+def test_no_test_file_imports_another() -> None:
+    """What several tests need stands in tests/support."""
+    importing = {
+        str(path.relative_to(ROOT)): [module for module in modules(path) if ".test_" in module]
+        for path in (ROOT / "tests").rglob("*.py")
+    }
+    assert len(importing) > 50 and {path: found for path, found in importing.items() if found} == {}
+
+
+def modules(path: Path) -> Iterator[str]:
+    """The full names of what a file imports from, at whatever depth."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
 def test_no_folder_of_the_source_root_hides_a_framework() -> None:
     assert {path.name for path in (ROOT / "backends").iterdir() if path.is_dir()} & (TORCH | ONEFLOW) == set()
 

@@ -12,9 +12,10 @@ import layered_lr as ll
 from layered_lr.backend.base import Extras
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches
-from tests.backends.test_memory_format import CLASSES, images, small
 from tests.support import resuming
-from tests.training.test_resume import assert_same, stopped
+from tests.support.convolutions import CLASSES, images, small
+from tests.support.resuming import assert_same
+from tests.support.stopping import stopped
 
 BATCH, STEPS, RATE = 4, 6, 0.05
 SPEC = ll.Spec(ll.AdamW(RATE, weight_decay=0.1), [ll.Group("0", lr_scale=0.1)], ll.StepLR(2, 0.5), clip_grad_norm=0.5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import layered_lr as ll
 from layered_lr.backend.base import Backend
 from tests.support.models import arrays, fill, largest_difference, mlp, mlp_weights, weights
+from tests.support.optimizer_states import saved
 
 SPEC = ll.Spec(
     optimizer=ll.SGD(lr=0.1, momentum=0.9),
@@ -82,20 +82,6 @@ def test_the_schedulers_state_is_small_and_plain(framework: Any) -> None:
     assert len(repr(state)) < 200
     step(framework, model, optimizer, scheduler)
     assert 4 in state.values(), "the state is a copy, not a view of the scheduler"
-
-
-def saved(framework: Any, state: Any) -> Any:
-    """Through a file, as the framework's own tools do it (OneFlow's ``save`` wants a folder: its state is copied)."""
-    if framework.__name__ == "torch":
-        file = io.BytesIO()
-        framework.save(state, file)
-        file.seek(0)
-        return framework.load(file, weights_only=True)
-    if isinstance(state, framework.Tensor):
-        return framework.tensor(state.numpy().copy())
-    if isinstance(state, dict):
-        return {key: saved(framework, value) for key, value in state.items()}
-    return [saved(framework, value) for value in state] if isinstance(state, list) else state
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])

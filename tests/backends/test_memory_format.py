@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.backend.base import Backend, Extras, Session
@@ -19,8 +18,8 @@ from layered_lr.backend.phased_session import open_session
 from layered_lr.data import Batches
 from layered_lr.models.mobilenet_v2 import initial_weights
 from layered_lr.state import read_state, write_state
+from tests.support.convolutions import BATCH, CLASSES, SIDE, STEPS, images, small
 
-BATCH, STEPS, CLASSES, SIDE = 4, 6, 3, 8
 eager = pytest.mark.parametrize("backend_name", ["torch-eager"])
 OPTIMIZERS = {
     "SGD": ll.SGD(0.1, momentum=0.9, weight_decay=0.01),
@@ -30,33 +29,6 @@ OPTIMIZERS = {
     "RMSprop": ll.RMSprop(0.01, momentum=0.5),
     "LAMB": ll.LAMB(0.01),
 }
-
-
-def images(count: int = BATCH * STEPS, side: int = SIDE) -> tuple[NDArray[Any], ...]:
-    rng = np.random.default_rng(2)
-    x = rng.standard_normal((count + 2, 3, side, side)).astype(np.float32)
-    y = np.arange(count + 2) % CLASSES
-    return x[:count], y[:count], x[count:], y[count:]
-
-
-def small(torch: Any, last: bool) -> Callable[[], Any]:
-    """What builds a convolutional network, 3x3 and depthwise and 1x1, in either memory format."""
-    nn = torch.nn
-
-    def build() -> Any:
-        model = nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=2, bias=False),
-            nn.BatchNorm2d(6),
-            nn.ReLU(),
-            nn.Conv2d(6, 6, 2, groups=6),
-            nn.Conv2d(6, 4, 1),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(1),
-            nn.Linear(4, CLASSES),
-        )
-        return model.to(memory_format=torch.channels_last) if last else model
-
-    return build
 
 
 def opened(

@@ -10,9 +10,9 @@ import pytest
 import layered_lr as ll
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
-from tests.backends.test_rates import TOLERANCE, planned, through_attach
-from tests.backends.test_schedule_matrix import EXAMPLES
+from tests.support.applied_rates import TOLERANCE, planned, through_attach
 from tests.support.isolation import value_of
+from tests.support.schedule_cases import EXAMPLES
 
 HUGE = 10**6
 TABLE = "native table"
@@ -200,7 +200,7 @@ def test_native_and_table_agree_bitwise(oneflow: Any, monkeypatch: pytest.Monkey
         spec = ll.Spec(ll.SGD(lr=0.0625), [ll.Group("p0", lr=0.5, lr_scale=0.1)], schedule)
         _, native = through_attach(oneflow, spec, ["p0", "p1"])
         with monkeypatch.context() as patch:
-            for module in ("lowering", "scheduler", "rounding"):
+            for module in ("lowering", "native_schedulers", "float32_rates"):
                 patch.setattr(f"layered_lr_oneflow.{module}.native", lambda plan, group: None)
             _, table = through_attach(oneflow, spec, ["p0", "p1"])
         assert np.array_equal(native, table), schedule

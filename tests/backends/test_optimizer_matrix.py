@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import layered_lr as ll
 from tests.support import optimizer_cases as cases
 from tests.support.isolation import value_of
-from tests.support.models import fill, mlp, mlp_weights, weights
+from tests.support.models import mlp_weights, weights
+from tests.support.optimizer_networks import network, network_batch
 
 # float64 for 200 steps as the promise is made; float32 for 60, after which rounding has long come to its size.
 STEPS = {"float64": 200, "float32": 60}
@@ -68,10 +68,9 @@ def test_it_trains_as_torch_does(oneflow: Any, torch: Any, family: str, dtype: s
 
 def networks(steps: int) -> dict[str, dict[str, list[float]]]:
     """A small network's weights in float64 after AdamW in both modes."""
-    import layered_lr as ll
     from layered_lr_oneflow.runtime import flow
-    from tests.backends.test_optimizer_matrix import network, network_batch, network_graph, network_spec
     from tests.support.models import weights
+    from tests.support.optimizer_networks import network, network_batch, network_graph, network_spec
 
     ends = {}
     for mode in ("eager", "graph"):
@@ -91,34 +90,6 @@ def networks(steps: int) -> dict[str, dict[str, list[float]]]:
         flow._oneflow_internal.eager.Sync()
         ends[mode] = {name: w.tolist() for name, w in weights(model).items()}
     return ends
-
-
-def network(framework: Any) -> Any:
-    return fill(mlp(framework)().double(), framework, {k: w.astype(np.float64) for k, w in mlp_weights().items()})
-
-
-def network_graph(flow: Any, model: Any) -> Any:
-    class Train(flow.nn.Graph):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            ll.attach(network_spec(), self, model)
-
-        def build(self, x: Any, y: Any) -> Any:
-            loss = ((self.model(x) - y) ** 2).mean()
-            loss.backward()
-            return loss
-
-    return Train()
-
-
-def network_spec() -> ll.Spec:
-    return ll.Spec(ll.AdamW(0.01, weight_decay=0.1), [ll.Group("1", lr_scale=0.3)], no_weight_decay="1d")
-
-
-def network_batch(step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rng = np.random.default_rng(step)
-    return rng.standard_normal((8, 3, 2, 2)), rng.standard_normal((8, 3))
 
 
 def test_a_network_in_float64_trains_as_in_torch(oneflow: Any, torch: Any) -> None:

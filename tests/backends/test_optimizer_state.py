@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from tests.backends.test_compile import saved
 from tests.support import optimizer_cases as cases
 from tests.support.isolation import value_of
 from tests.support.models import arrays, largest_difference, mlp, mlp_weights
+from tests.support.optimizer_states import saved
 
 STEPS = 12
 

@@ -1,11 +1,11 @@
 """How to run a OneFlow graph in a process of its own: OneFlow aborts the process for much that it does not like."""
 
 import json
-import signal
-import subprocess
 import sys
 import textwrap
 from typing import Any
+
+from tests.support.isolation import run_again_after_crash
 
 PREAMBLE = '''
 import json, sys
@@ -86,13 +86,7 @@ def run(body: str, *arguments: str) -> dict[str, Any]:
     """What the script, which goes on from the preamble, answers in a process of its own."""
     script = PREAMBLE + textwrap.dedent(body)
     command = [sys.executable, "-c", script, *arguments]
-    for _ in range(2):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=250)
-        if done.returncode != -signal.SIGSEGV:
-            break
-        # OneFlow pops a queue before it fills it when its thread is pre-empted there (runtime.schedule_as_batch makes
-        # that rare, no more): on a busy machine about one process in some hundred dies of it, which shows nothing here.
-        print("a OneFlow process died of SIGSEGV and was started again")
+    done = run_again_after_crash(command, timeout_seconds=600)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     return dict(json.loads(lines[-1].removeprefix("ANSWER ")))

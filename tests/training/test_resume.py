@@ -21,6 +21,7 @@ from layered_lr.training.run_log import RunLog
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, assert_same, options
+from tests.support.stopping import stopped
 
 STEPS = 9  # three epochs of three updates
 PHASED = replace(
@@ -31,21 +32,6 @@ PHASED = replace(
         ll.Phase(schedule=ll.LinearLR(total_iters=2), counts_from="phase"),
     ],
 )
-
-
-def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after: int, **said: Any) -> None:
-    """A run that gets SIGTERM after some updates, as a cluster's scheduler sends it."""
-
-    def is_due(self: RunLog, step: int, steps_per_epoch: int) -> bool:
-        if step == after - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return False
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RunLog, "is_due", is_due)
-        with pytest.raises(SystemExit) as end:
-            ll.run(spec, **said, checkpoints=folder)
-    assert end.value.code == 143
 
 
 @pytest.mark.parametrize("after", [2, 5, 8])

@@ -10,14 +10,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Backend
-from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays, mlp
-
-CONSTANT = ll.Spec(optimizer=ll.SGD(lr=0.1))
-
-
-def run(backend: Backend, model: Callable[[], Any], spec: ll.Spec = CONSTANT, **options: Any) -> ll.Result:
-    options = {"max_steps": 4, "batch_size": 8, "progress": False, "device": "cpu", **options}
-    return ll.run(spec, backend.name, model, options.pop("data", arrays()), **options)
+from tests.support.models import CLASSES, FEATURES, HIDDEN, mlp
+from tests.support.wrong_models import CONSTANT, WRONG_IN_TRAINING, answering, run
 
 
 def linear(framework: Any, outputs: int, inputs: int = FEATURES) -> Callable[[], Any]:
@@ -39,20 +33,6 @@ def test_images_that_the_model_does_not_take_are_a_spec_error(backend: Backend, 
         run(backend, linear(framework_of_backend, CLASSES, inputs=FEATURES + 1))
 
 
-def answering(framework: Any, answer: Callable[[Any, bool], Any]) -> Callable[[], Any]:
-    """A model whose logits go through ``answer(logits, training)``."""
-
-    class Answering(framework.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = framework.nn.Linear(FEATURES, CLASSES)
-
-        def forward(self, x: Any) -> Any:
-            return answer(self.layer(x.flatten(1)), self.training)
-
-    return Answering
-
-
 WRONG_ANSWERS: dict[str, Callable[[Any, bool], Any]] = {
     "a tuple": lambda logits, training: (logits, logits),
     "nothing": lambda logits, training: None,
@@ -68,12 +48,6 @@ def test_an_answer_of_another_kind_is_a_spec_error(
 ) -> None:
     with pytest.raises(ll.SpecError, match="model: "):
         run(backend, answering(framework_of_backend, answer))
-
-
-WRONG_IN_TRAINING: dict[str, Callable[[Any, bool], Any]] = {
-    "a tuple": lambda logits, training: (logits, logits) if training else logits,
-    "too few classes": lambda logits, training: logits[:, :2] if training else logits,
-}
 
 
 @pytest.mark.parametrize("answer", WRONG_IN_TRAINING.values(), ids=WRONG_IN_TRAINING)
@@ -95,7 +69,7 @@ def error_of_wrong_in_training(name: str, kind: str) -> str:
 
     import layered_lr as ll
     from layered_lr.backend.loading import load_backend
-    from tests.training.test_run_failures import WRONG_IN_TRAINING, answering, run
+    from tests.support.wrong_models import WRONG_IN_TRAINING, answering, run
 
     backend = load_backend(name, "cpu")
     framework = importlib.import_module(name.split("-")[0])

@@ -1,0 +1,28 @@
+"""A run that is stopped on purpose, to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import layered_lr as ll
+from layered_lr.training.run_log import RunLog
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after: int, **said: Any) -> None:
+    """A run that gets SIGTERM after some updates, as a cluster's scheduler sends it."""
+
+    def is_due(self: RunLog, step: int, steps_per_epoch: int) -> bool:
+        if step == after - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunLog, "is_due", is_due)
+        with pytest.raises(SystemExit) as end:
+            ll.run(spec, **said, checkpoints=folder)
+    assert end.value.code == 143
