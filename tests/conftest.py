@@ -106,6 +106,12 @@ def refused() -> Callable[[Answer, str], None]:
     return check
 
 
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is as wide as where stdout is a file; pytest-xdist sets ``COLUMNS`` in its processes."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(params=["torch", "oneflow"])
 def framework(request: pytest.FixtureRequest) -> Any:
     """Each framework's module."""
