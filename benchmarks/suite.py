@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from tabulate import tabulate
-
 from benchmarks.frame.command import Benchmark
 from benchmarks.frame.worker import ROOT
 from layered_lr.errors import SpecError
+from layered_lr.reports.tables import ReportTable
 from layered_lr.validation import nearest
 
 MODULES = {
@@ -58,9 +57,9 @@ def check_name(name: str) -> None:
 
 
 def listed() -> str:
-    """Every benchmark, and the question that it answers."""
+    """Every benchmark, and the question that it answers, in lines that fit the terminal."""
     rows = [[name, load(name).question + (" (make bench-peers)" * (name == "peers"))] for name in MODULES]
-    return tabulate(rows, tablefmt="plain")
+    return ReportTable(["benchmark", "the question that it answers"], rows).text()
 
 
 def measure(

@@ -232,7 +232,7 @@ def _made_with(found: Found) -> str:
     options = ", ".join(f"{name}={value}" for name, value in found.options.items() if value not in (None, [], ()))
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     spec = f"<pre>{html.escape(_spec_text(found))}</pre>"
-    return section("Made with", paragraphs([f"{packages}; {options}"], "soft"), spec)
+    return section("Made with", paragraphs([f"{packages}; {options}"], "soft"), folded("The spec", spec))
 
 
 def _spec_text(found: Found) -> str:

@@ -18,6 +18,7 @@ PIPED_WIDTH = 160
 
 _GAP = 2
 _COMFORT = 24  # characters that a column of words gets before it wraps
+_NARROWEST = 8  # characters that a column keeps on the narrowest terminal
 _SHORT = 28  # characters up to which a column of HTML does not wrap
 _FEW_COLUMNS = 7  # which a tablet has room for
 
@@ -56,6 +57,7 @@ class ReportTable(NamedTuple):
         smallest = [self._longest_word(column) for column in columns]
         if sum(smallest) + _GAP * (len(smallest) - 1) > fitting:
             smallest = [self._comfort(column) for column in columns]
+            smallest[0] = min(smallest[0], max(_NARROWEST, fitting // 3))  # it stands in each table: a long name wraps
         return "\n\n".join(self._drawn(block, smallest, fitting) for block in _blocks(smallest, fitting))
 
     def _drawn(self, columns: Sequence[int], smallest: Sequence[int], width: int) -> str:
@@ -138,6 +140,8 @@ def _blocks(widths: Sequence[int], width: int) -> Iterator[list[int]]:
 def _shared(wishes: Mapping[int, tuple[int, int]], width: int) -> dict[int, int]:
     """Each column's width: its smallest one, and a share of the room that is left, up to its longest text.
 
+    Where not even the smallest widths fit, the widest columns become narrower, and cut words into lines.
+
     Args:
         wishes: Smallest width and longest text of each column.
         width: Of the table.
@@ -147,8 +151,13 @@ def _shared(wishes: Mapping[int, tuple[int, int]], width: int) -> dict[int, int]
     by_need = sorted(wishes.items(), key=lambda item: item[1][1] - item[1][0])
     for place, (column, (smallest, longest)) in enumerate(by_need):
         more = min(longest - smallest, room // (len(by_need) - place))
-        widths[column] = min(smallest + more, width)
+        widths[column] = smallest + more
         room -= more
+    while (over := sum(widths.values()) + _GAP * (len(widths) - 1) - width) > 0:  # even one column is too wide
+        widest = max(widths, key=widths.__getitem__)
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] = max(_NARROWEST, widths[widest] - over)
     return {column: widths[column] for column in wishes}
 
 
