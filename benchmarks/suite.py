@@ -14,7 +14,7 @@ from typing import cast
 from benchmarks.frame.command import Benchmark
 from benchmarks.frame.worker import ROOT
 from layered_lr.errors import SpecError
-from layered_lr.reports.tables import ReportTable
+from layered_lr.reports.tables import wrapped
 from layered_lr.validation import nearest
 
 MODULES = {
@@ -58,8 +58,9 @@ def check_name(name: str) -> None:
 
 def listed() -> str:
     """Every benchmark, and the question that it answers, in lines that fit the terminal."""
-    rows = [[name, load(name).question + (" (make bench-peers)" * (name == "peers"))] for name in MODULES]
-    return ReportTable(["benchmark", "the question that it answers"], rows).text()
+    longest = max(map(len, MODULES)) + 2
+    questions = {name: load(name).question + " (make bench-peers)" * (name == "peers") for name in MODULES}
+    return "\n".join(wrapped(f"{name:{longest}}{question}", indent=longest) for name, question in questions.items())
 
 
 def measure(

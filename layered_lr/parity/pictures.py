@@ -196,8 +196,9 @@ def _rates(found: Found, index: int) -> Figure:
 
 
 def _line(rank: int) -> dict[str, Any]:
-    place = rank % len(COLOURS)
-    return {"color": COLOURS[place], "linestyle": DASHES[place], "linewidth": 1.6}
+    round_of_colours, place = divmod(rank, len(COLOURS))  # the eighth line has the first one's colour, not its dashes
+    dashes = DASHES[(place + round_of_colours) % len(DASHES)]
+    return {"color": COLOURS[place], "linestyle": dashes, "linewidth": 1.6}
 
 
 def _bounds(lines: Any, at_least: float = 0.0) -> tuple[float, float, bool]:

@@ -161,12 +161,13 @@ def _shared(wishes: Mapping[int, tuple[int, int]], width: int) -> dict[int, int]
     return {column: widths[column] for column in wishes}
 
 
-def wrapped(text: str, width: int | None = None) -> str:
+def wrapped(text: str, width: int | None = None, indent: int = 2) -> str:
     """Sentences cut at words to fit the terminal, further lines indented; as they are where stdout is no terminal.
 
     Args:
         text: One or more lines.
         width: Characters a line; None is ``COLUMNS`` where it is set, else the terminal's width, else no limit.
+        indent: Spaces before further lines.
     """
     import textwrap
 
@@ -174,7 +175,8 @@ def wrapped(text: str, width: int | None = None) -> str:
     if fitting is None:
         return text
     lines = (
-        textwrap.wrap(line, fitting, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False) or [""]
+        textwrap.wrap(line, fitting, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False)
+        or [""]
         for line in text.splitlines()
     )
     return "\n".join(line for wrapped_line in lines for line in wrapped_line)

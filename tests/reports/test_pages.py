@@ -18,6 +18,7 @@ from tests.support.browser import chromium, measured, printed
 from tests.support.page_cases import COUNTS, certificate_of, plan_of
 
 pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.slow
 
 WIDTHS = (390, 600, 833, 1024, 1280)
 SMALLEST_PIXELS = 9.0  # of a text that a person reads on a phone without zooming
