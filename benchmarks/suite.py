@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from tabulate import tabulate
-
 from benchmarks.frame.command import Benchmark
 from benchmarks.frame.worker import ROOT
 from layered_lr.errors import SpecError
+from layered_lr.reports.tables import wrapped
 from layered_lr.spelling import nearest
 
 MODULES = {
@@ -58,9 +57,10 @@ def check_name(name: str) -> None:
 
 
 def listed() -> str:
-    """Every benchmark, and the question that it answers."""
-    rows = [[name, load(name).question + (" (make bench-peers)" * (name == "peers"))] for name in MODULES]
-    return tabulate(rows, tablefmt="plain")
+    """Every benchmark, and the question that it answers, in lines that fit the terminal."""
+    longest = max(map(len, MODULES)) + 2
+    questions = {name: load(name).question + " (make bench-peers)" * (name == "peers") for name in MODULES}
+    return "\n".join(wrapped(f"{name:{longest}}{question}", indent=longest) for name, question in questions.items())
 
 
 def measure(

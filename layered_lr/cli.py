@@ -205,14 +205,10 @@ def _checkout() -> Path:
 @click.pass_context
 def doctor(context: click.Context, /) -> None:
     """Say which backends work here, and what to do about those that do not."""
-    from layered_lr.backend.doctor import backends
+    from layered_lr.backend.doctor import backends, doctor_text
 
     found = backends()
-    for status in found.values():
-        versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in status.versions.items())
-        click.echo(f"{status.name:14} {'works' if status.available else 'does not work':14} {versions}")
-        if not status.available:
-            click.echo(f"{'':14} it {status.reason}.\n{'':14} {status.mend}")
+    click.echo(doctor_text(found))
     context.exit(0 if any(status.available for status in found.values()) else FAILED)
 
 

@@ -1,7 +1,8 @@
-"""What is said to whoever watches, on stderr."""
+"""What is said to whoever watches: lines on stderr, and how wide text on stdout may be."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -10,3 +11,19 @@ def say(message: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(f"layered_lr: {message}", file=sys.stderr)
+
+
+def stdout_width() -> int | None:
+    """How many characters a line on stdout may have.
+
+    Returns:
+        The environment variable ``COLUMNS`` where it is set; else the width of the terminal that stdout is; else
+        None: stdout is a file, a pipe or a notebook.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+    except (AttributeError, OSError, ValueError):  # no stdout at all, no terminal, or a closed file
+        return None

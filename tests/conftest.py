@@ -42,7 +42,7 @@ _crashes: Counter[str] = Counter()
 def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
     """Run a OneFlow test again whose process has crashed, at most twice: OneFlow 0.9 dies now and then by itself.
 
-    A failure is never run again, nor is a crash of a test whose file has nothing to do with OneFlow. Every crash is told.
+    A failure is never run again, nor is a crash of a test whose file has no part of OneFlow. Every crash is told.
     """
     _crashes[crashitem] += 1
     source = (Path(__file__).parents[1] / crashitem.partition("::")[0]).read_text(encoding="utf-8")
@@ -128,6 +128,12 @@ def refused() -> Callable[[Answer, str], None]:
         assert message in answer.err and "Traceback" not in answer.err
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text is as wide as where stdout is a file; pytest-xdist sets ``COLUMNS`` in its processes."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(params=["torch", "oneflow"])

@@ -19,7 +19,7 @@ MODULES = sorted(
     if path.name != "__main__.py"
 )
 # Each takes a good part of a second, or is a dependency that only training needs.
-HEAVY = {"numpy", "pydantic", "pydantic_core", "sklearn", "scipy", "tqdm", "tabulate", "pooch", "safetensors"}
+HEAVY = {"numpy", "pydantic", "pydantic_core", "sklearn", "scipy", "tqdm", "rich", "tabulate", "pooch", "safetensors"}
 
 
 def imports(path: Path) -> Iterator[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from layered_lr.backend.loading import how_to_reinstall
 from layered_lr.registry import TABLE, versions
+from layered_lr.reports.tables import ReportTable, wrapped
 
 # What a probe runs: silent where the backend works, its reason and mend as JSON where it says so itself.
 _PROBE = """
@@ -53,6 +55,29 @@ def backends() -> dict[str, BackendStatus]:
         for name in TABLE
     }
     return {name: _status(name, probe) for name, probe in probes.items()}
+
+
+def doctor_text(found: Mapping[str, BackendStatus]) -> str:
+    """A table of the backends that fits the terminal; below it why some do not work, and what to do about it.
+
+    Args:
+        found: What ``backends`` answers.
+    """
+    rows = [
+        [
+            status.name,
+            "works" if status.available else "does not work",
+            ", ".join(f"{name} {version or 'not installed'}" for name, version in status.versions.items()),
+        ]
+        for status in found.values()
+    ]
+    # What to do is not wrapped: it holds a command to paste.
+    why = [
+        f"{wrapped(f'{status.name} {status.reason}.')}\n  {status.mend}"
+        for status in found.values()
+        if not status.available
+    ]
+    return "\n\n".join([ReportTable(["backend", "here", "versions"], rows).text(), *why])
 
 
 def _status(name: str, probe: subprocess.Popen[str]) -> BackendStatus:

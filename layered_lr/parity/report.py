@@ -1,45 +1,66 @@
-"""A comparison as text and as one HTML file: tables first, pictures under them."""
+"""A comparison as text and as one HTML file: the answer first, then tables, then pictures."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterator
-from importlib.resources import files
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import LayeredLRError
-from layered_lr.parity.findings import Found, Pair
+from layered_lr.parity.findings import Found
+from layered_lr.reports.page import bullets, figure, folded, page, paragraphs, section
+from layered_lr.reports.tables import ReportTable, wrapped
 
+_MOST_ROWS = 24  # of rates; more are folded on the page, and cut to the largest differences in a terminal
 
-class Part(NamedTuple):
-    """A table with what it shows.
-
-    Args:
-        title: Of the table.
-        headers: Of its columns.
-        rows: Texts.
-        below: What its words mean.
-    """
-
-    title: str
-    headers: list[str]
-    rows: list[list[str]]
-    below: str = ""
+_CAUSES = {
+    "rate": "learning rate",
+    "state": "optimizer state",
+    "decay": "weight decay",
+    "clip": "clipping",
+    "accumulation": "accumulation",
+    "data": "data",
+    "forward": "forward pass",
+    "backward": "backward pass",
+    "average": "moving average",
+}
+_ABOUT_RATES = "Differences are relative, to the rates of {}. Rates are probed as exactly as float32 weights show them."
+_ABOUT_SHARES = (
+    "Share: largest difference / what rounding allows, at any update. More than 1 is a difference. "
+    "Differences below the noise are reported as none."
+)
 
 
 def comparison_text(found: Found) -> str:
-    """Verdicts, rates and differences as tables of text."""
-    blocks = [_headline(found)]
-    for part in _parts(found, worst_only=True):
-        table = tabulate(part.rows, part.headers, disable_numparse=True)
-        blocks.append("\n".join(filter(None, [f"{part.title}:", table, part.below])))
-    return "\n\n".join([*blocks, *_remarks(found)])
+    """Verdicts, then differences and rates as tables of text.
+
+    Tables fit the terminal, or ``COLUMNS`` where it is set. Where stdout is no terminal, their lines have at most 160
+    characters, and sentences are not wrapped.
+    """
+    rates, left_out = _rates(found), []
+    if len(rates.rows) > _MOST_ROWS:
+        left_out = [f"Of {len(found.plan.groups)} groups, those that are farthest off. The page (--report) has all."]
+        rates = _rates(found, worst_only=True)
+    verdicts = [f"{head}\n  {why}" for _, head, why in _verdicts(found)]
+    sentences = [*left_out, _ABOUT_RATES.format(found.reference)]
+    return "\n\n".join(
+        [
+            wrapped(_headline(found)),
+            *map(wrapped, verdicts),
+            *(
+                f"Differences, {pair}:\n{table.text()}"
+                for pair, table in _by_first(_differences(found, worst_only=True))
+            ),
+            wrapped(_ABOUT_SHARES),
+            *(f"Rates, {backend}:\n{table.text()}" for backend, table in _by_first(rates)),
+            *map(wrapped, [*sentences, *_remarks(found)]),
+        ]
+    )
 
 
 def _headline(found: Found) -> str:
@@ -49,61 +70,59 @@ def _headline(found: Found) -> str:
     return f"{names}: {ran} over {found.steps} updates of {kind}, {found.options.get('dtype', 'float32')}"
 
 
-def _parts(found: Found, worst_only: bool = False) -> Iterator[Part]:
-    """The tables; of the differences only the section of the largest share, or all of them."""
-    yield Part(
-        "Verdicts",
-        ["backends", "verdict", "cause", "since update", "group", "why"],
-        [_verdict_row(pair) for pair in found.pairs],
-    )
-    yield Part(
-        "Rates",
-        [
-            "group",
-            "backend",
-            "read off the framework",
-            "largest difference",
-            "probed off the weights",
-            "largest difference",
-        ],
-        list(_rate_rows(found)),
-        f"differences are relative, to the rates of {found.reference}; "
-        "what is probed is as exact as float32 weights show it",
-    )
-    yield Part(
-        "Differences",
-        ["backends", "what", "of", "largest", "rounding explains", "share"],
-        list(_difference_rows(found, worst_only)),
-        "share: the largest part of what rounding explains that was needed at any update; more than 1 is a difference",
-    )
+def _verdicts(found: Found) -> Iterator[tuple[bool, str, str]]:
+    """Of each pair, and of each backend that did not run: whether it is good news, the verdict, and why."""
+    for pair in found.pairs:
+        verdict, first = pair.verdict, pair.verdict.first
+        where = "" if first is None else f", first seen at update {first.step}"
+        group = "" if first is None or first.group is None else f", group {first.group}"
+        cause = "" if verdict.cause is None else f" – {_CAUSES[verdict.cause]}{where}{group}"
+        yield verdict.kind != "different", f"{pair.name}: {verdict.kind}{cause}", verdict.explanation
+    for outcome in found.outcomes.values():
+        if outcome.status != "ran":
+            yield False, f"{outcome.backend}: no verdict", str(outcome)
 
 
-def _verdict_row(pair: Pair) -> list[str]:
-    verdict = pair.verdict
-    first = verdict.first
-    since = "" if first is None else str(first.step)
-    return [pair.name, verdict.kind, verdict.cause or "", since, (first and first.group) or "", verdict.explanation]
-
-
-def _rate_rows(found: Found) -> Iterator[list[str]]:
+def _rates(found: Found, worst_only: bool = False) -> ReportTable:
+    """What each backend applied to each group; or each backend's groups that are farthest off, read and probed."""
     due = found.observed[found.reference].rates
-    for index, group in enumerate(found.plan.groups):
-        for name, seen in found.observed.items():
-            read, probed = seen.rates[:, index], seen.probed_rates[:, index]
-            row = [group.name, name, _span(read), _off(read, due[:, index]), _span(probed), _off(probed, due[:, index])]
-            yield row if group.parameters else [*row[:4], "no parameters", ""]
+    rows = []
+    for name, seen in found.observed.items():
+        off = {place: _far_off(seen.rates[:, place], due[:, place]) for place in range(len(found.plan.groups))}
+        probed = {place: _far_off(seen.probed_rates[:, place], due[:, place]) for place in off}
+        places = sorted({max(off, key=off.__getitem__), max(probed, key=probed.__getitem__)}) if worst_only else off
+        for place in places:
+            group = found.plan.groups[place]
+            row = [name, group.name, _span(seen.rates[:, place]), _relative(off[place])]
+            if group.parameters:
+                rows.append([*row, _span(seen.probed_rates[:, place]), _relative(probed[place])])
+            else:
+                rows.append([*row, "no parameters", ""])
+    headers = ["backend", "group", "read off the framework", "off by", "probed off the weights", "off by"]
+    return ReportTable(headers, rows, frozenset(["off by"]))
 
 
-def _off(rates: Float64, due: Float64) -> str:
+def _far_off(rates: Float64, due: Float64) -> float:
+    """The largest relative difference; -1 where no rate is known."""
     steps = min(len(rates), len(due))
     rates, due = rates[:steps], due[:steps]
     known = np.isfinite(rates) & (due > 0)
-    return f"{np.max(np.abs(rates[known] / due[known] - 1)):.1e}" if known.any() else ""
+    return float(np.max(np.abs(rates[known] / due[known] - 1))) if known.any() else -1.0
+
+
+def _relative(difference: float) -> str:
+    return "" if difference < 0 else "0" if difference == 0 else f"{difference:.1e}"
 
 
 def _span(rates: Float64) -> str:
     known = rates[np.isfinite(rates)]
     return f"{known[0]:.6g} → {known[-1]:.6g}" if len(known) else "unknown"
+
+
+def _differences(found: Found, worst_only: bool = False) -> ReportTable:
+    """The largest differences of every group, or of the one that is nearest to what rounding allows."""
+    headers = ["backends", "what", "of", "largest", "rounding allows", "share"]
+    return ReportTable(headers, list(_difference_rows(found, worst_only)), frozenset(headers[3:]))
 
 
 def _difference_rows(found: Found, worst_only: bool) -> Iterator[list[str]]:
@@ -119,7 +138,7 @@ def _difference_rows(found: Found, worst_only: bool) -> Iterator[list[str]]:
             for column in [int(np.nanargmax(worst))] if worst_only else range(len(worst)):
                 largest, explained = np.nanmax(values[:, column]), np.nanmax(allowed[:, column])
                 owner = owners.get(what, groups)[column]
-                yield [pair.name, what, owner, f"{largest:.1e}", f"{explained:.1e}", _share(float(worst[column]))]
+                yield [pair.name, what, owner, _relative(largest), f"{explained:.1e}", _share(float(worst[column]))]
 
 
 def _share(share: float) -> str:
@@ -129,91 +148,81 @@ def _share(share: float) -> str:
 def _remarks(found: Found) -> list[str]:
     remarks = [str(outcome) for outcome in found.outcomes.values() if outcome.status != "ran"]
     remarks += [f"{name} ended early: {seen.ended}" for name, seen in found.observed.items() if seen.ended]
-    for section, step in found.uninformative.items():
+    for place, step in found.uninformative.items():
         if step is not None:
             remarks.append(
-                f"{section}: the run itself is no longer informative from update {step} on, where rounding alone may "
+                f"{place}: the run itself is no longer informative from update {step} on, where rounding alone may "
                 "move weights as far as an update does; rates and probes still are"
             )
     remarks += found.notes
     remarks.append(
-        f"what rounding explains was measured on {found.reference}: {found.samples} runs disturbed by "
-        f"{found.margin:.1f} times the last bits that are lost anyhow, and one in float64"
+        f"The tolerance is measured, not chosen. {found.reference} measured what rounding allows: {found.samples} runs "
+        f"perturbed by {found.margin:.3g} times the rounding error, and one in float64."
     )
     return remarks
 
 
 def html_text(found: Found) -> str:
-    """One file with everything in it: tables, and pictures where matplotlib is installed."""
-    title = html.escape(_headline(found))
-    _, rates, differences = _parts(found, worst_only=True)  # the verdicts are a list here
-    *_, all_differences = _parts(found)
-    remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in _remarks(found))
+    """One file with everything in it: the verdicts, tables, and pictures where matplotlib is installed."""
+    rates = _html_by_first(_rates(found))
+    is_long = len(found.plan.groups) * len(found.observed) > _MOST_ROWS
+    body = [
+        _verdict_list(found),
+        section(
+            "Differences",
+            _html_by_first(_differences(found, worst_only=True)),
+            paragraphs([_ABOUT_SHARES], "soft"),
+            folded("Differences of every group", _html_by_first(_differences(found))),
+        ),
+        section(
+            "Rates",
+            folded(_summary(found), rates) if is_long else rates,
+            paragraphs([_ABOUT_RATES.format(found.reference)], "soft"),
+        ),
+        section("Pictures", *_pictures(found)),
+        section("Remarks", bullets(_remarks(found))),
+        _made_with(found),
+    ]
+    return page("Do backends train alike?", _headline(found), "\n".join(body))
+
+
+def _summary(found: Found) -> str:
+    """What the rates' table says, where it is folded."""
+    worst = _rates(found, worst_only=True).rows
+    read, probed = (max(float(row[column] or 0) for row in worst) for column in (3, 5))
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Do backends train alike?</title>'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{_style()}</style></head>\n<body><h1>{title}</h1>\n{_verdict_list(found)}\n"
-        f"{_heading(rates)}{_table(rates)}{_below(rates)}\n"
-        f"{_heading(differences)}{_by_first(differences)}{_below(differences)}\n"
-        f"<details><summary>Of every group</summary>{_by_first(all_differences)}</details>\n"
-        f"<h2>Pictures</h2>\n{_pictures(found)}\n<h2>Remarks</h2>\n<ul>{remarks}</ul>\n{_made_with(found)}"
-        "</body></html>\n"
+        f"Rates of {len(found.plan.groups)} groups on {len(found.observed)} backends: read off the framework, at most "
+        f"{_relative(read)} off; probed off the weights, at most {_relative(probed)} off"
     )
-
-
-def _style() -> str:
-    return files("layered_lr.reports").joinpath("page.css").read_text()
 
 
 def _verdict_list(found: Found) -> str:
-    items = []
-    for pair in found.pairs:
-        verdict = pair.verdict
-        tone = "bad" if verdict.kind == "different" else "good"
-        since = "" if verdict.first is None else f", seen at update {verdict.first.step}"
-        cause = "" if verdict.cause is None else f" – {verdict.cause}{since}"
-        items.append((tone, f"{pair.name}: {verdict.kind}{cause}", verdict.explanation))
-    for outcome in found.outcomes.values():
-        if outcome.status != "ran":
-            items.append(("bad", f"{outcome.backend}: no verdict", str(outcome)))
-    return (
-        '<ul class="verdicts">'
-        + "".join(
-            f'<li class="{tone}"><b>{html.escape(head)}</b>{html.escape(text)}</li>' for tone, head, text in items
-        )
-        + "</ul>"
+    items = "".join(
+        f'<li class="{"good" if is_good else "bad"}"><b>{html.escape(head)}</b>{html.escape(why)}</li>'
+        for is_good, head, why in _verdicts(found)
     )
+    return f'<ul class="verdicts">{items}</ul>'
 
 
-def _heading(part: Part) -> str:
-    return f"<h2>{html.escape(part.title)}</h2>"
+def _by_first(table: ReportTable) -> Iterator[tuple[str, ReportTable]]:
+    """A table for each value of the first column, which is left out of it."""
+    for value, rows in groupby(table.rows, key=itemgetter(0)):
+        yield value, table._replace(headers=table.headers[1:], rows=[row[1:] for row in rows])
 
 
-def _table(part: Part) -> str:
-    return f'<div class="wide">{tabulate(part.rows, part.headers, "html", disable_numparse=True)}</div>'
+def _html_by_first(table: ReportTable) -> str:
+    parts = "".join(f"<div><h3>{html.escape(value)}</h3>{part.html()}</div>" for value, part in _by_first(table))
+    return f'<div class="beside">{parts}</div>'
 
 
-def _below(part: Part) -> str:
-    return f'<p class="soft">{html.escape(part.below)}</p>' if part.below else ""
-
-
-def _by_first(part: Part) -> str:
-    """A table under each value of the first column, which is then left out: narrow enough for a phone."""
-    tables = []
-    for value, rows in groupby(part.rows, key=itemgetter(0)):
-        narrow = part._replace(headers=part.headers[1:], rows=[row[1:] for row in rows])
-        tables.append(f"<h3>{html.escape(value)}</h3>{_table(narrow)}")
-    return "".join(tables)
-
-
-def _pictures(found: Found) -> str:
-    from layered_lr.parity.pictures import pictures
+def _pictures(found: Found) -> list[str]:
+    from layered_lr.parity.pictures import not_drawn, pictures
 
     try:
-        drawn = pictures(found)
+        drawn = "".join(map(figure, pictures(found)))
     except LayeredLRError as error:
-        return f"<p>No pictures: {html.escape(str(error))}.</p>"
-    return f'<div class="pictures">{"".join(f"<figure>{svg}</figure>" for svg in drawn)}</div>'
+        return [paragraphs([f"No pictures: {error}."])]
+    return [paragraphs(not_drawn(found)), f'<div class="pictures">{drawn}</div>']
 
 
 def _made_with(found: Found) -> str:
@@ -221,9 +230,9 @@ def _made_with(found: Found) -> str:
     for seen in found.observed.values():
         versions |= seen.versions
     options = ", ".join(f"{name}={value}" for name, value in found.options.items() if value not in (None, [], ()))
-    spec = html.escape(_spec_text(found))
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return f'<h2>Made with</h2><p class="soft">{html.escape(packages)}; {html.escape(options)}</p><pre>{spec}</pre>\n'
+    spec = f"<pre>{html.escape(_spec_text(found))}</pre>"
+    return section("Made with", paragraphs([f"{packages}; {options}"], "soft"), folded("The spec", spec))
 
 
 def _spec_text(found: Found) -> str:

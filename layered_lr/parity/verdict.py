@@ -37,7 +37,7 @@ from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
 from layered_lr.plans.plan import Plan
 
 Kind: TypeAlias = Literal["same bitwise", "same within rounding", "different"]
-Cause: TypeAlias = Literal["rate", "state", "decay", "clip", "accumulation", "data", "forward", "average"]
+Cause: TypeAlias = Literal["rate", "state", "decay", "clip", "accumulation", "data", "forward", "backward", "average"]
 
 _RUNG_CAUSES: dict[str, Cause] = {"decay": "decay", "clip": "clip", "accumulation": "accumulation"}
 
@@ -70,7 +70,7 @@ class Verdict:
     Args:
         kind: ``"same bitwise"``, ``"same within rounding"`` or ``"different"``.
         cause: The likely cause of a difference: ``rate``, ``state``, ``decay``, ``clip``, ``accumulation``,
-            ``data``, ``forward`` (or backward) or ``average``; None where there is none.
+            ``data``, ``forward``, ``backward`` or ``average``; None where there is none.
         first: What tells the cause; None where nothing differs.
         explanation: A sentence.
         departures: Everything that differs, each observable once.
@@ -161,19 +161,23 @@ def _cause(
 ) -> tuple[Departure, Cause, str]:
     by_name = {departure.observable: departure for departure in reversed(found)}
     if batch := by_name.get("batch"):
-        return batch, "data", f"another batch than the other backend's at step {batch.step}"
+        return batch, "data", f"another batch than the other backend's at update {batch.step}"
     rate, bare = by_name.get("rate"), by_name.get("probe: bare")
     if rate is not None and (bare is None or rate.step <= bare.step):
         off = _relative(rate, one, plan)
         shown = "" if bare else "; its weights move as they should, so that only what it says is wrong"
-        return rate, "rate", f"the rate of group {rate.group!r} is off by {off:.2g} % from step {rate.step} on{shown}"
+        return rate, "rate", f"the rate of group {rate.group!r} is off by {off:.2g} % from update {rate.step} on{shown}"
     if bare is not None:
         return bare, *_rate_or_state(bare, one.probes["bare"], other.probes["bare"], envelope, plan)
     for rung, cause in _RUNG_CAUSES.items():
         if departure := by_name.get(f"probe: {rung}"):
             return departure, cause, _RUNG_WORDS[rung].format(**departure._asdict())
     if loss := by_name.get("loss function"):
-        return loss, "forward", f"the cross-entropy of known logits is off by {loss.difference:.2g} last bits"
+        return (
+            loss,
+            "forward",
+            (f"the cross-entropy of known logits is off by {loss.difference:.2g} last bits: the forward pass differs"),
+        )
     order = {"loss": 0, "gradient norm": 1, "update norm": 2, "weights": 3}
     first = min(found, key=lambda departure: (departure.step, order[departure.observable]))
     return first, *_cause_in_run(first, one, other)
@@ -194,20 +198,27 @@ def _relative(rate: Departure, one: Trace, plan: Plan) -> float:
 
 def _cause_in_run(first: Departure, one: Trace, other: Trace) -> tuple[Cause, str]:
     """The cause of a difference that the probes do not show."""
-    where = f"at step {first.step}"
+    where = f"at update {first.step}"
     if first.observable == "loss":
         if max(one.steps, other.steps) > first.step == min(one.steps, other.steps):
             ended = one if one.steps == first.step else other
-            return "forward", f"{ended.backend}: {ended.ended}; the optimizer does the same where gradients are known"
+            return "forward", (
+                f"{ended.backend}: {ended.ended}; the optimizer does the same where gradients are known, so that the "
+                "forward pass differs, or the backward pass before it"
+            )
         if first.step == 0:
             return "forward", "the same weights and batch give another loss: the forward pass differs"
         return "data", f"the loss differs {where} although the weights were the same: the model saw another batch"
     if first.group == BUFFERS:
-        return "forward", f"the statistics of a normalisation differ {where}, {first.parameter or 'somewhere'} first"
+        parameter = first.parameter or "somewhere"
+        return (
+            "forward",
+            f"the statistics of a normalisation differ {where}, {parameter} first: the forward pass differs",
+        )
     if first.group == AVERAGE:
         return "average", f"the moving average differs {where} although the weights are the same"
     if first.observable == "gradient norm" or np.isnan(one.grad_norms + other.grad_norms).any():
-        return "forward", f"the same loss has another gradient {where}: the backward pass differs"
+        return "backward", f"the same loss has another gradient {where}: the backward pass differs"
     return "state", f"the same gradients make another update {where}, which the probe does not show"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import json
 import math
@@ -14,15 +13,10 @@ from typing import Any
 from layered_lr.files import check_output, write_whole
 from layered_lr.plans.view import PlanView
 from layered_lr.reports.curves import Scale
+from layered_lr.reports.page import bullets, figure, page, paragraphs, section
 from layered_lr.schedules import schedule_to_dict
 
 _BLOCK_STEPS = 8192
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem}"
-    "body{color:#222;background:#fff}"
-    "svg{max-width:100%;height:auto}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem}"
-    "th,td{padding:.25rem .7rem;border-bottom:1px solid #ddd;white-space:nowrap;text-align:left}"
-)
 
 
 def csv_chunks(plan: PlanView) -> Iterator[str]:
@@ -99,9 +93,13 @@ def html_text(plan: PlanView, backend: str | None = None, scale: Scale = "auto")
     from layered_lr.plans.text import plan_parts
 
     parts = plan_parts(plan, backend)
-    below = "".join(f"<p>{html.escape(line)}</p>" for line in parts.below)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Learning rates</title>'
-        f"<style>{_STYLE}</style></head>\n<body><p>{html.escape(parts.headline)}</p>\n"
-        f'{inline_svg(plan, scale)}\n<div class="wide">{parts.table("html")}</div>\n{below}</body></html>\n'
+    drawing = figure(inline_svg(plan, scale), inline_svg(plan, scale, narrow=True))
+    body = "\n".join(
+        [
+            paragraphs([parts.headline]),
+            drawing,
+            section("Groups", parts.table.html()),
+            section("What else there is to know", bullets(line for text in parts.below for line in text.splitlines())),
+        ]
     )
+    return page("Learning rates", "Learning rates, planned", body)

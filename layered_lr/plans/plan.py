@@ -313,8 +313,10 @@ class Plan:
 
         Args:
             ax: Where to draw; None makes a figure of its own, which pyplot does not know.
-            scale: Of the rates: ``"log"``, ``"linear"``, or ``"auto"``, which is log where they span more than two
-                decades and none is zero.
+            scale: Of the rates: ``"log"``, ``"linear"``, or ``"auto"``, which is log where a linear axis would press
+                lines flat: one is below a hundredth of the highest rate for a tenth of the run, or most are below a
+                tenth of it for half of the run. A log axis ends in zero where rates are zero, such as those of frozen
+                groups, or almost zero.
 
         Returns:
             The axes.

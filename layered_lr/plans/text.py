@@ -1,11 +1,9 @@
-"""Plans and results as text that a person reads at a glance."""
+"""A plan as text that a person reads at a glance."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import NamedTuple
-
-from tabulate import tabulate
 
 from layered_lr.errors import LayeredLRError
 from layered_lr.optimizers import Optimizer
@@ -13,8 +11,10 @@ from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.lowering import cost_of_phases, lowering_of
 from layered_lr.plans.view import PlanPhaseView, PlanView
 from layered_lr.reports.curves import sparklines
+from layered_lr.reports.tables import ReportTable, shortened, wrapped
 
-_ALIGNMENTS = dict.fromkeys(["parameters", "elements", "lr", "lr_scale", "first rate", "last rate"], "right")
+_LONGEST_SCHEDULE = 240  # characters; plan.to_dict() has all of a longer one
+_NUMBERS = frozenset(["parameters", "elements", "lr", "lr_scale", "first rate", "last rate"])
 
 
 class PlanParts(NamedTuple):
@@ -22,31 +22,27 @@ class PlanParts(NamedTuple):
 
     Args:
         headline: Optimizer, parameters and length of the run.
-        headers: Of the table's columns.
-        rows: One for each group.
+        table: A row for each group.
         below: What else there is to say, line by line.
     """
 
     headline: str
-    headers: list[str]
-    rows: list[list[str]]
+    table: ReportTable
     below: list[str]
-
-    def table(self, style: str) -> str:
-        """The table in one of tabulate's styles."""
-        columns = [_ALIGNMENTS.get(header, "left") for header in self.headers]
-        return tabulate(self.rows, self.headers, style, disable_numparse=True, colalign=columns)
 
 
 def plan_text(plan: PlanView, backend: str | None = None) -> str:
     """The plan as a table: groups, their parameters, rates over the run, and how a backend applies them.
+
+    The table fits the terminal, or ``COLUMNS`` where it is set. Where stdout is no terminal, lines of the table have at
+    most 160 characters, and sentences are not wrapped.
 
     Args:
         plan: What to show.
         backend: Whose lowering to show; None shows the Graph's, the only one that differs by group.
     """
     parts = plan_parts(plan, backend)
-    return "\n".join([parts.headline, parts.table("simple"), *parts.below])
+    return "\n".join([wrapped(parts.headline), parts.table.text(), *map(wrapped, parts.below)])
 
 
 def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
@@ -59,7 +55,7 @@ def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
         "elements": [f"{group.elements:,}" for group in plan.groups],
         "lr": [f"{group.lr:g}" for group in plan.groups],
         "lr_scale": [f"{group.lr_scale:g}" for group in plan.groups],
-        "schedule": [_shortened(repr(group.schedule)) for group in plan.groups],
+        "schedule": [shortened(repr(group.schedule), _LONGEST_SCHEDULE) for group in plan.groups],
         "first rate": [f"{rate:.6g}" for rate in plan.rates(0)],
     }
     if plan.total_steps is None:
@@ -75,7 +71,8 @@ def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
         below.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
     below += [*_timeline(plan), *_extras(plan)]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    return PlanParts(_headline(plan), list(columns), rows, [*below, *(f"note: {note}" for note in plan.notes)])
+    table = ReportTable(list(columns), rows, _NUMBERS)
+    return PlanParts(_headline(plan), table, [*below, *(f"note: {note}" for note in plan.notes)])
 
 
 def _timeline(plan: PlanView) -> list[str]:
@@ -139,17 +136,14 @@ def _overrides(plan: PlanView, group: PlanGroup) -> str:
 def _headline(plan: PlanView) -> str:
     length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
-    return f"{_optimizer(plan.spec.optimizer)}, {len(plan.parameters)} parameters, {length}{epochs}"
+    parameters = f"{len(plan.parameters)} parameter{'s' * (len(plan.parameters) != 1)}"
+    return f"{_optimizer(plan.spec.optimizer)}, {parameters}, {length}{epochs}"
 
 
 def _optimizer(optimizer: Optimizer) -> str:
     values = asdict(optimizer).items()
     settings = ", ".join(f"{name}={value}" for name, value in values if value is not None and value is not False)
     return f"{type(optimizer).__name__}({settings})"
-
-
-def _shortened(text: str, width: int = 64) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _lowerings(plan: PlanView, backend: str) -> tuple[list[str], str]:

@@ -1,1 +1,1 @@
-"""Figures, curves and HTML pages. This room knows no plan: it draws what it is given."""
+"""Figures, curves, tables and HTML pages. This room knows no plan: it draws what it is given."""

@@ -17,7 +17,8 @@ SCALES = ("auto", "log", "linear")
 CELLS = 16  # of a sparkline
 
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-~=+*#"
-_DECADES = 2  # beyond which a linear axis shows the smallest rates as zero
+_PRESSED = 100.0  # a rate that many times below the highest lies on the bottom of a linear axis
+_CROWDED = 10.0  # most lines that many times below the highest cannot be told apart on a linear axis
 _BLOCK_STEPS = 65_536  # steps whose rates are held at once
 _MOST_STEPS = 1 << 20  # of which a sparkline looks at each; of a longer run, at that many
 _SPIKE = 3.0  # a cell's extreme stands out when it is this much farther from the median than the other one
@@ -96,27 +97,44 @@ def _extremes(plan: RateTable, start: int, stop: int, width: int) -> list[Outlin
     return found
 
 
-def is_log(scale: Scale, lowest: float, highest: float) -> bool:
-    """Whether rates from ``lowest`` to ``highest`` are drawn on a log axis.
+def is_log(scale: Scale, lines: Sequence[Float64]) -> bool:
+    """Whether lines are drawn on a log axis.
 
-    ``"auto"`` is log where they span more than two decades and none is zero.
+    ``"auto"`` is linear, which shows the shape of each line, except where it would press lines flat: where one of them
+    is for a tenth of its length below a hundredth of the highest rate, or where most are below a tenth of it for half
+    of theirs. Rates of zero count for neither: no axis tells them apart.
+
+    Args:
+        scale: ``"auto"``, ``"log"`` or ``"linear"``.
+        lines: Rates of each group, shape (n,) each.
 
     Raises:
         SpecError: No such scale, or ``"log"`` where every rate is zero.
     """
     if scale not in SCALES:
         raise SpecError(f"scale={scale!r}: must be one of {', '.join(map(repr, SCALES))}.")
-    if scale == "log" and highest <= 0:
+    moving = [rates[rates > 0] for rates in lines if (rates > 0).any()]
+    if scale == "log" and not moving:
         raise SpecError("scale='log': every rate is 0, which a log axis cannot show. Use scale='linear'.")
-    if scale == "auto":
-        return lowest > 0 and highest > 10**_DECADES * lowest
-    return scale == "log"
+    if scale != "auto" or not moving:
+        return scale == "log"
+    highest = max(float(rates.max()) for rates in moving)
+    flat = min(low_rate(rates) for rates in moving) < highest / _PRESSED
+    crowded = sum(float(np.median(rates)) < highest / _CROWDED for rates in moving)
+    return flat or 2 * crowded > len(moving)
+
+
+def low_rate(rates: Float64) -> float:
+    """What a line is below for a tenth of its length, zeros left out; infinity where all of it is zero."""
+    above = rates[rates > 0]
+    return float(np.quantile(above, 0.1, method="lower")) if len(above) else np.inf
 
 
 def sparklines(plan: RateTable) -> list[str]:
     """Each group's rate over the run as up to 16 block characters, each group on a scale of its own.
 
-    Linear from zero to the group's highest rate, or log by ``is_log``'s rule. A character is the median of its
+    Linear from zero to the group's highest rate; log where that is more than a hundred times its lowest one, and that
+    is not zero. A character is the median of its
     part of the run, or the lowest or highest rate there that stands out. Where stdout cannot encode blocks, ASCII.
     """
     try:
@@ -147,7 +165,7 @@ def _cells(plan: RateTable) -> list[tuple[Float64, float, float]]:
 
 
 def _levels(rates: Float64, lowest: float, highest: float) -> list[int]:
-    if is_log("auto", lowest, highest):
+    if lowest > 0 and highest > _PRESSED * lowest:
         part = np.log(rates / lowest) / np.log(highest / lowest)
     else:
         part = rates / highest if highest else np.zeros(len(rates))

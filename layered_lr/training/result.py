@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tabulate import tabulate
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import CheckpointError, LayeredLRError
 from layered_lr.files import UnreadableError, one_line, read_archive, whole_file
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
+from layered_lr.reports.tables import ReportTable
 
 _FORMAT = "layered_lr.Result 3"
 _BLOCK_STEPS = 1 << 14
@@ -189,17 +189,20 @@ def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[An
 
 
 def result_text(result: Result) -> str:
-    """Rates planned and applied, accuracy and time per step."""
+    """Rates planned and applied, accuracy and time per step.
+
+    The table fits the terminal, or ``COLUMNS`` where it is set; elsewhere its lines have at most 160 characters.
+    """
     if not len(result.losses):
         return "The run was stopped before its first update."
     planned = result.planned()
     differences = result.largest_rate_differences()
-    rows: list[list[Any]] = [
+    rows = [
         [name, _span(planned[name]), _span(rates), f"{differences[name]:.1e}", result.lowering[name]]
         for name, rates in result.rates.items()
     ]
     headers = ["group", "rate planned", "rate applied", "largest relative difference", f"on {result.backend}"]
-    lines = [tabulate(rows, headers, disable_numparse=True)]
+    lines = [ReportTable(headers, rows).text()]
     if len(result.accuracies):
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
     lines.append(f"last loss {result.losses[-1]:.4f}")

@@ -62,7 +62,10 @@ def test_html_is_one_file_that_needs_nothing_else() -> None:
     text = html_text(example())
     assert "http" not in text and "//" not in text and not re.search(r"<(script|link|img|iframe)\b", text)
     assert not re.search(r"(?<!clip-path: )url\((?!#)", text) and set(re.findall(r'href="(.)', text)) <= {"#"}
-    assert text.count("<svg") == 1 and text.count("<table") == 1
+    assert text.count("<svg") == 2 and text.count("<table") == 1, "a drawing for wide screens, one for narrow ones"
+    identifiers = re.findall(r' id="([^"]+)"', text)
+    assert len(identifiers) == len(set(identifiers)), "both drawings are in one document"
+    assert 'name="viewport"' in text and text.count("<h1>") == 1
     assert "a, &quot;b&quot; &lt;é&gt;" in text and "CosineAnnealingLR" in text and "<é>" not in text
 
 

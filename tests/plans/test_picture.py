@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.plans.picture import inline_svg, warmup_of
+from layered_lr.plans.picture import inline_svg
+from layered_lr.plans.picture_marks import warmup_of
 from layered_lr.reports.curves import outlines, sparklines
 
 pytest.importorskip("matplotlib")
@@ -85,18 +86,38 @@ def test_every_part_keeps_its_lowest_and_highest() -> None:
         assert mine.min() == part.min() and mine.max() == part.max() and mine[0] == part[0] and mine[-1] == part[-1]
 
 
-def test_the_axis_is_log_beyond_two_decades_without_a_zero() -> None:
+def test_the_axis_is_log_beyond_two_decades() -> None:
     def scale(*scales: float, **settings: Any) -> str:
         groups = [ll.Group(name.split(".")[0], lr_scale=s) for (name, _), s in zip(NAMES, scales, strict=True)]
         return str(ll.resolve(ll.Spec(ll.SGD(1.0), groups), NAMES, 5).plot(**settings).get_yscale())
 
-    assert scale(1, 0.5, 0.011) == "linear" and scale(1, 0.5, 0.009) == "log" and scale(1, 0.001, 0) == "linear"
-    assert scale(1, 1, 1, scale="log") == "log" and scale(1, 0, 0.001, scale="log") == "log"
+    assert scale(1, 0.5, 0.011) == "linear" and scale(1, 0.5, 0.009) == "log"
+    assert scale(1, 0.001, 0) == "symlog", "a frozen group is on the bottom edge, and the others are told apart"
+    assert scale(1, 1, 1, scale="log") == "log" and scale(1, 0, 0.001, scale="log") == "symlog"
     assert scale(1, 1, 0.001, scale="linear") == "linear"
     with pytest.raises(ll.SpecError, match=r"scale='cubic'.*'auto', 'log', 'linear'"):
         scale(1, 1, 1, scale="cubic")
     with pytest.raises(ll.SpecError, match="every rate is 0"):
         scale(0, 0, 0, scale="log")
+
+
+def test_the_axis_is_log_where_most_groups_would_lie_on_the_bottom() -> None:
+    def scale(spec: ll.Spec) -> str:
+        return str(ll.resolve(spec, NAMES, 100).plot().get_yscale())
+
+    cosine, deep = ll.CosineAnnealingLR(100), ll.Group("stem", lr_scale=0.05)
+    assert scale(ll.Spec(ll.SGD(0.1), schedule=cosine)) == "linear", "its end at almost 0 is not what it shows"
+    assert scale(ll.Spec(ll.SGD(0.1), [deep])) == "linear", "one of two groups"
+    assert scale(ll.Spec(ll.SGD(0.1), [deep, ll.Group("body", lr_scale=0.02)])) == "log", "two of three"
+    assert scale(ll.Spec(ll.SGD(0.1), schedule=ll.ExponentialLR(0.9))) == "log", "most of the run is near 0"
+
+
+def test_what_is_frozen_is_drawn_at_zero_with_a_note() -> None:
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("stem", lr_scale=1e-4)], phases=[ll.Phase(5, frozen="stem"), ll.Phase()])
+    axes = ll.resolve(spec, NAMES, 10).plot()
+    low, high = axes.get_ylim()
+    assert low < 0 < high and axes.get_yticks()[0] == 0 and "rate 0 (frozen)" in axes.get_xlabel()
+    assert drawn(axes)["stem"].get_ydata()[:5].tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize(("epochs", "marks"), [(1, [0, 1]), (6, list(range(7))), (300, list(range(0, 301, 50)))])
@@ -128,6 +149,24 @@ def test_many_groups_have_a_colorbar_in_the_order_of_the_model() -> None:
     bar = next(other for other in axes.figure.axes if other is not axes)
     names = [label.get_text() for label in bar.get_yticklabels()]
     assert names[0] == "block00" and names[-1] == "block59" and 5 < len(names) <= 17 and names == sorted(names)
+
+
+def test_rest_has_a_colour_of_its_own_among_many_groups() -> None:
+    names = [(f"block{number:02}.weight", (2,)) for number in range(60)]
+    groups = [ll.Group(f"block{number:02}") for number in range(60) if number != 58]
+    axes = ll.resolve(ll.Spec(ll.SGD(0.1), groups), names, 10).plot()
+    from matplotlib.colors import to_rgb
+
+    lines = drawn(axes)
+    rest = np.array(to_rgb(lines.pop("rest").get_color()))
+    assert min(np.abs(rest - to_rgb(line.get_color())).max() for line in lines.values()) > 0.3
+    (legend,) = axes.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["rest"]
+
+
+def test_one_group_is_named_without_a_line_to_its_name() -> None:
+    axes = ll.resolve(ll.Spec(ll.SGD(0.1)), NAMES, 10).plot()
+    assert [text.get_text() for text in axes.texts] == ["rest"] and len(axes.get_lines()) == 1
 
 
 def test_an_axes_of_the_users_own() -> None:

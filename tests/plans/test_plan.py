@@ -133,7 +133,8 @@ def test_epochs_need_their_length() -> None:
     assert ll.resolve(spec, PARAMETERS).lr(0) == {"*": 0.1}, "no group is left that counts epochs"
 
 
-def test_the_text_shows_all_that_it_must() -> None:
+def test_the_text_shows_all_that_it_must(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # room for all columns beside each other
     lines = str(example(total_steps=1000, steps_per_epoch=100)).splitlines()
     head = next(line for line in lines if line.startswith("group"))
     for column in ("parameters", "elements", "lr", "lr_scale", "schedule", "first", "last", "oneflow-graph"):
