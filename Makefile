@@ -1,11 +1,12 @@
 # `make` lists the targets. The work is in .ci/setup and the tools' settings in pyproject.toml.
 
 ARGS =
+QUICK = $(addprefix tests/, spec plans models optimizers schedules state training/test_history.py training/test_recipes.py training/test_callbacks.py test_api.py)
 
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test lint bench bench-peers clean
+.PHONY: help setup run test quick lint bench bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -18,7 +19,11 @@ run: setup ## train the default recipe in OneFlow's Graph mode
 	.venv/bin/layered-lr run --backend oneflow-graph $(ARGS)
 
 test: lint ## lint, then all tests
-	.venv/bin/pytest -n 2 $(ARGS) # in two processes: should a framework abort one, the other tests go on
+	# In two processes: should a framework abort one, the other tests go on. An idle one takes tests from the other.
+	.venv/bin/pytest -n 2 --dist worksteal $(ARGS)
+
+quick: setup ## the tests of a minute: specs, plans, models, data, schedules, state, options, callbacks
+	.venv/bin/pytest -n 2 --dist worksteal -m "not slow" -k "not torch-compile and not oneflow" $(QUICK) $(ARGS)
 
 lint: setup ## ruff, mypy, and the floors of the house (import-linter)
 	.venv/bin/ruff check

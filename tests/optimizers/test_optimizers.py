@@ -116,7 +116,7 @@ WRONG = [
     (lambda: ll.run(ll.Spec(ll.SGD()), accumulate_steps=1.5), "accumulate_steps"),
     (lambda: ll.run(ll.Spec(ll.SGD()), ema_decay=1.0), "ema_decay"),
     (lambda: ll.run(ll.Spec(ll.SGD()), ema_decay=-0.1), "ema_decay"),
-    (lambda: ll.run(ll.Spec(ll.SGD()), precision="float16"), "dtype"),
+    (lambda: ll.run(ll.Spec(ll.SGD()), precision=ll.Precision("float16")), "dtype"),
 ]
 
 

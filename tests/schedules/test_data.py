@@ -228,6 +228,7 @@ def schedules(draw, depth=2):
     return kind(**{name: draw(values) for name in names})
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(st.data())
 def test_any_numbers_give_finite_rates_or_a_spec_error(data):

@@ -155,6 +155,7 @@ def test_tables_are_collected_whole_also_where_they_come_in_blocks(monkeypatch: 
     assert len(made.history.accuracies) == 3  # epochs of 16, and the end
 
 
+@pytest.mark.slow
 def test_a_step_of_history_takes_few_bytes() -> None:
     """Two groups: a loss, two rates and two planned rates are 40 bytes."""
 
