@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array
 from layered_lr.errors import DataError, LayeredLRError, SpecError
 
 
@@ -19,7 +19,7 @@ class UnreadableError(Exception):
     """A file that is no archive of arrays, with the reason in one line."""
 
 
-def read_archive(path: Path) -> dict[str, NDArray[Any]]:
+def read_archive(path: Path) -> dict[str, Array]:
     """Every array of an ``.npz``, none of them pickled.
 
     Raises:
@@ -67,7 +67,7 @@ def check_output(what: str, path: str | Path, suffixes: Sequence[str] = ()) -> P
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
     """A file next to its place, which is moved there when all went well, and is gone when not.
 
     Raises:
@@ -93,14 +93,14 @@ def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
         LayeredLRError: It cannot be written.
     """
     try:
-        with whole_file(path) as file:
+        with open_whole(path) as file:
             file.writelines(chunks)
     except OSError as error:
         raise LayeredLRError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
 @contextmanager
-def reading(path: Path, expected: str) -> Iterator[None]:
+def explain_read_errors(path: Path, expected: str) -> Iterator[None]:
     """Whatever goes wrong inside becomes one line: ``DataError: <path> is not <expected>, or damaged (<why>)``.
 
     Every Exception is meant: of a damaged file zipfile, zlib, tokenize and NumPy raise a dozen kinds, none of
@@ -111,12 +111,14 @@ def reading(path: Path, expected: str) -> Iterator[None]:
     except LayeredLRError:
         raise
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({reason(error)}).") from None
+        raise DataError(f"{path} cannot be read ({describe_error(error)}).") from None
     except Exception as error:
-        raise DataError(f"{path} is not {expected}, or is damaged ({reason(error)}): make or copy it again.") from None
+        raise DataError(
+            f"{path} is not {expected}, or is damaged ({describe_error(error)}): make or copy it again."
+        ) from None
 
 
-def reason(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Kind and message of an error in one line of at most 200 characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else f"{text[:199]}…"

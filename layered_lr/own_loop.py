@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.backend.loading import attach_function, backend_of
+from layered_lr.arrays import Array
+from layered_lr.backend.loading import backend_of, load_attach
 from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.files import one_line
 from layered_lr.models.nn_modules import framework_of, parameters_of
 from layered_lr.plans.resolve import resolve
-from layered_lr.registry import checkpoint_reader
+from layered_lr.registry import load_checkpoint_reader
 from layered_lr.spec.spec import Spec
 from layered_lr.state.state_files import check_replaceable, read_state, write_state
-from layered_lr.state.training_state import TrainingState, listed
+from layered_lr.state.training_state import TrainingState, summarise
 
 _COUNTS = ("step", "mu_product")  # float64 in a state, whatever the framework has
 
@@ -89,7 +89,7 @@ def load_state(
         Unsupported: As for ``save_state``.
     """
     backend = backend_of(model)
-    plain = _plain(source)
+    plain = _find_plain(source)
     if plain is not None:
         state = _from_plain(plain, model, names, step, needs_step=scheduler is not None)
     elif names is not None or step is not None:
@@ -99,7 +99,7 @@ def load_state(
     backend.import_loop(state, model, optimizer, scheduler)
 
 
-def _plain(source: Any) -> Mapping[str, Any] | None:
+def _find_plain(source: Any) -> Mapping[str, Any] | None:
     """The optimizer's own ``state_dict`` in a source; None for a folder of ours."""
     loaded = source
     if not isinstance(source, Mapping):
@@ -109,7 +109,7 @@ def _plain(source: Any) -> Mapping[str, Any] | None:
         if path.suffix not in (".pth", ".pt"):
             return None
         try:
-            loaded = checkpoint_reader()(path)
+            loaded = load_checkpoint_reader()(path)
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file.") from None
         except Exception as error:  # whatever torch, pickle and zip raise
@@ -126,10 +126,12 @@ def _from_plain(
     table: Mapping[str, Any], model: Any, names: Sequence[str] | None, step: int | None, needs_step: bool
 ) -> TrainingState:
     try:
-        order = list(_order(table["param_groups"], model, names))
+        order = list(_name_indices(table["param_groups"], model, names))
         slots = {
             name: {
-                slot: _array(slot, value) for slot, value in table["state"].get(index, {}).items() if value is not None
+                slot: _copy_slot(slot, value)
+                for slot, value in table["state"].get(index, {}).items()
+                if value is not None
             }
             for index, name in order
         }
@@ -145,7 +147,7 @@ def _from_plain(
     return TrainingState(made, "", {}, {name: kept for name, kept in slots.items() if kept})
 
 
-def _order(groups: Any, model: Any, names: Sequence[str] | None) -> Iterator[tuple[int, str]]:
+def _name_indices(groups: Any, model: Any, names: Sequence[str] | None) -> Iterator[tuple[int, str]]:
     """Each index of a state with its parameter's name."""
     indices = [index for group in groups for index in group["params"]]
     known = [(parameter.name, tensor) for parameter, tensor in parameters_of(model)]
@@ -169,11 +171,11 @@ def _order(groups: Any, model: Any, names: Sequence[str] | None) -> Iterator[tup
     if len(set(names)) < len(names):
         raise CheckpointError("a name stands twice in names=[...]; every parameter must be there once.")
     if odd := sorted(set(names) - {name for name, _ in known}):
-        raise CheckpointError(f"the model has no parameter {listed([repr(name) for name in odd])}.")
+        raise CheckpointError(f"the model has no parameter {summarise([repr(name) for name in odd])}.")
     yield from zip(indices, names, strict=True)
 
 
-def _check_shapes(slots: Mapping[str, Mapping[str, NDArray[Any]]], model: Any) -> None:
+def _check_shapes(slots: Mapping[str, Mapping[str, Array]], model: Any) -> None:
     shapes = {parameter.name: parameter.shape for parameter, _ in parameters_of(model)}
     wrong = [
         f"{slot} of {name!r} has shape {array.shape}, the parameter's is {shapes[name]}"
@@ -183,12 +185,12 @@ def _check_shapes(slots: Mapping[str, Mapping[str, NDArray[Any]]], model: Any) -
     ]
     if wrong:
         raise CheckpointError(
-            f"the state_dict does not fit the model: {listed(wrong)}. If its parameters come in another order than the "
+            f"the state_dict does not fit the model: {summarise(wrong)}. If its parameters come in another order than the "
             "model's, give names=[...] in theirs."
         )
 
 
-def _array(slot: str, value: Any) -> NDArray[Any]:
+def _copy_slot(slot: str, value: Any) -> Array:
     array = value.detach().cpu().numpy().copy() if hasattr(value, "detach") else np.array(value)
     return array.astype(np.float64) if slot in _COUNTS else array
 
@@ -270,7 +272,7 @@ def attach(
         raise SpecError(
             f"attach: model is a {type(model).__name__}; must be the oneflow.nn.Module that the graph trains."
         )
-    attach_plan = attach_function()
+    attach_plan = load_attach()
     plan = resolve(spec, model, total_steps, steps_per_epoch)
     if plan.phases:
         raise Unsupported(f"attach: a graph is compiled once, and cannot go from phase to phase. {_WITHOUT_PHASES}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
-from layered_lr.validation import nearest
+from layered_lr.validation import did_you_mean
 
 
 class Framework(NamedTuple):
@@ -81,17 +81,17 @@ def check_name(name: Any) -> Entry:
         SpecError: No backend has that name.
     """
     if not isinstance(name, str) or name not in TABLE:
-        hint = nearest(name, TABLE) if isinstance(name, str) else ""
+        hint = did_you_mean(name, TABLE) if isinstance(name, str) else ""
         raise SpecError(f"backend={name!r}: must be one of {', '.join(TABLE)}.{hint}")
     return TABLE[name]
 
 
-def probes_of(backend: str) -> Any:
+def load_probes(backend: str) -> Any:
     """The module with ``Probe`` and ``Answers`` of a backend's framework, which is loaded already."""
     return importlib.import_module(FRAMEWORKS[TABLE[backend].framework].probes)
 
 
-def checkpoint_reader() -> Any:
+def load_checkpoint_reader() -> Any:
     """The function that reads whatever tensors torch saved.
 
     Raises:
@@ -100,7 +100,7 @@ def checkpoint_reader() -> Any:
     return load_attribute(CHECKPOINT_READER)
 
 
-def state_dict_reader() -> Any:
+def load_state_dict_reader() -> Any:
     """The function that reads torch's own files of weights.
 
     Raises:
@@ -109,9 +109,9 @@ def state_dict_reader() -> Any:
     return load_attribute(STATE_DICT_READER)
 
 
-def versions(framework: str) -> dict[str, str | None]:
+def find_versions(framework: str) -> dict[str, str | None]:
     """The installed versions of a framework's packages."""
-    return {package: _version(package) for package in FRAMEWORKS[framework].packages}
+    return {package: _find_version(package) for package in FRAMEWORKS[framework].packages}
 
 
 def load_attribute(path: str) -> Any:
@@ -120,7 +120,7 @@ def load_attribute(path: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

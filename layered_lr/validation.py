@@ -18,19 +18,19 @@ from layered_lr.errors import LayeredLRError, SpecError
 T = TypeVar("T")
 
 
-def plain_number(value: Any) -> Any:
+def unwrap_scalar(value: Any) -> Any:
     """A NumPy scalar as Python's own number; everything else as it is."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 # The numbers that specs are made of. Strict: neither a string nor a bool is ever taken for a number.
-NonNegative = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0)]
-Positive = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, gt=0)]
-Probability = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
-Share = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
-Decay = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
-Seed = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
-PositiveInt = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=1)]
+NonNegative = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0)]
+Positive = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0)]
+Probability = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
+Decay = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
+Seed = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
+PositiveInt = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
 _ALLOWED = {
@@ -49,14 +49,14 @@ _ALLOWED = {
 }
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str | None:
+def find_nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is nearest to a misspelt one, if any is near."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the known name that is nearest, or nothing."""
-    near = nearest_name(name, known)
+    near = find_nearest(name, known)
     return f" Did you mean {near!r}?" if near else ""
 
 
@@ -75,7 +75,7 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
         where = ([f.name for f in fields(cls) if f.init and not f.kw_only] + known)[where]
     where, what = str(where), getattr(cls, "__called__", cls.__name__)
     if first["type"] == "unexpected_keyword_argument":
-        return SpecError(f"{what} has no {where!r}.{nearest(where, known)} It takes: {', '.join(known)}.")
+        return SpecError(f"{what} has no {where!r}.{did_you_mean(where, known)} It takes: {', '.join(known)}.")
     if first["type"] == "unexpected_positional_argument":
         named = [f.name for f in fields(cls) if f.init and f.kw_only]
         return SpecError(f"{what} takes fewer positional arguments: name the others ({', '.join(named)}).")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64, Slots, Weights
+from layered_lr.arrays import Array, Float32, Float64, Int64, Slots, Weights
 from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
@@ -78,7 +78,7 @@ class Session(ABC):
         measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
         self.extras = extras._replace(grad_norms=measured)
 
-    def train_step(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int = 1) -> Any:
+    def train_step(self, images: Float32, labels: Int64, parts: int = 1) -> Any:
         """Make one update.
 
         Args:
@@ -163,7 +163,7 @@ class Session(ABC):
         """What reactive schedules have seen, by group."""
 
     @abstractmethod
-    def _random(self) -> Mapping[str, NDArray[Any]]:
+    def _random(self) -> Mapping[str, Array]:
         """The states of the framework's random generators that the model may draw from, where it can restore them."""
 
     @abstractmethod
@@ -202,7 +202,7 @@ class Session(ABC):
             )
 
     @abstractmethod
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> Any:
+    def _update(self, images: Float32, labels: Int64, parts: int) -> Any:
         """One update with a batch that is known to be good."""
 
     @abstractmethod
@@ -214,7 +214,7 @@ class Session(ABC):
         """Let reactive schedules that look at each ``"step"`` or each ``"epoch"`` see its metrics."""
 
     @abstractmethod
-    def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[np.floating[Any]]:
+    def logits(self, images: Float32, ema: bool = False) -> NDArray[np.floating[Any]]:
         """The model's answer in evaluation mode, shape (N, classes); the model goes on training unchanged.
 
         Args:
@@ -240,11 +240,11 @@ class Session(ABC):
         """
 
     @abstractmethod
-    def weights(self) -> dict[str, NDArray[Any]]:
+    def weights(self) -> dict[str, Array]:
         """A copy of every parameter and buffer, by name."""
 
     @abstractmethod
-    def ema_weights(self) -> dict[str, NDArray[Any]]:
+    def ema_weights(self) -> dict[str, Array]:
         """A copy of the moving average of every parameter and buffer, by name; only with ``extras.ema_decay``.
 
         As ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(ema_decay)`` and its buffers: after
@@ -253,7 +253,7 @@ class Session(ABC):
         """
 
 
-def added_seconds(before: float | None, more: float | None) -> float | None:
+def add_seconds(before: float | None, more: float | None) -> float | None:
     """What two things have taken together, each of which may have had nothing to do."""
     return before if more is None else more + (before or 0.0)
 
@@ -302,7 +302,7 @@ class Backend(ABC):
         """Copy arrays into parameters and buffers by name; names and shapes are known to fit."""
 
     @abstractmethod
-    def state(self, model: Any) -> dict[str, NDArray[Any]]:
+    def state(self, model: Any) -> dict[str, Array]:
         """A copy of the model's parameters and buffers, by name."""
 
     @abstractmethod

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from layered_lr.backend.loading import how_to_reinstall
-from layered_lr.registry import TABLE, versions
+from layered_lr.backend.loading import explain_reinstall
+from layered_lr.registry import TABLE, find_versions
 
 # What a probe runs: silent where the backend works, its reason and mend as JSON where it says so itself.
 _PROBE = """
@@ -52,17 +52,17 @@ def backends() -> dict[str, BackendStatus]:
         )
         for name in TABLE
     }
-    return {name: _status(name, probe) for name, probe in probes.items()}
+    return {name: _read_status(name, probe) for name, probe in probes.items()}
 
 
-def _status(name: str, probe: subprocess.Popen[str]) -> BackendStatus:
+def _read_status(name: str, probe: subprocess.Popen[str]) -> BackendStatus:
     entry = TABLE[name]
-    found = versions(entry.framework)
+    found = find_versions(entry.framework)
     said, last_words = probe.communicate()
     if probe.returncode != 0:  # it did not even come to say why
         words = (last_words.strip().splitlines() or ["it said nothing"])[-1]
         reason = f"cannot be loaded: the process that tried ended with exit code {probe.returncode}: {words}"
-        return BackendStatus(name, False, found, reason, how_to_reinstall(entry))
+        return BackendStatus(name, False, found, reason, explain_reinstall(entry))
     if said.strip():
         return BackendStatus(name, False, found, *json.loads(said.strip().splitlines()[-1]))
     return BackendStatus(name, True, found)

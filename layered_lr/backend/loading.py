@@ -26,7 +26,7 @@ def load_backend(name: str, device: str = "auto") -> Backend:
     try:
         implementation: type[Backend] = load_attribute(entry.implementation)
     except ImportError as error:
-        raise BackendUnavailable(name, *_why_not(entry, error)) from None
+        raise BackendUnavailable(name, *_explain_failure(entry, error)) from None
     return implementation(device)
 
 
@@ -43,29 +43,29 @@ def backend_of(model: Any) -> Backend:
     return load_backend(FRAMEWORKS[framework].loop)
 
 
-def attach_function() -> Any:
+def load_attach() -> Any:
     """The function behind ``layered_lr.attach``."""
     load_backend("oneflow-graph")
     return load_attribute(ATTACH)
 
 
-def _alternative(entry: Entry) -> str:
+def _suggest_other(entry: Entry) -> str:
     return ", or use backend " + repr(next(name for name, e in TABLE.items() if e.framework != entry.framework)) + "."
 
 
-def how_to_reinstall(entry: Entry) -> str:
+def explain_reinstall(entry: Entry) -> str:
     """What to do about a backend whose installation is broken, in words."""
     extra = f"'layered-lr[{entry.framework}]'"
-    return f"Install it anew: pip install --force-reinstall {extra}{_alternative(entry)}"
+    return f"Install it anew: pip install --force-reinstall {extra}{_suggest_other(entry)}"
 
 
-def _why_not(entry: Entry, failure: ImportError) -> tuple[str, str]:
+def _explain_failure(entry: Entry, failure: ImportError) -> tuple[str, str]:
     """Why a backend cannot be imported here, and what to do about it."""
     framework = FRAMEWORKS[entry.framework]
     if framework.newest_python and sys.version_info[:2] > framework.newest_python:
         here = f"this is Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-        return f"needs {framework.needs}; {here}", f"Use a Python 3.10 environment (make setup){_alternative(entry)}"
+        return f"needs {framework.needs}; {here}", f"Use a Python 3.10 environment (make setup){_suggest_other(entry)}"
     if importlib.util.find_spec(entry.framework) is None:
         reason = f"needs {framework.needs}, and {entry.framework} is not installed"
-        return reason, f"Install it: pip install 'layered-lr[{entry.framework}]'{_alternative(entry)}"
-    return f"needs {framework.needs}; importing it failed: {failure}", how_to_reinstall(entry)
+        return reason, f"Install it: pip install 'layered-lr[{entry.framework}]'{_suggest_other(entry)}"
+    return f"needs {framework.needs}; importing it failed: {failure}", explain_reinstall(entry)

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64, Slots
-from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, added_seconds
+from layered_lr.arrays import Array, Float32, Float64, Int64, Slots
+from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, add_seconds
 from layered_lr.models.nn_modules import set_trainable, set_training, trainable_parameters
-from layered_lr.optimizers.handover import carried, completed
+from layered_lr.optimizers.handover import carry_over, complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import reactions_at
+from layered_lr.plans.reactive_rates import carry_reactions
 from layered_lr.state.training_state import TrainingState
 
 Reactions = Mapping[str, Mapping[str, float]]
@@ -23,10 +23,10 @@ Reactions = Mapping[str, Mapping[str, float]]
 def open_session(
     backend: Backend, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
 ) -> Session:
-    """A session for any plan: the backend's own, or a ``Timeline`` of them where the plan has phases."""
+    """A session for any plan: the backend's own, or a ``PhasedSession`` of them where the plan has phases."""
     if not plan.phases:
         return backend.open(plan, model, num_classes, extras, step)
-    return Timeline(backend, plan, model, num_classes, extras, step)
+    return PhasedSession(backend, plan, model, num_classes, extras, step)
 
 
 @dataclass(eq=False)
@@ -45,7 +45,7 @@ class _Past(NamedTuple):
     grad_norms: Float64
 
 
-class Timeline(Session):
+class PhasedSession(Session):
     """Trains a plan with phases; the model is its own from the start to the end.
 
     A phase begins right before its first update, so that what is measured after the last update of the one before
@@ -54,7 +54,7 @@ class Timeline(Session):
     parameters waits here until they train again: counters of their own updates stand still, as torch's do where a
     gradient is None. A switch of the optimizer carries over what its phase says, for parameters that wait too.
 
-    Reactive schedules go on, or begin anew, as ``layered_lr.plans.reactive_rates.reactions_at`` says.
+    Reactive schedules go on, or begin anew, as ``layered_lr.plans.reactive_rates.carry_reactions`` says.
 
     Args:
         backend: Opens the sessions.
@@ -80,7 +80,7 @@ class Timeline(Session):
         self._remembered: Reactions = {}  # of groups that react in other phases
         self._place = plan.phase_index(step)
         self._compiled: float | None = None  # by sessions that have ended
-        self._take(self._opened(self._place, step))
+        self._take(self._open(self._place, step))
 
     def _take(self, inner: Session) -> None:
         """Go on with another session."""
@@ -90,15 +90,15 @@ class Timeline(Session):
         self._count_compiling()
 
     def _count_compiling(self) -> None:
-        self.compile_seconds = added_seconds(self._compiled, self.inner.compile_seconds)
+        self.compile_seconds = add_seconds(self._compiled, self.inner.compile_seconds)
 
-    def _opened(self, place: int, step: int) -> Session:
+    def _open(self, place: int, step: int) -> Session:
         there = self.plan.phases[place].plan
         set_trainable(self.model, (), self._trainable)  # the session freezes what it is to
         phase_plans = self.plan.phase_plans
         return self.backend.open(there, self.model, self.num_classes, self.extras, step, phase_plans)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> _Loss:
+    def _update(self, images: Float32, labels: Int64, parts: int) -> _Loss:
         if self.plan.phase_index(self.step) != self._place:
             self._enter_next()
         loss = _Loss(self.inner.train_step(images, labels, parts))
@@ -110,13 +110,13 @@ class Timeline(Session):
         self._end_session()
         state = self.inner.export_state()
         self._remembered = {**self._remembered, **state.reactions}
-        slots = self._carried({**self._waiting, **state.slots}, self._place + 1)
+        slots = self._carry_over({**self._waiting, **state.slots}, self._place + 1)
         self._place += 1
         if not self.inner.enter(self.plan.phases[self._place].plan):
             del self.inner  # what it holds of the framework's memory goes before the next one comes
-            self._take(self._opened(self._place, self.step))
-        slots = {**slots, **completed(slots, self.inner._new_slots())}
-        self._give(replace(state, slots=slots, reactions=reactions_at(self.plan, self._place, self._remembered)))
+            self._take(self._open(self._place, self.step))
+        slots = {**slots, **complete_slots(slots, self.inner._new_slots())}
+        self._give(replace(state, slots=slots, reactions=carry_reactions(self.plan, self._place, self._remembered)))
 
     def _end_session(self) -> None:
         """Take from a session what it noted, before it goes away."""
@@ -127,13 +127,13 @@ class Timeline(Session):
                 norms = self.inner.grad_norms(self.inner.start, self.step)
             self._past.append(_Past(self.inner.start, self.inner.rates(self.inner.start, self.step), norms))
 
-    def _carried(self, slots: Slots, place: int) -> Slots:
+    def _carry_over(self, slots: Slots, place: int) -> Slots:
         """The slots that a phase's optimizers take over from those of the phase before it."""
         old, new = (
             {name: group.optimizer for group in self.plan.phases[number].plan.groups for name in group.parameters}
             for number in (place - 1, place)
         )
-        return carried(slots, old, new, self.plan.phases[place].settings.carry)
+        return carry_over(slots, old, new, self.plan.phases[place].settings.carry)
 
     def _give(self, state: TrainingState) -> None:
         """Have the current session go on from a state; the slots of what is frozen in it wait."""
@@ -162,7 +162,7 @@ class Timeline(Session):
         old = (self._place, self.inner)
         try:
             if place != self._place:
-                self._place, self.inner = place, self._opened(place, state.step)
+                self._place, self.inner = place, self._open(place, state.step)
             self._give(given)
         except BaseException:
             self._place, self.inner = old
@@ -205,7 +205,7 @@ class Timeline(Session):
         """See ``Session.observe``."""
         self.inner.observe(metrics, unit)
 
-    def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[np.floating[Any]]:
+    def logits(self, images: Float32, ema: bool = False) -> NDArray[np.floating[Any]]:
         """See ``Session.logits``."""
         return self.inner.logits(images, ema)
 
@@ -226,11 +226,11 @@ class Timeline(Session):
         ]
         return np.concatenate([*parts, here])
 
-    def weights(self) -> dict[str, NDArray[Any]]:
+    def weights(self) -> dict[str, Array]:
         """See ``Session.weights``."""
         return self.inner.weights()
 
-    def ema_weights(self) -> dict[str, NDArray[Any]]:
+    def ema_weights(self) -> dict[str, Array]:
         """See ``Session.ema_weights``."""
         return self.inner.ema_weights()
 
@@ -243,7 +243,7 @@ class Timeline(Session):
     def _reactions(self) -> Reactions:
         return {**self._remembered, **self.inner._reactions()}
 
-    def _random(self) -> Mapping[str, NDArray[Any]]:
+    def _random(self) -> Mapping[str, Array]:
         return self.inner._random()
 
     def _import(self, state: TrainingState) -> None:

@@ -7,12 +7,13 @@ handed to the model make runs with dropout comparable, and let a stopped run go 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+
+from layered_lr.arrays import Float64
 
 _STREAM = 11  # tells these draws from others of the same seed
 
 
-def dropout_mask(seed: int, step: int, place: int, shape: tuple[int, ...], p: float) -> NDArray[np.float64]:
+def dropout_mask(seed: int, step: int, place: int, shape: tuple[int, ...], p: float) -> Float64:
     """What an activation is multiplied with: 0 with probability ``p``, else ``1 / (1 - p)``, as in ``nn.Dropout``.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
-from layered_lr.validation import nearest_name
+from layered_lr.validation import find_nearest
 
 GLOB_CHARACTERS = "*?["
 REGEX_PREFIX = "re:"
@@ -40,7 +40,7 @@ def check_pattern(pattern: Any, what: str = "match") -> str:
     return pattern
 
 
-def matcher(pattern: str) -> Callable[[str], bool]:
+def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """The test of one name that ``pattern`` stands for.
 
     ``re:`` is a full-match regular expression and a glob (with any of ``*?[``, where ``*`` also crosses dots)
@@ -55,7 +55,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     return lambda name: name == pattern or name.startswith(pattern + ".")
 
 
-def unwrapped(names: Iterable[str]) -> dict[str, str]:
+def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
     """Each name without the components that a wrapper put into it.
 
     ``torch.compile`` puts ``_orig_mod`` into names, ``DataParallel`` and ``DistributedDataParallel`` put
@@ -90,7 +90,7 @@ class Rule(NamedTuple):
 def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[Parameter]]:
     """Give every parameter to the first rule that takes one of its names.
 
-    Names are tried as they are and without a wrapper's components (see ``unwrapped``).
+    Names are tried as they are and without a wrapper's components (see ``strip_wrappers``).
 
     Args:
         rules: In priority order.
@@ -102,9 +102,9 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
     Raises:
         SpecError: A rule that is not optional gets nothing.
     """
-    plain = unwrapped(name for parameter in parameters for name in parameter.names)
+    plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
     spellings = [{s for name in parameter.names for s in (name, plain[name])} for parameter in parameters]
-    tests = [[matcher(pattern) for pattern in rule.patterns] for rule in rules]
+    tests = [[compile_pattern(pattern) for pattern in rule.patterns] for rule in rules]
 
     def takes(rule: int, parameter: int) -> bool:
         return any(test(name) for test in tests[rule] for name in spellings[parameter])
@@ -122,17 +122,17 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
     return members
 
 
-def unused_patterns(rule: Rule, parameters: Sequence[Parameter]) -> list[str]:
+def find_unused_patterns(rule: Rule, parameters: Sequence[Parameter]) -> list[str]:
     """The patterns of a rule that take none of the parameters, whoever got them."""
-    plain = unwrapped(name for parameter in parameters for name in parameter.names)
+    plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
     return [
         pattern
         for pattern in rule.patterns
-        if not any(test(raw) or test(name) for test in [matcher(pattern)] for raw, name in plain.items())
+        if not any(test(raw) or test(name) for test in [compile_pattern(pattern)] for raw, name in plain.items())
     ]
 
 
-def undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> frozenset[str]:
+def find_undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> frozenset[str]:
     """The names of the parameters that a spec's ``no_weight_decay`` takes.
 
     Args:
@@ -143,11 +143,13 @@ def undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> froze
         SpecError: A pattern that takes none of them.
     """
     rule = {p.name for p in parameters if ONE_DIMENSIONAL in patterns and is_one_dimensional(p)}
-    named = [selected("no_weight_decay", pattern, parameters) for pattern in patterns if pattern != ONE_DIMENSIONAL]
+    named = [
+        select_parameters("no_weight_decay", pattern, parameters) for pattern in patterns if pattern != ONE_DIMENSIONAL
+    ]
     return frozenset(rule).union(*named)
 
 
-def selected(what: str, pattern: str, parameters: Sequence[Parameter]) -> frozenset[str]:
+def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter]) -> frozenset[str]:
     """The names of the parameters that a pattern takes.
 
     Args:
@@ -158,8 +160,8 @@ def selected(what: str, pattern: str, parameters: Sequence[Parameter]) -> frozen
     Raises:
         SpecError: It takes none of them.
     """
-    plain = unwrapped(name for parameter in parameters for name in parameter.names)
-    test = matcher(pattern)
+    plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
+    test = compile_pattern(pattern)
     found = {p.name for p in parameters if any(test(name) or test(plain[name]) for name in p.names)}
     if not found:
         raise SpecError(_no_such_name(f"{what}={pattern!r}", [pattern], list(plain.values())))
@@ -171,37 +173,36 @@ def is_one_dimensional(parameter: Parameter) -> bool:
     return len(parameter.shape) <= 1 or any(name.split(".")[-1] == "bias" for name in parameter.names)
 
 
-def _described(rule: Rule) -> str:
+def _describe(rule: Rule) -> str:
     patterns = ", ".join(map(repr, rule.patterns))
     return f"group {rule.name!r} (match {patterns})"
 
 
 def _nothing_left(rule: Rule, owners: list[str]) -> str:
     return (
-        f"{_described(rule)} gets nothing: an earlier group took all it matches ({', '.join(map(repr, owners))}). "
+        f"{_describe(rule)} gets nothing: an earlier group took all it matches ({', '.join(map(repr, owners))}). "
         "The first group that matches wins: put the narrower group first, or say optional=True."
     )
 
 
 def _empty_group(rule: Rule, names: list[str]) -> str:
     return (
-        _no_such_name(_described(rule), rule.patterns, names)[:-1]
-        + "; optional=True allows a group without parameters."
+        _no_such_name(_describe(rule), rule.patterns, names)[:-1] + "; optional=True allows a group without parameters."
     )
 
 
 def _no_such_name(what: str, patterns: Sequence[str], names: list[str]) -> str:
-    near = [suggestion for pattern in patterns if (suggestion := _suggestion(pattern, names))]
+    near = [suggestion for pattern in patterns if (suggestion := _suggest(pattern, names))]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
     return f"{what} matches none of the {len(names)} parameters.{hint} Names begin: {shown}."
 
 
-def _suggestion(pattern: str, names: list[str]) -> str | None:
+def _suggest(pattern: str, names: list[str]) -> str | None:
     """The nearest pattern that takes something: each misspelt component replaced by the nearest real one."""
     if pattern.startswith(REGEX_PREFIX):
         longer = pattern + ".*"
-        return longer if any(map(matcher(longer), names)) else None
+        return longer if any(map(compile_pattern(longer), names)) else None
     tails = [name for name in names if name.startswith(pattern.strip(".") + ".")]
     if tails:
         return pattern.strip(".")
@@ -209,14 +210,14 @@ def _suggestion(pattern: str, names: list[str]) -> str | None:
     for depth, part in enumerate(parts):
         real = {split[depth] for name in names if len(split := name.split(".")) > depth}
         literal = part.strip(GLOB_CHARACTERS)
-        if literal and part not in real and (near := nearest_name(literal, sorted(real))):
+        if literal and part not in real and (near := find_nearest(literal, sorted(real))):
             parts[depth] = near + "*" * part.endswith("*")
     for candidate in (".".join(parts), ".".join(parts) + ".*"):
-        if candidate != pattern and any(map(matcher(candidate), names)):
+        if candidate != pattern and any(map(compile_pattern(candidate), names)):
             return candidate
     while "." in pattern:  # perhaps it is another model's path to what is here
         pattern = pattern.split(".", 1)[1]
-        if pattern and any(map(matcher(pattern), names)):
+        if pattern and any(map(compile_pattern(pattern), names)):
             return pattern
     ends = [name for name in names if name.endswith("." + pattern) or f".{pattern}." in name]
     return ends[0][: ends[0].index(pattern) + len(pattern)] if ends else None

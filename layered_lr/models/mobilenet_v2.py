@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
-from layered_lr.validation import nearest
+from layered_lr.validation import did_you_mean
 
 
 class Entry(NamedTuple):
@@ -81,7 +81,7 @@ def state_entries(model: str, num_classes: int) -> tuple[Entry, ...]:
     if model not in MODELS:
         raise SpecError(
             f"model={model!r}: must be one of {', '.join(MODELS)}, or a callable that builds an nn.Module."
-            f"{nearest(model, MODELS)}"
+            f"{did_you_mean(model, MODELS)}"
         )
     return tuple(MODELS[model](num_classes))
 
@@ -92,7 +92,7 @@ def parameters(model: str, num_classes: int) -> list[Parameter]:
     return [Parameter(entry.name, entry.shape) for entry in entries if not entry.start.endswith("_buffer")]
 
 
-def initial_weights(model: str, num_classes: int, seed: int) -> dict[str, NDArray[Any]]:
+def initial_weights(model: str, num_classes: int, seed: int) -> dict[str, Array]:
     """A model's state before training, the same for every backend.
 
     The distributions are torchvision's: convolutions normal with variance 2 / fan_out (fan_out = out channels
@@ -102,7 +102,7 @@ def initial_weights(model: str, num_classes: int, seed: int) -> dict[str, NDArra
     return {entry.name: _draw(entry, rng) for entry in state_entries(model, num_classes)}
 
 
-def _draw(entry: Entry, rng: np.random.Generator) -> NDArray[Any]:
+def _draw(entry: Entry, rng: np.random.Generator) -> Array:
     if entry.start == "conv":
         fan_out = entry.shape[0] * int(np.prod(entry.shape[2:]))
         return np.float32(np.sqrt(2 / fan_out)) * rng.standard_normal(entry.shape, np.float32)

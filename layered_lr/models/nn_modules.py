@@ -59,11 +59,11 @@ def set_training(
         dropout: ``"off"``: frozen dropouts are.
     """
     model.train()
-    for module in still_modules(model, frozen, batch_norm, dropout):
+    for module in find_still_modules(model, frozen, batch_norm, dropout):
         module.eval()
 
 
-def still_modules(
+def find_still_modules(
     model: Any, frozen: Collection[str], batch_norm: Literal["still", "moving"], dropout: Literal["on", "off"]
 ) -> list[Any]:
     """The modules that ``set_training`` leaves in evaluation mode."""

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Weights
+from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, one_line, read_archive
-from layered_lr.models.matching import matcher
-from layered_lr.registry import state_dict_reader
-from layered_lr.validation import nearest
+from layered_lr.models.matching import compile_pattern
+from layered_lr.registry import load_state_dict_reader
+from layered_lr.validation import did_you_mean
 
 
-def read_weights(source: Any) -> dict[str, NDArray[Any]]:
+def read_weights(source: Any) -> dict[str, Array]:
     """Arrays by name.
 
     Args:
@@ -41,7 +40,7 @@ def read_weights(source: Any) -> dict[str, NDArray[Any]]:
     return readers[path.suffix](path)
 
 
-def _array(name: str, value: Any) -> NDArray[Any]:
+def _array(name: str, value: Any) -> Array:
     """An array, or a tensor of either framework, as an array of numbers."""
     try:
         array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
@@ -52,14 +51,14 @@ def _array(name: str, value: Any) -> NDArray[Any]:
     return array
 
 
-def _npz(path: Path) -> dict[str, NDArray[Any]]:
+def _npz(path: Path) -> dict[str, Array]:
     try:
         return read_archive(path)
     except UnreadableError as error:
         raise DataError(f"{path}: not a readable .npz of arrays: {error}") from None
 
 
-def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
+def _safetensors(path: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     try:
@@ -68,9 +67,9 @@ def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path}: not a readable .safetensors: {one_line(error)}") from None
 
 
-def _torch(path: Path) -> dict[str, NDArray[Any]]:
+def _torch(path: Path) -> dict[str, Array]:
     try:
-        read_state_dict = state_dict_reader()
+        read_state_dict = load_state_dict_reader()
     except ImportError:
         raise DataError(
             f"{path}: reading a {path.suffix} needs torch, which is not installed (pip install 'layered-lr[torch]'). "
@@ -83,7 +82,7 @@ def _torch(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path}: not a readable state_dict: {one_line(error)}") from None
 
 
-def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, NDArray[Any]]:
+def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, Array]:
     """The state that a model starts from: what is given, except what ``reset`` names.
 
     Args:
@@ -96,9 +95,9 @@ def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Seq
         SpecError: A name that the model does not have, a shape or a kind of number that differs, NaN or
             infinity, a parameter that is left out, or a pattern that matches nothing.
     """
-    fresh = {name for name in start for pattern in reset if matcher(pattern)(name)}
+    fresh = {name for name in start for pattern in reset if compile_pattern(pattern)(name)}
     for pattern in reset:
-        if not any(map(matcher(pattern), start)):
+        if not any(map(compile_pattern(pattern), start)):
             raise SpecError(f"reset_weights: {pattern!r} matches none of the model's {len(start)} arrays.")
     wanted = {name: array for name, array in given.items() if name not in fresh}
     for name, array in wanted.items():
@@ -112,9 +111,9 @@ def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Seq
     return {name: wanted[name].astype(own.dtype) if name in wanted else own for name, own in start.items()}
 
 
-def _check(name: str, array: NDArray[Any], start: Weights) -> None:
+def _check(name: str, array: Array, start: Weights) -> None:
     if name not in start:
-        raise SpecError(f"initial_weights: the model has no {name!r}.{nearest(name, start)}")
+        raise SpecError(f"initial_weights: the model has no {name!r}.{did_you_mean(name, start)}")
     own = start[name]
     if array.shape != own.shape:
         raise SpecError(

@@ -25,7 +25,7 @@ from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
-from layered_lr.registry import TABLE, versions
+from layered_lr.registry import TABLE, find_versions
 from layered_lr.training.checks import check_answer, check_trainable
 from layered_lr.training.evaluation import accuracy
 from layered_lr.training.prepare import start_weights
@@ -301,7 +301,7 @@ def full_record(
     classes = setting.batches.dataset.num_classes
     trace.loss_bits = max(known_answers(backend, classes, options.batch_size, setting.dtype, options.seed))
     trace.notes = notes
-    known = versions(TABLE[backend.name].framework).items()
+    known = find_versions(TABLE[backend.name].framework).items()
     trace.versions = {name: version for name, version in known if version}
     return trace
 

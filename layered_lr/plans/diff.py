@@ -105,7 +105,7 @@ class PlanDiff:
         )
 
 
-def differences(before: PlanView, after: PlanView) -> PlanDiff:
+def compare_plans(before: PlanView, after: PlanView) -> PlanDiff:
     """What ``after`` does otherwise than ``before``.
 
     Groups are matched by name. Rates are compared to the last bit over the steps that both plans have; where
@@ -192,11 +192,11 @@ def _rates(before: PlanView, after: PlanView) -> Iterator[RateDifference]:
                 float(old[top, mine]),
                 float(new[top, its]),
             )
-            found[mine] = _joined(found[mine], here) if mine in found else here
+            found[mine] = _join(found[mine], here) if mine in found else here
     yield from (found[mine] for mine in sorted(found))
 
 
-def _joined(earlier: RateDifference, later: RateDifference) -> RateDifference:
+def _join(earlier: RateDifference, later: RateDifference) -> RateDifference:
     larger = later if later.largest > earlier.largest else earlier
     steps = earlier.steps + later.steps
     return RateDifference(earlier.group, earlier.first_step, steps, larger.largest_step, larger.before, larger.after)

@@ -65,4 +65,4 @@ class PlanGroup:
     @property
     def is_reactive(self) -> bool:
         """Whether the rate is decided while training, from what is measured."""
-        return self.schedule.reaction(self.lr) is not None
+        return self.schedule.start_reaction(self.lr) is not None

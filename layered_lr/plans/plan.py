@@ -89,7 +89,7 @@ class Plan:
     @property
     def reacting_units(self) -> set[str]:
         """What reactive schedules, if any, look at the metrics of: each ``"step"``, each ``"epoch"``."""
-        reactions = [group.schedule.reaction(group.lr) for there in self.phase_plans for group in there.groups]
+        reactions = [group.schedule.start_reaction(group.lr) for there in self.phase_plans for group in there.groups]
         return {reaction.settings.unit for reaction in reactions if reaction is not None}
 
     def plan_at(self, step: int) -> Plan:
@@ -100,10 +100,10 @@ class Plan:
         """Which of the phases makes update ``step``; the last one goes on beyond its end."""
         return sum(phase.stop is not None and phase.stop <= step for phase in self.phases[:-1])
 
-    def scaled(self, factor: float) -> Plan:
+    def scale_rates(self, factor: float) -> Plan:
         """The plan with every rate times a factor: each group's ``lr_scale`` is multiplied with it."""
         groups = tuple(replace(group, lr_scale=factor * group.lr_scale) for group in self.groups)
-        phases = tuple(phase._replace(plan=phase.plan.scaled(factor)) for phase in self.phases)
+        phases = tuple(phase._replace(plan=phase.plan.scale_rates(factor)) for phase in self.phases)
         return replace(self, groups=groups, phases=phases)
 
     @cached_property
@@ -127,10 +127,10 @@ class Plan:
     def rates(self, step: int) -> list[float]:
         """``lr(step)`` without the names, in the order of ``groups``."""
         step = whole_number("step", step, 0)
-        start, stop, rates = self._at_hand
+        start, stop, rates = self._computed
         if not start <= step < stop:
-            start, stop, rates = self._computed_around(step)
-            self.__dict__["_at_hand"] = (start, stop, rates)
+            start, stop, rates = self._compute_around(step)
+            self.__dict__["_computed"] = (start, stop, rates)
         return list(rates[step - start])
 
     def momenta(self, step: int) -> list[float | None]:
@@ -220,7 +220,7 @@ class Plan:
         """The step, or array of steps, in the unit that the group's schedule counts."""
         return group.schedule.position(step - self.since, self.steps_per_epoch or 1)
 
-    def unscaled(self, group: PlanGroup, steps: Any) -> Float64:
+    def rates_before_scale(self, group: PlanGroup, steps: Any) -> Float64:
         """A group's rates at some steps before ``lr_scale``.
 
         Args:
@@ -247,7 +247,7 @@ class Plan:
         if self.phases:
             return
         clocks: dict[tuple[str, bool], Float64] = {}  # what schedules count alike is converted once
-        for schedule, columns in self._sharing.items():
+        for schedule, columns in self._columns_by_schedule.items():
             groups = [self.groups[column] for column in columns]
             counted = (schedule.unit, schedule.every_step)
             if counted not in clocks:
@@ -266,7 +266,7 @@ class Plan:
         return bool(group.parameters) and self.frozen.issuperset(group.parameters)
 
     @cached_property
-    def _sharing(self) -> dict[Schedule, list[int]]:
+    def _columns_by_schedule(self) -> dict[Schedule, list[int]]:
         """The columns of each schedule."""
         sharing: dict[Schedule, list[int]] = {}
         for column, group in enumerate(self.groups):
@@ -274,11 +274,11 @@ class Plan:
         return sharing
 
     @cached_property
-    def _at_hand(self) -> tuple[int, int, list[list[float]]]:
+    def _computed(self) -> tuple[int, int, list[list[float]]]:
         """The rates that ``rates`` has computed ahead, and for which steps: a loop asks for one after the other."""
         return (0, 0, [])
 
-    def _computed_around(self, step: int) -> tuple[int, int, list[list[float]]]:
+    def _compute_around(self, step: int) -> tuple[int, int, list[list[float]]]:
         start = step - step % _AHEAD_STEPS
         stop = start + _AHEAD_STEPS
         if self.total_steps is not None and step < self.total_steps:
@@ -363,11 +363,11 @@ class Plan:
         Raises:
             SpecError: ``other`` is no plan, or a rate that is impossible.
         """
-        from layered_lr.plans.diff import differences
+        from layered_lr.plans.diff import compare_plans
 
         if not isinstance(other, Plan):
             raise SpecError(f"diff: got a {type(other).__name__}; must be a plan, as resolve() and plan() give it.")
-        return differences(self, other)
+        return compare_plans(self, other)
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain tables, lists, strings and numbers."""

@@ -25,7 +25,7 @@ class LiveRates:
         self._reactions: dict[int, Reaction] = {
             index: reaction
             for index, group in enumerate(plan.groups)
-            if (reaction := group.schedule.reaction(group.lr)) is not None
+            if (reaction := group.schedule.start_reaction(group.lr)) is not None
         }
 
     @property
@@ -74,7 +74,7 @@ class LiveRates:
         """
         for index, reaction in self._reactions.items():
             if unit is None or reaction.settings.unit == unit:
-                reaction.step(_chosen(reaction.settings, metrics, self.plan.groups[index].name))
+                reaction.step(_choose_metric(reaction.settings, metrics, self.plan.groups[index].name))
 
     def state(self) -> dict[str, dict[str, float]]:
         """What reactive schedules have seen and decided, by group."""
@@ -93,7 +93,9 @@ class LiveRates:
             reaction.restore(state[name])
 
 
-def reactions_at(plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def carry_reactions(
+    plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
     """What each reactive group of a phase goes on from, in the form of ``LiveRates.state``.
 
     A schedule goes on where its group had the same one, counted from the same update, when it last reacted; else it
@@ -117,11 +119,11 @@ def reactions_at(plan: Plan, place: int, remembered: Mapping[str, Mapping[str, f
     return found
 
 
-def _chosen(settings: ReactionSettings, metrics: Any, group: str) -> float:
+def _choose_metric(settings: ReactionSettings, metrics: Any, group: str) -> float:
     if not isinstance(metrics, Mapping):
         return metrics  # type: ignore[no-any-return] # the reaction says what is wrong with it
     if callable(settings.metric):
-        return settings.metric(metrics)  # type: ignore[no-any-return]
+        return settings.metric(metrics)
     if settings.metric not in metrics:
         raise SpecError(
             f"group {group!r} watches the metric {settings.metric!r}; given were {', '.join(map(str, metrics))}."

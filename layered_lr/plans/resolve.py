@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
-from layered_lr.models.matching import assign, selected, undecayed, unused_patterns
+from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
 from layered_lr.models.nn_modules import framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
 from layered_lr.optimizers.handover import check_carry
@@ -63,11 +63,11 @@ def resolve(
         total_steps = whole_number("total_steps", total_steps, 0)
     if steps_per_epoch is not None:
         steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
-    known = _parameters(parameters)
-    whole = _resolved(replace(spec, phases=()), known, total_steps, steps_per_epoch)
+    known = _check_parameters(parameters)
+    whole = _resolve_whole(replace(spec, phases=()), known, total_steps, steps_per_epoch)
     if not spec.phases:
         return whole
-    phases = tuple(_phases(spec, whole))
+    phases = tuple(_resolve_phases(spec, whole))
     return replace(whole, spec=spec, phases=phases, notes=(*whole.notes, *_notes_of_phases(spec, phases)))
 
 
@@ -92,7 +92,7 @@ def _notes_of_phases(spec: Spec, phases: Sequence[PlanPhase]) -> Iterator[str]:
         yield f"phase {len(phases)} is the spec without phases: it follows where the last of these ends"
 
 
-def _phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
+def _resolve_phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
     """What becomes of the spec's phases, up to the end of the run."""
     start, total = 0, whole.total_steps
     before: Plan | None = None
@@ -105,7 +105,7 @@ def _phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
             if total is not None and start >= total > 0:
                 return
             stop = stop if total is None or stop is None else min(stop, total)
-            there = _in_phase(spec, phase, whole, start, stop)
+            there = _resolve_phase(spec, phase, whole, start, stop)
             _check_switch(phase, before, there)
             yield PlanPhase(start, stop, phase, there)
             before = there
@@ -114,12 +114,12 @@ def _phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
         start = stop or 0
 
 
-def _in_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int | None) -> Plan:
+def _resolve_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int | None) -> Plan:
     since, length = 0, whole.total_steps
     if phase.counts_from == "phase":
         since, length = start, None if stop is None else stop - start
-    there = _resolved(spec.in_phase(phase), whole.parameters, length, whole.steps_per_epoch)
-    return replace(there, total_steps=stop, frozen=_frozen(phase, whole), since=since, start=start, phase=phase)
+    there = _resolve_whole(spec.in_phase(phase), whole.parameters, length, whole.steps_per_epoch)
+    return replace(there, total_steps=stop, frozen=_frozen_names(phase, whole), since=since, start=start, phase=phase)
 
 
 def _check_switch(phase: Phase, before: Plan | None, there: Plan) -> None:
@@ -140,7 +140,7 @@ def _check_switch(phase: Phase, before: Plan | None, there: Plan) -> None:
         )
 
 
-def _frozen(phase: Phase, plan: Plan) -> frozenset[str]:
+def _frozen_names(phase: Phase, plan: Plan) -> frozenset[str]:
     """The names of the parameters that do not train in a phase."""
     named = phase.trained if phase.frozen is None else phase.frozen
     if named is None:
@@ -156,14 +156,16 @@ def _members(what: str, item: str | int, plan: Plan) -> frozenset[str]:
         if not -len(plan.groups) <= item < len(plan.groups):
             raise SpecError(f"{what}={item}: the plan has {len(plan.groups)} groups: {', '.join(by_name)}.")
         return frozenset(plan.groups[item].parameters)
-    return frozenset(by_name[item]) if item in by_name else selected(what, item, plan.parameters)
+    return frozenset(by_name[item]) if item in by_name else select_parameters(what, item, plan.parameters)
 
 
-def _resolved(spec: Spec, known: tuple[Parameter, ...], total_steps: int | None, steps_per_epoch: int | None) -> Plan:
+def _resolve_whole(
+    spec: Spec, known: tuple[Parameter, ...], total_steps: int | None, steps_per_epoch: int | None
+) -> Plan:
     """The plan of a spec without phases."""
-    bound = partial(_bound, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    bound = partial(_bind, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     members = assign([group.rule for group in spec.groups], known)
-    free = undecayed(spec.no_weight_decay, known)
+    free = find_undecayed(spec.no_weight_decay, known)
     groups = [
         PlanGroup(
             name=group.label,
@@ -192,11 +194,11 @@ def _resolved(spec: Spec, known: tuple[Parameter, ...], total_steps: int | None,
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
 
 
-def _bound(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
+def _bind(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
     """The schedule with the lengths that it leaves out taken from the run's, in its own unit."""
     if total_steps is None or (schedule.unit == "epoch" and steps_per_epoch is None):
         return schedule
-    return schedule.bound(total_steps if schedule.unit == "step" else -(-total_steps // (steps_per_epoch or 1)))
+    return schedule.bind(total_steps if schedule.unit == "step" else -(-total_steps // (steps_per_epoch or 1)))
 
 
 def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
@@ -218,7 +220,7 @@ def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
         )
 
 
-def _parameters(parameters: Any) -> tuple[Parameter, ...]:
+def _check_parameters(parameters: Any) -> tuple[Parameter, ...]:
     if framework_of(parameters):
         parameters = [parameter for parameter, _ in parameters_of(parameters)]
     if isinstance(parameters, str) or not isinstance(parameters, Sequence):
@@ -228,7 +230,7 @@ def _parameters(parameters: Any) -> tuple[Parameter, ...]:
     known: list[Parameter] = []
     seen: set[str] = set()
     for item in parameters:
-        parameter = _parameter(item)
+        parameter = _check_parameter(item)
         for name in parameter.names:
             if name in seen:
                 raise SpecError(f"parameters: {name!r} stands twice; every name must be there once.")
@@ -239,7 +241,7 @@ def _parameters(parameters: Any) -> tuple[Parameter, ...]:
     return tuple(known)
 
 
-def _parameter(item: Any) -> Parameter:
+def _check_parameter(item: Any) -> Parameter:
     try:
         given = tuple(item)
         name, shape, aliases, dtype = given + _UNSAID[len(given) - 2 :]
@@ -264,6 +266,6 @@ def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGro
     unused = [
         f"group {group.label!r}: {pattern!r} matches nothing"
         for group in spec.groups
-        for pattern in unused_patterns(group.rule, parameters)
+        for pattern in find_unused_patterns(group.rule, parameters)
     ]
     return tied + unused

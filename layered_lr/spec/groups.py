@@ -16,7 +16,7 @@ from layered_lr.spec.toml import schedule_from_table
 from layered_lr.validation import Flag, NonNegative, Probability, value_class
 
 
-def _patterns(value: Any) -> str | tuple[str, ...]:
+def _check_patterns(value: Any) -> str | tuple[str, ...]:
     if isinstance(value, list | tuple):
         if not value:
             raise SpecError("match=[]: the list is empty; name at least one module, parameter, glob or 're:<regex>'.")
@@ -24,7 +24,7 @@ def _patterns(value: Any) -> str | tuple[str, ...]:
     return check_pattern(value)
 
 
-def schedule_or_none(value: Any) -> Schedule | None:
+def check_schedule(value: Any) -> Schedule | None:
     """``value``, if it is a schedule or None.
 
     Raises:
@@ -35,10 +35,10 @@ def schedule_or_none(value: Any) -> Schedule | None:
     raise SpecError(f"schedule={value!r}: must be a schedule of layered_lr, such as StepLR(step_size=30), or None.")
 
 
-OptionalSchedule = Annotated[Schedule | None, PlainValidator(schedule_or_none)]
+OptionalSchedule = Annotated[Schedule | None, PlainValidator(check_schedule)]
 
 
-def _name(value: Any) -> str | None:
+def _check_name(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and value.strip() and value.isprintable()):
         return value
     raise SpecError(f"name={value!r}: must be a string of printable characters that is not empty, or None.")
@@ -83,12 +83,12 @@ class Group:
         SpecError: A value out of its bounds, an empty pattern or an invalid regular expression.
     """
 
-    match: Annotated[str | Sequence[str], PlainValidator(_patterns)]
+    match: Annotated[str | Sequence[str], PlainValidator(_check_patterns)]
     lr: NonNegative | None = None
     lr_scale: NonNegative = 1.0
     schedule: OptionalSchedule = None
     weight_decay: NonNegative | None = None
-    name: Annotated[str | None, PlainValidator(_name)] = None
+    name: Annotated[str | None, PlainValidator(_check_name)] = None
     optional: Flag = False
     momentum: NonNegative | None = field(default=None, kw_only=True)
     dampening: Finite | None = field(default=None, kw_only=True)
@@ -134,7 +134,7 @@ HYPERPARAMETERS = tuple(
 )
 
 
-def groups_of(value: Any) -> tuple[Group, ...]:
+def check_groups(value: Any) -> tuple[Group, ...]:
     """One group or several, as a tuple.
 
     Raises:

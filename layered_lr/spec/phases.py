@@ -14,16 +14,16 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.models.matching import check_pattern
 from layered_lr.optimizers import Optimizer
-from layered_lr.spec.groups import Group, OptionalSchedule, group_from_table, groups_of
+from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
-from layered_lr.validation import NonNegative, Positive, plain_number, value_class
+from layered_lr.validation import NonNegative, Positive, unwrap_scalar, value_class
 
 _UNTIL = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(step|steps|epoch|epochs)\s*")
 
 Until = int | str
 
 
-def _until(value: Any) -> Until | None:
+def _check_until(value: Any) -> Until | None:
     if value is None:
         return None
     if isinstance(value, str):
@@ -59,7 +59,7 @@ def steps_until(until: Until, steps_per_epoch: int | None) -> int:
     return round(number)
 
 
-def _which(name: str, value: Any) -> tuple[str | int, ...] | None:
+def _check_which(name: str, value: Any) -> tuple[str | int, ...] | None:
     if value is None:
         return None
     given = (value,) if isinstance(value, str | int) else value
@@ -70,28 +70,28 @@ def _which(name: str, value: Any) -> tuple[str | int, ...] | None:
     )
 
 
-def _frozen(value: Any) -> tuple[str | int, ...] | None:
-    return _which("frozen", value)
+def _check_frozen(value: Any) -> tuple[str | int, ...] | None:
+    return _check_which("frozen", value)
 
 
-def _trained(value: Any) -> tuple[str | int, ...] | None:
-    return _which("trained", value)
+def _check_trained(value: Any) -> tuple[str | int, ...] | None:
+    return _check_which("trained", value)
 
 
-def _norm(value: Any) -> float | None:
-    number = plain_number(value)
+def _check_norm(value: Any) -> float | None:
+    number = unwrap_scalar(value)
     if number is None or (isinstance(number, int | float) and not isinstance(number, bool) and number > 0):
         return None if number is None else float(number)
     raise SpecError(f"clip_grad_norm={value!r}: must be a number > 0 (infinity only measures), or None.")
 
 
-def _optimizer(value: Any) -> Optimizer | None:
+def _check_optimizer(value: Any) -> Optimizer | None:
     if value is None or (isinstance(value, Optimizer) and type(value) is not Optimizer):
         return value
     raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1), or None.")
 
 
-OptionalNorm = Annotated[float | None, PlainValidator(_norm)]
+OptionalNorm = Annotated[float | None, PlainValidator(_check_norm)]
 Which = tuple[str | int, ...]
 
 
@@ -129,12 +129,12 @@ class Phase:
         SpecError: A value out of its bounds, or both ``frozen`` and ``trained``.
     """
 
-    until: Annotated[Until | None, PlainValidator(_until)] = None
-    frozen: Annotated[Which | None, PlainValidator(_frozen)] = None
-    trained: Annotated[Which | None, PlainValidator(_trained)] = field(default=None, kw_only=True)
-    optimizer: Annotated[Optimizer | None, PlainValidator(_optimizer)] = field(default=None, kw_only=True)
+    until: Annotated[Until | None, PlainValidator(_check_until)] = None
+    frozen: Annotated[Which | None, PlainValidator(_check_frozen)] = None
+    trained: Annotated[Which | None, PlainValidator(_check_trained)] = field(default=None, kw_only=True)
+    optimizer: Annotated[Optimizer | None, PlainValidator(_check_optimizer)] = field(default=None, kw_only=True)
     schedule: OptionalSchedule = field(default=None, kw_only=True)
-    groups: Annotated[Sequence[Group], PlainValidator(groups_of)] = field(default=(), kw_only=True)
+    groups: Annotated[Sequence[Group], PlainValidator(check_groups)] = field(default=(), kw_only=True)
     weight_decay: NonNegative | None = field(default=None, kw_only=True)
     clip_grad_norm: OptionalNorm = field(default=None, kw_only=True)
     clip_grad_value: Positive | None = field(default=None, kw_only=True)
@@ -181,7 +181,7 @@ def head_first(until: Until | float = 1, head: str | int | Sequence[str | int] =
         until: How long: epochs as a number, or as in ``Phase.until``.
         head: What trains from the start: as in ``Phase.trained``; the last group by default.
     """
-    return Phase(_as_until(until), trained=head), Phase()  # type: ignore[arg-type] # validated
+    return Phase(_to_until(until), trained=head), Phase()  # type: ignore[arg-type] # validated
 
 
 def gradual_unfreeze(
@@ -208,12 +208,12 @@ def gradual_unfreeze(
         )
     if not stages:
         raise SpecError("gradual_unfreeze: order is empty; name what trains first, what joins next, and so on.")
-    number, unit = _counted(every)
+    number, unit = _split_until(every)
     trained: tuple[str | int, ...] = ()
     made = []
     for place, stage in enumerate(stages, start=1):
         trained += (stage,) if isinstance(stage, str | int) else tuple(stage)
-        made.append(Phase(f"{_plain(number * place)} {unit}", trained=trained))
+        made.append(Phase(f"{_format_number(number * place)} {unit}", trained=trained))
     return (*made, Phase())
 
 
@@ -229,23 +229,23 @@ def freeze_for_good(*frozen: str | int | Sequence[str | int]) -> tuple[Phase]:
     return (Phase(frozen=named),)  # type: ignore[arg-type] # validated
 
 
-def _as_until(until: Until | float) -> str:
-    number, unit = _counted(until)
-    return f"{_plain(number)} {unit}"
+def _to_until(until: Until | float) -> str:
+    number, unit = _split_until(until)
+    return f"{_format_number(number)} {unit}"
 
 
-def _plain(number: float) -> str:
+def _format_number(number: float) -> str:
     """In digits without an exponent: 1234567, 0.5."""
     return f"{number:.9f}".rstrip("0").rstrip(".")
 
 
-def _counted(until: Until | float) -> tuple[float, str]:
+def _split_until(until: Until | float) -> tuple[float, str]:
     if isinstance(until, str):
         found = _UNTIL.fullmatch(until)
         if found is None:
             raise SpecError(f"{until!r}: must be such as '3 epochs' or '500 steps', or a number of epochs.")
         return float(found[1]), found[2]
-    number = plain_number(until)
+    number = unwrap_scalar(until)
     if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
         raise SpecError(f"{until!r}: must be such as '3 epochs' or '500 steps', or a number of epochs > 0.")
     return float(number), "epochs"

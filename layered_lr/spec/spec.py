@@ -14,10 +14,10 @@ from pydantic import PlainValidator
 from layered_lr.errors import SpecError
 from layered_lr.models.matching import ONE_DIMENSIONAL, check_pattern
 from layered_lr.optimizers import Optimizer
-from layered_lr.spec.groups import Group, OptionalSchedule, group_from_table, groups_of
+from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.spec.toml import optimizer_from_table, read_toml, schedule_from_table, to_table
-from layered_lr.validation import Flag, Positive, nearest, value_class
+from layered_lr.validation import Flag, Positive, did_you_mean, value_class
 
 if sys.version_info >= (3, 11):
     pass
@@ -27,13 +27,13 @@ else:
 RUN_TABLE = "run"  # a recipe's own table: how to run the spec, not part of it
 
 
-def _optimizer(value: Any) -> Optimizer:
+def _check_optimizer(value: Any) -> Optimizer:
     if isinstance(value, Optimizer) and type(value) is not Optimizer:
         return value
     raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1).")
 
 
-def _phases(value: Any) -> tuple[Phase, ...]:
+def _check_phases(value: Any) -> tuple[Phase, ...]:
     phases = tuple(value) if isinstance(value, list | tuple) else (value,)
     for phase in phases:
         if not isinstance(phase, Phase):
@@ -41,7 +41,7 @@ def _phases(value: Any) -> tuple[Phase, ...]:
     return phases
 
 
-def _undecayed(value: Any) -> tuple[str, ...]:
+def _check_undecayed(value: Any) -> tuple[str, ...]:
     patterns = (value,) if isinstance(value, str) else value
     if not isinstance(patterns, list | tuple):
         raise SpecError(
@@ -74,14 +74,14 @@ class Spec:
             at once, or a phase that does not go with the rest.
     """
 
-    optimizer: Annotated[Optimizer, PlainValidator(_optimizer)]
-    groups: Annotated[Sequence[Group], PlainValidator(groups_of)] = ()
+    optimizer: Annotated[Optimizer, PlainValidator(_check_optimizer)]
+    groups: Annotated[Sequence[Group], PlainValidator(check_groups)] = ()
     schedule: OptionalSchedule = None
-    no_weight_decay: Annotated[str | Sequence[str], PlainValidator(_undecayed)] = field(default=(), kw_only=True)
+    no_weight_decay: Annotated[str | Sequence[str], PlainValidator(_check_undecayed)] = field(default=(), kw_only=True)
     clip_grad_norm: OptionalNorm = field(default=None, kw_only=True)
     clip_grad_value: Positive | None = field(default=None, kw_only=True)
     clip_per_group: Flag = field(default=False, kw_only=True)
-    phases: Annotated[Sequence[Phase], PlainValidator(_phases)] = field(default=(), kw_only=True)
+    phases: Annotated[Sequence[Phase], PlainValidator(_check_phases)] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.clip_grad_norm is not None and self.clip_grad_value is not None:
@@ -101,7 +101,7 @@ class Spec:
                 if name not in known:
                     raise SpecError(
                         f"group {group.label!r} sets {name}, which {kind.__name__} does not have."
-                        f"{nearest(name, known)} It has: {', '.join(known)}."
+                        f"{did_you_mean(name, known)} It has: {', '.join(known)}."
                     )
             self.optimizer_of(group)
         for number, phase in enumerate(self.phases, start=1):
@@ -129,7 +129,7 @@ class Spec:
         for label, group in own.items():
             if label not in known:
                 raise SpecError(
-                    f"groups: the spec has no group {label!r}.{nearest(label, known)} It has: {', '.join(known)}."
+                    f"groups: the spec has no group {label!r}.{did_you_mean(label, known)} It has: {', '.join(known)}."
                 )
             if group.match not in (known[label].match, label):
                 raise SpecError(f"groups: {label!r} is {known[label].match!r} in the whole run, {group.match!r} here.")

@@ -11,7 +11,7 @@ from typing import Any
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
-from layered_lr.validation import nearest
+from layered_lr.validation import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,36 +35,36 @@ def to_table(value: Any) -> dict[str, Any]:
     for field in fields(value):
         item = getattr(value, field.name)
         if field.default is MISSING or item != field.default:
-            table[field.name] = _plain(item)
+            table[field.name] = _to_plain(item)
     return table
 
 
-def _plain(item: Any) -> Any:
+def _to_plain(item: Any) -> Any:
     if isinstance(item, tuple):
-        return [_plain(part) for part in item]
+        return [_to_plain(part) for part in item]
     return to_table(item) if hasattr(item, "__dataclass_fields__") else item
 
 
 def optimizer_from_table(table: Any) -> Optimizer:
     """The optimizer that ``{"type": "SGD", "lr": 0.1, ...}`` describes."""
-    name = _type_of(table, OPTIMIZERS, "optimizer")
+    name = _read_type(table, OPTIMIZERS, "optimizer")
     return OPTIMIZERS[name](**{key: value for key, value in table.items() if key != "type"})
 
 
 def schedule_from_table(table: Any) -> Schedule:
     """The schedule that ``{"type": "StepLR", "step_size": 30, ...}`` describes."""
-    _type_of(table, SCHEDULES, "schedule")
+    _read_type(table, SCHEDULES, "schedule")
     return schedule_from_dict(table)
 
 
-def _type_of(table: Any, known: Mapping[str, Any], what: str) -> str:
+def _read_type(table: Any, known: Mapping[str, Any], what: str) -> str:
     if not isinstance(table, Mapping):
         raise SpecError(f"{what} = {table!r}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
     name = table.get("type")
     if name is None:
         raise SpecError(f"{what}: needs type, such as type = {next(iter(known))!r}. It is one of {', '.join(known)}.")
     if not isinstance(name, str) or name not in known:
-        hint = nearest(name, known) if isinstance(name, str) else ""
+        hint = did_you_mean(name, known) if isinstance(name, str) else ""
         raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")
     return name
 
@@ -82,17 +82,17 @@ def read_toml(text_or_path: str | Path) -> dict[str, Any]:
         text = str(text_or_path)
         if text.strip() and not any(character in text for character in "=\n["):
             raise SpecError(f"{text!r} is neither TOML nor the path of a .toml file.")
-        return _parsed(text, "the TOML text")
+        return _parse(text, "the TOML text")
     path = Path(text_or_path)
     try:
-        return _parsed(path.read_text(encoding="utf-8"), str(path))
+        return _parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file. Give the path of a TOML recipe.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read as a TOML text: {error}") from None
 
 
-def _parsed(text: str, where: str) -> dict[str, Any]:
+def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

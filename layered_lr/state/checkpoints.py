@@ -60,7 +60,7 @@ class Checkpoints:
         self._remove_old(path)
         return path
 
-    def newest(self, run: str | None = None) -> Found:
+    def read_newest(self, run: str | None = None) -> Found:
         """The newest checkpoint that can be read, and what is wrong with the newer ones.
 
         Args:
@@ -84,12 +84,12 @@ class Checkpoints:
             raise CheckpointError(f"{self.folder}: none of its {len(damaged)} checkpoints can be read: {damaged[0]}")
         raise CheckpointError(f"{self.folder}: there is no checkpoint.")
 
-    def best(self) -> Path | None:
+    def find_best(self) -> Path | None:
         """The checkpoint with the highest metric, the first of equals; None where none has one."""
         rated = [
             (metric, -int(path.name.removeprefix(_PREFIX)), path)
             for path in self.paths()
-            if (metric := _metric(path)) > -math.inf
+            if (metric := _read_metric(path)) > -math.inf
         ]
         return max(rated)[2] if rated else None
 
@@ -107,14 +107,14 @@ class Checkpoints:
     def _remove_old(self, newest: Path) -> None:
         paths = self.paths()
         staying = {newest, *paths[-self.keep :]}
-        if self.keep_best and (best := self.best()):
+        if self.keep_best and (best := self.find_best()):
             staying.add(best)
         for path in paths:
             if path not in staying:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _metric(path: Path) -> float:
+def _read_metric(path: Path) -> float:
     try:
         metric = read_about(path)["metric"]
     except CheckpointError:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Arrays
+from layered_lr.arrays import Array, Arrays
 from layered_lr.errors import CheckpointError
 from layered_lr.files import one_line
 from layered_lr.state.training_state import TrainingState
@@ -99,11 +98,11 @@ def read_state(path: Path) -> TrainingState:
     """
     about = read_about(path)
     for name, digest in about["sha256"].items():
-        if _digest(path / name) != digest:
+        if _hash_file(path / name) != digest:
             raise CheckpointError(f"{path / name}: is not what was written: damaged, or of another state.")
-    weights, training = (_arrays(path / name) for name in (WEIGHTS, TRAINING))
-    slots: dict[str, dict[str, NDArray[Any]]] = {parameter: {} for parameter in about["parameters"]}
-    for key, array in _under(_SLOT, training).items():
+    weights, training = (_load(path / name) for name in (WEIGHTS, TRAINING))
+    slots: dict[str, dict[str, Array]] = {parameter: {} for parameter in about["parameters"]}
+    for key, array in _select(_SLOT, training).items():
         slot, _, parameter = key.partition(":")
         slots.setdefault(parameter, {})[slot] = array
     try:
@@ -113,9 +112,9 @@ def read_state(path: Path) -> TrainingState:
             weights=weights,
             slots=slots,
             reactions=about["reactions"],
-            ema=_under(_EMA, training),
-            random=_under(_RANDOM, training),
-            history=_under(_HISTORY, training),
+            ema=_select(_EMA, training),
+            random=_select(_RANDOM, training),
+            history=_select(_HISTORY, training),
             about=about["about"],
         )
         state.check_finite()
@@ -134,7 +133,7 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(file.read_bytes())
         digest = table.pop("digest")
-        if digest != _digest_of(table):
+        if digest != _hash_table(table):
             raise CheckpointError(f"{file}: is not what was written: damaged or edited.")
         if table["format"] != FORMAT:
             raise CheckpointError(f"{file}: its format is {table['format']!r}; this version reads {FORMAT!r}.")
@@ -164,11 +163,11 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         "parameters": list(state.slots),
         "reactions": state.reactions,
         "about": state.about,
-        "sha256": {name: _digest(folder / name) for name in (WEIGHTS, TRAINING)},
+        "sha256": {name: _hash_file(folder / name) for name in (WEIGHTS, TRAINING)},
     }
     table = json.loads(json.dumps(table))  # as it will be read
     with (folder / STATE).open("w", encoding="utf-8") as file:
-        json.dump(table | {"digest": _digest_of(table)}, file, indent=1)
+        json.dump(table | {"digest": _hash_table(table)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
@@ -184,7 +183,7 @@ def _save(file: Path, arrays: Arrays) -> None:
     _sync(file)
 
 
-def _arrays(file: Path) -> dict[str, NDArray[Any]]:
+def _load(file: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     try:
@@ -226,7 +225,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _digest(file: Path) -> str:
+def _hash_file(file: Path) -> str:
     found = hashlib.sha256()
     try:
         with file.open("rb") as opened:
@@ -239,9 +238,9 @@ def _digest(file: Path) -> str:
     return found.hexdigest()
 
 
-def _digest_of(table: Mapping[str, Any]) -> str:
+def _hash_table(table: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
-def _under(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+def _select(prefix: str, arrays: Arrays) -> dict[str, Array]:
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

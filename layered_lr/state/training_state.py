@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Arrays, Slots
+from layered_lr.arrays import Array, Arrays, Slots
 from layered_lr.errors import CheckpointError
 
 _MOST_SHOWN = 6
@@ -44,7 +43,7 @@ class TrainingState:
     history: Arrays = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
+    def arrays(self) -> Iterator[tuple[str, Array]]:
         """Every array that training goes on from, with what to call it in a message."""
         yield from ((f"weight {name!r}", array) for name, array in self.weights.items())
         yield from ((f"average of {name!r}", array) for name, array in self.ema.items())
@@ -71,9 +70,9 @@ class TrainingState:
         Raises:
             CheckpointError: They differ; each difference is named, up to a few.
         """
-        if differences := differing(self.weights if given is None else given, own):
+        if differences := find_differences(self.weights if given is None else given, own):
             raise CheckpointError(
-                f"the state does not fit the model: {listed(differences)}. "
+                f"the state does not fit the model: {summarise(differences)}. "
                 "strict=False takes what fits, and starts the rest anew."
             )
 
@@ -114,7 +113,7 @@ class TrainingState:
             f"{difference} (slots of {name!r})"
             for name, slots in self.slots.items()
             if slots and name in own
-            for difference in differing(slots, own[name], "optimizer")
+            for difference in find_differences(slots, own[name], "optimizer")
         ]
         found += [
             f"{slot} of {name!r} has shape {array.shape}, the parameter's is {self.weights[name].shape}"
@@ -127,26 +126,26 @@ class TrainingState:
             f"{name!r} is no parameter" for name, slots in self.slots.items() if slots and name not in self.weights
         ]
         if found:
-            raise CheckpointError(f"the state does not fit the optimizer: {listed(found)}.")
+            raise CheckpointError(f"the state does not fit the optimizer: {summarise(found)}.")
 
 
-def differing(given: Arrays, own: Arrays, whose: str = "model") -> list[str]:
+def find_differences(given: Arrays, own: Arrays, whose: str = "model") -> list[str]:
     """What is new, gone or of another kind in ``given``, seen from who has ``own``; empty if nothing."""
     gone = [f"{name!r} is not in it" for name in own if name not in given]
     new = [f"{name!r} is not in the {whose}" for name in given if name not in own]
     kinds = [
-        f"{name!r} is {_kind(given[name])}, the {whose}'s is {_kind(array)}"
+        f"{name!r} is {_describe(given[name])}, the {whose}'s is {_describe(array)}"
         for name, array in own.items()
-        if name in given and _kind(given[name]) != _kind(array)
+        if name in given and _describe(given[name]) != _describe(array)
     ]
     return gone + new + kinds
 
 
-def listed(differences: list[str]) -> str:
+def summarise(differences: list[str]) -> str:
     """A few of them, and how many more there are."""
     rest = len(differences) - _MOST_SHOWN
     return "; ".join(differences[:_MOST_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _kind(array: NDArray[Any]) -> str:
+def _describe(array: Array) -> str:
     return f"{array.dtype} of shape {array.shape}"

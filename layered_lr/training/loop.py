@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from layered_lr.arrays import Float64
-from layered_lr.backend.base import Session, added_seconds
+from layered_lr.backend.base import Session, add_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CheckpointError, TrainingDiverged
@@ -126,7 +126,7 @@ class Loop:
     @property
     def compile_seconds(self) -> float | None:
         """What compiling has taken, in all sessions; None where nothing was compiled."""
-        return added_seconds(self._compiled, self.session.compile_seconds)
+        return add_seconds(self._compiled, self.session.compile_seconds)
 
     def _clocked(self, began: float) -> float:
         """Count the time since then for the updates since then."""

@@ -11,7 +11,7 @@ from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.models import mobilenet_v2
 from layered_lr.models.mobilenet_v2 import check_images
-from layered_lr.models.weight_files import merged, read_weights
+from layered_lr.models.weight_files import merge_weights, read_weights
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
@@ -80,4 +80,4 @@ def start_weights(
     own = mobilenet_v2.initial_weights(options.model, num_classes, options.seed) if known else made()
     if given is None:
         return own
-    return merged(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)
+    return merge_weights(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)

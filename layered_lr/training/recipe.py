@@ -12,7 +12,7 @@ from layered_lr.errors import SpecError
 from layered_lr.spec.spec import RUN_TABLE, Spec
 from layered_lr.spec.toml import read_toml
 from layered_lr.training.options import RunOptions
-from layered_lr.validation import nearest
+from layered_lr.validation import did_you_mean
 
 DEFAULT = "backbone-and-head"
 
@@ -52,7 +52,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     elif isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
         raise SpecError(
             f"recipe {name_or_path!r}: must be the path of a .toml file or one of {', '.join(ready)}."
-            f"{nearest(name_or_path, ready)}"
+            f"{did_you_mean(name_or_path, ready)}"
         )
     else:
         table = read_toml(Path(name_or_path))
@@ -65,7 +65,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     for name in run:
         if name not in known:
             raise SpecError(
-                f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{nearest(name, known)} "
+                f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{did_you_mean(name, known)} "
                 f"It takes: {', '.join(known)}."
             )
     RunOptions(**run)

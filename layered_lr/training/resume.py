@@ -14,7 +14,7 @@ from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import Checkpoints
-from layered_lr.state.training_state import TrainingState, differing
+from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepared
 from layered_lr.training.recipe import load_recipe
@@ -44,7 +44,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
     with RunFolder(run) as folder:
         if not Checkpoints(run / CHECKPOINTS).paths():
             return _from_the_start(folder, spec, changes)
-        found = Checkpoints(run / CHECKPOINTS).newest(folder.described().get("run"))
+        found = Checkpoints(run / CHECKPOINTS).read_newest(folder.described().get("run"))
         for damage in found.damaged:
             say(f"{damage} Going back to {found.path.name}.")
         state = found.state
@@ -155,7 +155,7 @@ def _reactions(state: TrainingState, before: Plan, plan: Plan) -> dict[str, Mapp
             found[name] = state.reactions[name]
             continue
         group = next(group for group in plan.plan_at(last).groups if group.name == name)
-        if (reaction := group.schedule.reaction(group.lr)) is not None:
+        if (reaction := group.schedule.start_reaction(group.lr)) is not None:
             if name in state.reactions:
                 say(f"group {name!r}: its schedule is not what it was, and begins anew at {group.lr:g}.")
             found[name] = reaction.state()
@@ -194,7 +194,7 @@ def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: Run
 
 def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan) -> TrainingState:
     """The part of a state that a model has; everything else starts anew."""
-    for difference in differing(state.weights, own):
+    for difference in find_differences(state.weights, own):
         say(f"{difference}; starts anew.")
     fits = {
         name

@@ -16,7 +16,7 @@ from layered_lr.console import say
 from layered_lr.errors import CheckpointError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
-from layered_lr.registry import TABLE, check_name, versions
+from layered_lr.registry import TABLE, check_name, find_versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.checks import check_answer, check_finite
@@ -65,7 +65,7 @@ def trained(
 
     def opened(rate_factor: float) -> Session:
         set_trainable(model, frozenset(), trainable)
-        scaled = plan if rate_factor == 1 else plan.scaled(rate_factor)
+        scaled = plan if rate_factor == 1 else plan.scale_rates(rate_factor)
         return open_session(ready.backend, scaled, model, ready.dataset.num_classes, ready.extras, step)
 
     session = opened(guard.rate_factor)
@@ -144,4 +144,4 @@ def run_about(ready: Prepared, options: RunOptions) -> dict[str, Any]:
 def all_versions(backend: str) -> dict[str, str]:
     """Of this library, Python, NumPy and the backend's packages."""
     own = {"python": platform.python_version(), "numpy": np.__version__, "layered_lr": __version__}
-    return own | {name: version for name, version in versions(TABLE[backend].framework).items() if version}
+    return own | {name: version for name, version in find_versions(TABLE[backend].framework).items() if version}

@@ -9,7 +9,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Extras, Session
-from layered_lr.backend.phased_session import Timeline, open_session
+from layered_lr.backend.phased_session import PhasedSession, open_session
 from tests.support.quadratic import IMAGES, LABELS, Model, Quadratic, QuadraticSession
 
 GROUPS = [ll.Group("a"), ll.Group("b", lr_scale=0.5)]
@@ -32,7 +32,7 @@ def train(session: Session, steps: int) -> np.ndarray:  # type: ignore[type-arg]
 
 def test_a_plan_without_phases_has_the_backends_own_session() -> None:
     assert type(opened(ll.Spec(ll.SGD(0.1)), 3)) is QuadraticSession
-    assert type(opened(ll.Spec(ll.SGD(0.1), phases=[ll.Phase()]), 3)) is Timeline
+    assert type(opened(ll.Spec(ll.SGD(0.1), phases=[ll.Phase()]), 3)) is PhasedSession
 
 
 def test_a_session_begins_right_before_its_first_update() -> None:

@@ -256,8 +256,8 @@ def test_checkpoints_keep_the_newest_and_the_best(tmp_path: Path) -> None:
     for step, metric in enumerate([0.1, 0.9, 0.3, None, 0.9, 0.2]):
         kept.write(example(step), metric)
     assert [path.name for path in kept.paths()] == ["step-00000001", "step-00000004", "step-00000005"]
-    assert kept.best() == tmp_path / "checkpoints" / "step-00000001"
-    assert kept.newest().state.step == 5
+    assert kept.find_best() == tmp_path / "checkpoints" / "step-00000001"
+    assert kept.read_newest().state.step == 5
     only = Checkpoints(tmp_path / "newest only", keep=1, keep_best=False)
     for step in (9, 10, 11):
         only.write(example(step), 1 / step)
@@ -271,14 +271,14 @@ def test_the_newest_good_checkpoint_is_found_and_the_damaged_ones_are_named(tmp_
     (tmp_path / "step-00000003" / WEIGHTS).write_bytes(b"")
     (tmp_path / "step-00000002" / STATE).unlink()
     (tmp_path / "step-x").mkdir()
-    found = kept.newest()
+    found = kept.read_newest()
     assert found.state.step == 1 and found.path.name == "step-00000001"
     assert len(found.damaged) == 2 and "step-00000003" in found.damaged[0] and "step-00000002" in found.damaged[1]
     (tmp_path / "step-00000001" / TRAINING).unlink()
     with pytest.raises(CheckpointError, match="none of its 3 checkpoints can be read"):
-        kept.newest()
+        kept.read_newest()
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        Checkpoints(tmp_path / "nowhere").newest()
+        Checkpoints(tmp_path / "nowhere").read_newest()
 
 
 def test_what_a_killed_run_left_is_cleaned_away(tmp_path: Path) -> None:
