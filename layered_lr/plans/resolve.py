@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
@@ -18,12 +18,8 @@ from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan, PlanPhase
 from layered_lr.schedules import Constant, Schedule
-from layered_lr.spec.phases import Phase, steps_until
+from layered_lr.spec.phases import Phase, Which, steps_until
 from layered_lr.spec.spec import Spec
-
-if TYPE_CHECKING:
-    pass
-
 
 REST = "rest"
 
@@ -146,7 +142,7 @@ def _frozen_names(phase: Phase, plan: Plan) -> frozenset[str]:
     if named is None:
         return frozenset()
     what = "trained" if phase.frozen is None else "frozen"
-    taken = frozenset[str]().union(*(_members(what, item, plan) for item in named))
+    taken = frozenset[str]().union(*(_members(what, item, plan) for item in cast(Which, named)))
     return taken if what == "frozen" else frozenset(p.name for p in plan.parameters) - taken
 
 

@@ -9,8 +9,8 @@ from layered_lr.arrays import Weights
 from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches, Dataset, load_dataset
-from layered_lr.models import mobilenet_v2
-from layered_lr.models.mobilenet_v2 import check_images
+from layered_lr.models import catalogue
+from layered_lr.models.catalogue import check_images
 from layered_lr.models.weight_files import merge_weights, read_weights
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
@@ -51,7 +51,7 @@ def prepared(spec: Spec, options: RunOptions) -> Prepared:
     lengths = options.total_steps(in_epoch), in_epoch
     if isinstance(options.model, str):
         check_images(options.model, options.batch_size, dataset.facts.image_shape)
-        resolve(spec, mobilenet_v2.parameters(options.model, dataset.num_classes), *lengths)
+        resolve(spec, catalogue.list_parameters(options.model, dataset.num_classes), *lengths)
 
     backend = load_backend(options.backend, options.device)
     model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.dtype)
@@ -77,7 +77,7 @@ def start_weights(
         given: Instead of it.
     """
     known = isinstance(options.model, str)
-    own = mobilenet_v2.initial_weights(options.model, num_classes, options.seed) if known else made()
+    own = catalogue.draw_initial_weights(options.model, num_classes, options.seed) if known else made()
     if given is None:
         return own
     return merge_weights(own, [parameter.name for parameter in plan.parameters], given, options.reset_weights)

@@ -186,7 +186,7 @@ def test_a_known_models_state_has_torchvisions_names(backend: Backend, framework
 
 @eager
 def test_parts_of_a_batch_have_their_parts_of_the_mask(backend: Backend, framework_of_backend: Any) -> None:
-    from layered_lr.models.dropout_masks import dropout_mask
+    from layered_lr.models.dropout_masks import draw_dropout_mask
     from layered_lr_torch.dropout import MaskedDropout, Masks
 
     torch = framework_of_backend
@@ -198,6 +198,6 @@ def test_parts_of_a_batch_have_their_parts_of_the_mask(backend: Backend, framewo
         masks.put(part)
         seen.append(dropout(torch.ones(2, 5)).numpy())
     masks.take_away()
-    np.testing.assert_array_equal(np.concatenate(seen), dropout_mask(11, 7, 2, (6, 5), 0.5))
+    np.testing.assert_array_equal(np.concatenate(seen), draw_dropout_mask(11, 7, 2, (6, 5), 0.5))
     assert dropout.mask is None and set(dropout(torch.ones(2, 5)).unique().tolist()) <= {0.0, 2.0}
     assert (dropout.eval()(torch.ones(2, 5)) == 1).all()

@@ -255,7 +255,7 @@ def test_augmentation_follows_the_data_set_unless_told_otherwise() -> None:
         ({"batch_size": "8"}, "batch_size='8': .* whole number"),
         ({"batch_size": 2, "seed": -1}, "seed=-1: seed must be a whole number >= 0"),
         ({"batch_size": 2, "seed": None}, "seed=None"),
-        ({"batch_size": 2, "augment": 1}, "augment=1: augment must be true, false"),
+        ({"batch_size": 2, "augment": 1}, "augment=1: must be True, False"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -268,5 +268,5 @@ def test_a_wrong_position_is_refused_at_once() -> None:
     batches = Batches(dataset(), four)
     with pytest.raises(SpecError, match="epoch=-1"):
         batches.epoch(-1)
-    with pytest.raises(SpecError, match="start=6: an epoch has 5 batches"):
+    with pytest.raises(SpecError, match="start=6: must be 0 to 5, the number of batches"):
         batches.epoch(0, start=6)

@@ -119,7 +119,7 @@ def test_tables(tmp_path):
     with pytest.raises(SpecError, match="Table has 3 values, for steps 0 to 2, and was asked for step 3"):
         ls.Table(rates)(np.arange(4), 0.1)
     for text, message in (
-        ("a\n0.1\nx\n", "line 3: 'x' must be a finite number"),
+        ("a\n0.1\nx\n", "line 3: 'x' is not a finite number"),
         ("0.1\n-1\n", "line 2: '-1' must be"),
         ("", "holds no numbers"),
         ("nan\n", "line 1: 'nan'"),
