@@ -195,7 +195,7 @@ def test_wrong_sources_change_nothing(torch: Any, tmp_path: Path) -> None:
         (7, {}, ll.SpecError, "must be a path or a state_dict"),
         (tmp_path / "sgd", {}, ll.CheckpointError, "the state is of SGD, the optimizer is AdamW"),
         (tmp_path / "own", {"step": 3}, ll.SpecError, "are for a plain state_dict"),
-        (tmp_path / "none", {}, ll.CheckpointError, "no state of a training is there"),
+        (tmp_path / "none", {}, ll.CheckpointError, "there is no saved state in it"),
         (tmp_path / "none.pth", {}, ll.CheckpointError, "no such file"),
         (tmp_path / "no.pth", {}, ll.CheckpointError, "not a readable file of tensors"),
         (tmp_path / "weights.pth", {}, ll.CheckpointError, "there is no optimizer.state_dict()"),
@@ -231,7 +231,7 @@ def test_saving_removes_nothing_but_a_state(torch: Any, tmp_path: Path) -> None:
         ll.save_state(place, one.model, *one.parts)
     (tmp_path / "new" / "notes").write_text("x")
     for place in (tmp_path / "file", tmp_path / "new", tmp_path):
-        with pytest.raises(ll.CheckpointError, match="something else than a state is there"):
+        with pytest.raises(ll.CheckpointError, match="there is something other than a state"):
             ll.save_state(place, one.model, *one.parts)
     assert (tmp_path / "file").is_file() and (tmp_path / "new" / "notes").is_file()
 

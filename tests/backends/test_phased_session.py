@@ -88,7 +88,7 @@ def test_a_state_is_of_the_segment_that_made_its_last_update() -> None:
     other.import_state(state)
     assert other.step == 3
     np.testing.assert_array_equal(train(other, 5), rest)
-    with pytest.raises(ll.CheckpointError, match="the state is of Adam, the plan trains with SGD"):
+    with pytest.raises(ll.CheckpointError, match="the state is of Adam, but the plan trains with SGD"):
         other.import_state(ll.state.TrainingState(5, "Adam", state.weights, state.slots))
 
 
@@ -166,5 +166,5 @@ def test_switches_that_cannot_be(phases: list[ll.Phase], message: str) -> None:
 
 
 def test_a_warmup_forgets_what_is_carried() -> None:
-    with pytest.raises(ll.SpecError, match="choose one; a momentum that begins at 0 forgets"):
+    with pytest.raises(ll.SpecError, match="give only one of them; a momentum that begins at 0 forgets"):
         ll.Phase(carry="momentum", momentum_warmup=3)

@@ -120,7 +120,7 @@ def test_tables(tmp_path):
         ls.Table(rates)(np.arange(4), 0.1)
     for text, message in (
         ("a\n0.1\nx\n", "line 3: 'x' is not a finite number"),
-        ("0.1\n-1\n", "line 2: '-1' must be"),
+        ("0.1\n-1\n", "line 2: '-1' is not"),
         ("", "holds no numbers"),
         ("nan\n", "line 1: 'nan'"),
         ("rate\n", "holds no numbers"),

@@ -167,7 +167,7 @@ def test_200_damaged_states_are_found_200_times(tmp_path: Path) -> None:
         damage, name = DAMAGES[number % len(DAMAGES)], draw.choice([WEIGHTS, TRAINING, STATE])
         damage(bad, name, draw)
         if damage is from_another and name == STATE:  # its digests are of the other's arrays
-            assert "is not what was written" in refuse(bad)
+            assert "differs from the file that was written" in refuse(bad)
         assert name in refuse(bad) or damage is from_another or "missing" in refuse(bad)
         shutil.rmtree(bad)
     assert not (tmp_path / "pwned").exists()
@@ -192,7 +192,7 @@ def test_a_forged_state_with_right_digests_is_refused_for_what_it_holds(tmp_path
         "holds NaN": poison(TRAINING, lambda arrays: arrays.update({"slot:exp_avg:features.0.weight": nan})),
         "weight 'empty' holds NaN": poison(WEIGHTS, lambda arrays: arrays.update({"empty": nan})),
         "its format is": setting("format", FORMAT + "0"),
-        "speaks of": setting("sha256", {}),
+        "names the files": setting("sha256", {}),
         "step cannot be 'seven'": setting("step", "seven"),
         "step cannot be 2.5": setting("step", 2.5),
         "step cannot be -1": setting("step", -1),
@@ -210,7 +210,7 @@ def test_a_forged_state_with_right_digests_is_refused_for_what_it_holds(tmp_path
 
 
 def test_no_such_folder_or_a_file_in_its_place(tmp_path: Path) -> None:
-    assert "no state of a training is there" in refuse(tmp_path / "nowhere")
+    assert "there is no saved state in it" in refuse(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     assert "file" in refuse(tmp_path / "file")
 
