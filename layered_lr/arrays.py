@@ -17,6 +17,9 @@ Float32: TypeAlias = NDArray[np.float32]
 Float64: TypeAlias = NDArray[np.float64]
 """An array of float64, such as losses or rates."""
 
+Floats: TypeAlias = NDArray[np.floating[Any]]
+"""An array of floats of any width, such as a model's output."""
+
 Int64: TypeAlias = NDArray[np.int64]
 """An array of int64, such as labels."""
 

@@ -1,4 +1,4 @@
-"""What is said to whoever watches, on stderr."""
+"""Messages on stderr for the person who watches a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def say(message: str) -> None:
-    """One line on stderr, beside a progress bar."""
+    """Print one line on stderr without breaking a progress bar."""
     from tqdm import tqdm
 
     tqdm.write(f"layered_lr: {message}", file=sys.stderr)

@@ -112,8 +112,8 @@ def _resolve_phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
             stop = total if phase.until is None else steps_until(phase.until, whole.steps_per_epoch)
             if stop is not None and stop <= start and phase.until is not None:
                 raise SpecError(
-                    f"until={phase.until!r} is update {stop}, but the phase begins at update {start}. Give a later one: "
-                    "until counts from the start of the run."
+                    f"until={phase.until!r} is update {stop}, but the phase begins at update {start}. Give a later "
+                    "end: until counts from the start of the run."
                 )
             if total is not None and start >= total > 0:
                 return

@@ -58,7 +58,7 @@ class TrainingState:
         """
         for what, array in self.arrays():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise CheckpointError(f"{what} holds NaN or infinity: training cannot continue from this state.")
+                raise CheckpointError(f"{what} holds NaN or infinity.")
 
     def check_fits(self, own: Arrays, given: Arrays | None = None) -> None:
         """Compare the weights with a model's, by name, shape and dtype.

@@ -166,5 +166,5 @@ def test_switches_that_cannot_be(phases: list[ll.Phase], message: str) -> None:
 
 
 def test_a_warmup_forgets_what_is_carried() -> None:
-    with pytest.raises(ll.SpecError, match="give only one of them; a momentum that begins at 0 forgets"):
+    with pytest.raises(ll.SpecError, match="give only one of them; a momentum that starts at 0 forgets"):
         ll.Phase(carry="momentum", momentum_warmup=3)

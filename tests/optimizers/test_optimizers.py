@@ -109,7 +109,7 @@ WRONG = [
     (lambda: ll.Spec(ll.SGD(), clip_grad_value=0.0), "clip_grad_value"),
     (lambda: ll.Spec(ll.SGD(), clip_grad_value=math.inf), "clip_grad_value"),
     (lambda: ll.Spec(ll.SGD(), clip_grad_norm=1.0, clip_grad_value=1.0), "give only one of them"),
-    (lambda: ll.Spec(ll.SGD(), clip_per_group=True), "needs clip_grad_norm"),
+    (lambda: ll.Spec(ll.SGD(), clip_per_group=True), "give clip_grad_norm"),
     (lambda: ll.Spec(ll.SGD(), no_weight_decay=3), "no_weight_decay=3"),
     (lambda: ll.Spec(ll.SGD(), no_weight_decay=["re:("]), "no_weight_decay"),
     (lambda: ll.run(ll.Spec(ll.SGD()), accumulate_steps=0), "accumulate_steps"),
