@@ -15,7 +15,7 @@ from benchmarks.frame.command import Benchmark
 from benchmarks.frame.worker import ROOT
 from layered_lr.errors import SpecError
 from layered_lr.reports.tables import wrapped
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 
 MODULES = {
     "backends": "benchmarks.backends",
@@ -52,7 +52,7 @@ def check_name(name: str) -> None:
     """Raise ``SpecError`` where no benchmark has that name."""
     if name not in MODULES:
         raise SpecError(
-            f"bench: there is no benchmark {name!r}.{nearest(name, MODULES)} There are: {', '.join(MODULES)}."
+            f"bench: there is no benchmark {name!r}.{did_you_mean(name, MODULES)} There are: {', '.join(MODULES)}."
         )
 
 

@@ -102,7 +102,7 @@ def _first_line(kind: type[Any]) -> str:
 
 def _cells(schedule: Schedule) -> tuple[str, str]:
     eager = "rate and momentum set each step" if schedule.drives_momentum else "set each step"
-    if schedule.reaction(0.1):
+    if schedule.start_reaction(0.1):
         eager = "set each step, decided while training"
     return eager, _graph(schedule)
 

@@ -1,7 +1,7 @@
 """One spec of layer groups, ``lr`` and ``lr_scale``, compiled to torch and OneFlow.
 
-The public names are listed in ``__init__.pyi``. Each is imported when it is first asked for, so that importing this
-package costs nothing, not even NumPy.
+The public names are listed in ``__init__.pyi``. Each is imported when it is first used, so that importing this package
+takes no time and does not even import NumPy.
 """
 
 from typing import Any

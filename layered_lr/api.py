@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from layered_lr.data import dataset_facts
-from layered_lr.models import mobilenet_v2
+from layered_lr.models import catalogue
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
@@ -205,7 +205,7 @@ def plan(
     parameters: Any = made
     if made is None:
         known = isinstance(options.model, str)
-        parameters = mobilenet_v2.parameters(options.model, facts.num_classes) if known else options.model()
+        parameters = catalogue.list_parameters(options.model, facts.num_classes) if known else options.model()
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
 
 

@@ -1,4 +1,4 @@
-"""Names for kinds of arrays, used all over the house."""
+"""Names for kinds of arrays, used all over the library."""
 
 from __future__ import annotations
 
@@ -8,14 +8,26 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+Array: TypeAlias = NDArray[Any]
+"""An array of any dtype."""
+
+Float32: TypeAlias = NDArray[np.float32]
+"""An array of float32, such as images that a model takes."""
+
 Float64: TypeAlias = NDArray[np.float64]
 """An array of float64, such as losses or rates."""
 
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Floats: TypeAlias = NDArray[np.floating[Any]]
+"""An array of floats of any width, such as a model's output."""
+
+Int64: TypeAlias = NDArray[np.int64]
+"""An array of int64, such as labels."""
+
+Arrays: TypeAlias = Mapping[str, Array]
 """Arrays by name."""
 
 Weights: TypeAlias = Arrays
 """Every parameter and buffer of a model, by name."""
 
 Slots: TypeAlias = Mapping[str, Arrays]
-"""What an optimizer keeps of each parameter: by the parameter's name, then by torch's name of the slot."""
+"""What an optimizer keeps for each parameter: by the parameter's name, then by torch's name of the slot."""

@@ -7,7 +7,7 @@ import sys
 
 
 def say(message: str) -> None:
-    """One line on stderr, beside a progress bar."""
+    """Print one line on stderr without breaking a progress bar."""
     from tqdm import tqdm
 
     tqdm.write(f"layered_lr: {message}", file=sys.stderr)

@@ -1,25 +1,34 @@
-"""Every error that layered_lr raises on purpose, each also of the type that Python's convention expects."""
+"""The errors that layered_lr raises; each is also one of Python's own errors, such as ValueError."""
 
 from __future__ import annotations
 
 
 class LayeredLRError(Exception):
-    """Base of all errors of this library: ``except LayeredLRError`` catches every one of them."""
+    """The base of all errors of this library: ``except LayeredLRError`` catches all of them.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> try:
+        ...     ll.SGD(lr=-1.0)
+        ... except ll.LayeredLRError as error:
+        ...     print(error)
+        SGD(lr=-1.0): lr must be a finite number >= 0.
+    """
 
 
 class SpecError(LayeredLRError, ValueError):
-    """A spec, a recipe or an argument that cannot be right, found before any framework is touched."""
+    """A spec, a recipe or an argument is wrong; this is found before a framework is used."""
 
 
 class DataError(LayeredLRError, ValueError):
-    """A data set that is missing, damaged or of the wrong shape."""
+    """A data set is missing, damaged or of the wrong shape."""
 
 
 class BackendUnavailable(LayeredLRError, ImportError):
-    """A known backend that cannot work on this machine.
+    """A backend cannot work on this machine.
 
     Args:
-        backend: Its name.
+        backend: The name of the backend.
         reason: Why, as the rest of a sentence that begins with the backend.
         mend: What to do, as a sentence.
     """
@@ -33,11 +42,11 @@ class BackendUnavailable(LayeredLRError, ImportError):
 
 
 class Unsupported(LayeredLRError, NotImplementedError):
-    """Something a backend cannot do exactly as torch does; it refuses instead of doing something else."""
+    """A backend cannot do something exactly as torch does, and refuses to do something else instead."""
 
 
 class TrainingDiverged(LayeredLRError, ArithmeticError):
-    """The loss became NaN or infinite; the message names step, loss and rates."""
+    """The loss became NaN or infinite; the message names the step, the loss and the rates."""
 
 
 class CallbackError(LayeredLRError, RuntimeError):
@@ -45,4 +54,4 @@ class CallbackError(LayeredLRError, RuntimeError):
 
 
 class CheckpointError(LayeredLRError, ValueError):
-    """A saved file that is damaged, foreign, or does not fit."""
+    """A saved state or result is damaged, was made by something else, or does not fit."""

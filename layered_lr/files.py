@@ -1,4 +1,4 @@
-"""Files: read whatever was done to them, written whole or not at all."""
+"""Files: reading files that may be damaged, and writing files completely or not at all."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array
 from layered_lr.errors import DataError, LayeredLRError, SpecError
 
 
 class UnreadableError(Exception):
-    """A file that is no archive of arrays, with the reason in one line."""
+    """A file is not an archive of arrays; the message gives the reason in one line."""
 
 
-def read_archive(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of an ``.npz``, none of them pickled.
+def read_archive(path: Path) -> dict[str, Array]:
+    """Read every array of an ``.npz`` file, without unpickling anything.
 
     Raises:
         FileNotFoundError: There is no such file.
-        UnreadableError: The file cannot be read, is damaged, or is something else.
+        UnreadableError: The file cannot be read, is damaged, or is of another kind.
     """
     try:
         with path.open("rb") as file:
@@ -34,26 +34,29 @@ def read_archive(path: Path) -> dict[str, NDArray[Any]]:
             return {name: archive[name] for name in archive.files}
     except (FileNotFoundError, UnreadableError):
         raise
-    except Exception as error:  # of a damaged file NumPy, zipfile and zlib raise whatever they come upon
+    except Exception as error:  # for a damaged file, NumPy, zipfile and zlib raise many kinds of errors
         raise UnreadableError(one_line(error)) from None
 
 
 def one_line(error: BaseException) -> str:
-    """An error's own words, cut to a line; its type where it has none."""
+    """Return the first line of an error's message, at most 160 characters, or its type if it has no message."""
     words = (str(error).strip().splitlines() or [""])[0]
     return words if 0 < len(words) <= 160 else f"{words[:160]}…" if words else type(error).__name__
 
 
 def check_output(what: str, path: str | Path, suffixes: Sequence[str] = ()) -> Path:
-    """The path, if a file can be written there: found out before anything is computed.
+    """Check that a file can be written to a path, before anything is computed.
 
     Args:
-        what: The option or argument that messages speak of.
-        path: Where to.
-        suffixes: What the name may end in, in lower case; empty for anything.
+        what: The name of the option or argument, for messages.
+        path: The path of the file.
+        suffixes: The allowed endings of the name, in lower case; empty allows all.
+
+    Returns:
+        The path.
 
     Raises:
-        SpecError: Another suffix, a folder, or a folder that is missing or cannot be written to.
+        SpecError: It has another ending, is a folder, or its folder is missing or cannot be written to.
     """
     if not isinstance(path, str | Path):
         raise SpecError(f"{what}={path!r}: must be a path.")
@@ -62,16 +65,16 @@ def check_output(what: str, path: str | Path, suffixes: Sequence[str] = ()) -> P
         raise SpecError(f"{what}={str(path)!r}: the name must end in {' or '.join(suffixes)}.")
     folder = file.parent
     if os.path.isdir(file) or not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        raise SpecError(f"{what}={str(path)!r}: must be a file in a folder that is there and can be written to.")
+        raise SpecError(f"{what}={str(path)!r}: must be a file in a folder that exists and can be written to.")
     return file
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file next to its place, which is moved there when all went well, and is gone when not.
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file that becomes the file at ``path`` at the end, or is removed if anything fails.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".layered_lr-", delete=False) as file:
         temporary = Path(file.name)
@@ -87,36 +90,40 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_whole(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
-        LayeredLRError: It cannot be written.
+        LayeredLRError: The file cannot be written.
     """
     try:
-        with whole_file(path) as file:
+        with open_whole(path) as file:
             file.writelines(chunks)
     except OSError as error:
         raise LayeredLRError(f"{path}: cannot be written: {error.strerror or error}.") from None
 
 
 @contextmanager
-def reading(path: Path, expected: str) -> Iterator[None]:
-    """Whatever goes wrong inside becomes one line: ``DataError: <path> is not <expected>, or damaged (<why>)``.
+def explain_read_errors(path: Path, expected: str) -> Iterator[None]:
+    """Turn every error inside into a ``DataError`` of one line: ``<path> is not <expected>, or is damaged (<why>)``.
 
-    Every Exception is meant: of a damaged file zipfile, zlib, tokenize and NumPy raise a dozen kinds, none of
-    them documented as complete.
+    It catches every Exception: for a damaged file, zipfile, zlib, tokenize and NumPy raise a dozen kinds of errors, and
+    none of them documents all.
     """
     try:
         yield
     except LayeredLRError:
         raise
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({reason(error)}).") from None
+        raise DataError(
+            f"{path} cannot be read ({describe_error(error)}): check the path and its permissions."
+        ) from None
     except Exception as error:
-        raise DataError(f"{path} is not {expected}, or is damaged ({reason(error)}): make or copy it again.") from None
+        raise DataError(
+            f"{path} is not {expected}, or is damaged ({describe_error(error)}): make or copy it again."
+        ) from None
 
 
-def reason(error: BaseException) -> str:
-    """Kind and message of an error in one line of at most 200 characters."""
+def describe_error(error: BaseException) -> str:
+    """Return an error's type and message in one line of at most 200 characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else f"{text[:199]}…"

@@ -1,26 +1,27 @@
-"""The one table of backends, by name: what each needs, whether it works here, and how to get at it."""
+"""The table of backends, by name: what each needs, and where its code is. No other file of the core names a backend."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 
 
 class Framework(NamedTuple):
-    """A package that backends stand on.
+    """A framework that backends use.
 
     Args:
-        packages: What is reported of its versions.
-        needs: Its release and where that has wheels, in words.
-        newest_python: The newest Python that has wheels, where there is such a limit.
-        loop: The backend whose optimizer and scheduler serve a user's own loop.
-        probes: The module of the models whose gradients are known: ``layered_lr.parity``.
+        packages: The packages whose versions are reported.
+        needs: The release that is needed and where it has wheels, in words.
+        newest_python: The newest Python with wheels; None if there is no such limit.
+        loop: The backend that makes optimizers and schedulers for a user's own training loop.
+        probes: The module with the probe models of ``layered_lr.parity``, whose gradients are known.
     """
 
     packages: tuple[str, ...]
@@ -31,13 +32,14 @@ class Framework(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """Where a backend lives, as import strings: nothing is imported before it is asked for.
+    """Where the code of a backend is, as import strings, so that nothing is imported before it is needed.
 
     Args:
         framework: A key of ``FRAMEWORKS``.
         implementation: The ``Backend`` class.
-        lowering: The function that says how it applies a plan's rates, given all phases; imports no framework.
-        phases: The function that says what a plan's phases cost, likewise; None where there is nothing to say.
+        lowering: The function that says how the backend applies a plan's rates; it imports no framework.
+        phases: The function that says what a plan's phases cost, which imports no framework either; None if phases
+            cost nothing special.
     """
 
     framework: str
@@ -74,53 +76,55 @@ CHECKPOINT_READER = "layered_lr_torch.pth_files:read_checkpoint"
 STATE_DICT_READER = "layered_lr_torch.pth_files:read_state_dict"
 
 
-def check_name(name: Any) -> Entry:
-    """The table's entry of a backend.
+def check_name(name: object) -> Entry:
+    """Return a backend's entry in the table.
 
     Raises:
         SpecError: No backend has that name.
     """
     if not isinstance(name, str) or name not in TABLE:
-        hint = nearest(name, TABLE) if isinstance(name, str) else ""
+        hint = did_you_mean(name, TABLE) if isinstance(name, str) else ""
         raise SpecError(f"backend={name!r}: must be one of {', '.join(TABLE)}.{hint}")
     return TABLE[name]
 
 
-def probes_of(backend: str) -> Any:
-    """The module with ``Probe`` and ``Answers`` of a backend's framework, which is loaded already."""
+def load_probes(backend: str) -> Any:
+    """Import the module with ``Probe`` and ``Answers`` for a backend; its framework is already imported."""
     return importlib.import_module(FRAMEWORKS[TABLE[backend].framework].probes)
 
 
-def checkpoint_reader() -> Any:
-    """The function that reads whatever tensors torch saved.
+def load_checkpoint_reader() -> Callable[[Path], object]:
+    """Import the function that reads any file of tensors that torch has saved.
 
     Raises:
         ImportError: torch cannot be imported.
     """
-    return load_attribute(CHECKPOINT_READER)
+    read: Callable[[Path], object] = load_attribute(CHECKPOINT_READER)
+    return read
 
 
-def state_dict_reader() -> Any:
-    """The function that reads torch's own files of weights.
+def load_state_dict_reader() -> Callable[[Path], Mapping[str, object]]:
+    """Import the function that reads a file of weights that torch has saved.
 
     Raises:
         ImportError: torch cannot be imported.
     """
-    return load_attribute(STATE_DICT_READER)
+    read: Callable[[Path], Mapping[str, object]] = load_attribute(STATE_DICT_READER)
+    return read
 
 
-def versions(framework: str) -> dict[str, str | None]:
-    """The installed versions of a framework's packages."""
-    return {package: _version(package) for package in FRAMEWORKS[framework].packages}
+def find_versions(framework: str) -> dict[str, str | None]:
+    """Return the installed versions of a framework's packages; None for a package that is not installed."""
+    return {package: _find_version(package) for package in FRAMEWORKS[framework].packages}
 
 
 def load_attribute(path: str) -> Any:
-    """What an import string ``"module:name"`` stands for; imports the module."""
+    """Import what an import string ``"module:name"`` names."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Immutable, validated value classes: pydantic checks, the messages are in this library's words."""
+"""Immutable value classes that check their fields: pydantic checks, and this library writes the error messages."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 
 from layered_lr.errors import LayeredLRError, SpecError
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 
 T = TypeVar("T")
 
 
-def plain_number(value: Any) -> Any:
-    """A NumPy scalar as Python's own number; everything else as it is."""
+def unwrap_scalar(value: object) -> object:
+    """Turn a NumPy scalar, or an array or tensor without axes, into a Python number; return all else unchanged."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
-# The numbers that specs are made of. Strict: neither a string nor a bool is ever taken for a number.
-NonNegative = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0)]
-Positive = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, gt=0)]
-Probability = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
-Share = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
-Decay = Annotated[float, BeforeValidator(plain_number), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
-Seed = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
-PositiveInt = Annotated[int, BeforeValidator(plain_number), Field(strict=True, ge=1)]
+# The kinds of numbers in specs. They are strict: a string or a bool is never accepted as a number.
+NonNegative = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0)]
+Positive = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0)]
+Probability = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
+Decay = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
+Seed = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes
+PositiveInt = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 
 _ALLOWED = {
@@ -50,9 +50,10 @@ _ALLOWED = {
 
 
 def _explain(cls: type, error: ValidationError) -> LayeredLRError:
-    """The first thing that is wrong, as: what, which value, what is allowed."""
+    """Say the first thing that is wrong: what, which value, and what is allowed."""
     errors = error.errors(include_url=False)
-    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])  # it explains the others
+    # An unknown argument often causes the other errors, such as a missing one.
+    first = next((e for e in errors if e["type"] == "unexpected_keyword_argument"), errors[0])
     context = first.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, LayeredLRError):
@@ -60,18 +61,18 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
     known = [f.name for f in fields(cls) if f.init]
     hints = {f.name: f.type for f in fields(cls)}
     where = first["loc"][0] if first["loc"] else ""
-    if isinstance(where, int):  # given by position
+    if isinstance(where, int):  # the argument was given by position
         where = ([f.name for f in fields(cls) if f.init and not f.kw_only] + known)[where]
     where, what = str(where), getattr(cls, "__called__", cls.__name__)
     if first["type"] == "unexpected_keyword_argument":
-        return SpecError(f"{what} has no {where!r}.{nearest(where, known)} It takes: {', '.join(known)}.")
+        return SpecError(f"{what} has no {where!r}.{did_you_mean(where, known)} It takes: {', '.join(known)}.")
     if first["type"] == "unexpected_positional_argument":
         named = [f.name for f in fields(cls) if f.init and f.kw_only]
-        return SpecError(f"{what} takes fewer positional arguments: name the others ({', '.join(named)}).")
+        return SpecError(f"{what} takes fewer positional arguments: give these by name: {', '.join(named)}.")
     if first["type"] in ("missing", "missing_argument"):
         return SpecError(f"{what} needs {where!r}. It takes: {', '.join(known)}.")
     if first["type"] == "multiple_argument_values":
-        return SpecError(f"{what} was given {where!r} twice, by position and by name.")
+        return SpecError(f"{what} was given {where!r} twice, by position and by name: give it once.")
     template = _ALLOWED.get(first["type"])
     if (
         first["type"].endswith("_equal")
@@ -85,14 +86,14 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def value_class(cls: type[T]) -> type[T]:
-    """Make ``cls`` a frozen dataclass that checks its fields when made and raises ``SpecError``.
+    """Make ``cls`` a frozen dataclass that checks its fields when it is created, and raises ``SpecError``.
 
-    It is a standard dataclass in every other way: equal by value, hashable, ``dataclasses.replace`` works
-    and checks again. ``__post_init__`` may raise ``SpecError`` for what concerns several fields at once. Messages
-    name the class, or what ``__called__`` says.
+    In all other ways it is a normal dataclass: equal by value, hashable, and ``dataclasses.replace`` works and checks
+    again. ``__post_init__`` may raise a ``SpecError`` about several fields together. Messages name the class, or the
+    value of its ``__called__``.
     """
     config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
-    checked: Any = pydantic_dataclass(frozen=True, config=config)(cls)
+    checked: Any = pydantic_dataclass(frozen=True, config=config)(cls)  # Any: its __init__ is replaced below
     initialise: Callable[..., None] = checked.__init__
 
     @functools.wraps(initialise)
@@ -103,4 +104,5 @@ def value_class(cls: type[T]) -> type[T]:
             raise _explain(type(self), error) from None
 
     checked.__init__ = checked_init
-    return checked  # type: ignore[no-any-return]
+    result: type[T] = checked
+    return result

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.models.dropout_masks import dropout_mask
+from layered_lr.models.dropout_masks import draw_dropout_mask
 from layered_lr_oneflow.runtime import flow
 
 _DRAWING = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropPath", "StochasticDepth", "RReLU")
@@ -58,7 +58,7 @@ class Masks:
     def draw(self, step: int, images: int) -> list[NDArray[np.float64]]:
         """What all images of an update are given by each dropout that is in use."""
         return [
-            dropout_mask(self._seed, step, place, (images, module.features), module.p if module.training else 0.0)
+            draw_dropout_mask(self._seed, step, place, (images, module.features), module.p if module.training else 0.0)
             for place, module in enumerate(self._modules)
             if self._is_used(module)
         ]

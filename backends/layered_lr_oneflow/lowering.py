@@ -185,7 +185,7 @@ def _unscaled(plan: Plan, group: PlanGroup) -> Float64:
 
     Only the first of them where the length is not known.
     """
-    return plan.unscaled(group, np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1)))
+    return plan.rates_before_scale(group, np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1)))
 
 
 def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.models.nn_modules import still_modules
+from layered_lr.models.nn_modules import find_still_modules
 from layered_lr.plans.plan import Plan
 from layered_lr.spec.phases import Phase
 from layered_lr_oneflow.dropout import MaskedDropout
@@ -21,7 +21,7 @@ _NORMS = (flow.nn.BatchNorm1d, flow.nn.BatchNorm2d, flow.nn.BatchNorm3d)
 def still_in(model: Any, plan: Plan) -> list[Any]:
     """The modules that stay in evaluation mode in a phase."""
     phase = plan.phase or Phase()
-    return still_modules(model, plan.frozen, phase.batch_norm, phase.dropout)
+    return find_still_modules(model, plan.frozen, phase.batch_norm, phase.dropout)
 
 
 class Switches:

@@ -22,7 +22,7 @@ class Placed(NamedTuple):
 
     Args:
         group: The index of the plan's group.
-        options: With ``params``, an unscaled ``lr`` and ``lr_scale``.
+        options: With ``params``, an rates_before_scale ``lr`` and ``lr_scale``.
     """
 
     group: int

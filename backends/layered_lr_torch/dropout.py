@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from layered_lr.models.dropout_masks import dropout_mask
+from layered_lr.models.dropout_masks import draw_dropout_mask
 
 
 class MaskedDropout(torch.nn.Module):
@@ -72,7 +72,7 @@ class Masks:
         ]
 
     def _drawn(self, place: MaskedDropout, step: int, images: int, like: torch.Tensor) -> torch.Tensor:
-        mask = dropout_mask(self._seed, step, place.place, (images, *place.shape), place.p)
+        mask = draw_dropout_mask(self._seed, step, place.place, (images, *place.shape), place.p)
         return torch.from_numpy(mask).to(like.device, like.dtype)
 
     def put(self, part: int) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from layered_lr.errors import Unsupported
-from layered_lr.models.nn_modules import parameters_of, set_trainable, still_modules, trainable_parameters
-from layered_lr.optimizers.handover import completed
+from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
+from layered_lr.optimizers.handover import complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, reactions_at
+from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import Gradients
@@ -93,7 +93,7 @@ class TimelineScheduler(PlanScheduler):
         """See ``PlanScheduler.go_to``."""
         self._remembered = dict(reactions)
         self._place = self.plan.phase_index(step)
-        here = reactions_at(self.plan, self._place, {})
+        here = carry_reactions(self.plan, self._place, {})
         self._enter(step, {name: dict(reactions.get(name, new)) for name, new in here.items()})
         super().go_to(step, self.live.state())
 
@@ -101,7 +101,7 @@ class TimelineScheduler(PlanScheduler):
         while self._place < self.plan.phase_index(step):
             self._place += 1
             self._remembered |= self.live.state()
-            self._enter(step, reactions_at(self.plan, self._place, self._remembered))
+            self._enter(step, carry_reactions(self.plan, self._place, self._remembered))
 
     def _enter(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         there = self.plan.phases[self._place].plan
@@ -112,7 +112,7 @@ class TimelineScheduler(PlanScheduler):
         self._gradients.follow(there)
         self._regroup(param_groups(there, self.model, step))
         slots = export_slots(self.optimizer, self._objects)
-        kept = completed(slots, new_slots(self.optimizer, self._objects, there.frozen))
+        kept = complete_slots(slots, new_slots(self.optimizer, self._objects, there.frozen))
         if any(slots[name].keys() != kept[name].keys() for name in kept):
             import_slots(self.optimizer, self._objects, {**slots, **kept})
 
@@ -123,7 +123,7 @@ class TimelineScheduler(PlanScheduler):
         for module, hook in self._held:
             hook.remove()
             module.train(self.model.training)
-        held = still_modules(self.model, there.frozen, phase.batch_norm, phase.dropout)
+        held = find_still_modules(self.model, there.frozen, phase.batch_norm, phase.dropout)
         self._held = [(module, module.register_forward_pre_hook(_still)) for module in held]
 
     def _regroup(self, groups: list[dict[str, Any]]) -> None:

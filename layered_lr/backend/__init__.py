@@ -1,4 +1,4 @@
-"""What a backend is: it builds and loads models, and opens sessions that train them under a plan."""
+"""Backends: each builds models, loads their weights, and opens sessions that train them with a plan."""
 
 from layered_lr.backend.base import Backend, Dtype, Extras, Session
 

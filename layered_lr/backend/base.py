@@ -1,4 +1,4 @@
-"""What a backend is: it builds and loads models, and opens sessions that train them under a plan."""
+"""The base classes of backends (they build and load models) and sessions (they train a model with a plan)."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64, Slots, Weights
+from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Weights
 from layered_lr.errors import DataError, SpecError, Unsupported
+from layered_lr.models.nn_modules import Module
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import Reactions
 from layered_lr.state.training_state import TrainingState
 
 Dtype: TypeAlias = Literal["float32", "float64"]
 
+LossHandle: TypeAlias = Any
+"""A loss as an object of the framework, whose number may not be known yet."""
+
+LoopOptimizer: TypeAlias = Any
+"""An optimizer of torch or OneFlow in a user's training loop, or the ``oneflow.nn.Graph`` that has one."""
+
+LoopScheduler: TypeAlias = Any
+"""The scheduler that goes with a ``LoopOptimizer``, or None."""
+
 
 class Extras(NamedTuple):
-    """What a session does beside the updates of its plan.
+    """What a session does in addition to the updates of its plan.
 
     Args:
-        accumulate_steps: The most parts that an update's batch comes in.
-        ema_decay: Of the moving average of the weights, 0 to below 1; None keeps none.
-        grad_norms: Measure each group's gradient norm at each update.
-        seed: Of the dropout masks of models that the library builds.
-        autocast: The dtype of the forward pass's matrix products and convolutions, ``"bfloat16"``; None is the model's.
+        accumulate_steps: The largest number of parts in which the batch of an update comes.
+        ema_decay: Decay of the moving average of the weights, >= 0 and < 1; None keeps no average.
+        grad_norms: Whether to measure each group's gradient norm at each update.
+        seed: Seed of the dropout masks of models that the library builds.
+        autocast: The dtype of matrix products and convolutions in the forward pass, such as ``"bfloat16"``; None is the
+            dtype of the model.
     """
 
     accumulate_steps: int = 1
@@ -49,43 +60,43 @@ class StepOutcome(NamedTuple):
         why: Why no update was made, in words; empty where one was.
     """
 
-    loss: Any
+    loss: LossHandle
     made_update: bool = True
     why: str = ""
 
 
 class Session(ABC):
-    """A model in training under a plan. NumPy in, NumPy out; made by ``Backend.open``.
+    """A model in training with a plan. It takes and returns NumPy arrays. ``Backend.open`` makes it.
+
+    The parameters in ``plan.frozen`` do not change: they get no gradient and do not decay. Frozen batch normalisations
+    and dropouts follow the settings of the plan's phase.
 
     Args:
-        plan: Rates and groups, without phases: of the whole run, or of one phase of it.
+        plan: Rates and groups of the whole run, or of one of its phases; a plan without phases.
         num_classes: Labels are 0 to ``num_classes - 1``.
-        extras: What it does beside; norms are also measured where the plan clips by them.
-        step: Updates that the run has made before this session; all counts of updates, in ``rates`` and
-            ``grad_norms`` too, are from the start of the run.
+        extras: What the session does in addition. Gradient norms are also measured if the plan clips by them.
+        step: Updates that the run has made before this session. All counts of updates, also in ``rates`` and
+            ``grad_norms``, are from the start of the run.
 
     Raises:
-        SpecError: A plan with phases: ``phased_session.open_session`` opens a session for each of them.
-
-    ``plan.frozen`` stays as it is: no gradient is computed, nothing decays, and wholly frozen batch normalisations and
-    dropouts do what the plan's phase says (``layered_lr.models.nn_modules.set_training``).
+        SpecError: The plan has phases; ``phased_session.open_session`` opens a session for each of them.
     """
 
     steps_ahead: int = 50
-    """Updates that the training loop may ask for before it waits for the first of them. A wait costs little where it
-    is rare; an interrupt has to wait for all that was asked for, so that the loop asks for fewer that take long."""
+    """Updates that the training loop may start before it waits for the first of them. Rare waits cost little time, but
+    an interrupt has to wait for all updates that were started; slow sessions have a smaller number."""
 
     wants_channels_last: bool = False
-    """Whether the training loop is to give images whose memory is NHWC, where it can make them so; their shape stays
-    (N, C, H, W). A session takes either; it may say otherwise for its own model."""
+    """Whether images are faster for this session if their memory is NHWC; their shape is (N, C, H, W) in any case. A
+    session accepts both."""
 
     compile_seconds: float | None = None
-    """What compiling the model has taken so far; None where nothing is compiled."""
+    """Seconds that compiling the model has taken so far; None if nothing is compiled."""
 
     def __init__(self, plan: Plan, num_classes: int, extras: Extras, step: int = 0) -> None:
         if plan.phases:
             raise SpecError(
-                "a session trains one phase: open a plan with phases by layered_lr.backend.phased_session.open_session."
+                "a session trains one phase: use layered_lr.backend.phased_session.open_session for a plan with phases."
             )
         self.plan = plan
         self.start = self.step = step
@@ -93,30 +104,33 @@ class Session(ABC):
         measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
         self.extras = extras._replace(grad_norms=measured)
 
-    def train_step(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int = 1) -> StepOutcome:
+    def train_step(self, images: Float32, labels: Int64, parts: int = 1) -> StepOutcome:
         """Make one update.
 
         Args:
-            images: Shape (N, C, H, W), float32, ``N / parts`` the same at every call.
+            images: Shape (N, C, H, W), float32; ``N / parts`` must be the same at every call.
             labels: Shape (N,), int64, each in ``0 .. num_classes - 1``.
-            parts: How many parts of one size the model takes one after the other; their mean gradient makes the
-                update. At most ``extras.accumulate_steps``.
+            parts: The model takes the batch in this many parts of equal size, one after the other; the mean of their
+                gradients makes the update. At most ``extras.accumulate_steps``.
 
         Returns:
             The batch's loss, and whether an update was made of it; nothing is waited for.
 
         Raises:
-            DataError: Lengths that differ, an empty batch, one that does not come in so many parts, or a label out
-                of range (OneFlow would answer these with NaN or by aborting the process).
+            DataError: Images and labels differ in number, the batch is empty or cannot be divided into the parts, or a
+                label is out of range (OneFlow would return NaN or abort the process).
         """
         if not 1 <= parts <= self.extras.accumulate_steps or len(images) % parts:
             raise DataError(
                 f"a batch of {len(images)} images in {parts} parts: must be 1 to {self.extras.accumulate_steps} "
-                "(accumulate_steps) parts of one size."
+                "(accumulate_steps) parts of equal size."
             )
         if len(images) == 0 or labels.shape != (len(images),):
-            raise DataError(f"a batch of {len(images)} images with labels of shape {labels.shape}: must be as many.")
-        if np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= self.num_classes:  # at each step, for speed
+            raise DataError(
+                f"a batch of {len(images)} images with labels of shape {labels.shape}: each image must have one label."
+            )
+        # ufunc.reduce is faster than min() and max(); this runs at every step.
+        if np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= self.num_classes:
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
         outcome = self._update(images, labels, parts)
         self.step += outcome.made_update
@@ -127,7 +141,7 @@ class Session(ABC):
         return self._losses([outcome.loss for outcome in outcomes])
 
     def export_state(self) -> TrainingState:
-        """A copy of everything that the next update depends on; waits for the framework."""
+        """Return a copy of everything that the next update depends on; this waits for the framework."""
         return TrainingState(
             step=self.step,
             optimizer=type(self.plan.plan_at(max(self.step - 1, 0)).spec.optimizer).__name__,
@@ -139,13 +153,13 @@ class Session(ABC):
         )
 
     def import_state(self, state: TrainingState) -> None:
-        """Go on from a state, of this framework or another.
+        """Continue from a state, of this framework or the other.
 
-        Parameters without slots in it begin with new ones; a random state of another framework is left alone.
+        Parameters without slots in the state start with new ones. The random state of another framework is ignored.
 
         Raises:
-            CheckpointError: Another optimizer's; weights, averages or slots that are missing, too many, of another
-                shape or dtype, or not finite; other reactive groups. Then nothing has been changed.
+            CheckpointError: The state is of another optimizer or has other reactive groups, or its weights, averages
+                or slots are missing, too many, of another shape or dtype, or not finite. Then nothing has changed.
         """
         state.check_optimizer(self.plan.spec.optimizer)
         state.check_finite()
@@ -158,92 +172,101 @@ class Session(ABC):
         self.start = self.step = state.step
 
     def pass_over(self, state: TrainingState) -> None:
-        """Go on from a state that this session gave, as if an update had been made that changed nothing but the count.
+        """Continue from a state of this session as if one more update had been made that changed only the count.
 
         Args:
-            state: As it was before that update.
+            state: The state before that update.
         """
         self.import_state(replace(state, step=state.step + 1))
 
     @abstractmethod
     def _slots(self) -> Slots:
-        """A copy of the optimizer's slots, by parameter and by torch's name and meaning of the slot.
+        """Return a copy of the optimizer's slots, by parameter and by torch's name of the slot, with torch's meaning.
 
-        Those of frozen parameters are left out. One number of a parameter (``step``, NAdam's ``mu_product``)
-        is float64 of shape ().
+        Frozen parameters are left out. A slot with a single number (``step``, NAdam's ``mu_product``) is float64 of
+        shape ().
         """
 
     @abstractmethod
     def _new_slots(self) -> Slots:
-        """Likewise, as ``_slots`` would be after an update with gradients of zero: names, shapes and dtypes."""
+        """Return the slots as they would be after an update with zero gradients: their names, shapes and dtypes."""
 
     @abstractmethod
-    def _reactions(self) -> Mapping[str, Mapping[str, float]]:
-        """What reactive schedules have seen, by group."""
+    def _reactions(self) -> Reactions:
+        """Return the numbers that each reactive group depends on, by the group's name."""
 
     @abstractmethod
-    def _random(self) -> Mapping[str, NDArray[Any]]:
-        """The states of the framework's random generators that the model may draw from, where it can restore them."""
+    def _random(self) -> Arrays:
+        """Return the states of the framework's random generators that the model may use, if they can be restored."""
 
     @abstractmethod
     def _import(self, state: TrainingState) -> None:
         """Take over a state that is known to fit: weights, slots, step, reactions, averages, random states.
 
-        What was noted of updates before is forgotten: ``rates`` and ``grad_norms`` begin at ``state.step``.
+        Records of earlier updates are forgotten: ``rates`` and ``grad_norms`` begin at ``state.step``.
         """
 
     def enter(self, plan: Plan) -> bool:
-        """Go on with the plan of the next phase, where that costs less than another session; ``import_state`` follows.
+        """Continue with the plan of the next phase if that is cheaper than a new session; ``import_state`` comes next.
 
         Returns:
-            Whether it does; if not, all is as before.
+            Whether the session continues. If not, nothing has changed.
         """
         return False
 
     def random_modules(self) -> tuple[str, ...]:
-        """Names of the modules that draw random numbers which no state can bring back; none but in OneFlow."""
+        """Return the names of the modules whose random numbers no state can restore; only OneFlow has such modules."""
         return ()
 
-    def check_logits(self, logits: Any, count: int) -> None:
-        """Refuse an answer of the model that is not (images, at least ``num_classes``).
+    def check_logits(self, logits: object, count: int) -> None:
+        """Refuse an output of the model whose shape is not (images, at least ``num_classes``).
 
-        OneFlow would train on with labels out of range, or abort the process.
+        OneFlow would go on with labels out of range, or abort the process.
+
+        Args:
+            logits: The output of the model.
+            count: Number of images.
 
         Raises:
-            SpecError: Something else than a tensor, or one of another shape.
+            SpecError: It is not a tensor, or has another shape.
         """
         shape = tuple(getattr(logits, "shape", ()))
         if len(shape) != 2 or shape[0] != count or shape[1] < self.num_classes:
             what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
             raise SpecError(
-                f"model: answers {count} images with {what}; must be ({count}, {self.num_classes}), "
-                f"a tensor with a number for each of the data's {self.num_classes} classes."
+                f"model: returned {what} for {count} images; must be a tensor of shape ({count}, {self.num_classes}), "
+                f"with a number for each of the data's {self.num_classes} classes."
             )
 
     @abstractmethod
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
+    def _update(self, images: Float32, labels: Int64, parts: int) -> StepOutcome:
         """Make one update with a batch that is known to be good."""
 
     @abstractmethod
-    def _losses(self, handles: Sequence[Any]) -> Float64:
+    def _losses(self, handles: Sequence[LossHandle]) -> Float64:
         """The losses as numbers, shape (n,), of what ``_update`` gave as ``StepOutcome.loss``."""
 
     @abstractmethod
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
-        """Let reactive schedules that look at each ``"step"`` or each ``"epoch"`` see its metrics."""
+        """Let reactive schedules read the metrics of a step or an epoch.
+
+        Args:
+            metrics: The metrics by name.
+            unit: ``"step"`` or ``"epoch"``; schedules that read the other are skipped.
+        """
 
     @abstractmethod
-    def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[np.floating[Any]]:
-        """The model's answer in evaluation mode, shape (N, classes); the model goes on training unchanged.
+    def logits(self, images: Float32, ema: bool = False) -> Floats:
+        """Return the model's output in evaluation mode, shape (N, classes); training continues unchanged.
 
         Args:
             images: Shape (N, C, H, W).
-            ema: With the moving average instead of the weights; only with ``extras.ema_decay``.
+            ema: Whether to use the moving average instead of the weights; only with ``extras.ema_decay``.
         """
 
     @abstractmethod
     def rates(self, start: int, stop: int) -> Float64:
-        """The rates that updates ``start`` to ``stop - 1`` applied, read back from the framework.
+        """Return the rates that updates ``start`` to ``stop - 1`` applied, read back from the framework.
 
         Returns:
             Shape ``(stop - start, groups)``, in the order of ``plan.groups``.
@@ -251,45 +274,46 @@ class Session(ABC):
 
     @abstractmethod
     def grad_norms(self, start: int, stop: int) -> Float64:
-        """Each group's L2 gradient norm at updates ``start`` to ``stop - 1``, before any clipping.
+        """Return each group's L2 gradient norm at updates ``start`` to ``stop - 1``, before any clipping.
+
+        It needs ``extras.grad_norms``.
 
         Returns:
-            Shape ``(stop - start, groups)``, in the order of ``plan.groups``; 0 for a group without gradients. Only
-            with ``extras.grad_norms``.
+            Shape ``(stop - start, groups)``, in the order of ``plan.groups``; 0 for a group without gradients.
         """
 
     @abstractmethod
-    def weights(self) -> dict[str, NDArray[Any]]:
-        """A copy of every parameter and buffer, by name."""
+    def weights(self) -> dict[str, Array]:
+        """Return a copy of every parameter and buffer, by name."""
 
     @abstractmethod
-    def ema_weights(self) -> dict[str, NDArray[Any]]:
-        """A copy of the moving average of every parameter and buffer, by name; only with ``extras.ema_decay``.
+    def ema_weights(self) -> dict[str, Array]:
+        """Return a copy of the moving average of every parameter and buffer, by name; needs ``extras.ema_decay``.
 
-        As ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(ema_decay)`` and its buffers: after
-        the first update the average is the weights; each one after that moves it by ``1 - ema_decay`` of the way.
-        Whole-number buffers are the model's own.
+        The average is that of ``torch.optim.swa_utils.AveragedModel`` with ``get_ema_multi_avg_fn(ema_decay)`` and
+        buffers. After the first update it equals the weights; each later update moves it towards them by
+        ``1 - ema_decay`` of the distance. Whole-number buffers are those of the model.
         """
 
 
-def added_seconds(before: float | None, more: float | None) -> float | None:
-    """What two things have taken together, each of which may have had nothing to do."""
+def add_seconds(before: float | None, more: float | None) -> float | None:
+    """Add two times, each of which may be None because nothing was measured."""
     return before if more is None else more + (before or 0.0)
 
 
 class Backend(ABC):
-    """A way to train: a framework and how it runs. Subclasses are final.
+    """A way to train: a framework and a mode in which it runs. Subclasses are final.
 
     Args:
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``, as the framework knows it.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``, or another name that the framework knows.
 
     Raises:
-        SpecError: A device that is not there.
+        SpecError: The device is not available.
     """
 
     name: ClassVar[str]
     compiles_phases: ClassVar[bool] = False
-    """Whether ``compile`` honours a plan's phases, or refuses them itself."""
+    """Whether ``compile`` accepts plans with phases (it may still refuse some of them)."""
 
     @abstractmethod
     def __init__(self, device: str = "auto") -> None: ...
@@ -297,75 +321,77 @@ class Backend(ABC):
     @abstractmethod
     def build(
         self,
-        model: str | Callable[[], Any],
+        model: str | Callable[[], Module],
         num_classes: int,
         dropout: float,
         seed: int,
         dtype: Dtype = "float32",
-    ) -> Any:
-        """A new model: one that the library knows by name, or what the user's callable makes.
+    ) -> Module:
+        """Build a new model, by its name or with the user's callable.
 
         Args:
             model: A model's name, or a callable without arguments that returns an ``nn.Module``.
-            num_classes: Of a model known by name.
-            dropout: Probability in the head of a model known by name.
-            seed: For the framework's own generator: dropout masks, and what the callable draws.
-            dtype: What parameters and floating buffers are brought to.
+            num_classes: Outputs of a model known by name.
+            dropout: Dropout probability in the head of a model known by name.
+            seed: Seed of the framework's own generator, for dropout masks and the draws of the callable.
+            dtype: The dtype of parameters and floating-point buffers.
 
         Raises:
-            SpecError: The callable makes something else than a module of this framework.
+            SpecError: The callable returns something other than a module of this framework.
         """
 
     @abstractmethod
-    def load(self, model: Any, weights: Weights) -> None:
-        """Copy arrays into parameters and buffers by name; names and shapes are known to fit."""
+    def load(self, model: Module, weights: Weights) -> None:
+        """Copy arrays into parameters and buffers by name; names and shapes were checked."""
 
     @abstractmethod
-    def state(self, model: Any) -> dict[str, NDArray[Any]]:
-        """A copy of the model's parameters and buffers, by name."""
+    def state(self, model: Module) -> dict[str, Array]:
+        """Return a copy of the model's parameters and buffers, by name."""
 
     @abstractmethod
     def open(
         self,
         plan: Plan,
-        model: Any,
+        model: Module,
         num_classes: int,
         extras: Extras = NO_EXTRAS,
         step: int = 0,
         timeline: Sequence[Plan] = (),
     ) -> Session:
-        """Put the model under the plan's optimizer, ready to make update ``step``.
+        """Open a session that trains the model with the plan; its first update is ``step``.
 
         Args:
-            plan: Of the whole run, or of one of its phases; without phases.
-            model: From ``build``.
-            num_classes: As in ``Session``.
-            extras: As in ``Session``.
-            step: As in ``Session``.
-            timeline: The plans of all phases of the run, before this one and after it; empty without phases.
+            plan: The plan of the whole run, or of one of its phases; a plan without phases.
+            model: A model from ``build``.
+            num_classes: Labels are 0 to ``num_classes - 1``.
+            extras: What the session does in addition.
+            step: Updates that the run has made before.
+            timeline: The plans of all phases of the run, this one among them; empty without phases.
         """
 
     @abstractmethod
-    def compile(self, plan: Plan, model: Any) -> tuple[Any, Any]:
-        """The framework's own optimizer for the model, and its scheduler, for a loop of the user's own.
+    def compile(self, plan: Plan, model: Module) -> tuple[LoopOptimizer, LoopScheduler]:
+        """Make the framework's own optimizer for the model, and a scheduler, for a training loop of the user.
 
         Raises:
-            Unsupported: A plan with phases that no scheduler can go through.
+            Unsupported: The plan has phases that no scheduler can go through.
         """
 
-    def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
-        """The state of a loop of the user's own with what ``compile`` gave; see ``Session.export_state``.
+    def export_loop(self, model: Module, optimizer: LoopOptimizer, scheduler: LoopScheduler) -> TrainingState:
+        """Return everything that the next update of a user's training loop depends on.
 
         Args:
-            model: The user's.
-            optimizer: Its optimizer, or the ``oneflow.nn.Graph`` that a plan was attached to.
-            scheduler: That goes with it.
+            model: The user's model.
+            optimizer: Its optimizer from ``compile``, or the ``oneflow.nn.Graph`` that a plan was attached to.
+            scheduler: The scheduler from ``compile`` or from attaching.
         """
-        raise Unsupported(f"backend {self.name!r} cannot save the state of a loop of your own: use ll.run.")
+        raise Unsupported(f"backend {self.name!r} cannot save the state of a training loop of your own: use ll.run.")
 
-    def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
-        """Go on from a state in a loop of the user's own; see ``Session.import_state``.
+    def import_loop(
+        self, state: TrainingState, model: Module, optimizer: LoopOptimizer, scheduler: LoopScheduler
+    ) -> None:
+        """Continue a user's training loop from a state.
 
-        A state without weights leaves the model as it is; parameters without slots in it begin with new ones.
+        If the state has no weights, the model keeps its own. Parameters without slots in the state start with new ones.
         """
-        raise Unsupported(f"backend {self.name!r} cannot load the state of a loop of your own: use ll.run.")
+        raise Unsupported(f"backend {self.name!r} cannot load the state of a training loop of your own: use ll.run.")

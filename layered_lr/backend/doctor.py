@@ -1,4 +1,4 @@
-"""Which backends work on this machine, tried out in processes of their own."""
+"""Which backends work on this machine; each is tried in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from layered_lr.backend.loading import how_to_reinstall
-from layered_lr.registry import TABLE, versions
+from layered_lr.backend.loading import explain_reinstall
+from layered_lr.registry import TABLE, find_versions
 from layered_lr.reports.tables import ReportTable, wrapped
 
-# What a probe runs: silent where the backend works, its reason and mend as JSON where it says so itself.
+# The program of a probe. It prints nothing if the backend works; otherwise the reason and what to do, as JSON.
 _PROBE = """
 import json, sys
 from layered_lr.errors import BackendUnavailable
@@ -29,10 +29,15 @@ class BackendStatus(NamedTuple):
 
     Args:
         name: One of the four names.
-        available: It was imported successfully, in a process of its own.
-        versions: Of the packages it stands on, None for one that is not installed.
-        reason: Why it does not work; empty where it does.
-        mend: What to do about it; empty where it works.
+        available: Whether it works: it was imported successfully, in a process of its own.
+        versions: The versions of the packages that it needs; None for a package that is not installed.
+        reason: Why it does not work; empty if it works.
+        mend: What to do about it; empty if it works.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.BackendStatus("torch-eager", available=True, versions={"torch": "2.4.0"}).reason
+        ''
     """
 
     name: str
@@ -43,10 +48,19 @@ class BackendStatus(NamedTuple):
 
 
 def backends() -> dict[str, BackendStatus]:
-    """Which of the four backends work on this machine.
+    """Find out which of the four backends work on this machine.
 
-    Each is really loaded, in a process of its own (some seconds), because a broken installation can look whole
-    from outside and can end the process that imports it.
+    Each backend is really imported, in a process of its own, which takes some seconds: a broken installation can look
+    complete, and can kill the process that imports it.
+
+    Returns:
+        The status of each backend, by its name.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> for name, status in ll.backends().items():  # doctest: +SKIP
+        ...     print(name, status.available, status.mend)
+        torch-eager True
     """
     probes = {
         name: subprocess.Popen(
@@ -54,7 +68,7 @@ def backends() -> dict[str, BackendStatus]:
         )
         for name in TABLE
     }
-    return {name: _status(name, probe) for name, probe in probes.items()}
+    return {name: _read_status(name, probe) for name, probe in probes.items()}
 
 
 def doctor_text(found: Mapping[str, BackendStatus]) -> str:
@@ -80,14 +94,14 @@ def doctor_text(found: Mapping[str, BackendStatus]) -> str:
     return "\n\n".join([ReportTable(["backend", "here", "versions"], rows).text(), *why])
 
 
-def _status(name: str, probe: subprocess.Popen[str]) -> BackendStatus:
+def _read_status(name: str, probe: subprocess.Popen[str]) -> BackendStatus:
     entry = TABLE[name]
-    found = versions(entry.framework)
+    found = find_versions(entry.framework)
     said, last_words = probe.communicate()
-    if probe.returncode != 0:  # it did not even come to say why
-        words = (last_words.strip().splitlines() or ["it said nothing"])[-1]
-        reason = f"cannot be loaded: the process that tried ended with exit code {probe.returncode}: {words}"
-        return BackendStatus(name, False, found, reason, how_to_reinstall(entry))
+    if probe.returncode != 0:  # the process died before it could print a reason
+        words = (last_words.strip().splitlines() or ["it printed nothing"])[-1]
+        reason = f"cannot be loaded: the process that tried it ended with exit code {probe.returncode}: {words}"
+        return BackendStatus(name, False, found, reason, explain_reinstall(entry))
     if said.strip():
         return BackendStatus(name, False, found, *json.loads(said.strip().splitlines()[-1]))
     return BackendStatus(name, True, found)

@@ -1,4 +1,4 @@
-"""Getting at a backend: imported when it is asked for, or a clear word why it cannot be."""
+"""Importing a backend when it is needed, with a clear error if that fails."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import importlib.metadata
 import importlib.util
 import platform
 import sys
-from typing import Any
+from collections.abc import Callable
 
-from layered_lr.backend.base import Backend
+from layered_lr.backend.base import Backend, LoopScheduler
 from layered_lr.errors import BackendUnavailable, SpecError
-from layered_lr.models.nn_modules import framework_of
+from layered_lr.models.nn_modules import Module, framework_of
+from layered_lr.plans.plan import Plan
 from layered_lr.registry import ATTACH, FRAMEWORKS, TABLE, Entry, check_name, load_attribute
 
 
@@ -19,19 +20,19 @@ def load_backend(name: str, device: str = "auto") -> Backend:
     """Import a backend and open it on a device.
 
     Raises:
-        SpecError: No backend has that name, or the device is not there.
-        BackendUnavailable: Its framework is not installed, or cannot be imported; the message says the mend.
+        SpecError: No backend has that name, or the device is not available.
+        BackendUnavailable: Its framework is not installed or cannot be imported. The message says what to do.
     """
     entry = check_name(name)
     try:
         implementation: type[Backend] = load_attribute(entry.implementation)
     except ImportError as error:
-        raise BackendUnavailable(name, *_why_not(entry, error)) from None
+        raise BackendUnavailable(name, *_explain_failure(entry, error)) from None
     return implementation(device)
 
 
-def backend_of(model: Any) -> Backend:
-    """The eager backend of a model's framework.
+def backend_of(model: object) -> Backend:
+    """Return the eager backend of a model's framework.
 
     Raises:
         SpecError: Not an ``nn.Module`` object of either framework.
@@ -43,29 +44,34 @@ def backend_of(model: Any) -> Backend:
     return load_backend(FRAMEWORKS[framework].loop)
 
 
-def attach_function() -> Any:
-    """The function behind ``layered_lr.attach``."""
+def load_attach() -> Callable[[Plan, Module, Module], LoopScheduler]:
+    """Import the function behind ``layered_lr.attach``; it takes a plan, a graph and a model.
+
+    Raises:
+        BackendUnavailable: OneFlow is not installed or cannot be imported.
+    """
     load_backend("oneflow-graph")
-    return load_attribute(ATTACH)
+    attach: Callable[[Plan, Module, Module], LoopScheduler] = load_attribute(ATTACH)
+    return attach
 
 
-def _alternative(entry: Entry) -> str:
+def _suggest_other(entry: Entry) -> str:
     return ", or use backend " + repr(next(name for name, e in TABLE.items() if e.framework != entry.framework)) + "."
 
 
-def how_to_reinstall(entry: Entry) -> str:
-    """What to do about a backend whose installation is broken, in words."""
+def explain_reinstall(entry: Entry) -> str:
+    """Say how to repair the installation of a backend."""
     extra = f"'layered-lr[{entry.framework}]'"
-    return f"Install it anew: pip install --force-reinstall {extra}{_alternative(entry)}"
+    return f"Install it again: pip install --force-reinstall {extra}{_suggest_other(entry)}"
 
 
-def _why_not(entry: Entry, failure: ImportError) -> tuple[str, str]:
-    """Why a backend cannot be imported here, and what to do about it."""
+def _explain_failure(entry: Entry, failure: ImportError) -> tuple[str, str]:
+    """Say why a backend cannot be imported here, and what to do about it."""
     framework = FRAMEWORKS[entry.framework]
     if framework.newest_python and sys.version_info[:2] > framework.newest_python:
         here = f"this is Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-        return f"needs {framework.needs}; {here}", f"Use a Python 3.10 environment (make setup){_alternative(entry)}"
+        return f"needs {framework.needs}; {here}", f"Use a Python 3.10 environment (make setup){_suggest_other(entry)}"
     if importlib.util.find_spec(entry.framework) is None:
         reason = f"needs {framework.needs}, and {entry.framework} is not installed"
-        return reason, f"Install it: pip install 'layered-lr[{entry.framework}]'{_alternative(entry)}"
-    return f"needs {framework.needs}; importing it failed: {failure}", how_to_reinstall(entry)
+        return reason, f"Install it: pip install 'layered-lr[{entry.framework}]'{_suggest_other(entry)}"
+    return f"needs {framework.needs}; importing it failed: {failure}", explain_reinstall(entry)

@@ -1,74 +1,83 @@
-"""A run with phases: one session of the backend after the other, each going on from the state of the one before."""
+"""A run with phases: one session after the other, each of which continues from the state of the one before."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64, Slots
-from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome, added_seconds
-from layered_lr.models.nn_modules import set_trainable, set_training, trainable_parameters
-from layered_lr.optimizers.handover import carried, completed
+from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots
+from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome, add_seconds
+from layered_lr.models.nn_modules import Module, set_trainable, set_training, trainable_parameters
+from layered_lr.optimizers.handover import carry_over, complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import reactions_at
+from layered_lr.plans.reactive_rates import Reactions, carry_reactions
 from layered_lr.state.training_state import TrainingState
-
-Reactions = Mapping[str, Mapping[str, float]]
 
 
 def open_session(
-    backend: Backend, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
+    backend: Backend, plan: Plan, model: Module, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
 ) -> Session:
-    """A session for any plan: the backend's own, or a ``Timeline`` of them where the plan has phases."""
+    """Open a session for any plan: a session of the backend, or a ``PhasedSession`` if the plan has phases.
+
+    Args:
+        backend: The backend.
+        plan: The plan of the whole run.
+        model: A model of the backend.
+        num_classes: Labels are 0 to ``num_classes - 1``.
+        extras: What the session does in addition.
+        step: Updates that the run has made before.
+    """
     if not plan.phases:
         return backend.open(plan, model, num_classes, extras, step)
-    return Timeline(backend, plan, model, num_classes, extras, step)
+    return PhasedSession(backend, plan, model, num_classes, extras, step)
 
 
 @dataclass(eq=False)
 class _Loss:
-    """A loss of one of the sessions, and its number as soon as that is known."""
+    """A loss of one of the sessions, and its number as soon as it is known."""
 
     outcome: StepOutcome | None
     number: float | None = None
 
 
 class _Past(NamedTuple):
-    """What a session that has ended applied and measured; the first axis is the update from ``start`` on."""
+    """The rates and gradient norms of a session that has ended; the first axis is the update, from ``start`` on."""
 
     start: int
     rates: Float64
     grad_norms: Float64
 
 
-class Timeline(Session):
-    """Trains a plan with phases; the model is its own from the start to the end.
+class PhasedSession(Session):
+    """A session that trains a plan with phases, with one session of the backend for each phase.
 
-    A phase begins right before its first update, so that what is measured after the last update of the one before
-    (an epoch's metrics, a checkpoint) is still that one's: the state after update ``t`` is of the phase that made it.
-    The session of the next phase then goes on from the state of this one. What the optimizer keeps of frozen
-    parameters waits here until they train again: counters of their own updates stand still, as torch's do where a
-    gradient is None. A switch of the optimizer carries over what its phase says, for parameters that wait too.
+    A phase begins right before its first update. What comes after the last update of a phase, such as the metrics of an
+    epoch or a checkpoint, therefore still belongs to that phase: the state after update ``t`` is of the phase that made
+    the update. The session of the next phase continues from that state.
 
-    Reactive schedules go on, or begin anew, as ``layered_lr.plans.reactive_rates.reactions_at`` says.
+    The optimizer state of frozen parameters is kept here until they train again. The counters of their updates stand
+    still, as in torch when a gradient is None. If a phase switches the optimizer, its ``carry`` also holds for frozen
+    parameters.
+
+    A reactive schedule continues in the next phase if the group has the same one there, with the same ``lr`` and
+    counted from the same update. Otherwise it starts from the beginning.
 
     Args:
         backend: Opens the sessions.
-        plan: With phases.
-        model: The backend's. Parameters that have ``requires_grad=False`` now never train.
-        num_classes: As in ``Session``.
-        extras: As in ``Session``.
+        plan: A plan with phases.
+        model: A model of the backend. Parameters that have ``requires_grad=False`` now never train.
+        num_classes: Labels are 0 to ``num_classes - 1``.
+        extras: What the sessions do in addition.
         step: Updates that the run has made before.
     """
 
     def __init__(
-        self, backend: Backend, plan: Plan, model: Any, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
+        self, backend: Backend, plan: Plan, model: Module, num_classes: int, extras: Extras = NO_EXTRAS, step: int = 0
     ) -> None:
-        clips = any(there.spec.clip_grad_norm is not None for there in plan.phase_plans)
+        clips = any(phase_plan.spec.clip_grad_norm is not None for phase_plan in plan.phase_plans)
         extras = extras._replace(grad_norms=extras.grad_norms or clips)
         super().__init__(plan.phase_plans[0], num_classes, extras, step)
         self.plan = plan
@@ -76,29 +85,28 @@ class Timeline(Session):
         self._trainable = trainable_parameters(model)
         self._pending: list[_Loss] = []
         self._past: list[_Past] = []
-        self._waiting: Slots = {}  # of frozen parameters
-        self._remembered: Reactions = {}  # of groups that react in other phases
+        self._waiting: Slots = {}  # the slots of frozen parameters
+        self._remembered: Reactions = {}  # the last state of groups that are reactive in other phases
         self._place = plan.phase_index(step)
-        self._compiled: float | None = None  # by sessions that have ended
-        self._take(self._opened(self._place, step))
+        self._compiled: float | None = None  # seconds of compiling in sessions that have ended
+        self._take(self._open(self._place, step))
 
     def _take(self, inner: Session) -> None:
-        """Go on with another session."""
+        """Continue with another session."""
         self._compiled = self.compile_seconds
         self.inner = inner
         self.steps_ahead, self.wants_channels_last = inner.steps_ahead, inner.wants_channels_last
         self._count_compiling()
 
     def _count_compiling(self) -> None:
-        self.compile_seconds = added_seconds(self._compiled, self.inner.compile_seconds)
+        self.compile_seconds = add_seconds(self._compiled, self.inner.compile_seconds)
 
-    def _opened(self, place: int, step: int) -> Session:
-        there = self.plan.phases[place].plan
-        set_trainable(self.model, (), self._trainable)  # the session freezes what it is to
+    def _open(self, place: int, step: int) -> Session:
+        set_trainable(self.model, (), self._trainable)  # the session itself freezes the parameters of its phase
         phase_plans = self.plan.phase_plans
-        return self.backend.open(there, self.model, self.num_classes, self.extras, step, phase_plans)
+        return self.backend.open(phase_plans[place], self.model, self.num_classes, self.extras, step, phase_plans)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
+    def _update(self, images: Float32, labels: Int64, parts: int) -> StepOutcome:
         if self.plan.phase_index(self.step) != self._place:
             self._enter_next()
         outcome = self.inner.train_step(images, labels, parts)
@@ -111,16 +119,16 @@ class Timeline(Session):
         self._end_session()
         state = self.inner.export_state()
         self._remembered = {**self._remembered, **state.reactions}
-        slots = self._carried({**self._waiting, **state.slots}, self._place + 1)
+        slots = self._carry_over({**self._waiting, **state.slots}, self._place + 1)
         self._place += 1
         if not self.inner.enter(self.plan.phases[self._place].plan):
-            del self.inner  # what it holds of the framework's memory goes before the next one comes
-            self._take(self._opened(self._place, self.step))
-        slots = {**slots, **completed(slots, self.inner._new_slots())}
-        self._give(replace(state, slots=slots, reactions=reactions_at(self.plan, self._place, self._remembered)))
+            del self.inner  # this frees its memory before the next session needs some
+            self._take(self._open(self._place, self.step))
+        slots = {**slots, **complete_slots(slots, self.inner._new_slots())}
+        self._give(replace(state, slots=slots, reactions=carry_reactions(self.plan, self._place, self._remembered)))
 
     def _end_session(self) -> None:
-        """Take from a session what it noted, before it goes away."""
+        """Read what a session recorded before it is removed."""
         self._losses(self._pending)
         if self.step > self.inner.start:
             norms = np.empty((self.step - self.inner.start, 0))
@@ -128,34 +136,34 @@ class Timeline(Session):
                 norms = self.inner.grad_norms(self.inner.start, self.step)
             self._past.append(_Past(self.inner.start, self.inner.rates(self.inner.start, self.step), norms))
 
-    def _carried(self, slots: Slots, place: int) -> Slots:
-        """The slots that a phase's optimizers take over from those of the phase before it."""
+    def _carry_over(self, slots: Slots, place: int) -> Slots:
+        """Return the slots that the optimizers of a phase take over from those of the phase before it."""
         old, new = (
             {name: group.optimizer for group in self.plan.phases[number].plan.groups for name in group.parameters}
             for number in (place - 1, place)
         )
-        return carried(slots, old, new, self.plan.phases[place].settings.carry)
+        return carry_over(slots, old, new, self.plan.phases[place].settings.carry)
 
     def _give(self, state: TrainingState) -> None:
-        """Have the current session go on from a state; the slots of what is frozen in it wait."""
-        there = self.plan.phases[self._place].plan
-        waiting = {name: slots for name, slots in state.slots.items() if name in there.frozen}
-        training = {name: slots for name, slots in state.slots.items() if name not in there.frozen}
-        optimizer = type(there.spec.optimizer).__name__  # that of a phase before, where nothing was carried
+        """Let the current session continue from a state, and keep the slots of frozen parameters here."""
+        plan = self.plan.phases[self._place].plan
+        waiting = {name: slots for name, slots in state.slots.items() if name in plan.frozen}
+        training = {name: slots for name, slots in state.slots.items() if name not in plan.frozen}
+        optimizer = type(plan.spec.optimizer).__name__  # the state may name the optimizer of the phase before
         self.inner.import_state(replace(state, slots=training, optimizer=optimizer))
         self._waiting = waiting
 
     def import_state(self, state: TrainingState) -> None:
-        """See ``Session.import_state``; enters the phase that the state is of first.
+        """Continue from a state, in the phase that made it.
 
         Raises:
-            CheckpointError: As there; the model then still trains in the phase that it was in.
+            CheckpointError: The state does not fit the plan or the model. Then nothing has changed.
         """
         place = self.plan.phase_index(max(state.step - 1, 0))
-        there = self.plan.phases[place].plan
-        reacting = {group.name for group in there.groups if group.is_reactive}
+        phase_plan = self.plan.phases[place].plan
+        reacting = {group.name for group in phase_plan.groups if group.is_reactive}
         anywhere = {group.name for plan in self.plan.phase_plans for group in plan.groups if group.is_reactive}
-        state.check_optimizer(there.spec.optimizer)
+        state.check_optimizer(phase_plan.spec.optimizer)
         state.check_fits(self.weights())
         state.check_slots({})
         state.check_reactions(reacting | (anywhere & set(state.reactions)))
@@ -163,7 +171,7 @@ class Timeline(Session):
         old = (self._place, self.inner)
         try:
             if place != self._place:
-                self._place, self.inner = place, self._opened(place, state.step)
+                self._place, self.inner = place, self._open(place, state.step)
             self._give(given)
         except BaseException:
             self._place, self.inner = old
@@ -176,7 +184,7 @@ class Timeline(Session):
         self.start = self.step = state.step
 
     def pass_over(self, state: TrainingState) -> None:
-        """See ``Session.pass_over``; where the update would begin a phase, that has begun."""
+        """Continue as if one more update had been made that changed only the count; a phase may begin with it."""
         if self.plan.phase_index(state.step) != self.plan.phase_index(max(state.step - 1, 0)):
             self.import_state(state)
             self._enter_next()
@@ -185,13 +193,13 @@ class Timeline(Session):
         super().pass_over(state)
 
     def _hold_still(self) -> None:
-        """Bring the model to where the current phase has it."""
-        there = self.plan.phases[self._place]
-        set_trainable(self.model, there.plan.frozen, self._trainable)
-        set_training(self.model, there.plan.frozen, there.settings.batch_norm, there.settings.dropout)
+        """Freeze what the current phase freezes."""
+        phase = self.plan.phases[self._place]
+        set_trainable(self.model, phase.plan.frozen, self._trainable)
+        set_training(self.model, phase.plan.frozen, phase.settings.batch_norm, phase.settings.dropout)
 
     def random_modules(self) -> tuple[str, ...]:
-        """See ``Session.random_modules``."""
+        """Return the names of the modules whose random numbers no state can restore."""
         return self.inner.random_modules()
 
     def _losses(self, handles: Sequence[_Loss]) -> Float64:
@@ -203,20 +211,20 @@ class Timeline(Session):
         return np.array([loss.number for loss in handles], dtype=np.float64)
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
-        """See ``Session.observe``."""
+        """Let reactive schedules of the current phase read the metrics of a step or an epoch."""
         self.inner.observe(metrics, unit)
 
-    def logits(self, images: NDArray[np.float32], ema: bool = False) -> NDArray[np.floating[Any]]:
-        """See ``Session.logits``."""
+    def logits(self, images: Float32, ema: bool = False) -> Floats:
+        """Return the model's output in evaluation mode, shape (N, classes)."""
         return self.inner.logits(images, ema)
 
     def rates(self, start: int, stop: int) -> Float64:
-        """See ``Session.rates``: of all phases so far, since the state that was imported last, if any was."""
+        """Return the rates of updates ``start`` to ``stop - 1``, which may be in several phases."""
         here = self.inner.rates(max(start, self.inner.start), max(stop, self.inner.start))
         return self._since(start, stop, [past.rates for past in self._past], here)
 
     def grad_norms(self, start: int, stop: int) -> Float64:
-        """See ``Session.grad_norms``: as for ``rates``."""
+        """Return each group's gradient norm at updates ``start`` to ``stop - 1``, which may be in several phases."""
         here = self.inner.grad_norms(max(start, self.inner.start), max(stop, self.inner.start))
         return self._since(start, stop, [past.grad_norms for past in self._past], here)
 
@@ -227,12 +235,12 @@ class Timeline(Session):
         ]
         return np.concatenate([*parts, here])
 
-    def weights(self) -> dict[str, NDArray[Any]]:
-        """See ``Session.weights``."""
+    def weights(self) -> dict[str, Array]:
+        """Return a copy of every parameter and buffer, by name."""
         return self.inner.weights()
 
-    def ema_weights(self) -> dict[str, NDArray[Any]]:
-        """See ``Session.ema_weights``."""
+    def ema_weights(self) -> dict[str, Array]:
+        """Return a copy of the moving average of every parameter and buffer, by name."""
         return self.inner.ema_weights()
 
     def _slots(self) -> Slots:
@@ -244,7 +252,7 @@ class Timeline(Session):
     def _reactions(self) -> Reactions:
         return {**self._remembered, **self.inner._reactions()}
 
-    def _random(self) -> Mapping[str, NDArray[Any]]:
+    def _random(self) -> Arrays:
         return self.inner._random()
 
     def _import(self, state: TrainingState) -> None:

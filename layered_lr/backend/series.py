@@ -1,4 +1,4 @@
-"""Numbers that are added at the end, update by update."""
+"""Series of numbers that grow at the end, update by update."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _FEWEST_ROWS = 256
 
 
 class Series:
-    """Numbers, or rows of them, that are added at the end, 8 bytes each.
+    """A series of numbers, or of rows of numbers, that grows at the end; 8 bytes for each number.
 
-    The memory grows by half where it is full, so that adding rows one after the other costs time in proportion; to
-    no more than the rows that are expected, as long as these suffice.
+    When the memory is full it grows by half, so that the time for adding rows stays proportional to their number. It
+    does not grow beyond the expected rows while these are enough.
 
     Args:
         width: Numbers in a row; None for a series of single numbers.
-        expected: How many rows there will be in all, if that is known.
+        expected: How many rows there will be in total, if known.
     """
 
     def __init__(self, width: int | None = None, expected: int | None = None) -> None:
@@ -31,7 +31,7 @@ class Series:
         return self._count
 
     def add(self, rows: ArrayLike) -> None:
-        """Put rows behind those that there are.
+        """Add rows at the end.
 
         Args:
             rows: Shape (n,), or (n, width).
@@ -47,16 +47,16 @@ class Series:
         self._count = stop
 
     def cut(self, count: int) -> None:
-        """Forget the rows from ``count`` on."""
+        """Remove the rows from ``count`` on."""
         self._count = min(self._count, count)
 
     def numbers(self, start: int = 0) -> Float64:
-        """The rows from ``start`` on, shape (n,) or (n, width): a view, which later rows leave as it is."""
+        """Return the rows from ``start`` on, shape (n,) or (n, width); a view that does not change with later rows."""
         return self._rows[start : self._count]
 
 
 class Repeats:
-    """Numbers of which many in a row are the same, kept as what they are and where each row of them ends."""
+    """A series of numbers in which many neighbours are equal; each run of equal numbers is stored once."""
 
     def __init__(self) -> None:
         self._values: list[float] = []
@@ -66,7 +66,7 @@ class Repeats:
         return self._stops[-1] if self._stops else 0
 
     def add(self, value: float, count: int) -> None:
-        """Put a number behind the others, so many times."""
+        """Add a number ``count`` times at the end."""
         if count == 0:
             return
         stop = len(self) + count
@@ -77,5 +77,5 @@ class Repeats:
             self._stops.append(stop)
 
     def numbers(self) -> Float64:
-        """All of them, shape (n,), newly made."""
+        """Return all numbers as a new array, shape (n,)."""
         return np.repeat(np.array(self._values, dtype=np.float64), np.diff(self._stops, prepend=0).astype(np.int64))

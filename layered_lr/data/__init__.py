@@ -1,7 +1,7 @@
-"""Data sets as NumPy arrays, and the batches made of them: the same pixels in the same order for every backend.
+"""Data sets as NumPy arrays, and their batches: every backend gets the same pixels in the same order.
 
-Importing this costs NumPy and nothing else: scikit-learn (digits) and pooch (the download of CIFAR-10) are
-imported by the functions that need them.
+Importing this package imports only NumPy. The functions that need scikit-learn (digits) or pooch (to download CIFAR-10)
+import it themselves.
 """
 
 from layered_lr.data.batches import Batches

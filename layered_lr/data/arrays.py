@@ -1,31 +1,29 @@
-"""Images and labels checked and converted, each error in one line: what, which value, what to do."""
+"""Checks and conversions of images and labels; each error says in one line what is wrong and what to do."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array, Int64
 from layered_lr.errors import DataError
-from layered_lr.files import reason
+from layered_lr.files import describe_error
 
-# A classifier has one output for each class up to the largest label: beyond this, a label is surely no class.
+# A classifier has one output for each class up to the largest label. A label above this limit is surely not a class.
 MAX_CLASSES = 1_000_000
 
 
-def as_images(name: str, value: Any) -> NDArray[Any]:
-    """Check images and bring them to the dtype that batches are made from.
+def as_images(name: str, value: object) -> Array:
+    """Check images and convert them to the dtype that batches are made from.
 
     Args:
-        name: What to call the array in errors, e.g. ``"x_train"``.
+        name: The name of the array for errors, e.g. ``"x_train"``.
         value: uint8 NHWC in 0..255, or float (of any width) NCHW, finite, already preprocessed.
 
     Returns:
-        uint8 NHWC or float32 NCHW, C-contiguous, read-only; a view of ``value`` where that needs no copy.
+        uint8 NHWC or float32 NCHW, C-contiguous, read-only; a view of ``value`` if no copy is needed.
 
     Raises:
-        DataError: another dtype or number of axes, no images or no pixels, NaN or infinite values, or a
+        DataError: Another dtype or number of axes, no images or no pixels, NaN or infinite values, or a
             shape that can only be the other layout.
     """
     array = _as_array(name, value)
@@ -45,29 +43,29 @@ def as_images(name: str, value: Any) -> NDArray[Any]:
     _check_layout(name, array, received)
     if array.dtype == np.uint8:
         return _read_only(array)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, which is refused below
+    with np.errstate(over="ignore"):  # a float64 that float32 cannot hold becomes infinite, which is refused below
         array = array.astype(np.float32, copy=False)
     finite = np.isfinite(array).all(axis=(1, 2, 3))
     if not finite.all():
         raise DataError(
-            f"{name} has NaN, infinite or too large values (as float32) in {np.count_nonzero(~finite)} of "
+            f"{name} has values that are NaN, infinite or too large for float32 in {np.count_nonzero(~finite)} of "
             f"{len(array)} images, the first at index {int(np.argmin(finite))}: repair or leave out those images."
         )
     return _read_only(array)
 
 
-def as_labels(name: str, value: Any) -> NDArray[np.int64]:
+def as_labels(name: str, value: object) -> Int64:
     """Check labels and convert them to int64.
 
     Args:
-        name: What to call the array in errors, e.g. ``"y_train"``.
-        value: Class numbers from 0, 1-D, of any integer dtype; numbers may be left out.
+        name: The name of the array for errors, e.g. ``"y_train"``.
+        value: Class numbers from 0, 1-D, of any integer dtype. A class may have no images.
 
     Returns:
-        int64, read-only; a view of ``value`` where that needs no copy.
+        int64, read-only; a view of ``value`` if no copy is needed.
 
     Raises:
-        DataError: another dtype or number of axes, no labels, or a label outside 0..999,999.
+        DataError: Another dtype or number of axes, no labels, or a label outside 0..999,999.
     """
     array = _as_array(name, value)
     received = f"Received {array.dtype} of shape {array.shape}."
@@ -77,8 +75,8 @@ def as_labels(name: str, value: Any) -> NDArray[np.int64]:
         )
     if array.ndim != 1:
         raise DataError(
-            f"{name} must have 1 axis, one class number an image: y[:, 0] of a column, y.argmax(1) of one-hot rows. "
-            f"{received}"
+            f"{name} must have 1 axis, with one class number for each image: take y[:, 0] of a column, or y.argmax(1) "
+            f"of one-hot rows. {received}"
         )
     if array.size == 0:
         raise DataError(f"{name} is empty: at least one label is needed.")
@@ -90,18 +88,18 @@ def as_labels(name: str, value: Any) -> NDArray[np.int64]:
     return _read_only(array.astype(np.int64, copy=False))
 
 
-def _as_array(name: str, value: Any) -> NDArray[Any]:
+def _as_array(name: str, value: object) -> Array:
     try:
-        array: NDArray[Any] = np.asarray(value)
+        array: Array = np.asarray(value)
     except Exception as error:  # whatever a foreign __array__ raises: a tensor on a GPU, a ragged list, …
-        raise DataError(f"{name} cannot become a NumPy array ({reason(error)}).") from None
+        raise DataError(f"{name} cannot become a NumPy array ({describe_error(error)}): give numbers.") from None
     if array.dtype.hasobject:
         raise DataError(f"{name} holds Python objects, not numbers: give an array of one numeric dtype.")
     return array
 
 
-def _check_layout(name: str, array: NDArray[Any], received: str) -> None:
-    """Refuse square images of 1 or 3 channels in the layout of the other dtype; all else is left to the user."""
+def _check_layout(name: str, array: Array, received: str) -> None:
+    """Refuse square images of 1 or 3 channels that clearly have the layout of the other dtype."""
     _, a, b, c = array.shape
     if array.dtype == np.uint8 and a in (1, 3) and b == c > 4:
         raise DataError(f"{name} looks like NCHW, but uint8 images are NHWC: use x.transpose(0, 2, 3, 1). {received}")
@@ -109,7 +107,7 @@ def _check_layout(name: str, array: NDArray[Any], received: str) -> None:
         raise DataError(f"{name} looks like NHWC, but float images are NCHW: use x.transpose(0, 3, 1, 2). {received}")
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+def _read_only(array: Array) -> Array:
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

@@ -1,26 +1,26 @@
-"""Random crop and horizontal flip of a batch, as torchvision's ``RandomCrop(size, padding=4)`` does it."""
+"""Random crop and horizontal flip of a batch, like torchvision's ``RandomCrop(size, padding=4)``."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array
 from layered_lr.data.random_draws import Crops
 
 PADDING = 4
 
 
 class Cropper:
-    """Pads images with zeros, cuts a window of the old size out of each, and flips it left to right or not.
+    """Pads images with zeros, cuts a window of the old size out of each, and flips some of them left to right.
 
-    Zero is black in uint8 images, which are normalised afterwards; in preprocessed float images it is what 0 means
-    there. The padded images live in memory that each call uses again: one object serves one iteration.
+    In uint8 images, which are normalised afterwards, zero is black; in preprocessed float images it is whatever 0
+    means there. Each call uses the memory of the padded images again, so one object must serve only one iteration.
 
     Args:
-        shape: ``(H, W, C)`` of uint8 images, ``(C, H, W)`` of float ones.
-        dtype: Of the images.
+        shape: ``(H, W, C)`` for uint8 images, ``(C, H, W)`` for float images.
+        dtype: The dtype of the images.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -35,8 +35,8 @@ class Cropper:
         self._inside = padded[:, inner, inner] if rows == 1 else padded[:, :, inner, inner]
         by_image, *strides = padded.strides
         places = padded.strides[rows : rows + 2]
-        # (N, 9, 9, *shape): of each image, its window at each offset; nothing is copied
-        self._windows: NDArray[Any] = np.ndarray(
+        # (N, 9, 9, *shape): the window of each image at each offset, without a copy
+        self._windows: Array = np.ndarray(
             (count, 2 * PADDING + 1, 2 * PADDING + 1, *self._shape),
             self._dtype,
             padded,
@@ -44,12 +44,12 @@ class Cropper:
         )
         self._numbers = np.arange(count)
 
-    def crop(self, images: NDArray[Any], crops: Crops) -> NDArray[Any]:
-        """One window of each image.
+    def crop(self, images: Array, crops: Crops) -> Array:
+        """Cut one window out of each image, and flip those that are to be flipped.
 
         Args:
             images: ``(N, *shape)``.
-            crops: One of each per image: offsets in ``0..2*PADDING``.
+            crops: An offset in ``0..2*PADDING`` and a flip for each image.
 
         Returns:
             ``(N, *shape)``, newly allocated.
@@ -58,14 +58,14 @@ class Cropper:
         if count > len(self._numbers):
             self._make(count)
         self._inside[:count] = images
-        cropped: NDArray[Any] = self._windows[self._numbers[:count], crops.top, crops.left]
+        cropped: Array = self._windows[self._numbers[:count], crops.top, crops.left]
         flipped = np.flatnonzero(crops.flip)
-        cropped[flipped] = _mirrored(cropped[flipped]) if self._rows == 1 else cropped[flipped, :, :, ::-1]
+        cropped[flipped] = _mirror(cropped[flipped]) if self._rows == 1 else cropped[flipped, :, :, ::-1]
         return cropped
 
 
-def _mirrored(images: NDArray[Any]) -> NDArray[Any]:
-    """uint8 NHWC, left to right: channel by channel, since copies of whole pixels would be loops of three steps."""
+def _mirror(images: Array) -> Array:
+    """Flip uint8 NHWC images left to right, channel by channel: copying pixels of three bytes would be slower."""
     mirrored = np.empty_like(images)
     for channel in range(images.shape[3]):
         mirrored[..., channel] = images[:, :, ::-1, channel]

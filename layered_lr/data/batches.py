@@ -1,39 +1,35 @@
-"""Batches of a data set: shuffled, augmented and normalised in NumPy, the same for every backend."""
+"""Batches of a data set: shuffled, augmented and normalised in NumPy, so that every backend gets the same."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array, Float32, Int64
 from layered_lr.counts import whole_number
 from layered_lr.data.augmentation import PADDING, Cropper
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.normalisation import PairTable, normalisation_table, normalise
-from layered_lr.data.random_draws import Crops, epoch_crops, epoch_order
+from layered_lr.data.random_draws import Crops, draw_crops, draw_order
 from layered_lr.errors import SpecError
-
-Images: TypeAlias = NDArray[np.float32]
-Labels: TypeAlias = NDArray[np.int64]
 
 
 class Batches:
-    """The batches of each epoch, as a pure function of (data set, batch size, seed, epoch).
+    """The batches of each epoch; they depend only on the data set, the batch size, the seed and the epoch.
 
-    Every array it yields is newly allocated and never written to again: OneFlow reads them asynchronously.
+    Every array that it yields is new and never changes afterwards, because OneFlow reads arrays asynchronously.
 
     Args:
-        dataset: Where the images come from.
-        batch_size: Images a batch, from 1 to the size of the training set.
-        seed: Whole number >= 0 for the order and the augmentation.
-        augment: Crop at random (padding 4) and flip; None for the data set's own default.
+        dataset: The data set.
+        batch_size: Images in a batch, from 1 to the size of the training set.
+        seed: Whole number >= 0 for the order of the images and the augmentation.
+        augment: Whether to crop at random (padding 4) and flip; None takes the data set's own setting.
 
     Raises:
-        SpecError: an argument outside of its range.
+        SpecError: An argument is outside of its range.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, augment: bool | None = None) -> None:
@@ -41,7 +37,7 @@ class Batches:
         self.batch_size = whole_number("batch_size", batch_size, 1)
         self.seed = whole_number("seed", seed, 0)
         if augment is not None and not isinstance(augment, (bool, np.bool_)):
-            raise SpecError(f"augment={augment!r}: augment must be true, false, or None for the data set's default.")
+            raise SpecError(f"augment={augment!r}: must be True, False, or None for the data set's own setting.")
         self.augment = dataset.augment if augment is None else bool(augment)
         train_size = len(dataset.y_train)
         if self.batch_size > train_size:
@@ -55,44 +51,45 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches an epoch.
+        """Batches in one epoch.
 
-        The last images that fill no batch are dropped, since a compiled graph has one batch shape; each epoch is
-        shuffled anew, so that no image is left out for good.
+        The last images of an epoch are dropped if they do not fill a batch, because a compiled graph has one batch
+        shape. Each epoch has another order, so that no image is always left out.
         """
         return len(self.dataset.y_train) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Images, Labels]]:
-        """The training batches of one epoch.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Float32, Int64]]:
+        """Return the training batches of one epoch.
 
         Args:
             epoch: 0-based.
-            start: The first batch to make, 0-based: a resumed run goes on in mid-epoch without making those before.
+            start: The first batch to make, 0-based. A resumed run skips the batches before it.
 
         Returns:
             An iterator of images, float32 NCHW, C-contiguous, and labels, int64 ``(batch_size,)``.
 
         Raises:
-            SpecError: ``epoch`` or ``start`` is no whole number >= 0, or ``start`` is beyond the epoch.
+            SpecError: ``epoch`` or ``start`` is not a whole number >= 0, or ``start`` is after the end of the epoch.
         """
         epoch, start = whole_number("epoch", epoch, 0), whole_number("start", start, 0)
         if start > self.steps_per_epoch:
-            raise SpecError(f"start={start}: an epoch has {self.steps_per_epoch} batches, start at one of them.")
+            raise SpecError(f"start={start}: must be 0 to {self.steps_per_epoch}, the number of batches in an epoch.")
         made = self._of_epoch(_Maker(self, self.dataset.x_train), epoch, start, 1)
         return ((images, labels) for images, labels, _ in made)
 
     def updates(
         self, together: int, start: int = 0, channels_last: bool = False
-    ) -> Iterator[tuple[Images, Labels, int]]:
-        """The batches of all epochs, put together to updates, without end.
+    ) -> Iterator[tuple[Float32, Int64, int]]:
+        """Yield the batches of every update, epoch after epoch, without end.
 
         Args:
-            together: Batches that make an update, >= 1; the last one of an epoch may have fewer.
-            start: The first update to make, counted from the first epoch on.
-            channels_last: Whether the memory of the images may be NHWC, the fastest to make; their shape is NCHW.
+            together: Batches that make one update, >= 1; the last update of an epoch may have fewer.
+            start: The first update to yield, counted from the start of the run.
+            channels_last: Whether the memory of the images may be NHWC, which is the fastest to make. Their shape is
+                NCHW in both cases.
 
-        Returns:
-            An iterator of images and labels of an update, and how many batches they are.
+        Yields:
+            The images and labels of an update, and how many batches they are.
         """
         maker = _Maker(self, self.dataset.x_train, channels_last)
         first, done = divmod(start, -(-self.steps_per_epoch // together))
@@ -100,29 +97,29 @@ class Batches:
             yield from self._of_epoch(maker, epoch, done * together, together)
             done = 0
 
-    def _of_epoch(self, maker: _Maker, epoch: int, start: int, together: int) -> Iterator[tuple[Images, Labels, int]]:
+    def _of_epoch(self, maker: _Maker, epoch: int, start: int, together: int) -> Iterator[tuple[Float32, Int64, int]]:
         size = len(self.dataset.y_train)
-        order = epoch_order(self.seed, epoch, size)
+        order = draw_order(self.seed, epoch, size)
         crops = None
         if self.augment:
-            by_image = epoch_crops(self.seed, epoch, size, PADDING)
+            by_image = draw_crops(self.seed, epoch, size, PADDING)
             crops = Crops(by_image.top[order], by_image.left[order], by_image.flip[order])
         for first in range(start, self.steps_per_epoch, together):
             parts = min(together, self.steps_per_epoch - first)
             place = slice(first * self.batch_size, (first + parts) * self.batch_size)
             chosen = order[place]
-            its_crops = None if crops is None else Crops(crops.top[place], crops.left[place], crops.flip[place])
-            yield maker.images(chosen, its_crops), self.dataset.y_train[chosen], parts
+            cut = None if crops is None else Crops(crops.top[place], crops.left[place], crops.flip[place])
+            yield maker.images(chosen, cut), self.dataset.y_train[chosen], parts
 
-    def test(self, channels_last: bool = False) -> Iterator[tuple[Images, Labels, int]]:
-        """The test set in its own order, never augmented, in batches of one size.
+    def test(self, channels_last: bool = False) -> Iterator[tuple[Float32, Int64, int]]:
+        """Yield the test set in its own order, without augmentation, in batches of equal size.
 
         Args:
-            channels_last: As in ``updates``.
+            channels_last: Whether the memory of the images may be NHWC; their shape is NCHW in both cases.
 
         Yields:
-            Images and labels as in ``epoch``, and how many of them count: the last batch is filled up with images
-            from the beginning of the test set, which come after the real ones.
+            Images, float32 NCHW, labels, int64 ``(batch_size,)``, and how many of them count. The last batch is filled
+            up at its end with images from the beginning of the test set.
         """
         size = len(self.dataset.y_test)
         maker = _Maker(self, self.dataset.x_test, channels_last)
@@ -132,28 +129,28 @@ class Batches:
 
     @cached_property
     def _pairs(self) -> PairTable | None:
-        """What makes images whose memory is NHWC; None where they are not made so."""
+        """The table that makes images whose memory is NHWC; None if these images cannot be made so."""
         shape = self.dataset.x_train.shape[1:]
         return PairTable(self._table, shape) if self._table is not None and PairTable.fits(shape) else None
 
 
 class _Maker:
-    """Makes the batches of one iteration, with memory of its own for what lies between data set and batch.
+    """Makes the batches of one iteration; it has its own memory for the images between the data set and the batch.
 
     Args:
-        batches: Whose.
-        source: uint8 NHWC or float32 NCHW images of its data set.
-        channels_last: As in ``Batches.updates``.
+        batches: The batches to make.
+        source: Images of the data set, uint8 NHWC or float32 NCHW.
+        channels_last: Whether the memory of the batch's images may be NHWC.
     """
 
-    def __init__(self, batches: Batches, source: NDArray[Any], channels_last: bool = False) -> None:
+    def __init__(self, batches: Batches, source: Array, channels_last: bool = False) -> None:
         self._source = source
         self._table = batches._table
         self._pairs = batches._pairs if channels_last else None
         self._cropper = Cropper(source.shape[1:], source.dtype) if batches.augment else None
 
-    def images(self, chosen: NDArray[np.int64], crops: Crops | None = None) -> Images:
-        """The chosen images, cropped, flipped, normalised: float32 NCHW, newly allocated."""
+    def images(self, chosen: Int64, crops: Crops | None = None) -> Float32:
+        """Return the chosen images cropped, flipped and normalised: float32 NCHW, newly allocated."""
         images = self._source[chosen]
         if crops is not None and self._cropper is not None:
             images = self._cropper.crop(images, crops)

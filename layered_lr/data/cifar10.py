@@ -1,4 +1,4 @@
-"""CIFAR-10 from its python-version archive or the folder in it; downloaded once where neither is there.
+"""CIFAR-10, read from its Python archive or from the unpacked folder; if neither is there, it is downloaded once.
 
 Source: https://www.cs.toronto.edu/~kriz/cifar.html (60,000 images of 32x32 in 10 classes).
 """
@@ -16,12 +16,12 @@ import numpy as np
 from layered_lr.data.cifar10_pickles import load_arrays
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.errors import DataError
-from layered_lr.files import reading, reason
+from layered_lr.files import describe_error, explain_read_errors
 
 CIFAR10_FACTS = DatasetFacts(train_size=50_000, test_size=10_000, num_classes=10, image_shape=(3, 32, 32))
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-TIMEOUT_SECONDS = (5.0, 15.0)  # to connect, and between two pieces of the answer
+TIMEOUT_SECONDS = (5.0, 15.0)  # to connect, and between two parts of the answer
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3d95e74349a"
 FOLDER = "cifar-10-batches-py"
@@ -36,33 +36,33 @@ MEMBERS_MD5 = {
 
 
 def load_cifar10(data_root: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load CIFAR-10 from ``data_root``; download it to there first (170 MB) where it is not.
+    """Load CIFAR-10 from ``data_root``; if it is not there, download it to that folder first (170 MB).
 
-    Looked for in this order: the six batch files in ``data_root`` itself, those in its folder
-    ``cifar-10-batches-py``, the archive ``cifar-10-python.tar.gz``. Each file's digest is compared before anything
-    in it is unpickled, and nothing is extracted to disk.
+    It looks for the six batch files in ``data_root`` itself, then for those in its folder ``cifar-10-batches-py``, then
+    for the archive ``cifar-10-python.tar.gz``. It checks the digest of each file before it unpickles anything, and
+    extracts nothing to disk.
 
     Args:
-        data_root: A folder; None for a cache folder of the user's (that of ``pooch.os_cache("layered_lr")``).
+        data_root: A folder; None is the user's cache folder, ``pooch.os_cache("layered_lr")``.
 
     Returns:
         uint8 NHWC, 50,000 training and 10,000 test images in the order of the files, augmented by default.
 
     Raises:
-        DataError: a file is damaged, unreadable or missing, or the download failed; the message says which file
-            to put where.
+        DataError: A file is damaged, unreadable or missing, or the download failed. The message says which file to put
+            where.
     """
     root = _root(data_root)
     folders = [folder for folder in (root, root / FOLDER) if any(map(os.path.isfile, _members(folder)))]
     complete = [folder for folder in folders if all(map(os.path.isfile, _members(folder)))]
     if complete:
-        return _dataset(_read_folder(complete[0]))
+        return _make_dataset(_read_folder(complete[0]))
     if not os.path.isfile(root / ARCHIVE):
         if folders:
             lacking = ", ".join(path.name for path in _members(folders[0]) if not os.path.isfile(path))
-            raise DataError(f"{folders[0]} lacks {lacking}: unpack {ARCHIVE} again, or put that file into {root}.")
+            raise DataError(f"{folders[0]} lacks {lacking}: unpack {ARCHIVE} again, or put the archive into {root}.")
         _download(root)
-    return _dataset(_read_archive(root / ARCHIVE))
+    return _make_dataset(_read_archive(root / ARCHIVE))
 
 
 def _root(data_root: str | os.PathLike[str] | None) -> Path:
@@ -74,7 +74,7 @@ def _root(data_root: str | os.PathLike[str] | None) -> Path:
     if root.name == ARCHIVE:  # the archive itself was given
         root = root.parent
     if os.path.isfile(root):
-        raise DataError(f"data_root {root} is a file: give the folder that has {ARCHIVE} or {FOLDER}.")
+        raise DataError(f"data_root {root} is a file: give the folder that contains {ARCHIVE} or {FOLDER}.")
     return root
 
 
@@ -85,7 +85,7 @@ def _members(folder: Path) -> list[Path]:
 def _read_folder(folder: Path) -> dict[str, bytes]:
     contents = {}
     for path in _members(folder):
-        with reading(path, f"a batch file of {ARCHIVE}"):
+        with explain_read_errors(path, f"a batch file of {ARCHIVE}"):
             contents[path.name] = path.read_bytes()
         _check_digest(path, _md5(contents[path.name]), MEMBERS_MD5[path.name])
     return contents
@@ -94,7 +94,7 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 def _read_archive(path: Path) -> dict[str, bytes]:
     import pooch
 
-    with reading(path, "CIFAR-10's python-version archive"):
+    with explain_read_errors(path, "CIFAR-10's python-version archive"):
         _check_digest(path, pooch.file_hash(str(path), alg="md5"), ARCHIVE_MD5)
         with tarfile.open(path, "r:gz") as archive:
             contents = dict(_batch_files(archive))
@@ -104,7 +104,7 @@ def _read_archive(path: Path) -> dict[str, bytes]:
 
 
 def _batch_files(archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    """The batch files in the order of the archive, since gzip cannot seek backwards."""
+    """Yield the batch files in the order of the archive, because gzip cannot seek backwards."""
     for member in archive:
         folder, _, name = member.name.rpartition("/")
         stream = archive.extractfile(member) if folder == FOLDER and name in MEMBERS_MD5 else None
@@ -119,12 +119,12 @@ def _md5(content: bytes) -> str:
 def _check_digest(path: Path, received: str, expected: str) -> None:
     if received != expected:
         raise DataError(
-            f"{path} is damaged or another file: its md5 is {received}, not {expected}. Delete it; {ARCHIVE} from "
-            f"{URL} (md5 {ARCHIVE_MD5}) has the right one."
+            f"{path} is damaged or another file: its md5 is {received}, not {expected}. Delete it, and take the right "
+            f"one from {ARCHIVE}, {URL} (md5 {ARCHIVE_MD5})."
         )
 
 
-def _dataset(contents: Mapping[str, bytes]) -> Dataset:
+def _make_dataset(contents: Mapping[str, bytes]) -> Dataset:
     images, labels = {}, {}
     for name in MEMBERS_MD5:
         batch = load_arrays(contents[name])
@@ -153,8 +153,8 @@ def _download(root: Path) -> None:
             path=root,
             downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=1 << 16, timeout=TIMEOUT_SECONDS),
         )
-    except Exception as error:  # requests', urllib3's and the system's own: no network, no such page, disk full, …
+    except Exception as error:  # errors of requests, urllib3 and the system: no network, no such page, disk full, …
         raise DataError(
             f"CIFAR-10 is not in {root} and could not be downloaded. Put {ARCHIVE} (from {URL}, md5 {ARCHIVE_MD5}) "
-            f"into that folder, or give another one as data_root. The download failed with {reason(error)}"
+            f"into that folder, or give another one as data_root. The download failed with {describe_error(error)}"
         ) from None

@@ -1,4 +1,4 @@
-"""Unpickling of CIFAR-10's batches, which can make NumPy arrays and nothing else."""
+"""Unpickling of CIFAR-10's batches; it can create NumPy arrays and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-# A pickle names NumPy's array factory by a private module, which NumPy 2 has moved; this is the function itself.
+# Pickles name this function of NumPy by a private module, which NumPy 2 has moved; this is the function itself.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 
 _ALLOWED: dict[tuple[str, str], Any] = {
@@ -24,10 +24,10 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of a CIFAR-10 batch") from None
+            raise pickle.UnpicklingError(f"{module}.{name} does not belong in a CIFAR-10 batch") from None
 
 
 def load_arrays(content: bytes) -> dict[bytes, Any]:
-    """The dictionary in a Python 2 pickle, whose keys are bytes."""
+    """Read the dictionary in a Python 2 pickle; its keys are bytes."""
     result: dict[bytes, Any] = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     return result

@@ -1,29 +1,29 @@
-"""Normalisation of uint8 images per channel, through a table of the 256 values a pixel can have."""
+"""Normalisation of uint8 images for each channel, with a table of the 256 values that a pixel can have."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-_CHUNK_BYTES = 1 << 18  # stays in the cache
-_MOST_TOGETHER = 1 << 16  # squares of pixels whose sum a uint32 holds
+from layered_lr.arrays import Array, Float32, Float64
+
+_CHUNK_BYTES = 1 << 18  # small enough to stay in the processor's cache
+_MOST_TOGETHER = 1 << 16  # as many squares of pixels as a uint32 can sum up
 
 
-def channel_statistics(images: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each channel of ``images / 255``.
+def channel_statistics(images: Array) -> tuple[Float32, Float32]:
+    """Compute the mean and standard deviation of each channel of ``images / 255``.
 
-    Both come from whole numbers without rounding error, rounded only at the end, so they depend on neither the
-    order of the images nor the machine. The deviation is that of the population (``ddof=0``).
+    Both are computed in whole numbers and rounded only at the end, so that they depend neither on the order of the
+    images nor on the machine. The deviation is that of the population (``ddof=0``).
 
     Args:
         images: uint8 NHWC.
 
     Returns:
-        ``mean`` and ``std``, each float32 of shape ``(C,)``. A channel of one value throughout has ``std`` 1,
-        so that it normalises to 0.
+        ``mean`` and ``std``, each float32 of shape ``(C,)``. A channel with a single value has ``std`` 1, so that it
+        becomes 0.
     """
     channels = images.shape[-1]
     rows = images.reshape(len(images), -1)  # (N, H*W*C)
@@ -34,26 +34,26 @@ def channel_statistics(images: NDArray[Any]) -> tuple[NDArray[np.float32], NDArr
         totals[0] += np.add.reduce(chunk, axis=0, dtype=np.uint32)
         totals[1] += np.add.reduce(np.multiply(chunk, chunk, dtype=np.uint16), axis=0, dtype=np.uint32)
     size = rows.size // channels
-    # Python's integers from here on: the squares exceed 64 bits
+    # Python's integers from here on, because the squares exceed 64 bits
     sums, squares = (total.reshape(-1, channels).sum(axis=0).tolist() for total in totals)
     mean = [total / (size * 255) for total in sums]
     variance = [(size * square - total**2) / (size * 255) ** 2 for total, square in zip(sums, squares, strict=True)]
     return np.array(mean, np.float32), np.array([math.sqrt(v) or 1 for v in variance], np.float32)
 
 
-def normalisation_table(mean: NDArray[np.float32], std: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``(v / 255 - mean) / std`` for each pixel value v: float32 ``(C, 256)``, computed in float64, rounded once."""
+def normalisation_table(mean: Float32, std: Float32) -> Float32:
+    """Compute ``(v / 255 - mean) / std`` for each pixel value v in float64, and round it to float32, ``(C, 256)``."""
     values = np.arange(256, dtype=np.float64) / 255
-    table: NDArray[np.float64] = (values - mean.astype(np.float64)[:, None]) / std.astype(np.float64)[:, None]
+    table: Float64 = (values - mean.astype(np.float64)[:, None]) / std.astype(np.float64)[:, None]
     return table.astype(np.float32)
 
 
-def normalise(images: NDArray[Any], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Look up every pixel.
+def normalise(images: Array, table: Float32) -> Float32:
+    """Replace every pixel by its value in the table.
 
     Args:
         images: uint8 NHWC, of any strides.
-        table: Of ``normalisation_table``.
+        table: float32 ``(C, 256)``, from ``normalisation_table``.
 
     Returns:
         float32 NCHW, C-contiguous, newly allocated.
@@ -61,23 +61,23 @@ def normalise(images: NDArray[Any], table: NDArray[np.float32]) -> NDArray[np.fl
     count, height, width, channels = images.shape
     result = np.empty((count, channels, height, width), dtype=np.float32)
     for channel, values in enumerate(table):
-        # mode="clip" spares the check of bounds: a uint8 cannot exceed them.
+        # mode="clip" saves the check of bounds, which a uint8 cannot exceed.
         result[:, channel] = values.take(images[..., channel], mode="clip")
     return result
 
 
 class PairTable:
-    """Looks up two values at once, the fastest way to normalise where the result's memory is NHWC.
+    """Looks up two pixel values at once: the fastest way to normalise images whose memory is NHWC.
 
-    Each pixel's channels lie one behind the other, so that every two neighbouring bytes are a uint16, whose 65,536
-    values have a table of two float32 for each pair of channels that can be neighbours.
+    In memory the channels of a pixel follow each other, so two neighbouring bytes are one uint16. For each pair of
+    channels that can be neighbours, a table gives two float32 for each of its 65,536 values.
 
     Args:
-        table: Of ``normalisation_table``.
-        shape: ``(H, W, C)`` of the images; see ``fits``.
+        table: float32 ``(C, 256)``, from ``normalisation_table``.
+        shape: ``(H, W, C)`` of the images, for which ``fits`` must be true.
     """
 
-    def __init__(self, table: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    def __init__(self, table: Float32, shape: tuple[int, ...]) -> None:
         height, width, channels = self._shape = tuple(shape)
         kinds = channels if channels % 2 else channels // 2
         low, high = np.arange(1 << 16, dtype=np.uint16).view(np.uint8).reshape(-1, 2).T  # as they lie in memory
@@ -92,18 +92,18 @@ class PairTable:
 
     @staticmethod
     def fits(shape: tuple[int, ...]) -> bool:
-        """Whether images of ``(H, W, C)`` are whole pairs, of few enough channels for tables of at most 2 MiB."""
+        """Whether images of ``(H, W, C)`` have an even number of values, and at most 4 channels (tables of 2 MiB)."""
         height, width, channels = shape
         return channels <= 4 and height * width * channels % 2 == 0
 
-    def normalise(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Look up every pixel.
+    def normalise(self, images: Array) -> Float32:
+        """Replace every pixel by its value in the table.
 
         Args:
             images: uint8 NHWC, C-contiguous.
 
         Returns:
-            float32 NCHW, newly allocated, its memory NHWC; bitwise what ``normalise`` gives.
+            float32 of shape NCHW whose memory is NHWC, newly allocated; the same bits as from ``normalise``.
         """
         count = len(images)
         if count > len(self._indices):

@@ -1,38 +1,45 @@
-"""The ways to say which data: a name, an .npz file, arrays, or a data set."""
+"""The ways to say which data to train on: a name, an .npz file, arrays, or a data set."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from layered_lr.arrays import Array, Arrays
 from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
 from layered_lr.errors import DataError, SpecError
-from layered_lr.files import reason
+from layered_lr.files import describe_error
 
-DataSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | tuple[Any, Any, Any, Any] | Dataset"
+DataSource: TypeAlias = str | os.PathLike[str] | Arrays | tuple[Array, Array, Array, Array] | Dataset
 
 _FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS}
 
 
 def load_dataset(data: DataSource, data_root: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load the data that ``data`` names or holds.
+    """Load a data set by its name, from a file or from arrays.
 
     Args:
-        data: ``"digits"`` (comes with scikit-learn), ``"cifar10"`` (downloaded once, augmented by default), the
-            path of an ``.npz``, a mapping with x_train, y_train, x_test and y_test, those four as a tuple, or a
-            ``Dataset``, which is returned as it is. ``Dataset`` says what arrays may be.
-        data_root: Folder where CIFAR-10 is or will be; None for a cache folder of the user's.
+        data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` (downloaded once, augmented by default), the
+            path of an ``.npz`` file, a mapping with the arrays x_train, y_train, x_test and y_test, a tuple of these
+            four, or a ``Dataset``. The docstring of ``Dataset`` says which arrays are allowed.
+        data_root: The folder of CIFAR-10, or where to download it to; None is the user's cache folder.
 
     Returns:
-        The data set, checked.
+        The data set, checked. A ``Dataset`` is returned unchanged.
 
     Raises:
-        SpecError: ``data`` is no known name, or no such thing at all.
-        DataError: the data is missing, damaged or of the wrong shape.
+        SpecError: ``data`` is not a known name, or of another type.
+        DataError: The data is missing, damaged or of the wrong shape.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> data = ll.load_dataset("digits")
+        >>> data.x_train.shape, data.num_classes
+        ((1437, 32, 32, 3), 10)
     """
     _check_data_root(data_root)
     if isinstance(data, Dataset):
@@ -44,10 +51,11 @@ def load_dataset(data: DataSource, data_root: str | os.PathLike[str] | None = No
         return dataset_from_npz(data)
     if isinstance(data, Mapping):
         require_keys("data", data)
-        return Dataset("arrays", **{key: _item(data, key) for key in KEYS})
+        x_train, y_train, x_test, y_test = (_item(data, key) for key in KEYS)
+        return Dataset("arrays", x_train, y_train, x_test, y_test)
     if isinstance(data, tuple):
         if len(data) != len(KEYS):
-            raise DataError(f"data is a tuple of {len(data)}: it must be the four arrays ({', '.join(KEYS)}).")
+            raise DataError(f"data is a tuple of {len(data)}: it must have the four arrays ({', '.join(KEYS)}).")
         return Dataset("arrays", *data)
     raise SpecError(
         f"data must be {_known_names()}, the path of an .npz file, a mapping or 4-tuple of arrays "
@@ -56,10 +64,13 @@ def load_dataset(data: DataSource, data_root: str | os.PathLike[str] | None = No
 
 
 def dataset_facts(data: DataSource, data_root: str | os.PathLike[str] | None = None) -> DatasetFacts:
-    """Sizes, number of classes and ``(C, H, W)`` of the data, to print a plan before anything is trained.
+    """Return the sizes, the number of classes and ``(C, H, W)`` of the data, so that a plan can be printed.
 
-    The known names are answered without reading or downloading anything; all else is loaded, and raises
-    what ``load_dataset`` raises.
+    For the known names, nothing is read or downloaded. All other data is loaded with ``load_dataset``.
+
+    Raises:
+        SpecError: ``data`` is not a known name, or of another type.
+        DataError: The data is missing, damaged or of the wrong shape.
     """
     _check_data_root(data_root)
     if isinstance(data, str) and data in _FACTS:
@@ -73,21 +84,21 @@ def _known_names() -> str:
 
 def _check_name(data: str) -> None:
     if data not in _FACTS:
-        from layered_lr.spelling import nearest  # here, because it imports pydantic
+        from layered_lr.spelling import did_you_mean  # here, because it imports pydantic
 
         raise SpecError(
-            f"data={data!r} is unknown.{nearest(data.lower(), _FACTS)} Give {_known_names()}, or the path of a "
+            f"data={data!r} is unknown.{did_you_mean(data.lower(), _FACTS)} Give {_known_names()}, or the path of a "
             "file that ends in .npz."
         )
 
 
-def _check_data_root(data_root: Any) -> None:
+def _check_data_root(data_root: object) -> None:
     if data_root is not None and not isinstance(data_root, (str, os.PathLike)):
-        raise SpecError(f"data_root={data_root!r}: data_root must be the path of a folder, or None.")
+        raise SpecError(f"data_root={data_root!r}: must be the path of a folder, or None.")
 
 
-def _item(data: Mapping[str, Any], key: str) -> Any:
+def _item(data: Arrays, key: str) -> Array:
     try:
         return data[key]
-    except Exception as error:  # a mapping may read a file only now, as np.load's does
-        raise DataError(f"data[{key!r}] cannot be read ({reason(error)}).") from None
+    except Exception as error:  # a mapping may read its file only now, such as the one from np.load
+        raise DataError(f"data[{key!r}] cannot be read ({describe_error(error)}): check where it comes from.") from None

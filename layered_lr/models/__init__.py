@@ -1,1 +1,1 @@
-"""Models: parameters by name, which of them a pattern matches, MobileNetV2, and files of weights."""
+"""Models without a framework: parameters by name, patterns that match them, models known by name, weight files."""

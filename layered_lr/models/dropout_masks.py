@@ -1,26 +1,27 @@
-"""Dropout masks of the models that the library builds: the same on every backend, a function of seed and step alone.
+"""Dropout masks for the models that the library builds: they depend only on seed and step, and not on the backend.
 
-Frameworks draw different masks, and a compiled OneFlow Graph cannot be seeded again. Masks that are drawn here and
-handed to the model make runs with dropout comparable, and let a stopped run go on bitwise.
+The frameworks draw different masks, and the generator of a compiled OneFlow Graph cannot be set again. With masks from
+here, runs with dropout can be compared, and a stopped run continues bit for bit.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-_STREAM = 11  # tells these draws from others of the same seed
+from layered_lr.arrays import Float64
+
+_STREAM = 11  # separates these draws from other draws with the same seed
 
 
-def dropout_mask(seed: int, step: int, place: int, shape: tuple[int, ...], p: float) -> NDArray[np.float64]:
-    """What an activation is multiplied with: 0 with probability ``p``, else ``1 / (1 - p)``, as in ``nn.Dropout``.
+def draw_dropout_mask(seed: int, step: int, place: int, shape: tuple[int, ...], p: float) -> Float64:
+    """Draw the factors of an activation: 0 with probability ``p``, else ``1 / (1 - p)``, as in ``nn.Dropout``.
 
     Args:
-        seed: Of the run.
+        seed: The seed of the run.
         step: The update, counted from the start of the run.
-        place: Which of the model's dropouts, in its order.
-        shape: Of the activation, the whole update's images first, whatever parts they come in.
-        p: 0 to 1.
+        place: Index of the dropout among the model's dropouts.
+        shape: Shape of the activation for all images of the update, also if the model takes them in parts.
+        p: Probability of a 0, 0 to 1.
     """
     kept = np.random.default_rng([seed, _STREAM, step, place]).random(shape) >= p
     return kept * (0.0 if p >= 1 else 1 / (1 - p))

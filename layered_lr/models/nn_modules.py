@@ -1,16 +1,25 @@
-"""Models of either framework as this library sees them: by name, without importing what they are made of."""
+"""Modules of torch and OneFlow, used only by what both have in common, so that neither framework is imported here."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
 
+Module: TypeAlias = Any
+"""An ``nn.Module`` object of torch or OneFlow. ``Any``, because neither framework is imported here."""
 
-def framework_of(model: Any) -> str | None:
-    """``"torch"`` or ``"oneflow"`` for an ``nn.Module`` object, None for anything else."""
+Tensor: TypeAlias = Any
+"""A tensor or parameter of torch or OneFlow."""
+
+BatchNorm: TypeAlias = Literal["still", "moving"]
+Dropout: TypeAlias = Literal["on", "off"]
+
+
+def framework_of(model: object) -> str | None:
+    """Return ``"torch"`` or ``"oneflow"`` for an ``nn.Module`` object, None for anything else."""
     for base in type(model).__mro__:
         root = base.__module__.split(".")[0]
         if base.__name__ == "Module" and root in ("torch", "oneflow"):
@@ -18,18 +27,18 @@ def framework_of(model: Any) -> str | None:
     return None
 
 
-def parameters_of(model: Any) -> list[tuple[Parameter, Any]]:
-    """Every parameter of a model with the framework's own object, each once, in model order.
+def parameters_of(model: Module) -> list[tuple[Parameter, Tensor]]:
+    """Return every parameter of a model once, with the framework's own object, in model order.
 
-    Where one object stands under several names (tied weights), the first is its name and the others are
-    aliases; both frameworks' ``named_parameters()`` leave the others out.
+    If one object has several names (tied weights), the first is its name and the others are aliases. The
+    ``named_parameters()`` of both frameworks leave the other names out.
 
     Raises:
         SpecError: Not an ``nn.Module`` of either framework, or one whose shapes are not known yet.
     """
     if framework_of(model) is None:
-        raise SpecError(f"{type(model).__name__} is not an nn.Module of torch or OneFlow.")
-    found: dict[int, tuple[list[str], Any]] = {}
+        raise SpecError(f"model: got a {type(model).__name__}; must be an nn.Module object of torch or OneFlow.")
+    found: dict[int, tuple[list[str], Tensor]] = {}
     for name, parameter in _walk(model, ""):
         found.setdefault(id(parameter), ([], parameter))[0].append(name)
     return [
@@ -39,39 +48,33 @@ def parameters_of(model: Any) -> list[tuple[Parameter, Any]]:
 
 
 def set_training(
-    model: Any,
-    frozen: Collection[str] = (),
-    batch_norm: Literal["still", "moving"] = "still",
-    dropout: Literal["on", "off"] = "on",
+    model: Module, frozen: Collection[str] = (), batch_norm: BatchNorm = "still", dropout: Dropout = "on"
 ) -> None:
-    """Bring a model into training mode, except for what is to hold still in its frozen parts.
+    """Put a model into training mode, but leave frozen batch normalisations and dropouts in evaluation mode.
 
-    What parameters are frozen does not tell it all of a module without any. A batch normalisation without parameters
-    of its own (``affine=False``) and a dropout go with the innermost module around them that holds parameters: they are
-    frozen where all of those are. A batch normalisation with parameters is frozen where all of its own are, whatever
-    the block around it does.
+    A module with parameters is frozen if all of its own parameters are frozen. A module without parameters (a dropout,
+    or a batch normalisation with ``affine=False``) is frozen if the innermost module around it that has parameters is
+    frozen.
 
     Args:
-        model: Of either framework.
-        frozen: Names of the parameters that do not train in this phase; those with ``requires_grad=False`` of their
-            own are no matter of the phase.
-        batch_norm: ``"still"``: frozen modules with running statistics are in evaluation mode.
-        dropout: ``"off"``: frozen dropouts are.
+        model: The model, of either framework.
+        frozen: Names of the parameters that this phase freezes. Parameters that the user froze with
+            ``requires_grad=False`` do not count.
+        batch_norm: With ``"still"``, frozen modules with running statistics stay in evaluation mode.
+        dropout: With ``"off"``, frozen dropouts stay in evaluation mode.
     """
     model.train()
-    for module in still_modules(model, frozen, batch_norm, dropout):
+    for module in find_still_modules(model, frozen, batch_norm, dropout):
         module.eval()
 
 
-def still_modules(
-    model: Any, frozen: Collection[str], batch_norm: Literal["still", "moving"], dropout: Literal["on", "off"]
-) -> list[Any]:
-    """The modules that ``set_training`` leaves in evaluation mode."""
+def find_still_modules(model: Module, frozen: Collection[str], batch_norm: BatchNorm, dropout: Dropout) -> list[Module]:
+    """Return the modules that ``set_training`` leaves in evaluation mode."""
     if not frozen or (batch_norm == "moving" and dropout == "on"):
         return []
     held = {id(tensor) for parameter, tensor in parameters_of(model) if parameter.name in frozen}
-    found: dict[int, Any] = {}
-    moving: set[int] = set()  # a module that stands in several places has to be frozen in each
+    found: dict[int, Module] = {}
+    moving: set[int] = set()  # a module that is used in several places must be frozen in all of them
     for module, tensors in _with_parameters(model, []):
         is_chosen = (batch_norm == "still" and _has_statistics(module)) or (dropout == "off" and _is_dropout(module))
         if is_chosen and tensors and all(id(tensor) in held for tensor in tensors):
@@ -81,14 +84,14 @@ def still_modules(
     return [module for key, module in found.items() if key not in moving]
 
 
-def set_trainable(model: Any, frozen: Collection[str], trainable: Iterable[Any] | None = None) -> None:
-    """Have no gradients computed for frozen parameters, and drop those they have.
+def set_trainable(model: Module, frozen: Collection[str], trainable: Iterable[Tensor] | None = None) -> None:
+    """Switch gradients off for frozen parameters and on for the others, and drop the gradients of frozen ones.
 
     Args:
-        model: Of either framework.
-        frozen: Names.
-        trainable: Parameter objects that have gradients while they are not frozen; None is those that have them now.
-            All others stay without.
+        model: The model, of either framework.
+        frozen: Names of the frozen parameters.
+        trainable: Parameter objects that get gradients when they are not frozen; None changes only frozen ones. All
+            other parameters stay as they are.
     """
     free = None if trainable is None else {id(tensor) for tensor in trainable}
     for parameter, tensor in parameters_of(model):
@@ -99,13 +102,13 @@ def set_trainable(model: Any, frozen: Collection[str], trainable: Iterable[Any] 
             tensor.requires_grad_(True)
 
 
-def trainable_parameters(model: Any) -> list[Any]:
-    """The parameter objects that gradients are computed for."""
+def trainable_parameters(model: Module) -> list[Tensor]:
+    """Return the parameter objects with ``requires_grad=True``."""
     return [tensor for _, tensor in parameters_of(model) if tensor.requires_grad]
 
 
-def _with_parameters(module: Any, around: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
-    """Each module with the parameters that it holds, or else those of the innermost module around it that has any."""
+def _with_parameters(module: Module, around: list[Tensor]) -> Iterator[tuple[Module, list[Tensor]]]:
+    """Yield each module with its parameters; if it has none, with those of the innermost module around it that has."""
     own = [tensor for _, tensor in _walk(module, "")] or around
     yield module, own
     for child in module._modules.values():
@@ -113,20 +116,20 @@ def _with_parameters(module: Any, around: list[Any]) -> Iterator[tuple[Any, list
             yield from _with_parameters(child, own)
 
 
-def _has_statistics(module: Any) -> bool:
+def _has_statistics(module: Module) -> bool:
     return module._buffers.get("running_mean") is not None
 
 
-def _is_dropout(module: Any) -> bool:
+def _is_dropout(module: Module) -> bool:
     return "Dropout" in type(module).__name__ and not module._modules
 
 
-def dtype_of(tensor: Any) -> str:
-    """A tensor's dtype by its name alone, such as ``"float32"``."""
+def dtype_of(tensor: Tensor) -> str:
+    """Return the name of a tensor's dtype, such as ``"float32"``."""
     return str(tensor.dtype).rpartition(".")[2]
 
 
-def _walk(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in module._parameters.items():
         if parameter is not None:
             yield prefix + name, parameter
@@ -135,8 +138,8 @@ def _walk(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _walk(child, f"{prefix}{name}.")
 
 
-def _shape(name: str, parameter: Any) -> tuple[int, ...]:
+def _shape(name: str, parameter: Tensor) -> tuple[int, ...]:
     try:
         return tuple(parameter.shape)
-    except RuntimeError:  # torch's lazy layers have no shape before their first batch
+    except RuntimeError:  # torch's lazy layers have no shape until they have seen a batch
         raise SpecError(f"parameter {name!r} has no shape yet: send one batch through the model first.") from None

@@ -1,4 +1,4 @@
-"""What is known of a parameter without its framework."""
+"""A parameter of a model, without its framework: name, shape and dtype."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ class Parameter(NamedTuple):
 
     Args:
         name: Its first dotted path in the model, e.g. ``features.0.0.weight``.
-        shape: As the framework has it; a convolution's weight is OIHW.
-        aliases: Its other paths, where the same array stands in several places (tied weights).
-        dtype: ``"float32"``, ``"float64"`` or what else the framework calls it.
+        shape: The framework's shape; OIHW for the weight of a convolution.
+        aliases: Its other paths, if the same array is used in several places (tied weights).
+        dtype: The framework's name of the dtype, such as ``"float32"``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Parameter("head.weight", (10, 64)).elements
+        640
     """
 
     name: str
@@ -22,7 +27,7 @@ class Parameter(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every path of this parameter, the first one first."""
+        """Every path of this parameter, ``name`` first."""
         return (self.name, *self.aliases)
 
     @property

@@ -1,32 +1,30 @@
-"""Weights from outside: read from a file or a mapping, and checked against a model by name and shape."""
+"""Weights that the user gives, read from a file or a mapping, and checked against a model by name and shape."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Weights
+from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, one_line, read_archive
-from layered_lr.models.matching import matcher
-from layered_lr.registry import state_dict_reader
-from layered_lr.spelling import nearest
+from layered_lr.models.matching import compile_pattern
+from layered_lr.registry import load_state_dict_reader
+from layered_lr.spelling import did_you_mean
 
 
-def read_weights(source: Any) -> dict[str, NDArray[Any]]:
-    """Arrays by name.
+def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
+    """Read arrays by name.
 
     Args:
         source: A mapping of names to arrays, or the path of a file: ``.npz``, ``.safetensors``, or ``.pth`` /
-            ``.pt`` (torch reads these, weights only, so torch must be installed).
+            ``.pt``. torch reads the last two, so it must be installed; it loads only tensors.
 
     Raises:
         SpecError: Neither a mapping nor such a path.
-        DataError: The file is missing, damaged, or holds something else than arrays.
+        DataError: The file is missing, damaged, or contains something other than arrays.
     """
     if isinstance(source, Mapping):
         return {str(name): _array(str(name), value) for name, value in source.items()}
@@ -35,71 +33,74 @@ def read_weights(source: Any) -> dict[str, NDArray[Any]]:
     path = Path(source)
     readers = {".npz": _npz, ".safetensors": _safetensors, ".pth": _torch, ".pt": _torch}
     if path.suffix not in readers:
-        raise SpecError(f"initial_weights={str(path)!r}: must end in {', '.join(readers)}.")
+        raise SpecError(f"initial_weights={str(path)!r}: must end in one of {', '.join(readers)}.")
     if not path.is_file():
-        raise DataError(f"initial_weights={str(path)!r}: no such file.")
+        raise DataError(f"initial_weights={str(path)!r}: there is no such file; check the path.")
     return readers[path.suffix](path)
 
 
-def _array(name: str, value: Any) -> NDArray[Any]:
-    """An array, or a tensor of either framework, as an array of numbers."""
+def _array(name: str, value: object) -> Array:
+    """Turn an array, or a tensor of either framework, into an array of numbers."""
     try:
         array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-    except Exception as error:  # what a tensor or an object of the user's raises
-        raise DataError(f"initial_weights: {name!r} is no array of numbers: {one_line(error)}") from None
+    except Exception as error:  # a tensor or an object of the user may raise anything
+        raise DataError(f"initial_weights: {name!r} is not an array of numbers: {one_line(error)}") from None
     if array.dtype.kind not in "fiub":
         raise DataError(f"initial_weights: {name!r} holds {array.dtype}; must be numbers.")
     return array
 
 
-def _npz(path: Path) -> dict[str, NDArray[Any]]:
+def _npz(path: Path) -> dict[str, Array]:
     try:
         return read_archive(path)
     except UnreadableError as error:
         raise DataError(f"{path}: not a readable .npz of arrays: {error}") from None
 
 
-def _safetensors(path: Path) -> dict[str, NDArray[Any]]:
+def _safetensors(path: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     try:
         return dict(load_file(path))
-    except Exception as error:  # its own errors, the system's, and NumPy's for a dtype that it does not know
+    except Exception as error:  # errors of safetensors, of the system, and of NumPy for a dtype that it does not know
         raise DataError(f"{path}: not a readable .safetensors: {one_line(error)}") from None
 
 
-def _torch(path: Path) -> dict[str, NDArray[Any]]:
+def _torch(path: Path) -> dict[str, Array]:
     try:
-        read_state_dict = state_dict_reader()
+        read_state_dict = load_state_dict_reader()
     except ImportError:
         raise DataError(
-            f"{path}: reading a {path.suffix} needs torch, which is not installed (pip install 'layered-lr[torch]'). "
-            "Without it, give a .npz or .safetensors."
+            f"{path}: reading a {path.suffix} file needs torch, which is not installed (pip install "
+            "'layered-lr[torch]'). Without torch, give a .npz or .safetensors file."
         ) from None
     try:
         tensors = read_state_dict(path)
         return {str(name): _array(str(name), tensor) for name, tensor in tensors.items()}
-    except Exception as error:  # torch raises pickle's, zip's and its own errors here
+    except Exception as error:  # errors of torch, pickle and zipfile
         raise DataError(f"{path}: not a readable state_dict: {one_line(error)}") from None
 
 
-def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The state that a model starts from: what is given, except what ``reset`` names.
+def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, Array]:
+    """Return the state that a model starts from: the given arrays, except those that ``reset`` names.
 
     Args:
-        start: The model's own state, each parameter and buffer.
-        parameters: Which of these are parameters; buffers may be left out of ``given``.
-        given: Arrays by name.
-        reset: Patterns (as in ``Group.match``) of what stays as it starts, given or not.
+        start: The model's own first state: every parameter and buffer.
+        parameters: The names of the parameters in it. Buffers may be missing in ``given``, parameters may not.
+        given: The user's arrays.
+        reset: Patterns (as in ``Group.match``) of the arrays that keep their own first values, given or not.
 
     Raises:
-        SpecError: A name that the model does not have, a shape or a kind of number that differs, NaN or
-            infinity, a parameter that is left out, or a pattern that matches nothing.
+        SpecError: A name that the model does not have, another shape or kind of number, NaN or infinity, a parameter
+            that is missing, or a pattern that matches nothing.
     """
-    fresh = {name for name in start for pattern in reset if matcher(pattern)(name)}
+    fresh = {name for name in start for pattern in reset if compile_pattern(pattern)(name)}
     for pattern in reset:
-        if not any(map(matcher(pattern), start)):
-            raise SpecError(f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays.")
+        if not any(map(compile_pattern(pattern), start)):
+            raise SpecError(
+                f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
+                "the model has, such as its last layer."
+            )
     wanted = {name: array for name, array in given.items() if name not in fresh}
     for name, array in wanted.items():
         _check(name, array, start)
@@ -112,9 +113,9 @@ def merged(start: Weights, parameters: Sequence[str], given: Weights, reset: Seq
     return {name: wanted[name].astype(own.dtype) if name in wanted else own for name, own in start.items()}
 
 
-def _check(name: str, array: NDArray[Any], start: Weights) -> None:
+def _check(name: str, array: Array, start: Weights) -> None:
     if name not in start:
-        raise SpecError(f"initial_weights: the model has no {name!r}.{nearest(name, start)}")
+        raise SpecError(f"initial_weights: the model has no {name!r}.{did_you_mean(name, start)}")
     own = start[name]
     if array.shape != own.shape:
         module = name.rpartition(".")[0] or name
@@ -123,7 +124,10 @@ def _check(name: str, array: NDArray[Any], start: Weights) -> None:
             f"To initialise it anew: ll.InitialWeights(..., reset=[{module!r}]) or --reset-weights {module}."
         )
     if array.dtype.kind != own.dtype.kind:
-        raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, the model's holds {own.dtype}.")
+        raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")
     with np.errstate(over="ignore"):
         if array.dtype.kind == "f" and not np.isfinite(array.astype(own.dtype)).all():
-            raise SpecError(f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}.")
+            raise SpecError(
+                f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}: all must be "
+                "finite."
+            )

@@ -1,4 +1,4 @@
-"""Optimizers as data: names, defaults and bounds are torch's."""
+"""Optimizers as plain values: names, defaults and bounds are torch's."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from layered_lr.optimizers.descent import LARS, SGD
 from layered_lr.optimizers.moments import LAMB, Adam, Adamax, AdamW, Lion, NAdam, RAdam
 from layered_lr.optimizers.squares import Adadelta, Adagrad, RMSprop
 
-# The optimizers that a table may name by its key ``type``.
+# The optimizers that a TOML table can name with ``type = "..."``.
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     cls.__name__: cls for cls in (SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad, Adadelta, LAMB, LARS, Lion)
 }

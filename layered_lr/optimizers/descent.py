@@ -1,4 +1,4 @@
-"""SGD, and LARS, which is SGD at a rate for each array."""
+"""SGD, and LARS, which is SGD with a rate of its own for each parameter array."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from layered_lr.validation import Flag, NonNegative, value_class
 class SGD(FusedOptimizer):
     """Stochastic gradient descent as ``torch.optim.SGD``: the formula and the defaults are torch's.
 
-    With ``g = gradient + weight_decay * p``: ``buf = momentum * buf + (1 - dampening) * g`` (first update:
-    ``buf = g``), then ``p -= rate * buf``, or ``p -= rate * (g + momentum * buf)`` with ``nesterov``.
+    With ``g = gradient + weight_decay * p``, each update is ``buf = momentum * buf + (1 - dampening) * g`` (in the
+    first update ``buf = g``) and then ``p -= rate * buf``; with ``nesterov``, ``p -= rate * (g + momentum * buf)``.
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
-        momentum: Factor of the running sum of gradients, >= 0; 0 keeps none.
-        dampening: What the running sum leaves out of each gradient but the first one.
+        lr: The rate of groups without their own ``lr``, >= 0.
+        momentum: Factor of the running sum of gradients, >= 0; with 0 there is no running sum.
+        dampening: The part of each gradient that is not added to the running sum, except for the first gradient.
         weight_decay: L2 penalty, coupled (added to the gradient), >= 0.
         nesterov: Look ahead by one momentum step; needs ``momentum > 0`` and ``dampening == 0``.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
-        fused: See ``FusedOptimizer``.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
+        fused: torch only, for speed: do the whole update in one kernel; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds, or ``nesterov`` without ``momentum`` or with ``dampening``.
+        SpecError: A value is out of its bounds, or ``nesterov`` comes without ``momentum`` or with ``dampening``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> spec = ll.Spec(ll.SGD(lr=0.1, momentum=0.9), groups=[ll.Group("backbone", lr_scale=0.1)])
+        >>> spec.optimizer.momentum
+        0.9
     """
 
     lr: NonNegative = 1e-3
@@ -42,26 +48,31 @@ class SGD(FusedOptimizer):
 
 @value_class
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling: SGD at a rate for each array, from its norm and its gradient's.
+    """Layer-wise adaptive rate scaling: SGD with a rate for each array, from the norms of the array and its gradient.
 
-    With ``trust = trust_coefficient * |p| / (|gradient| + weight_decay * |p| + eps)`` (1 where a norm is 0) and
-    ``g = trust * (gradient + weight_decay * p)``, as in ``SGD``: ``buf = momentum * buf + (1 - dampening) * g``,
-    ``p -= rate * buf``. From https://arxiv.org/abs/1708.03888, algorithm 1; the rate multiplies after the momentum
-    as in torch's SGD (the paper has it inside: the same where the rate is constant).
+    With ``trust = trust_coefficient * |p| / (|gradient| + weight_decay * |p| + eps)`` (1 if a norm is 0) and
+    ``g = trust * (gradient + weight_decay * p)``, each update is ``buf = momentum * buf + (1 - dampening) * g``, then
+    ``p -= rate * buf``. From https://arxiv.org/abs/1708.03888, algorithm 1. There the rate multiplies ``g``; here it
+    multiplies ``buf``, as in torch's SGD, which is the same while the rate is constant.
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
-        momentum: Factor of the running sum, >= 0; 0 keeps none.
-        dampening: What the running sum leaves out of each gradient but the first one.
-        weight_decay: Coupled, and part of the trust ratio, >= 0.
+        lr: The rate of groups without their own ``lr``, >= 0.
+        momentum: Factor of the running sum of gradients, >= 0; with 0 there is no running sum.
+        dampening: The part of each gradient that is not added to the running sum, except for the first gradient.
+        weight_decay: L2 penalty, coupled (added to the gradient), and part of the trust ratio, >= 0.
         nesterov: Look ahead by one momentum step; needs ``momentum > 0`` and ``dampening == 0``.
-        trust_coefficient: How far an array may move, as a fraction of its norm, >= 0.
-        eps: Keeps the trust ratio finite, >= 0.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
+        trust_coefficient: How far an array may move in an update of rate 1, as a fraction of its norm, >= 0.
+        eps: Added to the divisor of the trust ratio, so that it stays finite, >= 0.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds, or ``nesterov`` without ``momentum`` or with ``dampening``.
+        SpecError: A value is out of its bounds, or ``nesterov`` comes without ``momentum`` or with ``dampening``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.LARS(lr=2.0, weight_decay=1e-4).trust_coefficient
+        0.001
     """
 
     lr: NonNegative = 1.0
@@ -77,10 +88,10 @@ class LARS(Optimizer):
 
 
 def check_nesterov(optimizer: SGD | LARS) -> None:
-    """Refuse what torch refuses.
+    """Refuse Nesterov momentum where torch refuses it.
 
     Raises:
-        SpecError: ``nesterov`` without ``momentum`` or with ``dampening``.
+        SpecError: ``nesterov`` comes without ``momentum`` or with ``dampening``.
     """
     what = type(optimizer).__name__
     if optimizer.nesterov and optimizer.momentum == 0:

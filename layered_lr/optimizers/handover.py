@@ -1,50 +1,51 @@
-"""What a new optimizer takes over from the one before it."""
+"""What a new optimizer takes over from the optimizer before it, when a phase switches optimizers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Slots
+from layered_lr.arrays import Arrays, Slots
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import LARS, SGD, Lion, Optimizer
 
 Carry = Literal["nothing", "momentum"]
 
-_MEAN = "exp_avg"  # a running mean of gradients; SGD's `momentum_buffer` is a running sum
+_MEAN = "exp_avg"  # the running mean of gradients of Adam and others; SGD's momentum_buffer is a running sum
 _SUM = "momentum_buffer"
 
 
-def carried(slots: Slots, old: Mapping[str, Optimizer], new: Mapping[str, Optimizer], carry: Carry) -> Slots:
-    """The slots that each parameter goes on with.
+def carry_over(slots: Slots, old: Mapping[str, Optimizer], new: Mapping[str, Optimizer], carry: Carry) -> Slots:
+    """Return the slots with which the new optimizer continues.
 
-    An optimizer of the same kind goes on as if nothing had happened. One of another kind starts anew
-    (``"nothing"``), or takes over the running gradient (``"momentum"``): Adam and its kin keep its mean and SGD its
-    sum, which is ``(1 - dampening) / (1 - momentum)`` times the mean in the long run.
+    An optimizer of the same kind keeps all slots. An optimizer of another kind starts without slots (``"nothing"``), or
+    takes over the running gradient (``"momentum"``). Optimizers like Adam keep the mean of the gradients and SGD keeps
+    their sum; in the long run the sum is ``(1 - dampening) / (1 - momentum)`` times the mean.
 
     Args:
-        slots: Of the optimizer before, by parameter and torch's name of the slot.
-        old: Each parameter's optimizer before, with its own hyperparameters.
-        new: Likewise from now on.
-        carry: What goes over to an optimizer of another kind.
+        slots: The slots of the old optimizer.
+        old: The old optimizer of each parameter, with the hyperparameters of its group.
+        new: The new optimizer of each parameter, with the hyperparameters of its group.
+        carry: What an optimizer of another kind takes over.
 
     Raises:
-        SpecError: ``"momentum"`` between optimizers that have nothing of the kind in common.
+        SpecError: ``"momentum"`` is asked for, but one of the optimizers has no running gradient.
     """
-    return {name: _of_one(dict(slots.get(name, {})), old[name], new[name], carry) for name in new if name in slots}
+    return {
+        name: _carry_over_one(dict(slots.get(name, {})), old[name], new[name], carry) for name in new if name in slots
+    }
 
 
-def completed(slots: Slots, own: Slots) -> Slots:
-    """The slots that an optimizer of the same kind with other options goes on with.
+def complete_slots(slots: Slots, own: Slots) -> Slots:
+    """Return slots that fit an optimizer of the same kind with other options.
 
-    What these do without is left out, what is missing is 0.
+    Slots that the new options do not use are dropped; slots that are missing start at 0.
 
     Args:
-        slots: By parameter; empty for one that begins anew.
-        own: What the optimizer keeps of each, with these options.
+        slots: The slots so far, by parameter. A parameter without slots stays without.
+        own: The slots that the optimizer has for each parameter with its new options.
     """
     return {
         name: {slot: np.asarray(slots[name].get(slot, np.zeros_like(array))) for slot, array in wanted.items()}
@@ -54,18 +55,18 @@ def completed(slots: Slots, own: Slots) -> Slots:
 
 
 def check_carry(old: Optimizer, new: Optimizer, carry: Carry) -> None:
-    """Refuse what ``carried`` cannot do.
+    """Refuse a switch of optimizers for which ``carry_over`` has no rule.
 
     Raises:
-        SpecError: See ``carried``.
+        SpecError: ``"momentum"`` is asked for, but one of the optimizers has no running gradient.
     """
     if carry == "nothing" or type(old) is type(new):
         return
     if not (_keeps_mean(old) or _keeps_sum(old)) or not (isinstance(new, Lion) or _keeps_sum(new)):
         raise SpecError(
-            f"carry='momentum': {type(new).__name__} cannot take over the momentum of "
-            f"{type(old).__name__}: it goes from "
-            "Adam and its kin, SGD, LARS or Lion to SGD, LARS or Lion. Elsewhere use carry='nothing'."
+            f"carry='momentum': {type(new).__name__} cannot take over the momentum of {type(old).__name__}. It goes "
+            "from an optimizer with betas (such as Adam), or SGD or LARS with momentum, to SGD or LARS with momentum, "
+            "or to Lion. In other cases use carry='nothing'."
         )
 
 
@@ -77,7 +78,7 @@ def _keeps_mean(optimizer: Optimizer) -> bool:
     return hasattr(optimizer, "betas")
 
 
-def _of_one(slots: dict[str, NDArray[Any]], old: Optimizer, new: Optimizer, carry: Carry) -> dict[str, NDArray[Any]]:
+def _carry_over_one(slots: Arrays, old: Optimizer, new: Optimizer, carry: Carry) -> Arrays:
     if type(old) is type(new):
         return slots
     check_carry(old, new, carry)
@@ -85,14 +86,15 @@ def _of_one(slots: dict[str, NDArray[Any]], old: Optimizer, new: Optimizer, carr
         return {}
     if _MEAN in slots:
         mean = slots[_MEAN]
-        if not isinstance(old, Lion) and "step" in slots:  # Lion's mean is not corrected
-            mean = mean / (1 - old.betas[0] ** float(slots["step"]))  # type: ignore[attr-defined]
+        if not isinstance(old, Lion) and "step" in slots:  # undo the bias towards 0; Lion's mean is used as it is
+            mean = mean / (1 - (old.first_momentum or 0.0) ** float(slots["step"]))
     else:
-        mean = slots[_SUM] * _mean_of_sum(old)
-    kept = mean if isinstance(new, Lion) else mean / _mean_of_sum(new)
+        mean = slots[_SUM] * _mean_per_sum(old)
+    kept = mean if isinstance(new, Lion) else mean / _mean_per_sum(new)
     return {_MEAN if isinstance(new, Lion) else _SUM: np.asarray(kept, dtype=mean.dtype)}
 
 
-def _mean_of_sum(optimizer: Any) -> float:
-    """What the running sum is multiplied with to be a mean."""
-    return (1 - min(optimizer.momentum, 1 - 1e-6)) / (1 - optimizer.dampening or 1.0)  # type: ignore[no-any-return]
+def _mean_per_sum(optimizer: Optimizer) -> float:
+    """Return the factor that turns the running sum of SGD or LARS into a mean."""
+    momentum, dampening = optimizer.first_momentum or 0.0, float(getattr(optimizer, "dampening", 0.0))
+    return (1 - min(momentum, 1 - 1e-6)) / (1 - dampening or 1.0)

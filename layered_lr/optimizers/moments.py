@@ -1,4 +1,4 @@
-"""Adam, and what became of it: optimizers with running means of the gradient and of its size."""
+"""Adam and optimizers like it: they keep running means of the gradient and of its size."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ class Adam(FusedOptimizer):
     """Adam as ``torch.optim.Adam``: the formula and the defaults are torch's (https://arxiv.org/abs/1412.6980).
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
+        lr: The rate of groups without their own ``lr``, >= 0.
         betas: Decay of the running mean of the gradient and of its square, each in [0, 1).
         eps: Added to the root of the mean square, >= 0.
         weight_decay: L2 penalty, coupled (added to the gradient) unless ``decoupled_weight_decay``, >= 0.
         amsgrad: Divide by the largest mean square so far (https://openreview.net/forum?id=ryQu7f-RZ).
         decoupled_weight_decay: Decay the weights themselves by ``rate * weight_decay``, as ``AdamW`` does.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
-        fused: See ``FusedOptimizer``.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
+        fused: torch only, for speed: do the whole update in one kernel; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds.
+        SpecError: A value is out of its bounds.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Adam(lr=1e-3, betas=(0.9, 0.98)).eps
+        1e-08
     """
 
     lr: NonNegative = 1e-3
@@ -39,17 +44,22 @@ class AdamW(FusedOptimizer):
     """AdamW as ``torch.optim.AdamW``: the formula and the defaults are torch's (https://arxiv.org/abs/1711.05101).
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
+        lr: The rate of groups without their own ``lr``, >= 0.
         betas: Decay of the running mean of the gradient and of its square, each in [0, 1).
         eps: Added to the root of the mean square, >= 0.
         weight_decay: Decoupled: each update takes ``rate * weight_decay`` of the weights off them, >= 0.
         amsgrad: Divide by the largest mean square so far.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
-        fused: See ``FusedOptimizer``.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
+        fused: torch only, for speed: do the whole update in one kernel; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds.
+        SpecError: A value is out of its bounds.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.AdamW(lr=3e-4).weight_decay
+        0.01
     """
 
     lr: NonNegative = 1e-3
@@ -64,17 +74,22 @@ class NAdam(Optimizer):
     """Adam with Nesterov momentum as ``torch.optim.NAdam``: the formula and the defaults are torch's.
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
+        lr: The rate of groups without their own ``lr``, >= 0.
         betas: Decay of the running mean of the gradient and of its square, each in [0, 1).
         eps: Added to the root of the mean square, >= 0.
         weight_decay: L2 penalty, coupled unless ``decoupled_weight_decay``, >= 0.
-        momentum_decay: How the momentum warms up, >= 0.
+        momentum_decay: How fast the momentum rises to ``betas[0]`` in the first updates, >= 0.
         decoupled_weight_decay: Decay the weights themselves by ``rate * weight_decay``.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds.
+        SpecError: A value is out of its bounds.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.NAdam(lr=2e-3).momentum_decay
+        0.004
     """
 
     lr: NonNegative = 2e-3
@@ -91,16 +106,21 @@ class RAdam(Optimizer):
     From https://arxiv.org/abs/1908.03265.
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
+        lr: The rate of groups without their own ``lr``, >= 0.
         betas: Decay of the running mean of the gradient and of its square, each in [0, 1).
         eps: Added to the root of the mean square, >= 0.
         weight_decay: L2 penalty, coupled unless ``decoupled_weight_decay``, >= 0.
         decoupled_weight_decay: Decay the weights themselves by ``rate * weight_decay``.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds.
+        SpecError: A value is out of its bounds.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.RAdam(weight_decay=0.1, decoupled_weight_decay=True).lr
+        0.001
     """
 
     lr: NonNegative = 1e-3
@@ -111,20 +131,25 @@ class RAdam(Optimizer):
 
 @value_class
 class Adamax(Optimizer):
-    """Adam with the largest gradient instead of the mean square, as ``torch.optim.Adamax``.
+    """Adam with a running maximum of the gradient instead of its mean square, as ``torch.optim.Adamax``.
 
     The formula and the defaults are torch's.
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
-        betas: Decay of the running mean of the gradient and of its largest size, each in [0, 1).
+        lr: The rate of groups without their own ``lr``, >= 0.
+        betas: Decay of the running mean of the gradient, and of its running maximum, each in [0, 1).
         eps: Added to the gradient's size, >= 0.
         weight_decay: L2 penalty, coupled, >= 0.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds.
+        SpecError: A value is out of its bounds.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Adamax().lr
+        0.002
     """
 
     lr: NonNegative = 2e-3
@@ -134,21 +159,27 @@ class Adamax(Optimizer):
 
 @value_class
 class LAMB(Optimizer):
-    """Adam at a rate for each array, from its norm and its update's: https://arxiv.org/abs/1904.00962, algorithm 2.
+    """Adam with a rate for each array, from the norms of the array and its update.
 
-    With Adam's bias-corrected means ``m`` and ``v``: ``update = m / (sqrt(v) + eps) + weight_decay * p``, then
-    ``p -= rate * |p| / |update| * update`` (the ratio is 1 where either norm is 0).
+    From https://arxiv.org/abs/1904.00962, algorithm 2. With Adam's bias-corrected means ``m`` and ``v``, each update is
+    ``update = m / (sqrt(v) + eps) + weight_decay * p`` and then ``p -= rate * |p| / |update| * update`` (the ratio is 1
+    if one of the norms is 0).
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
+        lr: The rate of groups without their own ``lr``, >= 0.
         betas: Decay of the running mean of the gradient and of its square, each in [0, 1).
         eps: Added to the root of the mean square, >= 0.
-        weight_decay: Part of the update, and so of the trust ratio, >= 0.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
+        weight_decay: Decoupled: added to the update, whose norm is in the ratio, >= 0.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds.
+        SpecError: A value is out of its bounds.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.LAMB(lr=6e-3).weight_decay
+        0.01
     """
 
     lr: NonNegative = 1e-3
@@ -159,20 +190,25 @@ class LAMB(Optimizer):
 
 @value_class
 class Lion(Optimizer):
-    """Evolved sign momentum: https://arxiv.org/abs/2302.06675, algorithm 2.
+    """Lion (evolved sign momentum): https://arxiv.org/abs/2302.06675, algorithm 2.
 
-    ``update = sign(beta1 * m + (1 - beta1) * gradient)``, ``p -= rate * (update + weight_decay * p)``, then
-    ``m = beta2 * m + (1 - beta2) * gradient``.
+    With ``u = sign(beta1 * m + (1 - beta1) * gradient)``, each update is ``p -= rate * (u + weight_decay * p)`` and
+    then ``m = beta2 * m + (1 - beta2) * gradient``.
 
     Args:
-        lr: The rate of groups that have none of their own, >= 0.
-        betas: Share of the momentum in the update, and its decay, each in [0, 1).
-        weight_decay: Decoupled, >= 0.
-        maximize: Go up the gradient instead of down.
-        foreach: See ``Optimizer``.
+        lr: The rate of groups without their own ``lr``, >= 0.
+        betas: The part of the momentum ``m`` in the update, and the decay of ``m``, each in [0, 1).
+        weight_decay: Decoupled: each update takes ``rate * weight_decay`` of the weights off them, >= 0.
+        maximize: Follow the gradient up instead of down.
+        foreach: torch only, for speed: update many parameters in one call; None lets torch choose.
 
     Raises:
-        SpecError: A value out of its bounds.
+        SpecError: A value is out of its bounds.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.Lion(lr=1e-4, weight_decay=0.1).betas
+        (0.9, 0.99)
     """
 
     lr: NonNegative = 1e-4

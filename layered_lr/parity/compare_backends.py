@@ -15,8 +15,8 @@ from tqdm import tqdm
 from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
 from layered_lr.errors import LayeredLRError, SpecError
-from layered_lr.models import mobilenet_v2
-from layered_lr.models.mobilenet_v2 import check_images
+from layered_lr.models import catalogue
+from layered_lr.models.catalogue import check_images
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.parity.comparison import Comparison, compared
 from layered_lr.parity.envelope import Envelope
@@ -55,7 +55,7 @@ def compare_backends(
     for each in chosen.values():
         if isinstance(each.model, str):
             check_images(each.model, each.batch_size, facts.image_shape)
-            resolve(spec, mobilenet_v2.parameters(each.model, facts.num_classes), total, in_epoch)
+            resolve(spec, catalogue.list_parameters(each.model, facts.num_classes), total, in_epoch)
     with tempfile.TemporaryDirectory(prefix="layered_lr-") as folder:
         room = min(_MOST_LOG_BYTES, shutil.disk_usage(folder).free // 2) // (len(names) + 1)
         tasks = {name: Task(spec, each, steps, room) for name, each in chosen.items()}

@@ -30,7 +30,7 @@ from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.trace import ProbeTrace
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
-from layered_lr.registry import probes_of
+from layered_lr.registry import load_probes
 from layered_lr.spec.groups import Group
 from layered_lr.spec.spec import Spec
 
@@ -169,7 +169,7 @@ def run_rung(
     """
     parameters = probe_parameters(plan)
     given = stimulus(plan, rung, seed)
-    probe = probes_of(backend.name).Probe
+    probe = load_probes(backend.name).Probe
     model = backend.build(lambda: probe(parameters, frozen), 2, 0.0, seed, dtype)
     small = [parameter._replace(dtype=dtype) for parameter in parameters]
     own = resolve(rung.spec, small, plan.total_steps, plan.steps_per_epoch)
@@ -265,7 +265,7 @@ def known_answers(backend: Backend, classes: int, batch_size: int, dtype: Dtype,
     from layered_lr.optimizers import SGD
 
     rng = np.random.default_rng([seed, 6])
-    model = backend.build(lambda: probes_of(backend.name).Answers(classes), classes, 0.0, seed, dtype)
+    model = backend.build(lambda: load_probes(backend.name).Answers(classes), classes, 0.0, seed, dtype)
     plan = resolve(Spec(SGD(1.0)), [("scale", (classes,), (), dtype)], total_steps=_KNOWN_BATCHES)
     session = backend.open(plan, model, classes)
     loss_bits = gradient_bits = 0.0

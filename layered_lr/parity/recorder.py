@@ -21,7 +21,7 @@ from layered_lr.parity.probe import known_answers, run_rung, rungs_of
 from layered_lr.parity.state_vector import Layout, layout_of, with_averages
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import ProbeTrace, Trace, digest, weight_log
-from layered_lr.registry import TABLE, versions
+from layered_lr.registry import TABLE, find_versions
 from layered_lr.training.callback import Callback
 from layered_lr.training.events import BatchEvent, BeginEvent, DivergenceEvent, UpdateEvent
 from layered_lr.training.prepare import Prepared, prepare
@@ -266,7 +266,7 @@ def record_fully(ready: Prepared, task: Task, *, log: Path | None = None, advanc
     classes = ready.dataset.num_classes
     trace.loss_bits = max(known_answers(backend, classes, options.batch_size, options.precision.dtype, options.seed))
     trace.notes = notes
-    known = versions(TABLE[backend.name].framework).items()
+    known = find_versions(TABLE[backend.name].framework).items()
     trace.versions = {name: version for name, version in known if version}
     return trace
 

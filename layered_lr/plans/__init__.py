@@ -1,4 +1,4 @@
-"""The plan: what will happen. Exact groups and every rate of the run, before anything trains."""
+"""The plan of a run: exact groups and every rate, before anything trains."""
 
 from layered_lr.plans.group import Part, PlanGroup
 from layered_lr.plans.plan import Plan, PlanPhase

@@ -1,10 +1,9 @@
-"""What two plans do otherwise: groups, membership, settings, and rates step by step."""
+"""The differences between two plans: groups, their parameters, settings, and rates step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.view import PlanView
 
 _BLOCK_STEPS = 65_536
-_UNKNOWN_LENGTH_STEPS = 10_000  # compared where neither plan knows how long the run is
+_UNKNOWN_LENGTH_STEPS = 10_000  # so many steps are compared if neither plan knows the length of the run
 _SHOWN = 10
 
 
@@ -21,16 +20,16 @@ class Change:
     """A setting that differs.
 
     Args:
-        group: Whose; empty for the whole plan's.
-        what: ``lr``, ``lr_scale``, ``schedule``, a hyperparameter, ``total_steps``, ...
-        before: In the plan that was asked.
-        after: In the other.
+        group: The name of the group; empty for a setting of the whole plan.
+        what: The name of the setting: ``lr``, ``lr_scale``, ``schedule``, ``total_steps``, ...
+        before: Its value in the first plan.
+        after: Its value in the second plan.
     """
 
     group: str
     what: str
-    before: Any
-    after: Any
+    before: object
+    after: object
 
     def __str__(self) -> str:
         where = f"group {self.group!r}: " if self.group else ""
@@ -39,15 +38,15 @@ class Change:
 
 @dataclass(frozen=True)
 class RateDifference:
-    """Where the rates of a group that both plans have differ.
+    """How the rates of one group differ between two plans.
 
     Args:
-        group: Its name.
-        first_step: The first step at which they differ.
-        steps: At how many steps they do.
+        group: The name of the group.
+        first_step: The first step at which the rates differ.
+        steps: The number of steps at which they differ.
         largest_step: The step of the largest absolute difference.
-        before: The rate there in the plan that was asked.
-        after: The rate there in the other.
+        before: The rate at ``largest_step`` in the first plan.
+        after: The rate at ``largest_step`` in the second plan.
     """
 
     group: str
@@ -71,14 +70,26 @@ class RateDifference:
 
 @dataclass(frozen=True)
 class PlanDiff:
-    """What differs between two plans; false where nothing does. Print it to read it.
+    """The differences between two plans; it is false if there are none. Print it to read it.
 
     Args:
-        added: Groups that only the other plan has.
-        gone: Groups that only the plan that was asked has.
-        moved: Parameters in another group: name, group before, group after; None where the plan lacks the parameter.
+        added: Groups that only the second plan has.
+        gone: Groups that only the first plan has.
+        moved: Parameters that changed their group: name, group before, group after. The group is None if the plan does
+            not have the parameter.
         changes: Settings that differ.
         rates: Groups whose rates differ, over the steps that both plans have.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> parameters = [("backbone.weight", (8, 8)), ("head.weight", (2, 8))]
+        >>> before = ll.resolve(ll.Spec(ll.SGD(0.1)), parameters, total_steps=100)
+        >>> after = ll.resolve(ll.Spec(ll.SGD(0.2)), parameters, total_steps=100)
+        >>> print(before.diff(after))
+        group 'rest': lr 0.1 -> 0.2
+        group 'rest': rates differ at 100 steps, first at step 0, most at step 0: 0.1 -> 0.2
+        >>> bool(before.diff(before))
+        False
     """
 
     added: tuple[str, ...] = ()
@@ -105,14 +116,18 @@ class PlanDiff:
         )
 
 
-def differences(before: PlanView, after: PlanView) -> PlanDiff:
-    """What ``after`` does otherwise than ``before``.
+def compare_plans(before: PlanView, after: PlanView) -> PlanDiff:
+    """Find the differences between two plans.
 
-    Groups are matched by name. Rates are compared to the last bit over the steps that both plans have; where
-    neither knows its length, over the first 10,000.
+    Groups are matched by name. Rates are compared bit for bit over the steps that both plans have; if neither knows the
+    length of the run, over the first 10,000 steps.
+
+    Args:
+        before: The first plan.
+        after: The second plan.
 
     Raises:
-        SpecError: A rate that is impossible at one of these steps.
+        SpecError: A rate at one of these steps is negative or not finite.
     """
     old, new = ({group.name: group for group in plan.groups} for plan in (before, after))
     return PlanDiff(
@@ -154,7 +169,7 @@ def _changes(before: PlanView, after: PlanView) -> Iterator[Change]:
             yield from _unequal(group.name, _settings(groups[group.name]), _settings(group))
 
 
-def _settings(group: PlanGroup) -> dict[str, Any]:
+def _settings(group: PlanGroup) -> dict[str, object]:
     optimizer = {"optimizer": type(group.optimizer).__name__, **asdict(group.optimizer)}
     return {
         "lr_scale": group.lr_scale,
@@ -164,7 +179,7 @@ def _settings(group: PlanGroup) -> dict[str, Any]:
     }
 
 
-def _unequal(group: str, before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
+def _unequal(group: str, before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[Change]:
     for what in {**before, **after}:
         if before.get(what) != after.get(what):
             yield Change(group, what, before.get(what), after.get(what))
@@ -178,25 +193,25 @@ def _rates(before: PlanView, after: PlanView) -> Iterator[RateDifference]:
     found: dict[int, RateDifference] = {}
     for start in range(0, stop, _BLOCK_STEPS):
         old, new = (plan.table(start, min(start + _BLOCK_STEPS, stop)) for plan in (before, after))
-        for mine, its in common:
-            distance = np.abs(new[:, its] - old[:, mine])
+        for column, other in common:
+            distance = np.abs(new[:, other] - old[:, column])
             unequal = np.flatnonzero(distance)
             if not unequal.size:
                 continue
             top = int(distance.argmax())
             here = RateDifference(
-                before.groups[mine].name,
+                before.groups[column].name,
                 start + int(unequal[0]),
                 len(unequal),
                 start + top,
-                float(old[top, mine]),
-                float(new[top, its]),
+                float(old[top, column]),
+                float(new[top, other]),
             )
-            found[mine] = _joined(found[mine], here) if mine in found else here
-    yield from (found[mine] for mine in sorted(found))
+            found[column] = _join(found[column], here) if column in found else here
+    yield from (found[column] for column in sorted(found))
 
 
-def _joined(earlier: RateDifference, later: RateDifference) -> RateDifference:
+def _join(earlier: RateDifference, later: RateDifference) -> RateDifference:
     larger = later if later.largest > earlier.largest else earlier
     steps = earlier.steps + later.steps
     return RateDifference(earlier.group, earlier.first_step, steps, larger.largest_step, larger.before, larger.after)

@@ -1,23 +1,20 @@
-"""A group of a plan: its parameters, and everything filled in that the spec left out."""
+"""A group of a plan: its parameters, and all settings, also those that the spec left out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from layered_lr.optimizers import Optimizer
 from layered_lr.schedules import Schedule
 
-if TYPE_CHECKING:
-    pass
-
 
 class Part(NamedTuple):
-    """Parameters of a group that have every hyperparameter in common.
+    """Parameters of a group that have all hyperparameters in common.
 
     Args:
         parameters: Names in model order.
-        optimizer: With the group's ``lr`` and every other value.
+        optimizer: The optimizer with the group's settings, and with the weight decay of these parameters.
     """
 
     parameters: tuple[str, ...]
@@ -26,16 +23,23 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanGroup:
-    """A group with its parameters, and with everything filled in that the spec left out.
+    """A group of a plan: its parameters, and all settings, also those that the spec left out.
 
     Args:
         name: The group's name, or ``rest``.
         parameters: Names in model order; empty for an optional group that matches nothing.
-        elements: How many numbers the parameters hold together.
-        optimizer: The spec's optimizer with what the group sets for itself, ``lr`` among it.
-        lr_scale: Multiplies the scheduled rate.
-        schedule: The group's own, the spec's, or ``Constant()``.
-        undecayed: Those of ``parameters`` whose weight decay is 0 by the spec's ``no_weight_decay``.
+        elements: How many numbers all its parameters hold together.
+        optimizer: The spec's optimizer with the group's own settings, such as ``lr``.
+        lr_scale: The factor of the scheduled rate.
+        schedule: The schedule of the group, of the spec, or ``Constant()``.
+        undecayed: Those of ``parameters`` that never decay because of the spec's ``no_weight_decay``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> spec = ll.Spec(ll.SGD(0.1), groups=[ll.Group("backbone", lr_scale=0.1)])
+        >>> plan = ll.resolve(spec, [("backbone.weight", (8, 8)), ("head.weight", (2, 8))])
+        >>> [(group.name, group.lr, group.lr_scale, group.elements) for group in plan.groups]
+        [('backbone', 0.1, 0.1, 64), ('rest', 0.1, 1.0, 16)]
     """
 
     name: str
@@ -48,7 +52,7 @@ class PlanGroup:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The group, cut in two where only some of its parameters decay; one part otherwise, empty or not."""
+        """The group in two parts if only some of its parameters decay; otherwise in one part, which may be empty."""
         bare = replace(self.optimizer, weight_decay=0.0)
         free = set(self.undecayed) if self.optimizer.weight_decay else set()
         decayed = tuple(name for name in self.parameters if name not in free)
@@ -59,10 +63,10 @@ class PlanGroup:
 
     @property
     def lr(self) -> float:
-        """The rate that the schedule starts from."""
+        """The group's own rate, before schedule and ``lr_scale``."""
         return self.optimizer.lr
 
     @property
     def is_reactive(self) -> bool:
-        """Whether the rate is decided while training, from what is measured."""
-        return self.schedule.reaction(self.lr) is not None
+        """Whether the rate is decided during training, from what is measured."""
+        return self.schedule.start_reaction(self.lr) is not None

@@ -1,4 +1,4 @@
-"""How a backend applies a plan's rates: decided before anything runs, by group."""
+"""How a backend applies the rates of each group; this is decided before anything runs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ class Lowering(NamedTuple):
     """How one group's rate reaches the weights.
 
     Args:
-        schedule: ``"constant"``: compiled in, never changes. ``"native"``: the framework's own scheduler, exact
-            here. ``"table"``: the framework's own table of rates by step. ``"host"``: set from Python before
-            each update. ``"dynamic"``: update ops inside a graph read it from a buffer.
-        lr_scale: ``"native"``: the framework multiplies. ``"folded"``: multiplied into the rate beforehand.
+        schedule: ``"constant"``: the rate is compiled in and never changes. ``"native"``: the framework's own scheduler
+            gives exactly the planned rates. ``"table"``: the framework has a table of the rate at each step.
+            ``"host"``: Python sets the rate before each update. ``"dynamic"``: operations inside a graph read the rate
+            from a buffer.
+        lr_scale: ``"native"``: the framework multiplies. ``"folded"``: the rate is already multiplied.
         detail: The scheduler's name, or the table's size.
-        update: What makes the update: the framework's own optimizer or ops of this library's, in words.
+        update: What makes the update, in words: the framework's own optimizer, or operations of this library.
     """
 
     schedule: Literal["constant", "native", "table", "host", "dynamic"]
@@ -28,7 +29,7 @@ class Lowering(NamedTuple):
 
     @property
     def how(self) -> str:
-        """The schedule's part, in words."""
+        """How the schedule is applied, in words."""
         words = {
             "constant": "constant",
             "native": "native",
@@ -43,12 +44,12 @@ class Lowering(NamedTuple):
 
 
 def lowering_of(plan: PlanView, backend: str, timeline: Sequence[PlanView] = ()) -> tuple[Lowering, ...]:
-    """How a backend will apply each group's rate, in the order of ``plan.groups``; needs no framework.
+    """Return how a backend will apply each group's rate, in the order of ``plan.groups``; needs no framework.
 
     Args:
-        plan: Of the whole run, or of one of its phases.
-        backend: Its name.
-        timeline: The plans of all phases, where it is of one of them.
+        plan: The plan of the whole run, or of one of its phases.
+        backend: The backend's name.
+        timeline: The plans of all phases, if ``plan`` is one of them.
 
     Raises:
         SpecError: No backend has that name.
@@ -59,6 +60,6 @@ def lowering_of(plan: PlanView, backend: str, timeline: Sequence[PlanView] = ())
 
 
 def cost_of_phases(plan: PlanView, backend: str) -> str:
-    """What a plan's phases cost on a backend, in words; empty where there is nothing to say."""
+    """Describe what a plan's phases cost on a backend, in words; empty if they cost nothing special."""
     path = check_name(backend).phases
     return load_attribute(path)(plan) if path is not None and plan.phases else ""

@@ -1,23 +1,29 @@
-"""Rates while training: the plan's, and those that reactive schedules have decided so far."""
+"""The rates during training: those of the plan, and those that reactive schedules have decided so far."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias
 
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Reaction
 from layered_lr.schedules.reaction import ReactionSettings
 
-LARGEST = (2 - 2**-23) * 2.0**127  # of float32
+LARGEST = (2 - 2**-23) * 2.0**127  # the largest float32
+
+Reactions: TypeAlias = Mapping[str, Mapping[str, float]]
+"""The numbers that each reactive group depends on, by the group's name."""
+
+Metrics: TypeAlias = float | Mapping[str, float]
+"""One metric for all reactive schedules, or metrics by name."""
 
 
 class LiveRates:
-    """What each group's rate is now, where some rates are decided while training.
+    """The rate of each group during training, where reactive schedules may decide some of the rates.
 
     Args:
-        plan: Every other rate, and the reactive groups' schedules; without phases.
+        plan: A plan without phases. It has all other rates, and the schedules of the reactive groups.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -25,7 +31,7 @@ class LiveRates:
         self._reactions: dict[int, Reaction] = {
             index: reaction
             for index, group in enumerate(plan.groups)
-            if (reaction := group.schedule.reaction(group.lr)) is not None
+            if (reaction := group.schedule.start_reaction(group.lr)) is not None
         }
 
     @property
@@ -34,13 +40,13 @@ class LiveRates:
         return bool(self._reactions)
 
     def rates(self, step: int) -> list[float]:
-        """The rates of one update, ``lr_scale`` multiplied, in the order of the plan's groups.
+        """Return the rates of one update, multiplied by ``lr_scale``, in the order of the plan's groups.
 
-        After the last update of the plan they stay where a schedule has none for the next, as a ``Table`` of just so
-        many values: a scheduler's ``step()`` belongs behind that update too.
+        A scheduler's ``step()`` also comes after the last update of the run. If a schedule has no rate for the step
+        after it (a ``Table`` with one value for each update), the last rates are returned again.
 
         Raises:
-            Unsupported: A rate that float32 cannot hold: frameworks end in errors of their own, or in infinity.
+            Unsupported: float32 cannot hold a rate. The frameworks would fail in other ways, or use infinity.
         """
         try:
             rates = self.plan.rates(step)
@@ -61,69 +67,75 @@ class LiveRates:
             )
         return rates
 
-    def observe(self, metrics: Any, unit: str | None = None) -> None:
-        """Let reactive schedules look at a metric; what they decide holds from the next update on.
+    def observe(self, metrics: Metrics, unit: str | None = None) -> None:
+        """Let reactive schedules read a metric; what they decide holds from the next update on.
 
         Args:
-            metrics: A number for all of them, or a mapping of names such as ``loss`` and ``accuracy``, from which
-                each takes its own (a schedule whose metric is a function is given the whole mapping).
-            unit: Only those that look at each ``"step"``, or at each ``"epoch"``; None is all of them.
+            metrics: A number for all of them, or a mapping of names such as ``loss`` and ``accuracy``, from which each
+                takes its own metric. A schedule whose metric is a function gets the whole mapping.
+            unit: Only schedules that read a metric each ``"step"``, or each ``"epoch"``; None is all of them.
 
         Raises:
-            SpecError: A metric that is missing or no number.
+            SpecError: A metric is missing, or is not a number.
         """
         for index, reaction in self._reactions.items():
             if unit is None or reaction.settings.unit == unit:
-                reaction.step(_chosen(reaction.settings, metrics, self.plan.groups[index].name))
+                reaction.step(_choose_metric(reaction.settings, metrics, self.plan.groups[index].name))
 
     def state(self) -> dict[str, dict[str, float]]:
-        """What reactive schedules have seen and decided, by group."""
+        """Return the numbers that each reactive group depends on, by the group's name."""
         return {self.plan.groups[index].name: reaction.state() for index, reaction in self._reactions.items()}
 
     def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
-        """Go on from a saved state.
+        """Continue from a result of ``state``.
 
         Raises:
-            SpecError: It is of other groups.
+            SpecError: It has other groups than the plan.
         """
         names = {self.plan.groups[index].name: reaction for index, reaction in self._reactions.items()}
         if set(names) != set(state):
-            raise SpecError(f"the state is of reactive groups {sorted(state)}, the plan's are {sorted(names)}.")
+            raise SpecError(f"the state has the reactive groups {sorted(state)}, but the plan has {sorted(names)}.")
         for name, reaction in names.items():
             reaction.restore(state[name])
 
 
-def reactions_at(plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """What each reactive group of a phase goes on from, in the form of ``LiveRates.state``.
+def carry_reactions(
+    plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """Return the state with which each reactive group starts a phase.
 
-    A schedule goes on where its group had the same one, counted from the same update, when it last reacted; else it
-    begins anew.
+    A group continues from its last state if its last reactive schedule was the same one, with the same ``lr`` and
+    counted from the same update. Otherwise it starts from the beginning.
 
     Args:
-        plan: With phases.
-        place: Which one.
-        remembered: What schedules have seen so far, by group.
+        plan: The plan of the run, with phases.
+        place: Index of the phase that starts.
+        remembered: The last state of every group that was reactive so far.
+
+    Returns:
+        A state for ``LiveRates.restore``.
     """
-    there = plan.phases[place].plan
-    found = LiveRates(there).state()
-    for column, group in enumerate(there.groups):
+    new = plan.phases[place].plan
+    states = LiveRates(new).state()
+    for column, group in enumerate(new.groups):
         earlier = [phase.plan for phase in plan.phases[:place]]
-        last = next((stretch for stretch in reversed(earlier) if stretch.groups[column].is_reactive), None)
-        if last is None or group.name not in found or group.name not in remembered:
+        old = next((one for one in reversed(earlier) if one.groups[column].is_reactive), None)
+        if old is None or group.name not in states or group.name not in remembered:
             continue
-        was = last.groups[column]
-        if (was.schedule, was.lr, last.since) == (group.schedule, group.lr, there.since):
-            found[group.name] = dict(remembered[group.name])
-    return found
+        before = old.groups[column]
+        if (before.schedule, before.lr, old.since) == (group.schedule, group.lr, new.since):
+            states[group.name] = dict(remembered[group.name])
+    return states
 
 
-def _chosen(settings: ReactionSettings, metrics: Any, group: str) -> float:
+def _choose_metric(settings: ReactionSettings, metrics: Metrics, group: str) -> float:
     if not isinstance(metrics, Mapping):
-        return metrics  # type: ignore[no-any-return] # the reaction says what is wrong with it
+        return metrics  # the reaction checks it
     if callable(settings.metric):
-        return settings.metric(metrics)  # type: ignore[no-any-return]
+        return settings.metric(metrics)
     if settings.metric not in metrics:
         raise SpecError(
-            f"group {group!r} watches the metric {settings.metric!r}; given were {', '.join(map(str, metrics))}."
+            f"group {group!r} watches the metric {settings.metric!r}, but only these were given: "
+            f"{', '.join(map(str, metrics))}."
         )
-    return metrics[settings.metric]  # type: ignore[no-any-return]
+    return metrics[settings.metric]

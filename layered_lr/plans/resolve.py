@@ -1,4 +1,4 @@
-"""From a spec and the parameters of a model to a plan."""
+"""How a spec and the parameters of a model become a plan."""
 
 from __future__ import annotations
 
@@ -7,55 +7,58 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
-from layered_lr.models.matching import assign, selected, undecayed, unused_patterns
-from layered_lr.models.nn_modules import framework_of, parameters_of
+from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
+from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
 from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan, PlanPhase
 from layered_lr.schedules import Constant, Schedule
-from layered_lr.spec.phases import Phase, steps_until
+from layered_lr.spec.phases import Phase, Which, steps_until
 from layered_lr.spec.spec import Spec
-
-if TYPE_CHECKING:
-    pass
-
 
 REST = "rest"
 
-_UNSAID: tuple[Any, ...] = ((), "float32")  # a parameter's aliases and dtype
+_DEFAULTS: tuple[Any, ...] = ((), "float32")  # a parameter's aliases and dtype, if they are left out
 
 
 def resolve(
     spec: Spec,
-    parameters: Any,
+    parameters: Module | Sequence[tuple[Any, ...]],
     total_steps: int | None = None,
     steps_per_epoch: int | None = None,
 ) -> Plan:
-    """Assign every parameter to exactly one group.
+    """Make the plan of a run: assign every parameter to exactly one group.
 
-    The first group that matches wins; what no group matches forms a last group, ``rest``, at the optimizer's
-    ``lr``. A tied parameter (one array under several names) is one parameter, of the first group that matches
-    any of its names.
+    The first group that matches a parameter gets it. Parameters that no group matches go into a last group, ``rest``,
+    at the optimizer's ``lr``. A tied parameter (one array with several names) is one parameter; the first group that
+    matches any of its names gets it.
 
     Args:
-        spec: Groups in priority order; ``lr`` is dimensionless, per update.
-        parameters: Names and shapes in model order, e.g. ``[("features.0.0.weight", (32, 3, 3, 3))]`` (OIHW),
-            optionally with a third item, the tuple of the parameter's other names, and a fourth, its dtype; or a
-            model of torch or OneFlow.
-        total_steps: Updates of the whole run.
-        steps_per_epoch: Updates of one epoch; needed by schedules with ``unit="epoch"``.
+        spec: The spec, with its groups in priority order.
+        parameters: A model of torch or OneFlow, or names and shapes in model order, e.g.
+            ``[("features.0.0.weight", (32, 3, 3, 3))]`` (OIHW). Each may have a third item, the tuple of the
+            parameter's other names, and a fourth, its dtype.
+        total_steps: Updates of the whole run. Schedules that need the length of the run take it from here.
+        steps_per_epoch: Updates of one epoch. Schedules with ``unit="epoch"`` need it.
 
     Returns:
-        Groups in spec order, names in model order.
+        The plan, with its groups in the order of the spec and their parameters in model order.
 
     Raises:
-        SpecError: A group that is not optional matches nothing that is left, a name that stands twice, no
-            parameters at all, or a schedule in epochs without ``steps_per_epoch``.
+        SpecError: A group that is not optional gets no parameters, a name is given twice, there are no parameters, or a
+            schedule counts epochs and ``steps_per_epoch`` is not given.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> spec = ll.Spec(ll.SGD(0.1), groups=[ll.Group("backbone", lr_scale=0.5)])
+        >>> plan = ll.resolve(spec, [("backbone.weight", (8, 8)), ("head.weight", (2, 8)), ("head.bias", (2,))])
+        >>> {group.name: group.parameters for group in plan.groups}
+        {'backbone': ('backbone.weight',), 'rest': ('head.weight', 'head.bias')}
     """
     if not isinstance(spec, Spec):
         raise SpecError(f"spec={spec!r}: must be a layered_lr.Spec.")
@@ -63,37 +66,44 @@ def resolve(
         total_steps = whole_number("total_steps", total_steps, 0)
     if steps_per_epoch is not None:
         steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
-    known = _parameters(parameters)
-    whole = _resolved(replace(spec, phases=()), known, total_steps, steps_per_epoch)
+    known = _check_parameters(parameters)
+    whole = _resolve_whole(replace(spec, phases=()), known, total_steps, steps_per_epoch)
     if not spec.phases:
         return whole
-    phases = tuple(_phases(spec, whole))
+    phases = tuple(_resolve_phases(spec, whole))
     return replace(whole, spec=spec, phases=phases, notes=(*whole.notes, *_notes_of_phases(spec, phases)))
 
 
 def plan_from_dict(table: Mapping[str, Any]) -> Plan:
-    """The plan that ``Plan.to_dict`` was called on.
+    """Make a plan from the result of ``Plan.to_dict``.
 
     Args:
-        table: What ``to_dict`` gave, also after a way through JSON.
+        table: The result of ``to_dict``, also if it was saved as JSON and read again.
 
     Raises:
-        KeyError, SpecError: It is not such a table.
+        KeyError: A key is missing.
+        SpecError: A value is not allowed.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> plan = ll.resolve(ll.Spec(ll.SGD(0.1)), [("head.weight", (2, 8))])
+        >>> ll.plan_from_dict(plan.to_dict()) == plan
+        True
     """
     spec = Spec.from_dict(table["spec"])
     return resolve(spec, table["parameters"], table["total_steps"], table["steps_per_epoch"])
 
 
 def _notes_of_phases(spec: Spec, phases: Sequence[PlanPhase]) -> Iterator[str]:
-    """Where the phases and the run do not end together."""
+    """Yield a note if the phases end before or after the run."""
     for number in range(len(phases) + 1, len(spec.phases) + 1):
         yield f"phase {number} never begins: the run ends after {phases[-1].stop} steps"
     if len(phases) > len(spec.phases):
-        yield f"phase {len(phases)} is the spec without phases: it follows where the last of these ends"
+        yield f"phase {len(phases)} is the spec without phases: the last phase of the spec ends before the run"
 
 
-def _phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
-    """What becomes of the spec's phases, up to the end of the run."""
+def _resolve_phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
+    """Yield the phases of the plan, up to the end of the run."""
     start, total = 0, whole.total_steps
     before: Plan | None = None
     phases = spec.phases if spec.phases[-1].until is None else (*spec.phases, Phase())
@@ -101,52 +111,58 @@ def _phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
         try:
             stop = total if phase.until is None else steps_until(phase.until, whole.steps_per_epoch)
             if stop is not None and stop <= start and phase.until is not None:
-                raise SpecError(f"until={phase.until!r} is update {stop}, and the phase begins at update {start}.")
+                raise SpecError(
+                    f"until={phase.until!r} is update {stop}, but the phase begins at update {start}. Give a later "
+                    "end: until counts from the start of the run."
+                )
             if total is not None and start >= total > 0:
                 return
             stop = stop if total is None or stop is None else min(stop, total)
-            there = _in_phase(spec, phase, whole, start, stop)
-            _check_switch(phase, before, there)
-            yield PlanPhase(start, stop, phase, there)
-            before = there
+            plan = _resolve_phase(spec, phase, whole, start, stop)
+            _check_switch(phase, before, plan)
+            yield PlanPhase(start, stop, phase, plan)
+            before = plan
         except SpecError as error:
             raise SpecError(f"phase {number}: {error}") from None
         start = stop or 0
 
 
-def _in_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int | None) -> Plan:
+def _resolve_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int | None) -> Plan:
     since, length = 0, whole.total_steps
     if phase.counts_from == "phase":
         since, length = start, None if stop is None else stop - start
-    there = _resolved(spec.in_phase(phase), whole.parameters, length, whole.steps_per_epoch)
-    return replace(there, total_steps=stop, frozen=_frozen(phase, whole), since=since, start=start, phase=phase)
+    plan = _resolve_whole(spec.in_phase(phase), whole.parameters, length, whole.steps_per_epoch)
+    return replace(plan, total_steps=stop, frozen=_frozen_names(phase, whole), since=since, start=start, phase=phase)
 
 
-def _check_switch(phase: Phase, before: Plan | None, there: Plan) -> None:
-    """Refuse what a phase says of a switch of the optimizer that cannot be, or that is none."""
-    new = there.spec.optimizer
+def _check_switch(phase: Phase, before: Plan | None, plan: Plan) -> None:
+    """Check ``carry`` and ``momentum_warmup`` of a phase, which belong to a switch of the optimizer."""
+    new = plan.spec.optimizer
     is_switch = before is None or type(before.spec.optimizer) is not type(new)
     if before is not None and is_switch:
-        for old, group in zip(before.groups, there.groups, strict=True):
+        for old, group in zip(before.groups, plan.groups, strict=True):
             check_carry(old.optimizer, group.optimizer, phase.carry)
     if not phase.momentum_warmup:
         return
     if not is_switch:
-        raise SpecError(f"momentum_warmup={phase.momentum_warmup}: the optimizer stays {type(new).__name__}.")
-    if not any(getattr(group.optimizer, "momentum", 0.0) for group in there.groups):
         raise SpecError(
-            f"momentum_warmup={phase.momentum_warmup}: {type(new).__name__} has no momentum > 0; it is for SGD, LARS "
-            "and RMSprop with momentum."
+            f"momentum_warmup={phase.momentum_warmup}: the optimizer stays {type(new).__name__}. Give momentum_warmup "
+            "only where the optimizer changes, or in the first phase."
+        )
+    if not any(getattr(group.optimizer, "momentum", 0.0) for group in plan.groups):
+        raise SpecError(
+            f"momentum_warmup={phase.momentum_warmup}: {type(new).__name__} has no momentum > 0. Use it with SGD, LARS "
+            "or RMSprop with momentum."
         )
 
 
-def _frozen(phase: Phase, plan: Plan) -> frozenset[str]:
-    """The names of the parameters that do not train in a phase."""
+def _frozen_names(phase: Phase, plan: Plan) -> frozenset[str]:
+    """Return the names of the parameters that do not train in a phase."""
     named = phase.trained if phase.frozen is None else phase.frozen
     if named is None:
         return frozenset()
     what = "trained" if phase.frozen is None else "frozen"
-    taken = frozenset[str]().union(*(_members(what, item, plan) for item in named))
+    taken = frozenset[str]().union(*(_members(what, item, plan) for item in cast(Which, named)))
     return taken if what == "frozen" else frozenset(p.name for p in plan.parameters) - taken
 
 
@@ -156,14 +172,16 @@ def _members(what: str, item: str | int, plan: Plan) -> frozenset[str]:
         if not -len(plan.groups) <= item < len(plan.groups):
             raise SpecError(f"{what}={item}: the plan has {len(plan.groups)} groups: {', '.join(by_name)}.")
         return frozenset(plan.groups[item].parameters)
-    return frozenset(by_name[item]) if item in by_name else selected(what, item, plan.parameters)
+    return frozenset(by_name[item]) if item in by_name else select_parameters(what, item, plan.parameters)
 
 
-def _resolved(spec: Spec, known: tuple[Parameter, ...], total_steps: int | None, steps_per_epoch: int | None) -> Plan:
-    """The plan of a spec without phases."""
-    bound = partial(_bound, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+def _resolve_whole(
+    spec: Spec, known: tuple[Parameter, ...], total_steps: int | None, steps_per_epoch: int | None
+) -> Plan:
+    """Make the plan of a spec without phases."""
+    bound = partial(_bind, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
     members = assign([group.rule for group in spec.groups], known)
-    free = undecayed(spec.no_weight_decay, known)
+    free = find_undecayed(spec.no_weight_decay, known)
     groups = [
         PlanGroup(
             name=group.label,
@@ -179,8 +197,9 @@ def _resolved(spec: Spec, known: tuple[Parameter, ...], total_steps: int | None,
     if rest := members[-1]:
         if any(group.name == REST for group in groups):
             raise SpecError(
-                f"a group is called {REST!r}, the name of the group of what no group matches, which is not empty "
-                f"({rest[0].name}, …): give it another name=..., or let it match everything that is left with '*'."
+                f"a group is called {REST!r}, but that is the name of the group for parameters that no group matches, "
+                f"such as {rest[0].name}: give your group another name=..., or let it match everything that is left "
+                "with '*'."
             )
         names = tuple(p.name for p in rest)
         elements = sum(p.elements for p in rest)
@@ -192,11 +211,11 @@ def _resolved(spec: Spec, known: tuple[Parameter, ...], total_steps: int | None,
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
 
 
-def _bound(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
-    """The schedule with the lengths that it leaves out taken from the run's, in its own unit."""
+def _bind(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
+    """Return the schedule with its missing lengths taken from the run, in its own unit."""
     if total_steps is None or (schedule.unit == "epoch" and steps_per_epoch is None):
         return schedule
-    return schedule.bound(total_steps if schedule.unit == "step" else -(-total_steps // (steps_per_epoch or 1)))
+    return schedule.bind(total_steps if schedule.unit == "step" else -(-total_steps // (steps_per_epoch or 1)))
 
 
 def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
@@ -204,21 +223,21 @@ def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
     if group.parameters and group.schedule.unit == "epoch" and steps_per_epoch is None and not group.is_reactive:
         raise SpecError(
             f"group {group.name!r}: {kind}(unit='epoch') counts epochs: "
-            "give steps_per_epoch=..., or a schedule with unit='step'."
+            "give steps_per_epoch=..., or use a schedule with unit='step'."
         )
     if not group.schedule.is_bound:
         raise SpecError(
-            f"group {group.name!r}: {kind} leaves out how long the run is: give total_steps=... (of the run, "
-            "or in the schedule)."
+            f"group {group.name!r}: {kind} needs the length of the run: give total_steps=... to the run or to the "
+            "schedule."
         )
     if group.schedule.drives_momentum and not group.optimizer.first_momentum:
         raise SpecError(
-            f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0 (or betas[0]). "
-            "Set cycle_momentum=False, or a momentum."
+            f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0 (or betas[0] > 0)."
+            " Set cycle_momentum=False, or give the optimizer a momentum."
         )
 
 
-def _parameters(parameters: Any) -> tuple[Parameter, ...]:
+def _check_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[Parameter, ...]:
     if framework_of(parameters):
         parameters = [parameter for parameter, _ in parameters_of(parameters)]
     if isinstance(parameters, str) or not isinstance(parameters, Sequence):
@@ -228,21 +247,21 @@ def _parameters(parameters: Any) -> tuple[Parameter, ...]:
     known: list[Parameter] = []
     seen: set[str] = set()
     for item in parameters:
-        parameter = _parameter(item)
+        parameter = _check_parameter(item)
         for name in parameter.names:
             if name in seen:
-                raise SpecError(f"parameters: {name!r} stands twice; every name must be there once.")
+                raise SpecError(f"parameters: {name!r} is given twice; give every name once.")
             seen.add(name)
         known.append(parameter)
     if not known:
-        raise SpecError("there are no parameters: the list, or the model, is empty.")
+        raise SpecError("there are no parameters: the list or the model is empty. Give at least one parameter.")
     return tuple(known)
 
 
-def _parameter(item: Any) -> Parameter:
+def _check_parameter(item: Any) -> Parameter:
     try:
         given = tuple(item)
-        name, shape, aliases, dtype = given + _UNSAID[len(given) - 2 :]
+        name, shape, aliases, dtype = given + _DEFAULTS[len(given) - 2 :]
         parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases), dtype)
         good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str) and isinstance(dtype, str)
         if good and all(isinstance(name, str) and name for name in parameter.names):
@@ -264,6 +283,6 @@ def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGro
     unused = [
         f"group {group.label!r}: {pattern!r} matches nothing"
         for group in spec.groups
-        for pattern in unused_patterns(group.rule, parameters)
+        for pattern in find_unused_patterns(group.rule, parameters)
     ]
     return tied + unused

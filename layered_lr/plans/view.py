@@ -1,14 +1,16 @@
-"""A plan as its presenters see it: what text, pictures, files and differences read, and nothing else.
+"""The members of a plan that its presenters (text, pictures, files, differences) read.
 
-``Plan`` has all of it. The presenters name these protocols instead of ``Plan``, so that ``Plan`` can call them.
+The presenters import these protocols instead of ``Plan``, so that ``Plan`` can import the presenters.
 """
 
-# ruff: noqa: D102  # each member is told of where Plan and PlanPhase have it
+# ruff: noqa: D102  # Plan and PlanPhase document each member
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+
+from numpy.typing import ArrayLike
 
 from layered_lr.arrays import Float64
 from layered_lr.models.parameter import Parameter
@@ -18,7 +20,7 @@ from layered_lr.spec.spec import Spec
 
 
 class PlanView(Protocol):
-    """What presenters read of a ``Plan``; the same names mean the same there."""
+    """The members of a ``Plan`` that presenters read, with the same meaning."""
 
     @property
     def spec(self) -> Spec: ...
@@ -45,14 +47,14 @@ class PlanView(Protocol):
 
     def rates(self, step: int) -> list[float]: ...
     def table(self, start: int = 0, stop: int | None = None) -> Float64: ...
-    def at(self, steps: Any) -> Float64: ...
+    def at(self, steps: ArrayLike) -> Float64: ...
     def lowering(self, backend: str) -> dict[str, str]: ...
     def is_frozen(self, group: PlanGroup) -> bool: ...
     def to_dict(self) -> dict[str, Any]: ...
 
 
 class PlanPhaseView(Protocol):
-    """What presenters read of a ``PlanPhase``."""
+    """The members of a ``PlanPhase`` that presenters read, with the same meaning."""
 
     @property
     def start(self) -> int: ...

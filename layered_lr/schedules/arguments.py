@@ -1,4 +1,4 @@
-"""The numbers that schedules are made of and asked with, and what is said of wrong ones."""
+"""The kinds of numbers that schedules take, and the errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -7,47 +7,44 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
+from layered_lr.validation import unwrap_scalar
 
-# Whole numbers above this are not exact in float64, in which every formula is evaluated.
+# Every formula is evaluated in float64. Whole numbers above this limit are not exact there.
 MOST = 2**53
 
 
-def plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own number; everything else as it is."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
-
-
-def listed(value: Any) -> Any:
-    """An array as a list; everything else as it is."""
+def to_list(value: Any) -> Any:
+    """Turn an array into a list; return everything else unchanged."""
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _length(value: Any) -> Any:
-    value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
+def _check_length(value: object) -> float:
+    number = unwrap_scalar(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= MOST:
         raise PydanticCustomError("length", "Input should be a finite number >= 0")
-    return int(value) if value == int(value) else value
+    return int(number) if number == int(number) else number
 
 
-Count = Annotated[int, BeforeValidator(plain), Field(strict=True, ge=0, le=MOST)]
-PositiveCount = Annotated[int, BeforeValidator(plain), Field(strict=True, ge=1, le=MOST)]
-# Taken as any sequence, kept as a tuple.
-Counts = Annotated[Sequence[Count], BeforeValidator(listed), AfterValidator(tuple)]
-Fraction = Annotated[float, BeforeValidator(plain), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
-# A number of steps or epochs that need not be whole (half an epoch of warm-up); whole ones stay ints.
-Length = Annotated[float, PlainValidator(_length)]
+Count = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=0, le=MOST)]
+PositiveCount = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=1, le=MOST)]
+# The user may give any sequence; the schedule keeps a tuple.
+Counts = Annotated[Sequence[Count], BeforeValidator(to_list), AfterValidator(tuple)]
+Fraction = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+# A number of steps or epochs that need not be whole (half an epoch of warm-up). Whole numbers stay ints.
+Length = Annotated[float, PlainValidator(_check_length)]
 
 
-def steps_of(step: Any) -> Float64:
-    """``step`` as a float64 array of its own shape.
+def check_steps(step: ArrayLike) -> Float64:
+    """Return ``step`` as a float64 array of the same shape.
 
     Raises:
-        SpecError: it holds something that is not a finite number >= 0.
+        SpecError: One of the steps is not a finite number >= 0.
     """
     try:
         steps = np.asarray(step, dtype=np.float64)
@@ -59,13 +56,13 @@ def steps_of(step: Any) -> Float64:
     return steps
 
 
-def lr_of(lr: Any) -> float:
-    """``lr`` as a float.
+def check_lr(lr: object) -> float:
+    """Return ``lr`` as a float.
 
     Raises:
-        SpecError: it is not a finite number >= 0.
+        SpecError: It is not a finite number >= 0.
     """
-    number = plain(lr)
+    number = unwrap_scalar(lr)
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
         raise SpecError(f"lr={lr!r}: a group's lr must be a finite number >= 0.")
     try:

@@ -1,8 +1,8 @@
-"""Arithmetic that takes a Python float or a float64 array, so that each schedule's formula is written once.
+"""Arithmetic for a Python float or a float64 array, so that each schedule's formula is written once.
 
-A float goes through ``math`` (a tenth of a NumPy scalar's time, and bit for bit what torch computes), an array
-through NumPy. NumPy's own ``cos`` and ``power`` may differ from the C library's by an ulp, depending on the
-machine; where that would show, these functions see to it.
+A float goes through ``math``, which takes a tenth of a NumPy scalar's time and gives torch's result bit for bit. An
+array goes through NumPy. NumPy's ``cos`` and ``power`` may differ from the C library's by one ulp on some machines;
+these functions correct that where it matters.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-# A float or a float64 array, the same on both sides of an operation; Any, because no type checker follows that.
+# A float or a float64 array; an operation returns the kind that it was given. Any, because type checkers cannot follow.
 Value: TypeAlias = Any
 
-# Below this, one ulp of cos is more than 1e-13 of 1 + cos, which is where torch's rates have to be met exactly.
+# Below this value of 1 + cos, one ulp of cos is a relative error above 1e-13: there torch's rates need exact cosines.
 _CANCELLING = 4e-3
 _BITS = 7
 _FINE = 1 << _BITS
 _WIDE = 2.0**62
 
 
-def at_most(value: Value, limit: float) -> Value:
-    """The smaller of ``value`` and ``limit``."""
+def minimum(value: Value, limit: float) -> Value:
+    """Return the smaller of ``value`` and ``limit``."""
     if type(value) is float:
         return value if value < limit else limit
     return np.minimum(value, limit)
 
 
-def at_least(value: Value, limit: float) -> Value:
-    """The larger of ``value`` and ``limit``."""
+def maximum(value: Value, limit: float) -> Value:
+    """Return the larger of ``value`` and ``limit``."""
     if type(value) is float:
         return value if value > limit else limit
     return np.maximum(value, limit)
 
 
-def whole(value: Value) -> Value:
-    """``value`` rounded down, still a float."""
+def floor(value: Value) -> Value:
+    """Round ``value`` down; the result is still a float."""
     if type(value) is float:
         return float(math.floor(value))
     return np.floor(value)
 
 
 def square_root(value: Value) -> Value:
-    """The square root of ``value``."""
+    """Return the square root of ``value``."""
     return math.sqrt(value) if type(value) is float else np.sqrt(value)
 
 
 def largest(value: Value) -> float:
-    """``value`` itself, or the largest of an array."""
+    """Return ``value`` itself, or the largest element of an array."""
     return value if type(value) is float else float(np.max(value))
 
 
 def one_plus_cos(angle: Value) -> Value:
-    """``1 + cos(angle)``, as exact as the C library's where the two cancel."""
+    """Return ``1 + cos(angle)``; where the two terms cancel, as exact as the C library."""
     if type(angle) is float:
         return 1 + math.cos(angle)
     result = np.cos(angle)
@@ -69,10 +69,10 @@ def one_plus_cos(angle: Value) -> Value:
 
 
 def power(base: float, exponent: Value) -> Value:
-    """``base ** exponent``, to the bit the same for a float and in an array.
+    """Return ``base ** exponent``; a float and an array give the same bits.
 
-    Whole exponents are split, ``base ** (128 h) * base ** l``, so that an array needs two look-ups each instead of
-    one ``pow``; below 128 that is ``base ** exponent`` itself.
+    Whole exponents are split into ``base ** (128 h) * base ** l``: an array then needs two table look-ups per element
+    instead of one ``pow``. Below 128 the result is ``base ** exponent`` itself.
     """
     if type(exponent) is float:
         if exponent < _FINE or exponent >= _WIDE or exponent != (number := int(exponent)):
@@ -96,17 +96,17 @@ def _power(base: float, exponent: float) -> float:
         return math.inf
 
 
-def raised(value: Value, exponent: Value) -> Value:
-    """``value ** exponent`` where both may change with the step, to the bit the same for floats and in an array."""
+def raise_to(value: Value, exponent: Value) -> Value:
+    """Return ``value ** exponent`` where both may change with the step; floats and arrays give the same bits."""
     if type(exponent) is float and exponent == 1.0:
         return value
-    # A NumPy array of one: the C library's pow differs by an ulp on some machines.
+    # An array of one element, also for floats: the C library's pow differs from NumPy's by an ulp on some machines.
     result = np.power(np.atleast_1d(value), np.atleast_1d(exponent))
     return result.item() if type(value) is float and type(exponent) is float else result
 
 
 def count_reached(bounds: Sequence[float], step: Value) -> Value:
-    """How many of the (ascending) ``bounds`` are <= ``step``, as a float or floats."""
+    """Count the (ascending) ``bounds`` that are <= ``step``, as a float or an array of floats."""
     if type(step) is float:
         return float(bisect_right(bounds, step))
     return np.searchsorted(np.asarray(bounds, dtype=np.float64), step, side="right").astype(np.float64)
@@ -119,19 +119,20 @@ def piecewise(
     piece: Callable[[int, Value, Value], Value],
     side: Literal["left", "right"] = "right",
 ) -> Value:
-    """``piece(i, step, lr)``, with i the number of (ascending) ``bounds`` that each step has passed.
+    """Evaluate a function that is defined piece by piece.
 
-    A piece is asked for its own steps only, so it need not make sense elsewhere.
+    A step that has passed i of the ``bounds`` gets ``piece(i, step, lr)``. A piece is only called for its own steps,
+    so its formula may be undefined elsewhere.
 
     Args:
-        step: One step, or (n,) of them.
-        lr: One rate, or (groups, 1) of them.
-        bounds: Where the next piece begins.
+        step: One step, or an array (n,) of steps.
+        lr: One rate, or an array (groups, 1) of rates.
+        bounds: Where each next piece begins, ascending.
         piece: Takes the number of a piece, its steps, and the rates.
-        side: ``"right"``: a step equal to a bound belongs to the next piece; ``"left"``: to the one before.
+        side: ``"right"``: a step equal to a bound belongs to the next piece; ``"left"``: to the piece before it.
 
     Returns:
-        What ``piece`` returns for one step; for an array, the broadcast of ``lr`` and ``step``.
+        The result of ``piece`` for one step; for an array, an array of the broadcast shape of ``lr`` and ``step``.
     """
     if type(step) is float:
         return piece(bisect_right(bounds, step) if side == "right" else bisect_left(bounds, step), step, lr)

@@ -1,11 +1,10 @@
-"""Schedules made of schedules: one after the other, or all at once."""
+"""Schedules that are made of other schedules: one after the other, or all together."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -15,25 +14,25 @@ from layered_lr.schedules.arguments import Counts
 from layered_lr.schedules.arithmetic import Value, piecewise
 from layered_lr.schedules.base import Children, Schedule, Updates
 from layered_lr.schedules.decay import check_ascending
-from layered_lr.schedules.recurrences import Kept
+from layered_lr.schedules.recurrences import GrowingTable
 from layered_lr.validation import value_class
 
 _AHEAD = 1024
 
 
-def adopted(parent: Schedule, child: Schedule) -> Schedule:
-    """``child`` counting what ``parent`` counts.
+def adopt_unit(parent: Schedule, child: Schedule) -> Schedule:
+    """Return ``child`` with the unit of ``parent``.
 
     Raises:
-        SpecError: the child was told to count something else than its parent.
+        SpecError: The child was told to count epochs, and its parent counts something else.
     """
     if (child.unit, child.every_step) == (parent.unit, parent.every_step):
         return child
     if child.unit == "epoch" and (parent.unit != "epoch" or child.every_step):
         wanted = "unit='epoch', every_step=True" if child.every_step else "unit='epoch'"
         raise SpecError(
-            f"{type(parent).__name__}: the {type(child).__name__} inside counts otherwise than the schedule around "
-            f"it. Give {wanted} to the {type(parent).__name__}, and lengths in epochs."
+            f"{type(parent).__name__}: the {type(child).__name__} inside it counts epochs, but the schedule around it "
+            f"does not count the same. Give {wanted} to the {type(parent).__name__}, and its lengths in epochs."
         )
     return replace(child, unit=parent.unit, every_step=parent.every_step)
 
@@ -43,29 +42,37 @@ def _adopt_all(parent: SequentialLR | ChainedScheduler) -> None:
     if not parent.schedulers:
         raise SpecError(f"{kind}(schedulers=[]): schedulers must hold at least one schedule.")
     for number, child in enumerate(parent.schedulers):
-        if child.reaction(0.0) is not None:
+        if child.start_reaction(0.0) is not None:
             raise SpecError(
-                f"{kind}: schedulers[{number}] is a {type(child).__name__} whose rate is decided while training, "
-                "which cannot be combined with others (nor can it in torch). Put a Warmup before it instead."
+                f"{kind}: schedulers[{number}] is a {type(child).__name__}, whose rate is decided during training. "
+                "It cannot be combined with other schedules (in torch neither). Use Warmup(steps, then=...) to put a "
+                "warm-up before it."
             )
-    object.__setattr__(parent, "schedulers", tuple(adopted(parent, child) for child in parent.schedulers))
+    object.__setattr__(parent, "schedulers", tuple(adopt_unit(parent, child) for child in parent.schedulers))
 
 
 @value_class
 class SequentialLR(Schedule):
     """One schedule after the other: torch's ``SequentialLR``.
 
-    From its milestone on, each schedule sees the group's own ``lr`` and its own steps, counted from 0 at that
-    milestone: ``schedulers[i](step - milestones[i - 1], lr)``.
+    Each schedule begins at its milestone, with the group's own ``lr``, and counts its steps from there:
+    ``schedulers[i](step - milestones[i - 1], lr)``.
 
-    That is torch's closed form. torch differs where a ``MultiplicativeLR`` is not the first (it goes on from the
-    rate that the one before has left), and where a ``OneCycleLR`` or ``CyclicLR`` made first has changed the
-    optimizer's ``initial_lr`` for those made after it. In a chain it sets the rate at each milestone, and
-    between them does what the schedule then active does.
+    This is torch's closed form. torch itself differs in two cases: a ``MultiplicativeLR`` that is not the first goes on
+    from the rate of the schedule before it, and a ``OneCycleLR`` or ``CyclicLR`` changes the optimizer's
+    ``initial_lr`` for all schedules that are made after it.
+
+    In a ``ChainedScheduler`` it sets the rate at each milestone; in between it does what its active schedule does.
 
     Args:
-        schedulers: The schedules, in order; not ``ReduceLROnPlateau``.
-        milestones: Where the second and each later one begins: ascending, one fewer than schedules.
+        schedulers: The schedules, in order. ``ReduceLROnPlateau`` is not allowed.
+        milestones: The steps at which the second and each later schedule begins, ascending; one fewer than schedules.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.SequentialLR([ll.Constant(), ll.ExponentialLR(0.5)], milestones=[2])
+        >>> schedule([0, 1, 2, 3, 4], lr=0.8)
+        array([0.8, 0.8, 0.8, 0.4, 0.2])
     """
 
     schedulers: Children
@@ -88,14 +95,14 @@ class SequentialLR(Schedule):
 
     @property
     def drives_momentum(self) -> bool:
-        """Whether a schedule inside moves the momentum too."""
+        """Whether a schedule inside changes the momentum too."""
         return any(child.drives_momentum for child in self.schedulers)
 
-    def bound(self, total: float) -> SequentialLR:
-        """This schedule with missing lengths taken from the part of the run that each schedule has."""
+    def bind(self, total: float) -> SequentialLR:
+        """Return this schedule with each missing length taken from that schedule's part of the run."""
         ends = (*self.milestones, max(total, self._start(len(self.schedulers) - 1)))
         children = tuple(
-            child.bound(max(1, end - self._start(number)))
+            child.bind(max(1, end - self._start(number)))
             for number, (child, end) in enumerate(zip(self.schedulers, ends, strict=True))
         )
         return self if children == self.schedulers else replace(self, schedulers=children)
@@ -116,7 +123,11 @@ class SequentialLR(Schedule):
         return piecewise(step, 0.0, self.milestones, self._momentum_in)
 
     def _momentum_in(self, number: int, step: Value, _: Value) -> Value:
-        """Of the active schedule; else what the last one to drive it left; else what the first will begin with."""
+        """Return the active schedule's momentum.
+
+        If the active schedule does not change the momentum, it stays at the last value of the schedule before that did.
+        If there is none before, it is already the first value of the one that comes.
+        """
         driving = [i for i, child in enumerate(self.schedulers) if child.drives_momentum]
         before = [i for i in driving if i <= number and (i == number or self._start(i) < self._start(i + 1))]
         if not before:
@@ -139,7 +150,7 @@ class SequentialLR(Schedule):
     def _updates_in(self, number: int, step: Float64) -> Updates:
         child = self.schedulers[number]
         updates = child._updates(step)
-        if number and not step[0]:  # at its milestone torch sets the closed form
+        if number and not step[0]:  # at a milestone torch sets the rate of the closed form
             low, high = np.broadcast_to(child._rate(step[:1], np.array([[0.0], [1.0]])), (2, 1))[:, 0]
             updates.keep[0], updates.slope[0], updates.offset[0] = 0.0, high - low, low
         return updates
@@ -147,18 +158,24 @@ class SequentialLR(Schedule):
 
 @value_class
 class ChainedScheduler(Schedule):
-    """All schedules at once: torch's ``ChainedScheduler``.
+    """All schedules together: torch's ``ChainedScheduler``.
 
-    At each step every schedule in turn acts on the rate that the one before it has left, beginning with the last
-    step's rate: those that multiply (``StepLR``, ``MultiStepLR``, ``ConstantLR``, ``LinearLR``,
-    ``ExponentialLR``, ``PolynomialLR``, ``MultiplicativeLR``, and here ``InverseSqrt``, ``WSD``, factor tables and
-    factor functions) multiply it, ``CosineAnnealingLR`` pulls it towards ``eta_min``, and all others set it outright.
+    Each step starts from the rate of the step before, and applies the schedules to it in order. Some multiply the rate:
+    ``StepLR``, ``MultiStepLR``, ``ConstantLR``, ``LinearLR``, ``ExponentialLR``, ``PolynomialLR``,
+    ``MultiplicativeLR``, ``InverseSqrt``, ``WSD``, and tables and functions with ``factor=True``.
+    ``CosineAnnealingLR`` moves the rate towards ``eta_min``. All others set the rate, whatever it was.
 
-    Where all multiply, the rate is ``lr`` times the product of their factors, in closed form; torch's ``step()``
-    drifts from that. With any other it follows torch's recursion, cumulated once and kept, for whole steps only.
+    If all schedules multiply, the rate is ``lr`` times the product of their factors, in closed form; torch's ``step()``
+    drifts from that by rounding errors. Otherwise this follows torch's recursion, for whole steps only.
 
     Args:
-        schedulers: The schedules, in order; not ``ReduceLROnPlateau``.
+        schedulers: The schedules, in order. ``ReduceLROnPlateau`` is not allowed.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.ChainedScheduler([ll.ConstantLR(factor=0.5, total_iters=2), ll.ExponentialLR(0.5)])
+        >>> schedule([0, 1, 2, 3], lr=0.8)
+        array([0.4, 0.2, 0.2, 0.1])
     """
 
     schedulers: Children
@@ -168,8 +185,8 @@ class ChainedScheduler(Schedule):
         _adopt_all(self)
         if self.every_step and not self._multiplies:
             raise SpecError(
-                "ChainedScheduler(every_step=True): only schedules that multiply the rate can be chained between "
-                "whole epochs; the others are defined from one step to the next. Leave every_step out."
+                "ChainedScheduler(every_step=True): between whole epochs, only schedules that multiply the rate can be "
+                "chained; the others are defined from one whole step to the next. Leave every_step out."
             )
 
     @property
@@ -179,12 +196,12 @@ class ChainedScheduler(Schedule):
 
     @property
     def drives_momentum(self) -> bool:
-        """Whether a schedule inside moves the momentum too."""
+        """Whether a schedule inside changes the momentum too."""
         return any(child.drives_momentum for child in self.schedulers)
 
-    def bound(self, total: float) -> ChainedScheduler:
-        """This schedule with missing lengths taken from the run."""
-        children = tuple(child.bound(total) for child in self.schedulers)
+    def bind(self, total: float) -> ChainedScheduler:
+        """Return this schedule with every missing length taken from the length of the run."""
+        children = tuple(child.bind(total) for child in self.schedulers)
         return self if children == self.schedulers else replace(self, schedulers=children)
 
     @property
@@ -194,7 +211,7 @@ class ChainedScheduler(Schedule):
     def _rate(self, step: Value, lr: Value) -> Value:
         if not self._multiplies:
             return self._cumulated_rate(step, lr)
-        factor: Any = 1.0
+        factor: Value = 1.0
         for child in self.schedulers:
             factor = factor * child._rate(step, 1.0)
         return lr * factor
@@ -205,32 +222,32 @@ class ChainedScheduler(Schedule):
     def _updates(self, step: Float64) -> Updates:
         keep, slope, offset = np.ones(len(step)), np.zeros(len(step)), np.zeros(len(step))
         for child in self.schedulers:
-            its = child._updates(step)
-            keep = its.keep * keep
-            slope = its.keep * slope + its.slope
-            offset = its.keep * offset + its.offset
+            updates = child._updates(step)
+            keep = updates.keep * keep
+            slope = updates.keep * slope + updates.slope
+            offset = updates.keep * offset + updates.offset
         return Updates(keep, slope, offset)
 
     def _cumulated_rate(self, step: Value, lr: Value) -> Value:
-        slope, offset = self._known.at_least(self._last_cumulated(step) + 1, self._ahead)
+        slope, offset = self._known.extend_to(self._last_step(step) + 1, self._extend)
         if type(step) is float:
             return slope.item(int(step)) * lr + offset.item(int(step))
         index = step.astype(np.int64)
         return slope[index] * lr + offset[index]
 
     @cached_property
-    def _known(self) -> Kept:
-        """The chained rate at every step as ``slope * lr + offset``: (2, steps)."""
-        return Kept(self._grown(0, 1, 1.0, 0.0))
+    def _known(self) -> GrowingTable:
+        """The chained rate at every step is ``slope * lr + offset``; this holds both, shape (2, steps)."""
+        return GrowingTable(self._follow(0, 1, 1.0, 0.0))
 
-    def _ahead(self, start: int, stop: int) -> Float64:
+    def _extend(self, start: int, stop: int) -> Float64:
         slope, offset = self._known.values[:, start - 1].tolist()
         try:
-            return self._grown(start, stop + min(start, _AHEAD), slope, offset)
-        except SpecError:  # a schedule that ends may not be asked ahead
-            return self._grown(start, stop, slope, offset)
+            return self._follow(start, stop + min(start, _AHEAD), slope, offset)
+        except SpecError:  # a schedule that ends, such as a Table, cannot be computed ahead
+            return self._follow(start, stop, slope, offset)
 
-    def _grown(self, start: int, stop: int, slope: float, offset: float) -> Float64:
+    def _follow(self, start: int, stop: int, slope: float, offset: float) -> Float64:
         with np.errstate(all="ignore"):
             updates = self._updates(np.arange(start, stop, dtype=np.float64))
         slopes, offsets = [], []

@@ -1,4 +1,4 @@
-"""torch's cosine schedules: one that goes on for ever, one that restarts."""
+"""torch's cosine schedules: one that goes down and up for ever, and one that restarts at the top."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from layered_lr.arrays import Float64
 from layered_lr.schedules.arguments import MOST, PositiveCount
-from layered_lr.schedules.arithmetic import Value, one_plus_cos, whole
+from layered_lr.schedules.arithmetic import Value, floor, one_plus_cos
 from layered_lr.schedules.base import Schedule, Updates
 from layered_lr.validation import NonNegative, value_class
 
@@ -19,16 +19,22 @@ from layered_lr.validation import NonNegative, value_class
 class CosineAnnealingLR(Schedule):
     """``eta_min + (lr - eta_min) * (1 + cos(pi * step / T_max)) / 2``: torch's ``CosineAnnealingLR``.
 
-    The closed form of SGDR without restarts (https://arxiv.org/abs/1608.03983). After ``T_max`` the cosine
-    rises again, as in torch. torch's ``step()`` is a recursion that drifts from its own closed form, most where
-    the rate is near ``eta_min`` and after it; this is the closed form.
+    The closed form of SGDR without restarts (https://arxiv.org/abs/1608.03983). After ``T_max`` the cosine rises
+    again, as in torch. torch's ``step()`` is a recursion that drifts from this closed form, most of all near
+    ``eta_min`` and after it.
 
-    In a chain it pulls the rate that it finds towards ``eta_min`` as torch's recursion does, and after ``T_max``
-    adds back what the group's own ``lr`` gives.
+    In a ``ChainedScheduler`` it moves the previous rate towards ``eta_min`` as torch's recursion does; after ``T_max``
+    it adds the part of the group's own ``lr`` again.
 
     Args:
         T_max: Steps (or epochs) from ``lr`` down to ``eta_min``, >= 1.
         eta_min: Lowest rate, before ``lr_scale``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.CosineAnnealingLR(T_max=4, eta_min=0.01)
+        >>> schedule([0, 1, 2, 4], lr=0.1).round(4)
+        array([0.1   , 0.0868, 0.055 , 0.01  ])
     """
 
     T_max: PositiveCount
@@ -52,16 +58,22 @@ class CosineAnnealingLR(Schedule):
 class CosineAnnealingWarmRestarts(Schedule):
     """``eta_min + (lr - eta_min) * (1 + cos(pi * T_cur / T_i)) / 2``: torch's ``CosineAnnealingWarmRestarts``.
 
-    SGDR (https://arxiv.org/abs/1608.03983): period i lasts ``T_i = T_0 * T_mult ** i``, ``T_cur`` counts from
-    its beginning, and each period begins at ``lr`` again. torch's ``step()`` finds the period exactly, and so
-    does this; torch's ``step(epoch)`` finds it through a logarithm and can be one period late at a restart.
+    SGDR (https://arxiv.org/abs/1608.03983): period i lasts ``T_i = T_0 * T_mult ** i``, ``T_cur`` counts from its
+    start, and each period starts at ``lr`` again. The period is found exactly, as in torch's ``step()``; torch's
+    ``step(epoch)`` computes it with a logarithm and can be one period late at a restart.
 
-    In a chain it sets the rate, whatever it finds, as in torch.
+    In a ``ChainedScheduler`` it sets the rate, whatever it was, as in torch.
 
     Args:
         T_0: Steps (or epochs) of the first period, >= 1.
         T_mult: How many times longer each period is than the one before, a whole number >= 1.
         eta_min: Lowest rate, before ``lr_scale``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.CosineAnnealingWarmRestarts(T_0=2, T_mult=2)
+        >>> schedule([0, 1, 2, 4, 6], lr=0.1).round(3)
+        array([0.1 , 0.05, 0.1 , 0.05, 0.1 ])
     """
 
     T_0: PositiveCount
@@ -82,9 +94,9 @@ class CosineAnnealingWarmRestarts(Schedule):
         return low + (lr - low) * one_plus_cos(math.pi * since / length) / 2
 
     def _phase(self, step: Value) -> tuple[Value, Value]:
-        """How far into its period each step is, and how long that period is."""
+        """Return how far each step is into its period, and how long that period is."""
         if self.T_mult == 1:
-            return step - whole(step / self.T_0) * self.T_0, self.T_0
+            return step - floor(step / self.T_0) * self.T_0, self.T_0
         starts, lengths = self._periods
         if type(step) is float:
             number = bisect_right(starts, step) - 1

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Literal
 
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import Fraction, PositiveCount
-from layered_lr.schedules.arithmetic import Value, piecewise, power, whole
+from layered_lr.schedules.arithmetic import Value, floor, piecewise, power
 from layered_lr.schedules.base import Schedule
 from layered_lr.schedules.reference import UserFunction, evaluate
 from layered_lr.validation import Flag, NonNegative, value_class
@@ -18,24 +18,33 @@ class CyclicLR(Schedule):
     """``base_lr + (max_lr - base_lr) * triangle(step) * scale``: torch's ``CyclicLR``.
 
     Cyclical learning rates (https://arxiv.org/abs/1506.01186): ``triangle`` rises from 0 to 1 over
-    ``step_size_up`` and falls to 0 over ``step_size_down``; ``scale`` is 1 (``"triangular"``), halves with each
-    cycle (``"triangular2"``), or is ``gamma ** step`` (``"exp_range"``). The bounds are absolute: the group's
-    own ``lr`` plays no part, ``lr_scale`` does. In a chain it sets the rate, whatever it finds, as in torch.
+    ``step_size_up`` and falls back to 0 over ``step_size_down``. ``scale`` is 1 (``"triangular"``), half as large in
+    each next cycle (``"triangular2"``), or ``gamma ** step`` (``"exp_range"``).
 
-    torch's ``"triangular2"`` overflows at cycle 1025; this goes on to 0.
+    The group's own ``lr`` is not used: ``base_lr`` and ``max_lr`` say the rates, and ``lr_scale`` multiplies them. In a
+    ``ChainedScheduler`` it sets the rate, whatever it was, as in torch. torch's ``"triangular2"`` overflows at cycle
+    1025; here the scale goes on towards 0.
 
     Args:
         base_lr: Lower bound, the rate at step 0.
-        max_lr: Upper bound, >= ``base_lr`` (torch does not check).
+        max_lr: Upper bound, >= ``base_lr`` (torch does not check this).
         step_size_up: Steps (or epochs) of the rising half, >= 1.
-        step_size_down: Steps (or epochs) of the falling half; as the rising half where left out.
-        mode: One of the three policies; not looked at when ``scale_fn`` is given.
+        step_size_down: Steps (or epochs) of the falling half; None is ``step_size_up``.
+        mode: One of the three forms of ``scale``; ignored if ``scale_fn`` is given.
         gamma: Base of ``"exp_range"``, >= 0.
         scale_fn: The user's own ``scale``, or its import path ``"package.module:name"``.
-        scale_mode: What ``scale_fn`` is given: the number of the ``"cycle"``, from 1, or the step (``"iterations"``).
+        scale_mode: What ``scale_fn`` takes: the number of the ``"cycle"``, from 1, or the step (``"iterations"``).
         cycle_momentum: Whether the momentum falls from ``max_momentum`` to ``base_momentum`` while the rate rises.
         base_momentum: Lowest momentum (or first beta), 0 to 1.
         max_momentum: Highest momentum (or first beta), 0 to 1.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.CyclicLR(base_lr=0.0, max_lr=0.4, step_size_up=2, mode="triangular2")
+        >>> schedule([0, 1, 2, 3, 4, 5, 6], lr=0.1)
+        array([0. , 0.2, 0.4, 0.2, 0. , 0.1, 0.2])
+        >>> schedule.momentum([0, 2])
+        array([0.9, 0.8])
     """
 
     base_lr: NonNegative
@@ -57,7 +66,7 @@ class CyclicLR(Schedule):
 
     @property
     def drives_momentum(self) -> bool:
-        """Whether the schedule moves the momentum too: ``cycle_momentum``."""
+        """Whether the schedule changes the momentum too: ``cycle_momentum``."""
         return self.cycle_momentum
 
     def _rate(self, step: Value, lr: Value) -> Value:
@@ -73,9 +82,9 @@ class CyclicLR(Schedule):
 
     def _triangle(self, step: Value) -> Value:
         turns = 1.0 + step / self._total()
-        return piecewise(turns - whole(turns), None, (self.step_size_up / self._total(),), self._side, side="left")
+        return piecewise(turns - floor(turns), None, (self.step_size_up / self._total(),), self._side, side="left")
 
-    def _side(self, falling: int, place: Value, _: Any) -> Value:
+    def _side(self, falling: int, place: Value, _: Value) -> Value:
         top = self.step_size_up / self._total()
         return (place - 1) / (top - 1) if falling else place / top
 
@@ -84,8 +93,8 @@ class CyclicLR(Schedule):
             return 1.0
         if self.scale_fn is None and self.mode == "exp_range":
             return power(self.gamma, step)
-        cycle = whole(1 + step / self._total())
+        cycle = floor(1 + step / self._total())
         if self.scale_fn is None:
             return power(0.5, cycle - 1)
-        asked = cycle if self.scale_mode == "cycle" else step
-        return evaluate(f"CyclicLR(scale_fn={self.scale_fn!r})", self.scale_fn, asked)
+        argument = cycle if self.scale_mode == "cycle" else step
+        return evaluate(f"CyclicLR(scale_fn={self.scale_fn!r})", self.scale_fn, argument)

@@ -1,4 +1,4 @@
-"""torch's OneCycleLR: one rise and one long fall over the whole run."""
+"""torch's OneCycleLR: the rate rises once and then falls slowly over the rest of the run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import Fraction, PositiveCount
-from layered_lr.schedules.arithmetic import Value, at_most, largest, one_plus_cos, piecewise
+from layered_lr.schedules.arithmetic import Value, largest, minimum, one_plus_cos, piecewise
 from layered_lr.schedules.base import Schedule
 from layered_lr.validation import Flag, NonNegative, Positive, value_class
 
@@ -28,29 +28,39 @@ class _Phase(NamedTuple):
 class OneCycleLR(Schedule):
     """From ``max_lr / div_factor`` up to ``max_lr``, then down to ``max_lr / div_factor / final_div_factor``.
 
-    torch's ``OneCycleLR``: super-convergence (https://arxiv.org/abs/1708.07120). Each phase anneals from a to b
-    as ``b + (a - b) / 2 * (1 + cos(pi * part))`` or ``a + (b - a) * part``. The rates are absolute: the group's
-    own ``lr`` plays no part, ``lr_scale`` does. In a chain it sets the rate, whatever it finds, as in torch.
+    torch's ``OneCycleLR``: super-convergence (https://arxiv.org/abs/1708.07120). Each part of the cycle goes from a to
+    b as ``b + (a - b) / 2 * (1 + cos(pi * part))`` or as ``a + (b - a) * part``.
 
-    The last rate is that of step ``total_steps - 1``. At ``total_steps`` itself, which no update uses, torch
-    extrapolates (with ``"linear"`` below 0) and after it raises; this holds the last rate there and raises a
-    ``SpecError`` after it. Where ``pct_start * total_steps`` is 1 torch divides by zero; this begins at
-    the top.
+    The group's own ``lr`` is not used: ``max_lr`` says the rates, and ``lr_scale`` multiplies them. In a
+    ``ChainedScheduler`` it sets the rate, whatever it was, as in torch.
+
+    The last rate is that of step ``total_steps - 1``. It also holds at ``total_steps``, which no update uses (torch
+    extrapolates there, and with ``"linear"`` goes below 0). Later steps are an error, as in torch. If
+    ``pct_start * total_steps`` is 1, torch divides by zero; here the cycle starts at ``max_lr``.
 
     Args:
         max_lr: Highest rate.
-        total_steps: Length of the cycle in steps (or epochs); where neither it nor the next two are given, the
-            run's.
-        epochs: With ``steps_per_epoch``, another way to say ``total_steps``, which wins.
-        steps_per_epoch: See ``epochs``.
-        pct_start: Part of the cycle that rises, 0 to 1.
+        total_steps: Length of the cycle in steps (or epochs). If this, ``epochs`` and ``steps_per_epoch`` are left
+            out, it is the length of the run.
+        epochs: Together with ``steps_per_epoch``, another way to say ``total_steps``. If both ways are used,
+            ``total_steps`` wins.
+        steps_per_epoch: Steps of one epoch; goes with ``epochs``.
+        pct_start: The part of the cycle in which the rate rises, 0 to 1.
         anneal_strategy: ``"cos"`` or ``"linear"``.
-        cycle_momentum: Whether the momentum falls to ``base_momentum`` at the top and comes back.
+        cycle_momentum: Whether the momentum falls to ``base_momentum`` while the rate rises, and then comes back.
         base_momentum: Lowest momentum (or first beta), 0 to 1.
         max_momentum: Highest momentum (or first beta), 0 to 1.
-        div_factor: ``max_lr`` over the first rate, > 0.
-        final_div_factor: First rate over the last, > 0.
-        three_phase: Whether the fall mirrors the rise, with a third phase from the first rate to the last.
+        div_factor: ``max_lr`` divided by the first rate, > 0.
+        final_div_factor: The first rate divided by the last rate, > 0.
+        three_phase: Whether the fall mirrors the rise, followed by a third part from the first rate to the last.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.OneCycleLR(max_lr=0.5, total_steps=11, pct_start=0.55, anneal_strategy="linear")
+        >>> schedule([0, 10], lr=0.1)
+        array([2.e-02, 2.e-06])
+        >>> ll.OneCycleLR(max_lr=0.5).is_bound  # a plan gives it the length of the run
+        False
     """
 
     max_lr: NonNegative
@@ -70,8 +80,8 @@ class OneCycleLR(Schedule):
         super().__post_init__()
         if self.total_steps is None and (self.epochs is None) != (self.steps_per_epoch is None):
             raise SpecError(
-                f"OneCycleLR(epochs={self.epochs}, steps_per_epoch={self.steps_per_epoch}): give both, or "
-                "total_steps, or none of them to take the run's length."
+                f"OneCycleLR(epochs={self.epochs}, steps_per_epoch={self.steps_per_epoch}): give both of them, or "
+                "total_steps, or none of the three to take the length of the run."
             )
 
     @property
@@ -81,11 +91,11 @@ class OneCycleLR(Schedule):
 
     @property
     def drives_momentum(self) -> bool:
-        """Whether the schedule moves the momentum too: ``cycle_momentum``."""
+        """Whether the schedule changes the momentum too: ``cycle_momentum``."""
         return self.cycle_momentum
 
-    def bound(self, total: float) -> OneCycleLR:
-        """This schedule with ``total_steps`` taken from the run (rounded up) where it was left out."""
+    def bind(self, total: float) -> OneCycleLR:
+        """Return this schedule with a missing ``total_steps`` taken from the length of the run, rounded up."""
         return self if self.is_bound else replace(self, total_steps=max(1, math.ceil(total)))
 
     @cached_property
@@ -93,12 +103,12 @@ class OneCycleLR(Schedule):
         if self.total_steps is not None:
             return self.total_steps
         if self.epochs is None or self.steps_per_epoch is None:
-            raise self._needs("total_steps")
+            raise self._length_error("total_steps")
         return self.epochs * self.steps_per_epoch
 
     @cached_property
     def _phases(self) -> tuple[tuple[float, ...], tuple[_Phase, ...]]:
-        """Where each phase but the last ends (a phase without length is passed over), and the phases."""
+        """The phases, and before them the step at which each phase but the last ends; empty phases are skipped."""
         first = self.max_lr / self.div_factor
         low, high = self.base_momentum, self.max_momentum
         rise = self.pct_start * self._total
@@ -119,29 +129,30 @@ class OneCycleLR(Schedule):
         return tuple(bounds), tuple(phases)
 
     def _rate(self, step: Value, lr: Value) -> Value:
-        return piecewise(self._held(step), 0.0, self._phases[0], self._rate_in, side="left")
+        return piecewise(self._hold_last(step), 0.0, self._phases[0], self._rate_in, side="left")
 
     def _momentum(self, step: Value) -> Value:
-        return piecewise(self._held(step), 0.0, self._phases[0], self._momentum_in, side="left")
+        return piecewise(self._hold_last(step), 0.0, self._phases[0], self._momentum_in, side="left")
 
-    def _held(self, step: Value) -> Value:
+    def _hold_last(self, step: Value) -> Value:
         total = self._total
         if largest(step) > total:
             raise SpecError(
-                f"OneCycleLR(total_steps={total}) was asked for {self.unit} {largest(step):g}: the cycle is over. "
-                "Leave total_steps out to take the run's length, or put it first in a SequentialLR."
+                f"OneCycleLR(total_steps={total}) was asked for {self.unit} {largest(step):g}, after the end of its "
+                "cycle. Leave total_steps out to take the length of the run, or let another schedule follow it in a "
+                "SequentialLR."
             )
-        return at_most(step, total - 1.0)
+        return minimum(step, total - 1.0)
 
     def _rate_in(self, number: int, step: Value, _: Value) -> Value:
         phase = self._phases[1][number]
-        return self._annealed(phase.rates, phase.part(step))
+        return self._anneal(phase.rates, phase.part(step))
 
     def _momentum_in(self, number: int, step: Value, _: Value) -> Value:
         phase = self._phases[1][number]
-        return self._annealed(phase.momenta, phase.part(step))
+        return self._anneal(phase.momenta, phase.part(step))
 
-    def _annealed(self, ends: tuple[float, float], part: Value) -> Value:
+    def _anneal(self, ends: tuple[float, float], part: Value) -> Value:
         start, end = ends
         if self.anneal_strategy == "linear":
             return (end - start) * part + start

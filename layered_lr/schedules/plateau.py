@@ -1,29 +1,34 @@
-"""torch's ReduceLROnPlateau, as data."""
+"""The settings of torch's ReduceLROnPlateau."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from layered_lr.errors import SpecError
-from layered_lr.schedules.arguments import Count, plain
+from layered_lr.schedules.arguments import Count
 from layered_lr.schedules.arithmetic import Value
 from layered_lr.schedules.base import Schedule, Unit
 from layered_lr.schedules.reaction import Reaction
-from layered_lr.schedules.reference import function_of
-from layered_lr.validation import NonNegative, value_class
+from layered_lr.schedules.reference import check_function
+from layered_lr.validation import NonNegative, unwrap_scalar, value_class
 
-_BelowOne = Annotated[float, BeforeValidator(plain), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
+_BelowOne = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
 
 
-def _metric(value: Any) -> Any:
+Metric: TypeAlias = Callable[[Mapping[str, float]], float] | str
+"""What a schedule watches: ``"loss"``, ``"accuracy"``, or a function of all metrics."""
+
+
+def _check_metric(value: object) -> Metric:
     if isinstance(value, str) and value in ("loss", "accuracy"):
         return value
     try:
-        return function_of(value)
+        return check_function(value)
     except PydanticCustomError:
         message = "Input should be 'loss', 'accuracy', a function, or its import path 'package.module:name'"
         raise PydanticCustomError("metric", message) from None
@@ -31,26 +36,35 @@ def _metric(value: Any) -> Any:
 
 @value_class
 class ReduceLROnPlateau(Schedule):
-    """``rate * factor``, not below ``min_lr``, whenever the metric has not improved for ``patience`` metrics.
+    """``rate * factor``, not below ``min_lr``, whenever the metric has not improved for more than ``patience`` times.
 
-    torch's ``ReduceLROnPlateau``, its decisions to the bit; ``reaction(lr)`` takes them. In ``"min"`` mode a
-    metric is better when below ``best * (1 - threshold)`` (``"rel"``) or ``best - threshold`` (``"abs"``), in
-    ``"max"`` mode when above the same with ``+``. The rate in question is the one before ``lr_scale``. Called as a
-    function it gives ``lr``: ``schedule(step, reaction.rate)`` is the rate that acts. It cannot stand in a
-    ``SequentialLR`` or ``ChainedScheduler`` (nor in torch); a ``Warmup`` may come before it.
+    torch's ``ReduceLROnPlateau``, with the same decisions bit for bit. ``start_reaction(lr)`` returns the object that
+    makes them during training. In ``"min"`` mode a metric is better if it is below ``best * (1 - threshold)``
+    (``"rel"``) or ``best - threshold`` (``"abs"``); in ``"max"`` mode if it is above ``best * (1 + threshold)`` or
+    ``best + threshold``. All rates here are before ``lr_scale``.
+
+    ``schedule(step, reaction.rate)`` is the rate of a step; called with a group's ``lr``, the schedule returns ``lr``.
+    It is not allowed in a ``SequentialLR`` or ``ChainedScheduler`` (in torch neither), but a ``Warmup`` may come before
+    it.
 
     Args:
-        mode: Whether the metric should become small (``"min"``) or large (``"max"``). Where left out it is torch's
-            default, ``"min"``, but ``"max"`` for the accuracy, for which ``"min"`` is refused.
+        mode: Whether the metric should become small (``"min"``) or large (``"max"``). None is ``"max"`` for the
+            accuracy (which refuses ``"min"``), and torch's default, ``"min"``, for everything else.
         factor: Factor of one reduction, 0 <= factor < 1.
-        patience: Metrics without improvement that are let pass before a reduction.
+        patience: How many metrics without improvement are accepted before a reduction.
         threshold: Smallest improvement that counts.
-        threshold_mode: Whether ``threshold`` is relative to the best metric or absolute.
-        cooldown: Metrics after a reduction that never count as bad.
-        min_lr: Lowest rate, before ``lr_scale``.
-        eps: A reduction by no more than this is not made.
-        metric: What is watched: ``"loss"``, ``"accuracy"``, or a function or its import path.
-        unit: How often a metric is looked at, each ``"epoch"`` or each ``"step"``.
+        threshold_mode: Whether ``threshold`` is relative to the best metric (``"rel"``) or absolute (``"abs"``).
+        cooldown: How many metrics after a reduction never count as bad.
+        min_lr: Lowest rate.
+        eps: If a reduction would change the rate by ``eps`` or less, it is not made.
+        metric: What is watched: ``"loss"``, ``"accuracy"``, or a function of all metrics (or its import path).
+        unit: How often the metric is read: each ``"epoch"`` or each ``"step"``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> reaction = ll.ReduceLROnPlateau(factor=0.5, patience=1).start_reaction(lr=0.1)
+        >>> [reaction.step(loss) for loss in (1.0, 0.9, 0.9, 0.9)]
+        [0.1, 0.1, 0.1, 0.05]
     """
 
     mode: Literal["min", "max"] | None = None
@@ -61,22 +75,25 @@ class ReduceLROnPlateau(Schedule):
     cooldown: Count = 0
     min_lr: NonNegative = 0.0
     eps: NonNegative = 1e-8
-    metric: Annotated[Any, PlainValidator(_metric)] = field(default="loss", kw_only=True)
+    metric: Annotated[Metric, PlainValidator(_check_metric)] = field(default="loss", kw_only=True)
     unit: Unit = field(default="epoch", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.every_step:
-            raise SpecError("ReduceLROnPlateau(every_step=True): it acts when a metric comes; use unit='step'.")
+            raise SpecError(
+                "ReduceLROnPlateau(every_step=True): it changes the rate when it reads a metric. Use unit='step' "
+                "instead, which reads the metric of each step."
+            )
         if self.metric == "accuracy" and self.mode == "min":
             raise SpecError(
-                "ReduceLROnPlateau(metric='accuracy', mode='min'): an accuracy is better when it is higher, and would "
-                "lower the rate as it improves. Give mode='max', or leave mode out."
+                "ReduceLROnPlateau(metric='accuracy', mode='min'): a higher accuracy is better, but mode='min' would "
+                "lower the rate when it rises. Give mode='max', or leave mode out."
             )
         if self.mode is None:
             object.__setattr__(self, "mode", "max" if self.metric == "accuracy" else "min")
 
-    def reaction(self, lr: float) -> Reaction:
-        """A fresh start for one group.
+    def start_reaction(self, lr: float) -> Reaction:
+        """Return the object that decides the rate of one group during training, at its start.
 
         Args:
             lr: The group's own rate, before ``lr_scale``.

@@ -1,19 +1,20 @@
-"""torch's ReduceLROnPlateau: a rate that is decided while training."""
+"""The decisions of torch's ReduceLROnPlateau during training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from layered_lr.errors import SpecError
-from layered_lr.schedules.arguments import lr_of, plain
+from layered_lr.schedules.arguments import check_lr
+from layered_lr.validation import unwrap_scalar
 
 _STATE = ("rate", "best", "bad", "cooldown", "seen")
 
 
 class ReactionSettings(Protocol):
-    """What decides how a rate reacts; ``ReduceLROnPlateau`` has it, and tells what each means."""
+    """The settings that decide how a rate reacts; ``ReduceLROnPlateau`` has them and explains each."""
 
     # ruff: noqa: D102
     @property
@@ -33,7 +34,7 @@ class ReactionSettings(Protocol):
     @property
     def eps(self) -> float: ...
     @property
-    def metric(self) -> Any: ...
+    def metric(self) -> Callable[[Mapping[str, float]], float] | str: ...
     @property
     def unit(self) -> str: ...
 
@@ -42,27 +43,27 @@ class Reaction:
     """The rate of one group under ``ReduceLROnPlateau``, from metric to metric.
 
     Attributes:
-        settings: The schedule whose decisions these are.
+        settings: The schedule that says how to react.
         rate: The group's rate now, before ``lr_scale``.
 
     Args:
-        settings: The schedule.
+        settings: The schedule that says how to react.
         lr: The group's own rate, before ``lr_scale``.
     """
 
     def __init__(self, settings: ReactionSettings, lr: float) -> None:
         self.settings = settings
-        self.rate = lr_of(lr)
+        self.rate = check_lr(lr)
         self._best = math.inf if settings.mode == "min" else -math.inf
         self._bad = 0
         self._cooldown = 0
         self._seen = 0
 
     def step(self, metric: float) -> float:
-        """Take the next metric in; a NaN counts as no improvement, as in torch.
+        """Read the next metric and decide the rate. NaN counts as no improvement, as in torch.
 
         Args:
-            metric: A number, or what ``float()`` makes one of (a zero-dimensional array or tensor).
+            metric: A number, or a zero-dimensional array or tensor that ``float()`` accepts.
 
         Returns:
             The rate from now on, before ``lr_scale``.
@@ -89,19 +90,23 @@ class Reaction:
         return self.rate
 
     def state(self) -> dict[str, float]:
-        """Everything that the next decision depends on, as plain numbers (``best`` is infinite before the first)."""
+        """Return all numbers that the next decision depends on; ``best`` is infinite before the first metric."""
         values = (self.rate, self._best, self._bad, self._cooldown, self._seen)
         return dict(zip(_STATE, values, strict=True))
 
     def restore(self, state: Mapping[str, float]) -> None:
-        """Go on from what ``state`` gave.
+        """Continue from a result of ``state``.
 
         Raises:
-            SpecError: something is missing, unknown or not a number.
+            SpecError: A name is missing or unknown, or a value is not a number.
         """
-        if set(state) != set(_STATE) or not all(isinstance(plain(value), (int, float)) for value in state.values()):
-            raise SpecError(f"ReduceLROnPlateau: its state is the numbers {', '.join(_STATE)}, not {dict(state)}.")
-        self.rate, self._best = lr_of(state["rate"]), float(state["best"])
+        if set(state) != set(_STATE) or not all(
+            isinstance(unwrap_scalar(value), (int, float)) for value in state.values()
+        ):
+            raise SpecError(
+                f"ReduceLROnPlateau: its state must have the numbers {', '.join(_STATE)}, but this has {dict(state)}."
+            )
+        self.rate, self._best = check_lr(state["rate"]), float(state["best"])
         self._bad, self._cooldown, self._seen = int(state["bad"]), int(state["cooldown"]), int(state["seen"])
 
     def _is_better(self, metric: float) -> bool:

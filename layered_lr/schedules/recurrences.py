@@ -1,4 +1,4 @@
-"""Numbers that follow from one another, step by step: computed in order, once, and kept."""
+"""A table of numbers in which each step follows from the step before: every number is computed once and kept."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from layered_lr.arrays import Float64
 _GROWING = threading.RLock()
 
 
-class Kept:
-    """Rows of numbers, one column a step, that grow at the end.
+class GrowingTable:
+    """A table with one column for each step; new columns are added at the end.
 
     Attributes:
-        values: (rows, capacity); the columns below ``count`` are valid.
-        count: Number of steps known.
+        values: Shape (rows, capacity); the columns below ``count`` are valid.
+        count: Number of steps that are known.
 
     Args:
-        first: The numbers at step 0, (rows, 1).
+        first: The numbers at step 0, shape (rows, 1).
     """
 
     def __init__(self, first: Float64) -> None:
         self.values = first
         self.count = first.shape[1]
 
-    def at_least(self, count: int, more: Callable[[int, int], Float64]) -> Float64:
-        """The rows, with at least ``count`` columns known.
+    def extend_to(self, count: int, more: Callable[[int, int], Float64]) -> Float64:
+        """Return the table with at least ``count`` valid columns.
 
         Args:
-            count: How many are needed.
-            more: Takes the first step that is missing and the one past the last, and gives (rows, steps).
+            count: How many columns are needed.
+            more: Takes the first missing step and the step after the last one; returns their numbers, (rows, steps).
         """
         if self.count < count:
             with _GROWING:

@@ -1,4 +1,4 @@
-"""Functions that users give to schedules: kept by import path where they have one, so that they are data."""
+"""Functions that users give to schedules; a function with an import path is kept as that path and can be saved."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arithmetic import Value
 
+UserCallable: TypeAlias = Callable[..., Any]
+"""A user's function of the step; what it returns is checked at each call."""
+
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 @dataclass(frozen=True, repr=False)
 class Reference:
-    """A function by its import path: equal, hashable and savable by that path; imported when first called.
+    """A function by its import path, which says whether two are equal; it is imported when it is first called.
 
     Args:
         path: ``"package.module:name"``.
@@ -37,34 +40,39 @@ class Reference:
 
     def __call__(self, *args: Any) -> Any:
         """Call the function."""
-        return resolved(self.path)(*args)
+        return import_function(self.path)(*args)
 
 
 @functools.cache
-def resolved(path: str) -> Callable[..., Any]:
-    """The function at an import path.
+def import_function(path: str) -> UserCallable:
+    """Import the function at an import path.
 
     Raises:
-        SpecError: the module cannot be imported, has no such name, or the name is not callable.
+        SpecError: The module cannot be imported, has no such name, or the name is not callable.
     """
     module_name, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
     except Exception as error:  # the user's module may fail in any way while it is imported
-        raise SpecError(f"function {path!r}: module {module_name!r} cannot be imported ({error!r}).") from None
+        raise SpecError(
+            f"function {path!r}: module {module_name!r} cannot be imported ({error!r}). Give the path of a "
+            "module that Python can import."
+        ) from None
     for part in name.split("."):
         if not hasattr(found, part):
             raise SpecError(f"function {path!r}: module {module_name!r} has no {name!r}.")
         found = getattr(found, part)
     if not callable(found):
-        raise SpecError(f"function {path!r} is a {type(found).__name__}, not a function.")
-    return found  # type: ignore[no-any-return]
+        raise SpecError(f"function {path!r} is a {type(found).__name__}: it must be a function.")
+    function: UserCallable = found
+    return function
 
 
-def import_path(function: Any) -> str | None:
-    """``"package.module:name"`` where an import finds this very object; ``None`` for lambdas, local functions, ...
+def find_import_path(function: object) -> str | None:
+    """Return ``"package.module:name"`` if importing that path gives this very object, else None.
 
-    What the running script itself defines has no path: no other process could import it from ``__main__``.
+    Lambdas and local functions have no path. Functions of the running script have none either: no other process can
+    import them from ``__main__``.
     """
     if isinstance(function, Reference):
         return function.path
@@ -77,61 +85,66 @@ def import_path(function: Any) -> str | None:
     return f"{module}:{name}" if found is function else None
 
 
-def function_of(value: Any) -> Any:
-    """A function, or a ``Reference`` to one where it has an import path or is given as one."""
+def check_function(value: object) -> UserCallable:
+    """Return a ``Reference`` for an import path or a function that has one, and any other function as it is."""
     if isinstance(value, str) and _PATH.fullmatch(value):
         return Reference(value)
     if not callable(value):
         raise PydanticCustomError("function", "Input should be a function, or its import path 'package.module:name'")
-    path = import_path(value)
+    path = find_import_path(value)
     return Reference(path) if path else value
 
 
-# A field that takes a function or its import path; in the schedule it is a Reference, or a function without a path.
-UserFunction: TypeAlias = Annotated[Callable[[Any], Any] | str, PlainValidator(function_of)]
+# A field that takes a function or its import path. The schedule keeps a Reference, or a function without a path.
+UserFunction: TypeAlias = Annotated[UserCallable | str, PlainValidator(check_function)]
 
 
-def evaluate(where: str, function: Any, step: Value) -> Value:
-    """What a user's function gives at a step, or at each of (n,) steps; equal neighbours are asked once.
+def evaluate(where: str, function: UserCallable | str, step: Value) -> Value:
+    """Call a user's function for a step, or for each of (n,) steps; equal neighbours are called once.
 
-    Whole steps are given as ints, as torch gives them.
+    Whole steps are given as ints, as in torch.
 
     Args:
-        where: The schedule and argument, for messages: ``"LambdaLR(lr_lambda=...)"``.
+        where: The schedule and argument, for messages, such as ``"LambdaLR(lr_lambda=...)"``.
         function: The user's function, or a ``Reference``.
         step: A float, or a float64 array (n,).
 
+    Returns:
+        A float, or a float64 array (n,).
+
     Raises:
-        SpecError: the function raises, or gives something that is not a finite number >= 0; names the step.
+        SpecError: The function raises, or returns something that is not a finite number >= 0; names the step.
     """
     if isinstance(function, Reference):
-        function = resolved(function.path)
+        function = function.path
+    if isinstance(function, str):
+        function = import_function(function)
     if type(step) is float:
-        return _asked(where, function, step)
+        return _ask(where, function, step)
     if not len(step):
         return step
     starts = np.concatenate([[0], np.flatnonzero(step[1:] != step[:-1]) + 1])
-    values: Float64 = np.array([_asked(where, function, one) for one in step[starts].tolist()])
+    values: Float64 = np.array([_ask(where, function, one) for one in step[starts].tolist()])
     return values if len(starts) == len(step) else np.repeat(values, np.diff(np.append(starts, len(step))))
 
 
-def _asked(where: str, function: Callable[[Any], Any], step: float) -> float:
+def _ask(where: str, function: UserCallable, step: float) -> float:
     if step.is_integer():
         step = int(step)
     try:
         value = function(step)
     except Exception as error:  # whatever the user's code raises
-        raise SpecError(f"{where} raised {error!r} at step {step}.") from error
+        raise SpecError(f"{where} raised {error!r} at step {step}: it must return a finite number >= 0.") from error
     if type(value) is float and 0.0 <= value < math.inf:
         return value
-    return _number(where, value, step)
+    return _check_number(where, value, step)
 
 
-def _number(where: str, value: Any, step: float) -> float:
+def _check_number(where: str, value: Any, step: float) -> float:  # Any: whatever float() may accept
     try:
         number = math.nan if isinstance(value, (str, bytes)) else float(value)
     except Exception:  # float() of a foreign object may raise anything
         number = math.nan
     if not 0.0 <= number < math.inf:
-        raise SpecError(f"{where} gave {value!r} at step {step}: it must give a finite number >= 0.")
+        raise SpecError(f"{where} returned {value!r} at step {step}: it must return a finite number >= 0.")
     return number

@@ -1,4 +1,4 @@
-"""Schedules as plain values that TOML and JSON can hold, and back."""
+"""Schedules as plain tables, which TOML and JSON can hold, and back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from layered_lr.schedules.plateau import ReduceLROnPlateau
 from layered_lr.schedules.reference import Reference
 from layered_lr.schedules.user import Function, LambdaLR, MultiplicativeLR, Table
 from layered_lr.schedules.warmup import WSD, CosineDecay, InverseSqrt, Warmup
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 
 SCHEDULES: dict[str, type[Schedule]] = {
     kind.__name__: kind
@@ -57,19 +57,24 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
-    """``schedule`` as strings, numbers, lists and dicts: ``{"type": "StepLR", "step_size": 30}``.
+    """Turn a schedule into strings, numbers, lists and dicts.
 
-    What equals its default is left out. ``schedule_from_dict`` gives an equal schedule back.
+    Values that equal their default are left out. ``schedule_from_dict`` makes an equal schedule from the result.
 
     Raises:
-        SpecError: a function in it cannot be imported by a path, or the class is not one of this library's.
+        SpecError: A function in it has no import path, or its class is not from this library.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule_to_dict(ll.StepLR(step_size=30))
+        {'type': 'StepLR', 'step_size': 30}
     """
     kind = type(schedule)
     if SCHEDULES.get(kind.__name__) is not kind:
-        raise SpecError(f"{kind.__name__} cannot be saved: it is none of {', '.join(SCHEDULES)}.")
+        raise SpecError(f"{kind.__name__} cannot be saved: it must be one of {', '.join(SCHEDULES)}.")
     values = {entry.name: getattr(schedule, entry.name) for entry in fields(schedule)}
     defaults = default_values(kind)
-    plain = {name: _plain(kind, name, value) for name, value in values.items() if value != defaults[name]}
+    plain = {name: _to_plain(kind, name, value) for name, value in values.items() if value != defaults[name]}
     for child in (value for value in plain.values() if isinstance(value, dict)):
         _drop_inherited(plain, child)
     for child in (child for value in plain.values() if isinstance(value, list) for child in value):
@@ -79,10 +84,15 @@ def schedule_to_dict(schedule: Schedule) -> dict[str, Any]:
 
 
 def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
-    """The schedule that ``schedule_to_dict`` has made ``data`` of, or a user has written so.
+    """Make a schedule from a table, as ``schedule_to_dict`` returns it or a user writes it.
 
     Raises:
-        SpecError: the type or a key is unknown (names the nearest), a key is missing, or a value is not allowed.
+        SpecError: The type or a key is unknown (the message names the nearest), a key is missing, or a value is not
+            allowed.
+
+    Example:
+        >>> schedule_from_dict({"type": "StepLR", "step_size": 30})
+        StepLR(step_size=30)
     """
     if not isinstance(data, Mapping):
         raise SpecError(f"A schedule must be a table such as {{type = 'StepLR', step_size = 30}}, not {data!r}.")
@@ -91,26 +101,26 @@ def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
     name = data["type"]
     kind = SCHEDULES.get(name) if isinstance(name, str) else None
     if kind is None:
-        near = nearest(str(name), SCHEDULES)
-        raise SpecError(f"type={name!r} is no schedule.{near} There are: {', '.join(SCHEDULES)}.")
+        near = did_you_mean(str(name), SCHEDULES)
+        raise SpecError(f"type={name!r} is not a schedule.{near} Use one of: {', '.join(SCHEDULES)}.")
     known = [entry.name for entry in fields(kind)]
     for key in data:
         if key != "type" and key not in known:
-            raise SpecError(f"{name} has no {key!r}.{nearest(str(key), known)} It takes: {', '.join(known)}.")
-    return kind(**{key: _schedules(value) for key, value in data.items() if key != "type"})
+            raise SpecError(f"{name} has no {key!r}.{did_you_mean(str(key), known)} It takes: {', '.join(known)}.")
+    return kind(**{key: _read_children(value) for key, value in data.items() if key != "type"})
 
 
-def _plain(kind: type[Schedule], name: str, value: Any) -> Any:
+def _to_plain(kind: type[Schedule], name: str, value: Any) -> Any:
     if isinstance(value, Schedule):
         return schedule_to_dict(value)
     if isinstance(value, tuple):
-        return [_plain(kind, name, one) for one in value]
+        return [_to_plain(kind, name, one) for one in value]
     if isinstance(value, Reference):
         return value.path
     if callable(value):
         raise SpecError(
-            f"{kind.__name__}({name}={value!r}) cannot be saved: a lambda, a local function, or one of the running "
-            "script has no import path. Define it in a module and give 'package.module:name'."
+            f"{kind.__name__}({name}={value!r}) cannot be saved: lambdas, local functions and functions of the running "
+            "script have no import path. Define it in a module and give 'package.module:name'."
         )
     return value
 
@@ -122,9 +132,9 @@ def _drop_inherited(parent: dict[str, Any], child: dict[str, Any]) -> None:
                 del child[name]
 
 
-def _schedules(value: Any) -> Any:
+def _read_children(value: Any) -> Any:
     if isinstance(value, Mapping):
         return schedule_from_dict(value)
     if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-        return [_schedules(one) for one in value]
+        return [_read_children(one) for one in value]
     return value

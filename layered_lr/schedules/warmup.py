@@ -1,4 +1,4 @@
-"""Schedules that begin with a warm-up, under the names that users of transformers and timm look for."""
+"""Schedules that begin with a warm-up; what transformers and timm call them is in each docstring."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import Fraction, Length, PositiveCount
-from layered_lr.schedules.arithmetic import Value, at_least, one_plus_cos, piecewise, raised, square_root
+from layered_lr.schedules.arithmetic import Value, maximum, one_plus_cos, piecewise, raise_to, square_root
 from layered_lr.schedules.base import Child, FactorSchedule, Schedule
-from layered_lr.schedules.composed import adopted
+from layered_lr.schedules.composed import adopt_unit
 from layered_lr.schedules.decay import Constant
 from layered_lr.validation import Flag, NonNegative, value_class
 
@@ -22,21 +22,27 @@ _Shape = Literal["linear", "cosine", "1-sqrt"]
 
 @value_class
 class Warmup(Schedule):
-    """A rise to the rate with which any other schedule begins, then that schedule from its own step 0.
+    """A rise to the first rate of any other schedule, then that schedule from its own step 0.
 
-    For ``step < warmup_steps`` the rate is ``then(0, lr)`` times a factor f of ``part = step / warmup_steps``:
-    ``"linear"`` f = s + (1 - s) * part, ``"exponential"`` f = s ** (1 - part), ``"constant"`` f = s, where s is
-    ``start_factor``. From ``warmup_steps`` on it is ``then(step - warmup_steps, lr)``: ``then`` sees the group's
-    own ``lr``, its step 0 is at ``warmup_steps``, and no step of it is left out.
+    For ``step < warmup_steps`` the rate is ``then(0, lr)`` times a factor f. With ``part = step / warmup_steps`` and
+    s = ``start_factor`` it is: ``"linear"`` f = s + (1 - s) * part, ``"exponential"`` f = s ** (1 - part),
+    ``"constant"`` f = s. From ``warmup_steps`` on the rate is ``then(step - warmup_steps, lr)``, so that no step of
+    ``then`` is left out.
 
-    Before a ``ReduceLROnPlateau`` the factor multiplies the rate that was decided so far.
+    Before a ``ReduceLROnPlateau`` the factor multiplies the rate that is decided so far.
 
     Args:
-        warmup_steps: Length of the rise in steps (or epochs, then not necessarily whole).
-        then: What follows.
-        start_factor: Factor at step 0, 0 to 1. 0 where left out with ``"linear"`` (as in transformers); the
-            other modes need it, ``"exponential"`` above 0.
+        warmup_steps: Length of the rise in steps or epochs; half an epoch is allowed.
+        then: The schedule that follows.
+        start_factor: Factor at step 0, 0 to 1. None is 0 with ``"linear"``, as in transformers. The other modes need a
+            value, ``"exponential"`` one above 0.
         mode: Shape of the rise.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.Warmup(warmup_steps=2, then=ll.ExponentialLR(0.5))
+        >>> schedule([0, 1, 2, 3, 4], lr=0.8)
+        array([0. , 0.4, 0.8, 0.4, 0.2])
     """
 
     warmup_steps: Length
@@ -47,11 +53,11 @@ class Warmup(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.start_factor is None and self.mode != "linear":
-            raise SpecError(f"Warmup(mode={self.mode!r}) needs start_factor, the factor at step 0.")
+            raise SpecError(f"Warmup(mode={self.mode!r}) needs start_factor=..., the factor at step 0, from 0 to 1.")
         if self.start_factor == 0 and self.mode == "exponential":
-            raise SpecError("Warmup(mode='exponential', start_factor=0): start_factor must be > 0 to rise from it.")
-        if self.then.reaction(0.0) is None:
-            object.__setattr__(self, "then", adopted(self, self.then))
+            raise SpecError("Warmup(mode='exponential', start_factor=0): an exponential rise needs start_factor > 0.")
+        if self.then.start_reaction(0.0) is None:
+            object.__setattr__(self, "then", adopt_unit(self, self.then))
 
     @property
     def is_bound(self) -> bool:
@@ -60,17 +66,17 @@ class Warmup(Schedule):
 
     @property
     def drives_momentum(self) -> bool:
-        """Whether the schedule that follows moves the momentum too; it stays at its first until then."""
+        """Whether the schedule that follows changes the momentum too; before that, its first momentum holds."""
         return self.then.drives_momentum
 
-    def bound(self, total: float) -> Warmup:
-        """This schedule with a length missing in ``then`` taken from what the warm-up leaves of the run."""
-        then = self.then.bound(max(1, total - self.warmup_steps))
+    def bind(self, total: float) -> Warmup:
+        """Return this schedule with a missing length of ``then`` taken from the rest of the run after the warm-up."""
+        then = self.then.bind(max(1, total - self.warmup_steps))
         return self if then == self.then else replace(self, then=then)
 
-    def reaction(self, lr: float) -> Reaction | None:
-        """What decides the rate while training, where ``then`` is such a schedule."""
-        return self.then.reaction(lr)
+    def start_reaction(self, lr: float) -> Reaction | None:
+        """Return a new ``Reaction`` of ``then``; None if all rates are known beforehand."""
+        return self.then.start_reaction(lr)
 
     @property
     def _multiplies(self) -> bool:
@@ -89,36 +95,44 @@ class Warmup(Schedule):
         if self.mode == "linear":
             return low + (1 - low) * step / self.warmup_steps
         if self.mode == "exponential":
-            return raised(low, 1 - step / self.warmup_steps)
+            return raise_to(low, 1 - step / self.warmup_steps)
         return low
 
     def _momentum(self, step: Value) -> Value:
-        return self.then._momentum(at_least(step - self.warmup_steps, 0.0))
+        return self.then._momentum(maximum(step - self.warmup_steps, 0.0))
 
 
 @value_class
 class CosineDecay(Schedule):
     """A straight rise, then a cosine down to the floor at the end of the run, where it stays.
 
-    ``step < warmup_steps``: ``warmup_lr + (lr - warmup_lr) * step / warmup_steps``. After it, with ``low`` the floor:
-    ``low + (lr - low) * (1 + cos(2 pi num_cycles p)) / 2``, held at p = 1, where
-    ``p = (step - warmup_steps) / (total_steps - warmup_steps)``, without ``warmup_prefix`` ``p = step / total_steps``.
+    For ``step < warmup_steps`` the rate is ``warmup_lr + (lr - warmup_lr) * step / warmup_steps``. After that it is
+    ``low + (lr - low) * (1 + cos(2 pi num_cycles p)) / 2``, where ``low`` is the floor and
+    ``p = (step - warmup_steps) / (total_steps - warmup_steps)``, at most 1. Without ``warmup_prefix``,
+    ``p = step / total_steps``. In a ``ChainedScheduler`` it sets the rate, whatever it was.
 
-    transformers: ``get_cosine_schedule_with_warmup(num_warmup_steps=w, num_training_steps=T)`` is
-    ``CosineDecay(T, w)``; ``get_cosine_with_min_lr_schedule_with_warmup`` adds ``min_lr`` (there in proportion to
-    the optimizer's ``lr``) or ``min_lr_rate``. After T transformers' cosine rises again.
-    timm: ``CosineLRScheduler(t_initial=T, lr_min=m, warmup_t=w, warmup_lr_init=a)`` is
-    ``CosineDecay(T, w, min_lr=m, warmup_lr=a, warmup_prefix=False)``, and with its ``warmup_prefix=True``
-    ``CosineDecay(T + w, w, min_lr=m, warmup_lr=a)``. In a chain it sets the rate, whatever it finds.
+    In transformers, ``get_cosine_schedule_with_warmup(num_warmup_steps=w, num_training_steps=T)`` is
+    ``CosineDecay(T, w)``. ``get_cosine_with_min_lr_schedule_with_warmup`` adds ``min_lr_rate``, or ``min_lr`` (there in
+    proportion to the optimizer's ``lr``). After step T the cosine of transformers rises again; this one stays.
+
+    In timm, ``CosineLRScheduler(t_initial=T, lr_min=m, warmup_t=w, warmup_lr_init=a)`` is
+    ``CosineDecay(T, w, min_lr=m, warmup_lr=a, warmup_prefix=False)``; with timm's ``warmup_prefix=True`` it is
+    ``CosineDecay(T + w, w, min_lr=m, warmup_lr=a)``.
 
     Args:
-        total_steps: Length in steps (or epochs), the warm-up included; the run's where left out.
+        total_steps: Length in steps (or epochs), with the warm-up; None is the length of the run.
         warmup_steps: Length of the rise.
-        min_lr: The floor, absolute, before ``lr_scale``.
+        min_lr: The floor, as a rate before ``lr_scale``.
         min_lr_rate: The floor as a part of the group's ``lr``, instead of ``min_lr``.
-        warmup_lr: The rate at step 0 of a warm-up, absolute, before ``lr_scale``.
-        num_cycles: Waves of the cosine: 0.5 goes down once.
-        warmup_prefix: Whether the cosine begins where the warm-up ends, or has run beneath it.
+        warmup_lr: The rate at step 0 of a warm-up, before ``lr_scale``.
+        num_cycles: Number of waves of the cosine; 0.5 goes down once.
+        warmup_prefix: Whether the cosine begins at the end of the warm-up (True) or at step 0 (False).
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.CosineDecay(total_steps=6, warmup_steps=2, min_lr=0.01)
+        >>> schedule([0, 1, 2, 4, 6, 7], lr=0.1).round(3)
+        array([0.   , 0.05 , 0.1  , 0.055, 0.01 , 0.01 ])
     """
 
     total_steps: Length | None = None
@@ -133,26 +147,26 @@ class CosineDecay(Schedule):
         super().__post_init__()
         if self.min_lr and self.min_lr_rate is not None:
             raise SpecError(
-                f"CosineDecay(min_lr={self.min_lr:g}, min_lr_rate={self.min_lr_rate:g}): give one of the two."
+                f"CosineDecay(min_lr={self.min_lr:g}, min_lr_rate={self.min_lr_rate:g}): give only one of them."
             )
         if self.total_steps is not None and not 0 < self.total_steps >= self.warmup_steps:
             raise SpecError(
                 f"CosineDecay(total_steps={self.total_steps}, warmup_steps={self.warmup_steps}): total_steps must be "
-                "> 0 and hold the warm-up."
+                "> 0 and at least warmup_steps."
             )
 
     @property
     def is_bound(self) -> bool:
-        """Whether the length is known."""
+        """Whether the total length is known."""
         return self.total_steps is not None
 
-    def bound(self, total: float) -> CosineDecay:
-        """This schedule with ``total_steps`` taken from the run where it was left out."""
+    def bind(self, total: float) -> CosineDecay:
+        """Return this schedule with a missing ``total_steps`` taken from the length of the run."""
         return self if self.is_bound else replace(self, total_steps=total)
 
     def _rate(self, step: Value, lr: Value) -> Value:
         if self.total_steps is None:
-            raise self._needs("total_steps")
+            raise self._length_error("total_steps")
         return piecewise(step, lr, (self.warmup_steps, self.total_steps), self._rate_in)
 
     def _rate_in(self, number: int, step: Value, lr: Value) -> Value:
@@ -169,13 +183,18 @@ class InverseSqrt(FactorSchedule):
     """A straight rise from 0, then ``lr / sqrt((step + timescale - warmup_steps) / timescale)``.
 
     transformers' ``get_inverse_sqrt_schedule``; with ``timescale = warmup_steps`` the decay of "Attention is all
-    you need" (https://arxiv.org/abs/1706.03762). It needs no length of the run. In a chain it multiplies the
-    rate that it finds.
+    you need" (https://arxiv.org/abs/1706.03762). It does not need the length of the run. In a ``ChainedScheduler`` it
+    multiplies the previous rate.
 
     Args:
         warmup_steps: Length of the rise in steps (or epochs).
-        timescale: Steps in which the rate falls to 1 / sqrt(2) of ``lr``; ``warmup_steps``, or 10,000 where that
-            is 0, when left out.
+        timescale: Steps in which the rate falls to 1 / sqrt(2) of ``lr``. None is ``warmup_steps``, or 10,000 without a
+            warm-up.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.InverseSqrt(warmup_steps=4)([0, 2, 4, 16], lr=0.8)
+        array([0. , 0.4, 0.8, 0.4])
     """
 
     warmup_steps: Length
@@ -195,20 +214,27 @@ class InverseSqrt(FactorSchedule):
 class WSD(FactorSchedule):
     """Warm-up, stable, decay: transformers' ``get_wsd_schedule`` (MiniCPM, https://arxiv.org/abs/2404.06395).
 
-    ``lr * (min_lr_ratio + (1 - min_lr_ratio) * f)``, where over the warm-up f rises from 0 to 1 as ``p``
-    (``"linear"``), ``(1 - cos(pi p)) / 2`` (``"cosine"``) or ``1 - sqrt(1 - p)`` (``"1-sqrt"``), then is 1, and
-    over the last ``decay_steps`` falls as ``1 - p``, ``(1 + cos(2 pi num_cycles p)) / 2`` or ``1 - sqrt(p)``; after
-    that the rate stays at ``lr * min_lr_ratio``. In a chain it multiplies the rate that it finds.
+    The rate is ``lr * (min_lr_ratio + (1 - min_lr_ratio) * f)``. Over the warm-up, f rises from 0 to 1 as ``p``
+    (``"linear"``), ``(1 - cos(pi p)) / 2`` (``"cosine"``) or ``1 - sqrt(1 - p)`` (``"1-sqrt"``), where p is the part of
+    the warm-up that is over. Then f is 1. Over the last ``decay_steps`` it falls as ``1 - p``,
+    ``(1 + cos(2 pi num_cycles p)) / 2`` or ``1 - sqrt(p)``. After that the rate stays at ``lr * min_lr_ratio``. In a
+    ``ChainedScheduler`` it multiplies the previous rate.
 
     Args:
         warmup_steps: Length of the rise in steps (or epochs).
         decay_steps: Length of the fall.
-        total_steps: Length of all three; the run's where neither it nor ``stable_steps`` is given.
-        stable_steps: Length of the middle, instead of ``total_steps``.
+        total_steps: Length of all three parts. If it and ``stable_steps`` are None, it is the length of the run.
+        stable_steps: Length of the middle part, instead of ``total_steps``.
         warmup_type: Shape of the rise.
         decay_type: Shape of the fall.
         min_lr_ratio: Floor as a part of ``lr``, 0 to 1; the rise begins there too.
-        num_cycles: Waves of a cosine fall: 0.5 goes down once.
+        num_cycles: Number of waves of a cosine fall; 0.5 goes down once.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> schedule = ll.WSD(warmup_steps=2, decay_steps=2, total_steps=6, decay_type="linear")
+        >>> schedule([0, 1, 2, 3, 4, 5, 6], lr=0.8)
+        array([0. , 0.4, 0.8, 0.8, 0.8, 0.4, 0. ])
     """
 
     warmup_steps: Length
@@ -224,22 +250,22 @@ class WSD(FactorSchedule):
         super().__post_init__()
         if self.total_steps is not None and self.stable_steps is not None:
             raise SpecError(
-                f"WSD(total_steps={self.total_steps}, stable_steps={self.stable_steps}): give one of the two; the "
-                "other follows."
+                f"WSD(total_steps={self.total_steps}, stable_steps={self.stable_steps}): give only one of them; the "
+                "other follows from it."
             )
         if self.total_steps is not None and self.total_steps < self.warmup_steps + self.decay_steps:
             raise SpecError(
                 f"WSD(warmup_steps={self.warmup_steps}, decay_steps={self.decay_steps}, "
-                f"total_steps={self.total_steps}): total_steps must hold the warm-up and the decay."
+                f"total_steps={self.total_steps}): total_steps must be at least warmup_steps + decay_steps."
             )
 
     @property
     def is_bound(self) -> bool:
-        """Whether the length is known."""
+        """Whether the total length is known."""
         return self.total_steps is not None or self.stable_steps is not None
 
-    def bound(self, total: float) -> WSD:
-        """This schedule with ``total_steps`` taken from the run where it was left out."""
+    def bind(self, total: float) -> WSD:
+        """Return this schedule with a missing ``total_steps`` taken from the length of the run."""
         return self if self.is_bound else replace(self, total_steps=total)
 
     def _factor(self, step: Value) -> Value:
@@ -248,7 +274,7 @@ class WSD(FactorSchedule):
         elif self.total_steps is not None:
             start = self.total_steps - self.decay_steps
         else:
-            raise self._needs("total_steps")
+            raise self._length_error("total_steps")
         return piecewise(step, float(start), (self.warmup_steps, start, start + self.decay_steps), self._factor_in)
 
     def _factor_in(self, number: int, step: Value, start: float) -> Value:
@@ -257,10 +283,10 @@ class WSD(FactorSchedule):
         if number == 3:
             return self.min_lr_ratio
         part = step / self.warmup_steps if number == 0 else (step - start) / self.decay_steps
-        shape = _risen(self.warmup_type, part) if number == 0 else self._fallen(part)
-        return at_least(shape * (1.0 - self.min_lr_ratio) + self.min_lr_ratio, 0.0)
+        shape = _rise(self.warmup_type, part) if number == 0 else self._fall(part)
+        return maximum(shape * (1.0 - self.min_lr_ratio) + self.min_lr_ratio, 0.0)
 
-    def _fallen(self, part: Value) -> Value:
+    def _fall(self, part: Value) -> Value:
         if self.decay_type == "linear":
             return 1.0 - part
         if self.decay_type == "cosine":
@@ -268,7 +294,7 @@ class WSD(FactorSchedule):
         return 1.0 - square_root(part)
 
 
-def _risen(kind: str, part: Value) -> Value:
+def _rise(kind: str, part: Value) -> Value:
     if kind == "linear":
         return part
     if kind == "cosine":

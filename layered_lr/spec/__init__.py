@@ -1,4 +1,4 @@
-"""The spec: what the user writes. Groups, phases and the optimizer, checked, in Python or TOML."""
+"""The spec, which the user writes in Python or TOML: layer groups, an optimizer, a schedule, and phases."""
 
 from layered_lr.spec.groups import Group
 from layered_lr.spec.phases import Phase

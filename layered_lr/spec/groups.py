@@ -1,4 +1,4 @@
-"""A layer group: which parameters, at which rate, and what else they have for themselves."""
+"""A layer group: which parameters, at which rate, and with which other settings."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from layered_lr.spec.toml import schedule_from_table
 from layered_lr.validation import Flag, NonNegative, Probability, value_class
 
 
-def _patterns(value: Any) -> str | tuple[str, ...]:
+def _check_patterns(value: object) -> str | tuple[str, ...]:
     if isinstance(value, list | tuple):
         if not value:
-            raise SpecError("match=[]: the list is empty; name at least one module, parameter, glob or 're:<regex>'.")
+            raise SpecError("match=[]: the list is empty; give at least one module, parameter, glob or 're:<regex>'.")
         return tuple(check_pattern(pattern) for pattern in value)
     return check_pattern(value)
 
 
-def schedule_or_none(value: Any) -> Schedule | None:
-    """``value``, if it is a schedule or None.
+def check_schedule(value: object) -> Schedule | None:
+    """Return ``value`` if it is a schedule or None.
 
     Raises:
-        SpecError: Something else.
+        SpecError: It is something else.
     """
     if value is None or isinstance(value, Schedule):
         return value
     raise SpecError(f"schedule={value!r}: must be a schedule of layered_lr, such as StepLR(step_size=30), or None.")
 
 
-OptionalSchedule = Annotated[Schedule | None, PlainValidator(schedule_or_none)]
+OptionalSchedule = Annotated[Schedule | None, PlainValidator(check_schedule)]
 
 
-def _name(value: Any) -> str | None:
+def _check_name(value: object) -> str | None:
     if value is None or (isinstance(value, str) and value.strip() and value.isprintable()):
         return value
     raise SpecError(f"name={value!r}: must be a string of printable characters that is not empty, or None.")
@@ -46,49 +46,56 @@ def _name(value: Any) -> str | None:
 
 @value_class
 class Group:
-    """Parameters that share a rate.
+    """Parameters that share a rate and all other settings.
 
-    The rate of update ``t`` is ``lr_scale * schedule(t; lr)``.
+    The rate of update ``t`` is ``lr_scale * schedule(t; lr)``. A parameter belongs to the first group that matches it.
+
+    Each setting after ``optional`` (and ``weight_decay``) replaces the one of the optimizer for this group; None keeps
+    the optimizer's. It is an error to give a setting that the spec's optimizer does not have.
 
     Args:
-        match: Which parameters: a module or parameter path (``"features"`` takes ``features.0.weight``, never
-            ``features2.weight``), a glob over the whole name where it holds any of ``*?[`` (``*`` crosses dots),
-            ``"re:..."``, a regular expression for the whole name, or a list of these. A parameter belongs to the
-            first group that matches it.
-        lr: The group's own rate, >= 0; None takes the optimizer's.
-        lr_scale: Factor of the scheduled rate, >= 0. It multiplies after the schedule, so no floor of a schedule
-            changes the ratio between groups.
-        schedule: The group's own schedule; None takes the spec's.
-        weight_decay: Instead of the optimizer's. Likewise each of the other hyperparameters below, if the spec's
-            optimizer has it: names and meaning are the optimizer's.
-        name: How plans and results call the group; None takes ``match``.
-        optional: The group may match nothing; otherwise that is an error.
-        momentum: See ``SGD``, ``RMSprop``, ``LARS``.
-        dampening: See ``SGD``, ``LARS``.
-        nesterov: See ``SGD``, ``LARS``.
-        maximize: See every optimizer.
-        betas: See ``Adam`` and its kin, ``LAMB``, ``Lion``.
-        eps: See every optimizer but ``SGD`` and ``Lion``.
-        amsgrad: See ``Adam``, ``AdamW``.
-        decoupled_weight_decay: See ``Adam``, ``NAdam``, ``RAdam``.
-        momentum_decay: See ``NAdam``.
-        alpha: See ``RMSprop``.
-        centered: See ``RMSprop``.
-        lr_decay: See ``Adagrad``.
-        initial_accumulator_value: See ``Adagrad``.
-        rho: See ``Adadelta``.
-        trust_coefficient: See ``LARS``.
+        match: Which parameters. A path of a module or parameter: ``"features"`` matches ``features.0.weight``, but not
+            ``features2.weight``. A glob for the whole name, with any of ``*?[`` (``*`` also matches dots). A regular
+            expression for the whole name: ``"re:..."``. Or a list of these.
+        lr: The group's own rate, >= 0; None is the optimizer's.
+        lr_scale: Factor of the scheduled rate, >= 0. It multiplies after the schedule, so that the ratio between groups
+            also holds where a schedule reaches its lowest rate.
+        schedule: The group's own schedule; None is the spec's.
+        weight_decay: The group's own weight decay, >= 0.
+        name: The group's name in plans and results; None takes ``match``.
+        optional: Whether the group may match nothing. Otherwise that is an error.
+        momentum: Factor of the running sum (SGD, RMSprop, LARS).
+        dampening: The part of each gradient that is not added to the running sum (SGD, LARS).
+        nesterov: Look ahead by one momentum step (SGD, LARS).
+        maximize: Follow the gradient up instead of down (every optimizer).
+        betas: The two decays of the running means (Adam, AdamW, NAdam, RAdam, Adamax, LAMB, Lion).
+        eps: A small number that keeps the divisor away from 0 (every optimizer except SGD and Lion).
+        amsgrad: Divide by the largest mean square so far (Adam, AdamW).
+        decoupled_weight_decay: Decay the weights themselves (Adam, NAdam, RAdam).
+        momentum_decay: How fast the momentum rises in the first updates (NAdam).
+        alpha: Decay of the mean square (RMSprop).
+        centered: Divide by the standard deviation of the gradient (RMSprop).
+        lr_decay: Decay of the rate with the number of updates (Adagrad).
+        initial_accumulator_value: First value of the running sum of squares (Adagrad).
+        rho: Decay of the mean squares (Adadelta).
+        trust_coefficient: How far an array may move, as a fraction of its norm (LARS).
 
     Raises:
-        SpecError: A value out of its bounds, an empty pattern or an invalid regular expression.
+        SpecError: A value is out of its bounds, a pattern is empty, or a regular expression is not valid.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> groups = [ll.Group("backbone", lr_scale=0.1, weight_decay=0.0), ll.Group("head", lr=0.01)]
+        >>> groups[0].label, groups[0].overrides
+        ('backbone', {'weight_decay': 0.0})
     """
 
-    match: Annotated[str | Sequence[str], PlainValidator(_patterns)]
+    match: Annotated[str | Sequence[str], PlainValidator(_check_patterns)]
     lr: NonNegative | None = None
     lr_scale: NonNegative = 1.0
     schedule: OptionalSchedule = None
     weight_decay: NonNegative | None = None
-    name: Annotated[str | None, PlainValidator(_name)] = None
+    name: Annotated[str | None, PlainValidator(_check_name)] = None
     optional: Flag = False
     momentum: NonNegative | None = field(default=None, kw_only=True)
     dampening: Finite | None = field(default=None, kw_only=True)
@@ -113,32 +120,32 @@ class Group:
 
     @property
     def label(self) -> str:
-        """``name``, or what ``match`` says."""
+        """``name``, or the patterns of ``match``."""
         return self.name or ", ".join(self.patterns)
 
     @property
     def rule(self) -> Rule:
-        """The group as matching sees it."""
+        """What matching needs to know about the group."""
         return Rule(self.label, self.patterns, self.optional)
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """The optimizer's hyperparameters that this group sets for itself."""
+        """The optimizer's settings that this group replaces, by name."""
         values = {name: getattr(self, name) for name in HYPERPARAMETERS}
         return {name: value for name, value in values.items() if value is not None}
 
 
-# What a group may override: each of its fields that is not about the group itself is a hyperparameter's name.
+# The settings of an optimizer that a group can replace: all of its fields except those about the group itself.
 HYPERPARAMETERS = tuple(
     f.name for f in fields(Group) if f.name not in ("match", "lr_scale", "schedule", "name", "optional")
 )
 
 
-def groups_of(value: Any) -> tuple[Group, ...]:
-    """One group or several, as a tuple.
+def check_groups(value: object) -> tuple[Group, ...]:
+    """Return one group or several groups as a tuple.
 
     Raises:
-        SpecError: Something else among them.
+        SpecError: One of them is not a group.
     """
     groups = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     for group in groups:
@@ -147,11 +154,11 @@ def groups_of(value: Any) -> tuple[Group, ...]:
     return groups
 
 
-def group_from_table(table: Any) -> Group:
-    """The group that a table describes.
+def group_from_table(table: object) -> Group:
+    """Make the group that a table describes.
 
     Raises:
-        SpecError: An unknown key or a value that is not allowed.
+        SpecError: A key is unknown, or a value is not allowed.
     """
     if not isinstance(table, Mapping):
         raise SpecError(f"groups: {table!r} is not a table such as {{match = 'features', lr_scale = 0.1}}.")

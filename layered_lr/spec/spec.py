@@ -1,8 +1,7 @@
-"""What the user writes: layer groups with their rates, an optimizer, a schedule; immutable, from TOML and to it."""
+"""The spec: layer groups with their rates, an optimizer and a schedule; immutable, and readable from TOML."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, replace
 from pathlib import Path
@@ -14,27 +13,22 @@ from pydantic import PlainValidator
 from layered_lr.errors import SpecError
 from layered_lr.models.matching import ONE_DIMENSIONAL, check_pattern
 from layered_lr.optimizers import Optimizer
-from layered_lr.spec.groups import Group, OptionalSchedule, group_from_table, groups_of
+from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.spec.toml import optimizer_from_table, read_toml, schedule_from_table, to_table
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 from layered_lr.validation import Flag, Positive, value_class
 
-if sys.version_info >= (3, 11):
-    pass
-else:
-    pass
-
-RUN_TABLE = "run"  # a recipe's own table: how to run the spec, not part of it
+RUN_TABLE = "run"  # the table of a recipe that says how to run the spec; it is not part of the spec
 
 
-def _optimizer(value: Any) -> Optimizer:
+def _check_optimizer(value: object) -> Optimizer:
     if isinstance(value, Optimizer) and type(value) is not Optimizer:
         return value
     raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1).")
 
 
-def _phases(value: Any) -> tuple[Phase, ...]:
+def _check_phases(value: object) -> tuple[Phase, ...]:
     phases = tuple(value) if isinstance(value, list | tuple) else (value,)
     for phase in phases:
         if not isinstance(phase, Phase):
@@ -42,12 +36,12 @@ def _phases(value: Any) -> tuple[Phase, ...]:
     return phases
 
 
-def _undecayed(value: Any) -> tuple[str, ...]:
+def _check_undecayed(value: object) -> tuple[str, ...]:
     patterns = (value,) if isinstance(value, str) else value
     if not isinstance(patterns, list | tuple):
         raise SpecError(
-            f"no_weight_decay={value!r}: must be {ONE_DIMENSIONAL!r} (biases and whatever has one dimension), a "
-            "pattern as in Group.match, or a list of these."
+            f"no_weight_decay={value!r}: must be {ONE_DIMENSIONAL!r} (every bias, and every parameter of at most one "
+            "dimension), a pattern as in Group.match, or a list of these."
         )
     return tuple(check_pattern(pattern, "no_weight_decay") for pattern in patterns)
 
@@ -57,52 +51,67 @@ class Spec:
     """Layer groups with their rates, an optimizer and a schedule, for any backend.
 
     Args:
-        optimizer: The update rule, and the values for whatever a group leaves out.
-        groups: In priority order. What no group matches forms a last group, ``rest``.
-        schedule: Of every group without its own; None is a constant rate.
-        no_weight_decay: Parameters that never decay, whatever their group says: ``"1d"`` (every bias, and every
-            parameter of at most one dimension, as timm and transformers do), patterns as in ``Group.match``, or a
-            list of these. Their groups stay as they are.
-        clip_grad_norm: Scale all gradients down together where their norm over all groups is more than this, as
-            ``torch.nn.utils.clip_grad_norm_``; > 0, and infinity only measures.
-        clip_grad_value: Cut each element of a gradient to this size, as ``torch.nn.utils.clip_grad_value_``; > 0.
-        clip_per_group: Each group has a norm of its own, and is scaled by itself.
-        phases: The run as a timeline, one after the other; empty is one phase with nothing frozen. Which parameter
-            belongs to which group never changes.
+        optimizer: The update rule, and the settings that a group leaves out.
+        groups: Layer groups in priority order. Parameters that no group matches go into a last group, ``rest``.
+        schedule: The schedule of every group without its own; None is a constant rate.
+        no_weight_decay: Parameters that never decay, in every group: ``"1d"`` (every bias, and every parameter of at
+            most one dimension, as in timm and transformers), patterns as in ``Group.match``, or a list of these. They
+            stay in their groups.
+        clip_grad_norm: The largest norm of the gradients of all groups together, > 0. If it is larger, all gradients
+            are scaled down, as with ``torch.nn.utils.clip_grad_norm_``. Infinity only measures the norm.
+        clip_grad_value: The largest size of each element of a gradient, > 0, as with
+            ``torch.nn.utils.clip_grad_value_``.
+        clip_per_group: Whether ``clip_grad_norm`` holds for the norm of each group alone.
+        phases: Parts of the run, one after the other, such as a phase with a frozen backbone. Without phases everything
+            trains. Which parameter belongs to which group never changes.
 
     Raises:
-        SpecError: Two groups of one name, a group that overrides what the optimizer does not have, both ways to clip
-            at once, or a phase that does not go with the rest.
+        SpecError: Two groups have the same name, a group sets what the optimizer does not have, both ways to clip are
+            given, or a phase does not fit the groups.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> spec = ll.Spec(
+        ...     ll.SGD(lr=0.1, momentum=0.9),
+        ...     groups=[ll.Group("backbone", lr_scale=0.5), ll.Group("head")],
+        ...     schedule=ll.ExponentialLR(gamma=0.5),
+        ... )
+        >>> plan = ll.resolve(spec, [("backbone.weight", (8, 8)), ("head.weight", (2, 8))])
+        >>> plan.lr(0), plan.lr(1)
+        ({'backbone': 0.05, 'head': 0.1}, {'backbone': 0.025, 'head': 0.05})
+        >>> ll.Spec.from_toml(spec.to_toml()) == spec
+        True
     """
 
-    optimizer: Annotated[Optimizer, PlainValidator(_optimizer)]
-    groups: Annotated[Sequence[Group], PlainValidator(groups_of)] = ()
+    optimizer: Annotated[Optimizer, PlainValidator(_check_optimizer)]
+    groups: Annotated[Sequence[Group], PlainValidator(check_groups)] = ()
     schedule: OptionalSchedule = None
-    no_weight_decay: Annotated[str | Sequence[str], PlainValidator(_undecayed)] = field(default=(), kw_only=True)
+    no_weight_decay: Annotated[str | Sequence[str], PlainValidator(_check_undecayed)] = field(default=(), kw_only=True)
     clip_grad_norm: OptionalNorm = field(default=None, kw_only=True)
     clip_grad_value: Positive | None = field(default=None, kw_only=True)
     clip_per_group: Flag = field(default=False, kw_only=True)
-    phases: Annotated[Sequence[Phase], PlainValidator(_phases)] = field(default=(), kw_only=True)
+    phases: Annotated[Sequence[Phase], PlainValidator(_check_phases)] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.clip_grad_norm is not None and self.clip_grad_value is not None:
             raise SpecError(
-                f"Spec(clip_grad_norm={self.clip_grad_norm:g}, clip_grad_value={self.clip_grad_value:g}): choose one."
+                f"Spec(clip_grad_norm={self.clip_grad_norm:g}, clip_grad_value={self.clip_grad_value:g}): give only "
+                "one of them."
             )
         if self.clip_per_group and self.clip_grad_norm is None:
-            raise SpecError("Spec(clip_per_group=True): needs clip_grad_norm, the largest norm of each group.")
+            raise SpecError("Spec(clip_per_group=True): give clip_grad_norm=... too, the largest norm of each group.")
         kind = type(self.optimizer)
         known = [f.name for f in fields(kind)]
         seen: set[str] = set()
         for group in self.groups:
             if group.label in seen:
-                raise SpecError(f"two groups are called {group.label!r}: give one of them another name=...")
+                raise SpecError(f"two groups are called {group.label!r}: give one of them another name=... .")
             seen.add(group.label)
             for name in group.overrides:
                 if name not in known:
                     raise SpecError(
                         f"group {group.label!r} sets {name}, which {kind.__name__} does not have."
-                        f"{nearest(name, known)} It has: {', '.join(known)}."
+                        f"{did_you_mean(name, known)} It has: {', '.join(known)}."
                     )
             self.optimizer_of(group)
         for number, phase in enumerate(self.phases, start=1):
@@ -112,7 +121,7 @@ class Spec:
         last = number == len(self.phases)
         if phase.until is None and not last:
             raise SpecError(
-                f"phase {number}: needs until=..., such as '3 epochs': only the last phase goes on to the end."
+                f"phase {number}: needs until=..., such as '3 epochs': only the last phase may go on to the end."
             )
         try:
             self.in_phase(phase)
@@ -120,20 +129,23 @@ class Spec:
             raise SpecError(f"phase {number}: {error}") from None
 
     def in_phase(self, phase: Phase) -> Spec:
-        """The spec as it is in one of its phases, without phases.
+        """Return the spec as it is in one of its phases; the result has no phases.
 
         Raises:
-            SpecError: The phase does not go with the rest.
+            SpecError: The phase does not fit the groups or the optimizer.
         """
         known = {group.label: group for group in self.groups}
         own = {group.label: group for group in phase.groups}
         for label, group in own.items():
             if label not in known:
                 raise SpecError(
-                    f"groups: the spec has no group {label!r}.{nearest(label, known)} It has: {', '.join(known)}."
+                    f"groups: the spec has no group {label!r}.{did_you_mean(label, known)} It has: {', '.join(known)}."
                 )
             if group.match not in (known[label].match, label):
-                raise SpecError(f"groups: {label!r} is {known[label].match!r} in the whole run, {group.match!r} here.")
+                raise SpecError(
+                    f"groups: {label!r} matches {known[label].match!r} in the whole run, but {group.match!r} in this "
+                    "phase: give the same match, or only the name."
+                )
         groups = [
             replace(own[label], match=group.match, name=group.name, optional=group.optional) if label in own else group
             for label, group in known.items()
@@ -158,10 +170,10 @@ class Spec:
         )
 
     def optimizer_of(self, group: Group) -> Optimizer:
-        """The optimizer with what this group sets for itself.
+        """Return the optimizer with this group's own settings.
 
         Raises:
-            SpecError: What the group sets does not go with the rest.
+            SpecError: The group's settings do not fit the optimizer's other settings.
         """
         try:
             return replace(self.optimizer, **group.overrides)
@@ -169,22 +181,22 @@ class Spec:
             raise SpecError(f"group {group.label!r}: {error}") from None
 
     def to_toml(self) -> str:
-        """The spec as TOML, from which ``from_toml`` makes an equal one."""
+        """Return the spec as TOML; ``from_toml`` makes an equal spec from it."""
         return tomli_w.dumps(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as plain tables, lists, strings and numbers."""
+        """Return the spec as plain tables, lists, strings and numbers; ``from_dict`` makes an equal spec from it."""
         return to_table(self)
 
     @classmethod
     def from_toml(cls, text_or_path: str | Path) -> Spec:
-        """The spec that a TOML text or file describes; a recipe's ``[run]`` table is not part of it.
+        """Make the spec that a TOML text or file describes; the ``[run]`` table of a recipe is ignored.
 
         Args:
             text_or_path: A ``Path``, a string that ends in ``.toml``, or the text itself.
 
         Raises:
-            SpecError: No such file, not TOML, an unknown key or a value that is not allowed.
+            SpecError: There is no such file, it is not TOML, a key is unknown, or a value is not allowed.
         """
         table = read_toml(text_or_path)
         table.pop(RUN_TABLE, None)
@@ -192,13 +204,13 @@ class Spec:
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Spec:
-        """The spec that ``to_dict`` was called on.
+        """Make a spec from the result of ``to_dict``.
 
         Raises:
-            SpecError: An unknown key or a value that is not allowed.
+            SpecError: A key is unknown, or a value is not allowed.
         """
         if not isinstance(table, Mapping):
-            raise SpecError(f"a spec's table must be a mapping, got a {type(table).__name__}.")
+            raise SpecError(f"a spec must be made from a table, a mapping; got a {type(table).__name__}.")
         parts = dict(table)
         if "optimizer" not in parts:
             raise SpecError("a spec needs an [optimizer] table, such as: [optimizer] type = 'SGD', lr = 0.1")

@@ -1,9 +1,9 @@
-"""Value classes as plain tables (what TOML and JSON hold) and back, with nothing lost."""
+"""Specs, groups, phases and optimizers as plain tables, which TOML and JSON can hold, and back."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,79 +20,96 @@ else:
 
 
 def to_table(value: Any) -> dict[str, Any]:
-    """The fields of a value class that differ from their defaults; a schedule or optimizer names its ``type``.
+    """Return the fields that differ from their defaults; the table of a schedule or optimizer also has its ``type``.
+
+    Args:
+        value: A spec, a group, a phase, an optimizer or a schedule.
 
     Raises:
-        SpecError: A class or a function in it is the user's own and has no import path.
+        SpecError: It contains an optimizer class of the user, or a function without an import path.
     """
     if isinstance(value, Schedule):
         return schedule_to_dict(value)
     table: dict[str, Any] = {}
     if isinstance(value, Optimizer):
         if type(value) not in OPTIMIZERS.values():
-            raise SpecError(f"{type(value).__name__} is a class of your own: it cannot be written, only used.")
+            raise SpecError(
+                f"{type(value).__name__} is a class of your own, which cannot be saved. These can: "
+                f"{', '.join(OPTIMIZERS)}."
+            )
         table["type"] = type(value).__name__
     for field in fields(value):
         item = getattr(value, field.name)
         if field.default is MISSING or item != field.default:
-            table[field.name] = _plain(item)
+            table[field.name] = _to_plain(item)
     return table
 
 
-def _plain(item: Any) -> Any:
+def _to_plain(item: Any) -> Any:
     if isinstance(item, tuple):
-        return [_plain(part) for part in item]
+        return [_to_plain(part) for part in item]
     return to_table(item) if hasattr(item, "__dataclass_fields__") else item
 
 
 def optimizer_from_table(table: Any) -> Optimizer:
-    """The optimizer that ``{"type": "SGD", "lr": 0.1, ...}`` describes."""
-    name = _type_of(table, OPTIMIZERS, "optimizer")
+    """Make the optimizer that ``{"type": "SGD", "lr": 0.1, ...}`` describes.
+
+    Raises:
+        SpecError: The type or a key is unknown, or a value is not allowed.
+    """
+    name = _read_type(table, OPTIMIZERS, "optimizer")
     return OPTIMIZERS[name](**{key: value for key, value in table.items() if key != "type"})
 
 
 def schedule_from_table(table: Any) -> Schedule:
-    """The schedule that ``{"type": "StepLR", "step_size": 30, ...}`` describes."""
-    _type_of(table, SCHEDULES, "schedule")
+    """Make the schedule that ``{"type": "StepLR", "step_size": 30, ...}`` describes.
+
+    Raises:
+        SpecError: The type or a key is unknown, or a value is not allowed.
+    """
+    _read_type(table, SCHEDULES, "schedule")
     return schedule_from_dict(table)
 
 
-def _type_of(table: Any, known: Mapping[str, Any], what: str) -> str:
+def _read_type(table: object, known: Collection[str], what: str) -> str:
     if not isinstance(table, Mapping):
         raise SpecError(f"{what} = {table!r}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
-    name = table.get("type")
+    name: object = table.get("type")
     if name is None:
-        raise SpecError(f"{what}: needs type, such as type = {next(iter(known))!r}. It is one of {', '.join(known)}.")
+        raise SpecError(f"{what}: needs a type, such as type = {next(iter(known))!r}. Use one of {', '.join(known)}.")
     if not isinstance(name, str) or name not in known:
-        hint = nearest(name, known) if isinstance(name, str) else ""
+        hint = did_you_mean(name, known) if isinstance(name, str) else ""
         raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")
     return name
 
 
 def read_toml(text_or_path: str | Path) -> dict[str, Any]:
-    """The tables of a TOML text or file.
+    """Read the tables of a TOML text or file.
+
+    Args:
+        text_or_path: A ``Path``, a string that ends in ``.toml``, or the text itself.
 
     Raises:
-        SpecError: No such file, or not TOML; the message says where.
+        SpecError: There is no such file, or it is not TOML; the message says where.
     """
     if not isinstance(text_or_path, str | Path):
-        raise SpecError(f"TOML: got a {type(text_or_path).__name__}; must be a text or a path.")
+        raise SpecError(f"TOML: got a {type(text_or_path).__name__}; must be a text or the path of a .toml file.")
     is_path = isinstance(text_or_path, Path) or (text_or_path.endswith(".toml") and "\n" not in text_or_path)
     if not is_path:
         text = str(text_or_path)
         if text.strip() and not any(character in text for character in "=\n["):
-            raise SpecError(f"{text!r} is neither TOML nor the path of a .toml file.")
-        return _parsed(text, "the TOML text")
+            raise SpecError(f"{text!r} is neither TOML nor the path of a file that ends in .toml.")
+        return _parse(text, "the TOML text")
     path = Path(text_or_path)
     try:
-        return _parsed(path.read_text(encoding="utf-8"), str(path))
+        return _parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        raise SpecError(f"{path}: no such file. Give the path of a TOML recipe.") from None
+        raise SpecError(f"{path}: there is no such file. Give the path of a TOML recipe.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read as a TOML text: {error}") from None
 
 
-def _parsed(text: str, where: str) -> dict[str, Any]:
+def _parse(text: str, where: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""Where a training stands, without any framework, and the files that hold it."""
+"""The state of a training, without any framework, and the files that hold it."""
 
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.state_files import read_state, write_state

@@ -1,7 +1,8 @@
-"""A state as a folder of three files, which is there whole or not at all, and which nothing can change unseen.
+"""A state as a folder of three files. The folder is complete or not there, and every later change is noticed.
 
-``weights.safetensors`` holds the model's state by name and opens without this library; ``training.safetensors`` holds
-every other array; ``state.json`` holds the rest, and the SHA-256 of all three. Nothing in them is unpickled or run.
+``weights.safetensors`` holds the model's parameters and buffers by name, and can be read without this library.
+``training.safetensors`` holds all other arrays. ``state.json`` holds everything else, and the SHA-256 digests of all
+three. Reading them never unpickles or runs anything.
 """
 
 from __future__ import annotations
@@ -17,33 +18,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Arrays
+from layered_lr.arrays import Array, Arrays
 from layered_lr.errors import CheckpointError
 from layered_lr.files import one_line
 from layered_lr.state.training_state import TrainingState
 
 FORMAT = "layered_lr.TrainingState 1"
 WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state.json"
-TEMPORARY = ".layered_lr-"  # begins the names of what is not finished
+TEMPORARY = ".layered_lr-"  # names of unfinished files and folders begin with this
 
 _SLOT, _EMA, _RANDOM, _HISTORY = "slot:", "ema:", "random:", "history:"
 _CHUNK = 1 << 20
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of Linux's renameat2
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _are_reactions(value: Any) -> bool:
+def _are_reactions(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(seen, dict) and all(map(_is_number, seen.values())) for seen in value.values()
     )
 
 
-_KINDS: Mapping[str, Callable[[Any], bool]] = {
+_IS_VALID: Mapping[str, Callable[[object], bool]] = {
     "step": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
     "metric": lambda value: value is None or _is_number(value),
     "optimizer": lambda value: isinstance(value, str),
@@ -55,15 +55,15 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
 
 
 def write_state(path: Path, state: TrainingState, metric: float | None = None) -> None:
-    """Write a state to a folder that is not there yet: atomically, and safe from a power failure afterwards.
+    """Write a state to a folder, completely or not at all; when this returns, a power failure cannot lose it.
 
     Args:
-        path: The folder; its parent must be there.
-        state: What to write.
-        metric: How good the model is; kept beside the state.
+        path: The folder; a state that is already there is replaced. Its parent must exist.
+        state: The state to write.
+        metric: How good the model is; saved with the state.
 
     Raises:
-        CheckpointError: It cannot be written (a full disk, no permission); then nothing has changed.
+        CheckpointError: It cannot be written (a full disk, no permission). Then nothing has changed.
     """
     try:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
@@ -79,31 +79,33 @@ def write_state(path: Path, state: TrainingState, metric: float | None = None) -
 
 
 def check_replaceable(path: Path) -> None:
-    """Refuse a place for a state where anything else is, which writing one would remove.
+    """Refuse to write a state where it would replace something other than a state.
 
     Raises:
-        CheckpointError: A file, or a folder that holds more than a state.
+        CheckpointError: The path is a file, or a folder that contains more than a state.
     """
     if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, TRAINING, STATE}:
         return
     if path.exists() or path.is_symlink():
-        raise CheckpointError(f"{path}: something else than a state is there; choose the name of a folder of its own.")
+        raise CheckpointError(f"{path}: there is something other than a state; choose the name of a new folder.")
 
 
 def read_state(path: Path) -> TrainingState:
-    """Read what ``write_state`` wrote.
+    """Read a state that ``write_state`` wrote.
 
     Raises:
-        CheckpointError: The folder or one of its files is missing, cut off, changed, of another state, or holds what
-            no training can go on from; the message names the file and the reason.
+        CheckpointError: The folder or one of its files is missing, incomplete, changed or of another state, or the
+            state contains NaN or infinity. The message names the file and the reason.
     """
     about = read_about(path)
     for name, digest in about["sha256"].items():
-        if _digest(path / name) != digest:
-            raise CheckpointError(f"{path / name}: is not what was written: damaged, or of another state.")
-    weights, training = (_arrays(path / name) for name in (WEIGHTS, TRAINING))
-    slots: dict[str, dict[str, NDArray[Any]]] = {parameter: {} for parameter in about["parameters"]}
-    for key, array in _under(_SLOT, training).items():
+        if _hash_file(path / name) != digest:
+            raise CheckpointError(
+                f"{path / name}: differs from the file that was written: damaged, or of another state."
+            )
+    weights, training = (_load(path / name) for name in (WEIGHTS, TRAINING))
+    slots: dict[str, dict[str, Array]] = {parameter: {} for parameter in about["parameters"]}
+    for key, array in _select(_SLOT, training).items():
         slot, _, parameter = key.partition(":")
         slots.setdefault(parameter, {})[slot] = array
     try:
@@ -113,9 +115,9 @@ def read_state(path: Path) -> TrainingState:
             weights=weights,
             slots=slots,
             reactions=about["reactions"],
-            ema=_under(_EMA, training),
-            random=_under(_RANDOM, training),
-            history=_under(_HISTORY, training),
+            ema=_select(_EMA, training),
+            random=_select(_RANDOM, training),
+            history=_select(_HISTORY, training),
             about=about["about"],
         )
         state.check_finite()
@@ -125,26 +127,28 @@ def read_state(path: Path) -> TrainingState:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What ``state.json`` says, without reading the arrays.
+    """Read ``state.json`` without the arrays.
 
     Raises:
-        CheckpointError: It is missing, damaged, changed, or of another format.
+        CheckpointError: The file is missing, damaged, changed, or of another format.
     """
     file = path / STATE
     try:
-        table = json.loads(file.read_bytes())
+        table: dict[str, Any] = json.loads(file.read_bytes())
         digest = table.pop("digest")
-        if digest != _digest_of(table):
-            raise CheckpointError(f"{file}: is not what was written: damaged or edited.")
+        if digest != _hash_table(table):
+            raise CheckpointError(f"{file}: differs from the file that was written: damaged or edited.")
         if table["format"] != FORMAT:
-            raise CheckpointError(f"{file}: its format is {table['format']!r}; this version reads {FORMAT!r}.")
+            raise CheckpointError(f"{file}: its format is {table['format']!r}; this version reads only {FORMAT!r}.")
         if set(table["sha256"]) != {WEIGHTS, TRAINING}:
-            raise CheckpointError(f"{file}: speaks of {sorted(table['sha256'])}.")
-        if wrong := [name for name, is_good in _KINDS.items() if not is_good(table[name])]:
+            raise CheckpointError(
+                f"{file}: it names the files {sorted(table['sha256'])}, but must name {sorted((WEIGHTS, TRAINING))}."
+            )
+        if wrong := [name for name, is_valid in _IS_VALID.items() if not is_valid(table[name])]:
             raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
-        return table  # type: ignore[no-any-return]
+        return table
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no state of a training is there ({STATE} is missing).") from None
+        raise CheckpointError(f"{path}: there is no saved state in it ({STATE} is missing).") from None
     except CheckpointError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -164,11 +168,11 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         "parameters": list(state.slots),
         "reactions": state.reactions,
         "about": state.about,
-        "sha256": {name: _digest(folder / name) for name in (WEIGHTS, TRAINING)},
+        "sha256": {name: _hash_file(folder / name) for name in (WEIGHTS, TRAINING)},
     }
-    table = json.loads(json.dumps(table))  # as it will be read
+    table = json.loads(json.dumps(table))  # the digest must be that of the table as it will be read
     with (folder / STATE).open("w", encoding="utf-8") as file:
-        json.dump(table | {"digest": _digest_of(table)}, file, indent=1)
+        json.dump(table | {"digest": _hash_table(table)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
@@ -179,29 +183,29 @@ def _save(file: Path, arrays: Arrays) -> None:
 
     try:
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
-    except SafetensorError as error:  # the system's error is in its words
+    except SafetensorError as error:  # it contains the error of the system, such as a full disk
         raise OSError(one_line(error)) from None
     _sync(file)
 
 
-def _arrays(file: Path) -> dict[str, NDArray[Any]]:
+def _load(file: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     try:
         return dict(load_file(file))
-    except Exception as error:  # its own errors, the system's, and NumPy's for a dtype that it does not know
+    except Exception as error:  # errors of safetensors, of the system, and of NumPy for a dtype that it does not know
         raise CheckpointError(f"{file}: not a readable .safetensors: {one_line(error)}") from None
 
 
 def _put(folder: Path, path: Path) -> None:
-    """Move the finished folder to its place; what was there goes away only then."""
+    """Move the finished folder to its place, and only then remove the state that was there."""
     try:
         folder.rename(path)
     except OSError:
         if not path.exists():
             raise
         if _exchange(folder, path):
-            return  # what was there is where the new one was made, and goes away with it
+            return  # the old state is now in the temporary folder, which the caller removes
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
         path.rename(old / path.name)
         folder.rename(path)
@@ -209,7 +213,7 @@ def _put(folder: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Have two folders change places in one go, so that a kill leaves no moment without; False where Linux cannot."""
+    """Exchange two folders in one step, so that a kill cannot leave the place empty; False if the system cannot."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError):
@@ -218,7 +222,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Have the system write a file or folder to the disk now."""
+    """Make the system write a file or folder to the disk now."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -226,22 +230,22 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _digest(file: Path) -> str:
+def _hash_file(file: Path) -> str:
     found = hashlib.sha256()
     try:
         with file.open("rb") as opened:
             while chunk := opened.read(_CHUNK):
                 found.update(chunk)
     except FileNotFoundError:
-        raise CheckpointError(f"{file}: is missing.") from None
+        raise CheckpointError(f"{file}: this file of the state is missing.") from None
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}.") from None
     return found.hexdigest()
 
 
-def _digest_of(table: Mapping[str, Any]) -> str:
+def _hash_table(table: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
-def _under(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+def _select(prefix: str, arrays: Arrays) -> dict[str, Array]:
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Where a training stands, without any framework: NumPy arrays by name."""
+"""The state of a training, without any framework: NumPy arrays by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Arrays, Slots
+from layered_lr.arrays import Array, Arrays, Slots
 from layered_lr.errors import CheckpointError
 
 _MOST_SHOWN = 6
@@ -19,19 +18,19 @@ _MOST_SHOWN = 6
 class TrainingState:
     """Everything that the next update depends on, after ``step`` updates.
 
-    The position in the data follows from ``step``: batches are a pure function of seed, epoch and place.
+    The position in the data follows from ``step``, because batches depend only on seed, epoch and position.
 
     Args:
         step: Updates made so far.
-        optimizer: The optimizer's name, such as ``"AdamW"``; what ``slots`` mean.
+        optimizer: The name of the optimizer that ``slots`` belong to, such as ``"AdamW"``.
         weights: Every parameter and buffer, by name.
-        slots: What the optimizer keeps of each parameter, by the parameter's name and torch's name of the slot
-            (``momentum_buffer``, ``exp_avg``, ...); ``step`` is how many updates the parameter itself has had.
-        reactions: What reactive schedules have seen, by group.
-        ema: The moving average of ``weights``; empty without one.
-        random: States of random generators, by the name of what they belong to; of use there alone.
-        history: What was measured so far, by name; the first axis counts.
-        about: What the run was, as plain tables: spec, options, versions.
+        slots: What the optimizer keeps for each parameter, by the parameter's name and torch's name of the slot
+            (``momentum_buffer``, ``exp_avg``, ...). The slot ``step`` counts the updates of this parameter.
+        reactions: The numbers that reactive schedules depend on, by group.
+        ema: The moving average of ``weights``; empty if there is none.
+        random: States of random generators, by the name of their framework or device; only of use there.
+        history: What was measured so far, by name; the first axis is the update.
+        about: A description of the run as plain tables: spec, options, versions.
     """
 
     step: int
@@ -44,18 +43,18 @@ class TrainingState:
     history: Arrays = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Every array that training goes on from, with what to call it in a message."""
+    def arrays(self) -> Iterator[tuple[str, Array]]:
+        """Yield every array that training continues from, with its name for messages."""
         yield from ((f"weight {name!r}", array) for name, array in self.weights.items())
         yield from ((f"average of {name!r}", array) for name, array in self.ema.items())
         for parameter, slots in self.slots.items():
             yield from ((f"{slot} of {parameter!r}", array) for slot, array in slots.items())
 
     def check_finite(self) -> None:
-        """Refuse a state that no training can go on from.
+        """Refuse a state with NaN or infinity, from which no training can continue.
 
         Raises:
-            CheckpointError: NaN or infinity in a weight, an average or a slot.
+            CheckpointError: A weight, an average or a slot contains NaN or infinity.
         """
         for what, array in self.arrays():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -66,31 +65,37 @@ class TrainingState:
 
         Args:
             own: The model's parameters and buffers.
-            given: Instead of ``weights``.
+            given: What to compare instead of ``weights``.
 
         Raises:
-            CheckpointError: They differ; each difference is named, up to a few.
+            CheckpointError: They differ. The message names the first differences.
         """
-        if differences := differing(self.weights if given is None else given, own):
+        if differences := find_differences(self.weights if given is None else given, own):
             raise CheckpointError(
-                f"the state does not fit the model: {listed(differences)}. "
-                "strict=False takes what fits, and starts the rest anew."
+                f"the state does not fit the model: {summarise(differences)}. "
+                "strict=False loads what fits, and starts the rest with new values."
             )
 
-    def check_optimizer(self, own: Any) -> None:
-        """Compare whose slots they are with a plan's optimizer.
-
-        Raises:
-            CheckpointError: Another kind's.
-        """
-        if any(self.slots.values()) and self.optimizer != type(own).__name__:
-            raise CheckpointError(f"the state is of {self.optimizer}, the plan trains with {type(own).__name__}.")
-
-    def check_reactions(self, own: Collection[str]) -> None:
-        """Compare the groups whose rates are decided while training.
+    def check_optimizer(self, own: object) -> None:
+        """Check that the slots belong to the plan's optimizer.
 
         Args:
-            own: The plan's, by name.
+            own: The plan's optimizer.
+
+        Raises:
+            CheckpointError: They belong to another kind of optimizer.
+        """
+        if any(self.slots.values()) and self.optimizer != type(own).__name__:
+            raise CheckpointError(
+                f"the state is of {self.optimizer}, but the plan trains with {type(own).__name__}: give both the same "
+                "optimizer."
+            )
+
+    def check_reactions(self, own: Collection[str]) -> None:
+        """Compare the groups with reactive schedules, whose rates are decided during training.
+
+        Args:
+            own: The names of the plan's reactive groups.
 
         Raises:
             CheckpointError: They differ.
@@ -98,55 +103,56 @@ class TrainingState:
         if set(self.reactions) != set(own):
             given, mine = (", ".join(sorted(names)) or "none" for names in (self.reactions, own))
             raise CheckpointError(
-                f"the state does not fit the plan: groups with reactive schedules are {given} in it, {mine} there."
+                f"the state does not fit the plan: groups with reactive schedules are {given} in the state, but {mine} "
+                "in the plan."
             )
 
     def check_slots(self, own: Slots) -> None:
-        """Compare the slots with those of an optimizer, by name, shape and dtype, for parameters that have any here.
+        """Compare the slots with those of an optimizer, by name, shape and dtype; parameters without slots are skipped.
 
         Args:
-            own: The optimizer's, by parameter. What is not in it is frozen, and may have slots that wait.
+            own: The optimizer's slots, by parameter. A parameter that is not in it is frozen; its slots are kept.
 
         Raises:
-            CheckpointError: They differ; each difference is named, up to a few.
+            CheckpointError: They differ. The message names the first differences.
         """
         found = [
             f"{difference} (slots of {name!r})"
             for name, slots in self.slots.items()
             if slots and name in own
-            for difference in differing(slots, own[name], "optimizer")
+            for difference in find_differences(slots, own[name], "optimizer")
         ]
         found += [
-            f"{slot} of {name!r} has shape {array.shape}, the parameter's is {self.weights[name].shape}"
+            f"{slot} of {name!r} has shape {array.shape}, but the parameter has {self.weights[name].shape}"
             for name, slots in self.slots.items()
             if name not in own and name in self.weights
             for slot, array in slots.items()
             if array.shape not in ((), self.weights[name].shape)
         ]
         found += [
-            f"{name!r} is no parameter" for name, slots in self.slots.items() if slots and name not in self.weights
+            f"{name!r} is not a parameter" for name, slots in self.slots.items() if slots and name not in self.weights
         ]
         if found:
-            raise CheckpointError(f"the state does not fit the optimizer: {listed(found)}.")
+            raise CheckpointError(f"the state does not fit the optimizer: {summarise(found)}.")
 
 
-def differing(given: Arrays, own: Arrays, whose: str = "model") -> list[str]:
-    """What is new, gone or of another kind in ``given``, seen from who has ``own``; empty if nothing."""
+def find_differences(given: Arrays, own: Arrays, whose: str = "model") -> list[str]:
+    """Describe each array of ``given`` that is missing, extra, or of another shape or dtype than in ``own``."""
     gone = [f"{name!r} is not in it" for name in own if name not in given]
     new = [f"{name!r} is not in the {whose}" for name in given if name not in own]
     kinds = [
-        f"{name!r} is {_kind(given[name])}, the {whose}'s is {_kind(array)}"
+        f"{name!r} is {_describe(given[name])}, but the {whose}'s is {_describe(array)}"
         for name, array in own.items()
-        if name in given and _kind(given[name]) != _kind(array)
+        if name in given and _describe(given[name]) != _describe(array)
     ]
     return gone + new + kinds
 
 
-def listed(differences: list[str]) -> str:
-    """A few of them, and how many more there are."""
+def summarise(differences: list[str]) -> str:
+    """List the first differences, and say how many more there are."""
     rest = len(differences) - _MOST_SHOWN
     return "; ".join(differences[:_MOST_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
-def _kind(array: NDArray[Any]) -> str:
+def _describe(array: Array) -> str:
     return f"{array.dtype} of shape {array.shape}"

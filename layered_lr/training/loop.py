@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
-from layered_lr.backend.base import Session, added_seconds
+from layered_lr.backend.base import Session, add_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged
@@ -185,7 +185,7 @@ class Loop:
     @property
     def compile_seconds(self) -> float | None:
         """What compiling has taken, in all sessions; None where nothing was compiled."""
-        return added_seconds(self._compiled, self.session.compile_seconds)
+        return add_seconds(self._compiled, self.session.compile_seconds)
 
     @property
     def folder(self) -> Path | None:

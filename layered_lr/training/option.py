@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from typing_extensions import dataclass_transform
 
 from layered_lr.errors import SpecError
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 
 T = TypeVar("T")
 # Where an option has a meaning. Without "resume", a run that goes on keeps what it began with.
@@ -126,7 +126,7 @@ def _given(called: str, names: list[str], args: tuple[Any, ...], kwargs: dict[st
     for name in kwargs:
         if name not in names:
             raise SpecError(
-                f"{called} has no {name!r}.{old_name(name) or nearest(name, names)} It takes: {', '.join(names)}."
+                f"{called} has no {name!r}.{old_name(name) or did_you_mean(name, names)} It takes: {', '.join(names)}."
             )
         if name in given:
             raise SpecError(f"{called} was given {name!r} twice, by position and by name.")

@@ -12,9 +12,9 @@ from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.errors import SpecError
-from layered_lr.models import mobilenet_v2
-from layered_lr.models.mobilenet_v2 import check_images
-from layered_lr.models.weight_files import merged, read_weights
+from layered_lr.models import catalogue
+from layered_lr.models.catalogue import check_images
+from layered_lr.models.weight_files import merge_weights, read_weights
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
@@ -77,7 +77,7 @@ def prepare(
     lengths = options.total_steps(in_epoch), in_epoch
     if isinstance(options.model, str):
         check_images(options.model, options.batch_size, dataset.facts.image_shape)
-        resolve(spec, mobilenet_v2.parameters(options.model, dataset.num_classes), *lengths)
+        resolve(spec, catalogue.list_parameters(options.model, dataset.num_classes), *lengths)
 
     backend = backend or load_backend(options.backend, options.device)
     model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.precision.dtype)
@@ -107,11 +107,11 @@ def start_weights(
         given: Instead of it.
     """
     known = isinstance(options.model, str)
-    own = mobilenet_v2.initial_weights(options.model, num_classes, options.seed) if known else read_made()
+    own = catalogue.draw_initial_weights(options.model, num_classes, options.seed) if known else read_made()
     if given is None:
         return own
     reset = () if options.initial_weights is None else options.initial_weights.reset
-    return merged(own, [parameter.name for parameter in plan.parameters], given, reset)
+    return merge_weights(own, [parameter.name for parameter in plan.parameters], given, reset)
 
 
 def _start_as(start: Weights, own: Weights) -> dict[str, NDArray[Any]]:

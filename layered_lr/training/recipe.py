@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from layered_lr.errors import SpecError
 from layered_lr.spec.spec import RUN_TABLE, Spec
 from layered_lr.spec.toml import read_toml
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
 
@@ -52,7 +52,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     elif isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
         raise SpecError(
             f"recipe {name_or_path!r}: must be the path of a .toml file or one of {', '.join(ready)}."
-            f"{nearest(name_or_path, ready)}"
+            f"{did_you_mean(name_or_path, ready)}"
         )
     else:
         table = read_toml(Path(name_or_path))
@@ -64,7 +64,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     known = [name for name, declared in options_of(RunOptions).items() if declared.is_written]
     for name in run:
         if name not in known:
-            hint = old_name(name) or nearest(name, known)
+            hint = old_name(name) or did_you_mean(name, known)
             raise SpecError(
                 f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{hint} It takes: {', '.join(known)}."
             )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import CheckpointError, LayeredLRError
-from layered_lr.files import UnreadableError, one_line, read_archive, whole_file
+from layered_lr.files import UnreadableError, one_line, open_whole, read_archive
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.reports.tables import ReportTable
@@ -119,7 +119,7 @@ class Result:
         arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
         arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
         try:
-            with whole_file(path) as file:
+            with open_whole(path) as file:
                 np.savez(file, **arrays)
         except OSError as error:
             raise CheckpointError(f"{path}: the result cannot be written: {error.strerror or error}.") from None

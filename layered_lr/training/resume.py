@@ -13,9 +13,9 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
-from layered_lr.spelling import nearest
+from layered_lr.spelling import did_you_mean
 from layered_lr.state.checkpoints import CheckpointFolder
-from layered_lr.state.training_state import TrainingState, differing
+from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
@@ -47,7 +47,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
     with RunFolder(run) as folder:
         if not CheckpointFolder(run / CHECKPOINTS).paths():
             return _from_the_start(folder, spec, changes)
-        found = CheckpointFolder(run / CHECKPOINTS).newest(folder.described().get("run"))
+        found = CheckpointFolder(run / CHECKPOINTS).read_newest(folder.described().get("run"))
         for damage in found.damaged:
             say(f"{damage} Going back to {found.path.name}.")
         state = found.state
@@ -100,7 +100,7 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> 
     may_change = options_with_meaning("resume")
     for name in changes:
         if name not in may_change:
-            hint = old_name(name) or nearest(name, may_change)
+            hint = old_name(name) or did_you_mean(name, may_change)
             raise SpecError(f"resume: {name} cannot be changed.{hint} What can: {', '.join(may_change)}.")
     changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
     kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
@@ -163,7 +163,7 @@ def _reactions(state: TrainingState, before: Plan, plan: Plan) -> dict[str, Mapp
             found[name] = state.reactions[name]
             continue
         group = next(group for group in plan.plan_at(last).groups if group.name == name)
-        if (reaction := group.schedule.reaction(group.lr)) is not None:
+        if (reaction := group.schedule.start_reaction(group.lr)) is not None:
             if name in state.reactions:
                 say(f"group {name!r}: its schedule is not what it was, and begins anew at {group.lr:g}.")
             found[name] = reaction.state()
@@ -202,7 +202,7 @@ def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: Run
 
 def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan) -> TrainingState:
     """The part of a state that a model has; everything else starts anew."""
-    for difference in differing(state.weights, own):
+    for difference in find_differences(state.weights, own):
         say(f"{difference}; starts anew.")
     fits = {
         name

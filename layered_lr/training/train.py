@@ -18,7 +18,7 @@ from layered_lr.console import say
 from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
-from layered_lr.registry import TABLE, check_name, versions
+from layered_lr.registry import TABLE, check_name, find_versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.callback import Callback
@@ -118,7 +118,7 @@ def open_loop(
 
     def open_at(rate_factor: float) -> Session:
         set_trainable(model, frozenset(), trainable)
-        scaled = plan if rate_factor == 1 else plan.scaled(rate_factor)
+        scaled = plan if rate_factor == 1 else plan.scale_rates(rate_factor)
         return open_session(ready.backend, scaled, model, ready.dataset.num_classes, ready.extras, step)
 
     session = open_at(guard.rate_factor)
@@ -196,4 +196,4 @@ def run_about(ready: Prepared, options: RunOptions) -> dict[str, Any]:
 def all_versions(backend: str) -> dict[str, str]:
     """Of this library, Python, NumPy and the backend's packages."""
     own = {"python": platform.python_version(), "numpy": np.__version__, "layered_lr": __version__}
-    return own | {name: version for name, version in versions(TABLE[backend].framework).items() if version}
+    return own | {name: version for name, version in find_versions(TABLE[backend].framework).items() if version}

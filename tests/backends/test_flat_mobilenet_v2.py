@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from layered_lr.backend.loading import load_backend
-from layered_lr.models import mobilenet_v2
+from layered_lr.models import catalogue
 
 SEED = 0
 Pass = tuple[Any, dict[str, Any], dict[str, Any]]  # logits, gradients and buffers
@@ -16,7 +16,7 @@ Pass = tuple[Any, dict[str, Any], dict[str, Any]]  # logits, gradients and buffe
 
 @pytest.fixture
 def start() -> dict[str, Any]:
-    return mobilenet_v2.initial_weights("mobilenet_v2", 10, SEED)
+    return catalogue.draw_initial_weights("mobilenet_v2", 10, SEED)
 
 
 def batch(height: int, width: int) -> tuple[Any, Any]:

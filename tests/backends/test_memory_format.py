@@ -16,7 +16,7 @@ import layered_lr as ll
 from layered_lr.backend.base import Backend, Extras, Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.data import Batches
-from layered_lr.models.mobilenet_v2 import initial_weights
+from layered_lr.models.catalogue import draw_initial_weights
 from layered_lr.state import read_state, write_state
 from tests.support.convolutions import BATCH, CLASSES, SIDE, STEPS, images, small
 
@@ -66,7 +66,7 @@ def test_a_run_of_a_known_model_is_torchs_own_in_channels_last(backend: Backend,
     result = ll.run(spec, "torch-eager", data=data, max_steps=3, batch_size=BATCH, dropout=0.0, progress=False)
 
     model = pytest.importorskip("torchvision").models.mobilenet_v2(num_classes=classes, dropout=0.0)
-    start = initial_weights("mobilenet_v2", classes, 0)
+    start = draw_initial_weights("mobilenet_v2", classes, 0)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in start.items()})
     model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, fused=True)

@@ -249,7 +249,7 @@ def test_the_kernel_meets_the_plan_in_long_runs() -> None:
         rates = kernel_rates(plan, plan.groups[0], steps)
         if rates is not None:
             natives += 1
-            expected = plan.unscaled(plan.groups[0], steps)
+            expected = plan.rates_before_scale(plan.groups[0], steps)
             seen = expected > 1e-30
             np.testing.assert_allclose(rates[seen], expected[seen], rtol=6e-7, atol=0, err_msg=str(spec))
     assert natives > 300

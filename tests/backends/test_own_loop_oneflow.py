@@ -323,8 +323,8 @@ def test_wrong_states_change_nothing(oneflow: Any, graph: bool, tmp_path: Path) 
     assert said.pop("unchanged after 0") and said.pop("unchanged after 2")
     wanted = {
         "sgd": "CheckpointError: the state is of SGD, the optimizer is AdamW",
-        "reactive": "groups with reactive schedules are head, rest in it, none there",
-        "wide": "'body.weight' is float64 of shape (8, 12), the model's is float32 of shape (8, 12); 'body.bias'",
+        "reactive": "groups with reactive schedules are head, rest in the state, but none in the plan",
+        "wide": "'body.weight' is float64 of shape (8, 12), but the model's is float32 of shape (8, 12); 'body.bias'",
         "infinite": "CheckpointError: exp_avg of 'body.weight' holds NaN or infinity",
         "lacking": "'exp_avg' is not in it (slots of 'body.weight'); 'exp_avg_sq' is not in it (slots of",
         "slots": "nothing",  # without updates, or without momentum, there are none: they begin anew

@@ -183,7 +183,7 @@ def test_wrong_sources_change_nothing(torch: Any, tmp_path: Path) -> None:
     plain_sgd = sgd.optimizer.state_dict()
     mixed = [*HEAD, "body.bias", "body.weight", "norm.weight", "norm.bias"]
     cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
-        (table, {}, ll.SpecError, "2 groups, and nothing says whose"),
+        (table, {}, ll.SpecError, "2 groups, but not the names"),
         (table, {"names": NAMES[:-1]}, ll.CheckpointError, "6 parameters, and there are 5 names"),
         (table, {"names": [*NAMES[:-1], "nose"]}, ll.CheckpointError, "no parameter 'nose'"),
         (table, {"names": mixed}, ll.CheckpointError, "exp_avg of 'body.bias' has shape"),
@@ -191,14 +191,14 @@ def test_wrong_sources_change_nothing(torch: Any, tmp_path: Path) -> None:
         (plain_sgd, {}, ll.SpecError, "give step="),
         (plain_sgd, {"step": 2}, ll.CheckpointError, "'exp_avg' is not in it (slots of"),
         ({"state": 3, "param_groups": 4}, {}, ll.CheckpointError, "not an optimizer.state_dict()"),
-        ({}, {}, ll.CheckpointError, "there is no optimizer.state_dict()"),
+        ({}, {}, ll.CheckpointError, "this is not an optimizer.state_dict()"),
         (7, {}, ll.SpecError, "must be a path or a state_dict"),
         (tmp_path / "sgd", {}, ll.CheckpointError, "the state is of SGD, the optimizer is AdamW"),
         (tmp_path / "own", {"step": 3}, ll.SpecError, "are for a plain state_dict"),
-        (tmp_path / "none", {}, ll.CheckpointError, "no state of a training is there"),
+        (tmp_path / "none", {}, ll.CheckpointError, "there is no saved state in it"),
         (tmp_path / "none.pth", {}, ll.CheckpointError, "no such file"),
         (tmp_path / "no.pth", {}, ll.CheckpointError, "not a readable file of tensors"),
-        (tmp_path / "weights.pth", {}, ll.CheckpointError, "there is no optimizer.state_dict()"),
+        (tmp_path / "weights.pth", {}, ll.CheckpointError, "this is not an optimizer.state_dict()"),
     ]
     before = loop.weights()
     for source, options, error, message in cases:
@@ -231,7 +231,7 @@ def test_saving_removes_nothing_but_a_state(torch: Any, tmp_path: Path) -> None:
         ll.save_state(place, one.model, *one.parts)
     (tmp_path / "new" / "notes").write_text("x")
     for place in (tmp_path / "file", tmp_path / "new", tmp_path):
-        with pytest.raises(ll.CheckpointError, match="something else than a state is there"):
+        with pytest.raises(ll.CheckpointError, match="there is something other than a state"):
             ll.save_state(place, one.model, *one.parts)
     assert (tmp_path / "file").is_file() and (tmp_path / "new" / "notes").is_file()
 
@@ -241,5 +241,5 @@ def test_a_parameter_named_twice_is_an_error(torch: Any) -> None:
     one.train(range(2))
     names = [name for name, _ in one.model.named_parameters()]
     twice = [names[0], *names[:-1]] if len(names) > 1 else names * 2
-    with pytest.raises(ll.CheckpointError, match="stands twice"):
+    with pytest.raises(ll.CheckpointError, match="has a name twice"):
         ll.load_state(one.optimizer.state_dict(), other.model, other.optimizer, other.scheduler, names=twice)

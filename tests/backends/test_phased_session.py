@@ -9,7 +9,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.backend.base import Extras, Session
-from layered_lr.backend.phased_session import Timeline, open_session
+from layered_lr.backend.phased_session import PhasedSession, open_session
 from tests.support.quadratic import IMAGES, LABELS, Model, Quadratic, QuadraticSession
 
 GROUPS = [ll.Group("a"), ll.Group("b", lr_scale=0.5)]
@@ -32,7 +32,7 @@ def train(session: Session, steps: int) -> np.ndarray:  # type: ignore[type-arg]
 
 def test_a_plan_without_phases_has_the_backends_own_session() -> None:
     assert type(opened(ll.Spec(ll.SGD(0.1)), 3)) is QuadraticSession
-    assert type(opened(ll.Spec(ll.SGD(0.1), phases=[ll.Phase()]), 3)) is Timeline
+    assert type(opened(ll.Spec(ll.SGD(0.1), phases=[ll.Phase()]), 3)) is PhasedSession
 
 
 def test_a_session_begins_right_before_its_first_update() -> None:
@@ -88,7 +88,7 @@ def test_a_state_is_of_the_segment_that_made_its_last_update() -> None:
     other.import_state(state)
     assert other.step == 3
     np.testing.assert_array_equal(train(other, 5), rest)
-    with pytest.raises(ll.CheckpointError, match="the state is of Adam, the plan trains with SGD"):
+    with pytest.raises(ll.CheckpointError, match="the state is of Adam, but the plan trains with SGD"):
         other.import_state(ll.state.TrainingState(5, "Adam", state.weights, state.slots))
 
 
@@ -166,5 +166,5 @@ def test_switches_that_cannot_be(phases: list[ll.Phase], message: str) -> None:
 
 
 def test_a_warmup_forgets_what_is_carried() -> None:
-    with pytest.raises(ll.SpecError, match="choose one; a momentum that begins at 0 forgets"):
+    with pytest.raises(ll.SpecError, match="give only one of them; a momentum that starts at 0 forgets"):
         ll.Phase(carry="momentum", momentum_warmup=3)

@@ -284,7 +284,7 @@ def test_a_state_that_does_not_fit_leaves_the_timeline_where_it_was(
         (replace(good, optimizer="SGD"), "the state is of SGD"),
         (replace(good, slots=bad_slots), r"exp_avg of 'body.bias' has shape \(5,\)"),
         (replace(good, weights={**good.weights, "head.bias": np.zeros(2)}), "'head.bias' is float64 of shape"),
-        (replace(good, reactions={"head": {}}), "reactive schedules are head in it, none there"),
+        (replace(good, reactions={"head": {}}), "reactive schedules are head in the state, but none in the plan"),
     ]:
         with pytest.raises(ll.CheckpointError, match=message):
             session.import_state(wrong)

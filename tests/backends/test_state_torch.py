@@ -112,18 +112,18 @@ def slot(name: str, key: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: replace(state, optimizer="SGD"), "the state is of SGD, the plan trains with AdamW"),
+        (lambda state: replace(state, optimizer="SGD"), "the state is of SGD, but the plan trains with AdamW"),
         (put("weights", "head.bias", None), "'head.bias' is not in it"),
         (put("weights", "neck", np.zeros(3)), "'neck' is not in the model"),
-        (put("weights", "head.bias", np.zeros(4)), "'head.bias' is float64 of shape (4,), the model's is"),
+        (put("weights", "head.bias", np.zeros(4)), "'head.bias' is float64 of shape (4,), but the model's is"),
         (put("weights", "body.bias", np.full(8, np.nan)), "weight 'body.bias' holds NaN"),
-        (put("ema", "head.bias", np.zeros(CLASSES, np.float32)), "float32 of shape (3,), the model's is float64"),
+        (put("ema", "head.bias", np.zeros(CLASSES, np.float32)), "float32 of shape (3,), but the model's is float64"),
         (slot("head.bias", "exp_avg", None), "'exp_avg' is not in it (slots of 'head.bias')"),
         (slot("head.bias", "momentum_buffer", np.zeros(3)), "'momentum_buffer' is not in the optimizer"),
-        (slot("head.bias", "exp_avg", np.zeros(2)), "'exp_avg' is float64 of shape (2,), the optimizer's is"),
+        (slot("head.bias", "exp_avg", np.zeros(2)), "'exp_avg' is float64 of shape (2,), but the optimizer's is"),
         (slot("head.bias", "exp_avg", np.full(3, np.inf)), "exp_avg of 'head.bias' holds NaN or infinity"),
-        (put("slots", "neck", {"step": np.zeros(())}), "'neck' is no parameter"),
-        (lambda state: replace(state, reactions={}), "reactive schedules are none in it, head there"),
+        (put("slots", "neck", {"step": np.zeros(())}), "'neck' is not a parameter"),
+        (lambda state: replace(state, reactions={}), "reactive schedules are none in the state, but head in the plan"),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(
@@ -186,7 +186,7 @@ def test_a_known_models_state_has_torchvisions_names(backend: Backend, framework
 
 @eager
 def test_parts_of_a_batch_have_their_parts_of_the_mask(backend: Backend, framework_of_backend: Any) -> None:
-    from layered_lr.models.dropout_masks import dropout_mask
+    from layered_lr.models.dropout_masks import draw_dropout_mask
     from layered_lr_torch.dropout import MaskedDropout, Masks
 
     torch = framework_of_backend
@@ -198,6 +198,6 @@ def test_parts_of_a_batch_have_their_parts_of_the_mask(backend: Backend, framewo
         masks.put(part)
         seen.append(dropout(torch.ones(2, 5)).numpy())
     masks.take_away()
-    np.testing.assert_array_equal(np.concatenate(seen), dropout_mask(11, 7, 2, (6, 5), 0.5))
+    np.testing.assert_array_equal(np.concatenate(seen), draw_dropout_mask(11, 7, 2, (6, 5), 0.5))
     assert dropout.mask is None and set(dropout(torch.ones(2, 5)).unique().tolist()) <= {0.0, 2.0}
     assert (dropout.eval()(torch.ones(2, 5)) == 1).all()

@@ -13,13 +13,13 @@ from benchmarks.opponents.job import Job, Trained
 from benchmarks.opponents.models import tiny_weights
 from benchmarks.opponents.product import Opponent as Product
 from benchmarks.peers.race import peers_python
-from layered_lr.data.random_draws import epoch_crops, epoch_order
+from layered_lr.data.random_draws import draw_crops, draw_order
 
 
 def product_draws(seed: int, epoch: int, size: int) -> Any:
     """As ``ll.run`` draws, in the order of the loops' own."""
-    crops = epoch_crops(seed, epoch, size, 4)
-    return epoch_order(seed, epoch, size), crops.top, crops.left, crops.flip
+    crops = draw_crops(seed, epoch, size, 4)
+    return draw_order(seed, epoch, size), crops.top, crops.left, crops.flip
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_the_tutorial_loop_trains_as_run_does(job: dict[str, Any], torch: Any, m
         epoch = 0
 
         def __iter__(self) -> Any:
-            order = epoch_order(given.seed, self.epoch, size)
+            order = draw_order(given.seed, self.epoch, size)
             self.epoch += 1
             for start in range(0, size - 15, 16):
                 chosen = order[start : start + 16]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from layered_lr.data import Batches, Dataset
-from layered_lr.data.random_draws import epoch_crops, epoch_order
+from layered_lr.data.random_draws import draw_crops, draw_order
 from layered_lr.errors import SpecError
 
 ORDER = [9, 7, 2, 0, 4, 3, 5, 6, 1, 8]
@@ -60,7 +60,7 @@ def test_without_augmentation_a_batch_is_the_normalised_images() -> None:
 @pytest.mark.parametrize("shape", [(5, 7, 3), (1, 1, 1), (32, 32, 3), (9, 2, 4)])
 def test_augmented_images_are_the_crops_that_were_drawn(shape: tuple[int, int, int]) -> None:
     data = dataset(shape=shape)
-    crops = epoch_crops(7, 1, 23, padding=4)
+    crops = draw_crops(7, 1, 23, padding=4)
     for images, labels in Batches(data, 4, seed=7, augment=True).epoch(1):
         for image, i in zip(images, labels.tolist(), strict=True):
             expected = brute_force_crop(data.x_train[i], crops.top[i], crops.left[i], crops.flip[i])
@@ -71,7 +71,7 @@ def test_float_images_are_cropped_and_flipped_as_they_are() -> None:
     data = float_dataset()
     plain = {label: image for x, y in Batches(data, 1).epoch(0) for image, label in zip(x, y.tolist(), strict=True)}
     assert all(np.array_equal(image, data.x_train[label]) for label, image in plain.items()) and len(plain) == 23
-    crops = epoch_crops(0, 0, 23, padding=4)
+    crops = draw_crops(0, 0, 23, padding=4)
     for images, labels in Batches(data, 4, augment=True).epoch(0):
         assert images.flags.c_contiguous and images.dtype == np.float32
         for image, i in zip(images, labels.tolist(), strict=True):
@@ -111,7 +111,7 @@ def test_order_depends_on_seed_and_epoch_but_not_on_augmentation() -> None:
     def order(seed: int, epoch: int, augment: bool = False) -> list[int]:
         return [int(label) for _, y in Batches(dataset(), 1, seed, augment).epoch(epoch) for label in y]
 
-    assert order(0, 0) == order(0, 0) == order(0, 0, augment=True) == epoch_order(0, 0, 23).tolist()
+    assert order(0, 0) == order(0, 0) == order(0, 0, augment=True) == draw_order(0, 0, 23).tolist()
     assert [int(label) for _, y in Batches(dataset(), 5).epoch(0) for label in y] == order(0, 0)[:20]
     assert sorted(order(0, 0)) == sorted(order(0, 1)) == list(range(23))
     orders = {tuple(order(seed, epoch)) for seed in (0, 1, 2**32, 2**32 + 1, 2**64) for epoch in range(3)}
@@ -120,10 +120,10 @@ def test_order_depends_on_seed_and_epoch_but_not_on_augmentation() -> None:
 
 def test_draws_stay_the_same_across_versions() -> None:
     """A checkpoint of today must meet the same batches later; these values were written down once."""
-    assert epoch_order(0, 0, 10).tolist() == ORDER
-    crops = epoch_crops(0, 0, 10, padding=4)
+    assert draw_order(0, 0, 10).tolist() == ORDER
+    crops = draw_crops(0, 0, 10, padding=4)
     assert [list(values.tolist()) for values in crops] == CROPS
-    assert epoch_crops(0, 0, 5, padding=4).top.tolist() == CROPS[0][:5]
+    assert draw_crops(0, 0, 5, padding=4).top.tolist() == CROPS[0][:5]
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -255,7 +255,7 @@ def test_augmentation_follows_the_data_set_unless_told_otherwise() -> None:
         ({"batch_size": "8"}, "batch_size='8': .* whole number"),
         ({"batch_size": 2, "seed": -1}, "seed=-1: seed must be a whole number >= 0"),
         ({"batch_size": 2, "seed": None}, "seed=None"),
-        ({"batch_size": 2, "augment": 1}, "augment=1: augment must be true, false"),
+        ({"batch_size": 2, "augment": 1}, "augment=1: must be True, False"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -268,5 +268,5 @@ def test_a_wrong_position_is_refused_at_once() -> None:
     batches = Batches(dataset(), four)
     with pytest.raises(SpecError, match="epoch=-1"):
         batches.epoch(-1)
-    with pytest.raises(SpecError, match="start=6: an epoch has 5 batches"):
+    with pytest.raises(SpecError, match="start=6: must be 0 to 5, the number of batches"):
         batches.epoch(0, start=6)

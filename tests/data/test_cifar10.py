@@ -173,7 +173,7 @@ def test_a_pickle_can_make_arrays_and_nothing_else(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return (Path.touch, (tmp_path / "sprung",))
 
-    with pytest.raises(pickle.UnpicklingError, match="is no part of a CIFAR-10 batch"):
+    with pytest.raises(pickle.UnpicklingError, match="does not belong in a CIFAR-10 batch"):
         load_arrays(pickle.dumps({b"data": Trap()}))
     assert not (tmp_path / "sprung").exists()
 

@@ -86,7 +86,7 @@ def test_arrays_are_read_only_and_the_users_own_are_not() -> None:
 def test_replace_checks_again() -> None:
     data = Dataset("small", **arrays())
     assert dataclasses.replace(data, augment=True).augment is True
-    with pytest.raises(DataError, match="6 images, but y_train 2 labels"):
+    with pytest.raises(DataError, match="6 images, but y_train has 2 labels"):
         dataclasses.replace(data, y_train=np.array([0, 1]))
 
 
@@ -112,14 +112,14 @@ WRONG = {
     "no test": ({"x_test": np.zeros((0, 5, 7, 3), np.uint8)}, "x_test is empty"),
     "no pixel": ({"x_test": np.zeros((4, 0, 7, 3), np.uint8)}, "x_test is empty"),
     "no label": ({"y_test": np.zeros(0, int)}, "y_test is empty"),
-    "NaN": ({"x_train": NOT_FINITE}, "x_train has NaN.* in 2 of 6 images, the first at index 4"),
-    "too large": ({"x_train": np.full((6, 3, 5, 7), 1e39)}, "too large values .as float32. in 6 of 6"),
+    "NaN": ({"x_train": NOT_FINITE}, "x_train has values that are NaN.* in 2 of 6 images, the first at index 4"),
+    "too large": ({"x_train": np.full((6, 3, 5, 7), 1e39)}, "too large for float32 in 6 of 6"),
     "uint8 NCHW": ({"x_train": SQUARE.transpose(0, 3, 1, 2)}, r"looks like NCHW.*transpose\(0, 2, 3, 1\)"),
     "float NHWC": ({"x_train": SQUARE.astype(float)}, r"looks like NHWC.*transpose\(0, 3, 1, 2\)"),
-    "kinds": ({"x_train": FLOATS}, "x_train is float32, but x_test uint8"),
-    "sizes": ({"x_test": np.zeros((4, 7, 5, 3), np.uint8)}, r"\(3, 5, 7\), but x_test of \(3, 7, 5\)"),
-    "channels": ({"x_test": np.zeros((4, 5, 7, 1), np.uint8)}, r"\(3, 5, 7\), but x_test of \(1, 5, 7\)"),
-    "lengths": ({"y_test": [0, 1, 2]}, "x_test has 4 images, but y_test 3 labels"),
+    "kinds": ({"x_train": FLOATS}, "x_train is float32, but x_test is uint8"),
+    "sizes": ({"x_test": np.zeros((4, 7, 5, 3), np.uint8)}, r"\(3, 5, 7\), but x_test has images of \(3, 7, 5\)"),
+    "channels": ({"x_test": np.zeros((4, 5, 7, 1), np.uint8)}, r"\(3, 5, 7\), but x_test has images of \(1, 5, 7\)"),
+    "lengths": ({"y_test": [0, 1, 2]}, "x_test has 4 images, but y_test has 3 labels"),
     "float labels": ({"y_train": np.zeros(6)}, "y_train must be class numbers of an integer dtype.*float64"),
     "bool labels": ({"y_train": np.zeros(6, bool)}, "y_train must be class numbers.*bool"),
     "column": ({"y_train": np.zeros((6, 1), int)}, r"y_train must have 1 axis.*\(6, 1\)"),

@@ -74,7 +74,7 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"does not exist\. Did you mean 'mine-2.npz'\?.*: mine-2.npz, other.npz\."):
         load_dataset(str(tmp_path / "mine.npz"))
-    with pytest.raises(DataError, match="does not exist, nor does its folder"):
+    with pytest.raises(DataError, match="does not exist, and its folder does not exist either"):
         load_dataset(tmp_path / "nowhere" / "mine.npz")
     with pytest.raises(DataError, match="is a folder"):
         load_dataset(tmp_path)
@@ -140,7 +140,7 @@ WRONG = {
     "short array": (with_member(npy_bytes(np.zeros(30))[:-1]), "is not an .npz file, or is damaged .ValueError"),
     "long array": (with_member(npy_bytes(np.zeros(30)) + b"1"), "x_train.npy is longer than its header says"),
     "huge array": (with_member(HUGE), "is not an .npz file, or is damaged"),
-    "objects": (npz_bytes(x_train=np.array([None, 1])), "x_train.npy holds Python objects, which are not read"),
+    "objects": (npz_bytes(x_train=np.array([None, 1])), "x_train.npy holds Python objects, which are never loaded"),
     "no arrays": (
         npz_bytes(lambda stream, **_: np.savez(stream)),
         "lacks x_train, y_train, x_test, y_test; it has nothing",
@@ -149,7 +149,7 @@ WRONG = {
         npz_bytes(lambda stream, x_train, **rest: np.savez(stream, images=x_train, **rest)),
         "mine.npz lacks x_train; it has images, y_train, x_test, y_test. It needs x_train, y_train, x_test, y_test",
     ),
-    "wrong arrays": (npz_bytes(y_train=np.arange(5)), "data 'mine': x_train has 6 images, but y_train 5 labels"),
+    "wrong arrays": (npz_bytes(y_train=np.arange(5)), "data 'mine': x_train has 6 images, but y_train has 5 labels"),
 }
 
 

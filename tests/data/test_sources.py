@@ -55,11 +55,11 @@ class Closed(dict[str, Any]):
         (None, SpecError, "Received NoneType"),
         (7, SpecError, "Received int"),
         (X, SpecError, "a mapping or 4-tuple of arrays .x_train, y_train, x_test, y_test.*Received ndarray"),
-        (FOUR[:3], DataError, "data is a tuple of 3: it must be the four arrays"),
+        (FOUR[:3], DataError, "data is a tuple of 3: it must have the four arrays"),
         (((X, X), (X, X)), DataError, "data is a tuple of 2"),
         ({"x_train": X, "labels": X}, DataError, "data lacks y_train, x_test, y_test; it has x_train, labels"),
         ({}, DataError, "it has nothing"),
-        ((X, *FOUR[1:]), DataError, "data 'arrays': x_train has 9 images, but y_train 6 labels"),
+        ((X, *FOUR[1:]), DataError, "data 'arrays': x_train has 9 images, but y_train has 6 labels"),
     ],
 )
 def test_anything_else_is_refused(data: Any, error: type[Exception], message: str) -> None:
@@ -72,7 +72,7 @@ def test_anything_else_is_refused(data: Any, error: type[Exception], message: st
 def test_a_wrong_data_root_is_refused() -> None:
     wrong: Any = 5
     for load in (load_dataset, dataset_facts):
-        with pytest.raises(SpecError, match="data_root=5: data_root must be the path of a folder, or None"):
+        with pytest.raises(SpecError, match="data_root=5: must be the path of a folder, or None"):
             load("digits", wrong)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.models import mobilenet_v2
+from layered_lr.models import catalogue
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def theirs(torch: Any) -> Any:
 
 
 def draws(seed: int = 0) -> dict[str, Any]:
-    return mobilenet_v2.initial_weights("mobilenet_v2", 10, seed)
+    return catalogue.draw_initial_weights("mobilenet_v2", 10, seed)
 
 
 def test_names_shapes_and_kinds_are_torchvisions_in_its_order(theirs: Any) -> None:
@@ -31,12 +31,12 @@ def test_names_shapes_and_kinds_are_torchvisions_in_its_order(theirs: Any) -> No
 
 def test_parameters_are_torchvisions_in_its_order(theirs: Any) -> None:
     expected = [ll.Parameter(name, tuple(p.shape)) for name, p in theirs.named_parameters()]
-    assert mobilenet_v2.parameters("mobilenet_v2", 10) == expected and len(expected) == 158
+    assert catalogue.list_parameters("mobilenet_v2", 10) == expected and len(expected) == 158
 
 
 def test_a_plan_by_name_and_of_the_model_are_the_same(theirs: Any) -> None:
     spec = ll.load_recipe("backbone-and-head").spec
-    assert ll.resolve(spec, mobilenet_v2.parameters("mobilenet_v2", 10), 132, 22) == ll.resolve(spec, theirs, 132, 22)
+    assert ll.resolve(spec, catalogue.list_parameters("mobilenet_v2", 10), 132, 22) == ll.resolve(spec, theirs, 132, 22)
 
 
 def test_torchvision_takes_our_weights(theirs: Any, torch: Any) -> None:
@@ -78,7 +78,7 @@ def test_initial_weights_are_of_the_seed() -> None:
 
 
 def test_the_backbone_does_not_depend_on_the_number_of_classes() -> None:
-    ten, two = draws(), mobilenet_v2.initial_weights("mobilenet_v2", 2, 0)
+    ten, two = draws(), catalogue.draw_initial_weights("mobilenet_v2", 2, 0)
     assert all(np.array_equal(ten[name], two[name]) for name in ten if name.startswith("features"))
     assert two["classifier.1.weight"].shape == (2, 1280)
 
@@ -91,4 +91,4 @@ def test_initial_weights_are_the_callers_own() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "MobileNet_V2", "", "mobilenet_v3"])
 def test_an_unknown_model_is_refused(name: str) -> None:
     with pytest.raises(ll.SpecError, match=f"model='{name}'.*mobilenet_v2"):
-        mobilenet_v2.parameters(name, 10)
+        catalogue.list_parameters(name, 10)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.models.weight_files import merged, read_weights
+from layered_lr.models.weight_files import merge_weights, read_weights
 
 ARRAYS = {
     "features.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -59,7 +59,7 @@ def test_a_mapping_of_arrays_lists_and_tensors(torch: Any) -> None:
 def test_what_a_mapping_cannot_hold_is_refused_by_name() -> None:
     for value in (object(), [[1], [1, 2]], "abc", None):
         with pytest.raises((ll.SpecError, ll.DataError), match=r"head\.weight"):
-            merged(ARRAYS, PARAMETERS, read_weights(ARRAYS | {"head.weight": value}), [])
+            merge_weights(ARRAYS, PARAMETERS, read_weights(ARRAYS | {"head.weight": value}), [])
 
 
 @pytest.mark.parametrize("source", [3, None, [1], b"w.npz", object()])
@@ -130,22 +130,22 @@ def test_bfloat16_is_refused(torch: Any, tmp_path: Path, suffix: str) -> None:
 
 def test_given_weights_win_buffers_may_be_left_out_and_reset_starts_anew() -> None:
     own = {name: array * 0 for name, array in ARRAYS.items()}
-    assert same(merged(own, PARAMETERS, ARRAYS, []), ARRAYS)
+    assert same(merge_weights(own, PARAMETERS, ARRAYS, []), ARRAYS)
     parameters_only = {name: ARRAYS[name] for name in PARAMETERS}
-    assert same(merged(own, PARAMETERS, parameters_only, []), own | parameters_only)
+    assert same(merge_weights(own, PARAMETERS, parameters_only, []), own | parameters_only)
     for reset in (["head"], ["head.weight"], ["re:head.*"], ["h*"]):
-        assert same(merged(own, PARAMETERS, ARRAYS, reset), ARRAYS | {"head.weight": own["head.weight"]})
+        assert same(merge_weights(own, PARAMETERS, ARRAYS, reset), ARRAYS | {"head.weight": own["head.weight"]})
 
 
 def test_a_reset_array_may_be_left_out_or_have_another_shape() -> None:
     for given in ({}, {"head.weight": np.zeros((9, 9, 9), int)}):
         backbone = {name: array for name, array in ARRAYS.items() if name != "head.weight"} | given
-        assert same(merged(ARRAYS, PARAMETERS, backbone, ["head"]), ARRAYS)
+        assert same(merge_weights(ARRAYS, PARAMETERS, backbone, ["head"]), ARRAYS)
 
 
 def test_other_precisions_are_converted_and_nothing_is_shared() -> None:
     given = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in ARRAYS.items()}
-    found = merged(ARRAYS, PARAMETERS, given, [])
+    found = merge_weights(ARRAYS, PARAMETERS, given, [])
     assert same(found, ARRAYS)
     found["head.weight"][:] = 9
     assert given["head.weight"].max() == 0.5
@@ -172,5 +172,5 @@ WRONG: list[tuple[Callable[[], dict[str, Any]], list[str], str]] = [
 @pytest.mark.parametrize(("given", "reset", "message"), WRONG, ids=[message for *_, message in WRONG])
 def test_weights_that_do_not_fit_are_refused(given: Callable[[], Any], reset: list[str], message: str) -> None:
     with pytest.raises(ll.SpecError, match=message) as caught:
-        merged(ARRAYS, PARAMETERS, given(), reset)
+        merge_weights(ARRAYS, PARAMETERS, given(), reset)
     assert "\n" not in str(caught.value)

@@ -56,7 +56,7 @@ def test_a_name_like_no_other_gets_no_false_hint() -> None:
     "match", ["features.0", "features.0.0.weight", "features.*", "re:features.*", ["features.1", "x"]]
 )
 def test_a_group_whose_parameters_an_earlier_one_took_is_refused_naming_that_one(match: Any) -> None:
-    with pytest.raises(ll.SpecError, match=r"'late'.*earlier group took.*'backbone'.*optional=True") as caught:
+    with pytest.raises(ll.SpecError, match=r"'late'.*earlier groups have taken.*'backbone'.*optional=True") as caught:
         resolve(ll.Group("classifier"), ll.Group("features", name="backbone"), ll.Group(match, name="late"))
     assert "'classifier'" not in str(caught.value) and "\n" not in str(caught.value)
 

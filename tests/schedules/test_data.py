@@ -85,12 +85,12 @@ def test_what_equals_its_default_is_left_out():
     ("data", "message"),
     [
         ({"step_size": 3}, "A schedule needs 'type'"),
-        ({"type": "StepLr", "step_size": 3}, r"type='StepLr' is no schedule. Did you mean 'StepLR'\?"),
-        ({"type": 3}, "type=3 is no schedule"),
+        ({"type": "StepLr", "step_size": 3}, r"type='StepLr' is not a schedule. Did you mean 'StepLR'\?"),
+        ({"type": 3}, "type=3 is not a schedule"),
         ({"type": "StepLR", "step_siz": 3}, r"StepLR has no 'step_siz'. Did you mean 'step_size'\?"),
         ({"type": "StepLR"}, "StepLR needs 'step_size'"),
         ({"type": "StepLR", "step_size": "3"}, "step_size must be a whole number"),
-        ({"type": "SequentialLR", "schedulers": [{"type": "Step"}], "milestones": []}, "type='Step' is no schedule"),
+        ({"type": "SequentialLR", "schedulers": [{"type": "Step"}], "milestones": []}, "type='Step' is not a schedule"),
         ({"type": "SequentialLR", "schedulers": [3], "milestones": []}, "schedulers must be a schedule of layered_lr"),
         ({"type": "Warmup", "warmup_steps": 3, "then": "StepLR"}, "then must be a schedule of layered_lr"),
         ("StepLR", "A schedule must be a table such as"),
@@ -120,26 +120,26 @@ def test_wrong_data(data, message):
             "mode must be one of 'triangular', 'triangular2' or 'exp_range'",
         ),
         (lambda: ls.OneCycleLR(0.1, pct_start=2), "pct_start must be a finite number <= 1"),
-        (lambda: ls.OneCycleLR(0.1, epochs=3), "give both, or total_steps, or none"),
+        (lambda: ls.OneCycleLR(0.1, epochs=3), "give both of them, or total_steps, or none"),
         (lambda: ls.OneCycleLR(0.1, anneal_strategy="cosine"), "anneal_strategy must be one of 'cos' or 'linear'"),
         (lambda: ls.OneCycleLR(0.1, div_factor=0), "div_factor must be a finite number > 0"),
         (lambda: ls.ReduceLROnPlateau(factor=1.0), "factor must be a finite number < 1"),
-        (lambda: ls.ReduceLROnPlateau(every_step=True, unit="epoch"), "it acts when a metric comes"),
+        (lambda: ls.ReduceLROnPlateau(every_step=True, unit="epoch"), "it changes the rate when it reads a metric"),
         (lambda: ls.CosineAnnealingWarmRestarts(10, 1.5), "T_mult must be a whole number"),
         (lambda: ls.SequentialLR([], []), "schedulers must hold at least one schedule"),
         (lambda: ls.SequentialLR([ls.StepLR(3)], [3]), "1 schedulers need 0 milestones"),
         (lambda: ls.SequentialLR([ls.StepLR(3)] * 3, [5, 3]), "milestones must ascend"),
         (
             lambda: ls.SequentialLR([ls.StepLR(3, unit="epoch")], []),
-            "counts otherwise.*Give unit='epoch' to the SequentialLR",
+            "counts epochs, but the schedule around it.*Give unit='epoch' to the SequentialLR",
         ),
         (lambda: ls.ChainedScheduler([ls.CosineAnnealingLR(3)], unit="epoch", every_step=True), "Leave every_step out"),
         (lambda: ls.StepLR(3, every_step=True), "every_step needs unit='epoch'"),
         (lambda: ls.Warmup(3, mode="exponential"), "needs start_factor"),
         (lambda: ls.Warmup(-1), "warmup_steps must be a finite number >= 0"),
-        (lambda: ls.CosineDecay(10, 11), "total_steps must be > 0 and hold the warm-up"),
-        (lambda: ls.CosineDecay(10, min_lr=0.1, min_lr_rate=0.1), "give one of the two"),
-        (lambda: ls.WSD(1, 2, 10, 7), "give one of the two"),
+        (lambda: ls.CosineDecay(10, 11), "total_steps must be > 0 and at least warmup_steps"),
+        (lambda: ls.CosineDecay(10, min_lr=0.1, min_lr_rate=0.1), "give only one of them"),
+        (lambda: ls.WSD(1, 2, 10, 7), "give only one of them"),
         (lambda: ls.StepLR(3)(-1, 0.1), "step=-1: a step must be a finite number >= 0"),
         (lambda: ls.StepLR(3)(math.nan, 0.1), "a step must be a finite number >= 0"),
         (lambda: ls.StepLR(3)("x", 0.1), "a step must be a number"),
@@ -235,7 +235,7 @@ def test_any_numbers_give_finite_rates_or_a_spec_error(data):
     """Never another exception, nor a NumPy warning (warnings are errors)."""
     try:
         schedule = data.draw(schedules())
-        schedule = schedule.bound(data.draw(st.integers(1, 100)))
+        schedule = schedule.bind(data.draw(st.integers(1, 100)))
         step, lr = data.draw(STEPS), data.draw(st.one_of(st.floats(0, 1), st.floats()))
         rates = schedule(step, lr)
         momentum = schedule.momentum(step)

@@ -91,7 +91,7 @@ def test_wsd_is_transformers(rise, fall, warmup, decay, low):
     like(by_stable, factor)
     unbound = ls.WSD(warmup, decay, warmup_type=rise, decay_type=fall, min_lr_ratio=low)
     assert not unbound.is_bound
-    np.testing.assert_array_equal(unbound.bound(warmup + stable + decay)(T, 0.1), by_stable(T, 0.1))
+    np.testing.assert_array_equal(unbound.bind(warmup + stable + decay)(T, 0.1), by_stable(T, 0.1))
 
 
 def test_warmup_gives_the_schedule_its_own_step_0_when_it_ends():
@@ -126,14 +126,14 @@ def test_warmup_as_torch_would_write_it():
 def test_lengths_left_out_are_taken_from_the_run():
     unbound = ls.SequentialLR([ls.OneCycleLR(0.1), ls.Warmup(10, ls.CosineDecay()), ls.StepLR(3)], [40, 100])
     assert not unbound.is_bound
-    bound = unbound.bound(300)
+    bound = unbound.bind(300)
     assert bound.is_bound
     assert bound.schedulers[0] == ls.OneCycleLR(0.1, 40)
     assert bound.schedulers[1] == ls.Warmup(10, ls.CosineDecay(50))
-    assert bound.bound(7) is bound
-    assert ls.ChainedScheduler([ls.WSD(1, 2), ls.StepLR(3)]).bound(9).schedulers[0] == ls.WSD(1, 2, 9)
-    assert ls.StepLR(3).bound(5) == ls.StepLR(3)
+    assert bound.bind(7) is bound
+    assert ls.ChainedScheduler([ls.WSD(1, 2), ls.StepLR(3)]).bind(9).schedulers[0] == ls.WSD(1, 2, 9)
+    assert ls.StepLR(3).bind(5) == ls.StepLR(3)
     with pytest.raises(SpecError, match=r"OneCycleLR does not know how long the run is: give OneCycleLR\(total_steps"):
         unbound(0, 0.1)
-    with pytest.raises(SpecError, match=r"WSD.*total_steps must hold the warm-up and the decay"):
-        ls.WSD(5, 5).bound(9)
+    with pytest.raises(SpecError, match=r"WSD.*total_steps must be at least warmup_steps"):
+        ls.WSD(5, 5).bind(9)

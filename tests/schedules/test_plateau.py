@@ -31,14 +31,14 @@ def test_every_decision_is_torchs(seed):
         lrs = np.exp(rng.uniform(np.log(1e-5), 0, 5)).tolist()
         optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs])
         theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **settings)
-        ours = [ls.ReduceLROnPlateau(**settings).reaction(lr) for lr in lrs]
+        ours = [ls.ReduceLROnPlateau(**settings).start_reaction(lr) for lr in lrs]
         for count, metric in enumerate(np.cumsum(rng.normal(-0.02, 0.2, 40)).tolist()):
             metric = (metric, np.nan, np.inf, -np.inf)[rng.choice(4, p=[0.94, 0.02, 0.02, 0.02])]
             theirs.step(metric)
             assert [one.step(metric) for one in ours] == [group["lr"] for group in optimizer.param_groups]
             if count == 20:  # a resume in the middle changes nothing
                 states = [json.loads(json.dumps(one.state())) for one in ours]
-                ours = [ls.ReduceLROnPlateau(**settings).reaction(0.5) for _ in lrs]
+                ours = [ls.ReduceLROnPlateau(**settings).start_reaction(0.5) for _ in lrs]
                 for one, state in zip(ours, states, strict=True):
                     one.restore(state)
 
@@ -47,16 +47,16 @@ def test_it_is_planned_at_lr_and_may_follow_a_warmup():
     plateau = ls.ReduceLROnPlateau(patience=0)
     assert plateau(np.arange(3), 0.1).tolist() == [0.1] * 3
     warm = ls.Warmup(10, plateau)
-    reaction = warm.reaction(0.1)
+    reaction = warm.start_reaction(0.1)
     assert (warm(5, reaction.rate), warm(10, reaction.rate)) == (0.05, 0.1)
     for metric in (1.0, torch.tensor(2.0)):
         reaction.step(metric)
     assert warm(10, reaction.rate) == 0.1 * 0.1
     assert warm.then.unit == "epoch"
-    assert ls.StepLR(3).reaction(0.1) is None
+    assert ls.StepLR(3).start_reaction(0.1) is None
     for kind, more in ((ls.SequentialLR, [[]]), (ls.ChainedScheduler, [])):
         with pytest.raises(
-            SpecError, match=r"schedulers\[0\] is a ReduceLROnPlateau whose rate is decided while training"
+            SpecError, match=r"schedulers\[0\] is a ReduceLROnPlateau, whose rate is decided during training"
         ):
             kind([plateau], *more)
 
@@ -65,9 +65,9 @@ def test_a_mode_left_out_is_the_one_that_fits_the_metric():
     assert ls.ReduceLROnPlateau() == ls.ReduceLROnPlateau("min")
     assert ls.ReduceLROnPlateau(metric="accuracy") == ls.ReduceLROnPlateau("max", metric="accuracy")
     assert ls.ReduceLROnPlateau(metric="math:sqrt").mode == "min"
-    reaction = ls.ReduceLROnPlateau(metric="accuracy", patience=0).reaction(1.0)
+    reaction = ls.ReduceLROnPlateau(metric="accuracy", patience=0).start_reaction(1.0)
     assert [reaction.step(accuracy) for accuracy in (0.5, 0.7, 0.6)] == [1.0, 1.0, 0.1]
-    with pytest.raises(SpecError, match=r"an accuracy is better when it is higher.*Give mode='max'"):
+    with pytest.raises(SpecError, match=r"a higher accuracy is better.*Give mode='max'"):
         ls.ReduceLROnPlateau("min", metric="accuracy")
     with pytest.raises(SpecError, match="metric must be 'loss', 'accuracy', a function, or its import path"):
         ls.ReduceLROnPlateau(metric="acuracy")
@@ -78,11 +78,11 @@ def test_a_mode_left_out_is_the_one_that_fits_the_metric():
 @pytest.mark.parametrize("metric", ["0.5", None, [1, 2], 1j, b"1"])
 def test_a_metric_must_be_a_number(metric):
     with pytest.raises(SpecError, match="a metric must be a number"):
-        ls.ReduceLROnPlateau().reaction(0.1).step(metric)
+        ls.ReduceLROnPlateau().start_reaction(0.1).step(metric)
 
 
 def test_a_state_must_be_whole():
-    reaction = ls.ReduceLROnPlateau().reaction(0.1)
+    reaction = ls.ReduceLROnPlateau().start_reaction(0.1)
     for state in ({}, {**reaction.state(), "more": 1}, {**reaction.state(), "best": "x"}):
-        with pytest.raises(SpecError, match="its state is the numbers rate, best"):
+        with pytest.raises(SpecError, match="its state must have the numbers rate, best"):
             reaction.restore(state)

@@ -102,7 +102,7 @@ def test_phases_beyond_the_end_never_begin() -> None:
     assert [(phase.stop, sorted(phase.plan.frozen)) for phase in alone.phases] == [
         (5, ["body.a", "body.b"]), (12, [])
     ]  # fmt: skip
-    assert alone.notes == ("phase 2 is the spec without phases: it follows where the last of these ends",)
+    assert alone.notes == ("phase 2 is the spec without phases: the last phase of the spec ends before the run",)
     assert plan_of(ll.Phase(5), ll.Phase(12)).notes == ()
 
 
@@ -150,25 +150,28 @@ def test_the_plan_shows_the_timeline() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ll.Phase("soon"), "until='soon': must be such as '3 epochs'"),
+        (lambda: ll.Phase("soon"), "until='soon': must be a text such as '3 epochs'"),
         (lambda: ll.Phase(0), "until=0: until must be a whole number >= 1"),
         (lambda: ll.Phase("0 steps"), "until='0 steps'"),
         (lambda: ll.Phase(True), "until=True"),
         (lambda: ll.Phase(2.5), "until=2.5"),
-        (lambda: ll.Phase(frozen="a", trained="b"), "say one of them"),
+        (lambda: ll.Phase(frozen="a", trained="b"), "give only one of them"),
         (lambda: ll.Phase(frozen=1.5), "frozen=1.5: must be a group's name"),
         (lambda: ll.Phase(frozen=["["]), None),
-        (lambda: ll.Phase(frozen="re:["), "invalid regular expression"),
+        (lambda: ll.Phase(frozen="re:["), "not a valid regular expression"),
         (lambda: ll.Phase(carry="all"), "carry must be one of 'nothing' or 'momentum'"),
         (lambda: ll.Phase(optimizer="SGD"), "must be an optimizer of layered_lr"),
         (lambda: ll.Phase(untill=3), "Did you mean 'until'?"),
         (lambda: plan_of(ll.Phase(), ll.Phase(3)), "phase 1: needs until"),
-        (lambda: plan_of(ll.Phase(5), ll.Phase(5)), "phase 2: until=5 is update 5, and the phase begins at update 5"),
+        (lambda: plan_of(ll.Phase(5), ll.Phase(5)), "phase 2: until=5 is update 5, but the phase begins at update 5"),
         (lambda: plan_of(ll.Phase(5), ll.Phase("1 epoch")), "phase 2: until='1 epoch' is update 3"),
         (lambda: plan_of(ll.Phase(frozen="boddy")), "frozen='boddy' matches none of the 4 parameters"),
         (lambda: plan_of(ll.Phase(frozen=2)), "phase 1: frozen=2: the plan has 2 groups: body, head"),
         (lambda: plan_of(ll.Phase(groups=[ll.Group("haed")])), "the spec has no group 'haed'. Did you mean 'head'"),
-        (lambda: plan_of(ll.Phase(groups=[ll.Group("x", name="head")])), "'head' is 'head' in the whole run, 'x' here"),
+        (
+            lambda: plan_of(ll.Phase(groups=[ll.Group("x", name="head")])),
+            "'head' matches 'head' in the whole run, but 'x' in this phase",
+        ),
         (lambda: ll.Spec(ll.SGD(), phases=["x"]), "phases: 'x' is not a Phase"),
         (lambda: ll.resolve(ll.Spec(ll.SGD(), phases=[ll.Phase("1 epoch")]), PARAMETERS), "give steps_per_epoch"),
         (lambda: plan_of(ll.Phase(optimizer=ll.SGD()), spec=ADAM), "phase 1: group 'body' sets eps, which SGD"),
@@ -177,10 +180,10 @@ def test_the_plan_shows_the_timeline() -> None:
         (lambda: phases.gradual_unfreeze(None), "order=None: must be a list"),
         (lambda: phases.freeze_for_good(), "name what does not train"),
         (lambda: phases.head_first(math.inf), "a number of epochs > 0"),
-        (lambda: ll.Phase("9" * 400 + " steps"), "must be such as '3 epochs'"),
-        (lambda: ll.Phase("1.5 steps"), "until='1.5 steps': must be such as"),
+        (lambda: ll.Phase("9" * 400 + " steps"), "must be a text such as '3 epochs'"),
+        (lambda: ll.Phase("1.5 steps"), "until='1.5 steps': must be a text such as"),
         (lambda: phases.head_first(0), "a number of epochs > 0"),
-        (lambda: phases.head_first("later"), "'later': must be such as"),
+        (lambda: phases.head_first("later"), "'later': must be a text such as"),
         (lambda: ll.Spec.from_dict({"optimizer": {"type": "SGD"}, "phases": {"until": 3}}), "write [[phases]]"),
         (lambda: ll.Spec.from_dict({"optimizer": {"type": "SGD"}, "phases": [3]}), "phases: 3 is not a table"),
     ],

@@ -167,7 +167,7 @@ def test_200_damaged_states_are_found_200_times(tmp_path: Path) -> None:
         damage, name = DAMAGES[number % len(DAMAGES)], draw.choice([WEIGHTS, TRAINING, STATE])
         damage(bad, name, draw)
         if damage is from_another and name == STATE:  # its digests are of the other's arrays
-            assert "is not what was written" in refuse(bad)
+            assert "differs from the file that was written" in refuse(bad)
         assert name in refuse(bad) or damage is from_another or "missing" in refuse(bad)
         shutil.rmtree(bad)
     assert not (tmp_path / "pwned").exists()
@@ -192,7 +192,7 @@ def test_a_forged_state_with_right_digests_is_refused_for_what_it_holds(tmp_path
         "holds NaN": poison(TRAINING, lambda arrays: arrays.update({"slot:exp_avg:features.0.weight": nan})),
         "weight 'empty' holds NaN": poison(WEIGHTS, lambda arrays: arrays.update({"empty": nan})),
         "its format is": setting("format", FORMAT + "0"),
-        "speaks of": setting("sha256", {}),
+        "names the files": setting("sha256", {}),
         "step cannot be 'seven'": setting("step", "seven"),
         "step cannot be 2.5": setting("step", 2.5),
         "step cannot be -1": setting("step", -1),
@@ -210,7 +210,7 @@ def test_a_forged_state_with_right_digests_is_refused_for_what_it_holds(tmp_path
 
 
 def test_no_such_folder_or_a_file_in_its_place(tmp_path: Path) -> None:
-    assert "no state of a training is there" in refuse(tmp_path / "nowhere")
+    assert "there is no saved state in it" in refuse(tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     assert "file" in refuse(tmp_path / "file")
 
@@ -256,8 +256,8 @@ def test_checkpoints_keep_the_newest_and_the_best(tmp_path: Path) -> None:
     for step, metric in enumerate([0.1, 0.9, 0.3, None, 0.9, 0.2]):
         kept.write(example(step), metric)
     assert [path.name for path in kept.paths()] == ["step-00000001", "step-00000004", "step-00000005"]
-    assert kept.best() == tmp_path / "checkpoints" / "step-00000001"
-    assert kept.newest().state.step == 5
+    assert kept.find_best() == tmp_path / "checkpoints" / "step-00000001"
+    assert kept.read_newest().state.step == 5
     only = CheckpointFolder(tmp_path / "newest only", keep=1, keep_best=False)
     for step in (9, 10, 11):
         only.write(example(step), 1 / step)
@@ -271,14 +271,14 @@ def test_the_newest_good_checkpoint_is_found_and_the_damaged_ones_are_named(tmp_
     (tmp_path / "step-00000003" / WEIGHTS).write_bytes(b"")
     (tmp_path / "step-00000002" / STATE).unlink()
     (tmp_path / "step-x").mkdir()
-    found = kept.newest()
+    found = kept.read_newest()
     assert found.state.step == 1 and found.path.name == "step-00000001"
     assert len(found.damaged) == 2 and "step-00000003" in found.damaged[0] and "step-00000002" in found.damaged[1]
     (tmp_path / "step-00000001" / TRAINING).unlink()
     with pytest.raises(CheckpointError, match="none of its 3 checkpoints can be read"):
-        kept.newest()
+        kept.read_newest()
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        CheckpointFolder(tmp_path / "nowhere").newest()
+        CheckpointFolder(tmp_path / "nowhere").read_newest()
 
 
 def test_what_a_killed_run_left_is_cleaned_away(tmp_path: Path) -> None:

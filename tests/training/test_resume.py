@@ -187,7 +187,7 @@ def test_damage_is_said_and_the_checkpoint_before_it_taken(
     newest = run / "checkpoints" / "step-00000009" / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
     assert_same(ll.resume(run, data=said["data"]), whole)
-    assert "step-00000009/weights.safetensors: is not what was written" in capsys.readouterr().err
+    assert "step-00000009/weights.safetensors: differs from the file that was written" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_said_and_the_run_goes_on(
@@ -272,8 +272,8 @@ def test_checkpoints_of_another_run_or_step_are_found(
     shutil.copytree(mine / "step-00000006", mine / "step-00000008")
     assert_same(ll.resume(tmp_path / "one", data=said["data"]), whole)
     told = capsys.readouterr().err
-    assert "step-00000009: is of another run. Going back to step-00000006" in told
-    assert "step-00000008: is of another step: 6 updates." in told
+    assert "step-00000009: its state is of another run. Going back to step-00000006" in told
+    assert "step-00000008: its state is of another step, after 6 updates." in told
     assert_same(ll.resume(tmp_path / "one", data=said["data"]), whole)
     assert "Going back" not in capsys.readouterr().err
 
