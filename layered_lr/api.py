@@ -6,9 +6,11 @@ The signatures and the ``Args`` of options are made from their declarations in `
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from numpy.typing import NDArray
 
@@ -18,9 +20,10 @@ from layered_lr.models.nn_modules import framework_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
+from layered_lr.spelling import did_you_mean
 from layered_lr.training.callback import Callback
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
-from layered_lr.training.option import options_of
+from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
 from layered_lr.training.recipe import default_spec
 from layered_lr.training.result import Result
@@ -28,6 +31,9 @@ from layered_lr.training.train import train
 
 if TYPE_CHECKING:
     from layered_lr.parity.comparison import Comparison
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _options_in(arguments: Mapping[str, Any], **instead: Any) -> RunOptions:
@@ -41,6 +47,21 @@ def _options_in(arguments: Mapping[str, Any], **instead: Any) -> RunOptions:
     return RunOptions(**{name: value for name, value in {**arguments, **instead}.items() if name in declared})
 
 
+def _explain_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Say of an argument that a function does not take what it may have been meant for."""
+    known = [name for name in inspect.signature(function).parameters if name != "spec"]
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        if odd := [name for name in kwargs if name not in known and name != "spec"]:
+            hint = old_name(odd[0]) or did_you_mean(odd[0], known)
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {odd[0]!r}.{hint}")
+        return function(*args, **kwargs)
+
+    return called
+
+
+@_explain_names
 def run(
     spec: Spec | None = None,
     # begin of run
@@ -153,6 +174,7 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
     return resume_run(path, spec, strict, changes)
 
 
+@_explain_names
 def plan(
     spec: Spec | None = None,
     # begin of plan
@@ -209,6 +231,7 @@ def plan(
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
 
 
+@_explain_names
 def compare(
     spec: Spec | None = None,
     backends: Sequence[str] = ("torch-eager", "oneflow-eager", "oneflow-graph"),

@@ -221,12 +221,13 @@ def _recipe(name: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, A
 
 
 def _command(context: click.Context, **instead: str) -> str:
-    """The command line of this call, with some options replaced, ready to be pasted."""
+    """The command line of this call, with some options replaced and no place to write to, ready to be pasted."""
     program = ["python", "-m", "layered_lr"] if sys.argv[0].endswith("__main__.py") else [sys.argv[0]]
     words = [*program, str(context.command.name)]
+    left_out = (*instead, "save", "checkpoints__folder")  # this run has written there
     for parameter in context.command.params:
         name = str(parameter.name)
-        if context.get_parameter_source(name) != ParameterSource.COMMANDLINE or name in (*instead, "save"):
+        if context.get_parameter_source(name) != ParameterSource.COMMANDLINE or name in left_out:
             continue
         value = context.params[name]
         if isinstance(value, bool):

@@ -54,7 +54,7 @@ def path_or_none(name: str, value: Any) -> Path | None:
     Raises:
         SpecError: Anything else.
     """
-    if value is None or isinstance(value, str | Path):
+    if value is None or (isinstance(value, str | Path) and value != ""):
         return None if value is None else Path(value)
     raise SpecError(f"{name}={value!r} ({type(value).__name__}): must be a path, or None.")
 

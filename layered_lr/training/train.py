@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from layered_lr.backend.base import Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.console import say
-from layered_lr.errors import CheckpointError, SpecError
+from layered_lr.errors import CheckpointError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.registry import TABLE, check_name, find_versions
@@ -42,11 +42,11 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
-    if options.checkpoints is None:
+    if options.checkpoints is None or options.checkpoints.folder is None:
+        if options.checkpoints is not None:  # as the recipe in a run's folder has it
+            say("checkpoints: no folder is given, so none are written.")
         return train_prepared(prepare(spec, options), options)
     spec.to_dict()  # a lambda in it could not be written down
-    if options.checkpoints.folder is None:
-        raise SpecError("checkpoints: say where they go: checkpoints=ll.Checkpoints('runs/a', ...).")
     with RunFolder(Path(options.checkpoints.folder)) as folder:
         if folder.holds_a_run:
             raise CheckpointError(

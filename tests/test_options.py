@@ -1,0 +1,69 @@
+"""What goes wrong at the edges of options: old names, empty folders, defaults that help promises."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr import api
+from tests.support.models import arrays
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "hint"),
+    [
+        (ll.run, "checkpoint_dir", r"Give checkpoints=ll.Checkpoints\(folder\) instead"),
+        (ll.run, "dtype", r"Give precision=... instead"),
+        (ll.run, "epoch", "Did you mean 'epochs'"),
+        (ll.compare, "reset_weights", r"Give initial_weights=ll.InitialWeights\(source, reset=...\) instead"),
+        (ll.plan, "max_step", "Did you mean 'max_steps'"),
+    ],
+)
+def test_an_argument_that_is_none_is_a_type_error_with_a_hint(function: Any, name: str, hint: str) -> None:
+    with pytest.raises(
+        TypeError, match=rf"{function.__name__}\(\) got an unexpected keyword argument '{name}'. {hint}"
+    ):
+        function(**{name: 3})
+
+
+def test_an_empty_path_is_no_folder() -> None:
+    with pytest.raises(ll.SpecError, match="folder=''"):
+        ll.Checkpoints("")
+
+
+def test_compare_without_a_recipe_uses_the_defaults_that_its_help_shows(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Same:
+        same = True
+
+    def compare(spec: ll.Spec, *, batch_size: int = 32, model: str, data: str, epochs: int) -> Same:
+        asked.append(batch_size)
+        return Same()
+
+    monkeypatch.setattr(api, "compare", compare)
+    assert call("compare").code == call("compare", "--batch-size", "8").code == 0
+    assert asked == [32, 8]
+
+
+def test_the_command_for_the_other_framework_writes_nowhere_twice(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Done(str):
+        backend = "torch-eager"
+
+    monkeypatch.setattr(api, "run", lambda spec, **options: Done("the result"))
+    line = call("run", "--checkpoint-dir", "runs/a", "--keep", "5", "--save", "x.npz").out.splitlines()[-1]
+    assert "--keep 5" in line and "runs/a" not in line and "x.npz" not in line
+
+
+def test_the_recipe_in_a_runs_folder_runs_again(torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "data.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays(), strict=True)))
+    said: dict[str, Any] = {"data": tmp_path / "data.npz", "model": "tests.support.resuming:torch_net"}
+    checkpoints = ll.Checkpoints(tmp_path / "run", keep=1)
+    ll.run(ll.Spec(ll.SGD(0.1)), **said, max_steps=1, batch_size=8, progress=False, checkpoints=checkpoints)
+    recipe = ll.load_recipe(tmp_path / "run" / "recipe.toml")
+    assert len(ll.run(recipe.spec, **recipe.run).losses) == 1
+    assert "no folder is given, so none are written" in capsys.readouterr().err
