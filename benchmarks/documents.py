@@ -1,4 +1,4 @@
-"""RESULTS.md and README's table, made of the JSON files alone: ``python -m benchmarks.documents`` renews both."""
+"""RESULTS.md and the tables of docs/measured.md, made of the JSON files alone: ``python -m benchmarks.documents`` renews both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.frame.tables import markdown, pivot, targets
 from benchmarks.frame.worker import ROOT
 from benchmarks.suite import MODULES
 
-README, PAGE = ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md"
+MEASURED, PAGE = ROOT / "docs" / "measured.md", ROOT / "benchmarks" / "RESULTS.md"
 BEGIN, END = "<!-- benchmarks: made by benchmarks.documents -->", "<!-- end of benchmarks -->"
 
 _HEAD = """# Results
@@ -31,8 +31,8 @@ def results_text(found: list[Report]) -> str:
     return "\n\n".join([_HEAD, *map(markdown, found)]) + "\n"
 
 
-def readme_part(found: list[Report]) -> str:
-    """README's tables: the backends side by side, and every figure that has a target."""
+def measured_part(found: list[Report]) -> str:
+    """The tables of docs/measured.md: the backends side by side, and every figure that has a target."""
     measured = [report for report in found if not report.skipped]
     if not measured:
         return "Nothing is measured yet: `make bench`."
@@ -43,16 +43,16 @@ def readme_part(found: list[Report]) -> str:
 
 
 def renewed(text: str, found: list[Report]) -> str:
-    """A README's text with its tables of benchmarks made anew."""
+    """A page's text with its tables of benchmarks made anew."""
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{readme_part(found)}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{measured_part(found)}\n{END}{rest.split(END)[1]}"
 
 
 def renew() -> None:
     """Both files."""
     found = reports()
     PAGE.write_text(results_text(found), encoding="utf-8")
-    README.write_text(renewed(README.read_text(encoding="utf-8"), found), encoding="utf-8")
+    MEASURED.write_text(renewed(MEASURED.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 
 if __name__ == "__main__":
