@@ -9,15 +9,32 @@ import pytest
 
 import layered_lr.cli
 from benchmarks import suite
-from benchmarks.documents import BEGIN, END, MEASURED, PAGE, measured_part, renewed, reports, results_text
+from benchmarks.documents import (
+    BEGIN,
+    END,
+    IN_SHORT,
+    MEASURED,
+    PAGE,
+    README,
+    measured_part,
+    renewed,
+    reports,
+    results_text,
+    short_part,
+)
 from benchmarks.frame.report import Report, Series, Target
 
 
 def test_results_and_the_page_are_those_of_the_files() -> None:
     found = reports()
     assert PAGE.read_text(encoding="utf-8") == results_text(found), "renew it: python -m benchmarks.documents"
-    text = MEASURED.read_text(encoding="utf-8")
-    assert renewed(text, found) == text, "renew it: python -m benchmarks.documents"
+    for page, part in ((MEASURED, measured_part(found)), (README, short_part(found))):
+        text = page.read_text(encoding="utf-8")
+        assert renewed(text, part) == text, "renew it: python -m benchmarks.documents"
+
+
+def test_every_figure_that_readme_names_is_measured() -> None:
+    assert [name for name in IN_SHORT if name not in short_part(reports())] == []
 
 
 def test_no_figure_is_of_a_quick_run() -> None:
@@ -30,7 +47,7 @@ def test_the_page_shows_the_backends_first_and_every_target() -> None:
     part = measured_part([backends, overhead])
     assert "`torch-eager`" in part.splitlines()[0] and "500 ms" in part.splitlines()[2]
     assert "| `overhead`  | ll.run, overhead of a step | 40.0 µs" in part and "reached" in part
-    assert renewed(f"a\n{BEGIN}\nold\n{END}\nb", [overhead]) == f"a\n{BEGIN}\n{measured_part([overhead])}\n{END}\nb"
+    assert renewed(f"a\n{BEGIN}\nold\n{END}\nb", measured_part([overhead])) == f"a\n{BEGIN}\n{measured_part([overhead])}\n{END}\nb"
     assert "make bench" in measured_part([])
 
 
