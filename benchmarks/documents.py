@@ -1,4 +1,4 @@
-"""RESULTS.md, and the tables in docs/measured.md and README.md: ``python -m benchmarks.documents`` makes them of the JSON."""
+"""RESULTS.md, and tables in docs/measured.md and README.md, from JSON: ``python -m benchmarks.documents`` renews them."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,14 @@ from tests.support.documented import run_page as run_page_here
 from tests.support.isolation import value_of
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+def in_cases(files: list[Path]) -> list[Any]:
+    """A case for each file, by its name; those that compare backends, each in a process of its own, take longer."""
+    return [
+        pytest.param(file, id=file.name, marks=[pytest.mark.slow] if "ll.compare(" in file.read_text() else [])
+        for file in files
+    ]
 
 
 def page_alone(page: str) -> int:
@@ -38,7 +47,7 @@ def example_alone(path: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", in_cases(pages()))
 def test_the_blocks_of_a_page_run(
     page: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +73,7 @@ def test_the_examples_in_docstrings_run(
     assert failed == 0 and attempted > 0
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("example", in_cases(EXAMPLES))
 def test_an_example_runs_at_tiny_size(
     example: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
