@@ -27,7 +27,7 @@ lint: setup ## ruff, mypy, and the floors of the house (import-linter)
 	.venv/bin/lint-imports --no-cache
 
 docs: setup ## build the site of docs/ into site/, strictly and without the network (the tests build it too)
-	.venv/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 bench: setup ## measure everything, renew RESULTS.md and the tables in docs/measured.md and README.md: half an hour on a quiet machine
 	.venv/bin/python -m compileall -q layered_lr backends benchmarks

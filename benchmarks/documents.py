@@ -1,4 +1,4 @@
-"""RESULTS.md, and tables in docs/measured.md and README.md, from JSON: ``python -m benchmarks.documents`` renews them."""
+"""RESULTS.md and the tables in docs/measured.md and README.md, from JSON: ``python -m benchmarks.documents``."""
 
 from __future__ import annotations
 

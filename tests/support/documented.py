@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from click.testing import CliRunner
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
@@ -70,7 +71,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def check_command(words: list[str]) -> None:
-    """Check one command.
+    """Check one command; a call of ``layered-lr plan`` is made.
 
     Raises:
         AssertionError: There is no such command, target, extra or file.
@@ -100,6 +101,9 @@ def _check_call(words: list[str]) -> None:
     if "--help" in rest:
         assert name in cli.commands, words
         return
+    if name == "plan" and "mine.toml" not in rest:  # quick enough to be called
+        called = CliRunner().invoke(cli, words, catch_exceptions=False)
+        assert called.exit_code == 0, called.output
     parsed = cli.commands[name].make_context(name, rest).params
     if parsed.get("recipe") and not parsed["recipe"].endswith(".toml"):
         load_recipe(parsed["recipe"])
