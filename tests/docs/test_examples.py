@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ def in_cases(files: list[Path]) -> list[Any]:
         pytest.param(file, id=file.name, marks=[pytest.mark.slow] if "ll.compare(" in file.read_text() else [])
         for file in files
     ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiny batches gain nothing by threads; on a busy machine, waiting for threads takes ten times as long."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the processes that are started here
+    torch = request.getfixturevalue("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def page_alone(page: str) -> int:
@@ -56,7 +68,6 @@ def test_the_blocks_of_a_page_run(
         request.getfixturevalue("oneflow")
         assert value_of(page_alone, str(page), timeout_seconds=250) > 0
     else:
-        request.getfixturevalue("torch")
         assert run_page_here(str(page)) >= 0
 
 
@@ -79,7 +90,6 @@ def test_an_example_runs_at_tiny_size(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAX_STEPS", "2")
-    request.getfixturevalue("torch")
     if "oneflow" in example.read_text():
         request.getfixturevalue("oneflow")
         assert value_of(example_alone, str(example), timeout_seconds=250)
