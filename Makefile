@@ -6,7 +6,7 @@ QUICK = $(addprefix tests/, spec plans models optimizers schedules state trainin
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test quick lint bench bench-peers clean
+.PHONY: help setup run test quick lint docs bench bench-peers clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -31,7 +31,10 @@ lint: setup ## ruff, mypy, and the floors of the house (import-linter)
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 
-bench: setup ## measure everything, renew benchmarks/RESULTS.md and README's table: half an hour on a quiet machine
+docs: setup ## build the site of docs/ into site/, strictly and without the network (the tests build it too)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
+bench: setup ## measure everything, renew RESULTS.md and the tables in docs/measured.md and README.md: half an hour on a quiet machine
 	.venv/bin/python -m compileall -q layered_lr backends benchmarks
 	.venv/bin/layered-lr bench $(ARGS)
 	.venv/bin/python -m benchmarks.documents
@@ -43,5 +46,5 @@ bench-peers: setup ## the same beside Lightning, Keras, timm, fastai in .venv-pe
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
 	rm -f .venv/setup-stamp
-	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

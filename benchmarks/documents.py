@@ -1,4 +1,4 @@
-"""RESULTS.md and README's table, made of the JSON files alone: ``python -m benchmarks.documents`` renews both."""
+"""RESULTS.md and the tables in docs/measured.md and README.md, from JSON: ``python -m benchmarks.documents``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ from benchmarks.frame.tables import markdown, pivot, targets
 from benchmarks.frame.worker import ROOT
 from benchmarks.suite import MODULES
 
-README, PAGE = ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md"
+MEASURED, README, PAGE = ROOT / "docs" / "measured.md", ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md"
 BEGIN, END = "<!-- benchmarks: made by benchmarks.documents -->", "<!-- end of benchmarks -->"
+
+# What README shows of the figures that have a target.
+IN_SHORT = (
+    "ll.run, torch-eager / torch by hand, time of an epoch",
+    "ll.run, oneflow-graph / oneflow-graph by hand, time of an epoch",
+    "ll.run, torch-eager / tutorial loop, time of an epoch",
+    "ll.run, torch-eager / Lightning, time of an epoch",
+    "ll.run minus bare loop, overhead of a step",
+    "SGD, a group per parameter, step / SGD, 1 group, step, whole step",
+    "torch-eager, resumed bitwise, of 10",
+    "oneflow-graph, resumed bitwise, of 10",
+)
 
 _HEAD = """# Results
 
@@ -31,8 +43,8 @@ def results_text(found: list[Report]) -> str:
     return "\n\n".join([_HEAD, *map(markdown, found)]) + "\n"
 
 
-def readme_part(found: list[Report]) -> str:
-    """README's tables: the backends side by side, and every figure that has a target."""
+def measured_part(found: list[Report]) -> str:
+    """The tables of docs/measured.md: the backends side by side, and every figure that has a target."""
     measured = [report for report in found if not report.skipped]
     if not measured:
         return "Nothing is measured yet: `make bench`."
@@ -42,17 +54,24 @@ def readme_part(found: list[Report]) -> str:
     return "\n\n".join(parts)
 
 
-def renewed(text: str, found: list[Report]) -> str:
-    """A README's text with its tables of benchmarks made anew."""
+def short_part(found: list[Report]) -> str:
+    """README's table: a few of the figures that have a target."""
+    table = targets([report for report in found if not report.skipped]).splitlines()
+    return "\n".join([*table[:2], *(row for row in table[2:] if row.split("|")[2].strip() in IN_SHORT)])
+
+
+def renewed(text: str, part: str) -> str:
+    """A page's text with its tables of benchmarks made anew."""
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{readme_part(found)}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{part}\n{END}{rest.split(END)[1]}"
 
 
 def renew() -> None:
-    """Both files."""
+    """All three files."""
     found = reports()
     PAGE.write_text(results_text(found), encoding="utf-8")
-    README.write_text(renewed(README.read_text(encoding="utf-8"), found), encoding="utf-8")
+    for page, part in ((MEASURED, measured_part(found)), (README, short_part(found))):
+        page.write_text(renewed(page.read_text(encoding="utf-8"), part), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""The parts of README.md that are made from the code: ``python -m docs.readme_tables README.md`` renews them."""
+"""The tables of the documentation that are made from the code: ``python -m docs.readme_tables`` renews them."""
 
 from __future__ import annotations
 
 import inspect
-import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from docs.generated import options_table
 from layered_lr.optimizers import OPTIMIZERS, SGD, Optimizer
 from layered_lr.plans.lowering import lowering_of
 from layered_lr.plans.resolve import resolve
@@ -78,6 +80,29 @@ def schedule_table() -> str:
     return tabulate(rows, ["schedule", "the rate", "torch, oneflow-eager", "oneflow-graph"], tablefmt="github")
 
 
+def signature_table() -> str:
+    """Every schedule's arguments and defaults, without the two that all of them take, as Markdown."""
+    rows = [
+        [f"`{name}`", f"`{', '.join(_arguments(kind))}`" if _arguments(kind) else ""]
+        for name, kind in SCHEDULES.items()
+    ]
+    return tabulate(rows, ["schedule", "arguments and defaults"], tablefmt="github")
+
+
+def _arguments(kind: type[Any]) -> list[str]:
+    shown = []
+    for field in fields(kind):
+        if field.name in ("unit", "every_step"):
+            continue
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING:
+            shown.append(field.name)
+        else:
+            words = f"{default:.4g}" if isinstance(default, float) else repr(default)
+            shown.append(f"{field.name}={words}")
+    return shown
+
+
 def optimizer_table() -> str:
     """Every optimizer, and what makes its updates on each kind of backend, as Markdown."""
     columns = {
@@ -115,15 +140,30 @@ def _graph(schedule: Schedule) -> str:
     return "native" if lowering.schedule == "native" else lowering.how.partition(" of ")[0]
 
 
+# Each table's name, as its place on a page says it, and what makes it.
+TABLES: dict[str, Callable[[], str]] = {
+    "options": options_table,
+    "schedules": schedule_table,
+    "signatures": signature_table,
+    "optimizers": optimizer_table,
+}
+
+
 def renewed(text: str) -> str:
-    """A README's text with its made parts made anew."""
-    for what, table in (("schedules", schedule_table()), ("optimizers", optimizer_table())):
-        begin, end = BEGIN.format(what), END.format(what)
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
+    """A page's text with its made tables made anew."""
+    for name, table in TABLES.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        if begin in text:
+            before, rest = text.split(begin)
+            text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
     return text
 
 
+def pages() -> list[Path]:
+    """Every page that may hold a table."""
+    return sorted(Path(__file__).parent.glob("*.md"))
+
+
 if __name__ == "__main__":
-    readme = Path(sys.argv[1])
-    readme.write_text(renewed(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in pages():
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")

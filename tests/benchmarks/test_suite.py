@@ -1,4 +1,4 @@
-"""``layered-lr bench``, RESULTS.md and README's table."""
+"""``layered-lr bench``, RESULTS.md and the tables of docs/measured.md."""
 
 import importlib
 from collections.abc import Callable
@@ -9,29 +9,47 @@ import pytest
 
 import layered_lr.cli
 from benchmarks import suite
-from benchmarks.documents import BEGIN, END, PAGE, README, readme_part, renewed, reports, results_text
+from benchmarks.documents import (
+    BEGIN,
+    END,
+    IN_SHORT,
+    MEASURED,
+    PAGE,
+    README,
+    measured_part,
+    renewed,
+    reports,
+    results_text,
+    short_part,
+)
 from benchmarks.frame.report import Report, Series, Target
 
 
-def test_results_and_readme_are_those_of_the_files() -> None:
+def test_results_and_the_page_are_those_of_the_files() -> None:
     found = reports()
     assert PAGE.read_text(encoding="utf-8") == results_text(found), "renew it: python -m benchmarks.documents"
-    text = README.read_text(encoding="utf-8")
-    assert renewed(text, found) == text, "renew it: python -m benchmarks.documents"
+    for page, part in ((MEASURED, measured_part(found)), (README, short_part(found))):
+        text = page.read_text(encoding="utf-8")
+        assert renewed(text, part) == text, "renew it: python -m benchmarks.documents"
+
+
+def test_every_figure_that_readme_names_is_measured() -> None:
+    assert [name for name in IN_SHORT if name not in short_part(reports())] == []
 
 
 def test_no_figure_is_of_a_quick_run() -> None:
     assert not [report.name for report in reports() if report.about["quick"]]
 
 
-def test_readme_shows_the_backends_first_and_every_target() -> None:
+def test_the_page_shows_the_backends_first_and_every_target() -> None:
     backends = Report("backends", "?", (Series("torch-eager", "time of a step", "s", (0.5,)),))
     overhead = Report("overhead", "?", (Series("ll.run", "overhead of a step", "µs", (40.0,), Target(50)),))
-    part = readme_part([backends, overhead])
+    part = measured_part([backends, overhead])
     assert "`torch-eager`" in part.splitlines()[0] and "500 ms" in part.splitlines()[2]
     assert "| `overhead`  | ll.run, overhead of a step | 40.0 µs" in part and "reached" in part
-    assert renewed(f"a\n{BEGIN}\nold\n{END}\nb", [overhead]) == f"a\n{BEGIN}\n{readme_part([overhead])}\n{END}\nb"
-    assert "make bench" in readme_part([])
+    part = measured_part([overhead])
+    assert renewed(f"a\n{BEGIN}\nold\n{END}\nb", part) == f"a\n{BEGIN}\n{part}\n{END}\nb"
+    assert "make bench" in measured_part([])
 
 
 @pytest.mark.parametrize("name", suite.MODULES)
@@ -61,7 +79,7 @@ def test_without_a_checkout_it_says_so(
 
 def test_it_is_found_in_the_current_folder(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(layered_lr.cli, "__file__", str(tmp_path / "site" / "layered_lr" / "cli.py"))
-    monkeypatch.chdir(README.parent)
+    monkeypatch.chdir(PAGE.parents[1])
     assert call("bench", "--list").code == 0
 
 

@@ -1,22 +1,29 @@
-"""README.md says what the code does."""
+"""The documentation says what the code does."""
 
 from pathlib import Path
 
-from docs.readme_tables import EXAMPLES, optimizer_table, renewed, schedule_table
+import pytest
+
+from docs.readme_tables import BEGIN, EXAMPLES, TABLES, optimizer_table, pages, renewed, schedule_table
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.schedules import SCHEDULES
 
-README = Path(__file__).parents[2] / "README.md"
+RENEW = "renew it: python -m docs.readme_tables"
 
 
-def test_the_table_of_schedules_is_the_codes() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert schedule_table() in text, "renew it: python -m docs.readme_tables README.md"
-    assert renewed(text) == text
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_the_codes(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert renewed(text) == text, RENEW
 
 
-def test_the_table_of_optimizers_is_the_codes_and_whole() -> None:
-    assert optimizer_table() in README.read_text(encoding="utf-8"), "renew it: python -m docs.readme_tables README.md"
+@pytest.mark.parametrize("name", TABLES)
+def test_each_table_stands_on_one_page(name: str) -> None:
+    found = [page for page in pages() if BEGIN.format(name) in page.read_text(encoding="utf-8")]
+    assert len(found) == 1 and TABLES[name]() in found[0].read_text(encoding="utf-8"), RENEW
+
+
+def test_the_table_of_optimizers_is_whole() -> None:
     assert all(f"| `{name}`" in optimizer_table() for name in OPTIMIZERS)
 
 

@@ -1,4 +1,4 @@
-"""Tell the reference what ``option_class`` does: its classes take their fields as arguments, as dataclasses do."""
+"""Tell the reference what ``value_class`` and ``option_class`` do: their classes take their fields as arguments."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 import griffe
 
 
-class OptionClasses(griffe.Extension):
+class ValueClasses(griffe.Extension):
     """griffe, which reads the sources without running them, knows the decorator of the standard library alone."""
 
     def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
-        """Read ``@option_class`` as ``@dataclass``."""
+        """Read ``@value_class`` and ``@option_class`` as ``@dataclass``."""
         for decorator in cls.decorators:
-            if decorator.callable_path.rpartition(".")[2] == "option_class":
+            if decorator.callable_path.rpartition(".")[2] in ("value_class", "option_class"):
                 decorator.value = griffe.ExprName("dataclasses.dataclass")
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
