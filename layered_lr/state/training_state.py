@@ -28,7 +28,7 @@ class TrainingState:
             (``momentum_buffer``, ``exp_avg``, ...). The slot ``step`` counts the updates of this parameter.
         reactions: The numbers that reactive schedules depend on, by group.
         ema: The moving average of ``weights``; empty if there is none.
-        random: States of random generators, by the name of their framework or device; only of use there.
+        random: States of random generators, by framework and device (``torch-cpu``); other frameworks ignore them.
         history: What was measured so far, by name; the first axis is the update.
         about: A description of the run as plain tables: spec, options, versions.
     """

@@ -184,7 +184,7 @@ def test_wrong_sources_change_nothing(torch: Any, tmp_path: Path) -> None:
     mixed = [*HEAD, "body.bias", "body.weight", "norm.weight", "norm.bias"]
     cases: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         (table, {}, ll.SpecError, "2 groups, but not the names"),
-        (table, {"names": NAMES[:-1]}, ll.CheckpointError, "6 parameters, and there are 5 names"),
+        (table, {"names": NAMES[:-1]}, ll.CheckpointError, "6 parameters, but there are 5 names"),
         (table, {"names": [*NAMES[:-1], "nose"]}, ll.CheckpointError, "no parameter 'nose'"),
         (table, {"names": mixed}, ll.CheckpointError, "exp_avg of 'body.bias' has shape"),
         (table, {"names": NAMES, "step": -1}, ll.SpecError, "step"),

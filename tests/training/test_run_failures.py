@@ -20,7 +20,7 @@ def linear(framework: Any, outputs: int, inputs: int = FEATURES) -> Callable[[],
 
 
 def test_too_few_classes_are_a_spec_error(backend: Backend, framework_of_backend: Any) -> None:
-    with pytest.raises(ll.SpecError, match=r"shape \(8, 2\); must be \(8, 3\)"):
+    with pytest.raises(ll.SpecError, match=r"shape \(8, 2\) for 8 images; must be a tensor of shape \(8, 3\)"):
         run(backend, linear(framework_of_backend, CLASSES - 1))
 
 
