@@ -47,10 +47,10 @@ class ReportTable(NamedTuple):
 
         Example:
             >>> print(ReportTable(["group", "lr"], [["stem", "0.1"], ["head", "1"]], frozenset({"lr"})).text(80))
-            group  lr
-            ----- ---
-            stem  0.1
-            head    1
+            group   lr
+            ------ ---
+            stem   0.1
+            head     1
         """
         fitting = width or stdout_width() or PIPED_WIDTH
         columns = range(len(self.headers))
