@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 Float64: TypeAlias = NDArray[np.float64]
 """An array of float64, such as losses or rates."""
 
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Array: TypeAlias = NDArray[Any]
+"""An array of any dtype."""
+
+Arrays: TypeAlias = Mapping[str, Array]
 """Arrays by name."""
 
 Weights: TypeAlias = Arrays
