@@ -87,8 +87,8 @@ class TorchBackend(Backend):
         """
         if extras.autocast is not None and self.device.type not in ("cpu", "cuda"):
             raise Unsupported(
-                f"autocast={extras.autocast!r} on device {self.device.type!r}: only 'cpu' and 'cuda' have it. "
-                "Leave autocast out, or use one of these devices."
+                f"autocast={extras.autocast!r}: works on 'cpu' and 'cuda', not on {self.device.type!r}. Leave it out, "
+                "or use one of these devices."
             )
         return self.session(plan, model, num_classes, self.device, self.build_forward(model), extras, step)
 
