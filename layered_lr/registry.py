@@ -62,12 +62,14 @@ FRAMEWORKS: Mapping[str, Framework] = {
 TABLE: Mapping[str, Entry] = {
     "torch-eager": Entry("torch", "layered_lr_torch.eager:TorchEager", "layered_lr_torch.lowering:lower"),
     "torch-compile": Entry("torch", "layered_lr_torch.compiled:TorchCompile", "layered_lr_torch.lowering:lower"),
-    "oneflow-eager": Entry("oneflow", "layered_lr_oneflow.eager:OneFlowEager", "layered_lr_oneflow.lowering:eager"),
+    "oneflow-eager": Entry(
+        "oneflow", "layered_lr_oneflow.eager:OneFlowEager", "layered_lr_oneflow.lowering:lower_eager"
+    ),
     "oneflow-graph": Entry(
         "oneflow",
         "layered_lr_oneflow.graph:OneFlowGraph",
-        "layered_lr_oneflow.lowering:graph",
-        "layered_lr_oneflow.lowering:phases_in_graphs",
+        "layered_lr_oneflow.lowering:lower_graph",
+        "layered_lr_oneflow.lowering:describe_phases",
     ),
 }
 

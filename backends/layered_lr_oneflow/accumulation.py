@@ -1,54 +1,57 @@
-"""Updates from batches in parts on ``oneflow-graph``: a graph adds gradients up, an eager optimizer takes the sums.
+"""Updates from batches in parts on ``oneflow-graph``: a graph adds up gradients, an eager optimizer uses the sums.
 
-The graph knows nothing of optimizers: it serves any number of phases as well, see ``PartGraph``.
+The graph knows nothing of optimizers, so one ``GradientGraph`` can serve any number of phases.
 
-A second graph that makes the update would do as well, bit for bit, but for OneFlow 0.9's race when a graph is called
-while none runs (see ``runtime.schedule_as_batch``): changing from one graph to another waits for that each time. On a
+A second graph could make the update, with bitwise the same result. But OneFlow 0.9 has a race when a graph is called
+while none runs (``runtime.schedule_as_batch`` describes it), and each change from one graph to another risks it. On a
 busy machine with a tiny model, such sessions crashed in 3 of 16 runs of 1,000 updates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any, final
+from contextlib import ExitStack
+from typing import final
 
-from numpy.typing import NDArray
-
+from layered_lr.arrays import Array, Slots
 from layered_lr.backend.base import Extras
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
-from layered_lr_oneflow.dropout import Masks
+from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerUpdates
-from layered_lr_oneflow.graph_calls import GraphCalls
-from layered_lr_oneflow.mode_switches import Switches
+from layered_lr_oneflow.graph_calls import GraphCaller
+from layered_lr_oneflow.mode_switches import ModeSwitches
+from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.session import Inputs
-from layered_lr_oneflow.slot_access import Held
-from layered_lr_oneflow.tracing import collect_garbage_first, lazy_tensors
+from layered_lr_oneflow.tracing import collect_garbage_first, make_lazy_lookup
 
 
-class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
-    """Forward, loss and backward of one part of a batch, whose gradients are added to sums in buffers.
+class GradientGraph(flow.nn.Graph):
+    """Forward pass, loss and backward pass of one part of a batch; the gradients are added to sums in buffers.
 
-    One graph can serve several phases: it computes the gradients of all that trains in any of them, and modules that
-    hold still in some of them have switches.
+    One graph can serve several phases: it computes the gradients of all parameters that train in any of them, and
+    modules that hold still in some of them have switches.
 
     Args:
-        model: With ``requires_grad=False`` for what never trains.
-        check_logits: See ``Session.check_logits``.
-        masks: Of the model's own dropouts.
-        switches: Of the modules.
+        model: Parameters that never train have ``requires_grad=False``.
+        check_logits: Refuses logits of a wrong shape, given the logits and the number of images.
+        masks: Of the library's own dropouts in the model.
+        switches: Of the modules that hold still in some phases; None if there is only one phase.
 
     Attributes:
-        sums: The parameters that the loss depends on, each with its sum; after the first call.
+        sums: Each parameter with its sum; after the first call only parameters that the loss depends on.
     """
 
     def __init__(
-        self, model: Any, check_logits: Callable[[Any, int], None], masks: Masks, switches: Switches | None
+        self,
+        model: Module,
+        check_logits: Callable[[Tensor, int], None],
+        masks: DropoutMasks,
+        switches: ModeSwitches | None,
     ) -> None:
         super().__init__()
         schedule_as_batch()
@@ -62,38 +65,43 @@ class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
         for index, (_, total) in enumerate(self.sums):
             buffers.register_buffer(f"sum_{index}", total)
         if switches is not None:
-            switches.register(buffers)
+            switches.register_buffers(buffers)
         self.buffers_of_sums = buffers
         self.config._train(True)
         collect_garbage_first(self)
 
-    def build(self, images: Any, labels: Any, parts: Any, positions: Any, *masks: Any) -> Any:
-        """The part's mean cross-entropy.
+    def build(self, images: Tensor, labels: Tensor, parts: Tensor, positions: Tensor, *masks: Tensor) -> Tensor:
+        """Compute the part's mean cross-entropy, and add its gradients to the sums.
 
         Args:
             images: Shape (N, C, H, W).
             labels: Shape (N,).
-            parts: Shape (1,): how many of them make the update.
-            positions: Of the switches; see ``Switches.positions``.
-            masks: See ``Masks``.
+            parts: How many parts make the update, shape (1,).
+            positions: Whether each switch's module trains, shape (switches + 1,).
+            masks: One for each of the library's own dropouts that is in use.
         """
-        self._drop_gradients()  # of eager mode: OneFlow would compile them in
-        self.masks.hand_in(masks)
-        with nullcontext() if self.switches is None else self.switches.traced(positions, lazy_tensors(self)):
+        self._drop_gradients()  # those of eager mode: OneFlow would compile them in
+        self.masks.insert(masks)
+        with ExitStack() as stack:
+            if self.switches is not None:
+                stack.enter_context(self.switches.trace_both_modes(positions, make_lazy_lookup(self)))
             logits = self.model(images)
-        self.masks.take_back()
+        self.masks.remove()
         self.check_logits(logits, images.shape[0])
         loss = flow.nn.functional.cross_entropy(logits, labels)
         (loss / parts).sum().backward()
-        self._add()
+        self._add_gradients()
         self._drop_gradients()
         return loss
 
-    def _add(self) -> None:
+    def _add_gradients(self) -> None:
         self.sums = [(parameter, total) for parameter, total in self.sums if parameter.grad is not None]
         if not self.sums:
-            raise SpecError("model: its answer depends on none of its trainable parameters; there is nothing to train.")
-        lazy = lazy_tensors(self)
+            raise SpecError(
+                "model: its answer depends on none of its trainable parameters; there is nothing to train. Unfreeze a "
+                "parameter that forward() uses."
+            )
+        lazy = make_lazy_lookup(self)
         for parameter, total in self.sums:
             before = lazy(total, "a sum of gradients")
             assign(before, before + parameter.grad)
@@ -105,22 +113,22 @@ class PartGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
 
 @final
 class AccumulatingSession(EagerUpdates):
-    """A OneFlow model whose forward and backward passes are a static graph, and whose updates are eager ones.
+    """A OneFlow model in training: forward and backward passes are a static graph, updates are eager.
 
     Args:
-        plan: Of the phase to begin with, or of the whole run.
+        plan: Of the first phase, or of the whole run.
         model: Parameters with ``requires_grad=False`` never train.
         num_classes: As in ``Session``.
-        device: OneFlow's name.
+        device: OneFlow's name of the device that the model is on.
         extras: As in ``Session``.
         step: As in ``Session``.
-        shared: The plans of all phases that the graph shall serve; empty for this one alone.
+        shared: The plans of all phases that the graph serves; empty if it serves this one only.
     """
 
     def __init__(
         self,
         plan: Plan,
-        model: Any,
+        model: Module,
         num_classes: int,
         device: str,
         extras: Extras,
@@ -132,57 +140,61 @@ class AccumulatingSession(EagerUpdates):
         self._switches = None
         if shared:
             set_trainable(model, frozenset.intersection(*(there.frozen for there in shared)), trainable)
-            self._switches = Switches(model, shared)
-            self._masks = Masks(model, extras.seed, always=True)
-        self._graph = PartGraph(model, self.check_logits, self._masks, self._switches)
-        self._calls = GraphCalls()
+            self._switches = ModeSwitches(model, shared)
+            self._masks = DropoutMasks(model, extras.seed, always=True)
+        self._graph = GradientGraph(model, self.check_logits, self._masks, self._switches)
+        self._caller = GraphCaller()
 
     def _begin(self, plan: Plan, step: int) -> None:
         super()._begin(plan, step)
         self._frozen = {id(tensor) for parameter, tensor in parameters_of(self.model) if parameter.name in plan.frozen}
-        self._positions: Any = None
+        self._positions: Tensor | None = None
 
     def enter(self, plan: Plan) -> bool:
-        """See ``Session.enter``: the optimizer is a new one, ready for update ``self.step``."""
+        """Go on with the plan of the next phase, if the graph can serve it; the optimizer is a new one.
+
+        Returns:
+            Whether it can; if not, nothing has changed.
+        """
         if self._switches is None or not self._switches.covers(plan):
             return False
         held = {id(tensor) for tensor, _ in self._graph.sums}
         trains = [tensor for parameter, tensor in parameters_of(self.model) if parameter.name not in plan.frozen]
         if not any(id(tensor) in held for tensor in trains):
             return False
-        self._take_plan(plan)
+        self._follow_plan(plan)
         self._begin(plan, self.step)
         return True
 
-    def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
-        self._calls.check(parts[0][0])
+    def _backward(self, parts: Sequence[Inputs]) -> list[Tensor]:
+        self._caller.check_call(parts[0][0])
         count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
         if self._positions is None:
-            positions = [True] if self._switches is None else self._switches.positions(self.plan)
+            positions = [True] if self._switches is None else self._switches.find_positions(self.plan)
             self._positions = flow.tensor(positions, dtype=self.dtype, device=self.device)
             if self._switches is not None:
                 self._switches.refresh(self.plan)
         with flow.no_grad():
-            if self._calls.made:
+            if self._caller.made:
                 for _, total in self._graph.sums:
                     total.zero_()
         losses = [
-            self._calls.run(self._graph, images, labels, count, self._positions, *masks)
+            self._caller.run(self._graph, images, labels, count, self._positions, *masks)
             for images, labels, *masks in parts
         ]
-        self.compile_seconds = self._calls.compile_seconds
-        self._calls.count(len(parts))
+        self.compile_seconds = self._caller.compile_seconds
+        self._caller.count_passes(len(parts))
         if self._switches is not None:
-            self._switches.settle(self.plan)
+            self._switches.write_statistics(self.plan)
         for parameter, total in self._graph.sums:
             parameter.grad = None if id(parameter) in self._frozen else total
         return losses
 
-    def _seek(self, state: TrainingState, slots: Held) -> None:
-        super()._seek(state, slots)
-        self._calls.passes = 0
+    def _restore(self, state: TrainingState, slots: Slots) -> None:
+        super()._restore(state, slots)
+        self._caller.passes = 0
         self._positions = None
 
-    def weights(self) -> dict[str, NDArray[Any]]:
-        """See ``Session.weights``."""
-        return self._calls.count_in(super().weights(), self.model)
+    def weights(self) -> dict[str, Array]:
+        """Copy the model's parameters and buffers."""
+        return self._caller.add_passes(super().weights(), self.model)

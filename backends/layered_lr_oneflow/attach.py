@@ -1,38 +1,42 @@
-"""A plan inside a ``oneflow.nn.Graph``: its native optimizers, ``lr_scale`` and schedules."""
+"""Attaches a plan to a ``oneflow.nn.Graph``: native optimizers, ``lr_scale`` and schedules, or dynamic updates."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Hashable, Iterator
+
+import numpy as np
 
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr_oneflow.clipping import Clipping, clip_in_build
-from layered_lr_oneflow.graph_scheduler import GraphScheduler, dynamic_updates
-from layered_lr_oneflow.lowering import graph as lowerings
-from layered_lr_oneflow.lowering import is_dynamic
-from layered_lr_oneflow.native_schedulers import build_scheduler, sharing_key
-from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, param_groups
+from layered_lr_oneflow.clipping import GradientClipper, clip_in_build
+from layered_lr_oneflow.dynamic_updates import DynamicUpdate
+from layered_lr_oneflow.float32_rates import Float32Rates
+from layered_lr_oneflow.graph_scheduler import GraphScheduler
+from layered_lr_oneflow.lowering import is_dynamic, lower_graph
+from layered_lr_oneflow.native_schedulers import build_scheduler, make_sharing_key
+from layered_lr_oneflow.oneflow_types import Graph, Module
+from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, build_param_groups
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.slot_access import TRAIN_STEP
 from layered_lr_oneflow.tracing import collect_garbage_first
 
 
-def attach(plan: Plan, graph: Any, model: Any, measured: bool = False, step: int | None = None) -> GraphScheduler:
-    """Add the plan's optimizers to a graph; to be called in its ``__init__``, after ``super().__init__()``.
+def attach(plan: Plan, graph: Graph, model: Module, measures: bool = False, step: int | None = None) -> GraphScheduler:
+    """Add the plan's optimizers to a graph; call it in the graph's ``__init__``, after ``super().__init__()``.
 
-    Native lowering: groups whose schedules are one to OneFlow share an optimizer; each other schedule has an
+    Native lowering: groups that one native scheduler can serve share an optimizer; every other schedule has an
     optimizer of its own. Dynamic lowering: update ops at the end of ``build``.
-    Gradients that the parameters hold when the graph is compiled are dropped: it would never train right with them.
-    Those of ``build`` are clipped where it ends, before the updates.
+    Gradients that the parameters hold when the graph is compiled are dropped: OneFlow would add them to every step.
+    Gradients of ``build`` are clipped at its end, before the updates.
 
     Args:
         plan: Made for this model.
-        graph: In its ``__init__``.
+        graph: Not yet compiled.
         model: What the graph trains.
-        measured: A call of the graph answers what ``build`` does, and each group's gradient norm, shape (groups,).
+        measures: Whether a call of the graph also returns each group's gradient norm, shape (groups,), after what
+            ``build`` returns.
         step: Updates made before; None is where the plan's schedules begin. The graph itself counts from there.
 
     Returns:
@@ -41,8 +45,9 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False, step: int
     Raises:
         SpecError: Not a graph, a graph that is compiled already, or one whose optimizers have some of these
             parameters (OneFlow would abort the process).
-        Unsupported: A rate that float32 cannot hold, an optimizer that the Graph cannot do as torch does, or global
-            tensors whose gradients are to be clipped. At the graph's first call: it accumulates what is to be clipped.
+        Unsupported: A rate that float32 cannot hold, an optimizer that the Graph cannot compute as torch does, or
+            global tensors whose gradients have to be clipped. At the graph's first call: it accumulates gradients that
+            have to be clipped.
     """
     if not isinstance(graph, flow.nn.Graph):
         raise SpecError(f"attach: graph is a {type(graph).__name__}; must be a oneflow.nn.Graph.")
@@ -51,52 +56,74 @@ def attach(plan: Plan, graph: Any, model: Any, measured: bool = False, step: int
     if graph._is_compiled:
         raise SpecError("attach: the graph is compiled already; call attach in its __init__.")
     _check_free(graph, model)
-    list(lowerings(plan))
+    list(lower_graph(plan))  # raises what the plan cannot be lowered for
     schedule_as_batch()
     collect_garbage_first(graph)
-    clipping = Clipping(plan, model, measured)
+    clipper = GradientClipper(plan, model, measures)
     if is_dynamic(plan):
-        updates = dynamic_updates(plan, model)
-        clip_in_build(graph, clipping)
-        updates.bind(graph)  # outside of the clipping: it reads the gradients when that is done
+        updates = build_dynamic_update(plan, model)
+        clip_in_build(graph, clipper)
+        updates.bind(graph)  # after clip_in_build: the updates then read the clipped gradients
         return GraphScheduler(plan, graph, model, updates, step)
-    placed = param_groups(plan, model)
-    for _, options in placed:
+    param_groups = build_param_groups(plan, model)
+    for _, options in param_groups:
         scale = GraphScale(options["lr_scale"])
         scale.parameters = options["params"]
         options["lr_scale"] = scale
     pairs = []
-    for members in sharing(plan):
-        optimizer = build_optimizer(plan, [options for index in members for i, options in placed if i == index])
+    for members in share_optimizers(plan):
+        optimizer = build_optimizer(plan, [options for index in members for i, options in param_groups if i == index])
         pairs.append((optimizer, build_scheduler(plan, plan.groups[members[0]], optimizer)))
-    for optimizer, scheduler in pairs:  # only now that nothing can fail any more
+    for optimizer, scheduler in pairs:  # nothing can fail any more
         graph.add_optimizer(optimizer, lr_sch=scheduler)
     if step is not None and step > plan.since:
         graph.load_state_dict({TRAIN_STEP: flow.tensor([step - plan.since], dtype=flow.int64)})
-    clip_in_build(graph, clipping)
+    clip_in_build(graph, clipper)
     return GraphScheduler(plan, graph, model, None, step)
 
 
-def sharing(plan: Plan) -> list[list[int]]:
-    """Indices of the groups, by the optimizer that serves them, in the order in which a graph has these."""
-    shared: dict[tuple[Any, ...], list[int]] = {}
+def build_dynamic_update(plan: Plan, model: Module) -> DynamicUpdate:
+    """Make the updates of a plan whose rates or momenta a compiled optimizer could not change.
+
+    Rates that are known beforehand become tables inside the graph; a reactive group's rate can be set between calls.
+
+    Raises:
+        SpecError: A schedule needs a table, and the plan does not know how long the run is.
+    """
+    steps = np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1))
+    rates = Float32Rates(plan).table(int(steps[0]), int(steps[-1]) + 1)
+    static = {group.name: rates[:, index] for index, group in enumerate(plan.groups) if not group.is_reactive}
+    moving = [group for group in plan.groups if plan.moves_momentum(group)]
+    momenta = {group.name: np.empty(len(steps)) for group in moving}
+    for index, step in enumerate(np.maximum(steps, plan.start).tolist() if moving else ()):
+        for group, momentum in zip(plan.groups, plan.momenta(step), strict=True):
+            if momentum is not None:
+                momenta[group.name][index] = momentum
+    return DynamicUpdate(plan, model, rate_tables=static, momentum_tables=momenta)
+
+
+def share_optimizers(plan: Plan) -> list[list[int]]:
+    """Sort the indices of the plan's groups into one list for each optimizer, in the graph's order of optimizers."""
+    shared: dict[Hashable, list[int]] = {}
     for index, group in enumerate(plan.groups):
-        shared.setdefault(sharing_key(plan, group), []).append(index)
+        shared.setdefault(make_sharing_key(plan, group), []).append(index)
     return list(shared.values())
 
 
-def configured(plan: Plan) -> Iterator[tuple[int, int]]:
-    """For each group its index, and that of its first param group among all of the graph's optimizers."""
+def locate_param_groups(plan: Plan) -> Iterator[tuple[int, int]]:
+    """For each group of the plan, yield its index, and that of its first param group among all of the graph's."""
     count = 0
-    for index in itertools.chain.from_iterable(sharing(plan)):
+    for index in itertools.chain.from_iterable(share_optimizers(plan)):
         yield index, count
         count += len(plan.groups[index].parts)
 
 
-def _check_free(graph: Any, model: Any) -> None:
+def _check_free(graph: Graph, model: Module) -> None:
+    """Refuse a model with parameters that an optimizer of the graph has already."""
     taken = {id(p) for opt in graph._opts for group in opt["optim"].param_groups for p in group.parameters}
     for parameter, tensor in parameters_of(model):
         if id(tensor) in taken:
             raise SpecError(
-                f"attach: {parameter.name!r} is in an optimizer of this graph already; every parameter has exactly one."
+                f"attach: {parameter.name!r} is in an optimizer of this graph already; a parameter can be in one only. "
+                "Leave out add_optimizer(), and attach one plan only."
             )

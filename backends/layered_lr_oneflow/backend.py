@@ -1,35 +1,35 @@
-"""What the OneFlow backends have in common: everything but the session."""
+"""What both OneFlow backends share: everything except the session."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from numpy.typing import NDArray
-
+from layered_lr.arrays import Array, Weights
 from layered_lr.backend.base import Backend, Dtype
 from layered_lr.errors import SpecError
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models, own_loop
-from layered_lr_oneflow.clipping import Clipping, clip_before_step
-from layered_lr_oneflow.float32_rates import GraphRates
+from layered_lr_oneflow.clipping import GradientClipper, clip_before_step
+from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.lowering import has_native_updates
+from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer
 from layered_lr_oneflow.optimizer import (
     EagerScale,
     PlanScheduler,
+    build_composed_optimizer,
     build_optimizer,
-    composed_optimizer,
-    param_groups,
+    build_param_groups,
 )
 from layered_lr_oneflow.runtime import flow
 
 
 def pick_device(device: str) -> str:
-    """The OneFlow device of that name; ``"auto"`` is the GPU where there is one.
+    """Find the OneFlow device of a name; ``"auto"`` is the GPU if there is one, else the CPU.
 
     Raises:
-        SpecError: No such device here (OneFlow would abort the process).
+        SpecError: This machine has no such device (OneFlow would abort the process).
     """
     if device == "auto":
         return "cuda" if flow.cuda.is_available() else "cpu"
@@ -48,45 +48,48 @@ class OneFlowBackend(Backend):
 
     def build(
         self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
-    ) -> Any:
-        """See ``Backend.build``."""
-        return models.build(model, num_classes, dropout, seed, self.device).to(self.device, getattr(flow, dtype))
+    ) -> Module:
+        """Make a new model of the given dtype on the backend's device."""
+        return models.build_model(model, num_classes, dropout, seed, self.device).to(self.device, getattr(flow, dtype))
 
-    def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Backend.load``."""
-        models.load(model, weights)
+    def load(self, model: Module, weights: Weights) -> None:
+        """Copy arrays into the model's parameters and buffers, by name."""
+        models.load_state(model, weights)
 
-    def state(self, model: Any) -> dict[str, NDArray[Any]]:
-        """See ``Backend.state``."""
-        return models.state(model)
+    def state(self, model: Module) -> dict[str, Array]:
+        """Copy the model's parameters and buffers to arrays, by name."""
+        return models.copy_state(model)
 
-    def compile(self, plan: Plan, model: Any) -> tuple[Any, PlanScheduler]:
-        """See ``Backend.compile``; for eager mode, a graph takes ``layered_lr.attach``. ``step()`` clips first."""
-        optimizer, scheduler = build_eager(plan, model)
-        clip_before_step(optimizer, Clipping(plan, model))
+    def compile(self, plan: Plan, model: Module) -> tuple[NativeOptimizer, PlanScheduler]:
+        """Make an eager optimizer for the model, and its scheduler, for a loop of the user's own.
+
+        The optimizer's ``step()`` clips gradients first, if the plan clips. For a graph use ``layered_lr.attach``.
+        """
+        optimizer, scheduler = build_eager_optimizer(plan, model)
+        clip_before_step(optimizer, GradientClipper(plan, model))
         return optimizer, scheduler
 
-    def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
-        """See ``Backend.export_loop``."""
+    def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
+        """Copy the state of a loop of the user's own; a graph stands in the place of the optimizer."""
         return own_loop.export_loop(model, optimizer, scheduler)
 
-    def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
-        """See ``Backend.import_loop``."""
+    def import_loop(self, state: TrainingState, model: Module, optimizer: Any, scheduler: Any) -> None:
+        """Let a loop of the user's own go on from a state; a graph stands in the place of the optimizer."""
         own_loop.import_loop(state, model, optimizer, scheduler)
 
 
-def build_eager(plan: Plan, model: Any, step: int = 0) -> tuple[Any, PlanScheduler]:
-    """An optimizer and a scheduler for eager mode, where ``lr_scale`` is folded into the rates, ready for an update.
+def build_eager_optimizer(plan: Plan, model: Module, step: int = 0) -> tuple[NativeOptimizer, PlanScheduler]:
+    """Make an optimizer and a scheduler for eager mode, ready to make update ``step``.
 
-    OneFlow 0.9's eager optimizers ignore ``lr_scale``, silently. The optimizer is OneFlow's own where that equals
-    torch's, else a ``ComposedOptimizer``.
+    The rates are already multiplied by ``lr_scale``, because OneFlow 0.9's eager optimizers ignore it silently. The
+    optimizer is OneFlow's own if that equals torch's, else a ``ComposedOptimizer``.
     """
     if not has_native_updates(plan):
-        composed = composed_optimizer(plan, model)
+        composed = build_composed_optimizer(plan, model)
         return composed, PlanScheduler(composed, plan, range(len(plan.groups)), step)
-    rates = GraphRates(plan).rates(step)
-    placed = param_groups(plan, model)
-    for index, options in placed:
+    rates = Float32Rates(plan).rates(step)
+    param_groups = build_param_groups(plan, model)
+    for index, options in param_groups:
         options.update(lr=rates[index], lr_scale=EagerScale(1.0))
-    optimizer = build_optimizer(plan, [options for _, options in placed])
-    return optimizer, PlanScheduler(optimizer, plan, [index for index, _ in placed], step)
+    optimizer = build_optimizer(plan, [options for _, options in param_groups])
+    return optimizer, PlanScheduler(optimizer, plan, [index for index, _ in param_groups], step)

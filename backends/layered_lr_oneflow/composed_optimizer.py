@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, final
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from layered_lr.errors import CheckpointError, Unsupported
 from layered_lr.optimizers import Optimizer
-from layered_lr_oneflow.rules import Numbers, Scalars, UpdateRule, rule_of
+from layered_lr_oneflow.oneflow_types import Closure, Message, NativeParamGroup, Options, Tensor
+from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, Scalars, make_rule
 from layered_lr_oneflow.runtime import flow
 
 TORCH_ONLY = ("foreach", "fused")
@@ -21,39 +22,39 @@ EAGER_ONLY = (
 
 
 @final
-class ComposedOptimizer(flow.optim.Optimizer):  # type: ignore[misc] # OneFlow has no types
+class ComposedOptimizer(flow.optim.Optimizer):
     """Any optimizer of this library on OneFlow, composed of ordinary ops.
 
-    Param groups have torch's names for the hyperparameters, and what is set there holds from the next update on. The
-    state of a parameter has torch's names too, its numbers (``step``) as Python's; as in torch it begins with the
-    parameter's first gradient, and a parameter without a gradient stays as it is.
+    Param groups have torch's names for the hyperparameters; a new value applies from the next update on. The state of
+    a parameter has torch's names too, and its counters (``step``) are Python numbers. As in torch, the state begins
+    with the parameter's first gradient, and a parameter without a gradient stays as it is.
 
     Args:
-        optimizer: Which one, and what param groups leave out.
+        optimizer: Which one, and the hyperparameters that param groups leave out.
         groups: Param groups.
-        undecayed: Parameters without weight decay, whatever their group says.
+        undecayed: Parameters that never decay, whatever their group says.
     """
 
-    def __init__(self, optimizer: Optimizer, groups: list[dict[str, Any]], undecayed: Iterable[Any] = ()) -> None:
+    def __init__(self, optimizer: Optimizer, groups: list[Options], undecayed: Iterable[Tensor] = ()) -> None:
         self._optimizer = optimizer
         self._names = [f.name for f in fields(optimizer) if f.name not in TORCH_ONLY]
         self._undecayed = {id(tensor) for tensor in undecayed}
-        self._rules: dict[tuple[Any, ...], UpdateRule[Any]] = {}
+        self._rules: dict[tuple[Hashable, ...], AnyRule] = {}
         super().__init__(groups, {name: getattr(optimizer, name) for name in self._names})
         self._state: dict[Any, Any] = {"step": 0}
         self._state |= {tensor: {} for group in self.param_groups for tensor in group.parameters}
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Closure | None = None) -> Any:
         """Make one update.
 
         Args:
-            closure: Computes the loss and its gradients anew, if given.
+            closure: Evaluates the model once more and returns the loss.
 
         Returns:
-            What the closure returned.
+            What the closure returns; None without a closure.
 
         Raises:
-            SpecError: A hyperparameter that was set to what it cannot be.
+            SpecError: A hyperparameter in a param group has a value that is not allowed.
         """
         with flow.no_grad():
             loss = None
@@ -65,46 +66,46 @@ class ComposedOptimizer(flow.optim.Optimizer):  # type: ignore[misc] # OneFlow h
             self._state["step"] += 1
             return loss
 
-    def _update(self, group: Any) -> None:
+    def _update(self, group: NativeParamGroup) -> None:
         options = {name: group[name] for name in self._names}
         rules = [self._rule(options), self._rule({**options, "weight_decay": 0.0})]
-        numbers = Numbers(float(group["lr"]), rules[0].optimizer.first_momentum)
-        known: dict[tuple[Any, ...], tuple[Scalars, Scalars]] = {}  # most parameters have all their numbers in common
+        numbers = RateAndMomentum(float(group["lr"]), rules[0].optimizer.first_momentum)
+        known: dict[tuple[Hashable, ...], tuple[Scalars, Scalars]] = {}  # most parameters share all their numbers
         for tensor in group.parameters:
             if tensor.grad is None:
                 continue
             free = id(tensor) in self._undecayed
             rule, state = rules[free], self._state[tensor]
-            carried = {name: state.get(name, start) for name, start in rule.carried.items()}
-            key = (free, *carried.values())
+            counters = {name: state.get(name, start) for name, start in rule.counters.items()}
+            key = (free, *counters.values())
             if key not in known:
-                known[key] = rule.scalars(numbers, carried)
+                known[key] = rule.compute_scalars(numbers, counters)
             scalars, following = known[key]
             slots = {name: self._slot(tensor, name, value) for name, value in rule.slots.items()}
             if tensor.numel():
                 rule.update(tensor, tensor.grad, slots, scalars)
             state.update(following)
 
-    def _slot(self, tensor: Any, name: str, value: float) -> Any:
+    def _slot(self, tensor: Tensor, name: str, value: float) -> Tensor:
         state = self._state[tensor]
         if name not in state:
             state[name] = flow.zeros_like(tensor).fill_(value)
         return state[name]
 
-    def _rule(self, options: Mapping[str, Any]) -> UpdateRule[Any]:
-        """The rule of these hyperparameters; the rate is none of its business."""
+    def _rule(self, options: Mapping[str, Any]) -> AnyRule:
+        """Get the update rule of these hyperparameters; it does not depend on the rate."""
         key = tuple(value for name, value in options.items() if name != "lr")
         if key not in self._rules:
             if len(self._rules) > 100:  # a momentum that moves makes a new one at every update
                 self._rules.clear()
-            self._rules[key] = rule_of(replace(self._optimizer, **{**options, "lr": self._optimizer.lr}))
+            self._rules[key] = make_rule(replace(self._optimizer, **{**options, "lr": self._optimizer.lr}))
         return self._rules[key]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a copy of what ``state_dict`` returned.
+        """Go on from what ``state_dict`` returned; it is copied.
 
         Raises:
-            CheckpointError: Other param groups, or a slot of another shape or dtype; then nothing has been changed.
+            CheckpointError: The param groups, or a slot's shape or dtype, differ; then nothing has been changed.
         """
         groups = state_dict["param_groups"]
         counts = [len(group.parameters) for group in self.param_groups]
@@ -117,7 +118,7 @@ class ComposedOptimizer(flow.optim.Optimizer):  # type: ignore[misc] # OneFlow h
         places = [place for group in groups for place in group["params"]]
         saved = state_dict["state"]
         states = {
-            tensor: {name: _loaded(tensor, name, value) for name, value in saved.get(place, {}).items()}
+            tensor: {name: _copy_entry(tensor, name, value) for name, value in saved.get(place, {}).items()}
             for tensor, place in zip(tensors, places, strict=True)
         }
         self._state = {"step": int(saved.get("step", 0))}
@@ -125,12 +126,12 @@ class ComposedOptimizer(flow.optim.Optimizer):  # type: ignore[misc] # OneFlow h
         for group, new in zip(self.param_groups, groups, strict=True):
             group._options.update(new["_options"])
 
-    def _generate_conf_for_graph(self, train_conf: Any, vars_conf: Any) -> None:
+    def _generate_conf_for_graph(self, train_conf: Message, vars_conf: Message) -> None:
         raise Unsupported(EAGER_ONLY)
 
 
-def _loaded(tensor: Any, name: str, value: Any) -> Any:
-    """A copy of a slot or number, if it can be this parameter's."""
+def _copy_entry(tensor: Tensor, name: str, value: Any) -> Any:
+    """Copy a slot or number, after checking that it fits the parameter."""
     if not isinstance(value, flow.Tensor):
         return value
     if value.shape != tensor.shape or value.dtype != tensor.dtype:

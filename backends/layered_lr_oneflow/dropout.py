@@ -1,30 +1,32 @@
-"""Dropout: with masks from outside in models of the library, and what a user's model draws by itself."""
+"""Dropout: masks that the session draws for the library's own models, and what a user's model draws by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Float64
 from layered_lr.models.dropout_masks import draw_dropout_mask
+from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
 
-_DRAWING = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropPath", "StochasticDepth", "RReLU")
+_RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropPath", "StochasticDepth", "RReLU")
 
 _STREAM = 12  # tells these draws from others of the same seed
 
 
-class MaskedDropout(flow.nn.Dropout):  # type: ignore[misc] # OneFlow has no types
-    """Dropout by a mask that is handed in before each forward pass; draws its own where there is none.
+class MaskedDropout(flow.nn.Dropout):
+    """Dropout that multiplies by a given mask in training; without a mask it draws its own, as ``nn.Dropout`` does.
 
     Args:
-        p: 0 to 1.
-        features: Numbers of an image in what comes in.
+        p: Probability of dropping an element, 0 to 1.
+        features: How many numbers an image's activation has.
 
     Attributes:
-        mask: Shape (images, features), in the dtype of what comes in; a graph's own tensor in its trace.
+        mask: What the next training batch is multiplied with, shape (N, features), in the activation's dtype. In the
+            trace of a graph it is a tensor of the graph.
     """
 
     shares_masks: ClassVar[bool] = True
@@ -32,62 +34,70 @@ class MaskedDropout(flow.nn.Dropout):  # type: ignore[misc] # OneFlow has no typ
     def __init__(self, p: float, features: int) -> None:
         super().__init__(p)
         self.features = features
-        self.mask: Any = None
+        self.mask: Tensor | None = None
 
-    def forward(self, x: Any) -> Any:
-        """Shape (images, features)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements of an activation of shape (N, features), in training only."""
         if not self.training or self.p == 0:
             return x
         return super().forward(x) if self.mask is None else x * self.mask
 
 
-class Masks:
-    """The masks of a model's own dropouts, update by update.
+class DropoutMasks:
+    """The masks of all ``MaskedDropout`` modules of a model.
 
     Args:
-        model: Its modules count in their order.
+        model: May have none of them. A dropout's place is its index among them.
         seed: Of the run.
-        always: Also for dropouts in evaluation mode, whose masks are then ones: a graph takes as many in any phase.
+        always: Whether dropouts in evaluation mode get masks too, which are then ones: a graph that serves several
+            phases takes the same number of masks in each.
     """
 
-    def __init__(self, model: Any, seed: int, always: bool = False) -> None:
+    def __init__(self, model: Module, seed: int, always: bool = False) -> None:
         self._seed = seed
         self._always = always
-        self._modules = [module for module in model.modules() if isinstance(module, MaskedDropout)]
+        self._dropouts = [module for module in model.modules() if isinstance(module, MaskedDropout)]
 
-    def draw(self, step: int, images: int) -> list[NDArray[np.float64]]:
-        """What all images of an update are given by each dropout that is in use."""
+    def draw(self, step: int, images: int) -> list[Float64]:
+        """Draw the masks of one update, one for each dropout that is in use.
+
+        Args:
+            step: The update.
+            images: How many images the update has, in all of its parts.
+        """
         return [
-            draw_dropout_mask(self._seed, step, place, (images, module.features), module.p if module.training else 0.0)
-            for place, module in enumerate(self._modules)
-            if self._is_used(module)
+            draw_dropout_mask(
+                self._seed, step, place, (images, dropout.features), dropout.p if dropout.training else 0.0
+            )
+            for place, dropout in enumerate(self._dropouts)
+            if self._is_used(dropout)
         ]
 
-    def hand_in(self, masks: Sequence[Any]) -> None:
-        """Have the next forward pass, or the trace of a graph, take these."""
-        for module, mask in zip(filter(self._is_used, self._modules), masks, strict=True):
-            module.mask = mask
+    def insert(self, masks: Sequence[Tensor]) -> None:
+        """Give each dropout its mask, for the next forward pass or for the trace of a graph."""
+        for dropout, mask in zip(filter(self._is_used, self._dropouts), masks, strict=True):
+            dropout.mask = mask
 
-    def take_back(self) -> None:
-        """Let the dropouts draw for themselves again."""
-        for module in self._modules:
-            module.mask = None
+    def remove(self) -> None:
+        """Take the masks away: the dropouts draw their own again."""
+        for dropout in self._dropouts:
+            dropout.mask = None
 
-    def _is_used(self, module: Any) -> bool:
-        return bool((module.training or self._always) and module.p > 0)
+    def _is_used(self, dropout: MaskedDropout) -> bool:
+        return bool((dropout.training or self._always) and dropout.p > 0)
 
 
-def drawing_modules(model: Any) -> tuple[str, ...]:
-    """Names of the modules of a user's model that draw random numbers in training."""
+def find_random_modules(model: Module) -> tuple[str, ...]:
+    """Find the modules of a user's model that draw random numbers in training, by name."""
     return tuple(
         name
         for name, module in model.named_modules()
-        if type(module).__name__ in _DRAWING and getattr(module, "p", 1) != 0
+        if type(module).__name__ in _RANDOM and getattr(module, "p", 1) != 0
     )
 
 
-def seedable_dropouts(model: Any) -> dict[str, Any]:
-    """The dropouts of a user's model that hold a generator of their own, by name."""
+def find_seedable_dropouts(model: Module) -> dict[str, Module]:
+    """Find the dropouts of a user's model that have a random generator of their own, by name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -95,13 +105,13 @@ def seedable_dropouts(model: Any) -> dict[str, Any]:
     }
 
 
-def seed_dropouts(modules: Iterable[Any], seed: int, step: int, device: str) -> None:
-    """Let each dropout draw what follows from the run's seed, the update and its place among them.
+def seed_dropouts(dropouts: Iterable[Module], seed: int, step: int, device: str) -> None:
+    """Seed each dropout from the run's seed, the update, and its place among the dropouts.
 
-    OneFlow 0.9 cannot restore a generator: its ``get_state`` leaves out how many numbers have been drawn of the block
-    at hand. New generators, as updates before may still be drawing from the old ones.
+    OneFlow 0.9 cannot restore a generator: its ``get_state`` leaves out how many numbers of the present block were
+    drawn. Each dropout gets a new generator, because earlier updates may still be drawing from the old one.
     """
-    for place, module in enumerate(modules):
-        module.generator = flow.Generator(device)
+    for place, dropout in enumerate(dropouts):
+        dropout.generator = flow.Generator(device)
         drawn = np.random.default_rng([seed, _STREAM, step, place]).integers(2**31)
-        module.generator.manual_seed(int(drawn))
+        dropout.generator.manual_seed(int(drawn))

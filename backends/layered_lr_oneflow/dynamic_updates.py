@@ -1,67 +1,68 @@
-"""The dynamic lowering: updates inside a graph whose rates and momenta may change between two calls of it.
+"""The dynamic lowering: updates inside a graph whose rates and momenta may change between two of its calls.
 
 OneFlow compiles an optimizer's schedule into the graph. Here the graph has no optimizer: update ops are dispatched at
-the end of ``build``, and read the rates from buffers.
+the end of ``build`` and read the rates from buffers.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64, Slots
+from layered_lr.arrays import Array, Float64, Slots
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr_oneflow.models import sync
-from layered_lr_oneflow.parameter_counters import CarriedNumbers
-from layered_lr_oneflow.rate_buffers import MOMENTUM, RATE, NumberBuffers, Tables, copy
-from layered_lr_oneflow.rules import Numbers, UpdateRule, rule_of
+from layered_lr_oneflow.eager_tensors import sync, write_tensor
+from layered_lr_oneflow.oneflow_types import Device, Graph, LazyLookup, Module, Tensor
+from layered_lr_oneflow.parameter_counters import ParameterCounters
+from layered_lr_oneflow.rate_buffers import MOMENTUM, RATE, RateBuffers, Tables
+from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, make_rule
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
-from layered_lr_oneflow.tracing import build_of, lazy_tensors
+from layered_lr_oneflow.tracing import get_build, make_lazy_lookup
 
 ATTRIBUTE = "layered_lr_updates"  # of the graph: the module of buffers; it also begins their names
 
 
-class _Part(NamedTuple):
-    """Parameters of one rule.
+class _UpdatePart(NamedTuple):
+    """Parameters of one group that share an update rule.
 
     Args:
         group: The plan group's name.
-        rule: Theirs.
-        names: Of those that can be trained.
-        carried: Their numbers.
+        rule: How they are updated.
+        names: Names of those that can be trained.
+        counters: Their counters.
     """
 
     group: str
-    rule: UpdateRule[Any]
+    rule: AnyRule
     names: tuple[str, ...]
-    carried: CarriedNumbers
+    counters: ParameterCounters
 
 
 class DynamicUpdate:
     """The updates of a plan as ops of one graph, at rates that may change while it runs.
 
-    A group's rate is the plan's of step 0 until ``set`` changes it, or follows a table inside the graph, which
-    needs nothing between calls and costs the same at any length; likewise its momentum.
+    A group's rate is the plan's rate of step 0 until ``set`` changes it. Or it follows a table inside the graph, which
+    needs nothing between calls and costs the same at any length. Momenta work in the same way.
 
-    Parameters with ``requires_grad=False``, and those that the loss does not depend on, stay as they are, as in
-    torch. A parameter of several names is updated once, with the sum of its gradients.
+    As in torch, parameters with ``requires_grad=False``, and those that the loss does not depend on, stay as they are.
+    A parameter of several names is updated once, with the sum of its gradients.
 
     Args:
         plan: Made for this model.
-        model: Its parameters where they shall stay (``to(device)`` comes before), frozen or not as they shall be.
-        rate_tables: The rate of every update, ``lr_scale`` in it, for the groups named; the last one holds from there.
-        momentum_tables: Likewise.
-        varying_momentum: Names of groups whose momentum ``set`` changes; elsewhere it is compiled in, which is faster.
+        model: Call ``to(device)`` and freeze its parameters before: neither may change later.
+        rate_tables: For some groups, the rate of every update, already multiplied by ``lr_scale``; after the table's
+            end its last rate stays.
+        momentum_tables: For some groups, the momentum of every update, in the same way.
+        varying_momentum: Names of groups whose momentum ``set`` may change; others are compiled in, which is faster.
 
     Raises:
-        SpecError: A group that the plan does not have, a varying momentum for one that has none, or a table that is
-            empty or holds NaN, infinite or negative numbers.
+        SpecError: A group that the plan does not have, a varying momentum for a group that has none, or a table that
+            is empty or holds NaN, infinite or negative numbers.
         Unsupported: Parameters of several dtypes or devices, global ones, or of another dtype than
             float32 and float64; a momentum table with a 0 in it.
     """
@@ -69,7 +70,7 @@ class DynamicUpdate:
     def __init__(
         self,
         plan: Plan,
-        model: Any,
+        model: Module,
         *,
         rate_tables: Tables | None = None,
         momentum_tables: Tables | None = None,
@@ -79,23 +80,29 @@ class DynamicUpdate:
         varies = {*varying_momentum, *momentum_tables}
         if unknown := sorted(varies - {group.name for group in plan.groups}):
             raise SpecError(
-                f"varying momentum of {unknown[0]!r}: the plan's groups are {', '.join(g.name for g in plan.groups)}."
+                f"varying momentum of {unknown[0]!r}: the plan's groups are {', '.join(g.name for g in plan.groups)}. "
+                "Name one of these."
             )
         momenta = {group.name: group.optimizer.first_momentum for group in plan.groups}
         if without := [name for name in momenta if name in varies and not momenta[name]]:
-            raise SpecError(f"varying momentum of {without[0]!r}: the group's optimizer has none.")
+            raise SpecError(
+                f"varying momentum of {without[0]!r}: the group's optimizer has none. Give it a momentum, or leave the "
+                "group out."
+            )
         self._parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-        device = _device(self._parameters)
+        device = _find_device(self._parameters)
         rates = plan.rates(plan.since)
-        self._numbers = NumberBuffers(momenta, varies, rates, rate_tables or {}, momentum_tables, device)
-        self._parts: list[_Part] = []
-        self._slots: dict[str, dict[str, Any]] = {}
+        self._numbers = RateBuffers(momenta, varies, rates, rate_tables or {}, momentum_tables, device)
+        self._parts: list[_UpdatePart] = []
+        self._slots: dict[str, dict[str, Tensor]] = {}
         for group in plan.groups:
             for part in group.parts:
                 names = tuple(name for name in part.parameters if self._parameters[name].requires_grad)
-                rule = rule_of(part.optimizer)
-                self._parts.append(_Part(group.name, rule, names, CarriedNumbers(names, rule.carried, device)))
-                self._slots |= {name: new_slots(rule, self._parameters[name]) for name in names}
+                rule = make_rule(part.optimizer)
+                self._parts.append(
+                    _UpdatePart(group.name, rule, names, ParameterCounters(names, rule.counters, device))
+                )
+                self._slots |= {name: make_slots(rule, self._parameters[name]) for name in names}
         self._updated: tuple[str, ...] = ()
 
     @property
@@ -103,12 +110,12 @@ class DynamicUpdate:
         """Names of the parameters that the graph updates; empty before its first call."""
         return self._updated
 
-    def bind(self, graph: Any) -> None:
-        """Make the updates part of a graph: each call of it ends with them. Once, in the graph's ``__init__``.
+    def bind(self, graph: Graph) -> None:
+        """Let each call of a graph end with the updates; call this once, in the graph's ``__init__``.
 
-        The graph's ``build`` needs no call of ours, only its own ``loss.backward()``; where it rewrites gradients after
-        that (to clip them), the updates take what it wrote. Gradients from eager mode are dropped before the graph is
-        traced (OneFlow would add them to every step), and those of the trace after it.
+        The graph's ``build`` needs only its own ``loss.backward()``. If it changes the gradients after that (to clip
+        them), the updates use the changed ones. Gradients from eager mode are dropped before the graph is traced
+        (OneFlow would add them to every step), and those of the trace after it.
 
         Raises:
             SpecError: The graph has updates already. At its first call: ``build`` computes no gradient, or a parameter
@@ -116,11 +123,11 @@ class DynamicUpdate:
             Unsupported: At the graph's first call: it accumulates gradients.
         """
         if ATTRIBUTE in graph._blocks:
-            raise SpecError(f"{type(graph).__name__} has the updates of a plan already.")
+            raise SpecError(f"{type(graph).__name__} has the updates of a plan already; a graph can have one plan.")
         schedule_as_batch()
-        setattr(graph, ATTRIBUTE, self._module())
+        setattr(graph, ATTRIBUTE, self._make_module())
         graph.config._train(True)
-        build, reference = build_of(graph), weakref.ref(graph)  # no cycle: a graph must go when its user lets go
+        build, reference = get_build(graph), weakref.ref(graph)  # no cycle: a graph must end with its last user
 
         def build_and_update(*args: Any, **kwargs: Any) -> Any:
             self._drop_gradients()
@@ -138,32 +145,30 @@ class DynamicUpdate:
         """Choose what the graph's next calls apply; calls that still run keep what they were made with.
 
         Args:
-            rates: One for each group of the plan, in its order, ``lr_scale`` in them; finite and >= 0. None leaves a
-                group's rate as it is, and is the only thing for a group that follows a table.
-            momenta: Likewise; None leaves all of them.
+            rates: One for each group of the plan, in its order, already multiplied by ``lr_scale``; finite and >= 0.
+                None leaves a group's rate as it is. A group that follows a table must have None.
+            momenta: One for each group, in the same way; None leaves all of them.
 
         Raises:
-            SpecError: Another number of them, NaN, infinite or negative ones, or one for a group with a table.
-            Unsupported: Another momentum than the compiled one for a group that is not of ``varying_momentum``, or 0
-                for one that is.
+            SpecError: Another number of values, NaN, infinite or negative ones, or one for a group with a table.
+            Unsupported: A new momentum for a group that is not in ``varying_momentum``, or 0 for one that is.
         """
         self._numbers.set(rates, momenta)
 
     def rates(self) -> Float64:
-        """What the next call applies to each group, read from the graph's own buffers; waits for the graph."""
+        """Read each group's rate in the next call, from the graph's buffers; waits for the graph."""
         return self._numbers.read(RATE)
 
     def momenta(self) -> Float64:
-        """Likewise; compiled-in momenta are the spec's."""
+        """Read each group's momentum in the next call, in the same way; compiled-in momenta are the spec's."""
         return self._numbers.read(MOMENTUM)
 
     def applied(self, start: int, chosen: Float64) -> Float64:
-        """The rates of the updates from ``start`` on, for as many of them as the graph has made.
+        """The rates that were applied from update ``start`` on, as far as the graph has made these updates.
 
         Args:
             start: The first update.
-            chosen: What ``set`` asked for, shape (steps, groups); where a group follows a table in the graph, the
-                answer is what that holds.
+            chosen: What ``set`` was given, shape (updates, groups); for groups with a table, the table's are taken.
         """
         return self._numbers.applied(start, chosen)
 
@@ -175,48 +180,51 @@ class DynamicUpdate:
         """Go on in the tables as if the graph had made ``step`` updates."""
         self._numbers.seek(step)
 
-    def slots(self) -> dict[str, dict[str, NDArray[Any]]]:
-        """Copies of every slot, by parameter name and slot name, and of each parameter's numbers; waits for the graph.
+    def slots(self) -> dict[str, dict[str, Array]]:
+        """Copy every slot and counter, by parameter and by torch's name of the slot; waits for the graph.
 
-        Names are torch's. A number, such as ``step``, the count of a parameter's updates, is float64 of shape ().
+        A counter, such as ``step``, the count of a parameter's updates, is float64 of shape ().
         """
         sync()
         return {
-            name: {slot: tensor.numpy().copy() for slot, tensor in self._slots[name].items()} | part.carried.of(name)
+            name: {slot: tensor.numpy().copy() for slot, tensor in self._slots[name].items()} | part.counters.read(name)
             for part in self._parts
             for name in part.names
         }
 
     def load_slots(self, slots: Slots) -> None:
-        """Go on from slots that ``slots`` returned, here or in another process; before or after the graph's first call.
+        """Go on from slots that ``slots`` returned, here or in another process, before or after the graph's first call.
 
         Raises:
-            CheckpointError: A name, shape or dtype that differs; then nothing has been changed.
+            CheckpointError: A name, shape or dtype differs; then nothing has been changed.
         """
         _check_slots(slots, self.slots())
         for name, own in self._slots.items():
             for slot, tensor in own.items():
-                copy(tensor, slots[name][slot])
+                write_tensor(tensor, slots[name][slot])
         for part in self._parts:
-            part.carried.load(slots)
+            part.counters.load(slots)
 
-    def _module(self) -> Any:
-        """All buffers as a module, which the graph needs to know them."""
+    def _make_module(self) -> Module:
+        """Make a module of all buffers: a graph only knows tensors of its modules."""
         root = flow.nn.Module()
-        self._numbers.register(root)
+        self._numbers.register_buffers(root)
         for name, slots in self._slots.items():
             for slot, tensor in slots.items():
                 _register(root, f"{slot}.{name}", tensor)
         for index, part in enumerate(self._parts):
-            for number, vector in part.carried.vectors.items():
+            for number, vector in part.counters.vectors.items():
                 root.register_buffer(f"{number}_{index}", vector)
         return root
 
-    def _apply(self, graph: Any) -> None:
+    def _apply(self, graph: Graph) -> None:
         """Dispatch every update, at the end of the trace."""
         if graph.config.proto.num_gradient_accumulation_steps > 1:
-            raise Unsupported("set_gradient_accumulation_steps does not go with rates that change as the graph runs.")
-        lazy = lazy_tensors(graph)
+            raise Unsupported(
+                "set_gradient_accumulation_steps does not go with rates that change as the graph runs. Use "
+                "accumulate_steps of layered_lr.run, or schedules that OneFlow compiles in."
+            )
+        lazy = make_lazy_lookup(graph)
         trained = {name: p for name, p in self._parameters.items() if p.grad is not None}
         if not trained:
             raise SpecError(
@@ -232,18 +240,18 @@ class DynamicUpdate:
                 self._update(part, names, numbers[part.group], lazy)
         self._updated = tuple(trained)
 
-    def _update(self, part: _Part, names: Sequence[str], numbers: Numbers, lazy: Callable[[Any, str], Any]) -> None:
+    def _update(self, part: _UpdatePart, names: Sequence[str], numbers: RateAndMomentum, lazy: LazyLookup) -> None:
         """Dispatch the updates of one part's parameters."""
-        carried = part.carried.trace(lazy)
-        exact, following = part.rule.scalars(numbers, carried)
-        part.carried.advance(carried, following, names)
+        counters = part.counters.trace(lazy)
+        exact, following = part.rule.compute_scalars(numbers, counters)
+        part.counters.advance(counters, following, names)
         dtype = self._parameters[names[0]].dtype
         scalars = {key: value.to(dtype) if isinstance(value, flow.Tensor) else value for key, value in exact.items()}
         for name in names:
             tensor = self._parameters[name]
             if tensor.numel():
                 slots = {slot: lazy(buffer, slot) for slot, buffer in self._slots[name].items()}
-                own = part.carried.pick(scalars, name, tuple(tensor.shape))
+                own = part.counters.pick(scalars, name, tuple(tensor.shape))
                 part.rule.update(lazy(tensor, name), tensor.grad, slots, own)
 
     def _drop_gradients(self) -> None:
@@ -251,15 +259,18 @@ class DynamicUpdate:
             tensor.grad = None
 
 
-def new_slots(rule: UpdateRule[Any], parameter: Any) -> dict[str, Any]:
-    """A rule's slots for a parameter as they are before its first update."""
+def make_slots(rule: AnyRule, parameter: Tensor) -> dict[str, Tensor]:
+    """Make a rule's slots for a parameter, filled as before its first update."""
     return {name: flow.zeros_like(parameter).detach().fill_(value) for name, value in rule.slots.items()}
 
 
-def _device(parameters: Mapping[str, Any]) -> Any:
-    """The one device of all parameters, whose dtype must be one too."""
+def _find_device(parameters: Mapping[str, Tensor]) -> Device:
+    """Find the device of all parameters; they must have one device and one dtype."""
     if any(tensor.is_global for tensor in parameters.values()):
-        raise Unsupported("a OneFlow Graph whose rates change while it runs takes no global tensors.")
+        raise Unsupported(
+            "a OneFlow Graph whose rates change while it runs takes no global tensors. Use local tensors, or schedules "
+            "that OneFlow compiles in."
+        )
     kinds = {(tensor.dtype, str(tensor.device)) for tensor in parameters.values()}
     dtype = next(iter(kinds))[0]
     if len(kinds) > 1 or dtype not in (flow.float32, flow.float64):
@@ -270,8 +281,8 @@ def _device(parameters: Mapping[str, Any]) -> Any:
     return next(iter(parameters.values())).device
 
 
-def _register(root: Any, path: str, tensor: Any) -> None:
-    """Make a tensor a buffer of that name, dots and all: OneFlow aborts on a buffer with a slash in its name."""
+def _register(root: Module, path: str, tensor: Tensor) -> None:
+    """Register a buffer under a path; each dot in it makes a nested module (OneFlow aborts on a slash in a name)."""
     *parents, leaf = path.split(".")
     for part in parents:
         if part not in root._modules:
@@ -286,7 +297,7 @@ def _check_slots(slots: Slots, own: Slots) -> None:
     if odd := sorted(set(found) ^ set(wanted)):
         name, slot = odd[0]
         what = "lacks" if odd[0] in wanted else "has no place for"
-        raise CheckpointError(f"optimizer state: {len(odd)} slots differ; it {what} {slot!r} of {name!r}, among them.")
+        raise CheckpointError(f"optimizer state: {len(odd)} slots differ; the first: it {what} {slot!r} of {name!r}.")
     for (name, slot), array in wanted.items():
         given = found[name, slot]
         if given.shape != array.shape or given.dtype != array.dtype:

@@ -1,101 +1,102 @@
-"""Backend ``oneflow-eager``: OneFlow, op by op."""
+"""Backend ``oneflow-eager``: OneFlow runs each operation by itself."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
-from layered_lr.arrays import Float64
+from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
-from layered_lr_oneflow.backend import OneFlowBackend, build_eager
-from layered_lr_oneflow.clipping import Clipping
-from layered_lr_oneflow.dropout import drawing_modules, seed_dropouts, seedable_dropouts
+from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
+from layered_lr_oneflow.clipping import GradientClipper
+from layered_lr_oneflow.dropout import find_random_modules, find_seedable_dropouts, seed_dropouts
+from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import Inputs, OneFlowSession
-from layered_lr_oneflow.slot_access import EagerSlots, Held
+from layered_lr_oneflow.slot_access import EagerSlots
 
 
 class EagerUpdates(OneFlowSession):
-    """A session whose optimizer is an eager one, wherever the gradients come from."""
+    """A session whose optimizer is eager; a subclass computes the gradients, in eager mode or in a graph."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
         self._begin(plan, step)
 
     def _begin(self, plan: Plan, step: int) -> None:
-        """Set up a new optimizer."""
-        self.optimizer, self.scheduler = build_eager(plan, self.model, step)
-        self._clipping = Clipping(plan, self.model, measured=self.extras.grad_norms)
-        self._applied = self._new_applied()
+        """Make a new optimizer for a plan."""
+        self.optimizer, self.scheduler = build_eager_optimizer(plan, self.model, step)
+        self._clipper = GradientClipper(plan, self.model, measures=self.extras.grad_norms)
+        self._applied_rates = self._make_applied_rates()
         self._eager_slots = EagerSlots(self.optimizer, self.model)
 
-    def _new_applied(self) -> AppliedRates:
+    def _make_applied_rates(self) -> AppliedRates:
         return AppliedRates(self.model, [group.parameters for group in self.optimizer.param_groups])
 
-    def _updated(self) -> Sequence[str]:
-        return self._book.with_gradients()
+    def _list_updated(self) -> Sequence[str]:
+        return self._slot_converter.find_with_gradients()
 
-    def _held(self) -> Held:
+    def _read_slots(self) -> Slots:
         return self._eager_slots.read()
 
     def _reactions(self) -> Mapping[str, Mapping[str, float]]:
         return self.scheduler.live.state()
 
-    def _seek(self, state: TrainingState, slots: Held) -> None:
+    def _restore(self, state: TrainingState, slots: Slots) -> None:
         self._eager_slots.write(slots)
-        self.scheduler.load_state_dict({"last_step": state.step, "reactions": state.reactions})
-        self._applied = self._new_applied()
+        self.scheduler.go_to(state.step, state.reactions)
+        self._applied_rates = self._make_applied_rates()
 
-    def _train(self, parts: Sequence[Inputs]) -> tuple[list[Any], Any]:
+    def _make_update(self, parts: Sequence[Inputs]) -> tuple[list[Tensor], Tensor | None]:
         # Zeros instead of None would let momentum and decay move parameters that have no gradient.
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(parts)
-        self._applied.record(self.optimizer.param_groups)
-        norms = self._clipping.apply()
+        self._applied_rates.record(self.optimizer.param_groups)
+        norms = self._clipper.clip()
         self.optimizer.step()
         self.scheduler.step()
         return losses, norms
 
     @abstractmethod
-    def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
-        """Leave the mean gradient of all parts in ``p.grad``, None where there is none; returns each part's loss."""
+    def _backward(self, parts: Sequence[Inputs]) -> list[Tensor]:
+        """Leave the mean gradient of all parts in each ``p.grad``, or None; returns each part's loss."""
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
-        """See ``Session.observe``."""
+        """Let reactive schedules that look at each step, or at each epoch, see its metrics."""
         self.scheduler.observe(metrics, unit)
 
     def rates(self, start: int, stop: int) -> Float64:
-        """See ``Session.rates``: read from the optimizer's param groups at each update."""
-        return self._applied.table(self.plan, *self._since_start(start, stop))
+        """Rates of updates ``start`` to ``stop - 1``, read from the optimizer's param groups at each update."""
+        return self._applied_rates.table(self.plan, *self._count_from_start(start, stop))
 
 
 @final
 class EagerSession(EagerUpdates):
     """A OneFlow model in training, op by op."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
-        self._seeded = seedable_dropouts(model)
+        self._seeded = find_seedable_dropouts(model)
 
     def random_modules(self) -> tuple[str, ...]:
-        """See ``OneFlowSession.random_modules``: all but ``nn.Dropout``, which is seeded before each update."""
-        return tuple(name for name in drawing_modules(self.model) if name not in self._seeded)
+        """Names of the modules whose random numbers cannot be restored; ``nn.Dropout`` is seeded before each update."""
+        return tuple(name for name in find_random_modules(self.model) if name not in self._seeded)
 
-    def _backward(self, parts: Sequence[Inputs]) -> list[Any]:
+    def _backward(self, parts: Sequence[Inputs]) -> list[Tensor]:
         seed_dropouts(self._seeded.values(), self.extras.seed, self.step, self.device)
         losses = []
         for images, labels, *masks in parts:
-            self._masks.hand_in(masks)
+            self._masks.insert(masks)
             logits = self.model(images)
             self.check_logits(logits, len(images))
             loss = flow.nn.functional.cross_entropy(logits, labels)
             (loss / len(parts) if len(parts) > 1 else loss).backward()
             losses.append(loss.detach())
-        self._masks.take_back()
+        self._masks.remove()
         return losses
 
 
@@ -108,11 +109,11 @@ class OneFlowEager(OneFlowBackend):
     def open(
         self,
         plan: Plan,
-        model: Any,
+        model: Module,
         num_classes: int,
         extras: Extras = NO_EXTRAS,
         step: int = 0,
         timeline: Sequence[Plan] = (),
     ) -> EagerSession:
-        """See ``Backend.open``."""
+        """Put the model under the plan's optimizer, ready to make update ``step``."""
         return EagerSession(plan, model, num_classes, self.device, extras, step)

@@ -1,4 +1,4 @@
-"""The rates that OneFlow's Graph makes of a plan, in its own float32 arithmetic; imports no OneFlow."""
+"""The rates that OneFlow's Graph applies for a plan, in its float32 arithmetic; imports no OneFlow."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Constant
 from layered_lr_oneflow.kernel_arithmetic import KernelSchedule, as_float32
 from layered_lr_oneflow.lowering import has_native_updates
-from layered_lr_oneflow.native_schedules import native
+from layered_lr_oneflow.native_schedules import find_native_schedule
 
 
-class GraphRates:
-    """What the Graph applies at each step, to the last bit, so that eager mode can do the same.
+class Float32Rates:
+    """The rates that the Graph applies at each step, to the last bit, so that eager mode can do the same.
 
-    Measured on OneFlow 0.9: a native schedule computes in float64 from the rate as float32 and is rounded to
-    float32, a table holds rates as float32, and ``lr_scale``, as float32, multiplies in float32. Where updates are
-    composed of ops, both modes take the plan's own float64 rates.
+    Measured on OneFlow 0.9: a native schedule starts from the rate as float32, computes in float64, and its result is
+    rounded to float32. A table holds rates as float32. ``lr_scale``, as float32, multiplies in float32. If updates are
+    composed of ops, both modes use the plan's own float64 rates.
 
     Args:
         plan: The exact rates, from which these differ by at most 1.2e-7 of their size.
@@ -30,26 +30,27 @@ class GraphRates:
     def __init__(self, plan: Plan) -> None:
         self._exact = plan
         self._rounds = has_native_updates(plan)
-        self._unscaled = replace(plan, groups=tuple(_unscaled(plan, group) for group in plan.groups))
+        self._unscaled = replace(plan, groups=tuple(_unscale(plan, group) for group in plan.groups))
         self._scales = np.array([group.lr_scale for group in plan.groups], np.float64)
 
     def rates(self, step: int) -> list[float]:
-        """The rates at one step, in the order of the plan's groups."""
-        return self.rounded(step, self._exact.rates(step))
+        """Compute the rates of one step, in the order of the plan's groups."""
+        return self.round_rates(step, self._exact.rates(step))
 
-    def rounded(self, step: int, rates: Sequence[float]) -> list[float]:
-        """The rates at one step, where some of them were decided while training: these stay as they are."""
+    def round_rates(self, step: int, rates: Sequence[float]) -> list[float]:
+        """Round the rates of one step; rates that were decided while training stay as they are."""
         if not self._rounds:
             return list(rates)
         exact = np.array(rates)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             rounded = np.array(self._unscaled.rates(step)).astype(np.float32) * self._scales.astype(np.float32)
-        # Far from it are rates that a reactive schedule decided, or that float32 cannot hold and the Graph refuses.
+        # Not close are rates that a reactive schedule decided, or that float32 cannot hold and the Graph refuses.
         close = np.abs(rounded - exact) <= 1e-6 * exact
-        return np.where(close, rounded.astype(np.float64), exact).tolist()  # type: ignore[no-any-return]
+        found: list[float] = np.where(close, rounded.astype(np.float64), exact).tolist()
+        return found
 
     def table(self, start: int, stop: int) -> Float64:
-        """The rates of updates ``start`` to ``stop - 1``, shape ``(stop - start, groups)``."""
+        """Compute the rates of updates ``start`` to ``stop - 1``, shape ``(stop - start, groups)``."""
         exact = self._exact.table(start, stop)
         if not self._rounds:
             return exact
@@ -58,8 +59,9 @@ class GraphRates:
         return np.where(np.abs(rounded - exact) <= 1e-6 * exact, rounded.astype(np.float64), exact)
 
 
-def _unscaled(plan: Plan, group: PlanGroup) -> PlanGroup:
-    schedule = native(plan, group)
+def _unscale(plan: Plan, group: PlanGroup) -> PlanGroup:
+    """The group with ``lr_scale`` 1, and with its native schedule as OneFlow computes it."""
+    schedule = find_native_schedule(plan, group)
     if schedule is None:
         return replace(group, lr_scale=1.0)
     with np.errstate(over="ignore"):

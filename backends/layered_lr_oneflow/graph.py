@@ -4,45 +4,60 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64
+from layered_lr.arrays import Array, Float64, Slots
 from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.accumulation import AccumulatingSession
-from layered_lr_oneflow.attach import attach, configured
+from layered_lr_oneflow.attach import attach, locate_param_groups
 from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.compiled_rates import CompiledRates
-from layered_lr_oneflow.dropout import Masks
-from layered_lr_oneflow.graph_calls import GraphCalls
+from layered_lr_oneflow.dropout import DropoutMasks
+from layered_lr_oneflow.graph_calls import GraphCaller
 from layered_lr_oneflow.lowering import shares_graph
-from layered_lr_oneflow.mode_switches import Switches
+from layered_lr_oneflow.mode_switches import ModeSwitches
+from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import Inputs, OneFlowSession
-from layered_lr_oneflow.slot_access import Held, NativeSlots
+from layered_lr_oneflow.slot_access import NativeSlots
 
 
-class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
-    """Forward, loss, backward and update of one batch."""
+class TrainGraph(flow.nn.Graph):
+    """Forward pass, loss, backward pass and update of one batch.
+
+    Args:
+        plan: Is attached to the graph.
+        model: What the graph trains.
+        measures: Whether a call also returns each group's gradient norm.
+        check_logits: Refuses logits of a wrong shape, given the logits and the number of images.
+        masks: Of the library's own dropouts in the model.
+        step: Updates made before.
+    """
 
     def __init__(
-        self, plan: Plan, model: Any, measured: bool, check_logits: Callable[[Any, int], None], masks: Masks, step: int
+        self,
+        plan: Plan,
+        model: Module,
+        measures: bool,
+        check_logits: Callable[[Tensor, int], None],
+        masks: DropoutMasks,
+        step: int,
     ) -> None:
         super().__init__()
         self.model = model
         self.masks = masks
         self.check_logits = check_logits
-        self.scheduler = attach(plan, self, model, measured, step)
+        self.scheduler = attach(plan, self, model, measures, step)
 
-    def build(self, images: Any, labels: Any, *masks: Any) -> Any:
-        """The batch's mean cross-entropy, before the update."""
-        self.masks.hand_in(masks)
+    def build(self, images: Tensor, labels: Tensor, *masks: Tensor) -> Tensor:
+        """Compute the batch's mean cross-entropy before the update, and its gradients."""
+        self.masks.insert(masks)
         logits = self.model(images)
-        self.masks.take_back()
+        self.masks.remove()
         self.check_logits(logits, images.shape[0])
         loss = flow.nn.functional.cross_entropy(logits, labels)
         loss.backward()
@@ -53,106 +68,107 @@ class TrainGraph(flow.nn.Graph):  # type: ignore[misc] # OneFlow has no types
 class GraphSession(OneFlowSession):
     """A OneFlow model in training, as a static graph that is compiled at the first update."""
 
-    def __init__(self, plan: Plan, model: Any, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
         self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits, self._masks, step)
         self._native_slots = NativeSlots(self._graph, model)
-        self._calls = GraphCalls()
+        self._caller = GraphCaller()
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")
         self._updated_names: tuple[str, ...] = ()
 
-    def _train(self, parts: Sequence[Inputs]) -> tuple[list[Any], Any]:
+    def _make_update(self, parts: Sequence[Inputs]) -> tuple[list[Tensor], Tensor | None]:
         ((images, labels, *masks),) = parts
-        self._calls.check(images)
+        self._caller.check_call(images)
         if self._graph.scheduler.updates is not None:
             self._chosen.extend(self._graph.scheduler.get_last_lr())
-        answer = self._calls.run(self._graph, images, labels, *masks)
-        self.compile_seconds = self._calls.compile_seconds
-        self._calls.count(1)
+        answer = self._caller.run(self._graph, images, labels, *masks)
+        self.compile_seconds = self._caller.compile_seconds
+        self._caller.count_passes(1)
         self._graph.scheduler.step()
         loss, norms = answer if self.extras.grad_norms else (answer, None)
         return [loss], norms
 
-    def _updated(self) -> Sequence[str]:
+    def _list_updated(self) -> Sequence[str]:
         updates = self._graph.scheduler.updates
         if updates is not None:
             return updates.updated
         if not self._updated_names:
-            compiled = self._job().variables
-            self._updated_names = tuple(name for name in self._book.rules if f"model.{name}" in compiled)
+            compiled = self._read_job().variables
+            self._updated_names = tuple(name for name in self._slot_converter.rules if f"model.{name}" in compiled)
         return self._updated_names
 
-    def _held(self) -> Held:
+    def _read_slots(self) -> Slots:
         updates = self._graph.scheduler.updates
         return self._native_slots.read() if updates is None else updates.slots()
 
     def _reactions(self) -> Mapping[str, Mapping[str, float]]:
         return self._graph.scheduler.live.state()
 
-    def _seek(self, state: TrainingState, slots: Held) -> None:
+    def _restore(self, state: TrainingState, slots: Slots) -> None:
         scheduler = self._graph.scheduler
         if scheduler.updates is None:
             self._native_slots.write(slots, state.step - self.plan.since)
         else:
             own = scheduler.updates.slots()
             scheduler.updates.load_slots({name: {slot: slots[name][slot] for slot in own[name]} for name in own})
-        scheduler.load_state_dict({"last_step": state.step, "reactions": state.reactions})
+        scheduler.go_to(state.step, state.reactions)
         self._chosen = array("d")
-        self._calls.passes = 0
+        self._caller.passes = 0
 
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
-        """See ``Session.observe``."""
+        """Let reactive schedules that look at each step, or at each epoch, see its metrics."""
         self._graph.scheduler.observe(metrics, unit)
 
     def rates(self, start: int, stop: int) -> Float64:
-        """See ``Session.rates``.
+        """Rates of updates ``start`` to ``stop - 1``, read from the graph.
 
-        Read from the compiled job: for each parameter, the ``lr_scale`` that its update op carries times the rate
-        of the schedule op that it reads, up to where the job's own step counter stands. With the dynamic lowering:
-        the table that the graph holds in a buffer, or what was put into the buffer before each update.
+        With the native lowering they are read from the compiled job: for each parameter the ``lr_scale`` of its update
+        op times the rate of the schedule op that it reads, as far as the job has counted steps. With the dynamic
+        lowering they are the table in the graph's buffer, or what was written into the buffer before each update.
 
         Raises:
-            RuntimeError: The parameters of a group have different rates (it can only be a defect).
+            RuntimeError: The parameters of a group have different rates. This can only be a defect of this library.
         """
         start, stop = max(start, self.start), max(stop, self.start)
-        if not self._calls.made:
+        if not self._caller.made:
             return np.empty((0, len(self.plan.groups)))
         if (updates := self._graph.scheduler.updates) is not None:
             groups = len(self.plan.groups)
-            first, last = (groups * step for step in self._since_start(start, stop))
+            first, last = (groups * step for step in self._count_from_start(start, stop))
             chosen = np.array(self._chosen[first:last]).reshape(-1, groups)
             return updates.applied(start - self.plan.since, chosen)
-        compiled = self._job()
-        start, stop = start - self.plan.since, min(stop - self.plan.since, compiled.steps())
+        compiled = self._read_job()
+        start, stop = start - self.plan.since, min(stop - self.plan.since, compiled.count_steps())
         table = np.empty((max(stop - start, 0), len(self.plan.groups)))
-        for column, conf in configured(self.plan):
-            table[:, column] = self._group_rates(compiled, conf, column, start, stop)
+        for column, conf in locate_param_groups(self.plan):
+            table[:, column] = self._read_group_rates(compiled, conf, column, start, stop)
         return table
 
-    def weights(self) -> dict[str, NDArray[Any]]:
-        """See ``Session.weights``."""
-        return self._calls.count_in(super().weights(), self.model)
+    def weights(self) -> dict[str, Array]:
+        """Copy the model's parameters and buffers."""
+        return self._caller.add_passes(super().weights(), self.model)
 
-    def _job(self) -> CompiledRates:
-        """The compiled job, read once."""
+    def _read_job(self) -> CompiledRates:
+        """Read the compiled job, once."""
         if self._compiled is None:
             self._compiled = CompiledRates(self._graph)
         return self._compiled
 
-    def _group_rates(self, compiled: CompiledRates, conf: int, column: int, start: int, stop: int) -> Float64:
+    def _read_group_rates(self, compiled: CompiledRates, conf: int, column: int, start: int, stop: int) -> Float64:
         names = [f"model.{name}" for name in self.plan.groups[column].parameters]
         updated = [name for name in names if name in compiled.variables]
         if not updated and self.plan.is_frozen(self.plan.groups[column]):
             return np.zeros(max(stop - start, 0))
         if not updated:
-            return compiled.configured(conf, start, stop)
-        # One for each part of the group, if it has parts: parameters of one source have one rate.
-        sources = {compiled.source(name): name for name in updated}
-        rates = [compiled.rates(name, start, stop) for name in sources.values()]
+            return compiled.read_configured_rates(conf, start, stop)
+        # A group with parts has a source for each part; parameters of one source have one rate.
+        sources = {compiled.find_source(name): name for name in updated}
+        rates = [compiled.read_rates(name, start, stop) for name in sources.values()]
         if any((other != rates[0]).any() for other in rates):
             raise RuntimeError(
-                f"group {self.plan.groups[column].name!r}: its parameters were compiled with different rates"
+                f"group {self.plan.groups[column].name!r}: its parameters were compiled with different rates. This is "
+                "a defect of layered_lr: please report it."
             )
         return rates[0]
 
@@ -166,17 +182,17 @@ class OneFlowGraph(OneFlowBackend):
     def open(
         self,
         plan: Plan,
-        model: Any,
+        model: Module,
         num_classes: int,
         extras: Extras = NO_EXTRAS,
         step: int = 0,
         timeline: Sequence[Plan] = (),
     ) -> GraphSession | AccumulatingSession:
-        """See ``Backend.open``; ``timeline`` is the plans of all phases of the run, before this one and after it.
+        """Put the model under the plan's optimizer, ready to make update ``step``.
 
-        Whether they share a graph depends on all of them, so that a run that is resumed does what it did before.
+        Whether phases share a graph depends on all plans in ``timeline``, so a resumed run does what it did before.
         """
-        if shares_graph(timeline) and Switches(model, timeline).possible:
+        if shares_graph(timeline) and ModeSwitches(model, timeline).are_possible:
             return AccumulatingSession(plan, model, num_classes, self.device, extras, step, timeline)
         session = GraphSession if extras.accumulate_steps == 1 else AccumulatingSession
         return session(plan, model, num_classes, self.device, extras, step)

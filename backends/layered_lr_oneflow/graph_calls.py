@@ -1,4 +1,4 @@
-"""What the calls of a training graph have in common, whatever it trains."""
+"""Calls a training graph: compiles it at first, checks what it is given, counts its forward passes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import threading
 import time
 from typing import Any
 
+from layered_lr.arrays import Array
 from layered_lr.console import say
 from layered_lr.errors import DataError, Unsupported
+from layered_lr_oneflow.oneflow_types import Graph, Module, Tensor
 
 
-class GraphCalls:
-    """Sees to it that a graph is called as it was compiled, and counts its forward passes.
+class GraphCaller:
+    """Calls one graph, always with the batch shape that it was compiled for, and counts its forward passes.
 
     Attributes:
         made: Whether there was a call.
-        passes: Forward passes that the model's own counters do not know of.
-        compile_seconds: What compiling the graph took, 0.0 before.
+        passes: How many forward passes the model's own counters have not counted.
+        compile_seconds: How long compiling took; 0.0 before the first call.
     """
 
     def __init__(self) -> None:
@@ -25,8 +27,8 @@ class GraphCalls:
         self.passes = 0
         self.compile_seconds = 0.0
 
-    def run(self, graph: Any, *arguments: Any) -> Any:
-        """Call a graph; compile it first where it is not, which is said on stderr before."""
+    def run(self, graph: Graph, *arguments: Tensor) -> Any:
+        """Call the graph. The first call compiles it, after a notice on stderr."""
         if not graph._is_compiled:
             say("oneflow-graph: compiling the model at the first update (MobileNetV2: a few seconds).")
             began = time.perf_counter()
@@ -34,17 +36,17 @@ class GraphCalls:
             self.compile_seconds += time.perf_counter() - began
         return graph(*arguments)
 
-    def count(self, passes: int) -> None:
-        """Note that the graph was called so often."""
+    def count_passes(self, passes: int) -> None:
+        """Count so many forward passes of the graph."""
         self.made = True
         self.passes += passes
 
-    def check(self, images: Any) -> None:
-        """Refuse what the graph cannot take; its first call compiles it.
+    def check_call(self, images: Tensor) -> None:
+        """Refuse images that the graph cannot be called with.
 
         Raises:
-            DataError: Another shape than at the first call.
-            Unsupported: The first call, outside of the main thread.
+            DataError: They have another shape than at the first call.
+            Unsupported: This is the first call, which compiles the graph, and it is not in the main thread.
         """
         shape = tuple(images.shape)
         if self._shape is None:
@@ -59,8 +61,16 @@ class GraphCalls:
                 "Keep to one shape (drop or pad a shorter last batch), or use backend 'oneflow-eager'."
             )
 
-    def count_in(self, state: dict[str, Any], model: Any) -> dict[str, Any]:
-        """Add the passes to ``num_batches_tracked``: a graph moves the statistics, but does not count them."""
+    def add_passes(self, state: dict[str, Array], model: Module) -> dict[str, Array]:
+        """Add the passes to each ``num_batches_tracked``: a graph updates the statistics, but does not count.
+
+        Args:
+            state: The model's state, as arrays; changed in place.
+            model: Its modules in evaluation mode count nothing.
+
+        Returns:
+            The same state.
+        """
         for name, module in model.named_modules():
             counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
             if module.training and counter in state:

@@ -1,10 +1,10 @@
-"""OneFlow's own arithmetic of a schedule, to the bit; imports no OneFlow."""
+"""Computes schedules in OneFlow's own arithmetic, to the last bit; imports no OneFlow."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,17 +25,21 @@ from layered_lr.schedules.arithmetic import count_reached
 from layered_lr.schedules.base import Child
 from layered_lr.validation import value_class
 
+Rate: TypeAlias = Any
+"""A rate as a float, or rates as an array of float64."""
+
 
 @value_class
 class KernelSchedule(Schedule):
     """A schedule as the ``learning_rate_schedule`` kernel of OneFlow 0.9 computes it, in float64.
 
-    Its formulas differ from torch's in the order of operations, so in the last bits, and more where they cancel:
+    Its formulas have another order of operations than torch's, so the results differ in the last bits, and more where
+    terms cancel:
     https://github.com/Oneflow-Inc/oneflow/blob/v0.9.0/oneflow/core/kernel/learning_rate_schedule_kernel.cpp.
-    ``pow`` and ``cos`` are the C library's, as there: NumPy's may differ by an ulp.
+    ``pow`` and ``cos`` are the C library's, as in the kernel: NumPy's may differ by an ulp.
 
     Args:
-        schedule: One of those below, counted in steps.
+        schedule: Of a kind that ``_FORMULAS`` has, counted in steps.
     """
 
     schedule: Child
@@ -51,11 +55,11 @@ class KernelSchedule(Schedule):
 
 
 def as_float32(lr: float) -> float:
-    """A group's rate as the kernel starts from it."""
+    """Round a group's rate to float32, as the kernel starts from it."""
     return float(np.float32(lr))
 
 
-def _pow(base: Any, exponents: Float64) -> Float64:
+def _pow(base: float, exponents: Float64) -> Float64:
     values, places = np.unique(exponents, return_inverse=True)
     return np.array([_power(base, value) for value in values.tolist()])[places]
 
@@ -71,46 +75,46 @@ def _one_plus_cos(angles: Float64) -> Float64:
     return 1 + np.fromiter(map(math.cos, angles.tolist()), np.float64, len(angles))
 
 
-def _step_lr(schedule: StepLR, steps: Float64, lr: Any) -> Any:
+def _step_lr(schedule: StepLR, steps: Float64, lr: Rate) -> Rate:
     return lr * _pow(schedule.gamma, np.floor(steps / schedule.step_size))
 
 
-def _multi_step_lr(schedule: MultiStepLR, steps: Float64, lr: Any) -> Any:
+def _multi_step_lr(schedule: MultiStepLR, steps: Float64, lr: Rate) -> Rate:
     return lr * _pow(schedule.gamma, count_reached(schedule.milestones, steps))
 
 
-def _exponential_lr(schedule: ExponentialLR, steps: Float64, lr: Any) -> Any:
+def _exponential_lr(schedule: ExponentialLR, steps: Float64, lr: Rate) -> Rate:
     return lr * _pow(schedule.gamma, steps)
 
 
-def _constant_lr(schedule: ConstantLR, steps: Float64, lr: Any) -> Any:
+def _constant_lr(schedule: ConstantLR, steps: Float64, lr: Rate) -> Rate:
     return lr * np.where(steps < schedule.total_iters, schedule.factor, 1.0)
 
 
-def _linear_lr(schedule: LinearLR, steps: Float64, lr: Any) -> Any:
+def _linear_lr(schedule: LinearLR, steps: Float64, lr: Rate) -> Rate:
     start, end = schedule.start_factor, schedule.end_factor
     part = steps.astype(np.float32).astype(np.float64) / float(np.float32(schedule.total_iters))
     return lr * np.where(steps < schedule.total_iters, start + (end - start) * part, end)
 
 
-def _polynomial_lr(schedule: PolynomialLR, steps: Float64, lr: Any) -> Any:
+def _polynomial_lr(schedule: PolynomialLR, steps: Float64, lr: Rate) -> Rate:
     left = 1.0 - np.minimum(steps, schedule.total_iters) / schedule.total_iters
     factors = [_power(value, schedule.power) for value in left.tolist()]
     return lr * np.array(factors)
 
 
-def _cosine_annealing_lr(schedule: CosineAnnealingLR, steps: Float64, lr: Any) -> Any:
+def _cosine_annealing_lr(schedule: CosineAnnealingLR, steps: Float64, lr: Rate) -> Rate:
     low = schedule.eta_min
     annealed = low + (lr - low) * _one_plus_cos(math.pi * (steps / schedule.T_max)) / 2
     return np.where(steps == 0, lr, annealed)
 
 
-def _warm_restarts(schedule: CosineAnnealingWarmRestarts, steps: Float64, lr: Any) -> Any:
+def _warm_restarts(schedule: CosineAnnealingWarmRestarts, steps: Float64, lr: Rate) -> Rate:
     low, (since, length) = schedule.eta_min, schedule._phase(steps)
     return low + 0.5 * (lr - low) * _one_plus_cos(math.pi * since / length)
 
 
-def _sequential_lr(schedule: SequentialLR, steps: Float64, lr: Any) -> Any:
+def _sequential_lr(schedule: SequentialLR, steps: Float64, lr: Rate) -> Rate:
     rates = np.empty(np.broadcast_shapes(np.shape(lr), steps.shape))
     numbers = count_reached(schedule.milestones, steps).astype(np.int64)
     for number in np.unique(numbers).tolist():
@@ -120,7 +124,7 @@ def _sequential_lr(schedule: SequentialLR, steps: Float64, lr: Any) -> Any:
     return rates
 
 
-_FORMULAS: Mapping[type[Schedule], Callable[[Any, Float64, Any], Any]] = {
+_FORMULAS: Mapping[type[Schedule], Callable[[Any, Float64, Rate], Rate]] = {
     StepLR: _step_lr,
     MultiStepLR: _multi_step_lr,
     ExponentialLR: _exponential_lr,

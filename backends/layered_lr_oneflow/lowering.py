@@ -1,9 +1,8 @@
-"""How OneFlow applies a plan's rates; imports no OneFlow."""
+"""Says how OneFlow applies a plan's rates; imports no OneFlow."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import repeat
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.lowering import Lowering
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Constant
-from layered_lr_oneflow.native_schedules import native
+from layered_lr_oneflow.native_schedules import find_native_schedule
 
 LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
 
@@ -22,10 +21,10 @@ MOST_REBUILDS = 2  # a graph takes 143 MB with MobileNetV2, which OneFlow never 
 
 
 def shares_graph(timeline: Sequence[Plan]) -> bool:
-    """Whether the phases of a run share one graph, as a graph for each would take too much memory.
+    """Whether the phases of a run share one graph, because a graph for each would take too much memory.
 
-    Such a graph computes the gradients of all that trains in any phase, whatever is frozen, and adds them to buffers;
-    eager optimizers take them from there.
+    A shared graph computes the gradients of all parameters that train in any phase, and adds them to buffers. Eager
+    optimizers use them from there.
     """
     return len(timeline) > MOST_REBUILDS + 1
 
@@ -34,9 +33,9 @@ def is_native(optimizer: Optimizer) -> bool:
     """Whether OneFlow's own optimizer equals torch's in float32, to the rounding of its operations.
 
     Measured on OneFlow 0.9 over 200 steps, by the distance moved: SGD 1.2e-7 and Adagrad 2e-7 to 4e-7 from torch,
-    where float32 itself is up to 2e-6 from float64. Dampening's first step and ``maximize`` are others than torch's;
+    where float32 itself is up to 2e-6 from float64. Dampening's first step and ``maximize`` differ from torch's.
     Adagrad's ``lr_decay`` counts the updates of the whole optimizer. Adam (7e-6) and Adadelta (6e-6) compute
-    ``1 - beta`` in float32, RMSprop has eps inside of the root.
+    ``1 - beta`` in float32, and RMSprop adds eps inside of the root.
     """
     if optimizer.maximize:
         return False
@@ -46,31 +45,35 @@ def is_native(optimizer: Optimizer) -> bool:
 
 
 def has_native_updates(plan: Plan) -> bool:
-    """Whether OneFlow's own optimizers make the updates, or its own update ops where the rates are dynamic.
+    """Whether OneFlow's own optimizers make the updates, or its own update ops if the rates are dynamic.
 
-    Elsewhere updates are composed of ordinary ops, as torch computes them: for another optimizer, and in another dtype
-    than float32, as OneFlow's optimizers hold the rate in float32 in any of them.
+    Otherwise updates are composed of ordinary ops, as torch computes them: for other optimizers, and for every dtype
+    except float32, because OneFlow's optimizers always hold the rate in float32.
     """
     return all(p.dtype == "float32" for p in plan.parameters) and all(is_native(g.optimizer) for g in plan.groups)
 
 
-def eager(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
-    """OneFlow's eager optimizers ignore ``lr_scale``: each group's rate is set, scaled, before every update."""
+def lower_eager(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
+    """Say for each group how eager mode applies its rates.
+
+    OneFlow's eager optimizers ignore ``lr_scale``: the scheduler sets each group's rate, already scaled, before every
+    update.
+    """
     for group in plan.groups:
-        yield Lowering("host", "folded", update=_update(plan, group))
+        yield Lowering("host", "folded", update=_describe_update(plan, group))
 
 
-def _update(plan: Plan, group: PlanGroup) -> str:
+def _describe_update(plan: Plan, group: PlanGroup) -> str:
     kind = type(group.optimizer).__name__
-    return f"oneflow.optim.{kind}" if has_native_updates(plan) else _composed(group)
+    return f"oneflow.optim.{kind}" if has_native_updates(plan) else _describe_composed(group)
 
 
-def _composed(group: PlanGroup) -> str:
+def _describe_composed(group: PlanGroup) -> str:
     return f"composed of ops, as torch computes {type(group.optimizer).__name__}"
 
 
-def phases_in_graphs(plan: Plan) -> str:
-    """What phases cost in OneFlow's Graph."""
+def describe_phases(plan: Plan) -> str:
+    """Describe what a plan's phases cost in OneFlow's Graph."""
     later = [f"{phase.start:,}" for phase in plan.phases[1:]]
     if not later:
         return "frozen parameters are compiled out"
@@ -85,31 +88,34 @@ def phases_in_graphs(plan: Plan) -> str:
     )
 
 
-def graph(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
-    """How OneFlow's Graph applies a plan's rates.
+def lower_graph(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
+    """Say for each group how OneFlow's Graph applies its rates.
 
-    *Native*, the rule: OneFlow's own optimizers, which multiply ``lr_scale`` themselves, with its own schedulers
-    where they are exact and its step tables elsewhere. *Dynamic*, for the whole graph, where a group needs what a
-    compiled optimizer cannot do, or cannot do as torch does it: update ops inside the graph that read each rate from a
+    *Native*, in most cases: OneFlow's own optimizers, which multiply by ``lr_scale`` themselves, with OneFlow's own
+    schedulers if they are exact, else its step tables. *Dynamic*, for the whole graph, if one group needs what a
+    compiled optimizer cannot do, or cannot do as torch does: update ops inside the graph that read each rate from a
     buffer.
 
     Args:
         plan: Of the whole run, or of one of its phases.
-        timeline: The plans of all phases; where they share a graph, updates are eager.
+        timeline: The plans of all phases; if they share a graph, updates are eager.
 
     Raises:
         Unsupported: A rate before ``lr_scale`` that float32 cannot hold.
     """
     if shares_graph(timeline):
-        yield from eager(plan)
+        yield from lower_eager(plan)
         return
-    yield from map(_dynamic, repeat(plan), plan.groups) if is_dynamic(plan) else map(_native, repeat(plan), plan.groups)
+    lower = _lower_dynamically if is_dynamic(plan) else _lower_natively
+    for group in plan.groups:
+        yield lower(plan, group)
 
 
 def is_dynamic(plan: Plan) -> bool:
-    """Whether OneFlow's own optimizer in a Graph is not enough.
+    """Whether a Graph cannot use OneFlow's own optimizer.
 
-    It is not torch's, a group's rate is decided while training, its momentum moves, or its table would be too long.
+    The optimizer differs from torch's, a group's rate is decided while training, its momentum moves, or its table
+    would be too long.
     """
     return not has_native_updates(plan) or any(
         group.is_reactive or plan.moves_momentum(group) or _is_too_long(plan, group) for group in plan.groups
@@ -117,38 +123,40 @@ def is_dynamic(plan: Plan) -> bool:
 
 
 def _is_too_long(plan: Plan, group: PlanGroup) -> bool:
-    if (plan.total_steps or 0) <= LONGEST_TABLE or native(plan, group) is not None:
+    if (plan.total_steps or 0) <= LONGEST_TABLE or find_native_schedule(plan, group) is not None:
         return False
-    return len(rate_table(plan, group)[1]) > LONGEST_TABLE
+    return len(make_rate_table(plan, group)[1]) > LONGEST_TABLE
 
 
-def _dynamic(plan: Plan, group: PlanGroup) -> Lowering:
-    _check_scaled(group, _unscaled(plan, group))
-    update = f"OneFlow's op of {type(group.optimizer).__name__}" if has_native_updates(plan) else _composed(group)
+def _lower_dynamically(plan: Plan, group: PlanGroup) -> Lowering:
+    _check_scaled(group, _compute_unscaled(plan, group))
+    update = (
+        f"OneFlow's op of {type(group.optimizer).__name__}" if has_native_updates(plan) else _describe_composed(group)
+    )
     if group.is_reactive:
         return Lowering("dynamic", "folded", "decided while training", update)
     if isinstance(group.schedule, Constant) and not plan.moves_momentum(group):
         return Lowering("dynamic", "folded", "constant", update)
     if plan.total_steps is None:
-        raise _needs_length(group)
+        raise _make_length_error(group)
     what = "rates and momenta" if plan.moves_momentum(group) else "rates"
     return Lowering("dynamic", "folded", f"table of {plan.total_steps} {what}", update)
 
 
-def _native(plan: Plan, group: PlanGroup) -> Lowering:
+def _lower_natively(plan: Plan, group: PlanGroup) -> Lowering:
     _check_range(plan, group)
-    schedule = native(plan, group)
-    update = f"{_update(plan, group)}, compiled in"
+    schedule = find_native_schedule(plan, group)
+    update = f"{_describe_update(plan, group)}, compiled in"
     if isinstance(schedule, Constant):
         return Lowering("constant", "native", update=update)
     if schedule is not None:
         return Lowering("native", "native", type(schedule).__name__, update)
     if plan.total_steps is None:
         return Lowering("table", "native", "(needs total_steps)", update)
-    return Lowering("table", "native", f"of {len(rate_table(plan, group)[1])} rates", update)
+    return Lowering("table", "native", f"of {len(make_rate_table(plan, group)[1])} rates", update)
 
 
-def _needs_length(group: PlanGroup) -> SpecError:
+def _make_length_error(group: PlanGroup) -> SpecError:
     return SpecError(
         f"group {group.name!r}: {type(group.schedule).__name__} becomes a table of rates in a OneFlow Graph: "
         "give total_steps=..., the number of updates of the whole run."
@@ -156,9 +164,9 @@ def _needs_length(group: PlanGroup) -> SpecError:
 
 
 def _check_range(plan: Plan, group: PlanGroup) -> None:
-    """Refuse what would be lost where the Graph rounds to float32, before ``lr_scale``."""
+    """Refuse rates that are lost when the Graph rounds to float32, before it multiplies by ``lr_scale``."""
     limits = np.finfo(np.float32)
-    planned = _unscaled(plan, group)
+    planned = _compute_unscaled(plan, group)
     rates = np.append(planned, group.lr)
     with np.errstate(over="ignore"):
         lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
@@ -172,7 +180,7 @@ def _check_range(plan: Plan, group: PlanGroup) -> None:
 
 
 def _check_scaled(group: PlanGroup, rates: Float64) -> None:
-    """Refuse rates that float32 cannot hold, of which OneFlow makes infinity."""
+    """Refuse rates that float32 cannot hold: OneFlow would make infinity of them."""
     largest = float(rates.max()) * group.lr_scale
     if largest > np.finfo(np.float32).max:
         raise Unsupported(
@@ -180,25 +188,25 @@ def _check_scaled(group: PlanGroup, rates: Float64) -> None:
         )
 
 
-def _unscaled(plan: Plan, group: PlanGroup) -> Float64:
-    """The group's rates, before ``lr_scale``, from where its schedule begins to the end of the run.
+def _compute_unscaled(plan: Plan, group: PlanGroup) -> Float64:
+    """Compute the group's rates, before ``lr_scale``, from the begin of its schedule to the end of the run.
 
-    Only the first of them where the length is not known.
+    If the length of the run is not known, only the first one.
     """
     return plan.rates_before_scale(group, np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1)))
 
 
-def rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
-    """The group's rates over the whole run, before ``lr_scale``, as runs of equal values.
+def make_rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
+    """Make a table of the group's rates over the whole run, before ``lr_scale``, as runs of equal values.
 
     Returns:
-        The last step of every run but the last one, counted from ``plan.since``, and the rate of every run.
+        The last step of each run of equal values except the last, counted from ``plan.since``; and each run's rate.
 
     Raises:
         SpecError: The plan does not know how long the run is.
     """
     if plan.total_steps is None:
-        raise _needs_length(group)
-    rates = _unscaled(plan, group)
+        raise _make_length_error(group)
+    rates = _compute_unscaled(plan, group)
     last = np.flatnonzero(np.diff(rates))
     return last.tolist(), rates[np.append(last, len(rates) - 1)].tolist()

@@ -1,11 +1,11 @@
-"""Modules of a compiled graph that go from training to evaluation mode and back without being compiled anew."""
+"""Switches modules of a compiled graph between training and evaluation mode, without compiling it again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import MethodType
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,81 +13,85 @@ from layered_lr.models.nn_modules import find_still_modules
 from layered_lr.plans.plan import Plan
 from layered_lr.spec.phases import Phase
 from layered_lr_oneflow.dropout import MaskedDropout
+from layered_lr_oneflow.oneflow_types import LazyLookup, Module, Tensor
 from layered_lr_oneflow.runtime import flow
+
+ModuleForward: TypeAlias = Callable[[Module, Tensor], Tensor]
+"""A module's ``forward``, not bound: the module, then its input."""
 
 _NORMS = (flow.nn.BatchNorm1d, flow.nn.BatchNorm2d, flow.nn.BatchNorm3d)
 
 
-def still_in(model: Any, plan: Plan) -> list[Any]:
-    """The modules that stay in evaluation mode in a phase."""
+def _find_still(model: Module, plan: Plan) -> list[Module]:
+    """Find the modules that stay in evaluation mode in a phase."""
     phase = plan.phase or Phase()
     return find_still_modules(model, plan.frozen, phase.batch_norm, phase.dropout)
 
 
-class Switches:
-    """The modules that train in some phases and hold still in others, each with both ways compiled.
+class ModeSwitches:
+    """Switches for the modules that train in some phases and hold still in others; the graph has both modes of each.
 
     Args:
-        model: Whose modules they are.
+        model: Whose modules are switched.
         plans: Of the phases.
 
     Attributes:
-        possible: Whether all of them are of kinds that this can be done with: batch normalisations and dropouts.
+        are_possible: Whether all these modules are batch normalisations or dropouts; no others can be switched.
     """
 
-    def __init__(self, model: Any, plans: Sequence[Plan]) -> None:
+    def __init__(self, model: Module, plans: Sequence[Plan]) -> None:
         self._model = model
-        self._stills = [{id(module) for module in still_in(model, plan)} for plan in plans]
+        self._stills = [{id(module) for module in _find_still(model, plan)} for plan in plans]
         always, ever = set.intersection(*self._stills), set.union(*self._stills)
-        self._modules = [module for module in _once(model) if id(module) in ever - always]
+        self._modules = [module for module in _list_modules(model) if id(module) in ever - always]
         self._norms = {
-            index: SwitchedNorm(module) for index, module in enumerate(self._modules) if isinstance(module, _NORMS)
+            index: SwitchedBatchNorm(module) for index, module in enumerate(self._modules) if isinstance(module, _NORMS)
         }
-        self.possible = all(isinstance(module, (*_NORMS, flow.nn.Dropout)) for module in self._modules)
+        self.are_possible = all(isinstance(module, (*_NORMS, flow.nn.Dropout)) for module in self._modules)
 
     def covers(self, plan: Plan) -> bool:
-        """Whether a phase is one that these switches can be set to."""
-        return {id(module) for module in still_in(self._model, plan)} in self._stills
+        """Whether these switches can be set to a phase."""
+        return {id(module) for module in _find_still(self._model, plan)} in self._stills
 
-    def positions(self, plan: Plan) -> list[bool]:
-        """Whether each of them trains in a phase; one more that says nothing, as a tensor must not be empty."""
-        still = {id(module) for module in still_in(self._model, plan)}
+    def find_positions(self, plan: Plan) -> list[bool]:
+        """Find whether each module trains in a phase; one more True follows, because a tensor must not be empty."""
+        still = {id(module) for module in _find_still(self._model, plan)}
         return [id(module) not in still for module in self._modules] + [True]
 
-    def register(self, root: Any) -> None:
-        """Make what the graph needs beside the model part of a module."""
+    def register_buffers(self, root: Module) -> None:
+        """Register the tensors that the graph needs beside the model as buffers of a module."""
         for index, norm in self._norms.items():
             for name, tensor in norm.buffers.items():
                 root.register_buffer(f"{name}_{index}", tensor)
 
     def refresh(self, plan: Plan) -> None:
-        """Begin a phase with the weights and statistics that the model has."""
-        trains = self.positions(plan)
+        """Begin a phase with the model's present weights and statistics."""
+        trains = self.find_positions(plan)
         with flow.no_grad():
             for index, norm in self._norms.items():
                 norm.refresh(trains[index])
 
-    def settle(self, plan: Plan) -> None:
-        """Give the model the statistics of those normalisations that train in this phase."""
-        trains = self.positions(plan)
+    def write_statistics(self, plan: Plan) -> None:
+        """Copy the statistics of normalisations that train in this phase to the model."""
+        trains = self.find_positions(plan)
         with flow.no_grad():
             for index, norm in self._norms.items():
                 if trains[index]:
-                    norm.settle()
+                    norm.write_statistics()
 
     @contextmanager
-    def traced(self, positions: Any, lazy: Callable[[Any, str], Any]) -> Iterator[None]:
-        """Have the model's forward pass, in a graph's trace, do both and take what the positions say.
+    def trace_both_modes(self, positions: Tensor, lazy: LazyLookup) -> Iterator[None]:
+        """Let the switched modules compute both modes and choose one, inside of a ``with`` block in a graph's trace.
 
         Args:
-            positions: Shape (switches + 1,), 1 or 0 in the model's dtype; of the graph.
-            lazy: See ``tracing.lazy_tensors``.
+            positions: Whether each module trains, shape (switches + 1,), 1 or 0 in the model's dtype.
+            lazy: From an eager tensor to the one that stands for it in the trace.
         """
         with ExitStack() as stack:
             for index, module in enumerate(self._modules):
                 trains = positions[index : index + 1]
                 norm = self._norms.get(index)
-                forward = _dropout_forward(module, trains) if norm is None else norm.forward(trains, lazy)
+                forward = _make_dropout_forward(module, trains) if norm is None else norm.make_forward(trains, lazy)
                 stack.callback(setattr, module, "training", module.training)
                 stack.callback(module.__dict__.pop, "forward")
                 module.training = True
@@ -95,25 +99,25 @@ class Switches:
             yield
 
 
-def _once(model: Any) -> list[Any]:
+def _list_modules(model: Module) -> list[Module]:
     return list({id(module): module for module in model.modules()}.values())
 
 
-class SwitchedNorm:
-    """A batch normalisation both ways: in training by OneFlow's own op, bitwise, and with statistics that hold still.
+class SwitchedBatchNorm:
+    """Both modes of a batch normalisation: training by OneFlow's own op, bitwise, and with fixed statistics.
 
-    Few ops, as each costs memory in a graph, and no ``where``: where one way is taken, the other one adds zeros. In
-    training OneFlow makes NaN of a channel whose variance is next to nothing beside its mean, as happens with
-    statistics that hold still: there the op is given zeros, and answers with the shift.
+    It needs few ops, because each costs memory in a graph, and no ``where``: the mode that is not chosen adds zeros.
+    In training OneFlow makes NaN of a channel whose variance is tiny beside its mean, which can happen while the
+    statistics are fixed. So the op then gets zeros, and returns the shift.
 
     Args:
-        norm: Its statistics are the model's; the graph moves copies of them.
+        norm: The model's module; the graph updates copies of its statistics.
 
     Attributes:
-        buffers: What the graph reads and writes beside the model.
+        buffers: The tensors that the graph reads and writes beside the model.
     """
 
-    def __init__(self, norm: Any) -> None:
+    def __init__(self, norm: Module) -> None:
         self._norm = norm
         statistics = (norm.running_mean, norm.running_var)
         moving = dict(
@@ -122,7 +126,7 @@ class SwitchedNorm:
         self.buffers = moving | {name: flow.zeros_like(norm.running_mean) for name in ("centre", "factor")}
 
     def refresh(self, trains: bool) -> None:
-        """Begin a phase with the weights and statistics that the model has."""
+        """Begin a phase with the module's present weights and statistics."""
         norm, own = self._norm, self.buffers
         own["moving_mean"].copy_(norm.running_mean)
         own["moving_variance"].copy_(norm.running_var)
@@ -131,17 +135,22 @@ class SwitchedNorm:
         own["centre"].copy_(norm.running_mean * (0.0 if trains else 1.0))
         own["factor"].copy_(flow.zeros_like(factor) if trains else factor)
 
-    def settle(self) -> None:
-        """Give the model the statistics after an update."""
+    def write_statistics(self) -> None:
+        """Copy the statistics after an update to the module."""
         self._norm.running_mean.copy_(self.buffers["moving_mean"])
         self._norm.running_var.copy_(self.buffers["moving_variance"])
 
-    def forward(self, trains: Any, lazy: Callable[[Any, str], Any]) -> Callable[[Any, Any], Any]:
-        """What takes the place of the module's ``forward`` in a trace; ``trains``, shape (1,), is 1 or 0."""
+    def make_forward(self, trains: Tensor, lazy: LazyLookup) -> ModuleForward:
+        """Make what takes the place of the module's ``forward`` in a trace.
+
+        Args:
+            trains: 1 or 0, shape (1,).
+            lazy: From an eager tensor to the one that stands for it in the trace.
+        """
         norm = self._norm
         own = {name: lazy(tensor, name) for name, tensor in self.buffers.items()}
 
-        def forward(self: Any, x: Any) -> Any:
+        def forward(self: Module, x: Tensor) -> Tensor:
             trained = flow._C.normalization(
                 x * trains,
                 own["moving_mean"],
@@ -160,10 +169,10 @@ class SwitchedNorm:
         return forward
 
 
-def _dropout_forward(dropout: Any, trains: Any) -> Callable[[Any, Any], Any]:
+def _make_dropout_forward(dropout: Module, trains: Tensor) -> ModuleForward:
     drop = type(dropout).forward
 
-    def forward(self: Any, x: Any) -> Any:
+    def forward(self: Module, x: Tensor) -> Tensor:
         if isinstance(dropout, MaskedDropout) and dropout.mask is None:
             return x
         return flow.where(trains > 0, drop(self, x), x)

@@ -1,37 +1,46 @@
-"""OneFlow models: built by name or by the user's callable, filled and read by name."""
+"""OneFlow models: built by name or by the user's callable; their state is copied in and out by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array, Weights
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.models.mobilenet_v2 import LAST
 from layered_lr.models.nn_modules import framework_of
 from layered_lr_oneflow.dropout import MaskedDropout
+from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.flat_mobilenet_v2 import FlatMobileNetV2
+from layered_lr_oneflow.oneflow_types import Module, Tensor, TensorType
 from layered_lr_oneflow.runtime import flow
 
 
-def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, device: str = "cpu") -> Any:
-    """See ``layered_lr.backend.base.Backend.build``; on a CPU, a MobileNetV2 built by name is ``flattened``'s.
+def build_model(
+    model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, device: str = "cpu"
+) -> Module:
+    """Make a new model on the CPU.
 
     Args:
-        model: As there, like the next three.
-        num_classes: As there.
-        dropout: As there.
-        seed: As there.
-        device: Where it will run; it is not brought there.
+        model: A model's name in flowvision, or a callable without arguments that returns a ``oneflow.nn.Module``.
+        num_classes: Of a model known by name.
+        dropout: Probability in the head of a model known by name.
+        seed: Of OneFlow's own generator, from which the callable draws.
+        device: Where the model will run. On a CPU, ``"mobilenet_v2"`` is the faster ``FlatMobileNetV2``.
+
+    Raises:
+        SpecError: The callable makes something else than a OneFlow module.
+        BackendUnavailable: flowvision cannot be imported.
     """
     flow.manual_seed(seed)
     if not isinstance(model, str):
         made = model()
         if framework_of(made) != "oneflow":
             raise SpecError(
-                f"model: the callable made a {type(made).__name__}; OneFlow backends need a oneflow.nn.Module."
+                f"model: the callable made a {type(made).__name__}; OneFlow backends need a oneflow.nn.Module. Let it "
+                "return one, or use a backend of the model's framework."
             )
         return made
     if model == "mobilenet_v2" and device == "cpu":
@@ -50,24 +59,24 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
     return made
 
 
-def tensors(model: Any) -> dict[str, Any]:
-    """Every parameter and buffer by every name that it has."""
+def find_tensors(model: Module) -> dict[str, Tensor]:
+    """Find every parameter and buffer, by every name that it has."""
     own = {**model._parameters, **model._buffers}
     found = {name: tensor for name, tensor in own.items() if tensor is not None}
     for prefix, child in model._modules.items():
         if child is not None:
-            found |= {f"{prefix}.{name}": tensor for name, tensor in tensors(child).items()}
+            found |= {f"{prefix}.{name}": tensor for name, tensor in find_tensors(child).items()}
     return found
 
 
-def dtype(model: Any) -> Any:
-    """Of a model's floating parameters; float32 without any."""
+def find_dtype(model: Module) -> TensorType:
+    """Find the dtype of a model's floating parameters; float32 if it has none."""
     floating = (p.dtype for p in model.parameters() if p.is_floating_point())
     return next(floating, flow.float32)
 
 
-def load(model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Copy arrays into the model's state of the same names."""
+def load_state(model: Module, weights: Weights) -> None:
+    """Copy arrays into the model's parameters and buffers of the same names; waits for OneFlow."""
     state = model.state_dict()
     with flow.no_grad():
         for name, array in weights.items():
@@ -75,12 +84,10 @@ def load(model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
     sync()
 
 
-def state(model: Any) -> dict[str, NDArray[Any]]:
-    """Copies of the model's parameters and buffers; ``numpy()`` alone would alias memory that training writes to."""
+def copy_state(model: Module) -> dict[str, Array]:
+    """Copy the model's parameters and buffers to arrays, by name; waits for OneFlow.
+
+    ``numpy()`` alone would share memory that training writes to.
+    """
     sync()
     return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
-
-
-def sync() -> None:
-    """Wait for everything that OneFlow has been asked to do."""
-    flow._oneflow_internal.eager.Sync()

@@ -4,62 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
-from numpy.typing import NDArray
-
+from layered_lr.arrays import Weights
 from layered_lr_oneflow import models
+from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.rules.base import lerp
 from layered_lr_oneflow.runtime import flow
 
 
 class MovingAverage:
-    """The average of every floating parameter and buffer of a model, as ``Session.ema_weights`` defines it.
+    """The average of every floating parameter and buffer of a model.
 
-    Ops of eager mode, also where a graph trains: OneFlow runs them and the graph's calls in the order they were asked
-    for, without a wait in between.
+    After the first update the average is the weights; each later update moves it by ``1 - decay`` of the way. It uses
+    eager ops, also when a graph trains: OneFlow runs them and the graph's calls in their order, without a wait.
 
     Args:
-        model: What is averaged.
-        decay: 0 to below 1.
+        model: Its floating parameters and buffers are averaged.
+        decay: Share of the average that stays at each update, 0 to below 1.
     """
 
-    def __init__(self, model: Any, decay: float) -> None:
+    def __init__(self, model: Module, decay: float) -> None:
         self._model = model
         self._decay = decay
-        self._averages: dict[str, Any] = {}
+        self._averages: dict[str, Tensor] = {}
 
     def update(self) -> None:
-        """Take in the weights, after an update of them."""
+        """Add the present weights to the average, after an update; waits for nothing."""
         with flow.no_grad():
-            for name, tensor in self._floating().items():
+            for name, tensor in self._find_floating().items():
                 if name in self._averages:
                     average = self._averages[name]
                     average.copy_(lerp(average, tensor, 1 - self._decay))
                 else:
                     self._averages[name] = tensor.detach().clone()
 
-    def load(self, averages: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from averages by name; from none, as if there had been no update."""
+    def load(self, averages: Weights) -> None:
+        """Go on from saved averages, by name; an empty mapping means that there was no update."""
         self._averages = {
             name: flow.tensor(averages[name], dtype=tensor.dtype, device=tensor.device)
-            for name, tensor in self._floating().items()
+            for name, tensor in self._find_floating().items()
             if averages
         }
 
-    def tensors(self) -> dict[str, Any]:
-        """The averages by every name that the model has for them; the weights themselves before the first update."""
-        shared = {id(tensor): self._averages.get(name, tensor) for name, tensor in self._floating().items()}
-        named = models.tensors(self._model).items()
+    def get_tensors(self) -> dict[str, Tensor]:
+        """The averages, by every name that the model has for them; before the first update, the weights themselves."""
+        shared = {id(tensor): self._averages.get(name, tensor) for name, tensor in self._find_floating().items()}
+        named = models.find_tensors(self._model).items()
         return {name: shared[id(tensor)] for name, tensor in named if id(tensor) in shared}
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Let the model hold the averages for as long as it is asked something, and its own weights after that.
+    def use_averages(self) -> Iterator[None]:
+        """Let the model hold the averages inside of a ``with`` block, and its own weights after it.
 
-        By copies, not by exchanging tensors: a graph that is compiled, and modules such as LSTM, keep the old ones.
+        The values are copied; the tensors stay, because a compiled graph, and modules such as LSTM, keep the old ones.
         """
-        floating = self._floating()
+        floating = self._find_floating()
         kept = {name: tensor.detach().clone() for name, tensor in floating.items()}
         try:
             _copy(floating, self._averages)
@@ -67,16 +66,16 @@ class MovingAverage:
         finally:
             _copy(floating, kept)
 
-    def _floating(self) -> dict[str, Any]:
-        """What is averaged, each tensor once; looked up anew, since a forward pass may put other buffers in place."""
-        found: dict[int, tuple[str, Any]] = {}
-        for name, tensor in models.tensors(self._model).items():
+    def _find_floating(self) -> dict[str, Tensor]:
+        """Find what is averaged, each tensor once; found anew each time, as a forward pass may replace buffers."""
+        found: dict[int, tuple[str, Tensor]] = {}
+        for name, tensor in models.find_tensors(self._model).items():
             if tensor.is_floating_point():
                 found.setdefault(id(tensor), (name, tensor))
         return dict(found.values())
 
 
-def _copy(targets: dict[str, Any], sources: dict[str, Any]) -> None:
+def _copy(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor]) -> None:
     with flow.no_grad():
         for name, source in sources.items():
             targets[name].copy_(source)

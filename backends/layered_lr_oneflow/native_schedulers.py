@@ -1,8 +1,8 @@
-"""Schedules of OneFlow's Graph: its own where they are exact, a table of rates elsewhere."""
+"""Makes schedulers for OneFlow's Graph: its own if they are exact, else a table of rates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from layered_lr.plans.group import PlanGroup
@@ -20,20 +20,21 @@ from layered_lr.schedules import (
     SequentialLR,
     StepLR,
 )
-from layered_lr_oneflow.lowering import rate_table
-from layered_lr_oneflow.native_schedules import native
+from layered_lr_oneflow.lowering import make_rate_table
+from layered_lr_oneflow.native_schedules import find_native_schedule
+from layered_lr_oneflow.oneflow_types import Message, NativeOptimizer, NativeScheduler
 from layered_lr_oneflow.runtime import flow
 
 schedulers = flow.optim.lr_scheduler
 
 
-def _sequential_lr(optimizer: Any, schedule: SequentialLR) -> Any:
-    children = [_made(optimizer, child) for child in schedule.schedulers]
+def _sequential_lr(optimizer: NativeOptimizer, schedule: SequentialLR) -> NativeScheduler:
+    children = [_make_scheduler(optimizer, child) for child in schedule.schedulers]
     return schedulers.SequentialLR(optimizer, children, list(schedule.milestones), interval_rescaling=True)
 
 
-# What makes OneFlow's scheduler for each schedule that `natives.native` may answer.
-_MAKE: Mapping[type[Schedule], Callable[[Any, Any], Any]] = {
+# How to make OneFlow's scheduler for each kind of schedule that `find_native_schedule` returns.
+_MAKE: Mapping[type[Schedule], Callable[[NativeOptimizer, Any], NativeScheduler | None]] = {
     Constant: lambda optimizer, schedule: None,
     StepLR: lambda optimizer, schedule: schedulers.StepLR(optimizer, schedule.step_size, schedule.gamma),
     MultiStepLR: lambda optimizer, schedule: schedulers.MultiStepLR(
@@ -57,46 +58,49 @@ _MAKE: Mapping[type[Schedule], Callable[[Any, Any], Any]] = {
 }
 
 
-def _made(optimizer: Any, schedule: Schedule) -> Any:
+def _make_scheduler(optimizer: NativeOptimizer, schedule: Schedule) -> NativeScheduler:
     return _MAKE[type(schedule)](optimizer, schedule)
 
 
-class TableScheduler(schedulers._LRScheduler):  # type: ignore[misc, name-defined] # OneFlow has no types
-    """A rate per step, as OneFlow's native ``piecewise_constant_conf``.
+class TableScheduler(schedulers._LRScheduler):  # type: ignore[name-defined] # OneFlow has no types
+    """A rate for each step, as OneFlow's native ``piecewise_constant_conf``.
 
     Args:
         optimizer: OneFlow's.
-        boundaries: The last step of every run of equal rates but the last run.
-        values: The rate of every run.
+        boundaries: The last step of each run of equal rates, except the last run.
+        values: The rate of each run.
     """
 
-    def __init__(self, optimizer: Any, boundaries: list[int], values: list[float]) -> None:
+    def __init__(self, optimizer: NativeOptimizer, boundaries: list[int], values: list[float]) -> None:
         self.boundaries, self.values = boundaries, values
         super().__init__(optimizer)
 
     def get_lr(self, base_lr: float, step: int) -> float:
-        """Only asked for step 0, when OneFlow makes the scheduler."""
+        """Return the first rate: OneFlow asks only for step 0, when it makes the scheduler."""
         return self.values[0]
 
-    def _generate_conf_for_graph(self, lr_conf: Any) -> None:
+    def _generate_conf_for_graph(self, lr_conf: Message) -> None:
         lr_conf.piecewise_constant_conf.SetInParent()
         lr_conf.piecewise_constant_conf.boundaries.extend(self.boundaries)
         lr_conf.piecewise_constant_conf.values.extend(self.values)
 
 
-def sharing_key(plan: Plan, group: PlanGroup) -> tuple[Any, ...]:
-    """Equal for groups that one scheduler can serve: a native one multiplies each group's rate, a table sets it."""
-    schedule = native(plan, group)
+def make_sharing_key(plan: Plan, group: PlanGroup) -> tuple[Hashable, ...]:
+    """Make a key that is equal for groups that one scheduler can serve.
+
+    A native scheduler multiplies each group's own rate; a table sets the rate, so the groups' ``lr`` must be equal.
+    """
+    schedule = find_native_schedule(plan, group)
     return ("native", schedule) if schedule is not None else ("table", group.schedule, group.lr)
 
 
-def build_scheduler(plan: Plan, group: PlanGroup, optimizer: Any) -> Any:
-    """The scheduler for a group, and for all that share it; None where the rate never changes.
+def build_scheduler(plan: Plan, group: PlanGroup, optimizer: NativeOptimizer) -> NativeScheduler | None:
+    """Make the scheduler for a group, and for all that share it; None if the rate never changes.
 
     Raises:
-        SpecError, Unsupported: See ``lowering.rate_table``.
+        SpecError: A table is needed, and the plan does not know how long the run is.
     """
-    schedule = native(plan, group)
+    schedule = find_native_schedule(plan, group)
     if schedule is not None:
-        return _made(optimizer, schedule)
-    return TableScheduler(optimizer, *rate_table(plan, group))
+        return _make_scheduler(optimizer, schedule)
+    return TableScheduler(optimizer, *make_rate_table(plan, group))

@@ -1,8 +1,8 @@
-"""A plan as OneFlow's own optimizers, and as a scheduler for eager mode."""
+"""Makes OneFlow's optimizers of a plan, and the scheduler for eager mode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -13,71 +13,81 @@ from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr_oneflow.composed_optimizer import EAGER_ONLY, TORCH_ONLY, ComposedOptimizer
-from layered_lr_oneflow.float32_rates import GraphRates
+from layered_lr_oneflow.float32_rates import Float32Rates
+from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, NativeParamGroup, Options, Tensor
 from layered_lr_oneflow.runtime import flow
 
 
-class Placed(NamedTuple):
-    """One param group of OneFlow's and the plan group that it belongs to.
+class ParamGroup(NamedTuple):
+    """A param group for OneFlow, and the plan group that it belongs to.
 
     Args:
         group: The index of the plan's group.
-        options: With ``params``, an rates_before_scale ``lr`` and ``lr_scale``.
+        options: The hyperparameters and ``params``; ``lr`` is not yet multiplied by ``lr_scale``.
     """
 
     group: int
-    options: dict[str, Any]
+    options: Options
 
 
-def param_groups(plan: Plan, model: Any) -> list[Placed]:
-    """OneFlow's param groups: one per plan group, in its order, and after them one for each further part of a group."""
+def build_param_groups(plan: Plan, model: Module) -> list[ParamGroup]:
+    """Make the param groups of a plan.
+
+    Returns:
+        One for each group of the plan, in its order; then one for each further part of a group.
+    """
     objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-    placed = [
-        (rank, index, _options(group, part.optimizer, [objects[name] for name in part.parameters]))
+    ranked = [
+        (rank, index, _make_options(group, part.optimizer, [objects[name] for name in part.parameters]))
         for index, group in enumerate(plan.groups)
         for rank, part in enumerate(group.parts)
     ]
-    return [Placed(index, options) for _, index, options in sorted(placed, key=lambda item: item[:2])]
+    return [ParamGroup(index, options) for _, index, options in sorted(ranked, key=lambda item: item[:2])]
 
 
-def build_optimizer(plan: Plan, groups: Iterable[dict[str, Any]]) -> Any:
-    """OneFlow's own optimizer of the plan's name over these param groups; it must equal torch's."""
+def build_optimizer(plan: Plan, groups: Iterable[Options]) -> NativeOptimizer:
+    """Make OneFlow's own optimizer of the plan's kind over these param groups; it must equal torch's."""
     return getattr(flow.optim, type(plan.spec.optimizer).__name__)(list(groups))
 
 
-def composed_optimizer(plan: Plan, model: Any) -> ComposedOptimizer:
-    """The eager optimizer of a plan that OneFlow's own does not train as torch's does; a param group per group."""
+def build_composed_optimizer(plan: Plan, model: Module) -> ComposedOptimizer:
+    """Make the eager optimizer of a plan for which OneFlow's own differs from torch's.
+
+    It has one param group for each group of the plan.
+    """
     objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-    groups = [_options(group, group.optimizer, [objects[name] for name in group.parameters]) for group in plan.groups]
+    groups = [
+        _make_options(group, group.optimizer, [objects[name] for name in group.parameters]) for group in plan.groups
+    ]
     undecayed = [objects[name] for group in plan.groups for name in group.undecayed]
     return ComposedOptimizer(plan.spec.optimizer, groups, undecayed)
 
 
-def _options(group: PlanGroup, optimizer: Optimizer, tensors: list[Any]) -> dict[str, Any]:
+def _make_options(group: PlanGroup, optimizer: Optimizer, tensors: list[Tensor]) -> Options:
     options = {name: value for name, value in asdict(optimizer).items() if name not in TORCH_ONLY}
     return {**options, "lr_scale": group.lr_scale, "name": group.name, "params": tensors}
 
 
-class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc] # OneFlow has no types
+class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
     """Sets every param group's rate to the plan's; call ``step()`` after each ``optimizer.step()``.
 
-    Rates are rounded as the Graph rounds them, so that both modes train bitwise the same. It counts updates,
-    also where a schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets
-    ``ReduceLROnPlateau`` look at a metric. Its state is the count and what reactive schedules have seen.
+    Rates are rounded as the Graph rounds them, so that both modes train bitwise the same. It counts updates, also if a
+    schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets ``ReduceLROnPlateau`` look at a
+    metric. Its state is the count and what reactive schedules have seen.
 
     Args:
         optimizer: OneFlow's, or a ``ComposedOptimizer``.
         plan: The rates.
-        owners: The index of the plan's group of each param group.
+        owners: For each param group the index of its group in the plan.
         step: Updates made before.
     """
 
-    def __init__(self, optimizer: Any, plan: Plan, owners: Sequence[int], step: int = 0) -> None:
+    def __init__(self, optimizer: NativeOptimizer, plan: Plan, owners: Sequence[int], step: int = 0) -> None:
         self.live = LiveRates(plan)
         self._owners = owners
-        self._graph_rates = GraphRates(plan)
+        self._float32_rates = Float32Rates(plan)
         for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])  # OneFlow asks for it where it does not begin at 0
+            group.setdefault("initial_lr", group["lr"])  # OneFlow needs it where a scheduler does not begin at 0
         super().__init__(optimizer, step - 1)
 
     def step(self, metrics: Any = None) -> None:
@@ -93,7 +103,12 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc]
         self._apply()
 
     def observe(self, metrics: Any, unit: str | None = None) -> None:
-        """Let reactive schedules look at a metric; see ``LiveRates.observe``."""
+        """Let reactive schedules look at a metric, and apply what they decide.
+
+        Args:
+            metrics: A number, or numbers by name (``loss``, ``accuracy``).
+            unit: Only schedules that count this, ``"step"`` or ``"epoch"``, look at it; None is all of them.
+        """
         self.live.observe(metrics, unit)
         self._apply()
 
@@ -104,20 +119,24 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):  # type: ignore[misc]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved count, at the plan's rates for it."""
-        self.live.restore(state_dict.get("reactions", {}))
-        self.last_step = state_dict["last_step"]
+        self.go_to(state_dict["last_step"], state_dict.get("reactions", {}))
+
+    def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on before update ``step``, with what reactive schedules have seen."""
+        self.live.restore(reactions)
+        self.last_step = step
         self._apply()
 
     def _apply(self) -> None:
-        rates = self._graph_rates.rounded(self.last_step, self.live.rates(self.last_step))
+        rates = self._float32_rates.round_rates(self.last_step, self.live.rates(self.last_step))
         momenta = self.live.plan.momenta(self.last_step)
         self.update_lrs([rates[owner] for owner in self._owners])
         for group, owner in zip(self.optimizer.param_groups, self._owners, strict=True):
             if (momentum := momenta[owner]) is not None:
-                set_momentum(group, momentum)
+                _set_momentum(group, momentum)
 
 
-def set_momentum(group: Any, momentum: float) -> None:
+def _set_momentum(group: NativeParamGroup, momentum: float) -> None:
     """Set a param group's momentum, or the first of its betas."""
     if "betas" in group:
         group["betas"] = (momentum, group["betas"][1])
@@ -126,9 +145,9 @@ def set_momentum(group: Any, momentum: float) -> None:
 
 
 class EagerScale(float):
-    """The ``lr_scale`` of an eager param group: 1, because the rate has it already; a Graph that asks is refused.
+    """The ``lr_scale`` of an eager param group: 1, because the rate is already multiplied; a Graph is refused.
 
-    OneFlow reads ``lr_scale`` only to compile a Graph, which would train at the rates of step 0 for ever.
+    OneFlow reads ``lr_scale`` only when it compiles a Graph, which would train at the rates of step 0 forever.
     """
 
     def __float__(self) -> float:
@@ -139,13 +158,16 @@ class EagerScale(float):
 
 
 class GraphScale(float):
-    """The ``lr_scale`` of a Graph's param group, which drops eager gradients at the moment the Graph is compiled.
+    """The ``lr_scale`` of a Graph's param group; reading it drops the gradients of eager mode.
 
-    OneFlow asks for it then, before it traces ``build``: the last moment to drop gradients of an earlier eager
-    backward pass, with which the compiled Graph would never train right.
+    OneFlow reads it when it compiles the Graph, before it traces ``build``. This is the last moment to drop gradients
+    of an earlier eager backward pass: the compiled Graph would add them to every step.
+
+    Attributes:
+        parameters: Whose gradients are dropped.
     """
 
-    parameters: Sequence[Any] = ()
+    parameters: Sequence[Tensor] = ()
 
     def __float__(self) -> float:
         for parameter in self.parameters:

@@ -1,4 +1,4 @@
-"""The state of a loop of the user's own, eager or with a graph, by parameter name."""
+"""The state of a loop of the user's own, eager or with a graph, exported and imported by parameter name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, final
 
+from layered_lr.arrays import Slots
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
@@ -14,10 +15,11 @@ from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models
 from layered_lr_oneflow.graph_scheduler import GraphScheduler
+from layered_lr_oneflow.oneflow_types import Graph, Module, NativeOptimizer, Tensor
 from layered_lr_oneflow.optimizer import PlanScheduler
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.slot_access import EagerSlots, Held, NativeSlots
-from layered_lr_oneflow.slots import SlotBook
+from layered_lr_oneflow.slot_access import EagerSlots, NativeSlots
+from layered_lr_oneflow.slots import SlotConverter
 
 _GIVE = (
     "Give what ll.compile gave, (model, optimizer, scheduler), or for a graph (model, graph, graph.scheduler), where "
@@ -25,68 +27,90 @@ _GIVE = (
 )
 
 
-def export_loop(model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
-    """See ``layered_lr.backend.base.Backend.export_loop``; a graph stands where the optimizer does."""
-    loop = _loop(model, optimizer, scheduler)
+def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: Any) -> TrainingState:
+    """Copy the state of a loop of the user's own.
+
+    Args:
+        model: What the loop trains.
+        optimizer: What ``layered_lr.compile`` returned, or the graph that ``layered_lr.attach`` was given.
+        scheduler: What ``layered_lr.compile`` or ``layered_lr.attach`` returned.
+
+    Raises:
+        SpecError: These three do not go together.
+        Unsupported: The model has global tensors.
+    """
+    loop = _find_loop(model, optimizer, scheduler)
     step = loop.step()
     return TrainingState(
         step=step,
         optimizer=type(loop.plan.spec.optimizer).__name__,
-        weights=models.state(model),
-        slots=SlotBook(loop.plan, model, frozen_too=True).moved(loop.read(), step),
+        weights=models.copy_state(model),
+        slots=SlotConverter(loop.plan, model, frozen_too=True).export_changed_slots(loop.read(), step),
         reactions=scheduler.live.state(),
     )
 
 
-def import_loop(state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
-    """See ``layered_lr.backend.base.Backend.import_loop``; a graph stands where the optimizer does."""
-    loop = _loop(model, optimizer, scheduler)
-    book = SlotBook(loop.plan, model, frozen_too=True)
-    own = models.state(model)
+def import_loop(state: TrainingState, model: Module, optimizer: NativeOptimizer | Graph, scheduler: Any) -> None:
+    """Let a loop of the user's own go on from a state.
+
+    Args:
+        state: From any backend. Without weights it leaves the model as it is.
+        model: As in ``export_loop``.
+        optimizer: As in ``export_loop``. Parameters without slots in the state begin with new ones.
+        scheduler: As in ``export_loop``.
+
+    Raises:
+        SpecError: As in ``export_loop``.
+        Unsupported: As in ``export_loop``.
+        CheckpointError: The state does not fit the model, the optimizer or the scheduler.
+    """
+    loop = _find_loop(model, optimizer, scheduler)
+    converter = SlotConverter(loop.plan, model, frozen_too=True)
+    own = models.copy_state(model)
     state.check_finite()
     if state.weights:
         state.check_fits(own)
     kind = type(loop.plan.spec.optimizer).__name__
     if any(state.slots.values()) and state.optimizer not in ("", kind):
         raise CheckpointError(f"the state is of {state.optimizer}, the optimizer is {kind}.")
-    replace(state, weights=state.weights or own).check_slots(book.new())
+    replace(state, weights=state.weights or own).check_slots(converter.new_slots())
     state.check_reactions(scheduler.live.state())
     _check_rates(loop.plan, state)
-    models.load(model, state.weights)
-    loop.write(book.inward(state.slots), state.step)
-    scheduler.load_state_dict({"last_step": state.step, "reactions": state.reactions})
+    models.load_state(model, state.weights)
+    loop.write(converter.import_slots(state.slots), state.step)
+    scheduler.go_to(state.step, state.reactions)
 
 
 def _check_rates(plan: Plan, state: TrainingState) -> None:
-    """Refuse a step that the schedules have no rate for, while nothing has been changed."""
+    """Refuse a step that the schedules have no rate for, before anything is changed."""
     live = LiveRates(plan)
     live.restore(state.reactions)
     live.rates(state.step)
 
 
 class _Loop(ABC):
-    """A loop's optimizer, wherever it is."""
+    """Access to a loop's optimizer, in eager mode or in a graph."""
 
     plan: Plan
 
     @abstractmethod
     def step(self) -> int:
-        """Updates made so far."""
+        """How many updates were made so far."""
 
     @abstractmethod
-    def read(self) -> Held:
-        """Copies of all slots, by torch's names."""
+    def read(self) -> Slots:
+        """Copy all slots, by torch's names."""
 
     @abstractmethod
-    def write(self, slots: Held, step: int) -> None:
-        """Take these over, which are every parameter's, after so many updates."""
+    def write(self, slots: Slots, step: int) -> None:
+        """Replace the slots of every parameter, and go on as if ``step`` updates had been made."""
 
 
 @final
 class _EagerLoop(_Loop):
-    def __init__(self, model: Any, optimizer: Any, scheduler: Any) -> None:
+    def __init__(self, model: Module, optimizer: NativeOptimizer | Graph, scheduler: Any) -> None:
         if not isinstance(scheduler, PlanScheduler):
-            raise SpecError(f"scheduler is {_kind(scheduler)}; must be the one of ll.compile. {_GIVE}")
+            raise SpecError(f"scheduler is {_describe(scheduler)}; must be the one of ll.compile. {_GIVE}")
         if scheduler.optimizer is not optimizer:
             raise SpecError(f"optimizer: not the one that ll.compile gave together with this scheduler. {_GIVE}")
         self.plan = scheduler.live.plan
@@ -95,24 +119,27 @@ class _EagerLoop(_Loop):
         known = {id(tensor) for _, tensor in parameters_of(model)}
         trained = [tensor for group in optimizer.param_groups for tensor in group.parameters]
         if foreign := [tensor for tensor in trained if id(tensor) not in known]:
-            raise SpecError(f"optimizer: {len(foreign)} of its {len(trained)} parameters are not the model's.")
+            raise SpecError(
+                f"optimizer: {len(foreign)} of its {len(trained)} parameters are not the model's. Give the model that "
+                "the optimizer was made for."
+            )
 
     def step(self) -> int:
         return int(self._scheduler.last_step)
 
-    def read(self) -> Held:
+    def read(self) -> Slots:
         return self._slots.read()
 
-    def write(self, slots: Held, step: int) -> None:
+    def write(self, slots: Slots, step: int) -> None:
         self._slots.write(slots)
         self._optimizer._state["step"] = step
 
 
 @final
 class _GraphLoop(_Loop):
-    def __init__(self, model: Any, graph: Any, scheduler: Any) -> None:
+    def __init__(self, model: Module, graph: Graph, scheduler: Any) -> None:
         if not isinstance(scheduler, GraphScheduler):
-            raise SpecError(f"scheduler is {_kind(scheduler)}; must be the one of ll.attach. {_GIVE}")
+            raise SpecError(f"scheduler is {_describe(scheduler)}; must be the one of ll.attach. {_GIVE}")
         if scheduler.graph is not graph:
             raise SpecError(f"scheduler: ll.attach gave it for another graph. {_GIVE}")
         mine = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
@@ -126,33 +153,36 @@ class _GraphLoop(_Loop):
     def step(self) -> int:
         return self.plan.since + (self._native.step() if self._updates is None else self._updates.step())
 
-    def read(self) -> Held:
+    def read(self) -> Slots:
         return self._native.read() if self._updates is None else self._updates.slots()
 
-    def write(self, slots: Held, step: int) -> None:
+    def write(self, slots: Slots, step: int) -> None:
         if self._updates is None:
             self._native.write(slots, step - self.plan.since)
             return
-        own = self._updates.slots()  # its count goes where the scheduler does
+        own = self._updates.slots()  # the scheduler sets the step
         self._updates.load_slots({name: {slot: slots[name][slot] for slot in own[name]} for name in own})
 
 
-def _loop(model: Any, optimizer: Any, scheduler: Any) -> _Loop:
-    known: Mapping[str, Any] = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+def _find_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: Any) -> _Loop:
+    known: Mapping[str, Tensor] = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     if any(tensor.is_global for tensor in known.values()):
-        raise Unsupported("OneFlow backends save and load no global tensors: each rank would see its part.")
+        raise Unsupported(
+            "OneFlow backends save and load no global tensors: each rank would see its part. Use local tensors, or the "
+            "graph's own state_dict()."
+        )
     if isinstance(optimizer, flow.nn.Graph):
         loop: _Loop = _GraphLoop(model, optimizer, scheduler)
     elif isinstance(optimizer, flow.optim.Optimizer):
         loop = _EagerLoop(model, optimizer, scheduler)
     else:
         raise SpecError(
-            f"optimizer is {_kind(optimizer)}; must be a oneflow.optim.Optimizer or a oneflow.nn.Graph. {_GIVE}"
+            f"optimizer is {_describe(optimizer)}; must be a oneflow.optim.Optimizer or a oneflow.nn.Graph. {_GIVE}"
         )
     if odd := sorted({parameter.name for parameter in loop.plan.parameters} ^ known.keys()):
         raise SpecError(f"model: not the one that the scheduler's plan is for, which differs in {odd[0]!r}.")
     return loop
 
 
-def _kind(given: Any) -> str:
+def _describe(given: object) -> str:
     return "missing" if given is None else f"a {type(given).__name__}"

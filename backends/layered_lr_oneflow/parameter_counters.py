@@ -1,64 +1,75 @@
-"""The numbers that each parameter's updates carry on from one to the next, such as its count of them, in a graph."""
+"""Numbers that each parameter's update hands to the next one in a graph, such as the count of its updates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from layered_lr_oneflow.rate_buffers import copy
+from layered_lr.arrays import Array, Slots
+from layered_lr_oneflow.eager_tensors import write_tensor
+from layered_lr_oneflow.oneflow_types import Device, LazyLookup, Tensor
 from layered_lr_oneflow.rules import Number, Scalars, assign
 from layered_lr_oneflow.runtime import flow
 
 
-class CarriedNumbers:
-    """One vector of float64 for each number, over the parameters of one rule: as cheap for 158 of them as for one.
+class ParameterCounters:
+    """The counters of all parameters of one update rule: for each counter one float64 vector over the parameters.
+
+    So they are as cheap for 158 parameters as for one.
 
     Args:
-        names: The parameters'.
-        start: What each number begins as, by its name.
+        names: The names of the parameters.
+        start: The first value of each counter, by the counter's name.
         device: Of the parameters.
+
+    Attributes:
+        vectors: By the counter's name.
     """
 
-    def __init__(self, names: Sequence[str], start: Mapping[str, float], device: Any) -> None:
+    def __init__(self, names: Sequence[str], start: Mapping[str, float], device: Device) -> None:
         self._index = {name: index for index, name in enumerate(names)}
-        self.vectors = {
-            number: flow.tensor(np.full(len(names), float(value)), device=device) for number, value in start.items()
+        self.vectors: Mapping[str, Tensor] = {
+            counter: flow.tensor(np.full(len(names), float(value)), device=device) for counter, value in start.items()
         }
 
-    def trace(self, lazy: Callable[[Any, str], Any]) -> Scalars:
-        """The numbers before the update, as tensors of the graph that is being traced."""
-        return {number: lazy(vector, number) for number, vector in self.vectors.items()}
+    def trace(self, lazy: LazyLookup) -> Scalars:
+        """The counters before the update, as tensors of the graph that is being traced."""
+        return {counter: lazy(vector, counter) for counter, vector in self.vectors.items()}
 
     def advance(self, old: Scalars, new: Scalars, trained: Sequence[str]) -> None:
-        """Write the numbers after the update, of those parameters that the graph updates."""
+        """Write the counters after the update.
+
+        Args:
+            old: From ``trace``.
+            new: The values after the update.
+            trained: Names of the parameters that the graph updates; the others keep their values.
+        """
         moves = np.zeros(len(self._index), dtype=bool)
         moves[[self._index[name] for name in trained]] = True
         edges = [0, *(np.flatnonzero(np.diff(moves)) + 1).tolist(), len(moves)]
-        for number, values in new.items():
+        for counter, values in new.items():
             if not moves.all():
-                pieces = [(values if moves[i] else old[number])[i:j] for i, j in pairwise(edges)]
+                pieces = [(values if moves[i] else old[counter])[i:j] for i, j in pairwise(edges)]
                 values = flow.cat(pieces)
-            assign(old[number], values)
+            assign(old[counter], values)
 
     def pick(self, scalars: Scalars, name: str, shape: tuple[int, ...]) -> Scalars:
-        """One parameter's part of what was computed for all, in a shape that does not widen the parameter's."""
-        return {key: self._picked(value, self._index[name], shape) for key, value in scalars.items()}
+        """Pick one parameter's numbers from those computed for all; their shape does not widen the parameter's."""
+        return {key: self._pick_one(value, self._index[name], shape) for key, value in scalars.items()}
 
-    def _picked(self, value: Number, index: int, shape: tuple[int, ...]) -> Number:
+    def _pick_one(self, value: Number, index: int, shape: tuple[int, ...]) -> Number:
         if not isinstance(value, flow.Tensor):
             return value
         one = value if value.shape[0] == 1 else value[index : index + 1]
         return one if shape else flow.reshape(one, ())
 
-    def of(self, name: str) -> dict[str, NDArray[Any]]:
-        """A parameter's numbers now, float64, shape (); the graph must have come to rest."""
-        return {key: vector.numpy()[self._index[name]].copy() for key, vector in self.vectors.items()}
+    def read(self, name: str) -> dict[str, Array]:
+        """Copy a parameter's counters, float64 of shape (); OneFlow must have finished its work before."""
+        return {counter: vector.numpy()[self._index[name]].copy() for counter, vector in self.vectors.items()}
 
-    def load(self, values: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-        """Go on from numbers as ``of`` gives them, for every parameter."""
-        for key, vector in self.vectors.items():
-            copy(vector, np.array([values[name][key] for name in self._index], dtype=np.float64))
+    def load(self, values: Slots) -> None:
+        """Go on from counters of every parameter, by parameter and counter, as ``read`` returns them."""
+        for counter, vector in self.vectors.items():
+            write_tensor(vector, np.array([values[name][counter] for name in self._index], dtype=np.float64))

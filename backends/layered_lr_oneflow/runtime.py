@@ -1,4 +1,4 @@
-"""OneFlow, imported in the one way that is safe: every module of this package takes ``flow`` from here."""
+"""Imports OneFlow in the one way that is safe: every module of this package takes ``flow`` from here."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any
 
 
 def schedule_as_batch() -> None:
-    """Put every thread of this process, and those to come, under SCHED_BATCH.
+    """Put every present and later thread of this process under SCHED_BATCH.
 
-    OneFlow 0.9 pushes a graph's job before it enqueues it; a thread pre-empted in between pops an empty queue
-    and the process dies of SIGSEGV (14 of 24 busy runs; none of 60 under SCHED_BATCH, where threads are
-    pre-empted less). Threads inherit the policy, so it is best set before OneFlow starts its own.
+    OneFlow 0.9 pushes a graph's job before it enqueues it. If the thread is pre-empted in between, another one pops an
+    empty queue, and the process dies of SIGSEGV (14 of 24 busy runs; none of 60 under SCHED_BATCH, which pre-empts
+    threads less often). Threads inherit the policy, so it is best set before OneFlow starts its own.
     """
     if not hasattr(os, "SCHED_BATCH"):
         return
@@ -31,32 +30,32 @@ def schedule_as_batch() -> None:
                 os.sched_setscheduler(int(thread.name), os.SCHED_BATCH, os.sched_param(0))
 
 
-class _Reclaim(importlib.abc.MetaPathFinder):
-    """Finds no module; whenever Python looks for one, it makes ``handler`` the handler of SIGINT again."""
+class _SigintReclaimer(importlib.abc.MetaPathFinder):
+    """An import hook that finds no module. At each import it makes ``handler`` the handler of SIGINT again."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
         self.handler = handler
 
-    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> None:
-        """Called for every import; the next one after OneFlow's extension module undoes what that did."""
+    def find_spec(self, fullname: str, path: object, target: ModuleType | None = None) -> None:
+        """Take SIGINT back; the first import after OneFlow's extension module undoes what that module did."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self.handler)
 
 
 @contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for the time of an import, and leave it to Python.
+def hold_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back during an import; after it, Python handles Ctrl-C as before.
 
-    OneFlow 0.9's extension module puts a handler of its own under Python's, which ends the process with exit
-    code 255 or a crash, without a ``KeyboardInterrupt``: nothing could be saved. And a ``KeyboardInterrupt`` in
-    the middle of its import can leave the process hanging.
+    OneFlow 0.9's extension module installs a handler of its own below Python's. It ends the process with exit code 255
+    or a crash, without a ``KeyboardInterrupt``, so nothing could be saved. And a ``KeyboardInterrupt`` in the middle of
+    the import can leave the process hanging.
     """
     original = signal.getsignal(signal.SIGINT)
     if original is None or threading.current_thread() is not threading.main_thread():
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
-    reclaim = _Reclaim(lambda number, frame: held.append((number, frame)))
+    reclaim = _SigintReclaimer(lambda number, frame: held.append((number, frame)))
     signal.signal(signal.SIGINT, reclaim.handler)
     sys.meta_path.insert(0, reclaim)
     try:
@@ -69,8 +68,8 @@ def interrupts_held() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hold back what C++ writes to file descriptor 2, and show it after all where an error comes of it."""
+def _hold_stderr() -> Iterator[None]:
+    """Hold back what C++ writes to file descriptor 2; show it after all if an error follows."""
     try:
         original = os.dup(2)
     except OSError:  # there is no stderr
@@ -92,14 +91,14 @@ def _quiet_stderr() -> Iterator[None]:
 _BLAS_KERNELS = (("SkylakeX", {"avx512f", "avx512dq", "avx512bw", "avx512vl"}), ("Haswell", {"avx2", "fma"}))
 
 
-def blas_kernels(cpuinfo: str) -> str | None:
-    """The fastest kernels of OneFlow 0.9's OpenBLAS that a CPU can run, as ``OPENBLAS_CORETYPE`` names them.
+def choose_blas_kernels(cpuinfo: str) -> str | None:
+    """Choose the fastest kernels of OneFlow 0.9's OpenBLAS that a CPU can run.
 
     Args:
-        cpuinfo: What ``/proc/cpuinfo`` says.
+        cpuinfo: The text of ``/proc/cpuinfo``.
 
     Returns:
-        None where the CPU's flags say nothing: then OpenBLAS chooses.
+        Their name for ``OPENBLAS_CORETYPE``; None if the CPU's flags say nothing: then OpenBLAS chooses.
     """
     line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
     flags = set(line.split())
@@ -107,16 +106,16 @@ def blas_kernels(cpuinfo: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _blas_kernels_chosen() -> Iterator[None]:
-    """Have OpenBLAS use what the CPU can do.
+def _use_fast_blas_kernels() -> Iterator[None]:
+    """Let OpenBLAS use what the CPU can do.
 
-    OneFlow 0.9 has one of 2020, which takes AMD's CPUs since then for a Barcelona of 2007, and multiplies matrices with
-    kernels half as fast. The order of sums differs between kernels, and so do results in the last bits; as they do
-    between machines. A value that the user has set stays. The variable goes again afterwards: it is read at the
-    import, and other libraries and processes shall choose for themselves.
+    OneFlow 0.9 contains an OpenBLAS of 2020, which takes newer AMD CPUs for a Barcelona of 2007 and multiplies matrices
+    with kernels half as fast. The order of sums differs between kernels, so results differ in the last bits, as they do
+    between machines. A value that the user has set stays. OpenBLAS reads the variable at the import; it is removed
+    after that, so that other libraries and processes choose for themselves.
     """
     name, cpuinfo = "OPENBLAS_CORETYPE", Path("/proc/cpuinfo")
-    kernels = blas_kernels(cpuinfo.read_text()) if name not in os.environ and cpuinfo.exists() else None
+    kernels = choose_blas_kernels(cpuinfo.read_text()) if name not in os.environ and cpuinfo.exists() else None
     if kernels is None:
         yield
         return
@@ -129,9 +128,9 @@ def _blas_kernels_chosen() -> Iterator[None]:
 
 schedule_as_batch()
 os.environ.setdefault("GLOG_minloglevel", "3")  # its C++ log: fatal only
-with interrupts_held(), _quiet_stderr(), _blas_kernels_chosen():  # 'libibverbs not available' goes past every setting
+with hold_interrupts(), _hold_stderr(), _use_fast_blas_kernels():  # no setting stops 'libibverbs not available'
     import oneflow as flow
 
-warnings.filterwarnings("ignore", "ReLU6 module do not support inplace", UserWarning)  # it is right all the same
+warnings.filterwarnings("ignore", "ReLU6 module do not support inplace", UserWarning)  # the result is right
 
 __all__ = ["flow", "schedule_as_batch"]

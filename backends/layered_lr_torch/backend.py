@@ -1,29 +1,30 @@
-"""What the torch backends have in common: everything but how the model's forward pass runs."""
+"""What both torch backends share: everything except how the model's forward pass runs."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
-from layered_lr_torch.own_loop_phases import compile_timeline
+from layered_lr_torch.own_loop_phases import compile_phases
 from layered_lr_torch.session import TorchSession
+from layered_lr_torch.torch_types import Forward, Module
 
 
 def pick_device(device: str) -> torch.device:
-    """The torch device of that name; ``"auto"`` is the GPU where there is one.
+    """Find the torch device of a name; ``"auto"`` is the GPU if there is one, else the CPU.
 
     Raises:
-        SpecError: No such device here.
+        SpecError: This machine has no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -47,55 +48,64 @@ class TorchBackend(Backend):
         self.device = pick_device(device)
 
     @abstractmethod
-    def forward(self, model: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The model's forward pass, as this backend runs it in training."""
+    def build_forward(self, model: Module) -> Forward:
+        """Make the forward pass that this backend trains the model with."""
 
     def build(
         self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
-    ) -> torch.nn.Module:
-        """See ``Backend.build``: models known by name are ``torch.channels_last``, others are as they were made."""
-        made = models.build(model, num_classes, dropout, seed).to(self.device, getattr(torch, dtype))
+    ) -> Module:
+        """Make a new model of the given dtype on the backend's device.
+
+        A model known by name is laid out in memory as ``torch.channels_last``; a user's model keeps its own layout.
+        """
+        made = models.build_model(model, num_classes, dropout, seed).to(self.device, getattr(torch, dtype))
         if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
             made.to(memory_format=torch.channels_last)  # half the time of an update
         return made
 
-    def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
-        """See ``Backend.load``."""
-        models.load(model, weights)
+    def load(self, model: Module, weights: Weights) -> None:
+        """Copy arrays into the model's parameters and buffers, by name."""
+        models.load_state(model, weights)
 
-    def state(self, model: Any) -> dict[str, NDArray[Any]]:
-        """See ``Backend.state``."""
-        return models.state(model)
+    def state(self, model: Module) -> dict[str, Array]:
+        """Copy the model's parameters and buffers to arrays, by name."""
+        return models.copy_state(model)
 
     def open(
         self,
         plan: Plan,
-        model: Any,
+        model: Module,
         num_classes: int,
         extras: Extras = NO_EXTRAS,
         step: int = 0,
         timeline: Sequence[Plan] = (),
     ) -> TorchSession:
-        """See ``Backend.open``.
+        """Put the model under the plan's optimizer, ready to make update ``step``.
 
         Raises:
-            Unsupported: Autocast on a device where releases of torch warn that they leave it out.
+            Unsupported: Autocast on a device where some releases of torch ignore it with a warning.
         """
         if extras.autocast is not None and self.device.type not in ("cpu", "cuda"):
-            raise Unsupported(f"autocast={extras.autocast!r}: on 'cpu' and 'cuda', not on {self.device.type!r}.")
-        return self.session(plan, model, num_classes, self.device, self.forward(model), extras, step)
+            raise Unsupported(
+                f"autocast={extras.autocast!r}: works on 'cpu' and 'cuda', not on {self.device.type!r}. Leave it out, "
+                "or use one of these devices."
+            )
+        return self.session(plan, model, num_classes, self.device, self.build_forward(model), extras, step)
 
-    def compile(self, plan: Plan, model: Any) -> tuple[torch.optim.Optimizer, PlanScheduler]:
-        """See ``Backend.compile``: phases may change everything but the kind of optimizer."""
+    def compile(self, plan: Plan, model: Module) -> tuple[torch.optim.Optimizer, PlanScheduler]:
+        """Make torch's optimizer for the model, and its scheduler, for a loop of the user's own.
+
+        Phases may change everything except the kind of optimizer.
+        """
         if plan.phases:
-            return compile_timeline(plan, model)
+            return compile_phases(plan, model)
         optimizer = build_optimizer(plan, model)
         return optimizer, PlanScheduler(optimizer, plan)
 
-    def export_loop(self, model: Any, optimizer: Any, scheduler: Any) -> TrainingState:
-        """See ``Backend.export_loop``."""
+    def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
+        """Copy the state of a loop of the user's own."""
         return own_loop.export_loop(model, optimizer, scheduler)
 
-    def import_loop(self, state: TrainingState, model: Any, optimizer: Any, scheduler: Any) -> None:
-        """See ``Backend.import_loop``."""
+    def import_loop(self, state: TrainingState, model: Module, optimizer: Any, scheduler: Any) -> None:
+        """Let a loop of the user's own go on from a state."""
         own_loop.import_loop(state, model, optimizer, scheduler)

@@ -1,4 +1,4 @@
-"""Backend ``torch-compile``: the model compiled by torch, the optimizer as in ``torch-eager``."""
+"""Backend ``torch-compile``: torch compiles the model; the optimizer is the one of ``torch-eager``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Callable
 from types import FunctionType
 from typing import Any, ClassVar, Final, final
 
@@ -15,20 +14,22 @@ import torch
 from numpy.typing import NDArray
 from torch._dynamo.callback import callback_handler
 
-from layered_lr.backend.base import StepOutcome
+from layered_lr.backend.base import Extras, StepOutcome
 from layered_lr.console import say
 from layered_lr.errors import BackendUnavailable
+from layered_lr.plans.plan import Plan
 from layered_lr_torch.backend import TorchBackend
 from layered_lr_torch.session import TorchSession
+from layered_lr_torch.torch_types import Forward, Module, Tensor
 
-_BEFOREHAND: Final = (
-    "torch-compile: compiling the model at the first update (MobileNetV2: up to a minute on two cores; kept in "
-    "torch's cache, so that the next time takes seconds)."
+_NOTICE: Final = (
+    "torch-compile: compiling the model at the first update (MobileNetV2: up to a minute on two cores). torch keeps "
+    "the result in its cache, so the next run needs only seconds."
 )
 
 
-def _options(device: torch.device) -> dict[str, Any] | None:
-    """What inductor is to do besides what it does by itself."""
+def _make_inductor_options(device: torch.device) -> dict[str, Any] | None:
+    """Options for inductor that make it faster on this device; None where its own are best."""
     if device.type != "cpu":
         return None
     try:
@@ -39,43 +40,52 @@ def _options(device: torch.device) -> dict[str, Any] | None:
 
 
 class _Stopwatch:
-    """What torch has compiled for in this process, in seconds: forward passes, and backward passes when they come."""
+    """Counts the seconds that torch compiles in this process, forward and backward passes alike."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._began = 0.0
 
     def listen(self) -> None:
-        """From now on, if not before; ``torch._dynamo.reset`` ends it."""
+        """Register with torch if it is not registered; ``torch._dynamo.reset`` removes the registration."""
         if self._start not in callback_handler.start_callbacks:
             callback_handler.register_start_callback(self._start)
             callback_handler.register_end_callback(self._stop)
 
-    def _start(self, *_: Any) -> None:
+    def _start(self, *_: object) -> None:
         self._began = time.perf_counter()
 
-    def _stop(self, *_: Any) -> None:
+    def _stop(self, *_: object) -> None:
         self.seconds += time.perf_counter() - self._began
 
 
 @functools.cache
-def _stopwatch() -> _Stopwatch:
+def _get_stopwatch() -> _Stopwatch:
     return _Stopwatch()
 
 
 @final
 class CompiledSession(TorchSession):
-    """A ``TorchSession`` that says what compiling has taken."""
+    """A ``TorchSession`` that measures how long torch has compiled."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._watch = _stopwatch()
+    def __init__(
+        self,
+        plan: Plan,
+        model: Module,
+        num_classes: int,
+        device: torch.device,
+        forward: Forward,
+        extras: Extras,
+        step: int = 0,
+    ) -> None:
+        super().__init__(plan, model, num_classes, device, forward, extras, step)
+        self._stopwatch = _get_stopwatch()
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
-        self._watch.listen()
-        before = self._watch.seconds
+        self._stopwatch.listen()
+        before = self._stopwatch.seconds
         outcome = super()._update(images, labels, parts)
-        self.compile_seconds = (self.compile_seconds or 0.0) + self._watch.seconds - before
+        self.compile_seconds = (self.compile_seconds or 0.0) + self._stopwatch.seconds - before
         return outcome
 
 
@@ -83,7 +93,7 @@ class CompiledSession(TorchSession):
 class TorchCompile(TorchBackend):
     """``torch.compile`` of the model's forward and backward pass.
 
-    Rates act in the optimizer, outside of what is compiled, so that no rate and no step compiles anything anew. A step
+    The optimizer applies the rates, outside of the compiled code: no rate and no step compiles anything again. A step
     of MobileNetV2 (batch 64, 32x32, two cores) takes 0.7 times as long as ``torch-eager``'s, and 0.97 without
     ``small_maps``.
 
@@ -103,25 +113,25 @@ class TorchCompile(TorchBackend):
                 "Install one (apt install g++), or use backend 'torch-eager'.",
             )
 
-    def forward(self, model: torch.nn.Module) -> Callable[..., Any]:
-        """The model, compiled at its first batch, which is said on stderr before.
+    def build_forward(self, model: Module) -> Forward:
+        """Make a forward pass that torch compiles at its first batch; a notice on stderr says so before.
 
-        Each session has a code object of its own: torch counts compilations by code object, and gives up compiling
-        after eight, which the phases of one run would soon reach.
+        Each session gets a code object of its own. torch counts compilations by code object and stops compiling after
+        eight, which the phases of one run would soon reach.
         """
 
-        def forward(images: torch.Tensor) -> Any:
+        def forward(images: Tensor) -> Any:
             return model(images)
 
         own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
-        compiled = torch.compile(own, options=_options(self.device))
-        said = False
+        compiled = torch.compile(own, options=_make_inductor_options(self.device))
+        has_said = False
 
-        def announced(images: torch.Tensor) -> Any:
-            nonlocal said
-            if not said:
-                said = True
-                say(_BEFOREHAND)
+        def announce_and_call(images: Tensor) -> Any:
+            nonlocal has_said
+            if not has_said:
+                has_said = True
+                say(_NOTICE)
             return compiled(images)
 
-        return announced
+        return announce_and_call

@@ -1,4 +1,4 @@
-"""Dropout whose masks come from outside."""
+"""Dropout with masks that the session draws, so that every backend drops the same activations."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from typing import Any, ClassVar
 import torch
 
 from layered_lr.models.dropout_masks import draw_dropout_mask
+from layered_lr_torch.torch_types import Module, Tensor
 
 
 class MaskedDropout(torch.nn.Module):
-    """Dropout by the masks of ``layered_lr.models.dropout_masks``: the same on every backend.
+    """Dropout that multiplies by a given mask in training; without a mask it draws its own, as ``nn.Dropout`` does.
 
-    What the classes of this name have in common in both frameworks, and the session goes by:
+    It has no parameters and no buffers, so the model's state has the same names as with ``nn.Dropout``.
 
-    - ``shares_masks``: True in the class.
-    - ``p``: as in ``nn.Dropout``; ``place``: which of the model's dropouts it is; ``shape``: of one image's activation.
-    - ``mask``: what the next training batch is multiplied with, shape (N, *shape), put there before each forward pass
-      and taken away after the update; None outside of a session, where it drops as ``nn.Dropout`` does.
+    Args:
+        p: Probability of dropping an element, 0 to 1.
+        place: Which of the model's dropouts it is, from 0.
+        shape: Of one image's activation.
 
-    It has no parameters and no buffers, so that the model's state has the names that it has with ``nn.Dropout``.
+    Attributes:
+        mask: What the next training batch is multiplied with, shape (N, *shape). A session sets it before each forward
+            pass and removes it after the update.
     """
 
     shares_masks: ClassVar[bool] = True
@@ -28,66 +31,73 @@ class MaskedDropout(torch.nn.Module):
     def __init__(self, p: float, place: int, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.p, self.place, self.shape = p, place, shape
-        self.mask: torch.Tensor | None = None
+        self.mask: Tensor | None = None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The activation, shape (N, *shape), with some of it dropped in training."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop elements of an activation of shape (N, *shape), in training only."""
         if not self.training or not self.p:
             return x
         return torch.nn.functional.dropout(x, self.p) if self.mask is None else x * self.mask
 
     def extra_repr(self) -> str:
-        """As ``nn.Dropout`` shows itself."""
+        """The arguments in ``repr(model)``, as ``nn.Dropout`` shows them."""
         return f"p={self.p}"
 
 
-class Masks:
-    """The masks of all dropouts of a model that take them from outside.
+class DropoutMasks:
+    """The masks of all ``MaskedDropout`` modules of a model.
 
     Args:
-        model: Perhaps without any.
+        model: May have none of them.
         seed: Of the run.
 
     Attributes:
-        any: Whether it has some; if not, there is nothing to do.
+        has_work: Whether the model has any such dropout with ``p > 0``.
     """
 
-    def __init__(self, model: torch.nn.Module, seed: int) -> None:
+    def __init__(self, model: Module, seed: int) -> None:
         self._seed = seed
-        self._places = [module for module in model.modules() if isinstance(module, MaskedDropout) and module.p]
-        self._parts: list[tuple[MaskedDropout, Sequence[torch.Tensor]]] = []
-        self.any = bool(self._places)
+        self._dropouts = [module for module in model.modules() if isinstance(module, MaskedDropout) and module.p]
+        self._masks: list[tuple[MaskedDropout, Sequence[Tensor]]] = []
+        self.has_work = bool(self._dropouts)
 
-    def draw(self, step: int, images: int, parts: int, like: torch.Tensor) -> None:
-        """Draw the masks of an update.
+    def draw(self, step: int, images: int, parts: int, like: Tensor) -> None:
+        """Draw the masks of one update.
 
         Args:
             step: The update.
-            images: All of its parts' together.
-            parts: How many these are.
-            like: Of the dtype and on the device that the masks are to be.
+            images: How many images the update has, in all of its parts.
+            parts: How many parts of one size the batch comes in.
+            like: The masks get its dtype and device.
         """
-        self._parts = [
-            (place, self._drawn(place, step, images, like).chunk(parts)) for place in self._places if place.training
+        self._masks = [
+            (dropout, self._draw_one(dropout, step, images, like).chunk(parts))
+            for dropout in self._dropouts
+            if dropout.training
         ]
 
-    def _drawn(self, place: MaskedDropout, step: int, images: int, like: torch.Tensor) -> torch.Tensor:
-        mask = draw_dropout_mask(self._seed, step, place.place, (images, *place.shape), place.p)
+    def _draw_one(self, dropout: MaskedDropout, step: int, images: int, like: Tensor) -> Tensor:
+        mask = draw_dropout_mask(self._seed, step, dropout.place, (images, *dropout.shape), dropout.p)
         return torch.from_numpy(mask).to(like.device, like.dtype)
 
-    def put(self, part: int) -> None:
-        """Have the next forward pass use a part's."""
-        for place, masks in self._parts:
-            place.mask = masks[part]
+    def insert(self, part: int) -> None:
+        """Give each dropout the mask of one part of the batch, for the next forward pass."""
+        for dropout, masks in self._masks:
+            dropout.mask = masks[part]
 
-    def take_away(self) -> None:
-        """Leave the model without."""
-        for place, _ in self._parts:
-            place.mask = None
+    def remove(self) -> None:
+        """Take the masks away: the dropouts draw their own again."""
+        for dropout, _ in self._masks:
+            dropout.mask = None
 
 
-def with_masks(model: Any) -> Any:
-    """A ``mobilenet_v2`` of torchvision whose one dropout is a ``MaskedDropout``."""
+def mask_dropout(model: Any) -> Module:
+    """Replace the one dropout of torchvision's ``mobilenet_v2`` by a ``MaskedDropout``, in place.
+
+    Returns:
+        The same model.
+    """
     dropout, linear = model.classifier
     model.classifier[0] = MaskedDropout(dropout.p, 0, (linear.in_features,))
-    return model
+    masked: Module = model
+    return masked

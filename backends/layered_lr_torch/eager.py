@@ -1,12 +1,11 @@
-"""Backend ``torch-eager``: torch, op by op."""
+"""Backend ``torch-eager``: torch runs each operation by itself."""
 
 from __future__ import annotations
 
 from typing import ClassVar, final
 
-import torch
-
 from layered_lr_torch.backend import TorchBackend
+from layered_lr_torch.torch_types import Module
 
 
 @final
@@ -15,6 +14,6 @@ class TorchEager(TorchBackend):
 
     name: ClassVar[str] = "torch-eager"
 
-    def forward(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The model itself."""
+    def build_forward(self, model: Module) -> Module:
+        """Return the model itself."""
         return model

@@ -1,4 +1,4 @@
-"""How torch applies a plan's rates, and by which implementation of its optimizer; imports no torch."""
+"""How torch applies a plan's rates, and which implementation of its optimizer makes the updates; imports no torch."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from layered_lr.plans.plan import Plan
 Implementation: TypeAlias = Literal["fused", "foreach", "for-loop"]
 
 OWN: Final = (LAMB, LARS, Lion)
-"""Optimizers that torch has not and this package has."""
+"""Optimizers that this package has and torch lacks."""
 
 
 def lower(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
-    """torch's optimizers know no ``lr_scale``: each group's rate is set, scaled, before every update."""
+    """Say for each group how its rates are applied.
+
+    torch's optimizers know no ``lr_scale``: the scheduler sets each group's rate, already scaled, before every update.
+    """
     optimizer = plan.spec.optimizer
     package = "layered_lr_torch" if isinstance(optimizer, OWN) else "torch.optim"
-    update = f"{package}.{type(optimizer).__name__}, {_in_words(optimizer)}"
+    update = f"{package}.{type(optimizer).__name__}, {_describe_implementation(optimizer)}"
     for _ in plan.groups:
         yield Lowering("host", "folded", update=update)
 
 
-def implementation(optimizer: Optimizer, device: str) -> Implementation | None:
-    """The fastest implementation that torch has of an optimizer, or the one that the user chose.
+def choose_implementation(optimizer: Optimizer, device: str) -> Implementation | None:
+    """Choose the fastest implementation that torch has of an optimizer, unless the user chose one.
 
     Args:
-        optimizer: With ``foreach`` and ``fused`` as the user gave them: whatever is not None is left as it is.
+        optimizer: Its ``foreach`` and ``fused`` are the user's choice; None leaves the choice to this function.
         device: A torch device's type, such as ``"cpu"``.
 
     Returns:
-        None where torch is to choose, on devices that it has only some of the implementations for.
+        None on devices for which torch has only some implementations: torch chooses there.
     """
     fused = getattr(optimizer, "fused", None)
     if optimizer.foreach is not None or fused is not None:
@@ -40,12 +43,12 @@ def implementation(optimizer: Optimizer, device: str) -> Implementation | None:
     if device == "cuda":  # torch's own order; Adagrad's fused kernel came to CUDA after torch 2.4
         return "fused" if isinstance(optimizer, SGD | Adam | AdamW) else "foreach"
     if device == "cpu":
-        return _on_cpu(optimizer)
+        return _choose_on_cpu(optimizer)
     return None
 
 
-def _on_cpu(optimizer: Optimizer) -> Implementation:
-    """By measurement.
+def _choose_on_cpu(optimizer: Optimizer) -> Implementation:
+    """Choose by measurement.
 
     Milliseconds of an update of MobileNetV2 (158 parameters in two groups), the least of 40, torch 2.14 on two cores:
     for-loop, foreach, fused. SGD with momentum 3.2, 3.2, 1.5; Adam 8.3, 7.3, 2.3; AdamW 8.4, 8.2, 2.4;
@@ -56,6 +59,6 @@ def _on_cpu(optimizer: Optimizer) -> Implementation:
     return "for-loop" if isinstance(optimizer, Adadelta) else "foreach"
 
 
-def _in_words(optimizer: Optimizer) -> str:
-    cpu, cuda = implementation(optimizer, "cpu"), implementation(optimizer, "cuda")
+def _describe_implementation(optimizer: Optimizer) -> str:
+    cpu, cuda = choose_implementation(optimizer, "cpu"), choose_implementation(optimizer, "cuda")
     return str(cpu) if cpu == cuda else f"{cpu} on a CPU, {cuda} on CUDA"

@@ -1,27 +1,42 @@
-"""torch models: built by name or by the user's callable, filled and read by name."""
+"""torch models: built by name or by the user's callable; their state is copied in and out by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array, Weights
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.models.nn_modules import framework_of
-from layered_lr_torch.dropout import with_masks
+from layered_lr_torch.dropout import mask_dropout
+from layered_lr_torch.torch_types import Module, Tensor
 
 
-def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> torch.nn.Module:
-    """See ``layered_lr.backend.base.Backend.build``."""
+def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int) -> Module:
+    """Make a new model.
+
+    Args:
+        model: A model's name in torchvision, or a callable without arguments that returns a ``torch.nn.Module``.
+        num_classes: Of a model known by name.
+        dropout: Probability in the head of a model known by name.
+        seed: Of torch's own generator, from which the callable draws.
+
+    Raises:
+        SpecError: The callable makes something else than a torch module.
+        BackendUnavailable: torchvision cannot be imported.
+    """
     torch.manual_seed(seed)
     if not isinstance(model, str):
-        made = model()
+        made: Module = model()
         if framework_of(made) != "torch":
-            raise SpecError(f"model: the callable made a {type(made).__name__}; torch backends need a torch.nn.Module.")
-        return made  # type: ignore[no-any-return]
+            raise SpecError(
+                f"model: the callable made a {type(made).__name__}; torch backends need a torch.nn.Module. Let it "
+                "return one, or use a backend of the model's framework."
+            )
+        return made
     try:
         import torchvision
     except ImportError as error:
@@ -30,13 +45,13 @@ def build(model: str | Callable[[], Any], num_classes: int, dropout: float, seed
             f"takes model {model!r} from torchvision, which cannot be imported: {error}",
             "Install it with: pip install 'layered-lr[torch]'.",
         ) from None
-    return with_masks(getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout))  # type: ignore[no-any-return]
+    return mask_dropout(getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout))
 
 
-def memory_format(model: torch.nn.Module) -> torch.memory_format:
-    """The layout of images that goes with a model's weights.
+def find_memory_format(model: Module) -> torch.memory_format:
+    """The memory layout that images should have for this model.
 
-    ``torch.channels_last`` where 4-D parameters are laid out so and none is the other way (some are both). Else
+    ``torch.channels_last`` if all 4-D parameters are laid out so and at least one of them is not also contiguous. Else
     ``torch.contiguous_format``: a model may take its activations apart by ``view``, which needs that.
     """
     weights = [parameter for parameter in model.parameters() if parameter.dim() == 4]
@@ -46,19 +61,20 @@ def memory_format(model: torch.nn.Module) -> torch.memory_format:
     return torch.channels_last if any(only_last) and all(last) else torch.contiguous_format
 
 
-def load(model: torch.nn.Module, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Copy arrays into the model's state of the same names."""
+def load_state(model: Module, weights: Weights) -> None:
+    """Copy arrays into the model's parameters and buffers of the same names."""
     state = model.state_dict()
     with torch.no_grad():
         for name, array in weights.items():
             state[name].copy_(torch.from_numpy(np.array(array)))
 
 
-def state(model: torch.nn.Module) -> dict[str, NDArray[Any]]:
-    """Copies of the model's parameters and buffers."""
+def copy_state(model: Module) -> dict[str, Array]:
+    """Copy the model's parameters and buffers to arrays, by name."""
     return {name: to_array(tensor) for name, tensor in model.state_dict().items()}
 
 
-def to_array(tensor: torch.Tensor) -> NDArray[Any]:
-    """A copy of a tensor, in C's order whatever the tensor's memory format."""
-    return tensor.detach().cpu().numpy().copy()
+def to_array(tensor: Tensor) -> Array:
+    """Copy a tensor to an array in C order, whatever the tensor's memory format is."""
+    array: Array = tensor.detach().cpu().numpy().copy()
+    return array

@@ -2,70 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from layered_lr.arrays import Array, Weights
 from layered_lr_torch.models import to_array
+from layered_lr_torch.torch_types import Module, Tensor
 
 
 class MovingAverage:
-    """What torch's ``AveragedModel`` keeps with ``get_ema_multi_avg_fn`` and buffers, without a second model.
+    """Averages the same as torch's ``AveragedModel`` with ``get_ema_multi_avg_fn`` and buffers, without a second model.
 
     Args:
-        model: Whose parameters and floating buffers are averaged; they may be replaced by others of their names.
-        decay: Share of the average that stays at each update.
+        model: Its floating parameters and buffers are averaged. Training may replace a tensor by another of its name.
+        decay: Share of the average that stays at each update, 0 to below 1.
     """
 
-    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+    def __init__(self, model: Module, decay: float) -> None:
         self.model = model
         self._weight = 1 - decay
         self._begun = False
         places = [
             (prefix + name, store, name)
-            for prefix, module in _modules(model)
+            for prefix, module in _list_modules(model)
             for store in (module._parameters, module._buffers)
             for name, tensor in store.items()
             if tensor is not None and (tensor.is_floating_point() or tensor.is_complex())
         ]
         once = {id(store[name]): (store, name) for _, store, name in reversed(places)}  # tied weights
         self._places = list(once.values())
-        self._averages = [tensor.detach().clone() for tensor in self._live()]
-        slots = {key: slot for slot, key in enumerate(once)}
-        self._slots = {full: slots[id(store[name])] for full, store, name in places}
+        self._averages = [tensor.detach().clone() for tensor in self._get_weights()]
+        indices = {key: index for index, key in enumerate(once)}
+        self._index = {full: indices[id(store[name])] for full, store, name in places}
 
-    def _live(self) -> list[torch.Tensor]:
+    def _get_weights(self) -> list[Tensor]:
         return [store[name].detach() for store, name in self._places]  # type: ignore[union-attr]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights after an update in; waits for nothing."""
+        """Add the present weights to the average, after an update; waits for nothing."""
         if self._begun:
-            torch._foreach_lerp_(self._averages, self._live(), self._weight)
+            torch._foreach_lerp_(self._averages, self._get_weights(), self._weight)
         else:
-            torch._foreach_copy_(self._averages, self._live())
+            torch._foreach_copy_(self._averages, self._get_weights())
             self._begun = True
 
     @torch.no_grad()
-    def restore(self, arrays: Mapping[str, NDArray[Any]], has_begun: bool) -> None:
-        """Go on from what ``arrays`` gave, before or after the first update; from the weights where it is empty."""
-        for average, live in zip(self._averages, self._live(), strict=True):
-            average.copy_(live)
-        for name, slot in self._slots.items():
-            if name in arrays:
-                self._averages[slot].copy_(torch.from_numpy(np.array(arrays[name])))
-        self._begun = has_begun and bool(arrays)
+    def load(self, averages: Weights, has_begun: bool) -> None:
+        """Go on from saved averages.
 
-    def forward(self, images: torch.Tensor) -> Any:
-        """The model's answer with the averages in the place of the weights."""
-        averages = {name: self._averages[slot] for name, slot in self._slots.items()}
-        return torch.func.functional_call(self.model, averages, (images,))
+        Args:
+            averages: What ``copy_averages`` returned. Where a name is missing, the average is the present weight.
+            has_begun: Whether they were saved after the first update.
+        """
+        for average, weight in zip(self._averages, self._get_weights(), strict=True):
+            average.copy_(weight)
+        for name, index in self._index.items():
+            if name in averages:
+                self._averages[index].copy_(torch.from_numpy(np.array(averages[name])))
+        self._begun = has_begun and bool(averages)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """A copy of the averages, and of whatever is no floating number as the model has it, by name."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the model's logits with the averages in place of the weights."""
+        averages = {name: self._averages[index] for name, index in self._index.items()}
+        logits: Tensor = torch.func.functional_call(self.model, averages, (images,))
+        return logits
+
+    def copy_averages(self) -> dict[str, Array]:
+        """Copy the averages to arrays by name; tensors that are not floating are copied from the model."""
         averages = {
             id(store[name]): average for (store, name), average in zip(self._places, self._averages, strict=True)
         }
@@ -73,5 +77,6 @@ class MovingAverage:
         return {name: to_array(averages.get(id(tensor), tensor)) for name, tensor in state.items()}
 
 
-def _modules(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+def _list_modules(model: Module) -> list[tuple[str, Module]]:
+    """Every module with the prefix of its parameters' names."""
     return [(f"{name}." if name else "", module) for name, module in model.named_modules(remove_duplicate=False)]

@@ -17,71 +17,72 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import paper_optimizers
-from layered_lr_torch.clipping import Gradients
+from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.grouped_steps import shorten_steps
 from layered_lr_torch.late_steps import allow_late_parameters
-from layered_lr_torch.lowering import OWN, implementation
+from layered_lr_torch.lowering import OWN, choose_implementation
 from layered_lr_torch.slots import begin_sums
+from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
 
 NO_DECAY = " (no weight decay)"
 
 
 def build_optimizer(
-    plan: Plan, model: torch.nn.Module, gradients: Gradients | None = None, step: int = 0, is_ours: bool = False
+    plan: Plan, model: Module, clipper: GradientClipper | None = None, step: int = 0, is_internal: bool = False
 ) -> torch.optim.Optimizer:
-    """torch's optimizer of the plan's name, with a param group for every part of every plan group, in their order.
+    """Make torch's optimizer of a plan, with a param group for every part of every plan group, in their order.
 
-    A plan group has two parts where only some of its parameters decay: the second param group is then called as the
-    group with ``NO_DECAY`` behind it. A param group's ``lr`` is its rate at ``step``, ``lr_scale`` folded in, because
-    torch's optimizers have none. Frozen parameters are in it too; without a gradient they stay as they are.
+    A plan group has two parts if only some of its parameters decay; the name of the second param group is then the
+    group's name and ``NO_DECAY``. A param group's ``lr`` is its rate at ``step``, already multiplied by ``lr_scale``,
+    which torch's optimizers do not know. Frozen parameters are included; without a gradient they stay as they are.
 
     Args:
         plan: Groups and hyperparameters; without phases.
         model: Whose parameters are trained.
-        gradients: What clips them before each update; None makes one, if the plan clips.
+        clipper: Clips the gradients before each update; None makes one, if the plan clips.
         step: The first update.
-        is_ours: Whether no user ever sees it; then its steps are short with few param groups too.
+        is_internal: Whether no user ever sees the optimizer; then ``shorten_steps`` also serves few param groups.
 
     Raises:
         Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
     settings = plan.spec.optimizer
-    cls = _class_of(settings)
-    groups = param_groups(plan, model, step)
-    chosen = _implementation(settings, model, [tensor for group in groups for tensor in group["params"]])
-    optimizer: torch.optim.Optimizer = cls(groups, **_arguments(cls, settings, chosen))
+    cls = _find_class(settings)
+    groups = build_param_groups(plan, model, step)
+    chosen = _choose_implementation(settings, model, [tensor for group in groups for tensor in group["params"]])
+    optimizer: torch.optim.Optimizer = cls(groups, **_make_arguments(cls, settings, chosen))
     begin_sums(optimizer)
-    gradients = gradients or Gradients(plan, model)
-    if gradients.has_work:
-        gradients.attach(optimizer)
-    if not shorten_steps(optimizer, also_few=is_ours):
+    clipper = clipper or GradientClipper(plan, model)
+    if clipper.has_work:
+        clipper.attach(optimizer)
+    if not shorten_steps(optimizer, also_few=is_internal):
         allow_late_parameters(optimizer)
     return optimizer
 
 
-def param_groups(plan: Plan, model: torch.nn.Module, step: int) -> list[dict[str, Any]]:
-    """The param groups of ``build_optimizer``, with everything but what torch fills in.
+def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]:
+    """Make the param groups of ``build_optimizer``; torch fills in what they leave out.
 
     Raises:
-        Unsupported: See ``build_optimizer``.
+        Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
     settings = plan.spec.optimizer
-    cls = _class_of(settings)
-    objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-    chosen = _implementation(settings, model, list(objects.values()))
+    cls = _find_class(settings)
+    tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+    chosen = _choose_implementation(settings, model, list(tensors.values()))
     return [
         {
-            **_arguments(cls, part.optimizer, chosen),
+            **_make_arguments(cls, part.optimizer, chosen),
             "lr": rate,
             "name": group.name + (NO_DECAY if index else ""),
-            "params": [objects[name] for name in part.parameters],
+            "params": [tensors[name] for name in part.parameters],
         }
         for group, rate in zip(plan.groups, LiveRates(plan).rates(step), strict=True)
         for index, part in enumerate(group.parts)
     ]
 
 
-def _class_of(settings: Optimizer) -> Any:
+def _find_class(settings: Optimizer) -> Any:
     kind = type(settings).__name__
     cls = getattr(paper_optimizers if isinstance(settings, OWN) else torch.optim, kind, None)
     if cls is None:
@@ -89,23 +90,27 @@ def _class_of(settings: Optimizer) -> Any:
     return cls
 
 
-def _implementation(settings: Optimizer, model: torch.nn.Module, tensors: Sequence[torch.Tensor]) -> dict[str, bool]:
-    """``foreach`` and ``fused`` as arguments; empty where torch is to choose."""
+def _choose_implementation(settings: Optimizer, model: Module, tensors: Sequence[Tensor]) -> dict[str, bool]:
+    """Choose the arguments ``foreach`` and ``fused``; empty if torch, or the user, has the choice."""
     devices = {tensor.device.type for tensor in tensors}
-    plain = all(type(tensor) in (torch.nn.Parameter, torch.Tensor) and tensor.is_floating_point() for tensor in tensors)
-    sparse = any(getattr(module, "sparse", False) for module in model.modules())  # embeddings: no fused kernel
-    asked = settings.foreach is not None or getattr(settings, "fused", None) is not None
-    chosen = implementation(settings, devices.pop()) if len(devices) == 1 and plain and not sparse else None
-    if asked or chosen is None:
+    are_plain = all(
+        type(tensor) in (torch.nn.Parameter, torch.Tensor) and tensor.is_floating_point() for tensor in tensors
+    )
+    has_sparse = any(getattr(module, "sparse", False) for module in model.modules())  # embeddings: no fused kernel
+    is_chosen_by_user = settings.foreach is not None or getattr(settings, "fused", None) is not None
+    chosen = (
+        choose_implementation(settings, devices.pop()) if len(devices) == 1 and are_plain and not has_sparse else None
+    )
+    if is_chosen_by_user or chosen is None:
         return {}
     return {"foreach": chosen == "foreach", "fused": chosen == "fused"}
 
 
-def _arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> dict[str, Any]:
-    """The settings as the optimizer's keyword arguments.
+def _make_arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> ParamGroup:
+    """Make the keyword arguments of the optimizer's constructor.
 
     Raises:
-        Unsupported: torch's class has no such argument (an older release), and the setting is not its default.
+        Unsupported: torch's class lacks an argument (in an older release) whose setting is not the default.
     """
     known = inspect.signature(cls).parameters
     values = asdict(settings) | {name: value for name, value in chosen.items() if hasattr(settings, name)}
@@ -122,22 +127,27 @@ def _arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> dict[s
 class PlanScheduler(LRScheduler):
     """Sets every param group's rate to the plan's; call ``step()`` after each ``optimizer.step()``.
 
-    It counts updates, also where a schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets
+    It counts updates, also if a schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets
     ``ReduceLROnPlateau`` look at a metric, whenever there is one. ``get_last_lr()`` has a rate for each of the
-    optimizer's param groups, as in torch: two for a group of the plan of which only some parameters decay. Param groups
-    that the user adds keep the rates that they have. Its state is the count and what reactive schedules have seen: the
-    rates are the plan's, so that a state loads whatever the rates were when it was saved.
+    optimizer's param groups, as in torch: two for a group of the plan in which only some parameters decay. Param groups
+    that the user adds keep their own rates. Its state is the count and what reactive schedules have seen. The state
+    holds no rates: after loading, the rates are the plan's.
+
+    Args:
+        optimizer: From ``build_optimizer``.
+        plan: The rates.
+        step: Updates made before.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0) -> None:
         self.live = LiveRates(plan)
         self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])  # torch wants it where a scheduler does not begin at 0
+            group.setdefault("initial_lr", group["lr"])  # torch needs it where a scheduler does not begin at 0
         super().__init__(optimizer, step - 1)
 
     def get_lr(self) -> list[float]:  # type: ignore[override] # torch also allows tensors
-        """The rates at the current step, one for each param group."""
+        """Compute the rates of the next update, one for each param group."""
         rates = self.live.rates(self.last_epoch)
         added = self.optimizer.param_groups[len(self._groups) :]
         return [rates[index] for index in self._groups] + [group["lr"] for group in added]
@@ -160,7 +170,12 @@ class PlanScheduler(LRScheduler):
             self._set_momenta()
 
     def observe(self, metrics: Any, unit: str | None = None) -> None:
-        """Let reactive schedules look at a metric; see ``LiveRates.observe``."""
+        """Let reactive schedules look at a metric, and apply what they decide.
+
+        Args:
+            metrics: A number, or numbers by name (``loss``, ``accuracy``).
+            unit: Only schedules that count this, ``"step"`` or ``"epoch"``, look at it; None is all of them.
+        """
         self.live.observe(metrics, unit)
         self._apply()
 
@@ -181,7 +196,7 @@ class PlanScheduler(LRScheduler):
         self._apply()
 
     def check_reactions(self, state: TrainingState) -> None:
-        """Refuse a state of other reactive groups; see ``TrainingState.check_reactions``."""
+        """Refuse a state whose reactive groups are not the plan's."""
         state.check_reactions(self.reactions())
 
     def reactions(self) -> Mapping[str, Mapping[str, float]]:

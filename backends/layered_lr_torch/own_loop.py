@@ -1,9 +1,8 @@
-"""The state of a loop of the user's own, by parameter name."""
+"""The state of a loop of the user's own, exported and imported by parameter name."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -13,46 +12,71 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, random_state
 from layered_lr_torch.optimizer import PlanScheduler
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
+from layered_lr_torch.torch_types import Module, Parameters
 
 
-def export_loop(model: torch.nn.Module, optimizer: Any, scheduler: Any) -> TrainingState:
-    """See ``layered_lr.backend.base.Backend.export_loop``."""
-    objects = _objects(model, optimizer, scheduler)
+def export_loop(model: Module, optimizer: torch.optim.Optimizer, scheduler: PlanScheduler | None) -> TrainingState:
+    """Copy the state of a loop of the user's own.
+
+    Args:
+        model: What the loop trains.
+        optimizer: Any of torch's optimizers over the model's parameters.
+        scheduler: What ``layered_lr.compile`` returned, or None: the state then has step 0 and no reactions.
+
+    Raises:
+        SpecError: One of these is of another kind, or the optimizer has parameters that are not the model's.
+    """
+    parameters = _find_parameters(model, optimizer, scheduler)
     return TrainingState(
         step=0 if scheduler is None else scheduler.last_epoch,
         optimizer=type(optimizer).__name__,
-        weights=models.state(model),
-        slots=export_slots(optimizer, objects),
+        weights=models.copy_state(model),
+        slots=export_slots(optimizer, parameters),
         reactions={} if scheduler is None else scheduler.reactions(),
-        random=random_state.states(_device(model)),
+        random=random_state.read_states(_find_device(model)),
     )
 
 
-def import_loop(state: TrainingState, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> None:
-    """See ``layered_lr.backend.base.Backend.import_loop``."""
-    objects = _objects(model, optimizer, scheduler)
-    own = models.state(model)
+def import_loop(
+    state: TrainingState, model: Module, optimizer: torch.optim.Optimizer, scheduler: PlanScheduler | None
+) -> None:
+    """Let a loop of the user's own go on from a state.
+
+    Args:
+        state: From any backend. Without weights it leaves the model as it is.
+        model: As in ``export_loop``.
+        optimizer: As in ``export_loop``. Parameters without slots in the state begin with new ones.
+        scheduler: As in ``export_loop``.
+
+    Raises:
+        SpecError: As in ``export_loop``.
+        CheckpointError: The state does not fit the model, the optimizer or the scheduler.
+    """
+    parameters = _find_parameters(model, optimizer, scheduler)
+    own = models.copy_state(model)
     state.check_finite()
     if state.weights:
         state.check_fits(own)
-    if any(state.slots.values()) and state.optimizer not in ("", type(optimizer).__name__):
-        raise CheckpointError(f"the state is of {state.optimizer}, the optimizer is {type(optimizer).__name__}.")
+    kind = type(optimizer).__name__
+    if any(state.slots.values()) and state.optimizer not in ("", kind):
+        raise CheckpointError(f"the state is of {state.optimizer}, the optimizer is {kind}.")
     given = replace(state, weights=state.weights or own)
-    given.check_slots(new_slots(optimizer, objects, _waiting(scheduler)))
+    given.check_slots(new_slots(optimizer, parameters, _find_frozen(scheduler)))
     if scheduler is not None:
         scheduler.check_reactions(state)
         scheduler.go_to(state.step, state.reactions)
-    models.load(model, state.weights)
-    import_slots(optimizer, objects, state.slots)
-    random_state.restore(state.random, _device(model))
+    models.load_state(model, state.weights)
+    import_slots(optimizer, parameters, state.slots)
+    random_state.restore_states(state.random, _find_device(model))
 
 
-def _waiting(scheduler: Any) -> frozenset[str]:
-    """Parameters that are frozen now: their slots may be those of other options."""
+def _find_frozen(scheduler: PlanScheduler | None) -> frozenset[str]:
+    """Parameters that are frozen now: their slots may be from a phase with other options."""
     return frozenset() if scheduler is None else scheduler.live.plan.frozen
 
 
-def _objects(model: torch.nn.Module, optimizer: Any, scheduler: Any) -> dict[str, Any]:
+def _find_parameters(model: Module, optimizer: object, scheduler: object) -> Parameters:
+    """The parameters that the optimizer trains, by name, if all three go together."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise SpecError(f"optimizer is a {type(optimizer).__name__}; must be a torch.optim.Optimizer of the model.")
     if scheduler is not None and not isinstance(scheduler, PlanScheduler):
@@ -60,13 +84,17 @@ def _objects(model: torch.nn.Module, optimizer: Any, scheduler: Any) -> dict[str
             f"scheduler is a {type(scheduler).__name__}; must be the one that ll.compile gave, or None (save and "
             "load it by its own state_dict then)."
         )
-    objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-    known = {id(tensor) for tensor in objects.values()}
+    parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+    known = {id(tensor) for tensor in parameters.values()}
     trained = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     if foreign := [tensor for tensor in trained if id(tensor) not in known]:
-        raise SpecError(f"optimizer: {len(foreign)} of its {len(trained)} parameters are not the model's.")
-    return {name: objects[name] for name in objects if any(tensor is objects[name] for tensor in trained)}
+        raise SpecError(
+            f"optimizer: {len(foreign)} of its {len(trained)} parameters are not the model's. Give the model that the "
+            "optimizer was made for."
+        )
+    ids = {id(tensor) for tensor in trained}
+    return {name: tensor for name, tensor in parameters.items() if id(tensor) in ids}
 
 
-def _device(model: torch.nn.Module) -> torch.device:
+def _find_device(model: Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Phases in a loop of the user's own: one optimizer, and a scheduler that also freezes and changes what it is told."""
+"""Phases in a loop of the user's own: one optimizer, and a scheduler that also freezes and changes hyperparameters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
@@ -14,120 +15,126 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
-from layered_lr_torch.clipping import Gradients
-from layered_lr_torch.optimizer import PlanScheduler, build_optimizer, param_groups
+from layered_lr_torch.clipping import GradientClipper
+from layered_lr_torch.optimizer import PlanScheduler, build_optimizer, build_param_groups
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
+from layered_lr_torch.torch_types import Module, Parameters, ParamGroup
 
 
-def compile_timeline(plan: Plan, model: torch.nn.Module) -> tuple[torch.optim.Optimizer, PlanScheduler]:
-    """The optimizer of a plan with phases, and a scheduler that goes from one to the next.
+def compile_phases(plan: Plan, model: Module) -> tuple[torch.optim.Optimizer, PlanScheduler]:
+    """Make the one optimizer of a plan with phases, and a scheduler that goes from phase to phase.
 
     Raises:
-        Unsupported: The kind of optimizer changes.
+        Unsupported: A phase switches to another kind of optimizer.
     """
     first = plan.phase_plans[0]
-    for number, there in enumerate(plan.phase_plans, start=1):
-        old, new = type(first.spec.optimizer).__name__, type(there.spec.optimizer).__name__
+    for number, phase_plan in enumerate(plan.phase_plans, start=1):
+        old, new = type(first.spec.optimizer).__name__, type(phase_plan.spec.optimizer).__name__
         if old != new:
             raise Unsupported(
                 f"phase {number} switches from {old} to {new}, and compile makes one optimizer. Compile the phases "
                 "before and after the switch one by one, with specs of their own, and take the weights along by the "
                 "model; or use ll.run, which switches."
             )
-    gradients = Gradients(first, model)
-    optimizer = build_optimizer(first, model, gradients)
+    clipper = GradientClipper(first, model)
+    optimizer = build_optimizer(first, model, clipper)
     clips = any(there.spec.clip_grad_norm or there.spec.clip_grad_value for there in plan.phase_plans)
-    if clips and not gradients.has_work:
-        gradients.attach(optimizer)
-    return optimizer, TimelineScheduler(optimizer, plan, model, gradients)
+    if clips and not clipper.has_work:
+        clipper.attach(optimizer)
+    return optimizer, PhaseScheduler(optimizer, plan, model, clipper)
 
 
-class TimelineScheduler(PlanScheduler):
-    """A ``PlanScheduler`` whose ``step()`` also begins the next phase, where the update to come is its first.
+class PhaseScheduler(PlanScheduler):
+    """A ``PlanScheduler`` whose ``step()`` also begins the next phase, when the next update is the phase's first.
 
-    It sets ``requires_grad``, param groups (decay, momentum, betas, ...) and clipping; what the optimizer keeps stays.
-    Batch normalisations and dropouts that a phase holds still do so whenever the model is called, also after
-    ``model.train()``. Gradients of parameters that freeze are dropped.
+    It sets ``requires_grad``, the hyperparameters of the param groups (decay, momentum, betas, ...) and the clipping;
+    the optimizer's state stays. Batch normalisations and dropouts that a phase holds still do so whenever the model is
+    called, also after ``model.train()``. Gradients of parameters that freeze are dropped.
 
     Args:
         optimizer: Of the first phase.
         plan: With phases.
-        model: Whose parameters it trains.
-        gradients: What clips before each update.
+        model: What the optimizer trains.
+        clipper: Clips the gradients before each update.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, plan: Plan, model: torch.nn.Module, gradients: Gradients
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, model: Module, clipper: GradientClipper) -> None:
         self.plan, self.model = plan, model
-        self._gradients = gradients
+        self._clipper = clipper
         self._trainable = trainable_parameters(model)
-        self._objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-        self._place = 0
-        self._remembered: dict[str, Mapping[str, float]] = {}
-        self._held: list[tuple[Any, Any]] = []
+        self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+        self._phase_index = 0
+        self._earlier_reactions: dict[str, Mapping[str, float]] = {}
+        self._hooks: list[tuple[Module, RemovableHandle]] = []
         super().__init__(optimizer, plan.phase_plans[0])
         self._freeze()
 
     def step(self, epoch: int | None = None, metrics: Any = None) -> None:
-        """Go on to the next update, or let reactive schedules look at a metric; see ``PlanScheduler.step``."""
+        """Go on to the next update and begin its phase, or let reactive schedules look at a metric.
+
+        Args:
+            epoch: As in torch's schedulers, deprecated there: the update to go to.
+            metrics: A number, or numbers by name (``loss``, ``accuracy``); then no update is counted.
+        """
         if metrics is None:
-            self._reach(self.last_epoch + 1 if epoch is None else epoch)
+            self._advance_to(self.last_epoch + 1 if epoch is None else epoch)
         super().step(epoch, metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """The count of updates, in torch's names, and what reactive schedules of all phases have seen."""
-        reactions = {**self._remembered, **self.live.state()}
+        reactions = self.reactions()
         return super().state_dict() | ({"reactions": reactions} if reactions else {})
 
     def check_reactions(self, state: TrainingState) -> None:
-        """Refuse a state of groups that never react; see ``TrainingState.check_reactions``."""
+        """Refuse a state with reactions of groups whose schedule reacts in no phase."""
         anywhere = {group.name for there in self.plan.phase_plans for group in there.groups if group.is_reactive}
         state.check_reactions(anywhere & set(state.reactions))
 
     def reactions(self) -> dict[str, Mapping[str, float]]:
-        """See ``PlanScheduler.reactions``: of all phases."""
-        return {**self._remembered, **self.live.state()}
+        """What reactive schedules of all phases so far have seen, by group."""
+        return {**self._earlier_reactions, **self.live.state()}
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
-        """See ``PlanScheduler.go_to``."""
-        self._remembered = dict(reactions)
-        self._place = self.plan.phase_index(step)
-        here = carry_reactions(self.plan, self._place, {})
-        self._enter(step, {name: dict(reactions.get(name, new)) for name, new in here.items()})
+        """Go on before update ``step``, in its phase, with what reactive schedules have seen."""
+        self._earlier_reactions = dict(reactions)
+        self._phase_index = self.plan.phase_index(step)
+        here = carry_reactions(self.plan, self._phase_index, {})
+        self._enter_phase(step, {name: dict(reactions.get(name, new)) for name, new in here.items()})
         super().go_to(step, self.live.state())
 
-    def _reach(self, step: int) -> None:
-        while self._place < self.plan.phase_index(step):
-            self._place += 1
-            self._remembered |= self.live.state()
-            self._enter(step, carry_reactions(self.plan, self._place, self._remembered))
+    def _advance_to(self, step: int) -> None:
+        """Begin every phase up to the one of update ``step``."""
+        while self._phase_index < self.plan.phase_index(step):
+            self._phase_index += 1
+            self._earlier_reactions |= self.live.state()
+            self._enter_phase(step, carry_reactions(self.plan, self._phase_index, self._earlier_reactions))
 
-    def _enter(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
-        there = self.plan.phases[self._place].plan
-        self.live = LiveRates(there)
+    def _enter_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
+        plan = self.plan.phases[self._phase_index].plan
+        self.live = LiveRates(plan)
         self.live.restore(reactions)
-        self._groups = [index for index, group in enumerate(there.groups) for _ in group.parts]
+        self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         self._freeze()
-        self._gradients.follow(there)
-        self._regroup(param_groups(there, self.model, step))
-        slots = export_slots(self.optimizer, self._objects)
-        kept = complete_slots(slots, new_slots(self.optimizer, self._objects, there.frozen))
+        self._clipper.follow(plan)
+        self._replace_param_groups(build_param_groups(plan, self.model, step))
+        slots = export_slots(self.optimizer, self._parameters)
+        kept = complete_slots(slots, new_slots(self.optimizer, self._parameters, plan.frozen))
         if any(slots[name].keys() != kept[name].keys() for name in kept):
-            import_slots(self.optimizer, self._objects, {**slots, **kept})
+            import_slots(self.optimizer, self._parameters, {**slots, **kept})
 
     def _freeze(self) -> None:
-        there = self.plan.phases[self._place].plan
-        phase = there.phase or Phase()
-        set_trainable(self.model, there.frozen, self._trainable)
-        for module, hook in self._held:
+        """Set ``requires_grad``, and hold modules still, as the present phase says."""
+        plan = self.plan.phases[self._phase_index].plan
+        phase = plan.phase or Phase()
+        set_trainable(self.model, plan.frozen, self._trainable)
+        for module, hook in self._hooks:
             hook.remove()
             module.train(self.model.training)
-        held = find_still_modules(self.model, there.frozen, phase.batch_norm, phase.dropout)
-        self._held = [(module, module.register_forward_pre_hook(_still)) for module in held]
+        still = find_still_modules(self.model, plan.frozen, phase.batch_norm, phase.dropout)
+        self._hooks = [(module, module.register_forward_pre_hook(_hold_still)) for module in still]
 
-    def _regroup(self, groups: list[dict[str, Any]]) -> None:
-        """Give the optimizer's param groups other values; other members where other parameters decay."""
+    def _replace_param_groups(self, groups: list[ParamGroup]) -> None:
+        """Give the optimizer's param groups new values, and new members where other parameters decay."""
         own = self.optimizer.param_groups
         if [list(map(id, group["params"])) for group in own] == [list(map(id, group["params"])) for group in groups]:
             for mine, group in zip(own, groups, strict=True):
@@ -137,5 +144,5 @@ class TimelineScheduler(PlanScheduler):
             own[:] = [{**defaults, **group, "initial_lr": group["lr"]} for group in groups]
 
 
-def _still(module: Any, _: Any) -> None:
+def _hold_still(module: Module, _: object) -> None:
     module.eval()

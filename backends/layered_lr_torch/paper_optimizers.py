@@ -1,41 +1,43 @@
-"""Optimizers that torch has not, made of torch's own parts: LAMB, LARS, Lion."""
+"""Optimizers that torch lacks, made of torch's own parts: LAMB, LARS, Lion."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, final
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-State = dict[str, Any]
+from layered_lr_torch.torch_types import Closure, ParameterState, ParamGroup, Tensor
 
 
 class PaperOptimizer(Optimizer):
-    """What the three have in common: which groups are updated together, and in which of two ways that do the same.
+    """What the three share: which param groups are updated together, and in which of two ways with the same result.
 
     Args:
-        params: Parameters or param groups, as for every optimizer of torch.
-        defaults: Hyperparameters of groups that have none of their own.
+        params: Parameters or param groups, as torch's optimizers take them.
+        defaults: Hyperparameters of param groups that do not set them.
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Closure | None = None) -> Any:
         """Make one update.
 
         Args:
             closure: Evaluates the model once more and returns the loss.
 
         Returns:
-            What the closure returns.
+            What the closure returns; None without a closure.
+
+        Raises:
+            RuntimeError: A gradient is sparse.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for groups in self._alike():
+        for groups in self._find_equal_groups():
             group = groups[0]
             moving = [
                 (parameter, of["lr"]) for of in groups for parameter in of["params"] if parameter.grad is not None
@@ -45,10 +47,12 @@ class PaperOptimizer(Optimizer):
             parameters, rates = [parameter for parameter, _ in moving], [rate for _, rate in moving]
             gradients = [parameter.grad for parameter in parameters]
             if any(gradient.is_sparse for gradient in gradients):
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+                raise RuntimeError(
+                    f"{type(self).__name__} does not support sparse gradients. Use sparse=False in the embedding."
+                )
             states = [self.state[parameter] for parameter in parameters]
-            alike = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
-            if alike and group["foreach"] is not False:
+            can_combine = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
+            if can_combine and group["foreach"] is not False:
                 if group["maximize"]:
                     gradients = list(torch._foreach_neg(gradients))
                 self._update_all(group, rates, parameters, gradients, states)
@@ -57,10 +61,10 @@ class PaperOptimizer(Optimizer):
                     self._update_one(group, rate, parameter, -gradient if group["maximize"] else gradient, state)
         return loss
 
-    def _alike(self) -> Iterable[list[State]]:
-        """The param groups, those together that have the same of everything but the rate."""
+    def _find_equal_groups(self) -> Iterable[list[ParamGroup]]:
+        """Sort the param groups into lists that agree in everything except the rate."""
         names = [name for name in self.defaults if name != "lr"]
-        found: dict[Any, list[State]] = {}
+        found: dict[Any, list[ParamGroup]] = {}
         for group in self.param_groups:
             for like in group["params"][:1]:
                 values = (group.get(name) for name in names)  # torch adds defaults when it loads a state
@@ -70,26 +74,35 @@ class PaperOptimizer(Optimizer):
 
     @abstractmethod
     def _update_all(
-        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+        self,
+        group: ParamGroup,
+        rates: list[float],
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: list[ParameterState],
     ) -> None:
-        """Update parameters that have a gradient, of one device and dtype, by operations on all of them at once.
+        """Update several parameters by operations on all of them at once.
 
         Args:
             group: Hyperparameters of all of them.
-            rates: Of each of them.
-            parameters: In order, as are ``gradients`` and ``states``.
-            gradients: Negated already where the group maximizes.
-            states: The optimizer's, to be begun where empty.
+            rates: The rate of each parameter.
+            parameters: Of one device and dtype, each with a gradient.
+            gradients: Of each parameter; already negated if the group maximizes.
+            states: Of each parameter; an empty one has to be filled.
         """
 
     @abstractmethod
-    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
+    def _update_one(
+        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
+    ) -> None:
         """Update one parameter by the same arithmetic."""
 
 
 @final
 class LAMB(PaperOptimizer):
-    """See ``layered_lr.LAMB`` for the formula and the arguments.
+    """LAMB (arXiv:1904.00962): Adam's update, scaled by the ratio of each parameter's norm to its update's norm.
+
+    ``layered_lr.LAMB`` has the formula and describes the arguments.
 
     State of a parameter: ``step``, ``exp_avg``, ``exp_avg_sq``, as in ``torch.optim.Adam``.
     """
@@ -109,7 +122,12 @@ class LAMB(PaperOptimizer):
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
     def _update_all(
-        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+        self,
+        group: ParamGroup,
+        rates: list[float],
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: list[ParameterState],
     ) -> None:
         for parameter, state in zip(parameters, states, strict=True):
             _begin_means(parameter, state)
@@ -128,12 +146,14 @@ class LAMB(PaperOptimizer):
         torch._foreach_div_(updates, sizes)
         if decay:
             torch._foreach_add_(updates, parameters, alpha=decay)
-        trust = _trust(*(torch.stack(torch._foreach_norm(of)) for of in (parameters, updates)))
+        trust = _compute_trust(*(torch.stack(torch._foreach_norm(of)) for of in (parameters, updates)))
         scales = -trust.new_tensor(rates) * trust
         torch._foreach_mul_(updates, list(scales.unbind()))
         torch._foreach_add_(parameters, updates)
 
-    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
+    def _update_one(
+        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
+    ) -> None:
         _begin_means(parameter, state)
         (beta1, beta2), decay = group["betas"], group["weight_decay"]
         state["step"] += 1
@@ -144,15 +164,17 @@ class LAMB(PaperOptimizer):
         update = state["exp_avg"].div(1 - beta1**count).div_(size)
         if decay:
             update.add_(parameter, alpha=decay)
-        trust = _trust(torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(update))
+        trust = _compute_trust(torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(update))
         parameter.add_(update.mul_(-rate * trust))
 
 
 @final
 class LARS(PaperOptimizer):
-    """See ``layered_lr.LARS`` for the formula and the arguments.
+    """LARS (arXiv:1708.03888): SGD whose gradients are scaled by the ratio of each parameter's norm to its gradient's.
 
-    State of a parameter, where there is momentum: ``momentum_buffer``, as in ``torch.optim.SGD``.
+    ``layered_lr.LARS`` has the formula and describes the arguments.
+
+    State of a parameter, if there is momentum: ``momentum_buffer``, as in ``torch.optim.SGD``.
     """
 
     def __init__(
@@ -174,13 +196,18 @@ class LARS(PaperOptimizer):
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
     def _update_all(
-        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+        self,
+        group: ParamGroup,
+        rates: list[float],
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: list[ParameterState],
     ) -> None:
         weights, sizes = (torch.stack(torch._foreach_norm(of)) for of in (parameters, gradients))
         updates: Any = gradients
         if group["weight_decay"]:
             updates = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
-        updates = torch._foreach_mul(updates, list(_lars_trust(group, weights, sizes).unbind()))
+        updates = torch._foreach_mul(updates, list(_compute_lars_trust(group, weights, sizes).unbind()))
         if momentum := group["momentum"]:
             begun = [state.get("momentum_buffer") is not None for state in states]
             buffers = []
@@ -196,16 +223,18 @@ class LARS(PaperOptimizer):
             updates = torch._foreach_add(updates, buffers, alpha=momentum) if group["nesterov"] else buffers
         if len(set(rates)) == 1:
             torch._foreach_add_(parameters, updates, alpha=-rates[0])
-        else:  # each alone: a product of its own would round once more
+        else:  # one by one: multiplying by the rate first would round once more
             for parameter, update, rate in zip(parameters, updates, rates, strict=True):
                 parameter.add_(update, alpha=-rate)
 
-    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
+    def _update_one(
+        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
+    ) -> None:
         weight, size = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(gradient)
         update = gradient
         if group["weight_decay"]:
             update = gradient.add(parameter, alpha=group["weight_decay"])
-        update = update * _lars_trust(group, weight, size)
+        update = update * _compute_lars_trust(group, weight, size)
         if momentum := group["momentum"]:
             buffer = state.get("momentum_buffer")
             if buffer is None:
@@ -218,7 +247,9 @@ class LARS(PaperOptimizer):
 
 @final
 class Lion(PaperOptimizer):
-    """See ``layered_lr.Lion`` for the formula and the arguments.
+    """Lion (arXiv:2302.06675): steps by the sign of a running mean of gradients.
+
+    ``layered_lr.Lion`` has the formula and describes the arguments.
 
     State of a parameter: ``exp_avg``.
     """
@@ -237,7 +268,12 @@ class Lion(PaperOptimizer):
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
     def _update_all(
-        self, group: State, rates: list[float], parameters: list[Any], gradients: list[Any], states: list[State]
+        self,
+        group: ParamGroup,
+        rates: list[float],
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        states: list[ParameterState],
     ) -> None:
         beta1, beta2 = group["betas"]
         for parameter, state in zip(parameters, states, strict=True):
@@ -254,7 +290,9 @@ class Lion(PaperOptimizer):
         torch._foreach_mul_(means, beta2)
         torch._foreach_add_(means, gradients, alpha=1 - beta2)
 
-    def _update_one(self, group: State, rate: float, parameter: Tensor, gradient: Tensor, state: State) -> None:
+    def _update_one(
+        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
+    ) -> None:
         beta1, beta2 = group["betas"]
         if not state:
             state["exp_avg"] = torch.zeros_like(parameter)
@@ -265,19 +303,19 @@ class Lion(PaperOptimizer):
         state["exp_avg"].mul_(beta2).add_(gradient, alpha=1 - beta2)
 
 
-def _begin_means(parameter: Tensor, state: State) -> None:
-    """Adam's state; the count lies on the CPU, as torch's does, so that reading it waits for no device."""
+def _begin_means(parameter: Tensor, state: ParameterState) -> None:
+    """Begin Adam's state; the count is on the CPU, as torch's is, so that reading it waits for no device."""
     if not state:
         state["step"] = torch.tensor(0.0)
         state["exp_avg"] = torch.zeros_like(parameter)
         state["exp_avg_sq"] = torch.zeros_like(parameter)
 
 
-def _trust(weight: Tensor, update: Tensor) -> Tensor:
-    """The ratio of two norms, or of each pair of them; 1 where either is 0."""
+def _compute_trust(weight: Tensor, update: Tensor) -> Tensor:
+    """Divide two norms, or each pair of norms; 1 where either is 0."""
     return torch.where((weight > 0) & (update > 0), weight / update, 1.0)
 
 
-def _lars_trust(group: State, weight: Tensor, gradient: Tensor) -> Tensor:
+def _compute_lars_trust(group: ParamGroup, weight: Tensor, gradient: Tensor) -> Tensor:
     ratio = group["trust_coefficient"] * weight / (gradient + group["weight_decay"] * weight + group["eps"])
     return torch.where((weight > 0) & (gradient > 0), ratio, 1.0)

@@ -1,4 +1,4 @@
-"""torch's own files of weights."""
+"""torch's own files of weights: ``.pth`` and ``.pt``."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """The tensors of a ``.pth`` or ``.pt``, by name, on the CPU; nothing but tensors is ever unpickled.
+    """Read the tensors of a ``.pth`` or ``.pt`` file to the CPU, by name; nothing but tensors is ever unpickled.
 
     Raises:
-        Exception: Whatever torch, pickle and zip raise where the file is none.
+        Exception: Any error of torch, pickle or zip, if the file is not one that torch wrote.
     """
     loaded = read_checkpoint(path)
     return dict(loaded.get("state_dict", loaded))
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Whatever tensors, numbers, texts and containers of these torch saved, on the CPU.
+    """Read tensors, numbers, texts and containers of them that torch saved, to the CPU.
 
     Raises:
-        Exception: Whatever torch, pickle and zip raise where the file is none, or holds anything else.
+        Exception: Any error of torch, pickle or zip, if the file is not one that torch wrote or holds other objects.
     """
     return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,97 +1,105 @@
-"""What torch's optimizers keep of each parameter, as NumPy arrays by name and back."""
+"""What torch's optimizers keep of each parameter, copied to NumPy arrays by name and back."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from layered_lr.arrays import Slots
+from layered_lr.arrays import Array, Slots
 from layered_lr_torch.models import to_array
+from layered_lr_torch.torch_types import Options, Parameters, ParameterState, ParamGroup, Tensor
 
 COUNTS: Final = ("step", "mu_product")
-"""Slots that are one number of the parameter's, in float64 wherever they go; torch has them in float32."""
+"""Slots that are a single number. They are exported in float64, whatever their dtype; torch has them in float32."""
 
 _SHAPE = (2, 3)  # of a parameter that stands for all of a param group; no slot has it by chance
 
 
 def export_slots(
-    optimizer: torch.optim.Optimizer, objects: Mapping[str, Any], without: Collection[str] = ()
-) -> dict[str, dict[str, NDArray[Any]]]:
-    """Copies of an optimizer's slots, by parameter and slot.
+    optimizer: torch.optim.Optimizer, parameters: Parameters, without: Collection[str] = ()
+) -> dict[str, dict[str, Array]]:
+    """Copy an optimizer's slots, by parameter and slot.
 
     Args:
         optimizer: torch's, or one of ``layered_lr_torch.paper_optimizers``.
-        objects: The parameters by name.
+        parameters: The parameters by name.
         without: Names to leave out.
     """
-    found: dict[str, dict[str, NDArray[Any]]] = {}
-    for name, tensor in objects.items():
-        kept = optimizer.state.get(tensor, {})
-        slots = {slot: _exported(slot, value) for slot, value in kept.items() if value is not None}
+    found: dict[str, dict[str, Array]] = {}
+    for name, tensor in parameters.items():
+        state = optimizer.state.get(tensor, {})
+        slots = {slot: _to_slot_array(slot, value) for slot, value in state.items() if value is not None}
         if slots and name not in without:
             found[name] = slots
     return found
 
 
-def new_slots(optimizer: torch.optim.Optimizer, objects: Mapping[str, Any], without: Collection[str] = ()) -> Slots:
-    """What ``export_slots`` gives after a first update with gradients of zero: names, shapes, dtypes."""
+def new_slots(optimizer: torch.optim.Optimizer, parameters: Parameters, without: Collection[str] = ()) -> Slots:
+    """Make the slots that a first update with zero gradients would leave: names, shapes and dtypes are right."""
     return {
-        name: {slot: _shaped(slot, value, tensor) for slot, value in example.items()}
-        for name, tensor, example in _with_examples(optimizer, objects)
+        name: {slot: _make_new_slot(slot, value, tensor) for slot, value in example.items()}
+        for name, tensor, example in _pair_with_examples(optimizer, parameters)
         if name not in without
     }
 
 
 def import_slots(
-    optimizer: torch.optim.Optimizer, objects: Mapping[str, Any], slots: Slots, without: Collection[str] = ()
+    optimizer: torch.optim.Optimizer, parameters: Parameters, slots: Slots, without: Collection[str] = ()
 ) -> None:
-    """Put slots of the right names, shapes and dtypes in the place of the optimizer's; what has none begins anew."""
-    for name, tensor, example in list(_with_examples(optimizer, objects)):
+    """Replace the optimizer's slots; parameters without slots begin anew.
+
+    Args:
+        optimizer: As in ``export_slots``.
+        parameters: The parameters by name.
+        slots: Of the right names, shapes and dtypes.
+        without: Names of parameters that begin anew although they have slots.
+    """
+    for name, tensor, example in list(_pair_with_examples(optimizer, parameters)):
         optimizer.state.pop(tensor, None)
         if name not in without and slots.get(name):
             given = {slot: torch.from_numpy(np.array(array)) for slot, array in slots[name].items()}
-            optimizer.state[tensor] = {slot: _placed(array, example.get(slot), tensor) for slot, array in given.items()}
+            optimizer.state[tensor] = {slot: _place_slot(new, example.get(slot), tensor) for slot, new in given.items()}
     begin_sums(optimizer)
 
 
 def begin_sums(optimizer: torch.optim.Optimizer) -> None:
     """Fill Adagrad's sums of parameters that have had no update.
 
-    torch fills them in the constructor, from the constructor's argument, whatever the param group says.
+    torch fills them in the constructor from the constructor's argument, and ignores what the param group says.
     """
     if not isinstance(optimizer, torch.optim.Adagrad):
         return
     for group in optimizer.param_groups:
         for tensor in group["params"]:
             state = optimizer.state[tensor]
-            state.setdefault("step", torch.zeros((), dtype=torch.float32, device=_count_device(group, tensor)))
+            state.setdefault("step", torch.zeros((), dtype=torch.float32, device=_find_count_device(group, tensor)))
             if not state["step"].item():
                 state["sum"] = torch.full_like(tensor, group["initial_accumulator_value"]).detach()
 
 
-def _count_device(group: Mapping[str, Any], tensor: torch.Tensor) -> torch.device:
+def _find_count_device(group: Options, tensor: Tensor) -> torch.device:
     return tensor.device if group["fused"] else torch.device("cpu")
 
 
-def _with_examples(
-    optimizer: torch.optim.Optimizer, objects: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, dict[str, torch.Tensor]]]:
-    """Each parameter with the slots that the optimizer makes for one like it: dtypes and devices are these."""
-    names = {id(tensor): name for name, tensor in objects.items()}
+def _pair_with_examples(
+    optimizer: torch.optim.Optimizer, parameters: Parameters
+) -> Iterator[tuple[str, Tensor, ParameterState]]:
+    """Each parameter with the slots that the optimizer makes for a similar one: dtypes and devices are the same."""
+    names = {id(tensor): name for name, tensor in parameters.items()}
     for group in optimizer.param_groups:
-        examples: dict[Any, dict[str, torch.Tensor]] = {}
+        examples: dict[tuple[torch.dtype, torch.device], ParameterState] = {}
         for tensor in group["params"]:
             kind = (tensor.dtype, tensor.device)
             if kind not in examples:
-                examples[kind] = _example(type(optimizer), group, tensor)
+                examples[kind] = _make_example(type(optimizer), group, tensor)
             yield names[id(tensor)], tensor, examples[kind]
 
 
-def _example(cls: Any, group: Mapping[str, Any], like: torch.Tensor) -> dict[str, torch.Tensor]:
+def _make_example(cls: Any, group: ParamGroup, like: Tensor) -> ParameterState:
+    """The slots of a small parameter after an update with zero gradients."""
     stand_in = torch.nn.Parameter(torch.zeros(_SHAPE, dtype=like.dtype, device=like.device))
     stand_in.grad = torch.zeros_like(stand_in)
     one = cls([{**group, "params": [stand_in]}], lr=group["lr"])
@@ -99,21 +107,22 @@ def _example(cls: Any, group: Mapping[str, Any], like: torch.Tensor) -> dict[str
     return {slot: value for slot, value in one.state[stand_in].items() if value is not None}
 
 
-def _exported(slot: str, value: Any) -> NDArray[Any]:
+def _to_slot_array(slot: str, value: object) -> Array:
     array = to_array(value) if isinstance(value, torch.Tensor) else np.array(value)
     return array.astype(np.float64) if slot in COUNTS else array
 
 
-def _shaped(slot: str, value: torch.Tensor, tensor: torch.Tensor) -> NDArray[Any]:
-    array = _exported(slot, value)
-    return np.broadcast_to(np.zeros((), array.dtype), tuple(tensor.shape) if array.shape == _SHAPE else array.shape)
+def _make_new_slot(slot: str, example: Tensor, parameter: Tensor) -> Array:
+    array = _to_slot_array(slot, example)
+    shape = tuple(parameter.shape) if array.shape == _SHAPE else array.shape
+    return np.broadcast_to(np.zeros((), array.dtype), shape)
 
 
-def _placed(array: torch.Tensor, example: torch.Tensor | None, tensor: torch.Tensor) -> torch.Tensor:
-    """A slot as the optimizer makes it: of a parameter's shape it is laid out in memory as the parameter is.
+def _place_slot(given: Tensor, example: Tensor | None, parameter: Tensor) -> Tensor:
+    """A slot as the optimizer makes it; one of the parameter's shape has the parameter's memory layout.
 
-    It has no example where it waits for other options than the param group has now.
+    There is no example where the slot waits for a phase whose options differ from those that the param group has now.
     """
-    if array.shape == tensor.shape and (example is None or example.shape == _SHAPE):
-        return torch.empty_like(tensor, requires_grad=False).copy_(array)
-    return array if example is None else array.to(example.device, example.dtype)
+    if given.shape == parameter.shape and (example is None or example.shape == _SHAPE):
+        return torch.empty_like(parameter, requires_grad=False).copy_(given)
+    return given if example is None else given.to(example.device, example.dtype)

@@ -1,4 +1,4 @@
-"""How many threads torch's loops on a CPU take, for a moment."""
+"""How many threads torch's loops on a CPU use, for a moment."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import torch
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Have loops that this thread begins run in it alone, where torch can be told so cheaply.
+def use_one_thread() -> Iterator[None]:
+    """Let loops that this thread begins run in it alone, if torch can be told so cheaply.
 
     torch's fused optimizers wake all threads for a tensor of however few numbers, which takes longer than the numbers:
     the 158 parameters of MobileNetV2, one by one, take 0.82 ms where those of up to 8,192 elements are updated by one
-    thread, and 0.96 ms by two. ``torch.set_num_threads`` would speak for the whole process.
+    thread, and 0.96 ms by two. ``torch.set_num_threads`` would change the number for the whole process.
     """
-    tell, count = _teller(), torch.get_num_threads()
-    if tell is None or count == 1:
+    set_threads, count = _find_thread_setter(), torch.get_num_threads()
+    if set_threads is None or count == 1:
         yield
         return
-    tell(1)
+    set_threads(1)
     try:
         yield
     finally:
-        tell(count)
+        set_threads(count)
 
 
 @functools.cache
-def _teller() -> Callable[[int], None] | None:
-    """OpenMP's own function for the calling thread, if it is the OpenMP that torch counts its threads by."""
+def _find_thread_setter() -> Callable[[int], None] | None:
+    """OpenMP's own function for the calling thread; None if torch does not count its threads by this OpenMP."""
     try:
-        tell: Callable[[int], None] = ctypes.PyDLL(None).omp_set_num_threads
+        set_threads: Callable[[int], None] = ctypes.PyDLL(None).omp_set_num_threads
         count = torch.get_num_threads()
-        tell(count + 1)
-        is_torchs = torch.get_num_threads() == count + 1
-        tell(count)
-    except Exception:  # no OpenMP, or none that is seen from here
+        set_threads(count + 1)
+        is_torchs_own = torch.get_num_threads() == count + 1
+        set_threads(count)
+    except Exception:  # there is no OpenMP, or none that this process can see
         return None
-    return tell if is_torchs and torch.get_num_threads() == count else None
+    return set_threads if is_torchs_own and torch.get_num_threads() == count else None

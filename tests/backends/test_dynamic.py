@@ -177,7 +177,7 @@ def test_mobilenet_equals_native_training_bitwise(in_process: InProcess) -> None
                 return loss
         states = {}
         for kind in ("native", "compiled", "varying"):
-            model = models.build("mobilenet_v2", 10, 0.0, seed=0).train()
+            model = models.build_model("mobilenet_v2", 10, 0.0, seed=0).train()
             plan = resolve(spec, model)
             varying = [g.name for g in plan.groups] if kind == "varying" else []
             updates = DynamicUpdate(plan, model, varying_momentum=varying)
@@ -185,7 +185,7 @@ def test_mobilenet_equals_native_training_bitwise(in_process: InProcess) -> None
             for step in range(6):
                 updates.set(plan.rates(step))
                 graph(flow.tensor(images[step]), flow.tensor(np.arange(8) % 10))
-            states[kind] = models.state(model)
+            states[kind] = models.copy_state(model)
         answer(**{kind: max(float(np.abs(states["native"][n] - states[kind][n]).max()) for n in states[kind])
                   for kind in ("compiled", "varying")}, arrays=len(states["native"]))
         """

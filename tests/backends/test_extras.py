@@ -211,20 +211,20 @@ def test_norms_are_measured_on_demand_and_read_in_any_order(torch: Any) -> None:
 
 def test_norms_take_8_bytes_each(torch: Any) -> None:
     model = torch.nn.Linear(2, 2)
-    gradients = importlib.import_module("layered_lr_torch.clipping").Gradients(
-        ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("weight")]), model), model, measure=True
-    )
+    plan = ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("weight")]), model)
+    norms = importlib.import_module("layered_lr_torch.norms").NormHistory(plan, model)
+    clipper = importlib.import_module("layered_lr_torch.clipping").GradientClipper(plan, model, norms)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     steps = 3000
     tracemalloc.start()
     for _ in range(steps):
-        gradients.treat()
-        gradients.fetch()
+        clipper.clip()
+        norms.fetch()
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 2 * 2 * 8 * steps  # half of it may be room for more
-    assert np.array_equal(gradients.norms(0, steps), np.tile([2.0, 2**0.5], (steps, 1)).astype(np.float32))
+    assert np.array_equal(norms.table(0, steps), np.tile([2.0, 2**0.5], (steps, 1)).astype(np.float32))
 
 
 # Accumulation.

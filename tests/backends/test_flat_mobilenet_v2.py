@@ -84,7 +84,7 @@ def test_in_float32_it_is_as_near_as_flowvisions_own_modules(oneflow: Any, start
     images, labels = batch(32, 32)
     own = flowvision.models.mobilenet_v2(num_classes=10)
     own.classifier[0].p = 0.0
-    oneflow_models.load(own, start)
+    oneflow_models.load_state(own, start)
     exact = torch_pass(start, images, labels)
     ours, theirs = (oneflow_pass(model, images, labels, "float32") for model in (built(start, "float32"), own))
     assert largest(ours[1], exact[1]) < 3 * largest(theirs[1], exact[1])
@@ -114,6 +114,6 @@ def test_a_model_of_the_users_own_keeps_its_convolutions(oneflow: Any) -> None:
     ids=["avx512", "avx2", "sse", "no x86"],
 )
 def test_openblas_is_told_what_the_cpu_can_do(oneflow: Any, flags: str, kernels: str | None) -> None:
-    from layered_lr_oneflow.runtime import blas_kernels
+    from layered_lr_oneflow.runtime import choose_blas_kernels
 
-    assert blas_kernels(flags) == kernels
+    assert choose_blas_kernels(flags) == kernels

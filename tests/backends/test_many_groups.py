@@ -351,20 +351,19 @@ def test_a_few_groups_step_as_torch_does(torch: Any) -> None:
 
 
 def test_kernels_that_are_not_what_they_were_are_not_used(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from layered_lr_torch import grouped_steps
+    from layered_lr_torch import fused_kernels
 
     def other(*args: Any, **kwargs: Any) -> None:
         raise TypeError("no such argument")
 
-    grouped_steps._is_exact.cache_clear()
-    monkeypatch.setattr(grouped_steps, "_make_each", other, raising=False)
-    monkeypatch.setattr(grouped_steps._Fused, "_make", other)
+    fused_kernels.is_exact.cache_clear()
+    monkeypatch.setattr(fused_kernels.FusedStep, "_make_update", other)
     try:
         pair = Pair(torch, spec_of(CASES["Adam"]))
         for at in range(3):
             pair.step(at)
     finally:
-        grouped_steps._is_exact.cache_clear()
+        fused_kernels.is_exact.cache_clear()
 
 
 @pytest.mark.parametrize("case", ["SGD momentum", "AdamW", "RMSprop"])
@@ -500,7 +499,7 @@ def test_optimizers_from_papers_take_groups_of_other_rates_together(
 
 
 def test_where_torch_hides_its_hooks_its_own_step_is_called(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from layered_lr_torch.grouped_steps import Unheard
+    from layered_lr_torch.grouped_steps import HooklessStep
 
     model = model_of(torch)
     optimizer, _ = ll.compile(spec_of(CASES["SGD momentum"]), model)
@@ -509,9 +508,9 @@ def test_where_torch_hides_its_hooks_its_own_step_is_called(torch: Any, monkeypa
     optimizer.step = lambda: calls.append(own() or 1)
     with monkeypatch.context() as patched:
         patched.delattr(sys.modules[torch.optim.Optimizer.__module__], "_global_optimizer_pre_hooks")
-        unheard = Unheard(optimizer)
+        hookless = HooklessStep(optimizer)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     for _ in range(3):
-        unheard.step(optimizer)
+        hookless.step(optimizer)
     assert calls == [1, 1, 1]

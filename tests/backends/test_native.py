@@ -38,7 +38,7 @@ def in_graph(start: int, steps: int, drawn: int) -> dict[str, object]:
 
     import layered_lr as ll
     from layered_lr_oneflow.compiled_rates import CompiledRates
-    from layered_lr_oneflow.float32_rates import GraphRates
+    from layered_lr_oneflow.float32_rates import Float32Rates
     from tests.support.models import ones, taken, unit_gradients
 
     rng = np.random.default_rng(start)
@@ -104,9 +104,9 @@ def in_graph(start: int, steps: int, drawn: int) -> dict[str, object]:
         graph(ones(flow))
         applied.append(taken(model, flow))
     rates = np.array(applied)
-    eager = GraphRates(graph.plan)
+    eager = Float32Rates(graph.plan)
     job = CompiledRates(graph)
-    read = np.stack([job.rates(f"net.{name}", start, start + steps) for name in names], axis=1)
+    read = np.stack([job.read_rates(f"net.{name}", start, start + steps) for name in names], axis=1)
     exact = graph.plan.table(start, start + steps)
     seen = exact > 1e-35  # float32 has all its digits here
     return {
@@ -201,7 +201,7 @@ def test_native_and_table_agree_bitwise(oneflow: Any, monkeypatch: pytest.Monkey
         _, native = through_attach(oneflow, spec, ["p0", "p1"])
         with monkeypatch.context() as patch:
             for module in ("lowering", "native_schedulers", "float32_rates"):
-                patch.setattr(f"layered_lr_oneflow.{module}.native", lambda plan, group: None)
+                patch.setattr(f"layered_lr_oneflow.{module}.find_native_schedule", lambda plan, group: None)
             _, table = through_attach(oneflow, spec, ["p0", "p1"])
         assert np.array_equal(native, table), schedule
 
@@ -218,9 +218,9 @@ def test_a_cosine_over_a_million_steps_is_native() -> None:
 def kernel_rates(plan: Plan, group: PlanGroup, steps: Any) -> Any:
     """What OneFlow computes for a group at some steps, before ``lr_scale``; None where it is not asked to."""
     from layered_lr_oneflow.kernel_arithmetic import KernelSchedule, as_float32
-    from layered_lr_oneflow.native_schedules import native
+    from layered_lr_oneflow.native_schedules import find_native_schedule
 
-    schedule = native(plan, group)
+    schedule = find_native_schedule(plan, group)
     return None if schedule is None else KernelSchedule(schedule)(steps, as_float32(group.lr))
 
 

@@ -267,13 +267,13 @@ def test_a_loop_of_ones_own_clips_as_torch(torch: Any, loops: Any, loop: str, cl
 
 def test_norms_of_large_parameters_are_exact_to_rounding(oneflow: Any) -> None:
     """OneFlow's own ``vector_norm`` is 4e-4 off here."""
-    from layered_lr_oneflow.clipping import Clipping
+    from layered_lr_oneflow.clipping import GradientClipper
 
     flow = oneflow
     model = flow.nn.Linear(1280, 1000, bias=False)
     gradient = np.random.default_rng(0).standard_normal((1000, 1280)).astype(np.float32)
     model.weight.grad = flow.tensor(gradient)
-    norms = Clipping(ll.resolve(ll.Spec(ll.SGD(lr=1.0)), model), model, measured=True).apply()
+    norms = GradientClipper(ll.resolve(ll.Spec(ll.SGD(lr=1.0)), model), model, measures=True).clip()
     np.testing.assert_allclose(norms.numpy(), np.linalg.norm(gradient.astype(np.float64)), rtol=1e-6)
 
 

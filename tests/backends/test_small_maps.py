@@ -118,7 +118,7 @@ def test_the_backend_compiles_with_them(torch: Any) -> None:
         loss = forward(images.contiguous(memory_format=torch.channels_last)).square().sum()
         return list(torch.autograd.grad(loss, list(model.parameters())))
 
-    forward = backend.forward(model)
+    forward = backend.build_forward(model)
     for batch in (BATCH, BATCH + 2, BATCH + 3):  # from the second on compiled for any
         gradients(forward, batch)
         with torch.profiler.profile() as profile:

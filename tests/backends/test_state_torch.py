@@ -187,17 +187,17 @@ def test_a_known_models_state_has_torchvisions_names(backend: Backend, framework
 @eager
 def test_parts_of_a_batch_have_their_parts_of_the_mask(backend: Backend, framework_of_backend: Any) -> None:
     from layered_lr.models.dropout_masks import draw_dropout_mask
-    from layered_lr_torch.dropout import MaskedDropout, Masks
+    from layered_lr_torch.dropout import DropoutMasks, MaskedDropout
 
     torch = framework_of_backend
     dropout = MaskedDropout(0.5, 2, (5,))
-    masks = Masks(torch.nn.Sequential(dropout), 11)
+    masks = DropoutMasks(torch.nn.Sequential(dropout), 11)
     masks.draw(7, 6, 3, torch.zeros(1))
     seen = []
     for part in range(3):
-        masks.put(part)
+        masks.insert(part)
         seen.append(dropout(torch.ones(2, 5)).numpy())
-    masks.take_away()
+    masks.remove()
     np.testing.assert_array_equal(np.concatenate(seen), draw_dropout_mask(11, 7, 2, (6, 5), 0.5))
     assert dropout.mask is None and set(dropout(torch.ones(2, 5)).unique().tolist()) <= {0.0, 2.0}
     assert (dropout.eval()(torch.ones(2, 5)) == 1).all()

@@ -114,7 +114,7 @@ def dampened_first_step(session: Any) -> None:
 
 
 def clip_per_group(session: Any) -> None:
-    session.gradients._per_group = True
+    session.clipper._per_group = True
 
 
 def other_beta2(beta2: float) -> Plant:
@@ -164,7 +164,7 @@ def eps_inside_root(session: Any) -> None:
 
     @torch.no_grad()
     def step() -> None:
-        session.gradients.treat()
+        session.clipper.clip()
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 gradient = parameter.grad + group["weight_decay"] * parameter

@@ -1,15 +1,14 @@
-"""Every optimizer as ops of OneFlow, for one parameter at a time."""
+"""Update rules: every optimizer as ops of OneFlow, for one parameter at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from layered_lr import optimizers as data
 from layered_lr_oneflow.rules import descent, moments, squares
-from layered_lr_oneflow.rules.base import Number, Numbers, Scalars, Slots, UpdateRule, assign
+from layered_lr_oneflow.rules.base import AnyRule, Number, RateAndMomentum, Scalars, SlotTensors, assign
 
-_RULES: Mapping[type[data.Optimizer], type[UpdateRule[Any]]] = {
+_RULES: Mapping[type[data.Optimizer], type[AnyRule]] = {
     data.SGD: descent.SGDRule,
     data.LARS: descent.LARSRule,
     data.Adam: moments.AdamRule,
@@ -25,9 +24,9 @@ _RULES: Mapping[type[data.Optimizer], type[UpdateRule[Any]]] = {
 }
 
 
-def rule_of(optimizer: data.Optimizer) -> UpdateRule[Any]:
-    """The rule of an optimizer."""
+def make_rule(optimizer: data.Optimizer) -> AnyRule:
+    """Make the update rule of an optimizer."""
     return _RULES[type(optimizer)](optimizer)
 
 
-__all__ = ["Number", "Numbers", "Scalars", "Slots", "UpdateRule", "assign", "rule_of"]
+__all__ = ["AnyRule", "Number", "RateAndMomentum", "Scalars", "SlotTensors", "assign", "make_rule"]

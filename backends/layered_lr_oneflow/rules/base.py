@@ -1,4 +1,4 @@
-"""What an update rule is, and the few operations that rules are made of, in eager mode and in a traced graph."""
+"""What an update rule is, and the few operations that rules share, in eager mode and in a traced graph."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 
 from layered_lr.optimizers import Optimizer
+from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.runtime import flow
 
 O = TypeVar("O", bound=Optimizer)  # noqa: E741 # an optimizer
 
-# A Python float in eager mode; in a graph a float64 tensor where it may change between calls, shape (1,) for a group's
-# and (parameters,) for what each parameter has of its own.
 Number: TypeAlias = Any
-Slots: TypeAlias = Mapping[str, Any]
+"""A Python float in eager mode. In a graph, a number that may change between calls is a float64 tensor: of shape (1,)
+if it belongs to a group, of shape (parameters,) if each parameter has its own."""
+
+SlotTensors: TypeAlias = Mapping[str, Tensor]
+"""The slots of one parameter, by torch's names."""
+
 Scalars: TypeAlias = Mapping[str, Number]
+"""Numbers by name."""
+
+ScalarsAndCounters: TypeAlias = tuple[dict[str, Number], dict[str, Number]]
+"""The numbers that an update needs, and the counters that the next update starts from."""
 
 
-class Numbers(NamedTuple):
+class RateAndMomentum(NamedTuple):
     """What may change from one update of a group to the next.
 
     Args:
-        rate: The learning rate, ``lr_scale`` in it.
+        rate: The learning rate, already multiplied by ``lr_scale``.
         momentum: SGD's momentum, or the first of an optimizer's betas; None for an optimizer without one.
     """
 
@@ -35,11 +43,11 @@ class Numbers(NamedTuple):
 class UpdateRule(ABC, Generic[O]):
     """How an optimizer updates one parameter, as torch does it. Subclasses are final.
 
-    The same code serves eager mode and a graph. ``scalars`` computes in float64, as torch computes in Python's floats;
-    each of its results is rounded to the parameter's dtype once, where an op uses it. ``update`` dispatches the ops.
+    The same code serves eager mode and a graph. ``compute_scalars`` computes in float64, as torch computes in Python's
+    floats; each result is rounded to the parameter's dtype once, where an op uses it. ``update`` dispatches the ops.
 
     Args:
-        optimizer: With every hyperparameter but the rate and the momentum, which ``Numbers`` brings.
+        optimizer: Every hyperparameter, except the rate and the momentum: these come with each update.
     """
 
     def __init__(self, optimizer: O) -> None:
@@ -48,44 +56,58 @@ class UpdateRule(ABC, Generic[O]):
     @property
     @abstractmethod
     def slots(self) -> Mapping[str, float]:
-        """The tensors that each parameter has beside it, by torch's names, with the number they begin filled with."""
+        """The slots of each parameter, by torch's names, each with the number that fills it at first."""
 
     @property
-    def carried(self) -> Mapping[str, float]:
-        """What an update of a parameter takes over from the one before: numbers by torch's names, with their start."""
+    def counters(self) -> Mapping[str, float]:
+        """Numbers that each parameter's update hands to the next, by torch's names, each with its first value."""
         return {}
 
     @abstractmethod
-    def scalars(self, numbers: Numbers, carried: Scalars) -> tuple[dict[str, Number], dict[str, Number]]:
-        """The numbers that ``update`` needs, by name, and what the next update takes over; may divide by nothing."""
+    def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+        """Compute what ``update`` needs, and the counters after the update.
 
-    @abstractmethod
-    def update(self, parameter: Any, gradient: Any, slots: Slots, scalars: Scalars) -> None:
-        """Dispatch one update of a parameter that is not empty.
-
-        In a graph one op may write to each parameter or slot: it runs after all ops that read the old value. Scalars
-        are Python floats or tensors of the parameter's dtype.
+        Args:
+            numbers: Of the group at this update.
+            counters: The parameter's, as the update before left them.
         """
 
-    def uphill(self, gradient: Any) -> Any:
-        """The gradient, or what makes of a way down a way up."""
+    @abstractmethod
+    def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
+        """Dispatch the ops of one update.
+
+        In a graph only one op may write to a parameter or slot: it runs after all ops that read the old value.
+
+        Args:
+            parameter: Not empty.
+            gradient: Its gradient.
+            slots: Its slots.
+            scalars: From ``compute_scalars``: Python floats, or tensors of the parameter's dtype.
+        """
+
+    def orient_gradient(self, gradient: Tensor) -> Tensor:
+        """Return the gradient, negated if the optimizer maximizes."""
         return -gradient if self.optimizer.maximize else gradient
 
-    def decayed(self, parameter: Any, gradient: Any) -> Any:
-        """The gradient with ``maximize`` and the coupled weight decay in it."""
-        gradient = self.uphill(gradient)
+    def add_decay(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient with ``maximize`` and the coupled weight decay applied."""
+        gradient = self.orient_gradient(gradient)
         decay = self.optimizer.weight_decay
         return gradient + parameter * decay if decay else gradient
 
 
-def assign(target: Any, value: Any) -> None:
-    """Write ``value`` into a parameter or slot, exactly: OneFlow's ``assign`` op, which Python reaches by this name."""
+AnyRule: TypeAlias = UpdateRule[Any]
+"""The rule of some optimizer."""
+
+
+def assign(target: Tensor, value: Tensor) -> None:
+    """Write ``value`` into a parameter or slot, exactly. Python reaches OneFlow's ``assign`` op by this name only."""
     flow._C.assign_local_tensor(target, value)
 
 
-def descend(parameter: Any, direction: Any, rate: Number) -> None:
-    """``parameter -= rate * direction``, rounded as OneFlow's optimizers do it."""
-    if parameter.dtype != flow.float32:  # the op's rate is float32 in any dtype
+def apply_step(parameter: Tensor, direction: Tensor, rate: Number) -> None:
+    """Compute ``parameter -= rate * direction``, rounded as OneFlow's optimizers do it."""
+    if parameter.dtype != flow.float32:  # the op's rate is float32, whatever the dtype is
         assign(parameter, parameter - direction * rate)
         return
     op = flow.stateful_op("sgd_update").Input("model").Input("model_diff")
@@ -96,31 +118,31 @@ def descend(parameter: Any, direction: Any, rate: Number) -> None:
         flow._C.dispatch_sgd_update(op, (parameter, direction, as_vector(rate)), learning_rate=0.0, l2=0.0)
 
 
-def as_vector(number: Any) -> Any:
-    """A tensor of one number in the shape (1,), which OneFlow's update ops ask for."""
+def as_vector(number: Any) -> Tensor:
+    """Bring a tensor of one number to shape (1,), which OneFlow's update ops require."""
     return number if number.ndim else flow.reshape(number, (1,))
 
 
-def lerp(start: Any, end: Any, weight: Number) -> Any:
-    """The point ``weight`` of the way from ``start`` to ``end``; torch's rounding at ``weight >= 0.5`` too."""
+def lerp(start: Tensor, end: Tensor, weight: Number) -> Tensor:
+    """Interpolate from ``start`` (weight 0) to ``end`` (weight 1), rounded as torch's ``lerp`` rounds."""
     if isinstance(weight, float) and weight >= 0.5:
         return end - (end - start) * (1 - weight)
     return start + (end - start) * weight
 
 
-def mean_square(old: Any, gradient: Any, beta: float) -> Any:
-    """The running mean of a gradient's square."""
+def update_mean_square(old: Tensor, gradient: Tensor, beta: float) -> Tensor:
+    """Return the running mean of the gradient's square, with this gradient in it."""
     return old * beta + gradient * gradient * (1 - beta)
 
 
-def norm(tensor: Any) -> Any:
-    """The L2 norm, shape (), in the tensor's dtype; summed in float64: float32 loses digits over a million terms."""
+def norm(tensor: Tensor) -> Tensor:
+    """Compute the L2 norm, shape (), in the tensor's dtype; summed in float64, as float32 loses digits in long sums."""
     wide = tensor.to(flow.float64)
     return flow.sqrt((wide * wide).sum()).to(tensor.dtype)
 
 
-def choose(condition: Any, true: Number, false: Number) -> Number:
-    """``true`` where the condition holds, else ``false``; of Python's numbers, or a graph's in float64."""
+def choose(condition: Number, true: Number, false: Number) -> Number:
+    """Return ``true`` where the condition holds, else ``false``; for Python's numbers and for a graph's."""
     if isinstance(condition, bool):
         return true if condition else false
     zeros = condition.to(flow.float64) * 0.0
@@ -128,7 +150,7 @@ def choose(condition: Any, true: Number, false: Number) -> Number:
 
 
 def as_float32(number: Number) -> Number:
-    """The number rounded to float32, still held as it was."""
+    """Round a number to float32; it stays a Python float, or a float64 tensor."""
     if isinstance(number, float):
         return float(np.float32(number))
     return number.to(flow.float32).to(flow.float64)

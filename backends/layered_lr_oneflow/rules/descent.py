@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import final
 
 from layered_lr.optimizers import LARS, SGD
+from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.rules.base import (
-    Number,
-    Numbers,
+    RateAndMomentum,
     Scalars,
-    Slots,
+    ScalarsAndCounters,
+    SlotTensors,
     UpdateRule,
+    apply_step,
     as_vector,
     assign,
     choose,
-    descend,
     norm,
 )
 from layered_lr_oneflow.runtime import flow
 
 
-def momentum_carried(optimizer: SGD | LARS) -> Mapping[str, float]:
-    """How often the momentum moved, where its first time differs from the others."""
+def momentum_counters(optimizer: SGD | LARS) -> Mapping[str, float]:
+    """The count of updates, if dampening makes the first one differ from the others."""
     return {"step": 0} if optimizer.momentum and optimizer.dampening else {}
 
 
-def momentum_scalars(
-    optimizer: SGD | LARS, numbers: Numbers, carried: Scalars
-) -> tuple[dict[str, Number], dict[str, Number]]:
-    """What SGD's momentum needs: it takes the whole of its first gradient, of the others what ``dampening`` leaves."""
+def compute_momentum_scalars(optimizer: SGD | LARS, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+    """Compute the scalars of SGD's momentum: dampening applies to all gradients except the first."""
     scalars = {"rate": numbers.rate, "momentum": numbers.momentum}
     if isinstance(numbers.momentum, float) and numbers.momentum == 0:
         return scalars, {}
     if not optimizer.dampening:
         return scalars, {}
-    scalars["gain"] = choose(carried["step"] == 0, 1.0, 1 - optimizer.dampening)
-    return scalars, {"step": carried["step"] + 1}
+    scalars["gain"] = choose(counters["step"] == 0, 1.0, 1 - optimizer.dampening)
+    return scalars, {"step": counters["step"] + 1}
 
 
-def with_momentum(optimizer: SGD | LARS, gradient: Any, slots: Slots, scalars: Scalars) -> Any:
-    """The direction that SGD's momentum makes of a gradient; its buffer is written."""
+def apply_momentum(optimizer: SGD | LARS, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> Tensor:
+    """Update the momentum buffer with a gradient; returns the direction of the update."""
     momentum = scalars["momentum"]
     if isinstance(momentum, float) and momentum == 0:
         return gradient
@@ -52,34 +51,34 @@ def with_momentum(optimizer: SGD | LARS, gradient: Any, slots: Slots, scalars: S
 
 @final
 class SGDRule(UpdateRule[SGD]):
-    """``torch.optim.SGD``; see ``layered_lr.SGD`` for the formula."""
+    """``torch.optim.SGD``."""
 
     @property
-    def carried(self) -> Mapping[str, float]:
-        """See ``UpdateRule.carried``."""
-        return momentum_carried(self.optimizer)
+    def counters(self) -> Mapping[str, float]:
+        """The count of updates, if the first one differs from the others."""
+        return momentum_counters(self.optimizer)
 
     @property
     def slots(self) -> Mapping[str, float]:
-        """See ``UpdateRule.slots``."""
+        """Names of the slots, and the number that fills each at first."""
         return {"momentum_buffer": 0.0} if self.optimizer.momentum else {}
 
-    def scalars(self, numbers: Numbers, carried: Scalars) -> tuple[dict[str, Number], dict[str, Number]]:
-        """See ``UpdateRule.scalars``."""
-        return momentum_scalars(self.optimizer, numbers, carried)
+    def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+        """Compute the numbers of one update, in float64."""
+        return compute_momentum_scalars(self.optimizer, numbers, counters)
 
-    def update(self, parameter: Any, gradient: Any, slots: Slots, scalars: Scalars) -> None:
-        """See ``UpdateRule.update``."""
+    def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
+        """Dispatch the ops of one update."""
         o, momentum = self.optimizer, scalars["momentum"]
         plain = parameter.dtype == flow.float32 and not o.dampening and not o.maximize
         if plain and isinstance(momentum, float) and momentum:
-            self._native(parameter, gradient, slots["momentum_buffer"], scalars)
+            self._update_natively(parameter, gradient, slots["momentum_buffer"], scalars)
             return
-        direction = with_momentum(o, self.decayed(parameter, gradient), slots, scalars)
-        descend(parameter, direction, scalars["rate"])
+        direction = apply_momentum(o, self.add_decay(parameter, gradient), slots, scalars)
+        apply_step(parameter, direction, scalars["rate"])
 
-    def _native(self, parameter: Any, gradient: Any, buffer: Any, scalars: Scalars) -> None:
-        """OneFlow's own op: one instead of six, and bitwise what they give."""
+    def _update_natively(self, parameter: Tensor, gradient: Tensor, buffer: Tensor, scalars: Scalars) -> None:
+        """Update by OneFlow's own op: one op instead of six, with bitwise the same result."""
         rate = scalars["rate"]
         op = flow.stateful_op("momentum_update").Input("model").Input("model_diff").Input("momentum")
         fixed = isinstance(rate, float)
@@ -98,27 +97,27 @@ class SGDRule(UpdateRule[SGD]):
 
 @final
 class LARSRule(UpdateRule[LARS]):
-    """See ``layered_lr.LARS`` for the formula and the paper."""
+    """SGD whose gradients are scaled by a trust ratio; ``layered_lr.LARS`` has the formula and the paper."""
 
     @property
-    def carried(self) -> Mapping[str, float]:
-        """See ``UpdateRule.carried``."""
-        return momentum_carried(self.optimizer)
+    def counters(self) -> Mapping[str, float]:
+        """The count of updates, if the first one differs from the others."""
+        return momentum_counters(self.optimizer)
 
     @property
     def slots(self) -> Mapping[str, float]:
-        """See ``UpdateRule.slots``."""
+        """Names of the slots, and the number that fills each at first."""
         return {"momentum_buffer": 0.0} if self.optimizer.momentum else {}
 
-    def scalars(self, numbers: Numbers, carried: Scalars) -> tuple[dict[str, Number], dict[str, Number]]:
-        """See ``UpdateRule.scalars``."""
-        return momentum_scalars(self.optimizer, numbers, carried)
+    def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+        """Compute the numbers of one update, in float64."""
+        return compute_momentum_scalars(self.optimizer, numbers, counters)
 
-    def update(self, parameter: Any, gradient: Any, slots: Slots, scalars: Scalars) -> None:
-        """See ``UpdateRule.update``."""
+    def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
+        """Dispatch the ops of one update."""
         o = self.optimizer
         size, slope = norm(parameter), norm(gradient)
         trust = size * o.trust_coefficient / (slope + size * o.weight_decay + o.eps)
         trust = flow.where((size > 0).logical_and(slope > 0), trust, flow.ones_like(trust))
-        scaled = self.decayed(parameter, gradient) * trust
-        descend(parameter, with_momentum(o, scaled, slots, scalars), scalars["rate"])
+        scaled = self.add_decay(parameter, gradient) * trust
+        apply_step(parameter, apply_momentum(o, scaled, slots, scalars), scalars["rate"])

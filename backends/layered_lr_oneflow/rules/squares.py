@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import final
 
 from layered_lr.optimizers import Adadelta, Adagrad, RMSprop
+from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.rules.base import (
     Number,
-    Numbers,
+    RateAndMomentum,
     Scalars,
-    Slots,
+    ScalarsAndCounters,
+    SlotTensors,
     UpdateRule,
+    apply_step,
     as_vector,
     assign,
-    descend,
     lerp,
-    mean_square,
+    update_mean_square,
 )
 from layered_lr_oneflow.runtime import flow
 
@@ -27,7 +29,7 @@ class RMSpropRule(UpdateRule[RMSprop]):
 
     @property
     def slots(self) -> Mapping[str, float]:
-        """See ``UpdateRule.slots``."""
+        """Names of the slots, and the number that fills each at first."""
         o = self.optimizer
         return {
             "square_avg": 0.0,
@@ -35,15 +37,15 @@ class RMSpropRule(UpdateRule[RMSprop]):
             **({"momentum_buffer": 0.0} if o.momentum else {}),
         }
 
-    def scalars(self, numbers: Numbers, carried: Scalars) -> tuple[dict[str, Number], dict[str, Number]]:
-        """See ``UpdateRule.scalars``."""
+    def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+        """Compute the numbers of one update, in float64."""
         return {"rate": numbers.rate, "momentum": numbers.momentum}, {}
 
-    def update(self, parameter: Any, gradient: Any, slots: Slots, scalars: Scalars) -> None:
-        """See ``UpdateRule.update``."""
+    def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
+        """Dispatch the ops of one update."""
         o, momentum = self.optimizer, scalars["momentum"]
-        gradient = self.decayed(parameter, gradient)
-        spread = squares = mean_square(slots["square_avg"], gradient, o.alpha)
+        gradient = self.add_decay(parameter, gradient)
+        spread = squares = update_mean_square(slots["square_avg"], gradient, o.alpha)
         assign(slots["square_avg"], squares)
         if o.centered:
             mean = lerp(slots["grad_avg"], gradient, 1 - o.alpha)
@@ -53,7 +55,7 @@ class RMSpropRule(UpdateRule[RMSprop]):
         if not isinstance(momentum, float) or momentum:
             direction = slots["momentum_buffer"] * momentum + direction
             assign(slots["momentum_buffer"], direction)
-        descend(parameter, direction, scalars["rate"])
+        apply_step(parameter, direction, scalars["rate"])
 
 
 @final
@@ -61,32 +63,32 @@ class AdagradRule(UpdateRule[Adagrad]):
     """``torch.optim.Adagrad``."""
 
     @property
-    def carried(self) -> Mapping[str, float]:
-        """See ``UpdateRule.carried``."""
+    def counters(self) -> Mapping[str, float]:
+        """The count of the parameter's updates."""
         return {"step": 0}
 
     @property
     def slots(self) -> Mapping[str, float]:
-        """See ``UpdateRule.slots``."""
+        """Names of the slots, and the number that fills each at first."""
         return {"sum": self.optimizer.initial_accumulator_value}
 
-    def scalars(self, numbers: Numbers, carried: Scalars) -> tuple[dict[str, Number], dict[str, Number]]:
-        """See ``UpdateRule.scalars``."""
-        step = carried["step"]
+    def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+        """Compute the numbers of one update, in float64."""
+        step = counters["step"]
         return {"rate": numbers.rate / (1 + step * self.optimizer.lr_decay)}, {"step": step + 1}
 
-    def update(self, parameter: Any, gradient: Any, slots: Slots, scalars: Scalars) -> None:
-        """See ``UpdateRule.update``."""
+    def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
+        """Dispatch the ops of one update."""
         if parameter.dtype == flow.float32 and not self.optimizer.maximize:
-            self._native(parameter, gradient, slots["sum"], scalars["rate"])
+            self._update_natively(parameter, gradient, slots["sum"], scalars["rate"])
             return
-        gradient = self.decayed(parameter, gradient)
+        gradient = self.add_decay(parameter, gradient)
         total = slots["sum"] + gradient * gradient
         assign(slots["sum"], total)
-        descend(parameter, gradient / (flow.sqrt(total) + self.optimizer.eps), scalars["rate"])
+        apply_step(parameter, gradient / (flow.sqrt(total) + self.optimizer.eps), scalars["rate"])
 
-    def _native(self, parameter: Any, gradient: Any, total: Any, rate: Number) -> None:
-        """OneFlow's own op, at a rate that has ``lr_decay`` in it: OneFlow counts for all parameters at once."""
+    def _update_natively(self, parameter: Tensor, gradient: Tensor, total: Tensor, rate: Number) -> None:
+        """Update by OneFlow's own op. ``lr_decay`` is already in the rate: OneFlow has one count for all parameters."""
         op = flow.stateful_op("adagrad_update").Input("model").Input("model_diff").Input("sum")
         fixed = isinstance(rate, float)
         flow._C.dispatch_adagrad_update(
@@ -106,19 +108,19 @@ class AdadeltaRule(UpdateRule[Adadelta]):
 
     @property
     def slots(self) -> Mapping[str, float]:
-        """See ``UpdateRule.slots``."""
+        """Names of the slots, and the number that fills each at first."""
         return {"square_avg": 0.0, "acc_delta": 0.0}
 
-    def scalars(self, numbers: Numbers, carried: Scalars) -> tuple[dict[str, Number], dict[str, Number]]:
-        """See ``UpdateRule.scalars``."""
+    def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+        """Compute the numbers of one update, in float64."""
         return {"rate": numbers.rate}, {}
 
-    def update(self, parameter: Any, gradient: Any, slots: Slots, scalars: Scalars) -> None:
-        """See ``UpdateRule.update``."""
+    def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
+        """Dispatch the ops of one update."""
         o = self.optimizer
-        gradient = self.decayed(parameter, gradient)
-        squares = mean_square(slots["square_avg"], gradient, o.rho)
+        gradient = self.add_decay(parameter, gradient)
+        squares = update_mean_square(slots["square_avg"], gradient, o.rho)
         delta = flow.sqrt(slots["acc_delta"] + o.eps) / flow.sqrt(squares + o.eps) * gradient
         assign(slots["square_avg"], squares)
-        assign(slots["acc_delta"], mean_square(slots["acc_delta"], delta, o.rho))
-        descend(parameter, delta, scalars["rate"])
+        assign(slots["acc_delta"], update_mean_square(slots["acc_delta"], delta, o.rho))
+        apply_step(parameter, delta, scalars["rate"])
