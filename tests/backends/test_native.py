@@ -200,7 +200,7 @@ def test_native_and_table_agree_bitwise(oneflow: Any, monkeypatch: pytest.Monkey
         spec = ll.Spec(ll.SGD(lr=0.0625), [ll.Group("p0", lr=0.5, lr_scale=0.1)], schedule)
         _, native = through_attach(oneflow, spec, ["p0", "p1"])
         with monkeypatch.context() as patch:
-            for module in ("lowering", "scheduler", "rounding"):
+            for module in ("lowering", "native_schedulers", "float32_rates"):
                 patch.setattr(f"layered_lr_oneflow.{module}.find_native_schedule", lambda plan, group: None)
             _, table = through_attach(oneflow, spec, ["p0", "p1"])
         assert np.array_equal(native, table), schedule
