@@ -22,7 +22,7 @@ ModuleForward: TypeAlias = Callable[[Module, Tensor], Tensor]
 _NORMS = (flow.nn.BatchNorm1d, flow.nn.BatchNorm2d, flow.nn.BatchNorm3d)
 
 
-def list_still_modules(model: Module, plan: Plan) -> list[Module]:
+def find_still_modules(model: Module, plan: Plan) -> list[Module]:
     """Find the modules that stay in evaluation mode in a phase."""
     phase = plan.phase or Phase()
     return still_modules(model, plan.frozen, phase.batch_norm, phase.dropout)
@@ -41,7 +41,7 @@ class ModeSwitches:
 
     def __init__(self, model: Module, plans: Sequence[Plan]) -> None:
         self._model = model
-        self._stills = [{id(module) for module in list_still_modules(model, plan)} for plan in plans]
+        self._stills = [{id(module) for module in find_still_modules(model, plan)} for plan in plans]
         always, ever = set.intersection(*self._stills), set.union(*self._stills)
         self._modules = [module for module in _list_modules(model) if id(module) in ever - always]
         self._norms = {
@@ -51,11 +51,11 @@ class ModeSwitches:
 
     def covers(self, plan: Plan) -> bool:
         """Whether these switches can be set to a phase."""
-        return {id(module) for module in list_still_modules(self._model, plan)} in self._stills
+        return {id(module) for module in find_still_modules(self._model, plan)} in self._stills
 
     def find_positions(self, plan: Plan) -> list[bool]:
         """Find whether each module trains in a phase; one more True follows, because a tensor must not be empty."""
-        still = {id(module) for module in list_still_modules(self._model, plan)}
+        still = {id(module) for module in find_still_modules(self._model, plan)}
         return [id(module) not in still for module in self._modules] + [True]
 
     def register_buffers(self, root: Module) -> None:
