@@ -118,10 +118,10 @@ class AccumulatingSession(EagerUpdates):
     Args:
         plan: Of the first phase, or of the whole run.
         model: Parameters with ``requires_grad=False`` never train.
-        num_classes: As in ``Session``.
+        num_classes: Labels are 0 to ``num_classes - 1``.
         device: OneFlow's name of the device that the model is on.
-        extras: As in ``Session``.
-        step: As in ``Session``.
+        extras: What the session does beside the updates.
+        step: Updates that the run has made before.
         shared: The plans of all phases that the graph serves; empty if it serves this one only.
     """
 

@@ -229,7 +229,7 @@ class DynamicUpdate:
         if not trained:
             raise SpecError(
                 f"{type(graph).__name__}.build computes no gradient of the plan's parameters: nothing would train. "
-                "Call loss.backward() in it, and let the parameters that shall train have requires_grad=True."
+                "Call loss.backward() in it, and set requires_grad=True for the parameters to train."
             )
         for name in trained:
             if name not in self._slots:
