@@ -61,7 +61,7 @@ def test_it_is_torchs_own_loop_under_autocast_bitwise(torch: Any) -> None:
     assert result.losses.tolist() == losses and result.accuracies[-1] == right
     assert all(np.array_equal(result.weights[name], array) for name, array in weights.items())
     assert {array.dtype.name for array in result.weights.values()} == {"float32", "int64"}
-    assert result.options["autocast"] == "bfloat16"
+    assert result.options["precision"] == {"dtype": "float32", "autocast": "bfloat16"}
     assert run(torch).losses.tolist() != losses  # the option does something
 
 
@@ -80,13 +80,13 @@ def test_a_run_under_it_goes_on_bitwise(torch: Any, monkeypatch: pytest.MonkeyPa
     stopped(monkeypatch, tmp_path / "run", resuming.SPEC, 4, **said)
     result = ll.resume(tmp_path / "run", data=said["data"])
     assert_same(result, whole)
-    assert result.options["autocast"] == "bfloat16"
+    assert result.options["precision"] == {"dtype": "float32", "autocast": "bfloat16"}
 
 
 def test_a_resumed_run_cannot_change_it(torch: Any, tmp_path: Path) -> None:
     said = resuming.options("torch-eager", epochs=1, precision=ll.Precision(autocast="bfloat16"))
     ll.run(resuming.SPEC, **said, checkpoints=tmp_path / "run")
-    with pytest.raises(ll.SpecError, match="autocast cannot be changed"):
+    with pytest.raises(ll.SpecError, match="precision cannot be changed"):
         ll.resume(tmp_path / "run", data=said["data"], precision=ll.Precision(autocast=None))
     other = resuming.options("oneflow-eager")
     with pytest.raises(ll.Unsupported, match="Use a torch backend"):
@@ -120,10 +120,13 @@ def test_float64_would_make_it_do_nothing() -> None:
         ll.run(precision=ll.Precision(autocast="bfloat16", dtype="float64"))
 
 
-def test_the_command_has_it_and_compare_refuses_it(call: Any, refused: Any, torch: Any, tmp_path: Path) -> None:
+def test_the_command_has_it_and_compare_refuses_it_on_oneflow(
+    call: Any, refused: Any, torch: Any, tmp_path: Path
+) -> None:
     words = ["--max-steps", "1", "--batch-size", "2", "--no-progress", "--autocast", "bfloat16", "--device", "cpu"]
     done = call("run", "--backend", "torch-eager", *words)
     assert done.code == 0 and "the same on" not in done.out
     recipe = tmp_path / "half.toml"
-    recipe.write_text('[run]\nautocast = "bfloat16"\n[optimizer]\ntype = "SGD"\nlr = 0.1\n')
-    refused(call("compare", "--recipe", str(recipe)), "Take it out to compare")
+    recipe.write_text('[run]\nprecision = "bfloat16"\n[optimizer]\ntype = "SGD"\nlr = 0.1\n')
+    words = ["compare", "--recipe", str(recipe), "--backends", "oneflow-eager,torch-eager"]
+    refused(call(*words), "Use a torch backend")

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import layered_lr as ll
 from tests.support import optimizer_cases as cases
 from tests.support.isolation import value_of
 from tests.support.models import mlp_weights, weights
@@ -68,6 +67,7 @@ def test_it_trains_as_torch_does(oneflow: Any, torch: Any, family: str, dtype: s
 
 def networks(steps: int) -> dict[str, dict[str, list[float]]]:
     """A small network's weights in float64 after AdamW in both modes."""
+    import layered_lr as ll
     from layered_lr_oneflow.runtime import flow
     from tests.support.models import weights
     from tests.support.optimizer_networks import network, network_batch, network_graph, network_spec

@@ -26,7 +26,7 @@ def policies(first: str, then: str) -> dict[str, list[int]]:
     return {"before": before, "after": now()}
 
 
-LOAD = "from layered_lr.registry import load_backend; load_backend({!r})"
+LOAD = "from layered_lr.backend.loading import load_backend; load_backend({!r})"
 
 
 @pytest.mark.parametrize("name", ["oneflow-eager", "oneflow-graph"])

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
@@ -104,7 +105,8 @@ def _check_call(words: list[str]) -> None:
     if name == "plan" and "mine.toml" not in rest:  # quick enough to be called
         called = CliRunner().invoke(cli, words, catch_exceptions=False)
         assert called.exit_code == 0, called.output
-    parsed = cli.commands[name].make_context(name, rest).params
+    above = click.Context(cli, info_name="layered-lr", **cli.context_settings)  # whose settings hold for the commands
+    parsed = cli.commands[name].make_context(name, rest, parent=above).params
     if parsed.get("recipe") and not parsed["recipe"].endswith(".toml"):
         load_recipe(parsed["recipe"])
     for backend in filter(None, [parsed.get("backend"), *(parsed.get("backends") or "").split(",")]):

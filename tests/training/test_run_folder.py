@@ -70,7 +70,7 @@ def test_events_are_lines_of_json(tmp_path: Path) -> None:
 
 def test_no_folder_to_write_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="is no folder to write to"):
+    with pytest.raises(CheckpointError, match="cannot be used as the run's folder"):
         RunFolder(tmp_path / "file" / "run")
 
 
