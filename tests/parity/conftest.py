@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from layered_lr.data import load_dataset
-from layered_lr.models.mobilenet_v2 import initial_weights
+from layered_lr.models.catalogue import draw_initial_weights
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 
@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if path.is_file():
         return path
     drawn = tmp_path_factory.mktemp("weights") / "mobilenet_v2.npz"
-    np.savez(drawn, **initial_weights("mobilenet_v2", 1000, seed=7))
+    np.savez(drawn, **draw_initial_weights("mobilenet_v2", 1000, seed=7))
     return drawn
 
 
