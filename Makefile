@@ -20,7 +20,7 @@ run: setup ## train the default recipe in OneFlow's Graph mode
 
 test: lint ## lint, then all tests
 	# In two processes: should a framework abort one, the other tests go on. An idle one takes tests from the other.
-	.venv/bin/pytest -n 2 --dist worksteal $(ARGS)
+	.venv/bin/pytest -n 2 --dist worksteal --max-worker-restart 50 $(ARGS)
 
 quick: setup ## the tests of a minute: specs, plans, models, data, schedules, state, options, callbacks
 	.venv/bin/pytest -n 2 --dist worksteal -m "not slow" -k "not torch-compile and not oneflow" $(QUICK) $(ARGS)

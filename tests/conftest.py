@@ -3,9 +3,7 @@
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,8 +13,8 @@ from layered_lr.backend.loading import load_backend
 from layered_lr.cli import main
 from layered_lr.errors import BackendUnavailable
 from layered_lr.registry import FRAMEWORKS, TABLE
-from tests.support import graph_process
 
+pytest_plugins = ["tests.support.oneflow_crashes"]
 REQUIRE = "LAYERED_LR_REQUIRE_BACKENDS"
 
 
@@ -32,25 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     required()  # a misspelt name would require nothing
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell script leaves it to what it runs in background
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-MOST_CRASHES = 2
-_crashes: Counter[str] = Counter()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
-    """Run a OneFlow test again whose process has crashed, at most twice: OneFlow 0.9 dies now and then by itself.
-
-    A failure is never run again, nor is a crash of a test whose file has no part of OneFlow. Every crash is told.
-    """
-    _crashes[crashitem] += 1
-    source = (Path(__file__).parents[1] / crashitem.partition("::")[0]).read_text(encoding="utf-8")
-    has_part = "oneflow" in source or "backend" in source
-    if has_part and _crashes[crashitem] <= MOST_CRASHES:
-        sched.mark_test_pending(crashitem)
-        report.outcome = "rerun"
-        print(f"\n{crashitem}: OneFlow ended the process; running it again ({_crashes[crashitem]} of {MOST_CRASHES})")
 
 
 @pytest.fixture(params=list(TABLE))
@@ -151,6 +130,8 @@ def framework_of_backend(request: pytest.FixtureRequest, backend_name: str, back
 @pytest.fixture
 def in_process(oneflow: Any) -> Callable[..., dict[str, Any]]:
     """``graph_process.run``, where OneFlow works."""
+    from tests.support import graph_process  # after pytest has loaded its plugins, see pytest_plugins
+
     return graph_process.run
 
 

@@ -135,8 +135,8 @@ def torch_run(torch: Any, case: ll.Optimizer, state: TrainingState | None, stop:
     return TrainingState(stop, type(case).__name__, weights, {name: own for name, own in slots.items() if own})
 
 
-def across(name: str, case: str, path: str) -> None:
-    """Go on for four updates from the state in a file, and leave the new one there."""
+def across(name: str, case: str, path: str, to: str) -> None:
+    """Go on for four updates from the state in a file, and leave the new one in another."""
     import pickle
     from pathlib import Path
 
@@ -152,7 +152,7 @@ def across(name: str, case: str, path: str) -> None:
     session = runs.opened(backend, flow, ll.Spec(cases.CASES[case]), Extras(), step=state.step)
     session.import_state(state)
     runs.trained(session, state.step, state.step + 4)
-    Path(path).write_bytes(pickle.dumps(session.export_state()))
+    Path(to).write_bytes(pickle.dumps(session.export_state()))
 
 
 ACROSS = ["SGD nesterov", "SGD dampening", "LARS", "AdamW amsgrad", "NAdam", "RAdam", "LAMB", "Lion", "RMSprop odd"]
@@ -164,10 +164,10 @@ ACROSS += ["Adagrad odd", "Adagrad", "Adadelta", "Adamax"]
 def test_from_torch_and_back_within_rounding(oneflow: Any, torch: Any, tmp_path: Any, name: str, case: str) -> None:
     import pickle
 
-    optimizer, path = cases.CASES[case], tmp_path / "state"
+    optimizer, path, to = cases.CASES[case], tmp_path / "state", tmp_path / "later"
     path.write_bytes(pickle.dumps(torch_run(torch, optimizer, None, 4)))
-    value_of(across, name, case, str(path))
-    back = torch_run(torch, optimizer, pickle.loads(path.read_bytes()), 12)
+    value_of(across, name, case, str(path), str(to))
+    back = torch_run(torch, optimizer, pickle.loads(to.read_bytes()), 12)
     assert state_cases.apart(back, torch_run(torch, optimizer, None, 12)) < 2e-5  # of numbers up to 2 in float32
 
 

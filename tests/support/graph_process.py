@@ -1,11 +1,10 @@
 """How to run a OneFlow graph in a process of its own: OneFlow aborts the process for much that it does not like."""
 
 import json
-import sys
 import textwrap
 from typing import Any
 
-from tests.support.isolation import run_again_after_crash
+from tests.support.isolation import run_python
 
 PREAMBLE = '''
 import json, sys
@@ -85,8 +84,7 @@ class UnitGraph(nn.Graph):
 def run(body: str, *arguments: str) -> dict[str, Any]:
     """What the script, which goes on from the preamble, answers in a process of its own."""
     script = PREAMBLE + textwrap.dedent(body)
-    command = [sys.executable, "-c", script, *arguments]
-    done = run_again_after_crash(command, timeout_seconds=600)
+    done = run_python(script, *arguments, timeout_seconds=600, is_complete=lambda stdout: "ANSWER " in stdout)
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
     return dict(json.loads(lines[-1].removeprefix("ANSWER ")))

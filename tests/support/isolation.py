@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.support.oneflow_crashes import CRASH_SIGNALS, is_oneflows_own, try_again_after_crash
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Results go through a file: frameworks write to stdout and stderr as they please.
@@ -21,10 +23,13 @@ import json, os, sys
 if hasattr(os, "SCHED_OTHER"):  # where OneFlow is loaded here, every thread and child is under SCHED_BATCH
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 sys.path[:0] = {path!r}
+if os.path.exists(sys.argv[2]):  # of an attempt that OneFlow's own crash has ended
+    os.remove(sys.argv[2])
 {source}
 value = {name}(*json.loads(sys.argv[1]))
-with open(sys.argv[2], "w") as file:
+with open(sys.argv[2] + ".part", "w") as file:
     json.dump(value, file)
+os.replace(file.name, sys.argv[2])
 """
 
 
@@ -42,21 +47,33 @@ class Outcome(NamedTuple):
     stderr: str
 
 
-def run_again_after_crash(
-    command: list[str], timeout_seconds: float, cwd: str | None = None, tries: int = 3
+def run_python(
+    script: str, *arguments: str, timeout_seconds: float, is_complete: Callable[[str], bool], cwd: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command; run it again, and say so, where OneFlow's own race has ended it with SIGSEGV.
+    """Run a script in a Python of its own; again, with a warning, where OneFlow's own crash has ended it.
 
-    OneFlow 0.9 pops a queue before it fills it when its thread is pre-empted there (``runtime.schedule_as_batch`` makes
-    that rare, no more): on a busy machine about one process in some hundred dies of it, which shows nothing here. Any
-    other end, a failed assertion or an abort, is the command's.
+    Args:
+        script: Its source.
+        arguments: Its ``sys.argv[1:]``.
+        timeout_seconds: After which it is killed, and ``subprocess.TimeoutExpired`` raised.
+        is_complete: Whether the script had said all by then, given its stdout: OneFlow also crashes while a process
+            that is at its end takes it down, where Python keeps no last words any more.
+        cwd: The folder to run it in.
     """
-    for attempt in range(1, tries + 1):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, cwd=cwd)
-        if done.returncode != -signal.SIGSEGV:
-            break
-        print(f"a OneFlow process died of SIGSEGV (try {attempt} of {tries})")
-    return done
+    command = [sys.executable, "-X", "faulthandler", "-c", script, *arguments]
+
+    def attempt() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, cwd=cwd)
+
+    def crash_of(done: subprocess.CompletedProcess[str]) -> str:
+        if done.returncode not in CRASH_SIGNALS:
+            return ""
+        name = signal.Signals(-done.returncode).name
+        if is_oneflows_own(done.stderr):
+            return f"{name} in a thread of OneFlow's"
+        return f"{name} at the end of the process" if is_complete(done.stdout) else ""
+
+    return try_again_after_crash(attempt, crash_of)
 
 
 def isolated(function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 600) -> Outcome:
@@ -72,8 +89,14 @@ def isolated(function: Callable[..., Any], *arguments: Any, timeout_seconds: flo
     script = _SCRIPT.format(path=path, source=source, name=function.__name__)
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-c", script, json.dumps(arguments), str(answer)]
-        done = run_again_after_crash(command, timeout_seconds, cwd=folder)
+        done = run_python(
+            script,
+            json.dumps(arguments),
+            str(answer),
+            timeout_seconds=timeout_seconds,
+            is_complete=lambda _: answer.is_file(),
+            cwd=folder,
+        )
         value = json.loads(answer.read_text()) if answer.is_file() else None
     return Outcome(done.returncode, value, done.stderr)
 
