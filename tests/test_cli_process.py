@@ -47,7 +47,7 @@ def start(folder: Path, *words: str, path: Path | None = None) -> "subprocess.Po
 
 def call(folder: Path, *words: str, path: Path | None = None) -> tuple[int, str, str]:
     process = start(folder, *words, path=path)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -59,7 +59,7 @@ def interrupted(folder: Path, process: "subprocess.Popen[str]") -> None:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     finally:
         process.kill()
     assert (folder / "ready").exists(), err
@@ -96,7 +96,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     process.stdout.close()
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
-    assert process.wait(60) in (0, 1, 141)
+    assert process.wait(600) in (0, 1, 141)
 
 
 def test_a_models_module_is_found_in_the_current_folder(torch: Any, tmp_path: Path) -> None:
@@ -151,7 +151,8 @@ def test_the_doctor_of_a_machine_with_broken_frameworks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: Path, number: int, code: int) -> None:
     """143, as a cluster's scheduler expects, or 130; and what it says can be typed."""
-    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", "time.sleep(1)"))
+    waiting = "while not Path('go').exists(): time.sleep(0.01)"
+    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", waiting))
     (tmp_path / "recipe.toml").write_text(SPEC)
     words = ["run", "--recipe", "recipe.toml", "--model", "slow:build", "--max-steps", "5", "--checkpoint-dir", "there"]
     process = start(tmp_path, *words, path=tmp_path)
@@ -160,7 +161,8 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: 
             break
         time.sleep(0.1)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    (tmp_path / "go").touch()
+    _, err = process.communicate(timeout=600)
     assert process.returncode == code, err
     assert "after 3 updates. To go on: layered-lr resume there" in err
     answer, out, err = call(tmp_path, "resume", "there", path=tmp_path)
@@ -169,7 +171,8 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: 
 
 
 def test_ctrl_c_twice_ends_at_once(torch: Any, tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(MODEL)
+    waking = "time.sleep(60)\n    Path('awake').touch()"
+    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", waking))
     (tmp_path / "recipe.toml").write_text(SPEC)
     words = ["run", "--recipe", "recipe.toml", "--model", "slow:build", "--max-steps", "5", "--checkpoint-dir", "there"]
     process = start(tmp_path, *words, path=tmp_path)
@@ -177,10 +180,9 @@ def test_ctrl_c_twice_ends_at_once(torch: Any, tmp_path: Path) -> None:
         if (tmp_path / "ready").exists() or process.poll() is not None:
             break
         time.sleep(0.1)
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    time.sleep(5)  # two signals that come sooner may be one to a process that has to wait for a core
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
-    assert time.monotonic() - began < 30, "it waited for the model"
+    assert not (tmp_path / "awake").exists(), "it waited for the model"

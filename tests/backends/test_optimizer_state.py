@@ -158,7 +158,7 @@ def moved_to_a_graph() -> dict[str, list[float]]:
 
 def test_a_graph_goes_on_from_counts_that_differ(oneflow: Any) -> None:
     """Bitwise as eager mode: each parameter has a count of its own in the graph too."""
-    answers = value_of(moved_to_a_graph, timeout_seconds=280)
+    answers = value_of(moved_to_a_graph)
     assert len(answers) == 8
     assert answers == {key: [0.0, 15.0, 20.0] for key in answers}
 
@@ -273,7 +273,7 @@ def at_the_edges() -> list[str]:
 
 
 def test_nothing_aborts_the_process(oneflow: Any) -> None:
-    assert value_of(at_the_edges, timeout_seconds=280) == []
+    assert value_of(at_the_edges) == []
 
 
 def test_a_plan_says_who_makes_the_update() -> None:

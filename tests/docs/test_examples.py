@@ -66,7 +66,7 @@ def test_the_blocks_of_a_page_run(
     monkeypatch.chdir(tmp_path)
     if needs_oneflow(page):
         request.getfixturevalue("oneflow")
-        assert value_of(page_alone, str(page), timeout_seconds=250) > 0
+        assert value_of(page_alone, str(page)) > 0
     else:
         assert run_page_here(str(page)) >= 0
 
@@ -92,7 +92,7 @@ def test_an_example_runs_at_tiny_size(
     monkeypatch.setenv("MAX_STEPS", "2")
     if "oneflow" in example.read_text():
         request.getfixturevalue("oneflow")
-        assert value_of(example_alone, str(example), timeout_seconds=250)
+        assert value_of(example_alone, str(example))
     else:
         assert runpy.run_path(str(example), run_name="__main__")
 

@@ -236,7 +236,7 @@ def test_no_global_state_and_no_display_is_needed(tmp_path: Path) -> None:
         "plan.plot().figure.savefig('p.png')\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment(), timeout=120)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=environment(), timeout=600)
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_a_terminal_that_cannot_show_blocks(tmp_path: Path, encoding: str, setti
         '[optimizer]\ntype = "SGD"\n[[groups]]\nname = "début λ"\nmatch = "features"\n', encoding="utf-8"
     )
     words = [sys.executable, "-m", "layered_lr", "plan", "--recipe", "r.toml"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment(**settings), capture_output=True, timeout=120)
+    done = subprocess.run(words, cwd=tmp_path, env=environment(**settings), capture_output=True, timeout=600)
     out = done.stdout.decode(encoding)
     assert done.returncode == 0 and done.stderr == b"" and "rest" in out
     assert "#" * 16 in out and "█" not in out and ("début λ" if encoding == "utf-8" else "début \\u03bb") in out
@@ -320,5 +320,5 @@ def test_a_terminal_that_cannot_show_blocks(tmp_path: Path, encoding: str, setti
 
 def test_the_default_c_locale_shows_blocks(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "layered_lr", "plan"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment(LC_ALL="C"), capture_output=True, timeout=120)
+    done = subprocess.run(words, cwd=tmp_path, env=environment(LC_ALL="C"), capture_output=True, timeout=600)
     assert done.returncode == 0 and "█" in done.stdout.decode(), "Python 3.7 and later take it for UTF-8"

@@ -121,7 +121,7 @@ def test_a_terminal_gets_its_own_width_and_a_pipe_plain_text(tmp_path: Path) -> 
     path = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
     environment = {**kept, "PYTHONPATH": path, "FORCE_COLOR": "1", "TERM": "xterm"}
     command = [sys.executable, "-c", code]
-    piped = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
+    piped = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=600).stdout
     assert "\x1b" not in piped and 100 < max(map(len, piped.splitlines())) <= PIPED_WIDTH
 
     ours, theirs = pty.openpty()
@@ -130,7 +130,7 @@ def test_a_terminal_gets_its_own_width_and_a_pipe_plain_text(tmp_path: Path) -> 
     import termios
 
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    subprocess.run(command, env=environment, stdout=theirs, check=True, timeout=120)
+    subprocess.run(command, env=environment, stdout=theirs, check=True, timeout=600)
     os.close(theirs)
     shown = b""
     while True:

@@ -111,6 +111,6 @@ def printed(page: Path, folder: Path) -> bytes:
 
 def _chromium(folder: Path, *arguments: str) -> str:
     command = [chromium(), *_QUIET, f"--user-data-dir={folder / 'profile'}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
