@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,14 @@ def results() -> dict[tuple[str, bool], ll.Result]:
 def trained(frameworks: Any, images: Any, results: dict[tuple[str, bool], ll.Result], request: Any) -> Trained:
     """A backend's run, made once; ``fine_tuned`` starts from the checkpoint, with a new head."""
 
-    def train(backend: str, fine_tuned: bool = False, spec: ll.Spec = SPEC, steps: int = STEPS) -> ll.Result:
+    def train(
+        backend: str, fine_tuned: bool = False, spec: ll.Spec = SPEC, steps: int = STEPS, dtype: str = "float32"
+    ) -> ll.Result:
         checkpoint = request.getfixturevalue("checkpoint") if fine_tuned else None
         start = {"initial_weights": ll.InitialWeights(checkpoint, reset=RESET)} if fine_tuned else {}
         options = {"max_steps": steps, "batch_size": BATCH, "dropout": 0.0, "device": "cpu", "progress": False}
         if spec is not SPEC:
-            return ll.run(spec, backend, data=images, **options, **start)
+            return ll.run(spec, backend, data=images, precision=dtype, **options, **start)
         if (backend, fine_tuned) not in results:
             results[backend, fine_tuned] = ll.run(spec, backend, data=images, **options, **start)
         return results[backend, fine_tuned]
@@ -91,16 +94,20 @@ def test_the_rates_are_the_same_everywhere(trained: Trained) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_update_is_the_same_on_torch(trained: Trained) -> None:
+def test_the_first_update_is_the_same_on_torch(trained: Trained, checkpoint: Path) -> None:
     """From the checkpoint: the weights after one step, within what float32 makes of gradients of 53 layers.
 
     Without an update the weights would be 1e-2 apart (the classifier's gradient times its rate), so that this
     can fail; the running statistics are left to ``test_torch_begins_as_oneflow_does``.
+
+    Weights that are only drawn make 2e-2 of float32's rounding, where they move by 0.4: float64 shows then whether the
+    update is the same. They come within 2e-9, since OneFlow's cross-entropy has float32's exponential in it.
     """
+    dtype, bound = ("float32", 1e-4) if checkpoint.suffix == ".pth" else ("float64", 1e-7)
     spec = ll.Spec(optimizer=SPEC.optimizer, groups=SPEC.groups)
-    one, other = (trained(name, True, spec, 1) for name in ("torch-eager", "oneflow-graph"))
+    one, other = (trained(name, True, spec, 1, dtype) for name in ("torch-eager", "oneflow-graph"))
     names = [parameter.name for parameter in one.plan.parameters]
-    assert largest_difference(one.weights, other.weights, names) < 1e-4
+    assert largest_difference(one.weights, other.weights, names) < bound
 
 
 @pytest.mark.slow
