@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,14 +61,19 @@ def try_again_after_crash(attempt: Callable[[], T], crash_of: Callable[[T], str]
     return attempt()
 
 
-_folder = tempfile.TemporaryDirectory(prefix="last-words-")
 _crashes: Counter[str] = Counter()
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Made by the process that starts the others, and gone with it."""
+    return tempfile.TemporaryDirectory(prefix="last-words-")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell each of pytest-xdist's processes where to leave its last words."""
-    node.workerinput["last_words"] = str(Path(_folder.name) / node.gateway.id)
+    node.workerinput["last_words"] = str(Path(_folder().name) / node.gateway.id)
 
 
 @pytest.hookimpl(trylast=True)  # pytest itself sends them to stderr, which is seen and not kept
