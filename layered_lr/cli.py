@@ -136,7 +136,15 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
     help="Two or more, with commas; the first one is the reference.  [torch-eager,oneflow-eager,oneflow-graph]",
 )
 @click.option("--steps", type=int, help="How many updates to compare.  [50]")
-@click.option("--samples", type=int, help="How many runs of the reference measure what rounding does.  [8]")
+@click.option(
+    "--samples", type=int, help="How many runs of the reference measure what rounding does.  [2, 8 without float64]"
+)
+@click.option(
+    "--quick", is_flag=True, default=None, help="Compare in float64 alone, over the first fifth of the updates."
+)
+@click.option(
+    "--resume-at", type=int, metavar="STEP", help="Stop each run after this update and go on from a checkpoint."
+)
 @click.option("--report", metavar="FILE", help="Write tables and pictures to this .html file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of tables.")
 @click.pass_context

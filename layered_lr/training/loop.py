@@ -138,7 +138,7 @@ class Loop:
         if checkpoint_first:
             self._checkpoint()
         if self.guard.rolls_back:
-            self._good = GoodStates(self._state())
+            self._good = GoodStates(self.export_state())
         self._announce.begin()
         updates = self._updates()
         self.watch.begin()
@@ -367,8 +367,8 @@ class Loop:
             self.run_log.event(what, **values)
         say(f"{what}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
 
-    def _state(self) -> TrainingState:
-        """Everything to go on from, the history too."""
+    def export_state(self) -> TrainingState:
+        """Everything to go on from, the history too. Waits for the updates that were asked for."""
         self.fetch()
         self.measured.collect()
         return replace(self.session.export_state(), history=self.history.arrays())
@@ -376,7 +376,7 @@ class Loop:
     def _checkpoint(self) -> None:
         assert self.run_log is not None
         self._wants_checkpoint = False
-        state = self._state()
+        state = self.export_state()
         self.run_log.add(self.history)
         try:
             state.check_finite()
