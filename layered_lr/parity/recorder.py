@@ -145,7 +145,7 @@ class Recorder(Callback):
     def on_batch(self, event: BatchEvent) -> None:
         """Note which batch it is; put its images into another order where the run is disturbed."""
         self._batches.append(digest(event.images, event.labels))
-        if self._disturbance is not None:
+        if self._disturbance is not None and not self._task.has_masks_by_place:
             event.images, event.labels = self._disturbance.shuffled(event.images, event.labels, event.parts)
 
     def on_update(self, event: UpdateEvent) -> None:

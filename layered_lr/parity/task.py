@@ -51,6 +51,11 @@ class Task:
         return self.steps if self.probe_steps is None else self.probe_steps
 
     @property
+    def has_masks_by_place(self) -> bool:
+        """Whether the library's dropout masks belong to places in a batch: images in another order get other masks."""
+        return isinstance(self.options.model, str) and self.options.dropout > 0
+
+    @property
     def may_have_float64(self) -> bool:
         """Whether beside this run there may be the same in float64: not where it is, or where it rounds to bfloat16."""
         precision = self.options.precision

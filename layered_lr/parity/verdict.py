@@ -275,6 +275,10 @@ def _cause(
     by_name = {departure.observable: departure for departure in reversed(facts)}
     if batch := by_name.get("batch"):
         return batch, "data", f"another batch than the other backend's at update {batch.step}"
+    in_run = _first_of(parted, runs.one.dtype)
+    known_from = min((departure.step for departure in facts), default=np.inf)
+    if in_run is not None and in_run.observable in _BEFORE_THE_UPDATE and in_run.step <= known_from:
+        return _run_cause(in_run, runs, one, other)  # what an optimizer does wrong shows in the next loss, not in this
     rate, bare = by_name.get("rate"), by_name.get("probe: bare")
     if rate is not None and (bare is None or rate.step <= bare.step):
         off = _relative(rate, one, plan)
@@ -291,14 +295,25 @@ def _cause(
             "forward",
             (f"the cross-entropy of known logits is off by {loss.difference:.2g} last bits: the forward pass differs"),
         )
-    order = {"loss": 0, "gradient norm": 1, "update norm": 2, "weights": 3}
-    dtype = runs.one.dtype
-    by_judged = [found for found in parted if found.dtype == dtype]
-    first = min(by_judged or parted, key=lambda departure: (departure.step, order[departure.observable]))
-    if by_judged:
+    assert in_run is not None
+    return _run_cause(in_run, runs, one, other)
+
+
+_ORDER = {"loss": 0, "gradient norm": 1, "update norm": 2, "weights": 3}
+_BEFORE_THE_UPDATE = ("loss", "gradient norm")
+
+
+def _first_of(parted: tuple[Departure, ...], dtype: str) -> Departure | None:
+    """Where runs part first: in the dtype in which they are judged, or else in the other one."""
+    judged_in = [found for found in parted if found.dtype == dtype]
+    return min(judged_in or parted, key=lambda departure: (departure.step, _ORDER[departure.observable]), default=None)
+
+
+def _run_cause(first: Departure, runs: Judged, one: Trace, other: Trace) -> tuple[Departure, Cause, str]:
+    if first.dtype == runs.one.dtype:
         return first, *_cause_in_run(first, runs.one, runs.other)
     cause, explanation = _cause_in_run(first, one, other)
-    explanation += f" (in {first.dtype} alone, where it is more than rounding; in {dtype} they train alike)"
+    explanation += f" (in {first.dtype} alone, where it is more than rounding; in {runs.one.dtype} they train alike)"
     return first, cause, explanation
 
 
