@@ -86,17 +86,18 @@ class Announcer:
     """
 
     def __init__(self, callbacks: Iterable[Callback], run: RunHandle) -> None:
-        self._callbacks, self.run = tuple(callbacks), run
-        self.hears_batches = bool(self._listeners("on_batch"))  # asked at each update, for speed
-        self.hears_updates = bool(self._listeners("on_update"))
-
-    def _listeners(self, method: str) -> list[Callback]:
-        """The callbacks that override a method."""
-        own = getattr(Callback, method)
-        return [each for each in self._callbacks if getattr(type(each), method) is not own or method in vars(each)]
+        self.run = run
+        given = tuple(callbacks)
+        self._listeners = {
+            method: [callback for callback in given if _overrides(callback, method)]
+            for method in vars(Callback)
+            if method.startswith("on_")
+        }
+        self.hears_batches = bool(self._listeners["on_batch"])  # asked at each update, for speed
+        self.hears_updates = bool(self._listeners["on_update"])
 
     def _tell(self, method: str, event: Any) -> None:
-        for callback in self._listeners(method):
+        for callback in self._listeners[method]:
             _call(callback, method, event)
 
     def begin(self) -> None:
@@ -139,12 +140,17 @@ class Announcer:
             Those that raised.
         """
         failures = []
-        for callback in self._listeners("on_end"):
+        for callback in self._listeners["on_end"]:
             try:
                 _call(callback, "on_end", EndEvent(self.run, error))
             except CallbackFailed as failed:
                 failures.append(failed)
         return failures
+
+
+def _overrides(callback: Callback, method: str) -> bool:
+    """Whether a callback's class has a method of its own, or the object itself was given one."""
+    return getattr(type(callback), method) is not getattr(Callback, method) or method in vars(callback)
 
 
 def _call(callback: Callback, method: str, event: Any) -> None:
