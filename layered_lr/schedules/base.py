@@ -259,6 +259,20 @@ class Schedule(ABC):
             f"of the run in {self.unit}s."
         )
 
+    def _too_short_error(self, total: float, **parts: float) -> SpecError:
+        """The error of a run that is too short for a schedule which takes its length from the run.
+
+        Args:
+            total: The length that the run has for it.
+            parts: The arguments that together need more.
+        """
+        given = ", ".join(f"{name}={value:g}" for name, value in parts.items())
+        return SpecError(
+            f"{type(self).__name__}({given}) needs {sum(parts.values()):g} {self.unit}s, and the run has {total:g} for "
+            f"it. Make the run longer (max_steps or epochs, or total_steps where you give that), or make "
+            f"{' or '.join(parts)} smaller."
+        )
+
     @abstractmethod
     def _rate(self, step: Value, lr: Value) -> Value:
         """Return the rate: a float for two floats; for steps (n,) and rates (groups, 1), broadcast to (groups, n)."""
