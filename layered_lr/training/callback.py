@@ -45,28 +45,86 @@ class Callback:
     """
 
     def on_begin(self, event: BeginEvent) -> None:
-        """The run is ready for its first update."""
+        """The run is ready for its first update.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_begin(self, event):
+            ...         print("begins")
+        """
 
     def on_batch(self, event: BatchEvent) -> None:
-        """A batch comes next; its images and labels may be changed, or the batch skipped."""
+        """A batch comes next; its images and labels may be changed, or the batch skipped.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_batch(self, event):
+            ...         event.images = event.images + 0.1
+        """
 
     def on_update(self, event: UpdateEvent) -> None:
-        """An update was made."""
+        """An update was made.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_update(self, event):
+            ...         if event.step % 100 == 0:
+            ...             event.run.log(loss=float(event.loss))
+        """
 
     def on_evaluation(self, event: EvaluationEvent) -> None:
-        """The model was evaluated on the test set."""
+        """The model was evaluated on the test set.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_evaluation(self, event):
+            ...         event.run.log(accuracy=event.accuracy)
+        """
 
     def on_epoch(self, event: EpochEvent) -> None:
-        """An epoch has ended."""
+        """An epoch has ended.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_epoch(self, event):
+            ...         if event.loss < 0.1:
+            ...             event.run.stop("the loss is below 0.1")
+        """
 
     def on_checkpoint(self, event: CheckpointEvent) -> None:
-        """A checkpoint was written."""
+        """A checkpoint was written.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_checkpoint(self, event):
+            ...         print(event.path)
+        """
 
     def on_divergence(self, event: DivergenceEvent) -> None:
-        """A loss or a gradient was not finite."""
+        """A loss or a gradient was not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_divergence(self, event):
+            ...         print(event.step, event.why)
+        """
 
     def on_end(self, event: EndEvent) -> None:
-        """The run ends, after its last update or because of an error."""
+        """The run ends, after its last update or because of an error.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_end(self, event):
+            ...         print(event.error)
+        """
 
 
 class CallbackFailed(Exception):

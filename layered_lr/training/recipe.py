@@ -28,6 +28,14 @@ class Recipe(NamedTuple):
     Args:
         spec: What to train with.
         run: Arguments of ``layered_lr.run``, by name: ``layered_lr.run(recipe.spec, **recipe.run)``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> recipe = ll.load_recipe("backbone-and-head")
+        >>> recipe.spec.optimizer.lr
+        0.1
+        >>> recipe.run["epochs"]
+        6
     """
 
     spec: Spec
@@ -35,7 +43,13 @@ class Recipe(NamedTuple):
 
 
 def ready_recipes() -> list[str]:
-    """The names of the recipes that come with the library."""
+    """The names of the recipes that come with the library.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.ready_recipes()[:2]
+        ['adamw-fine-tune', 'backbone-and-head']
+    """
     return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
 
 
@@ -48,6 +62,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
     Raises:
         SpecError: No such recipe or file, not TOML, an unknown key or a value that is not allowed.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> [group.label for group in ll.load_recipe("adamw-fine-tune").spec.groups]
+        ['backbone', 'head']
     """
     if not isinstance(name_or_path, str | Path):
         raise SpecError(f"recipe {name_or_path!r}: must be a path or a name.")
