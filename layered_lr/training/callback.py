@@ -20,9 +20,9 @@ from layered_lr.training.events import (
     EpochEvent,
     EvaluationEvent,
     LazyArray,
-    RunHandle,
     UpdateEvent,
 )
+from layered_lr.training.run_handle import RunHandle
 
 
 class Callback:
