@@ -138,8 +138,8 @@ def run(
         Two updates of the default recipe on the embedded digits:
 
         >>> import layered_lr as ll
-        >>> result = ll.run(max_steps=2, progress=False)  # doctest: +SKIP
-        >>> result.rates["backbone"]  # doctest: +SKIP
+        >>> result = ll.run(max_steps=2, progress=False)
+        >>> result.rates["backbone"]
         array([0.01, 0.01])
     """
     options = _options_in(locals())
@@ -168,6 +168,20 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
     Raises:
         CheckpointError: There is no run, no good checkpoint, or one that does not fit; another process writes there.
         SpecError: An argument that cannot be changed or cannot be right.
+
+    Example:
+        >>> import torch
+        >>> import layered_lr as ll
+        >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+        >>> spec = ll.Spec(ll.SGD(0.1))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     said = {"model": build, "data": data, "batch_size": 4, "progress": False}
+        ...     _ = ll.run(spec, epochs=1, checkpoints=f"{folder}/run", **said)
+        ...     longer = ll.resume(f"{folder}/run", epochs=2, model=build, data=data)
+        >>> len(longer.losses)
+        4
     """
     from layered_lr.training.resume import resume_run
 

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 from layered_lr.flags import add_flags, read_flags
+from layered_lr.spelling import find_nearest
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.options import merge_tables, options_with_meaning
 from layered_lr.version import __version__
@@ -255,6 +256,9 @@ def main() -> None:
     sys.path.insert(0, "")  # so that --model finds modules of the folder it is called in
     try:
         code = cli.main(standalone_mode=False)
+    except click.NoSuchOption as error:
+        where = error.ctx.command_path if error.ctx else "layered-lr"
+        _fail(f"No such option {error.option_name!r}.{_hint(error)} (see '{where} --help')", error.exit_code)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "layered-lr"
         _fail(f"{error.format_message()} (see '{where} --help')", error.exit_code)
@@ -266,6 +270,22 @@ def main() -> None:
         _fail(str(error), WRONG_INPUT)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hint(error: click.NoSuchOption) -> str:
+    """Where to say what an unknown option was to say: in a recipe, or by an option whose name is truly near."""
+    from layered_lr.training.recipe import recipe_place
+
+    if error.ctx is None:
+        return ""
+    name = error.option_name.lstrip("-").replace("-", "_")
+    parameters = error.ctx.command.get_params(error.ctx)
+    if any(parameter.name == "recipe" for parameter in parameters) and (place := recipe_place(name)):
+        return f" It belongs in a recipe, {place}: write it in a TOML file, and give that with --recipe FILE."
+    # Without the dashes: with them, every short name is near to every other one.
+    known = [flag[2:] for each in parameters for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
+    near = find_nearest(name.replace("_", "-"), known)
+    return f" Did you mean '--{near}'?" if near else ""
 
 
 def _fail(message: str, code: int) -> None:

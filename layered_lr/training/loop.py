@@ -41,10 +41,10 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr.training.callback import Announcer, Callback, CallbackFailed
 from layered_lr.training.divergence import GoodStates, Guard
 from layered_lr.training.evaluation import accuracy
-from layered_lr.training.events import RunHandle
 from layered_lr.training.history import History
 from layered_lr.training.measurements import Measurements, NotFinite
 from layered_lr.training.progress import ProgressBar
+from layered_lr.training.run_handle import RunHandle
 from layered_lr.training.run_log import RunLog, metric_of
 from layered_lr.training.signals import Stop
 from layered_lr.training.timing import Lookahead, Stopwatch
