@@ -103,6 +103,10 @@ def test_a_models_module_is_found_in_the_current_folder(torch: Any, tmp_path: Pa
     (tmp_path / "slow.py").write_text(MODEL)
     (tmp_path / "r.toml").write_text(SPEC + '[run]\nmodel = "slow:build"')
     code, out, err = call(tmp_path, "plan", "--recipe", "r.toml")
+    assert code == 2 and out == "" and "say so: --trust" in err
+    code, out, err = call(tmp_path, "plan", "--recipe", "r.toml", "--trust")
+    assert (code, err) == (0, "") and "30,730" in out
+    code, out, err = call(tmp_path, "plan", "--recipe", "r.toml", "--model", "slow:build")
     assert (code, err) == (0, "") and "30,730" in out
 
 
@@ -164,8 +168,8 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: 
     (tmp_path / "go").touch()
     _, err = process.communicate(timeout=600)
     assert process.returncode == code, err
-    assert "after 3 updates. To go on: layered-lr resume there" in err
-    answer, out, err = call(tmp_path, "resume", "there", path=tmp_path)
+    assert "after 3 updates. To go on: layered-lr resume there --trust" in err
+    answer, out, err = call(tmp_path, "resume", "there", "--trust", path=tmp_path)
     assert answer == 0, err
     assert "after 5 steps" in out
 

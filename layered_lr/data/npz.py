@@ -34,6 +34,8 @@ def dataset_from_npz(file: str | os.PathLike[str]) -> Dataset:
     path = Path(os.path.expanduser(file))
     if os.path.isdir(path):
         raise DataError(f"{path} is a folder: give the path of an .npz file in it (CIFAR-10: data='cifar10').")
+    if os.path.lexists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+        raise DataError(f"{path} is no plain file, and may never end: give the path of an .npz file.")
     if not os.path.isfile(path):  # Path.is_file would raise for a path that is too long or not permitted
         raise DataError(_describe_missing(path))
     with explain_read_errors(path, "an .npz file"), zipfile.ZipFile(path) as archive:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layered_lr.files import check_output, write_whole
+from layered_lr.outputs import check_output, write_whole
 from layered_lr.plans.view import PlanView
 from layered_lr.reports.curves import Scale
 from layered_lr.reports.page import bullets, figure, page, paragraphs, section
