@@ -36,7 +36,7 @@ class RowFile:
         """Open the file with these rows, and no others.
 
         Returns:
-            Whether a file with the same first row was there, or none should have been, and began with these rows.
+            Whether a file was there that began with these rows.
         """
         self.close()
         with open_whole(self.path) as new:
@@ -66,11 +66,9 @@ class RowFile:
 
 
 def _begins_with(path: Path, rows: IO[bytes]) -> bool:
-    """Whether a file begins with all of these rows; one with another first row is another table, and not compared."""
+    """Whether a file begins with all of these rows."""
     try:
         with open_plain(path) as old:
-            if old.readline(_CHUNK) != rows.readline():
-                return False
             while chunk := rows.read(_CHUNK):
                 if old.read(len(chunk)) != chunk:
                     return False

@@ -25,6 +25,7 @@ def check_saved_run(state: TrainingState) -> None:
         plan = plan_from_dict(state.about["plan"])
         _check_history(state, plan)
         _check_weights(state, plan)
+        _check_reactions(state, plan)
         _check_about(state.about)
     except CheckpointError:
         raise
@@ -74,6 +75,15 @@ def _check_weights(state: TrainingState, plan: Plan) -> None:
 def _check_as(name: str, shape: tuple[int, ...], weights: Arrays) -> None:
     if weights[name].shape != shape:
         raise ValueError(f"{name!r} has shape {weights[name].shape} in one place and {shape} in another")
+
+
+def _check_reactions(state: TrainingState, plan: Plan) -> None:
+    """Each group's numbers are those that its schedule has."""
+    for there in plan.phase_plans:
+        for group in there.groups:
+            reaction = group.schedule.start_reaction(group.lr) if group.is_reactive else None
+            if reaction is not None and group.name in state.reactions:
+                reaction.restore(state.reactions[group.name])  # one of its own, which raises where it cannot
 
 
 def _check_about(about: Any) -> None:

@@ -83,7 +83,7 @@ def train_prepared(
         about = {"run": gone.get("run", folder.mark.run), **run_about(ready, options)}
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
         loop.run_log = RunLog(folder, ready.plan, options, about, None if state is None else state.step, changed)
-        loop.run_log.begin(loop.history, is_new=state is None or changed)
+        loop.run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))
         _say_what_cannot_be_restored(loop.session)
     loop.run(checkpoint_first=changed)
     result = _result(ready, options, loop)
