@@ -50,27 +50,15 @@ class Reference:
         """Import the function.
 
         Raises:
-            Untrusted: A file or a table names it, and nobody has said that it may be imported.
-            SpecError: It cannot be imported.
+            SpecError: It cannot be imported; or a file or a table names it, and nobody has said that it may be imported.
         """
         if not self.is_trusted:
-            raise Untrusted(f"function {self.path!r}", "Spec.from_toml(..., trust=True), load_recipe(..., trust=True)")
+            raise SpecError(
+                f"function {self.path!r}: a file names it, and importing it runs code. If you trust whoever wrote the "
+                "file, say so: --trust (load_recipe(..., trust=True), Spec.from_toml(..., trust=True)); or name it "
+                "yourself."
+            )
         return import_function(self.path)
-
-
-class Untrusted(SpecError):
-    """Code would be imported that a file or a table names, and nobody has said that it may.
-
-    Args:
-        what: What it is, with its import path.
-        where: How to say in Python that it may.
-    """
-
-    def __init__(self, what: str, where: str) -> None:
-        super().__init__(
-            f"{what}: a file names it, and importing it runs code. If you trust whoever wrote the file, say so: "
-            f"--trust ({where}); or name it yourself."
-        )
 
 
 _trusts: ContextVar[bool] = ContextVar("trusts", default=True)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,7 @@ def _save(file: Path, arrays: Arrays) -> None:
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
     except SafetensorError as error:  # it contains the error of the system, such as a full disk
         raise OSError(one_line(error)) from None
+    file.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)  # the umask's, which safetensors does not ask
     _sync(file)
 
 

@@ -107,7 +107,7 @@ class Loop:
         self.measured = Measurements(session, plan, history, self.guard.rate_factor)
         self.watch, self._lookahead = Stopwatch(), Lookahead(self.step)
         self._announce = Announcer(callbacks, RunHandle(self, backend))
-        self._earlier, self._back_at = tuple(good), back_at
+        self.earlier, self._back_at = tuple(good), back_at
         self._good: GoodStates | None = None
         self._left_out_in_a_row = left_out
         self._stop_because: str | None = None  # a callback's reason
@@ -143,7 +143,7 @@ class Loop:
 
     def _train(self, signals: Stop, checkpoint_first: bool) -> None:
         if self.guard.rolls_back:
-            self._good = GoodStates([*self._earlier, self.export_state()], self._back_at)
+            self._good = GoodStates([*self.earlier, self.export_state()], self._back_at)
         if checkpoint_first:
             self._checkpoint()
         self._announce.begin()

@@ -15,13 +15,12 @@ from layered_lr.files import as_path, open_plain
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.schedules import Schedule
-from layered_lr.schedules.reference import Untrusted
 from layered_lr.spec.spec import Spec
 from layered_lr.spelling import did_you_mean
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
-from layered_lr.training.in_file import InFile, marked
+from layered_lr.training.in_file import InFile, marked, names_code
 from layered_lr.training.loop import Loop
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
@@ -103,7 +102,7 @@ def _open_newest(
             continue
         for damage in damaged:
             say(f"{damage} Going back to {path.name}.")
-        _say_changes(before, ready.plan, state.about, options)
+        _say_changes(before, ready.plan, state.about, options, trust)
         return loop, state
     raise refused[0] if refused else CheckpointError(f"{checkpoints.folder}: none can be read: {damaged[0]}")
 
@@ -311,12 +310,11 @@ def _check_optimizer(state: TrainingState, plan: Plan) -> None:
         raise CheckpointError(f"{error} strict=False starts what the optimizer keeps anew.") from None
 
 
-def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: RunOptions) -> None:
-    try:
-        if difference := before.diff(now):
-            say(f"from here on the plan is another one:\n{difference}")
-    except Untrusted as error:
-        say(f"how the plan differs from the one before is not computed. {error}")
+def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: RunOptions, trust: bool) -> None:
+    if not trust and names_code({}, before.spec.to_dict()):
+        say("the plan before names functions, which are not imported: how it differs from this one is not said.")
+    elif difference := before.diff(now):
+        say(f"from here on the plan is another one:\n{difference}")
     old, new = about.get("versions", {}), all_versions(options.backend)
     if changed := [f"{name} {old[name]} → {new[name]}" for name in new if name in old and old[name] != new[name]]:
         say(f"versions are not those of the run before: {', '.join(changed)}; bitwise the same only with the same.")

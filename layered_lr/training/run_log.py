@@ -214,6 +214,14 @@ class RunLog:
             self._try("mark", lambda: self.folder.write_mark(replace(self.folder.mark, has_checkpoints=True)))
         return written[0] if written else None
 
+    def remove_old(self, staying: Collection[int]) -> None:
+        """Remove the checkpoints that are no longer kept, which a kill may have left.
+
+        Args:
+            staying: Steps of others that stay.
+        """
+        self._try("checkpoint", lambda: self.checkpoints.remove_old(self.checkpoint_step, staying))
+
     def remove_after(self, step: int) -> None:
         """Remove the checkpoints of later updates: no training can go on from them."""
         self._try("checkpoint", lambda: self.checkpoints.remove_after(step))

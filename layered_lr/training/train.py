@@ -84,6 +84,8 @@ def train_prepared(
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
         loop.run_log = RunLog(folder, ready.plan, options, about, None if state is None else state.step, changed)
         loop.run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))
+        if state is not None:
+            loop.run_log.remove_old([earlier.step for earlier in loop.earlier])
         _say_what_cannot_be_restored(loop.session)
     loop.run(checkpoint_first=changed)
     result = _result(ready, options, loop)
