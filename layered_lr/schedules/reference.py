@@ -50,7 +50,7 @@ class Reference:
         """Import the function.
 
         Raises:
-            SpecError: It cannot be imported; or a file or a table names it, and nobody has said that it may be imported.
+            SpecError: It cannot be imported; or a file or a table names it, and nobody has said that it may be.
         """
         if not self.is_trusted:
             raise SpecError(
