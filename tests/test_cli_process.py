@@ -99,6 +99,16 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert process.wait(600) in (0, 1, 141)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
+@pytest.mark.parametrize("words", [["plan"], ["--help"], ["plan", "--json"]])
+def test_standard_output_on_a_full_disk_is_said_in_a_line(tmp_path: Path, words: list[str]) -> None:
+    command = f"{sys.executable} -m layered_lr {' '.join(words)} > /dev/full"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'backends'}"}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "layered-lr: what there is to say cannot be written: No space left on device.\n"
+
+
 def test_a_models_module_is_found_in_the_current_folder(torch: Any, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(MODEL)
     (tmp_path / "r.toml").write_text(SPEC + '[run]\nmodel = "slow:build"')
