@@ -15,6 +15,7 @@ import numpy as np
 from layered_lr.arrays import Array
 from layered_lr.errors import DataError, LayeredLRError, SpecError
 
+_MOST_TAIL_BYTES = 22 + (1 << 16)  # of a zip file: its last record, and a comment
 MOST_TEXT_BYTES = 1 << 28  # of a text that is read as a whole: more than any that this library writes
 
 
@@ -113,6 +114,7 @@ def read_archive(path: Path) -> dict[str, Array]:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UnreadableError("it holds a single array; save it with numpy.savez")
+            check_complete(file, archive.zip)
             arrays = {name: archive[name] for name in archive.files}
         if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise UnreadableError(f"{odd[0]!r} in it is no array")
@@ -121,6 +123,25 @@ def read_archive(path: Path) -> dict[str, Array]:
         raise
     except Exception as error:  # for a damaged file, NumPy, zipfile and zlib raise many kinds of errors
         raise UnreadableError(one_line(error)) from None
+
+
+def check_complete(file: IO[bytes], archive: Any) -> None:
+    """Refuse a zip file whose list of contents is damaged, so that some of them are silently missing.
+
+    Args:
+        file: The open file.
+        archive: The ``zipfile.ZipFile`` of it.
+
+    Raises:
+        ValueError: It says that it has another number of members than are found.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - _MOST_TAIL_BYTES, 0))
+    tail = file.read(_MOST_TAIL_BYTES)
+    at = tail.rfind(b"PK\5\6")
+    said, found = int.from_bytes(tail[at + 10 : at + 12], "little"), len(archive.infolist())
+    if at < 0 or said not in (found, 0xFFFF):  # 0xFFFF: there are more than this number can say
+        raise ValueError(f"it says that it has {said} members, and {found} are found")
 
 
 def one_line(error: BaseException) -> str:
