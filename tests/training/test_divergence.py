@@ -210,8 +210,8 @@ def test_no_checkpoint_is_written_of_what_is_not_finite(
         state = state_of(self)
         return replace(state, weights={**state.weights, "body.bias": np.full(8, np.inf)}) if self.step == 6 else state
 
-    state_of = Loop._state
-    monkeypatch.setattr(Loop, "_state", broken)
+    state_of = Loop.export_state
+    monkeypatch.setattr(Loop, "export_state", broken)
     ll.run(
         PLAIN,
         **written(
