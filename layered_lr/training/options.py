@@ -23,7 +23,7 @@ from layered_lr.training.grouped_options import (
     path_or_none,
 )
 from layered_lr.training.import_paths import imported
-from layered_lr.training.in_file import by_hand
+from layered_lr.training.in_file import InFile, by_hand
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
@@ -346,7 +346,10 @@ def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str
         is_table = parts is not None and isinstance(value, Mapping) and set(value) <= set(options_of(parts))
         if is_table and merged.get(name) is not None:  # arrays by name are no table of parts
             known: Any = parts
-            merged[name] = {**_table_of(known.of(merged[name])), **value}
+            said = {"folder": merged[name]} if isinstance(merged[name], InFile) else merged[name]
+            if isinstance(said, Mapping):  # a place that a file names is no matter where another one is given
+                said = {part: own for part, own in said.items() if part not in value}
+            merged[name] = {**_table_of(known.of(said)), **value}
         else:
             merged[name] = value
     return merged

@@ -20,6 +20,7 @@ import layered_lr as ll
 from layered_lr.errors import CheckpointError
 from layered_lr.parity.processes import _PROGRAM, _search_path
 from layered_lr.state.state_files import STATE, _hash_table
+from layered_lr.training.options import RunOptions, merge_tables
 from layered_lr.training.run_folder import RunFolder
 from layered_lr.training.run_mark import MARK, _digest
 from tests.support.models import arrays
@@ -238,6 +239,7 @@ def test_a_longer_run_that_was_killed_before_its_first_checkpoint_is_longer(
 HOLDER = """
 import os, sys, time
 from pathlib import Path
+from layered_lr.training.options import RunOptions, merge_tables
 from layered_lr.training.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 if os.fork() == 0:
@@ -280,3 +282,13 @@ def test_old_checkpoints_that_a_kill_left_are_removed_at_the_next_start(torch: A
     (run / "checkpoints" / ".layered_lr-0123").mkdir()
     ll.resume(run, data=arrays(), trust=True)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-00000006"]
+
+
+def test_a_place_that_is_given_takes_the_one_of_a_recipe_away(tmp_path: Path) -> None:
+    for words in ('checkpoints = "theirs"', '[run.checkpoints]\nfolder = "theirs"\nkeep = 5'):
+        (tmp_path / "r.toml").write_text('[optimizer]\ntype = "SGD"\nlr = 0.1\n[run]\n' + words)
+        run = ll.load_recipe(tmp_path / "r.toml").run
+        with pytest.raises(ll.SpecError, match="a file names a place to write to"):
+            RunOptions(**merge_tables(run, {"checkpoints": {"keep": 2}}))
+        merged = RunOptions(**merge_tables(run, {"checkpoints": {"folder": tmp_path / "mine"}}))
+        assert merged.checkpoints is not None and merged.checkpoints.folder == tmp_path / "mine"
