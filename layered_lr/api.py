@@ -146,7 +146,9 @@ def run(
     return train(default_spec() if spec is None else spec, options)
 
 
-def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, **changes: Any) -> Result:
+def resume(
+    path: str | Path, spec: Spec | None = None, *, strict: bool = True, trust: bool = False, **changes: Any
+) -> Result:
     """Go on with a run that was stopped, from its newest good checkpoint; bitwise as if it had not been stopped.
 
     Where a checkpoint is damaged, it is named on stderr, and the one before it is taken. What has changed since (the
@@ -157,6 +159,9 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
         spec: Another spec for what is left of the run: other schedules, rates, phases.
         strict: Refuse a model whose parameters are not those of the run, other data or another optimizer. False takes
             over what fits, says what does not, and initialises that anew.
+        trust: Import the code that the folder names: a model of one's own, functions of schedules. Importing runs it,
+            so a folder of somebody else is refused without this word. ``model=...`` and ``spec`` given again need it
+            not.
         changes: Options of ``run`` to change: ``backend`` goes on with another framework, ``epochs`` or ``max_steps``
             make the run longer. ``model`` and ``data`` are needed where they cannot be written down (a lambda,
             arrays). Options that the position in the data or the arithmetic depends on cannot change: ``batch_size``,
@@ -185,7 +190,7 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
     """
     from layered_lr.training.resume import resume_run
 
-    return resume_run(path, spec, strict, changes)
+    return resume_run(path, spec, strict, trust, changes)
 
 
 @_explain_names

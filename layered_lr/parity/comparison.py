@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from layered_lr.arrays import Float64
-from layered_lr.files import check_output, write_whole
+from layered_lr.outputs import check_output, write_whole
 from layered_lr.parity.findings import ByObservable, Observed, Pair
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.probe import probe_parameters, probed_rates

@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from layered_lr.files import check_output, write_whole
+from layered_lr.outputs import check_output, write_whole
 from layered_lr.plans.view import PlanView
 from layered_lr.reports.curves import Scale
 from layered_lr.reports.page import bullets, figure, page, paragraphs, section
@@ -27,13 +27,30 @@ def csv_chunks(plan: PlanView) -> Iterator[str]:
     """
     plan.table(0, 0 if plan.total_steps is not None else None)  # says what is missing where the length is
     per_epoch = plan.steps_per_epoch
-    yield _rows([["step", *(["epoch"] if per_epoch else []), *(group.name for group in plan.groups)]])
+    own = ["step", *(["epoch"] if per_epoch else [])]
+    yield _rows([[*own, *column_names(own, [group.name for group in plan.groups])]])
     for start in range(0, plan.total_steps or 0, _BLOCK_STEPS):
         rates = plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)).tolist()
         yield _rows(
             [step, *([step // per_epoch] if per_epoch else []), *map(repr, row)]
             for step, row in enumerate(rates, start)
         )
+
+
+def column_names(own: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """A name for each group's column, which no other column has: the group's own, or ``rate: `` before it.
+
+    Args:
+        own: The names of the other columns.
+        groups: The groups' names, each once.
+    """
+    names: list[str] = []
+    for group in groups:
+        name = group
+        while name in own or name in names or (name != group and name in groups):
+            name = f"rate: {name}"
+        names.append(name)
+    return names
 
 
 def _rows(rows: Any) -> str:

@@ -87,7 +87,7 @@ def _check_trained(value: object) -> Which | None:
 
 
 def _check_norm(value: object) -> float | None:
-    number = unwrap_scalar(value)
+    number = unwrap_scalar(math.inf if isinstance(value, str) and value == "inf" else value)  # as JSON has it
     if number is None or (isinstance(number, int | float) and not isinstance(number, bool) and number > 0):
         return None if number is None else float(number)
     raise SpecError(f"clip_grad_norm={value!r}: must be a number > 0 (infinity only measures the norm), or None.")
