@@ -295,6 +295,8 @@ def compare(
             same names and shapes: all begin with the weights of the reference's. Callables, and functions in the spec,
             must stand at a module's top level, where another process can import them. A model of your own with dropout
             is different in different frameworks.
+        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
+        resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
         data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
             also these four as a mapping or tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
@@ -318,8 +320,6 @@ def compare(
             this long where neither is given.
         samples: How many times to run the reference with rounding errors on purpose, in each precision, at least 2;
             None is 2 where float64 judges and 8 elsewhere. More make a narrower envelope and take longer.
-        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
-        resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
 
     Returns:
         Verdicts, rates, differences; a text to read when printed, and ``to_html`` makes a report of it. Where a backend
