@@ -39,9 +39,14 @@ class MovingAverage:
                     self._averages[name] = tensor.detach().clone()
 
     def load(self, averages: Weights) -> None:
-        """Go on from saved averages, by name; an empty mapping means that there was no update."""
+        """Go on from saved averages, by name; where one is missing, from the present weight.
+
+        An empty mapping means that there was no update.
+        """
         self._averages = {
             name: flow.tensor(averages[name], dtype=tensor.dtype, device=tensor.device)
+            if name in averages
+            else tensor.detach().clone()
             for name, tensor in self._find_floating().items()
             if averages
         }

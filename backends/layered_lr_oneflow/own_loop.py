@@ -47,6 +47,7 @@ def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: An
         weights=models.copy_state(model),
         slots=SlotConverter(loop.plan, model, frozen_too=True).export_changed_slots(loop.read(), step),
         reactions=scheduler.live.state(),
+        unsaved=models.copy_unsaved(model),
     )
 
 
@@ -77,6 +78,7 @@ def import_loop(state: TrainingState, model: Module, optimizer: NativeOptimizer 
     state.check_reactions(scheduler.live.state())
     _check_rates(loop.plan, state)
     models.load_state(model, state.weights)
+    models.load_unsaved(model, state.unsaved)
     loop.write(converter.import_slots(state.slots), state.step)
     scheduler.go_to(state.step, state.reactions)
 

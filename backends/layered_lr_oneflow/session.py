@@ -121,12 +121,20 @@ class OneFlowSession(Session):
         """Names of the modules whose random numbers cannot be restored: a resumed run draws other ones."""
         return find_random_modules(self.model)
 
+    def _unsaved(self) -> Arrays:
+        return models.copy_unsaved(self.model)
+
+    def _unsaved_averages(self) -> Arrays:
+        averages = self._get_average().get_tensors()
+        return {name: averages[name].numpy().copy() for name in self._unsaved() if name in averages}
+
     def _random(self) -> Arrays:
         return {}
 
     def _import(self, state: TrainingState) -> None:
         sync()
         models.load_state(self.model, state.weights)
+        models.load_unsaved(self.model, state.unsaved)
         self._restore(state, self._slot_converter.import_slots(state.slots))
         self._norms = NormHistory(len(self.plan.groups), self.steps_ahead)
         if self._average is not None:

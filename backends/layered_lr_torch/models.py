@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from layered_lr.arrays import Array, Weights
+from layered_lr.arrays import Array, Arrays, Weights
 from layered_lr.errors import BackendUnavailable, SpecError
-from layered_lr.models.nn_modules import framework_of
+from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr_torch.dropout import mask_dropout
 from layered_lr_torch.torch_types import Module, Tensor
 
@@ -61,20 +61,62 @@ def find_memory_format(model: Module) -> torch.memory_format:
     return torch.channels_last if any(only_last) and all(last) else torch.contiguous_format
 
 
+def find_tensors(model: Module, persistent: bool = True) -> dict[str, Tensor]:
+    """Find the model's parameters and buffers, by every name that they have as members of modules.
+
+    ``state_dict()`` may have other names (hooks of a wrapper), and more than tensors (``get_extra_state``).
+
+    Args:
+        model: The model.
+        persistent: False finds instead the buffers that ``state_dict()`` leaves out.
+    """
+    found: dict[str, Tensor] = {}
+    for prefix, module in list_modules(model):
+        left_out = module._non_persistent_buffers_set
+        own = {**(module._parameters if persistent else {}), **module._buffers}
+        found |= {
+            prefix + name: tensor
+            for name, tensor in own.items()
+            if tensor is not None and (name in left_out) != persistent
+        }
+    return found
+
+
 def load_state(model: Module, weights: Weights) -> None:
     """Copy arrays into the model's parameters and buffers of the same names."""
-    state = model.state_dict()
+    tensors = find_tensors(model)
     with torch.no_grad():
         for name, array in weights.items():
-            state[name].copy_(torch.from_numpy(np.array(array)))
+            tensors[name].copy_(torch.from_numpy(np.array(array)))
 
 
 def copy_state(model: Module) -> dict[str, Array]:
-    """Copy the model's parameters and buffers to arrays, by name."""
-    return {name: to_array(tensor) for name, tensor in model.state_dict().items()}
+    """Copy the model's parameters and buffers to arrays, by name, without buffers that ``state_dict()`` leaves out."""
+    return {name: to_array(tensor) for name, tensor in find_tensors(model).items()}
+
+
+def copy_unsaved(model: Module) -> dict[str, Array]:
+    """Copy the buffers that ``state_dict()`` leaves out (``persistent=False``) to arrays, by name."""
+    return {name: to_array(tensor) for name, tensor in find_tensors(model, persistent=False).items()}
+
+
+def load_unsaved(model: Module, arrays: Arrays) -> None:
+    """Give the model the buffers of ``copy_unsaved``; one that it lacks, or has in another shape, is made anew."""
+    tensors, modules = find_tensors(model, persistent=False), dict(list_modules(model))
+    for name, array in arrays.items():
+        given = torch.from_numpy(np.array(array))
+        tensor = tensors.get(name)
+        if tensor is not None and tensor.shape == given.shape:
+            with torch.no_grad():
+                tensor.copy_(given)
+            continue
+        path, dot, leaf = name.rpartition(".")
+        device = next((some.device for some in model.parameters()), torch.device("cpu"))
+        modules[path + dot]._buffers[leaf] = given.to(device)
 
 
 def to_array(tensor: Tensor) -> Array:
-    """Copy a tensor to an array in C order, whatever the tensor's memory format is."""
-    array: Array = tensor.detach().cpu().numpy().copy()
+    """Copy a tensor to an array in C order, whatever the tensor's memory format is; bfloat16 becomes float32."""
+    whole = tensor.detach().cpu()
+    array: Array = (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy().copy()
     return array

@@ -34,6 +34,7 @@ def export_loop(model: Module, optimizer: torch.optim.Optimizer, scheduler: Plan
         slots=export_slots(optimizer, parameters),
         reactions={} if scheduler is None else scheduler.reactions(),
         random=random_state.read_states(_find_device(model)),
+        unsaved=models.copy_unsaved(model),
     )
 
 
@@ -66,6 +67,7 @@ def import_loop(
         scheduler.check_reactions(state)
         scheduler.go_to(state.step, state.reactions)
     models.load_state(model, state.weights)
+    models.load_unsaved(model, state.unsaved)
     import_slots(optimizer, parameters, state.slots)
     random_state.restore_states(state.random, _find_device(model))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -152,11 +153,12 @@ class TorchSession(Session):
 
     def logits(self, images: NDArray[np.float32], ema: bool = False) -> Array:
         """Compute the model's logits in evaluation mode, shape (N, classes)."""
-        forward = self.model if not ema else self._get_average().forward
         self.model.eval()
-        with torch.no_grad():
-            logits: Array = self._compute_logits(forward, self._place_images(images)).cpu().numpy()
-        self._set_training_mode()
+        try:
+            with self._get_average().use_averages() if ema else nullcontext(), torch.no_grad():
+                logits: Array = self._compute_logits(self.model, self._place_images(images)).cpu().numpy()
+        finally:
+            self._set_training_mode()
         return logits
 
     def rates(self, start: int, stop: int) -> Float64:
@@ -189,11 +191,18 @@ class TorchSession(Session):
     def _reactions(self) -> Mapping[str, Mapping[str, float]]:
         return self.scheduler.live.state()
 
+    def _unsaved(self) -> Arrays:
+        return models.copy_unsaved(self.model)
+
+    def _unsaved_averages(self) -> Arrays:
+        return self._get_average().copy_unsaved()
+
     def _random(self) -> Arrays:
         return random_state.read_states(self.device)
 
     def _import(self, state: TrainingState) -> None:
         models.load_state(self.model, state.weights)
+        models.load_unsaved(self.model, state.unsaved)
         import_slots(self.optimizer, self._parameters, state.slots, self.plan.frozen)
         self.scheduler.go_to(state.step, state.reactions)
         if self._average is not None:

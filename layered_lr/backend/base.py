@@ -148,8 +148,9 @@ class Session(ABC):
             weights=self.weights(),
             slots=self._slots(),
             reactions=self._reactions(),
-            ema={} if self.extras.ema_decay is None else self.ema_weights(),
+            ema={} if self.extras.ema_decay is None else {**self.ema_weights(), **self._unsaved_averages()},
             random=self._random(),
+            unsaved=self._unsaved(),
         )
 
     def import_state(self, state: TrainingState) -> None:
@@ -166,7 +167,8 @@ class Session(ABC):
         state.check_reactions(self._reactions())
         state.check_fits(self.weights())
         if self.extras.ema_decay is not None and state.ema:
-            state.check_fits(self.weights(), state.ema)
+            averaged = {name: array for name, array in self._unsaved_averages().items() if name in state.ema}
+            state.check_fits({**self.weights(), **averaged}, state.ema)
         state.check_slots(self._new_slots())
         self._import(state)
         self.start = self.step = state.step
@@ -194,6 +196,14 @@ class Session(ABC):
     @abstractmethod
     def _reactions(self) -> Reactions:
         """Return the numbers that each reactive group depends on, by the group's name."""
+
+    def _unsaved(self) -> Arrays:
+        """Return a copy of the buffers that ``state_dict()`` leaves out, by name; none where a subclass has none."""
+        return {}
+
+    def _unsaved_averages(self) -> Arrays:
+        """Return a copy of the moving average of those buffers, by name; needs ``extras.ema_decay``."""
+        return {}
 
     @abstractmethod
     def _random(self) -> Arrays:

@@ -252,6 +252,12 @@ class PhasedSession(Session):
     def _reactions(self) -> Reactions:
         return {**self._remembered, **self.inner._reactions()}
 
+    def _unsaved(self) -> Arrays:
+        return self.inner._unsaved()
+
+    def _unsaved_averages(self) -> Arrays:
+        return self.inner._unsaved_averages()
+
     def _random(self) -> Arrays:
         return self.inner._random()
 

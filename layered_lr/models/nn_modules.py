@@ -47,6 +47,15 @@ def parameters_of(model: Module) -> list[tuple[Parameter, Tensor]]:
     ]
 
 
+def list_modules(model: Module, prefix: str = "") -> list[tuple[str, Module]]:
+    """Return every module with the prefix of its tensors' names, such as ``"body.0."``: once for each of its names."""
+    found = [(prefix, model)]
+    for name, child in model._modules.items():
+        if child is not None:
+            found += list_modules(child, f"{prefix}{name}.")
+    return found
+
+
 def set_training(
     model: Module, frozen: Collection[str] = (), batch_norm: BatchNorm = "still", dropout: Dropout = "on"
 ) -> None:

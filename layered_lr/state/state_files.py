@@ -28,7 +28,7 @@ FORMAT = "layered_lr.TrainingState 1"
 WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state.json"
 TEMPORARY = ".layered_lr-"  # names of unfinished files and folders begin with this
 
-_SLOT, _EMA, _RANDOM, _HISTORY = "slot:", "ema:", "random:", "history:"
+_SLOT, _EMA, _RANDOM, _HISTORY, _UNSAVED = "slot:", "ema:", "random:", "history:", "unsaved:"
 _CHUNK = 1 << 20
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of Linux's renameat2
 
@@ -119,6 +119,7 @@ def read_state(path: Path) -> TrainingState:
             random=_select(_RANDOM, training),
             history=_select(_HISTORY, training),
             about=about["about"],
+            unsaved=_select(_UNSAVED, training),
         )
         state.check_finite()
     except (KeyError, TypeError, ValueError) as error:
@@ -157,7 +158,13 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
     slots = {f"{slot}:{name}": a for name, slots in state.slots.items() for slot, a in slots.items()}
-    parts: Mapping[str, Arrays] = {_SLOT: slots, _EMA: state.ema, _RANDOM: state.random, _HISTORY: state.history}
+    parts: Mapping[str, Arrays] = {
+        _SLOT: slots,
+        _EMA: state.ema,
+        _RANDOM: state.random,
+        _HISTORY: state.history,
+        _UNSAVED: state.unsaved,
+    }
     _save(folder / WEIGHTS, state.weights)
     _save(folder / TRAINING, {prefix + key: array for prefix, part in parts.items() for key, array in part.items()})
     table = {

@@ -31,6 +31,8 @@ class TrainingState:
         random: States of random generators, by framework and device (``torch-cpu``); other frameworks ignore them.
         history: What was measured so far, by name; the first axis is the update.
         about: A description of the run as plain tables: spec, options, versions.
+        unsaved: The buffers that ``state_dict()`` leaves out (``persistent=False``), by name. They are in a state all
+            the same, because training may change them. They may hold NaN or infinity, as masks do.
     """
 
     step: int
@@ -42,6 +44,7 @@ class TrainingState:
     random: Arrays = field(default_factory=dict)
     history: Arrays = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    unsaved: Arrays = field(default_factory=dict)
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield every array that training continues from, with its name for messages."""
