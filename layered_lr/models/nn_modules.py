@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
@@ -16,6 +16,9 @@ Tensor: TypeAlias = Any
 
 BatchNorm: TypeAlias = Literal["still", "moving"]
 Dropout: TypeAlias = Literal["on", "off"]
+
+CHECKPOINT_WRAPPER: Final = "_checkpoint_wrapped_module"
+"""The child of torch's ``checkpoint_wrapper``; ``state_dict()`` leaves this component out of names, and so do we."""
 
 
 def framework_of(model: object) -> str | None:
@@ -52,8 +55,24 @@ def list_modules(model: Module, prefix: str = "") -> list[tuple[str, Module]]:
     found = [(prefix, model)]
     for name, child in model._modules.items():
         if child is not None:
-            found += list_modules(child, f"{prefix}{name}.")
+            found += list_modules(child, prefix + _component(name))
     return found
+
+
+def plain_name(name: str) -> str:
+    """Return a name of ``named_parameters()`` as ``state_dict()`` has it: without the part of a checkpoint wrapper.
+
+    Example:
+        >>> plain_name("body._checkpoint_wrapped_module.weight")
+        'body.weight'
+    """
+    parts = name.split(".")
+    return ".".join(part for part in parts if part != CHECKPOINT_WRAPPER) if CHECKPOINT_WRAPPER in parts else name
+
+
+def _component(name: str) -> str:
+    """Return what a child of this name adds to the names of its tensors."""
+    return "" if name == CHECKPOINT_WRAPPER else f"{name}."
 
 
 def set_training(
@@ -144,7 +163,7 @@ def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield prefix + name, parameter
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, f"{prefix}{name}.")
+            yield from _walk(child, prefix + _component(name))
 
 
 def _shape(name: str, parameter: Tensor) -> tuple[int, ...]:
