@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Arrays, Float64, Slots
 from layered_lr.backend.base import Extras, Session, StepOutcome
+from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import set_trainable, set_training
 from layered_lr.plans.plan import Plan
@@ -51,6 +52,8 @@ class OneFlowSession(Session):
         self.model = model
         self.dtype = models.find_dtype(model)
         set_trainable(model, plan.frozen)
+        if not flow.is_grad_enabled():
+            raise grad_mode_error()
         self._follow_plan(plan)
         self._masks = DropoutMasks(model, extras.seed)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
@@ -60,6 +63,7 @@ class OneFlowSession(Session):
         """Take a plan, and bring the model into its training mode."""
         self.plan = plan
         self._slot_converter = SlotConverter(plan, self.model)
+        self._watch = GradientWatch(self.model)
         self._set_training_mode()
 
     def _set_training_mode(self) -> None:
@@ -83,7 +87,9 @@ class OneFlowSession(Session):
             for part, (some, theirs) in enumerate(batches)
         ]
         losses, norms = self._make_update(inputs)
-        self._slot_converter.count_update(self._list_updated())
+        updated = self._list_updated()
+        self._watch.note(updated)
+        self._slot_converter.count_update(updated)
         if self.extras.grad_norms:
             self._norms.append(norms)
         if self._average is not None:
@@ -110,6 +116,10 @@ class OneFlowSession(Session):
     @abstractmethod
     def _restore(self, state: TrainingState, slots: Slots) -> None:
         """Go on from these slots of every trainable parameter, and from the state's step and reactions."""
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Names of the parameters that are to be trained and have had no gradient so far."""
+        return tuple(self._watch.without)
 
     def _slots(self) -> Slots:
         return self._slot_converter.export_slots(self._read_slots())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from layered_lr.arrays import Array, Arrays, Weights
+from layered_lr.backend.gradient_watch import grad_mode_error
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr_torch.dropout import mask_dropout
@@ -36,6 +37,10 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
                 f"model: the callable made a {type(made).__name__}; torch backends need a torch.nn.Module. Let it "
                 "return one, or use a backend of the model's framework."
             )
+        if not torch.is_grad_enabled():
+            raise grad_mode_error()
+        if any(tensor.is_inference() for tensor in (*made.parameters(), *made.buffers())):
+            raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
         return made
     try:
         import torchvision

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Array, Arrays, Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import Extras, Session, StepOutcome
+from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error, no_gradient_error
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training
 from layered_lr.plans.plan import Plan
@@ -61,6 +62,9 @@ class TorchSession(Session):
         self.wants_channels_last = self.memory_format == torch.channels_last
         set_trainable(model, plan.frozen)
         self._set_training_mode()
+        if not torch.is_grad_enabled():
+            raise grad_mode_error()
+        self._watch = GradientWatch(model)
         self.forward = forward
         self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
@@ -97,6 +101,7 @@ class TorchSession(Session):
         loss = self._backward(given, wanted, 0, 1) if parts == 1 else self._backward_parts(given, wanted, parts)
         if self._masks.has_work:
             self._masks.remove()
+        self._watch.look()
         self._applied_rates.record(self.optimizer.param_groups)
         self._step()
         self.scheduler.step()
@@ -130,8 +135,10 @@ class TorchSession(Session):
         loss = torch.nn.functional.cross_entropy(logits, labels)
         if parts > 1:
             loss = loss / parts
-        if loss.requires_grad:  # something trains
+        if loss.requires_grad:
             loss.backward()
+        elif any(tensor.requires_grad for tensor in self._updated):  # else nothing trains in this phase
+            raise no_gradient_error()
         return loss.detach()
 
     def _place_images(self, images: Array) -> Tensor:
@@ -181,6 +188,10 @@ class TorchSession(Session):
     def weights(self) -> dict[str, Array]:
         """Copy the model's parameters and buffers."""
         return models.copy_state(self.model)
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Names of the parameters that are to be trained and have had no gradient so far."""
+        return tuple(self._watch.without)
 
     def _slots(self) -> Slots:
         return export_slots(self.optimizer, self._parameters, self.plan.frozen)

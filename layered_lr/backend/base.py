@@ -224,6 +224,10 @@ class Session(ABC):
         """
         return False
 
+    def without_gradient(self) -> tuple[str, ...]:
+        """Return the names of the parameters that this session was to train, and that have had no gradient so far."""
+        return ()
+
     def random_modules(self) -> tuple[str, ...]:
         """Return the names of the modules whose random numbers no state can restore; only OneFlow has such modules."""
         return ()

@@ -198,6 +198,10 @@ class PhasedSession(Session):
         set_trainable(self.model, phase.plan.frozen, self._trainable)
         set_training(self.model, phase.plan.frozen, phase.settings.batch_norm, phase.settings.dropout)
 
+    def without_gradient(self) -> tuple[str, ...]:
+        """Return the names of the parameters that this phase is to train, and that have had no gradient in it."""
+        return self.inner.without_gradient()
+
     def random_modules(self) -> tuple[str, ...]:
         """Return the names of the modules whose random numbers no state can restore."""
         return self.inner.random_modules()

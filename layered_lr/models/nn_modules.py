@@ -45,7 +45,12 @@ def parameters_of(model: Module) -> list[tuple[Parameter, Tensor]]:
     for name, parameter in _walk(model, ""):
         found.setdefault(id(parameter), ([], parameter))[0].append(name)
     return [
-        (Parameter(names[0], _shape(names[0], tensor), tuple(names[1:]), dtype_of(tensor)), tensor)
+        (
+            Parameter(
+                names[0], _shape(names[0], tensor), tuple(names[1:]), dtype_of(tensor), bool(tensor.requires_grad)
+            ),
+            tensor,
+        )
         for names, tensor in found.values()
     ]
 
@@ -133,6 +138,11 @@ def set_trainable(model: Module, frozen: Collection[str], trainable: Iterable[Te
 def trainable_parameters(model: Module) -> list[Tensor]:
     """Return the parameter objects with ``requires_grad=True``."""
     return [tensor for _, tensor in parameters_of(model) if tensor.requires_grad]
+
+
+def trains_any(model: Module, frozen: Collection[str]) -> bool:
+    """Return whether any parameter has ``requires_grad=True`` and is not one of the frozen ones."""
+    return any(tensor.requires_grad and parameter.name not in frozen for parameter, tensor in parameters_of(model))
 
 
 def _with_parameters(module: Module, around: list[Tensor]) -> Iterator[tuple[Module, list[Tensor]]]:

@@ -400,7 +400,10 @@ class Plan:
         """Return the plan as plain tables, lists, strings and numbers; ``plan_from_dict`` makes it a plan again."""
         return {
             "spec": self.spec.to_dict(),
-            "parameters": [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in self.parameters],
+            "parameters": [
+                [p.name, list(p.shape), list(p.aliases), p.dtype, *([] if p.requires_grad else [False])]
+                for p in self.parameters
+            ],
             "total_steps": self.total_steps,
             "steps_per_epoch": self.steps_per_epoch,
         }

@@ -209,7 +209,7 @@ def test_names_are_without_the_part_of_a_checkpoint_wrapper(torch: Any) -> None:
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
     model = torch.nn.Sequential(checkpoint_wrapper(torch.nn.Linear(2, 2)), torch.nn.Linear(2, 2))
-    for match in ("0.weight", [name for name, _ in model.named_parameters()][0]):
+    for match in ("0.weight", next(name for name, _ in model.named_parameters())):
         plan = ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group(match, name="it")]), model)
         assert plan.groups[0].parameters == ("0.weight",)
     assert [parameter.name for parameter in plan.parameters] == list(model.state_dict())
