@@ -20,6 +20,10 @@ class SpecError(LayeredLRError, ValueError):
     """A spec, a recipe or an argument is wrong; this is found before a framework is used."""
 
 
+class ScheduleEnded(SpecError):
+    """A schedule with a fixed number of rates was asked for one after the last."""
+
+
 class DataError(LayeredLRError, ValueError):
     """A data set is missing, damaged or of the wrong shape."""
 

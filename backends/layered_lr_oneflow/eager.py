@@ -36,7 +36,9 @@ class EagerUpdates(OneFlowSession):
         self._eager_slots = EagerSlots(self.optimizer, self.model)
 
     def _make_applied_rates(self) -> AppliedRates:
-        return AppliedRates(self.model, [group.parameters for group in self.optimizer.param_groups])
+        return AppliedRates(
+            self.model, [group.parameters for group in self.optimizer.param_groups], self.scheduler.owners
+        )
 
     def _list_updated(self) -> Sequence[str]:
         return self._slot_converter.find_with_gradients()

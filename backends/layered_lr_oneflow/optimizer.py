@@ -75,6 +75,9 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
     schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets ``ReduceLROnPlateau`` look at a
     metric. Its state is the count and what reactive schedules have seen.
 
+    Attributes:
+        owners: For each param group the index of its group in the plan.
+
     Args:
         optimizer: OneFlow's, or a ``ComposedOptimizer``.
         plan: The rates.
@@ -84,7 +87,7 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
 
     def __init__(self, optimizer: NativeOptimizer, plan: Plan, owners: Sequence[int], step: int = 0) -> None:
         self.live = LiveRates(plan)
-        self._owners = owners
+        self.owners = owners
         self._float32_rates = Float32Rates(plan)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # OneFlow needs it where a scheduler does not begin at 0
@@ -130,8 +133,8 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
     def _apply(self) -> None:
         rates = self._float32_rates.round_rates(self.last_step, self.live.rates(self.last_step))
         momenta = self.live.plan.momenta(self.last_step)
-        self.update_lrs([rates[owner] for owner in self._owners])
-        for group, owner in zip(self.optimizer.param_groups, self._owners, strict=True):
+        self.update_lrs([rates[owner] for owner in self.owners])
+        for group, owner in zip(self.optimizer.param_groups, self.owners, strict=True):
             if (momentum := momenta[owner]) is not None:
                 _set_momentum(group, momentum)
 

@@ -133,6 +133,9 @@ class PlanScheduler(LRScheduler):
     that the user adds keep their own rates. Its state is the count and what reactive schedules have seen. The state
     holds no rates: after loading, the rates are the plan's.
 
+    Attributes:
+        owners: For each param group of the plan the index of its group in the plan.
+
     Args:
         optimizer: From ``build_optimizer``.
         plan: The rates.
@@ -141,7 +144,7 @@ class PlanScheduler(LRScheduler):
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0) -> None:
         self.live = LiveRates(plan)
-        self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
+        self.owners = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # torch needs it where a scheduler does not begin at 0
         super().__init__(optimizer, step - 1)
@@ -149,8 +152,8 @@ class PlanScheduler(LRScheduler):
     def get_lr(self) -> list[float]:  # type: ignore[override] # torch also allows tensors
         """Compute the rates of the next update, one for each param group."""
         rates = self.live.rates(self.last_epoch)
-        added = self.optimizer.param_groups[len(self._groups) :]
-        return [rates[index] for index in self._groups] + [group["lr"] for group in added]
+        added = self.optimizer.param_groups[len(self.owners) :]
+        return [rates[index] for index in self.owners] + [group["lr"] for group in added]
 
     def step(self, epoch: int | None = None, metrics: Any = None) -> None:
         """Go on to the next update, or let reactive schedules look at a metric.
@@ -213,7 +216,7 @@ class PlanScheduler(LRScheduler):
         if not self.live.plan.moving:
             return
         momenta = self.live.plan.momenta(self.last_epoch)
-        for group, index in zip(self.optimizer.param_groups, self._groups, strict=False):
+        for group, index in zip(self.optimizer.param_groups, self.owners, strict=False):
             momentum = momenta[index]
             if momentum is not None:
                 group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})

@@ -113,7 +113,7 @@ class PhaseScheduler(PlanScheduler):
         plan = self.plan.phases[self._phase_index].plan
         self.live = LiveRates(plan)
         self.live.restore(reactions)
-        self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
+        self.owners = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         self._freeze()
         self._clipper.follow(plan)
         self._replace_param_groups(build_param_groups(plan, self.model, step))

@@ -74,7 +74,9 @@ class TorchSession(Session):
         self._updated = [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
         self.scheduler = PlanScheduler(self.optimizer, plan, step)
         self._hookless_step = HooklessStep(self.optimizer)
-        self._applied_rates = AppliedRates(model, [group["params"] for group in self.optimizer.param_groups])
+        self._applied_rates = AppliedRates(
+            model, [group["params"] for group in self.optimizer.param_groups], self.scheduler.owners
+        )
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._masks = DropoutMasks(model, extras.seed)
         self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)

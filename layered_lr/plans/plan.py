@@ -278,7 +278,7 @@ class Plan:
             try:
                 rates = schedule.rates(clocks[counted], [group.lr for group in groups])
             except SpecError as error:
-                raise SpecError(f"group {groups[0].name!r}: {error}") from None
+                raise type(error)(f"group {groups[0].name!r}: {error}") from None
             for rate, group, column in zip(rates.T, groups, columns, strict=True):
                 if not math.isfinite(group.lr_scale * float(rate.max(initial=0.0))):
                     raise SpecError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from layered_lr.errors import SpecError, Unsupported
+from layered_lr.errors import ScheduleEnded, SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Reaction
 from layered_lr.schedules.reaction import ReactionSettings
@@ -42,18 +42,12 @@ class LiveRates:
     def rates(self, step: int) -> list[float]:
         """Return the rates of one update, multiplied by ``lr_scale``, in the order of the plan's groups.
 
-        A scheduler's ``step()`` also comes after the last update of the run. If a schedule has no rate for the step
-        after it (a ``Table`` with one value for each update), the last rates are returned again.
+        After the last update of the run these are the last rates again: see ``rates_or_last``.
 
         Raises:
             Unsupported: float32 cannot hold a rate. The frameworks would fail in other ways, or use infinity.
         """
-        try:
-            rates = self.plan.rates(step)
-        except SpecError:
-            if step == 0 or step != self.plan.total_steps:
-                raise
-            rates = self.plan.rates(step - 1)
+        rates = rates_or_last(self.plan, step)
         for index, reaction in self._reactions.items():
             group = self.plan.groups[index]
             if self.plan.is_frozen(group):
@@ -97,6 +91,26 @@ class LiveRates:
             raise SpecError(f"the state has the reactive groups {sorted(state)}, but the plan has {sorted(names)}.")
         for name, reaction in names.items():
             reaction.restore(state[name])
+
+
+def rates_or_last(plan: Plan, step: int) -> list[float]:
+    """Return a plan's rates at one step, or at the step before where no update is meant to follow.
+
+    A scheduler's ``step()`` also comes after the last update of a run. A schedule may have no rate for the step after
+    it: a ``Table`` with one value for each update, whether the plan knows the length of the run or not.
+
+    Raises:
+        SpecError: A schedule has no rate for the step, and it is not the first one after the end.
+    """
+    try:
+        return plan.rates(step)
+    except SpecError as error:
+        if step == 0 or not (step == plan.total_steps or isinstance(error, ScheduleEnded)):
+            raise
+        try:
+            return plan.rates(step - 1)
+        except ScheduleEnded:
+            raise error from None
 
 
 def carry_reactions(

@@ -15,7 +15,7 @@ from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
 from layered_lr.arrays import Array, Float64
-from layered_lr.errors import SpecError
+from layered_lr.errors import ScheduleEnded, SpecError
 from layered_lr.schedules.arithmetic import Value, largest
 from layered_lr.schedules.base import FactorSchedule, Schedule
 from layered_lr.schedules.recurrences import GrowingTable
@@ -194,7 +194,7 @@ class Table(Schedule):
     def _rate(self, step: Value, lr: Value) -> Value:
         count = len(self._numbers)
         if np.size(step) and int(largest(step)) >= count:
-            raise SpecError(
+            raise ScheduleEnded(
                 f"Table has {count} values, for {self.unit}s 0 to {count - 1}, and was asked for "
                 f"{self.unit} {int(largest(step))}: give a value for every {self.unit} of the run."
             )
