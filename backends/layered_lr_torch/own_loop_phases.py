@@ -17,7 +17,7 @@ from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer, build_param_groups
-from layered_lr_torch.slots import export_slots, import_slots, new_slots
+from layered_lr_torch.slots import begin_sums, export_slots, import_slots, new_slots
 from layered_lr_torch.torch_types import Module, Parameters, ParamGroup
 
 
@@ -121,6 +121,7 @@ class PhaseScheduler(PlanScheduler):
         kept = complete_slots(slots, new_slots(self.optimizer, self._parameters, plan.frozen))
         if any(slots[name].keys() != kept[name].keys() for name in kept):
             import_slots(self.optimizer, self._parameters, {**slots, **kept})
+        begin_sums(self.optimizer)
 
     def _freeze(self) -> None:
         """Set ``requires_grad``, and hold modules still, as the present phase says."""
