@@ -54,7 +54,7 @@ class TrainGraph(flow.nn.Graph):
         self.model = model
         self.masks = masks
         self.check_logits = check_logits
-        self.scheduler = attach(plan, self, model, measures, step)
+        self.scheduler = attach(plan, self, model, measures, step, counts_batches=False)
 
     def build(self, images: Tensor, labels: Tensor, *masks: Tensor) -> Tensor:
         """Compute the batch's mean cross-entropy before the update, and its gradients."""
@@ -86,7 +86,7 @@ class GraphSession(OneFlowSession):
         ((images, labels, *masks),) = parts
         self._caller.check_call(images)
         if self._graph.scheduler.updates is not None:
-            self._chosen.extend(self._graph.scheduler.get_last_lr())
+            self._chosen.extend(self._graph.scheduler.next_rates())
         answer = self._caller.run(self._graph, images, labels, *masks)
         self.compile_seconds = self._caller.compile_seconds
         self._caller.count_passes(1)

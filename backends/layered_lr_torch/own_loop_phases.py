@@ -12,7 +12,7 @@ from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
 from layered_lr.optimizers.handover import complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
+from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, check_step_call
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
@@ -69,16 +69,19 @@ class PhaseScheduler(PlanScheduler):
         super().__init__(optimizer, plan.phase_plans[0])
         self._freeze()
 
-    def step(self, epoch: int | None = None, metrics: Any = None) -> None:
+    def step(self, *unnamed: object, epoch: int | None = None, metrics: Any = None) -> None:
         """Go on to the next update and begin its phase, or let reactive schedules look at a metric.
 
         Args:
+            unnamed: Refused, as in ``PlanScheduler``.
             epoch: As in torch's schedulers, deprecated there: the update to go to.
             metrics: A number, or numbers by name (``loss``, ``accuracy``); then no update is counted.
         """
+        check_step_call(unnamed)
         if metrics is None:
+            self._hand_rates.look(self.optimizer.param_groups, self._last_lr)
             self._advance_to(self.last_epoch + 1 if epoch is None else epoch)
-        super().step(epoch, metrics)
+        super().step(epoch=epoch, metrics=metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """The count of updates, in torch's names, and what reactive schedules of all phases have seen."""
@@ -117,6 +120,7 @@ class PhaseScheduler(PlanScheduler):
         self._freeze()
         self._clipper.follow(plan)
         self._replace_param_groups(build_param_groups(plan, self.model, step))
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
         slots = export_slots(self.optimizer, self._parameters)
         kept = complete_slots(slots, new_slots(self.optimizer, self._parameters, plan.frozen))
         if any(slots[name].keys() != kept[name].keys() for name in kept):

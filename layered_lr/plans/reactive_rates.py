@@ -142,12 +142,28 @@ def carry_reactions(
     return states
 
 
+def check_step_call(given: tuple[object, ...]) -> None:
+    """Refuse a number that ``scheduler.step`` is given without its name.
+
+    torch's ``ReduceLROnPlateau`` takes it for a metric, and torch's other schedulers for an epoch to go to.
+
+    Raises:
+        SpecError: There is one.
+    """
+    if given:
+        shown = ", ".join(map(repr, given))
+        raise SpecError(
+            f"scheduler.step({shown}): say what it is. A metric for ReduceLROnPlateau is step(metrics={shown}), beside "
+            "the step() of each update."
+        )
+
+
 def _choose_metric(settings: ReactionSettings, metrics: Metrics, group: str) -> float:
     if not isinstance(metrics, Mapping):
         return metrics  # the reaction checks it
     if callable(settings.metric):
         return settings.metric(metrics)
-    if settings.metric not in metrics:
+    if settings.metric is None or settings.metric not in metrics:
         raise SpecError(
             f"group {group!r} watches the metric {settings.metric!r}, but only these were given: "
             f"{', '.join(map(str, metrics))}."
