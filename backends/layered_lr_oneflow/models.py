@@ -104,6 +104,11 @@ def copy_state(model: Module) -> dict[str, Array]:
     return {name: tensor.detach().numpy().copy() for name, tensor in find_tensors(model).items() if name not in unsaved}
 
 
+def copy_all(model: Module) -> dict[str, Array]:
+    """Copy every parameter and buffer to an array, by name; waits for OneFlow."""
+    return {**copy_state(model), **copy_unsaved(model)}
+
+
 def copy_unsaved(model: Module) -> dict[str, Array]:
     """Copy the buffers that ``state_dict()`` leaves out to arrays, by name; waits for OneFlow."""
     sync()

@@ -162,10 +162,12 @@ class OneFlowSession(Session):
         self.model.eval()
         try:
             with self._get_average().use_averages() if ema else nullcontext(), flow.no_grad():
-                logits: Array = self.model(self._place_images(images)).numpy().copy()
+                logits = self.model(self._place_images(images))
+                self.check_logits(logits, len(images))
+                numbers: Array = logits.numpy().copy()
         finally:
             self._set_training_mode()
-        return logits
+        return numbers
 
     def grad_norms(self, start: int, stop: int) -> Float64:
         """Each group's gradient norm at updates ``start`` to ``stop - 1``, before any clipping.

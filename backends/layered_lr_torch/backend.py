@@ -58,7 +58,8 @@ class TorchBackend(Backend):
 
         A model known by name is laid out in memory as ``torch.channels_last``; a user's model keeps its own layout.
         """
-        made = models.build_model(model, num_classes, dropout, seed).to(self.device, getattr(torch, dtype))
+        built = models.build_model(model, num_classes, dropout, seed)
+        made = models.cast(built, self.device, getattr(torch, dtype))
         if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
             made.to(memory_format=torch.channels_last)  # half the time of an update
         return made

@@ -10,7 +10,7 @@ import torch
 
 from layered_lr.arrays import Array, Arrays, Weights
 from layered_lr.backend.gradient_watch import grad_mode_error
-from layered_lr.errors import BackendUnavailable, SpecError
+from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
 from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr_torch.dropout import mask_dropout
 from layered_lr_torch.torch_types import Module, Tensor
@@ -53,6 +53,18 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
     return mask_dropout(getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout))
 
 
+def cast(model: Module, device: torch.device, dtype: torch.dtype) -> Module:
+    """Bring a model to a device, and its floating tensors to a dtype; complex ones stay complex, of the same width."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(device, dtype.to_complex())
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    model._apply(convert)
+    return model
+
+
 def find_memory_format(model: Module) -> torch.memory_format:
     """The memory layout that images should have for this model.
 
@@ -92,7 +104,13 @@ def load_state(model: Module, weights: Weights) -> None:
     tensors = find_tensors(model)
     with torch.no_grad():
         for name, array in weights.items():
-            tensors[name].copy_(torch.from_numpy(np.array(array)))
+            try:
+                tensors[name].copy_(torch.from_numpy(np.array(array)))
+            except RuntimeError as error:  # such as a buffer that is expanded over its own memory
+                raise SpecError(
+                    f"model: {name!r} cannot be written to: {str(error).splitlines()[0]} Give it memory of its own "
+                    "(clone())."
+                ) from None
 
 
 def copy_state(model: Module) -> dict[str, Array]:
@@ -123,5 +141,27 @@ def load_unsaved(model: Module, arrays: Arrays) -> None:
 def to_array(tensor: Tensor) -> Array:
     """Copy a tensor to an array in C order, whatever the tensor's memory format is; bfloat16 becomes float32."""
     whole = tensor.detach().cpu()
-    array: Array = (whole.float() if whole.dtype == torch.bfloat16 else whole).numpy().copy()
+    try:
+        array: Array = (whole.float() if whole.dtype == torch.bfloat16 else whole).resolve_conj().numpy().copy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, float8, lazy
+        raise Unsupported(
+            f"model: a tensor of dtype {whole.dtype} and layout {whole.layout} cannot become an array: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
     return array
+
+
+def check_savable(model: Module) -> None:
+    """Refuse a model whose state cannot be saved whole.
+
+    Raises:
+        Unsupported: A module has a state that is no tensor (``get_extra_state``), or a tensor that NumPy cannot hold.
+    """
+    for prefix, module in list_modules(model):
+        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+            raise Unsupported(
+                f"module {prefix.rstrip('.') or type(module).__name__!r} has get_extra_state(), which no saved state "
+                "of this library can hold. Keep what it returns in a buffer, or train without checkpoints."
+            )
+    copy_state(model)
+    copy_unsaved(model)

@@ -31,7 +31,7 @@ class MovingAverage:
             for prefix, module in list_modules(model)
             for store in (module._parameters, module._buffers)
             for name, tensor in store.items()
-            if tensor is not None and (tensor.is_floating_point() or tensor.is_complex())
+            if tensor is not None and _has_average(tensor)
         ]
         once = {id(store[name]): (store, name) for _, store, name in reversed(places)}  # tied weights
         self._places = list(once.values())
@@ -99,3 +99,10 @@ class MovingAverage:
         """Copy the averages of those buffers that ``state_dict()`` leaves out, by name."""
         names = find_tensors(self.model, persistent=False)
         return {name: to_array(self._averages[self._index[name]]) for name in names if name in self._index}
+
+
+def _has_average(tensor: Tensor) -> bool:
+    """Whether a tensor is averaged: not whole numbers, and not a mask, whose infinities would become NaN."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return False
+    return tensor.requires_grad or not bool(tensor.isinf().any())

@@ -43,6 +43,8 @@ class TorchSession(Session):
         step: Updates that the run has made before.
     """
 
+    logits_dtypes: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
+
     def __init__(
         self,
         plan: Plan,
@@ -165,10 +167,11 @@ class TorchSession(Session):
         self.model.eval()
         try:
             with self._get_average().use_averages() if ema else nullcontext(), torch.no_grad():
-                logits: Array = self._compute_logits(self.model, self._place_images(images)).cpu().numpy()
+                logits = self._compute_logits(self.model, self._place_images(images))
         finally:
             self._set_training_mode()
-        return logits
+        self.check_logits(logits, len(images))
+        return models.to_array(logits)
 
     def rates(self, start: int, stop: int) -> Float64:
         """Rates of updates ``start`` to ``stop - 1``, read from the optimizer's param groups at each update."""
@@ -190,6 +193,10 @@ class TorchSession(Session):
     def weights(self) -> dict[str, Array]:
         """Copy the model's parameters and buffers."""
         return models.copy_state(self.model)
+
+    def check_savable(self) -> None:
+        """Refuse a model whose state cannot be saved whole."""
+        models.check_savable(self.model)
 
     def without_gradient(self) -> tuple[str, ...]:
         """Names of the parameters that are to be trained and have had no gradient so far."""

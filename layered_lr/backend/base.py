@@ -11,10 +11,10 @@ import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Weights
 from layered_lr.errors import DataError, SpecError, Unsupported
-from layered_lr.models.nn_modules import Module
+from layered_lr.models.nn_modules import Module, dtype_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import Reactions
-from layered_lr.state.training_state import TrainingState
+from layered_lr.state.training_state import TrainingState, find_masks
 
 Dtype: TypeAlias = Literal["float32", "float64"]
 
@@ -90,6 +90,9 @@ class Session(ABC):
     """Whether images are faster for this session if their memory is NHWC; their shape is (N, C, H, W) in any case. A
     session accepts both."""
 
+    logits_dtypes: tuple[str, ...] = ("float32", "float64")
+    """The dtypes that the model may answer with."""
+
     compile_seconds: float | None = None
     """Seconds that compiling the model has taken so far; None if nothing is compiled."""
 
@@ -142,15 +145,18 @@ class Session(ABC):
 
     def export_state(self) -> TrainingState:
         """Return a copy of everything that the next update depends on; this waits for the framework."""
+        weights = self.weights()
+        names = [name for parameter in self.plan.parameters for name in parameter.names]
         return TrainingState(
             step=self.step,
             optimizer=type(self.plan.plan_at(max(self.step - 1, 0)).spec.optimizer).__name__,
-            weights=self.weights(),
+            weights=weights,
             slots=self._slots(),
             reactions=self._reactions(),
             ema={} if self.extras.ema_decay is None else {**self.ema_weights(), **self._unsaved_averages()},
             random=self._random(),
             unsaved=self._unsaved(),
+            masks=find_masks(weights, names),
         )
 
     def import_state(self, state: TrainingState) -> None:
@@ -224,6 +230,14 @@ class Session(ABC):
         """
         return False
 
+    def check_savable(self) -> None:
+        """Refuse a model whose state cannot be saved whole.
+
+        Raises:
+            Unsupported: It has something that is no array.
+        """
+        self._unsaved()
+
     def without_gradient(self) -> tuple[str, ...]:
         """Return the names of the parameters that this session was to train, and that have had no gradient so far."""
         return ()
@@ -233,7 +247,7 @@ class Session(ABC):
         return ()
 
     def check_logits(self, logits: object, count: int) -> None:
-        """Refuse an output of the model whose shape is not (images, at least ``num_classes``).
+        """Refuse an output of the model that is no floating tensor of shape (images, at least ``num_classes``).
 
         OneFlow would go on with labels out of range, or abort the process.
 
@@ -242,14 +256,22 @@ class Session(ABC):
             count: Number of images.
 
         Raises:
-            SpecError: It is not a tensor, or has another shape.
+            SpecError: It is not a tensor, or has another shape or dtype.
         """
         shape = tuple(getattr(logits, "shape", ()))
         if len(shape) != 2 or shape[0] != count or shape[1] < self.num_classes:
             what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
+            many = isinstance(logits, Mapping | tuple | list)
+            hint = " Let it return the logits alone, such as by a module around it." if many else ""
             raise SpecError(
                 f"model: returned {what} for {count} images; must be a tensor of shape ({count}, {self.num_classes}), "
-                f"with a number for each of the data's {self.num_classes} classes."
+                f"with a number for each of the data's {self.num_classes} classes.{hint}"
+            )
+        dtype = dtype_of(logits)
+        if dtype not in self.logits_dtypes:
+            raise SpecError(
+                f"model: returned {dtype} for {count} images; must be one of {', '.join(self.logits_dtypes)}. Convert "
+                "the logits at the end of forward()."
             )
 
     @abstractmethod

@@ -198,6 +198,10 @@ class PhasedSession(Session):
         set_trainable(self.model, phase.plan.frozen, self._trainable)
         set_training(self.model, phase.plan.frozen, phase.settings.batch_norm, phase.settings.dropout)
 
+    def check_savable(self) -> None:
+        """Refuse a model whose state cannot be saved whole."""
+        self.inner.check_savable()
+
     def without_gradient(self) -> tuple[str, ...]:
         """Return the names of the parameters that this phase is to train, and that have had no gradient in it."""
         return self.inner.without_gradient()

@@ -128,7 +128,8 @@ def _check(name: str, array: Array, start: Weights) -> None:
     if array.dtype.kind != own.dtype.kind:
         raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")
     with np.errstate(over="ignore"):
-        if array.dtype.kind == "f" and not np.isfinite(array.astype(own.dtype)).all():
+        taken = array.astype(own.dtype)
+        if array.dtype.kind in "fc" and not (np.isfinite(taken) | (taken == own)).all():  # a mask of -inf is its own
             raise SpecError(
                 f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}: all must be "
                 "finite."

@@ -29,6 +29,7 @@ WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state
 TEMPORARY = ".layered_lr-"  # names of unfinished files and folders begin with this
 
 _SLOT, _EMA, _RANDOM, _HISTORY, _UNSAVED = "slot:", "ema:", "random:", "history:", "unsaved:"
+_COMPLEX = ":complex"  # ends the name of an array of pairs (real, imaginary)
 _CHUNK = 1 << 20
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of Linux's renameat2
 
@@ -48,6 +49,7 @@ _IS_VALID: Mapping[str, Callable[[object], bool]] = {
     "metric": lambda value: value is None or _is_number(value),
     "optimizer": lambda value: isinstance(value, str),
     "parameters": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "masks": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "reactions": _are_reactions,
     "about": lambda value: isinstance(value, dict),
     "sha256": lambda value: isinstance(value, dict),
@@ -120,6 +122,7 @@ def read_state(path: Path) -> TrainingState:
             history=_select(_HISTORY, training),
             about=about["about"],
             unsaved=_select(_UNSAVED, training),
+            masks=tuple(about.get("masks", ())),
         )
         state.check_finite()
     except (KeyError, TypeError, ValueError) as error:
@@ -145,6 +148,7 @@ def read_about(path: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{file}: it names the files {sorted(table['sha256'])}, but must name {sorted((WEIGHTS, TRAINING))}."
             )
+        table.setdefault("masks", [])  # which states of earlier versions lack
         if wrong := [name for name, is_valid in _IS_VALID.items() if not is_valid(table[name])]:
             raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
         return table
@@ -173,6 +177,7 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         "metric": metric,
         "optimizer": state.optimizer,
         "parameters": list(state.slots),
+        "masks": list(state.masks),
         "reactions": state.reactions,
         "about": state.about,
         "sha256": {name: _hash_file(folder / name) for name in (WEIGHTS, TRAINING)},
@@ -189,17 +194,31 @@ def _save(file: Path, arrays: Arrays) -> None:
     from safetensors.numpy import save_file
 
     try:
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
+        save_file(dict(_as_real(name, np.asarray(array, order="C")) for name, array in arrays.items()), file)
     except SafetensorError as error:  # it contains the error of the system, such as a full disk
         raise OSError(one_line(error)) from None
     _sync(file)
+
+
+def _as_real(name: str, array: Array) -> tuple[str, Array]:
+    """Turn complex numbers into pairs of floats: the format has no complex numbers."""
+    if array.dtype.kind != "c":
+        return name, array
+    return name + _COMPLEX, array.reshape(*array.shape, 1).view(array.real.dtype)
+
+
+def _as_complex(name: str, array: Array) -> tuple[str, Array]:
+    if not name.endswith(_COMPLEX):
+        return name, array
+    whole = np.complex64 if array.dtype == np.float32 else np.complex128
+    return name.removesuffix(_COMPLEX), array.view(whole)[..., 0]
 
 
 def _load(file: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     try:
-        return dict(load_file(file))
+        return dict(_as_complex(name, array) for name, array in load_file(file).items())
     except Exception as error:  # errors of safetensors, of the system, and of NumPy for a dtype that it does not know
         raise CheckpointError(f"{file}: not a readable .safetensors: {one_line(error)}") from None
 

@@ -17,6 +17,7 @@ from layered_lr.spelling import did_you_mean
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
+from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
 from layered_lr.training.prepare import Prepared, prepare
@@ -39,6 +40,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str,
     """
     if not isinstance(path, str | Path):
         raise SpecError(f"resume: path={path!r}: must be the folder of a run, as run(checkpoints=...) makes it.")
+    check_single_process()
     run = Path(path)
     if not (run / RECIPE).is_file():
         raise CheckpointError(

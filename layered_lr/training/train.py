@@ -26,6 +26,7 @@ from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
+from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
@@ -42,6 +43,7 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
+    check_single_process()
     if options.checkpoints is None or options.checkpoints.folder is None:
         if options.checkpoints is not None:  # as the recipe in a run's folder has it
             say("checkpoints: no folder is given, so none are written.")
@@ -78,6 +80,7 @@ def train_prepared(
         changed = any(json.loads(json.dumps(about[name])) != gone.get(name) for name in ("plan", "options"))
         loop.run_log = RunLog(folder, ready.plan, options, about, None if state is None else state.step, changed)
         loop.run_log.begin_logged(loop.history)
+        loop.session.check_savable()
         _say_what_cannot_be_restored(loop.session)
     loop.run(checkpoint_first=changed)
     result = _result(ready, options, loop)
