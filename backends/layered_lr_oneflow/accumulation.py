@@ -141,7 +141,7 @@ class AccumulatingSession(EagerUpdates):
             set_trainable(model, frozenset.intersection(*(there.frozen for there in shared)), trainable)
             self._switches = ModeSwitches(model, shared)
             self._masks = DropoutMasks(model, extras.seed, always=True)
-        self._graph = GradientGraph(model, self.check_logits, self._masks, self._switches)
+        self._graph = GradientGraph(model, self._logits_check, self._masks, self._switches)
         self._caller = GraphCaller()
 
     def _begin(self, plan: Plan, step: int) -> None:

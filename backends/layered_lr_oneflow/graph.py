@@ -75,7 +75,7 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
-        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits, self._masks, step)
+        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self._logits_check, self._masks, step)
         self._native_slots = NativeSlots(self._graph, model)
         self._caller = GraphCaller()
         self._compiled: CompiledRates | None = None

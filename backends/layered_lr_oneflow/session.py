@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Arrays, Float64, Slots
-from layered_lr.backend.base import Extras, Session, StepOutcome
+from layered_lr.backend.base import Extras, Session, StepOutcome, check_logits
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import set_trainable, set_training
@@ -55,6 +56,8 @@ class OneFlowSession(Session):
         if not flow.is_grad_enabled():
             raise grad_mode_error()
         self._follow_plan(plan)
+        # No method of this session: a graph keeps it, and a forked child hangs if it collects a graph in a cycle.
+        self._logits_check = partial(check_logits, num_classes=num_classes, dtypes=self.logits_dtypes)
         self._masks = DropoutMasks(model, extras.seed)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)

@@ -65,6 +65,38 @@ class StepOutcome(NamedTuple):
     why: str = ""
 
 
+def check_logits(logits: object, count: int, num_classes: int, dtypes: Sequence[str]) -> None:
+    """Refuse an output of a model that is no floating tensor of shape (images, at least ``num_classes``).
+
+    OneFlow would go on with labels out of range, or abort the process. This is no method, because a graph keeps it: a
+    session that its graph holds would be in a cycle with it.
+
+    Args:
+        logits: The output of the model.
+        count: Number of images.
+        num_classes: Of the data.
+        dtypes: That the model may answer with.
+
+    Raises:
+        SpecError: It is not a tensor, or has another shape or dtype.
+    """
+    shape = tuple(getattr(logits, "shape", ()))
+    if len(shape) != 2 or shape[0] != count or shape[1] < num_classes:
+        what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
+        many = isinstance(logits, Mapping | tuple | list)
+        hint = " Let it return the logits alone, such as by a module around it." if many else ""
+        raise SpecError(
+            f"model: returned {what} for {count} images; must be a tensor of shape ({count}, {num_classes}), with a "
+            f"number for each of the data's {num_classes} classes.{hint}"
+        )
+    dtype = dtype_of(logits)
+    if dtype not in dtypes:
+        raise SpecError(
+            f"model: returned {dtype} for {count} images; must be one of {', '.join(dtypes)}. Convert the logits at "
+            "the end of forward()."
+        )
+
+
 class Session(ABC):
     """A model in training with a plan. It takes and returns NumPy arrays. ``Backend.open`` makes it.
 
@@ -249,30 +281,10 @@ class Session(ABC):
     def check_logits(self, logits: object, count: int) -> None:
         """Refuse an output of the model that is no floating tensor of shape (images, at least ``num_classes``).
 
-        OneFlow would go on with labels out of range, or abort the process.
-
-        Args:
-            logits: The output of the model.
-            count: Number of images.
-
         Raises:
-            SpecError: It is not a tensor, or has another shape or dtype.
+            SpecError: See the function ``check_logits``.
         """
-        shape = tuple(getattr(logits, "shape", ()))
-        if len(shape) != 2 or shape[0] != count or shape[1] < self.num_classes:
-            what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
-            many = isinstance(logits, Mapping | tuple | list)
-            hint = " Let it return the logits alone, such as by a module around it." if many else ""
-            raise SpecError(
-                f"model: returned {what} for {count} images; must be a tensor of shape ({count}, {self.num_classes}), "
-                f"with a number for each of the data's {self.num_classes} classes.{hint}"
-            )
-        dtype = dtype_of(logits)
-        if dtype not in self.logits_dtypes:
-            raise SpecError(
-                f"model: returned {dtype} for {count} images; must be one of {', '.join(self.logits_dtypes)}. Convert "
-                "the logits at the end of forward()."
-            )
+        check_logits(logits, count, self.num_classes, self.logits_dtypes)
 
     @abstractmethod
     def _update(self, images: Float32, labels: Int64, parts: int) -> StepOutcome:
