@@ -56,6 +56,8 @@ def hold_interrupts() -> Iterator[None]:
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
+    # Threads that OneFlow starts meanwhile inherit the mask; the reclaimer is for threads that are there already.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     reclaim = _SigintReclaimer(lambda number, frame: held.append((number, frame)))
     signal.signal(signal.SIGINT, reclaim.handler)
     sys.meta_path.insert(0, reclaim)
@@ -63,6 +65,9 @@ def hold_interrupts() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(reclaim)
+        signal.signal(signal.SIGINT, reclaim.handler)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that has waited is held
         signal.signal(signal.SIGINT, original)
     if held and callable(original):
         original(*held[0])
