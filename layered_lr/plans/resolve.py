@@ -18,6 +18,7 @@ from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan, PlanPhase
+from layered_lr.plans.unused_rates import describe_unused_rates
 from layered_lr.schedules import Constant, Schedule
 from layered_lr.spec.phases import Phase, Which, steps_until
 from layered_lr.spec.spec import Spec
@@ -69,11 +70,11 @@ def resolve(
     if steps_per_epoch is not None:
         steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
     known = _check_parameters(parameters)
-    whole = _resolve_whole(replace(spec, phases=()), known, total_steps, steps_per_epoch)
-    if not spec.phases:
-        return whole
-    phases = tuple(_resolve_phases(spec, whole))
-    return replace(whole, spec=spec, phases=phases, notes=(*whole.notes, *_notes_of_phases(spec, phases)))
+    plan = _resolve_whole(replace(spec, phases=()), known, total_steps, steps_per_epoch)
+    if spec.phases:
+        phases = tuple(_resolve_phases(spec, plan))
+        plan = replace(plan, spec=spec, phases=phases, notes=(*plan.notes, *_notes_of_phases(spec, phases)))
+    return replace(plan, notes=(*plan.notes, *describe_unused_rates(plan)))
 
 
 def plan_from_dict(table: Mapping[str, Any]) -> Plan:
