@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from layered_lr.arrays import Array, Arrays, Weights
 from layered_lr.backend.gradient_watch import grad_mode_error
@@ -39,7 +40,8 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
             )
         if not torch.is_grad_enabled():
             raise grad_mode_error()
-        if any(tensor.is_inference() for tensor in (*made.parameters(), *made.buffers())):
+        tensors = [tensor for tensor in (*made.parameters(), *made.buffers()) if not is_lazy(tensor)]
+        if any(tensor.is_inference() for tensor in tensors):
             raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
         return made
     try:

@@ -275,3 +275,21 @@ def test_a_graph_counts_the_batches_of_its_normalisations(oneflow: Any, tmp_path
     model.train()
     model(oneflow.ones(3, 2))
     assert counts() == [4, 1]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ll.Spec(ll.SGD(0.1), clip_grad_norm=1.0),
+        ll.Spec(ll.SGD(0.1), clip_grad_value=1.0),
+        ll.Spec(ll.AdamW(0.1)),
+        ll.Spec(ll.SGD(0.1), schedule=ll.ReduceLROnPlateau()),
+    ],
+    ids=["clip norm", "clip value", "composed", "plateau"],
+)
+def test_a_grad_scaler_is_refused_where_we_read_gradients(oneflow: Any, spec: ll.Spec) -> None:
+    """OneFlow multiplies the gradients inside the graph: they would be clipped, or applied, as they are there."""
+    graph = graph_of(oneflow, unit_gradients(oneflow, ["p0", "p1"]), spec, total_steps=3)
+    graph.set_grad_scaler(oneflow.amp.StaticGradScaler(1024.0))
+    with pytest.raises(ll.Unsupported, match="set_grad_scaler does not go with"):
+        graph(ones(oneflow))

@@ -155,3 +155,24 @@ def test_a_loop_in_bfloat16_goes_on_from_its_state(torch: Any, tmp_path: Path) -
     expected = update()
     ll.load_state(tmp_path / "state", model, optimizer, scheduler)
     assert all(torch.equal(one, other) for one, other in zip(update(), expected, strict=True))
+
+
+def test_a_parameter_of_whole_numbers_is_resumed(torch: Any, tmp_path: Path) -> None:
+    def made() -> Any:
+        model = torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(FEATURES, CLASSES))
+        model.register_parameter("scale", torch.nn.Parameter(torch.tensor([3, 4]), requires_grad=False))
+        return model
+
+    spec = ll.Spec(ll.AdamW(0.01))
+    whole = ll.run(spec, **options("torch-eager", made))
+    ll.run(spec, **options("torch-eager", made, epochs=2, checkpoints=tmp_path / "run"))
+    assert_same(ll.resume(tmp_path / "run", epochs=3, model=made, data=arrays(), progress=False), whole)
+    assert whole.weights["scale"].tolist() == [3, 4]
+
+
+def test_a_lazy_layer_is_refused(torch: Any) -> None:
+    def made() -> Any:
+        return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.LazyLinear(CLASSES))
+
+    with pytest.raises(ll.SpecError, match=r"'1\.weight' has no shape yet"):
+        ll.run(ll.Spec(ll.SGD(0.1)), **options("torch-eager", made))
