@@ -14,6 +14,7 @@ from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop
+from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
 from layered_lr_torch.own_loop_phases import compile_phases
 from layered_lr_torch.session import TorchSession
@@ -100,8 +101,9 @@ class TorchBackend(Backend):
         """
         if plan.phases:
             return compile_phases(plan, model)
-        optimizer = build_optimizer(plan, model)
-        return optimizer, PlanScheduler(optimizer, plan)
+        clipper = GradientClipper(plan, model)
+        optimizer = build_optimizer(plan, model, clipper)
+        return optimizer, PlanScheduler(optimizer, plan, clipper=clipper if clipper.has_work else None)
 
     def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
         """Copy the state of a loop of the user's own."""

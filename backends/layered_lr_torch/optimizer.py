@@ -141,16 +141,26 @@ class PlanScheduler(LRScheduler):
         optimizer: From ``build_optimizer``.
         plan: The rates.
         step: Updates made before.
+        clipper: Clips the gradients before each update of the optimizer. It is here for copies and pickles, in which
+            torch leaves out the hooks of an optimizer.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0, clipper: GradientClipper | None = None
+    ) -> None:
         self.live = LiveRates(plan)
+        self._clipper = clipper
         self._hand_rates = HandRates()
         self.owners = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # torch needs it where a scheduler does not begin at 0
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
         super().__init__(optimizer, step - 1)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._clipper is not None:
+            self._clipper.attach(self.optimizer)
 
     def get_lr(self) -> list[float]:  # type: ignore[override] # torch also allows tensors
         """Compute the rates of the next update, one for each param group."""

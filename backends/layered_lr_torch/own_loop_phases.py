@@ -41,7 +41,7 @@ def compile_phases(plan: Plan, model: Module) -> tuple[torch.optim.Optimizer, Pl
     clips = any(there.spec.clip_grad_norm or there.spec.clip_grad_value for there in plan.phase_plans)
     if clips and not clipper.has_work:
         clipper.attach(optimizer)
-    return optimizer, PhaseScheduler(optimizer, plan, model, clipper)
+    return optimizer, PhaseScheduler(optimizer, plan, model, clipper, clips)
 
 
 class PhaseScheduler(PlanScheduler):
@@ -56,17 +56,20 @@ class PhaseScheduler(PlanScheduler):
         plan: With phases.
         model: What the optimizer trains.
         clipper: Clips the gradients before each update.
+        clips: Whether it does so in any phase.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, model: Module, clipper: GradientClipper) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, plan: Plan, model: Module, clipper: GradientClipper, clips: bool
+    ) -> None:
         self.plan, self.model = plan, model
-        self._clipper = clipper
+        self._phase_clipper = clipper
         self._trainable = trainable_parameters(model)
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self._phase_index = 0
         self._earlier_reactions: dict[str, Mapping[str, float]] = {}
         self._hooks: list[tuple[Module, RemovableHandle]] = []
-        super().__init__(optimizer, plan.phase_plans[0])
+        super().__init__(optimizer, plan.phase_plans[0], clipper=clipper if clips else None)
         self._freeze()
 
     def step(self, *unnamed: object, epoch: int | None = None, metrics: Any = None) -> None:
@@ -118,7 +121,7 @@ class PhaseScheduler(PlanScheduler):
         self.live.restore(reactions)
         self.owners = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         self._freeze()
-        self._clipper.follow(plan)
+        self._phase_clipper.follow(plan)
         self._replace_param_groups(build_param_groups(plan, self.model, step))
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
         slots = export_slots(self.optimizer, self._parameters)
