@@ -138,8 +138,8 @@ def run(
         Two updates of the default recipe on the embedded digits:
 
         >>> import layered_lr as ll
-        >>> result = ll.run(max_steps=2, progress=False)  # doctest: +SKIP
-        >>> result.rates["backbone"]  # doctest: +SKIP
+        >>> result = ll.run(max_steps=2, progress=False)
+        >>> result.rates["backbone"]
         array([0.01, 0.01])
     """
     options = _options_in(locals())
@@ -168,6 +168,20 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
     Raises:
         CheckpointError: There is no run, no good checkpoint, or one that does not fit; another process writes there.
         SpecError: An argument that cannot be changed or cannot be right.
+
+    Example:
+        >>> import torch
+        >>> import layered_lr as ll
+        >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+        >>> spec = ll.Spec(ll.SGD(0.1))
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     said = {"model": build, "data": data, "batch_size": 4, "progress": False}
+        ...     _ = ll.run(spec, epochs=1, checkpoints=f"{folder}/run", **said)
+        ...     longer = ll.resume(f"{folder}/run", epochs=2, model=build, data=data)
+        >>> len(longer.losses)
+        4
     """
     from layered_lr.training.resume import resume_run
 
@@ -254,16 +268,19 @@ def compare(
     progress: bool = True,
     # end of compare
     steps: int = 50,
-    samples: int = 8,
+    samples: int | None = None,
+    quick: bool = False,
+    resume_at: int | None = None,
 ) -> Comparison:
     """Whether a spec trains alike on several backends, measured: the same bitwise, within rounding, or different.
 
     Each backend makes the same updates in a process of its own, through the loop that ``run`` goes through: the same
-    initial weights, batches and, for models known by name, dropout masks. Beside it, each backend's own session trains
-    a small probe of the same spec whose gradients are known to the last bit, which no chaos of training blurs. The
-    tolerance is measured, not chosen: the reference runs again in float64, and ``samples`` times with errors of last
-    bits in its weights, at each update. ``layered_lr.parity.verdict`` tells the method, ``parity.disturbance.margin``
-    the margin and its reason, ``parity.probe`` the probe.
+    initial weights, batches and, for models known by name, dropout masks. It makes them once as asked for and once in
+    float64, where an honest difference is a billion times smaller than a fault. Beside it, each backend's own session
+    trains a small probe of the same spec whose gradients are known to the last bit, which no chaos of training blurs.
+    The tolerance is measured, not chosen: each backend's own distance from float64, and runs of the reference with
+    rounding errors on purpose. ``layered_lr.parity.verdict`` tells the method, ``parity.disturbance.margin`` the margin
+    and its reason, ``parity.probe`` the probe.
 
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
@@ -294,8 +311,10 @@ def compare(
         progress: Whether to show a progress bar where stderr is a terminal.
         steps: How many updates to compare, the first ones of the run that ``epochs`` or ``max_steps`` say; the run is
             this long where neither is given.
-        samples: How many times to run the reference with rounding errors on purpose, at least 2: more make a narrower
-            envelope and take longer.
+        samples: How many times to run the reference with rounding errors on purpose, in each precision, at least 2;
+            None is 2 where float64 judges and 8 elsewhere. More make a narrower envelope and take longer.
+        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
+        resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
 
     Returns:
         Verdicts, rates, differences; a text to read when printed, and ``to_html`` makes a report of it. Where a backend
@@ -311,4 +330,6 @@ def compare(
     options = _options_in(locals(), model="mobilenet_v2")
     from layered_lr.parity.compare_backends import compare_backends
 
-    return compare_backends(default_spec() if spec is None else spec, backends, model, options, steps, samples)
+    return compare_backends(
+        default_spec() if spec is None else spec, backends, model, options, steps, samples, quick, resume_at
+    )

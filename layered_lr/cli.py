@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 from layered_lr.flags import add_flags, read_flags
+from layered_lr.spelling import find_nearest
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.options import merge_tables, options_with_meaning
 from layered_lr.version import __version__
@@ -138,7 +139,15 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
     help="Two or more, with commas; the first one is the reference.  [torch-eager,oneflow-eager,oneflow-graph]",
 )
 @click.option("--steps", type=int, help="How many updates to compare.  [50]")
-@click.option("--samples", type=int, help="How many runs of the reference measure what rounding does.  [8]")
+@click.option(
+    "--samples", type=int, help="How many runs of the reference measure what rounding does.  [2, 8 without float64]"
+)
+@click.option(
+    "--quick", is_flag=True, default=None, help="Compare in float64 alone, over the first fifth of the updates."
+)
+@click.option(
+    "--resume-at", type=int, metavar="STEP", help="Stop each run after this update and go on from a checkpoint."
+)
 @click.option("--report", metavar="FILE", help="Write tables and pictures to this .html file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of tables.")
 @click.pass_context
@@ -249,6 +258,9 @@ def main() -> None:
     sys.path.insert(0, "")  # so that --model finds modules of the folder it is called in
     try:
         code = cli.main(standalone_mode=False)
+    except click.NoSuchOption as error:
+        where = error.ctx.command_path if error.ctx else "layered-lr"
+        _fail(f"No such option {error.option_name!r}.{_hint(error)} (see '{where} --help')", error.exit_code)
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "layered-lr"
         _fail(f"{error.format_message()} (see '{where} --help')", error.exit_code)
@@ -260,6 +272,22 @@ def main() -> None:
         _fail(str(error), WRONG_INPUT)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hint(error: click.NoSuchOption) -> str:
+    """Where to say what an unknown option was to say: in a recipe, or by an option whose name is truly near."""
+    from layered_lr.training.recipe import recipe_place
+
+    if error.ctx is None:
+        return ""
+    name = error.option_name.lstrip("-").replace("-", "_")
+    parameters = error.ctx.command.get_params(error.ctx)
+    if any(parameter.name == "recipe" for parameter in parameters) and (place := recipe_place(name)):
+        return f" It belongs in a recipe, {place}: write it in a TOML file, and give that with --recipe FILE."
+    # Without the dashes: with them, every short name is near to every other one.
+    known = [flag[2:] for each in parameters for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
+    near = find_nearest(name.replace("_", "-"), known)
+    return f" Did you mean '--{near}'?" if near else ""
 
 
 def _fail(message: str, code: int) -> None:

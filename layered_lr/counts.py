@@ -1,18 +1,34 @@
-"""The check of whole numbers that users give."""
+"""The check of whole numbers that users give. It imports no NumPy, so that ``--help`` is instant."""
 
 from __future__ import annotations
 
-import contextlib
 import operator
-from typing import SupportsIndex
-
-import numpy as np
+from typing import SupportsIndex, cast
 
 from layered_lr.errors import SpecError
+from layered_lr.scalars import unwrap_scalar
+
+
+def read_whole_number(value: object) -> int | None:
+    """Return the whole number that a value is, as an int; None where it is none, as a bool and 3.0 are.
+
+    Integers of NumPy and of tensors without axes are whole numbers.
+
+    Example:
+        >>> read_whole_number(3), read_whole_number(3.0), read_whole_number(True)
+        (3, None, None)
+    """
+    value = unwrap_scalar(value)
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(cast(SupportsIndex, value))
+    except TypeError:  # arrays have __index__, but most of them raise
+        return None
 
 
 def whole_number(name: str, value: object, minimum: int) -> int:
-    """Return a whole number as an int; integers of NumPy are allowed, bools and floats such as 3.0 are not.
+    """Return a whole number as an int, as ``read_whole_number`` reads it.
 
     Args:
         name: The name of the argument, for messages.
@@ -28,10 +44,7 @@ def whole_number(name: str, value: object, minimum: int) -> int:
     """
     if type(value) is int and value >= minimum:  # fast: a training loop comes here at every step
         return value
-    number = None
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool | np.bool_):
-        with contextlib.suppress(TypeError):  # arrays have __index__, but most of them raise
-            number = operator.index(value)
+    number = read_whole_number(value)
     if number is None or number < minimum:
         raise SpecError(f"{name}={value!r}: {name} must be a whole number >= {minimum}.")
     return number

@@ -17,7 +17,16 @@ class LayeredLRError(Exception):
 
 
 class SpecError(LayeredLRError, ValueError):
-    """A spec, a recipe or an argument is wrong; this is found before a framework is used."""
+    """A spec, a recipe or an argument is wrong; this is found before a framework is used.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> try:
+        ...     ll.Group("head", lr_scale=-1)
+        ... except ll.SpecError as error:
+        ...     print(error)
+        Group(lr_scale=-1): lr_scale must be a finite number >= 0.
+    """
 
 
 class ScheduleEnded(SpecError):
@@ -25,7 +34,16 @@ class ScheduleEnded(SpecError):
 
 
 class DataError(LayeredLRError, ValueError):
-    """A data set is missing, damaged or of the wrong shape."""
+    """A data set is missing, damaged or of the wrong shape.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> try:
+        ...     ll.load_dataset("missing.npz")
+        ... except ll.DataError as error:
+        ...     print(error)
+        missing.npz does not exist, and there is no .npz file in its folder: check the path.
+    """
 
 
 class BackendUnavailable(LayeredLRError, ImportError):
@@ -35,6 +53,12 @@ class BackendUnavailable(LayeredLRError, ImportError):
         backend: The name of the backend.
         reason: Why, as the rest of a sentence that begins with the backend.
         mend: What to do, as a sentence.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> error = ll.BackendUnavailable("oneflow-graph", "needs oneflow 0.9", "Use backend 'torch-eager'.")
+        >>> print(error)
+        backend 'oneflow-graph' needs oneflow 0.9. Use backend 'torch-eager'.
     """
 
     def __init__(self, backend: str, reason: str, mend: str) -> None:
@@ -46,16 +70,59 @@ class BackendUnavailable(LayeredLRError, ImportError):
 
 
 class Unsupported(LayeredLRError, NotImplementedError):
-    """A backend cannot do something exactly as torch does, and refuses to do something else instead."""
+    """A backend cannot do something exactly as torch does, and refuses to do something else instead.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> def train(spec, backends=("oneflow-graph", "oneflow-eager")):
+        ...     for backend in backends:
+        ...         try:
+        ...             return ll.run(spec, backend)
+        ...         except ll.Unsupported as error:
+        ...             print(error)
+        >>> issubclass(ll.Unsupported, NotImplementedError)
+        True
+    """
 
 
 class TrainingDiverged(LayeredLRError, ArithmeticError):
-    """The loss became NaN or infinite; the message names the step, the loss and the rates."""
+    """The loss became NaN or infinite; the message names the step, the loss and the rates.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> def train(spec):
+        ...     try:
+        ...         return ll.run(spec)
+        ...     except ll.TrainingDiverged as error:
+        ...         print(f"give a smaller rate: {error}")
+        >>> issubclass(ll.TrainingDiverged, ArithmeticError)
+        True
+    """
 
 
 class CallbackError(LayeredLRError, RuntimeError):
-    """A callback raised; the message names it, and its own error is the cause (``error.__cause__``)."""
+    """A callback raised; the message names it, and its own error is the cause (``error.__cause__``).
+
+    Example:
+        >>> import layered_lr as ll
+        >>> def train(callback):
+        ...     try:
+        ...         return ll.run(callbacks=[callback])
+        ...     except ll.CallbackError as error:
+        ...         print(f"{error} (its own error: {error.__cause__!r})")
+        >>> issubclass(ll.CallbackError, RuntimeError)
+        True
+    """
 
 
 class CheckpointError(LayeredLRError, ValueError):
-    """A saved state or result is damaged, was made by something else, or does not fit."""
+    """A saved state or result is damaged, was made by something else, or does not fit.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> try:
+        ...     ll.resume("no-such-run")
+        ... except ll.CheckpointError as error:
+        ...     print(error)
+        no-such-run: ...
+    """

@@ -292,13 +292,21 @@ def attach(
         Unsupported: OneFlow's Graph cannot do the schedule or the optimizer exactly, or the spec has phases.
 
     Example:
-        ::
-
-            class TrainGraph(oneflow.nn.Graph):
-                def __init__(self):
-                    super().__init__()
-                    self.model = model
-                    self.scheduler = layered_lr.attach(spec, self, model, total_steps=7820)
+        >>> import oneflow
+        >>> import layered_lr as ll
+        >>> class TrainGraph(oneflow.nn.Graph):
+        ...     def __init__(self, model, spec):
+        ...         super().__init__()
+        ...         self.model = model
+        ...         self.scheduler = ll.attach(spec, self, model, total_steps=7820)
+        ...     def build(self, images):
+        ...         loss = self.model(images).sum()
+        ...         loss.backward()
+        ...         return loss
+        >>> spec = ll.Spec(ll.SGD(0.1), groups=[ll.Group("0", lr_scale=0.5)], schedule=ll.StepLR(1000))
+        >>> graph = TrainGraph(oneflow.nn.Sequential(oneflow.nn.Linear(8, 8), oneflow.nn.Linear(8, 2)), spec)
+        >>> graph.scheduler.plan.lr(0)
+        {'0': 0.05, 'rest': 0.1}
     """
     if framework_of(model) != "oneflow":
         raise SpecError(

@@ -13,15 +13,10 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 
 from layered_lr.errors import LayeredLRError, SpecError
+from layered_lr.scalars import unwrap_scalar
 from layered_lr.spelling import did_you_mean
 
 T = TypeVar("T")
-
-
-def unwrap_scalar(value: object) -> object:
-    """Turn a NumPy scalar, or an array or tensor without axes, into a Python number; return all else unchanged."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
-
 
 # The kinds of numbers in specs. They are strict: a string or a bool is never accepted as a number.
 NonNegative = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0)]

@@ -1,9 +1,11 @@
 """What every test may ask for: each backend by name, where its framework is installed, and the command line."""
 
+import gc
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -55,6 +57,7 @@ def open_backend(name: str) -> Backend:
     """A backend on the CPU, or a skip, or a failure where ``LAYERED_LR_REQUIRE_BACKENDS`` names it."""
     try:
         opened = load_backend(name, "cpu")
+        keep_framework(TABLE[name].framework)
         if name == "torch-compile":  # which warns from the ninth model of one class on that a process has compiled
             requires("torch")._dynamo.reset()
         return opened
@@ -62,6 +65,26 @@ def open_backend(name: str) -> Backend:
         if name in required():
             pytest.fail(f"{REQUIRE} names it: {error}")
         pytest.skip(str(error))
+
+
+def pytest_collection_finish() -> None:
+    keep_for_good()  # every test, and every module that they import
+
+
+@cache
+def keep_framework(framework: str) -> None:
+    """Keep for good what the import of a framework has made."""
+    keep_for_good()
+
+
+def keep_for_good() -> None:
+    """Spare the garbage collector what stays to the end anyhow.
+
+    It goes through all objects of the process: the tests, torch and OneFlow are more than a million. Each OneFlow graph
+    begins with a collection (``collect_garbage_first``), which took five times as long as the graph itself.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

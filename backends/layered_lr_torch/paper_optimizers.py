@@ -2,100 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, final
 
 import torch
-from torch.optim import Optimizer
 
-from layered_lr_torch.torch_types import Closure, ParameterState, ParamGroup, Tensor
-
-
-class PaperOptimizer(Optimizer):
-    """What the three share: which param groups are updated together, and in which of two ways with the same result.
-
-    Args:
-        params: Parameters or param groups, as torch's optimizers take them.
-        defaults: Hyperparameters of param groups that do not set them.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:
-        """Make one update.
-
-        Args:
-            closure: Evaluates the model once more and returns the loss.
-
-        Returns:
-            What the closure returns; None without a closure.
-
-        Raises:
-            RuntimeError: A gradient is sparse.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for groups in self._find_equal_groups():
-            group = groups[0]
-            moving = [
-                (parameter, of["lr"]) for of in groups for parameter in of["params"] if parameter.grad is not None
-            ]
-            if not moving:
-                continue
-            parameters, rates = [parameter for parameter, _ in moving], [rate for _, rate in moving]
-            gradients = [parameter.grad for parameter in parameters]
-            if any(gradient.is_sparse for gradient in gradients):
-                raise RuntimeError(
-                    f"{type(self).__name__} does not support sparse gradients. Use sparse=False in the embedding."
-                )
-            states = [self.state[parameter] for parameter in parameters]
-            can_combine = len({(parameter.device, parameter.dtype) for parameter in parameters}) == 1
-            if can_combine and group["foreach"] is not False:
-                if group["maximize"]:
-                    gradients = list(torch._foreach_neg(gradients))
-                self._update_all(group, rates, parameters, gradients, states)
-            else:
-                for parameter, rate, gradient, state in zip(parameters, rates, gradients, states, strict=True):
-                    self._update_one(group, rate, parameter, -gradient if group["maximize"] else gradient, state)
-        return loss
-
-    def _find_equal_groups(self) -> Iterable[list[ParamGroup]]:
-        """Sort the param groups into lists that agree in everything except the rate."""
-        names = [name for name in self.defaults if name != "lr"]
-        found: dict[Any, list[ParamGroup]] = {}
-        for group in self.param_groups:
-            for like in group["params"][:1]:
-                values = (group.get(name) for name in names)  # torch adds defaults when it loads a state
-                same = tuple(tuple(value) if isinstance(value, list) else value for value in values)
-                found.setdefault((like.device, like.dtype, same), []).append(group)
-        return found.values()
-
-    @abstractmethod
-    def _update_all(
-        self,
-        group: ParamGroup,
-        rates: list[float],
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: list[ParameterState],
-    ) -> None:
-        """Update several parameters by operations on all of them at once.
-
-        Args:
-            group: Hyperparameters of all of them.
-            rates: The rate of each parameter.
-            parameters: Of one device and dtype, each with a gradient.
-            gradients: Of each parameter; already negated if the group maximizes.
-            states: Of each parameter; an empty one has to be filled.
-        """
-
-    @abstractmethod
-    def _update_one(
-        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
-    ) -> None:
-        """Update one parameter by the same arithmetic."""
+from layered_lr_torch.paper_optimizer import Moving, MovingOne, PaperOptimizer
+from layered_lr_torch.torch_types import ParameterState, ParamGroup, Tensor
 
 
 @final
@@ -121,14 +34,8 @@ class LAMB(PaperOptimizer):
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
-    def _update_all(
-        self,
-        group: ParamGroup,
-        rates: list[float],
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: list[ParameterState],
-    ) -> None:
+    def _update_all(self, group: ParamGroup, moving: Moving) -> None:
+        parameters, rates, gradients, states = moving
         for parameter, state in zip(parameters, states, strict=True):
             _begin_means(parameter, state)
         (beta1, beta2), decay = group["betas"], group["weight_decay"]
@@ -151,9 +58,8 @@ class LAMB(PaperOptimizer):
         torch._foreach_mul_(updates, list(scales.unbind()))
         torch._foreach_add_(parameters, updates)
 
-    def _update_one(
-        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
-    ) -> None:
+    def _update_one(self, group: ParamGroup, moving: MovingOne) -> None:
+        parameter, rate, gradient, state = moving
         _begin_means(parameter, state)
         (beta1, beta2), decay = group["betas"], group["weight_decay"]
         state["step"] += 1
@@ -195,14 +101,8 @@ class LARS(PaperOptimizer):
         settings |= {"nesterov": nesterov, "trust_coefficient": trust_coefficient, "eps": eps}
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
-    def _update_all(
-        self,
-        group: ParamGroup,
-        rates: list[float],
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: list[ParameterState],
-    ) -> None:
+    def _update_all(self, group: ParamGroup, moving: Moving) -> None:
+        parameters, rates, gradients, states = moving
         weights, sizes = (torch.stack(torch._foreach_norm(of)) for of in (parameters, gradients))
         updates: Any = gradients
         if group["weight_decay"]:
@@ -227,9 +127,8 @@ class LARS(PaperOptimizer):
             for parameter, update, rate in zip(parameters, updates, rates, strict=True):
                 parameter.add_(update, alpha=-rate)
 
-    def _update_one(
-        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
-    ) -> None:
+    def _update_one(self, group: ParamGroup, moving: MovingOne) -> None:
+        parameter, rate, gradient, state = moving
         weight, size = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(gradient)
         update = gradient
         if group["weight_decay"]:
@@ -267,14 +166,8 @@ class Lion(PaperOptimizer):
         settings = {"lr": lr, "betas": betas, "weight_decay": weight_decay}
         super().__init__(params, {**settings, "foreach": foreach, "maximize": maximize})
 
-    def _update_all(
-        self,
-        group: ParamGroup,
-        rates: list[float],
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        states: list[ParameterState],
-    ) -> None:
+    def _update_all(self, group: ParamGroup, moving: Moving) -> None:
+        parameters, rates, gradients, states = moving
         beta1, beta2 = group["betas"]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
@@ -290,9 +183,8 @@ class Lion(PaperOptimizer):
         torch._foreach_mul_(means, beta2)
         torch._foreach_add_(means, gradients, alpha=1 - beta2)
 
-    def _update_one(
-        self, group: ParamGroup, rate: float, parameter: Tensor, gradient: Tensor, state: ParameterState
-    ) -> None:
+    def _update_one(self, group: ParamGroup, moving: MovingOne) -> None:
+        parameter, rate, gradient, state = moving
         beta1, beta2 = group["betas"]
         if not state:
             state["exp_avg"] = torch.zeros_like(parameter)

@@ -9,7 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from layered_lr.errors import SpecError
-from layered_lr.validation import Flag, NonNegative, unwrap_scalar, value_class
+from layered_lr.scalars import unwrap_scalar
+from layered_lr.validation import Flag, NonNegative, value_class
 
 Finite = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False)]
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -19,19 +19,20 @@ from layered_lr.models import catalogue
 from layered_lr.models.catalogue import check_images
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.parity.comparison import Comparison, compared
-from layered_lr.parity.envelope import Envelope
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.processes import run_worker
+from layered_lr.parity.recording import ABSENT, Recording
+from layered_lr.parity.rounding import PROBE_SAMPLES, SAMPLES, SAMPLES_OF_AUTOCAST, Rounding
 from layered_lr.parity.task import Task
-from layered_lr.parity.trace import Trace
-from layered_lr.parity.worker import Request
-from layered_lr.plans.plan import Plan
+from layered_lr.parity.worker import ROUNDING, Request
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS, TABLE, check_name
 from layered_lr.spec.spec import Spec
+from layered_lr.training.grouped_options import Precision
 from layered_lr.training.options import RunOptions, options_with_meaning
 
 _MOST_LOG_BYTES = 1 << 34
+_QUICK_PART, _LEAST_QUICK_STEPS = 5, 3
 
 
 def compare_backends(
@@ -40,26 +41,49 @@ def compare_backends(
     model: Any,
     options: RunOptions,
     steps: int,
-    samples: int,
+    samples: int | None,
+    quick: bool,
+    resume_at: int | None,
 ) -> Comparison:
     """See ``layered_lr.compare``; ``options`` are those of every run, its model and backend left out."""
     names = _names(backends)
-    steps, samples = whole_number("steps", steps, 1), whole_number("samples", samples, 2)
+    steps = whole_number("steps", steps, 1)
+    if samples is not None:
+        samples = whole_number("samples", samples, 2)
     facts = dataset_facts(options.data, options.data_root)
     in_epoch = options.steps_per_epoch(facts.train_size)
     if options.epochs is None and options.max_steps is None:
         options = replace(options, max_steps=steps)
     total = options.total_steps(in_epoch)
-    steps = min(steps, total)
+    steps = probed = min(steps, total)
+    if quick:
+        options, steps = _in_float64(options), min(steps, max(_LEAST_QUICK_STEPS, -(-steps // _QUICK_PART)))
+    _check_resume_at(resume_at, steps)
     chosen = {name: replace(options, backend=name, model=_model_of(model, name)) for name in names}
     for each in chosen.values():
         if isinstance(each.model, str):
             check_images(each.model, each.batch_size, facts.image_shape)
             resolve(spec, catalogue.list_parameters(each.model, facts.num_classes), total, in_epoch)
     with tempfile.TemporaryDirectory(prefix="layered_lr-") as folder:
-        room = min(_MOST_LOG_BYTES, shutil.disk_usage(folder).free // 2) // (len(names) + 1)
-        tasks = {name: Task(spec, each, steps, room) for name, each in chosen.items()}
+        room = min(_MOST_LOG_BYTES, shutil.disk_usage(folder).free // 2) // (2 * len(names) + 1)
+        constants = options.precision.dtype == "float64"
+        tasks = {name: Task(spec, each, steps, room, resume_at, probed, constants) for name, each in chosen.items()}
         return _compared(tasks, Path(folder), samples, (total, in_epoch))
+
+
+def _in_float64(options: RunOptions) -> RunOptions:
+    if options.precision != Precision():
+        raise SpecError(
+            f"quick with precision={options.precision!r}: a quick comparison is in float64. Leave one of the two out."
+        )
+    return replace(options, precision=Precision("float64"))
+
+
+def _check_resume_at(resume_at: int | None, steps: int) -> None:
+    if resume_at is not None and not 1 <= whole_number("resume_at", resume_at, 1) < steps:
+        raise SpecError(
+            f"resume_at={resume_at}: must be 1 to {steps - 1}, an update before the last of the {steps} compared."
+        )
 
 
 def _names(backends: Any) -> list[str]:
@@ -98,37 +122,42 @@ def _model_of(model: Any, backend: str) -> Any:
     return model.get(backend, model.get(framework))
 
 
-def _compared(tasks: Mapping[str, Task], folder: Path, samples: int, lengths: tuple[int, int]) -> Comparison:
+def _compared(tasks: Mapping[str, Task], folder: Path, samples: int | None, lengths: tuple[int, int]) -> Comparison:
     reference, task = next(iter(tasks.items()))
     outcomes: dict[str, Outcome] = {}
-    traces: dict[str, Trace] = {}
+    recordings: dict[str, Recording] = {}
 
-    def request(role: Any, name: str, loss_bits: float = 1.0) -> Request:
-        return Request(role, name, tasks[name], folder / name, folder / "start.npz", samples, loss_bits, -1)
+    def request(role: Literal["record", "rounding"], name: str, float64: bool) -> Request:
+        return Request(role, name, tasks[name], folder / name, folder / "start.npz", float64, samples, -1)
 
     for name in tasks:
-        outcomes[name] = _with_progress(request("record", name), name, tasks[name])
-        if outcomes[name].status == "ran":
-            traces[name] = Trace.load(folder / name)
+        float64 = name == reference or recordings[reference].exact is not None
+        outcome = _with_progress(request("record", name, float64))
+        if outcome.status == "died" and (folder / name / ABSENT).exists():
+            outcome = Outcome(name, "ran")  # its run is recorded; it has no float64
+        outcomes[name] = outcome
+        if outcome.status == "ran":
+            recordings[name] = Recording.load(folder / name)
         elif name == reference:
-            raise outcomes[name].error or LayeredLRError(f"compare: the reference, {outcomes[name]}")
-    plan = _plan(folder / reference / "parameters.json", task, lengths)
-    worst = max(trace.loss_bits for trace in traces.values())
-    measured = _with_progress(request("envelope", reference, worst), "what rounding does", task, samples + 1)
+            raise outcome.error or LayeredLRError(f"compare: the reference, {outcome}")
+    all_exact = all(found.exact is not None for found in recordings.values())
+    measured = _with_progress(request("rounding", reference, all_exact))
     if measured.status != "ran":
-        raise measured.error or LayeredLRError(f"compare: while the envelope was measured, {measured}")
-    envelope = Envelope.load(folder / reference / "envelope.npz")
+        raise measured.error or LayeredLRError(f"compare: while it was measured what rounding does, {measured}")
+    rounding = Rounding.load(folder / reference / ROUNDING)
+    plan = resolve(task.spec, json.loads((folder / reference / "parameters.json").read_text()), *lengths)
     compared_options = set(options_with_meaning("compare")) - {"progress"}
     options = {key: value for key, value in task.options.to_dict().items() if key in compared_options}
-    return compared(traces, outcomes, envelope, plan, task.steps, options)
+    return compared(recordings, outcomes, rounding, plan, task.steps, options)
 
 
-def _with_progress(request: Request, what: str, task: Task, runs: int = 1) -> Outcome:
-    total = runs * task.steps * (1 + task.rungs)
-    bar = tqdm(total=total, desc=what, unit="update", disable=None if task.options.progress else True, leave=False)
-    with bar:
+def _with_progress(request: Request) -> Outcome:
+    task = request.task
+    what, runs, probes = request.backend, 2, 1
+    if request.role == "rounding":
+        what, probes = "what rounding does", PROBE_SAMPLES
+        runs = 1 + (request.samples or (SAMPLES if task.options.precision.autocast is None else SAMPLES_OF_AUTOCAST))
+    total = runs * task.steps + probes * task.rungs * task.probed_steps
+    hidden = None if task.options.progress else True
+    with tqdm(total=total, desc=what, unit="update", disable=hidden, leave=False) as bar:
         return run_worker(request, bar.update)
-
-
-def _plan(parameters: Path, task: Task, lengths: tuple[int, int]) -> Plan:
-    return resolve(task.spec, json.loads(parameters.read_text()), *lengths)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from layered_lr.arrays import Float64
 from layered_lr.files import check_output, write_whole
-from layered_lr.parity.envelope import Envelope
 from layered_lr.parity.findings import ByObservable, Observed, Pair
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.probe import probe_parameters, probed_rates
+from layered_lr.parity.recording import Recording
+from layered_lr.parity.rounding import Rounding
 from layered_lr.parity.state_vector import Layout
 from layered_lr.parity.trace import Differences, Trace, differences
-from layered_lr.parity.verdict import judge, uninformative_from
+from layered_lr.parity.verdict import Judged, judge, judged
 from layered_lr.plans.plan import Plan
+from layered_lr.registry import TABLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +36,13 @@ class Comparison:
         outcomes: How it went with each backend, by name.
         observed: What each backend did that ran, by name.
         pairs: Every two that ran, those with the reference first.
-        allowed: What rounding explains, as ``Pair.differences``; the largest of a section.
         sections: The groups that have parameters, ``buffers`` and ``moving average`` where there are any.
         rows: After how many updates the weights were compared.
-        uninformative: For each section, the step from which on rounding alone may move it as far as an update does, so
-            that the run cannot tell anything of it any more (rates and probes still do); None where it always can.
-        margin: By how many last bits samples were disturbed to measure the envelope.
+        uninformative: For each section, the step from which on the runs cannot tell anything of it any more (rates and
+            probes still do), because they cannot of any of its arrays; None where they always can.
+        cannot_tell: By array, the step from which on the runs cannot tell anything of it: rounding alone may move it a
+            tenth as far as an update does. Arrays of which they always can are left out.
+        margin: By how many last bits samples were disturbed to measure what rounding explains.
         samples: How many there were.
         notes: What a reader should know.
         options: What was asked for beside the spec, where it can be written down.
@@ -51,10 +54,10 @@ class Comparison:
     outcomes: dict[str, Outcome]
     observed: dict[str, Observed] = field(repr=False)
     pairs: tuple[Pair, ...]
-    allowed: ByObservable = field(repr=False)
     sections: tuple[str, ...]
     rows: Float64 = field(repr=False)
     uninformative: dict[str, int | None]
+    cannot_tell: dict[str, int]
     margin: float
     samples: int
     notes: tuple[str, ...]
@@ -88,8 +91,8 @@ class Comparison:
             "rows": self.rows.tolist(),
             "backends": {name: self._backend(outcome) for name, outcome in self.outcomes.items()},
             "pairs": [_pair(pair) for pair in self.pairs],
-            "allowed": _plain(self.allowed),
             "uninformative_from": self.uninformative,
+            "cannot_tell_from": self.cannot_tell,
             "margin": self.margin,
             "samples": self.samples,
             "notes": list(self.notes),
@@ -144,8 +147,11 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "explanation": verdict.explanation,
         "first": verdict.first and _finite(verdict.first._asdict()),
         "departures": [_finite(departure._asdict()) for departure in verdict.departures],
+        "dtype": pair.dtype,
         "differences": _plain(pair.differences),
+        "allowed": _plain(pair.allowed),
         "shares": _plain(pair.shares),
+        "run_differences": _plain(pair.run_differences),
     }
 
 
@@ -161,9 +167,9 @@ def _plain(series: ByObservable) -> dict[str, Any]:
 
 
 def compared(
-    traces: Mapping[str, Trace],
+    recordings: Mapping[str, Recording],
     outcomes: Mapping[str, Outcome],
-    envelope: Envelope,
+    rounding: Rounding,
     plan: Plan,
     steps: int,
     options: Mapping[str, Any],
@@ -171,52 +177,89 @@ def compared(
     """Put together what backends did.
 
     Args:
-        traces: Of those that ran, the reference first.
+        recordings: Of those that ran, the reference first.
         outcomes: Of all of them.
-        envelope: Measured on the reference.
+        rounding: Measured on the reference.
         plan: Of the run.
         steps: How many updates were asked for.
         options: What was asked for.
     """
-    reference = next(iter(traces))
-    layout, first = traces[reference].layout, traces[reference]
-    pairs = []
-    for one, other in combinations(traces, 2):
-        apart = differences(traces[one], traces[other])
-        verdict = judge(traces[one], traces[other], envelope, plan, apart)
-        shares = _by_section(apart, layout, plan, envelope)
-        pairs.append(Pair(one, other, verdict, _by_section(apart, layout, plan), shares))
-    notes = [note for trace in traces.values() for note in trace.notes]
-    if not envelope.float64 and first.dtype == "float32":
-        notes.append(f"{reference} does not run this in float64: the envelope is made of disturbed runs only")
-    if len(first.rows) <= first.steps:
-        notes.append(f"weights were compared after {len(first.rows)} of {first.steps} updates, for want of disk space")
+    reference = next(iter(recordings))
+    first = recordings[reference].run
+    layout = first.layout
+    pairs, untold = [], []
+    for one, other in combinations(recordings, 2):
+        both = recordings[one], recordings[other]
+        runs, apart = judged(*both, rounding), differences(both[0].run, both[1].run)
+        untold.append(runs.until)
+        tables = {
+            what: _by_section(runs, apart, rounding, layout, plan, what) for what in ("apart", "allowed", "share")
+        }
+        asked = {"loss": apart.losses[:, None], "weights": layout.by_section(apart.weights)}
+        verdict = judge(*both, rounding, plan, runs, apart)
+        pairs.append(
+            Pair(one, other, verdict, runs.one.dtype, tables["apart"], tables["allowed"], tables["share"], asked)
+        )
+    envelope = rounding.exact or rounding.run
+    assert envelope is not None
+    always = np.full(len(layout.arrays), first.steps + 1)
+    until = np.min([always, *(each.arrays for each in untold)], axis=0)
     return Comparison(
         reference=reference,
         plan=plan,
         steps=steps,
         outcomes=dict(outcomes),
-        observed={name: _observed(trace, envelope, plan) for name, trace in traces.items()},
+        observed={name: _observed(found.run, rounding, plan) for name, found in recordings.items()},
         pairs=tuple(pairs),
-        allowed=_by_section(envelope, layout, plan),
         sections=layout.sections,
         rows=first.rows.astype(np.float64),
-        uninformative=uninformative_from(first, envelope),
+        uninformative={
+            name: _known(int(until[layout.section_of == place].max()), first.steps)
+            for place, name in enumerate(layout.sections)
+        },
+        cannot_tell={
+            array.name: int(step) for array, step in zip(layout.arrays, until, strict=True) if step < first.steps
+        },
         margin=envelope.margin,
         samples=envelope.samples,
-        notes=tuple(notes),
+        notes=(*_notes(recordings, first), *([_ROUNDS_INSIDE] if rounding.rounds_inside else [])),
         options=dict(options),
     )
 
 
-def _observed(trace: Trace, envelope: Envelope, plan: Plan) -> Observed:
-    bare = trace.probes["bare"]
+_ROUNDS_INSIDE = (
+    "the model rounds to float32 inside although it runs in float64 (as x.float() does): float32 judges alone, less "
+    "sharply"
+)
+
+
+def _known(step: int, steps: int) -> int | None:
+    return step if step < steps else None
+
+
+def _notes(recordings: Mapping[str, Recording], first: Trace) -> Iterator[str]:
+    for found in recordings.values():
+        yield from found.run.notes
+        if found.no_float64:
+            yield f"{found.no_float64}; it is judged in {found.run.dtype} alone, less sharply"
+    exact = [name for name, found in recordings.items() if found.exact is not None or found.run.dtype == "float64"]
+    frameworks = {TABLE[name].framework for name in exact}
+    if len(frameworks) > 1:
+        yield (
+            "In float64 torch's BatchNorm takes eps and momentum as float32 holds them: OneFlow's kernel has them so "
+            "(2e-8 apart)"
+        )
+    if len(first.rows) <= first.steps:
+        yield f"weights were compared after {len(first.rows)} of {first.steps} updates, for want of disk space"
+
+
+def _observed(trace: Trace, rounding: Rounding, plan: Plan) -> Observed:
     return Observed(
         losses=trace.losses,
         rates=trace.rates,
-        probed_rates=probed_rates(bare, envelope.exact, plan),
+        probed_rates=probed_rates(trace.probes["bare"], rounding.exact_probe, plan),
         grad_norms=trace.grad_norms,
-        update_norms=trace.update_norms,
+        update_norms=trace.layout.section_norms(trace.update_norms),
         loss_bits=trace.loss_bits,
         ended=trace.ended,
         versions=trace.versions,
@@ -225,32 +268,50 @@ def _observed(trace: Trace, envelope: Envelope, plan: Plan) -> Observed:
 
 
 def _by_section(
-    values: Differences | Envelope, layout: Layout, plan: Plan, allowed: Envelope | None = None
+    runs: Judged,
+    asked: Differences,
+    rounding: Rounding,
+    layout: Layout,
+    plan: Plan,
+    what: Literal["apart", "allowed", "share"],
 ) -> dict[str, Float64]:
-    """The largest value of each section; with ``allowed``, the largest part of it."""
+    """Of each section, the largest difference, what rounding explains, or the largest share of it.
 
-    def part(name: str, rung: str | None = None) -> Float64:
-        found, limit = (_series(each, name, rung) for each in (values, allowed or values))
-        if allowed is None:
-            return found
+    Args:
+        runs: The runs to look at.
+        asked: Of the runs that were asked for, which have rates and probes.
+        rounding: What rounding explains of these.
+        layout: Of the weights.
+        plan: Of the run.
+        what: Which of the three.
+    """
+
+    def part(apart: Float64, allowed: Float64, until: Any = None, steps: Any = None) -> Float64:
+        allowed = allowed[: len(apart)]
+        if what == "apart":
+            return apart
+        if what == "allowed":
+            return allowed
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(found == 0, 0.0, found / limit[: len(found)])
+            share = np.where(apart == 0, 0.0, apart / allowed)
+        if until is not None:
+            updates = np.arange(len(share)) if steps is None else steps[: len(share)]
+            share[updates[:, None] >= until] = np.nan
+        return share
 
+    apart, allowed, until = runs.apart, runs.allowed, runs.until
     owners = np.array([plan.group_of[p.name] for p in probe_parameters(plan) for _ in range(p.elements)])
+    update_norms = part(apart.update_norms, allowed.update_norms, until.arrays)
+    rows = runs.one.rows - 1
     found = {
-        "loss": part("losses")[:, None],
-        "rate": part("rates"),
-        "gradient norm": part("grad_norms"),
-        "update norm": part("update_norms"),
-        "weights": layout.by_section(part("weights")),
+        "loss": part(apart.losses[:, None], allowed.losses[:, None], np.array([until.losses])),
+        "rate": part(asked.rates, rounding.rates),
+        "gradient norm": part(apart.grad_norms, allowed.grad_norms, until.grad_norms),
+        "update norm": layout.by_section(update_norms),
+        "weights": layout.by_section(part(apart.weights, allowed.weights, until.arrays, rows)),
     }
-    for rung in values.probes:
-        table = part("probes", rung)
+    for rung, values in asked.probes.items():
+        table = part(values[1:], rounding.probes[rung][1:])
         columns = [table[:, owners == group].max(axis=1, initial=0.0) for group in range(len(plan.groups))]
         found[f"probe: {rung}"] = np.stack(columns, axis=1)
-    return found
-
-
-def _series(values: Differences | Envelope, name: str, rung: str | None) -> Float64:
-    found: Float64 = getattr(values, name) if rung is None else values.probes[rung][1:]
     return found

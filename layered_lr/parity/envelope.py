@@ -1,104 +1,137 @@
-"""What rounding alone can do to a run: measured on the reference backend."""
+"""How far rounding alone can drive a run from itself, step by step: measured on the reference backend."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64, Weights
 from layered_lr.backend.base import Backend
-from layered_lr.errors import Unsupported
-from layered_lr.files import read_archive
 from layered_lr.parity.disturbance import Disturbance, margin
-from layered_lr.parity.recorder import Advanced, frozen_parameters, prepare_task, record, record_probes
+from layered_lr.parity.recorder import Advanced, prepare_task, record
 from layered_lr.parity.task import Task
-from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
-from layered_lr.training.grouped_options import Precision
+from layered_lr.parity.trace import Differences, Trace, differences
 
 BFLOAT16_BITS = 2.0**16
 """A last bit of bfloat16 (8 significant bits) in last bits of float32 (24): what autocast's products round to."""
 
-HELD_RATES = 4
-"""How often a rate may be rounded on its way: the schedule's, ``lr_scale``, their product, and what is read back."""
+FLOAT64_BITS = 2.0**-29
+"""A last bit of float64 (53 significant bits) in last bits of float32 (24)."""
+
+DROWNED = 0.1
+"""Where rounding may change a number by this share of what an update changes it, a run can tell nothing of it."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Envelope:
-    """The largest differences that rounding explains, by step; shapes as in ``Differences``.
+    """The largest differences that rounding explains, by step; they never become smaller again.
 
     Args:
-        losses: Of losses.
-        rates: Of rates.
-        grad_norms: Of gradient norms.
-        update_norms: Of update norms.
-        weights: Of each array's elements.
-        probes: Of each element of the probes, by rung.
-        exact: The reference's probe on the bare rung in float64 (in its own dtype where it has no float64).
-        margin: By how many last bits the samples were disturbed; see ``rounding.margin``.
-        bits: ``margin`` times the last bits that the frameworks' losses were found to be off; under autocast, last bits
-            of bfloat16, counted in those of float32.
+        losses: Shape (steps,).
+        grad_norms: Shape (steps, groups).
+        update_norms: Of each array's change, shape (steps, arrays).
+        weights: Of each array's elements, shape (rows, arrays).
+        margin: By how many last bits the samples were disturbed, and by how much a measured rounding counts; see
+            ``disturbance.margin``.
         samples: How many disturbed runs there were.
-        float64: Whether the reference ran in float64 beside them.
+        noise_losses: The step from which on an error of one last bit does nearly what one of ``margin`` last bits does,
+            so that no margin holds any more: what is measured there is noise, such as the sign of nothing.
+        noise_grad_norms: The same of each group, shape (groups,).
+        noise_arrays: The same of each array, shape (arrays,).
     """
 
     losses: Float64
-    rates: Float64
     grad_norms: Float64
     update_norms: Float64
     weights: Float64
-    probes: dict[str, Float64]
-    exact: ProbeTrace
     margin: float
-    bits: float
     samples: int
-    float64: bool
+    noise_losses: int
+    noise_grad_norms: NDArray[np.int64]
+    noise_arrays: NDArray[np.int64]
 
-    def save(self, path: Path) -> None:
-        """Write it as one ``.npz``."""
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_SERIES, *_NUMBERS)}
-        arrays |= {f"probe/{rung}": values for rung, values in self.probes.items()}
-        np.savez(path, exact_weights=self.exact.weights, exact_rates=self.exact.rates, **arrays)
+    def widened(self, found: Sequence[Differences], factor: float) -> Envelope:
+        """With room for measured differences, each of them times a factor and the margin."""
+        factor *= self.margin
 
-    @classmethod
-    def load(cls, path: Path) -> Envelope:
-        """Read what ``save`` wrote."""
-        arrays = read_archive(path)
-        probes = {name.removeprefix("probe/"): array for name, array in arrays.items() if name.startswith("probe/")}
-        exact = ProbeTrace(arrays["exact_weights"], arrays["exact_rates"])
-        numbers: dict[str, Any] = {name: arrays[name].item() for name in _NUMBERS}
-        series: dict[str, Any] = {name: arrays[name] for name in _SERIES}
-        return cls(probes=probes, exact=exact, **series, **numbers)
+        def wider(name: str) -> Float64:
+            return _widest([factor * getattr(each, name) for each in found], getattr(self, name), missing=0.0)
 
-
-_SERIES = ("losses", "rates", "grad_norms", "update_norms", "weights")
-_NUMBERS = ("margin", "bits", "samples", "float64")
+        return replace(
+            self,
+            losses=wider("losses"),
+            grad_norms=wider("grad_norms"),
+            update_norms=wider("update_norms"),
+            weights=wider("weights"),
+        )
 
 
-def measure(
+@dataclass(frozen=True, eq=False)
+class Informative:
+    """From which step on a run can tell nothing any more, of each number; past the last step where it always can.
+
+    Args:
+        losses: One step.
+        grad_norms: Shape (groups,).
+        arrays: Shape (arrays,).
+    """
+
+    losses: int
+    grad_norms: NDArray[np.int64]
+    arrays: NDArray[np.int64]
+
+
+def informative_until(trace: Trace, allowed: Envelope) -> Informative:
+    """Where rounding drowns what an update does.
+
+    Honest backends then differ as much as others. That is so after many steps of a chaotic training, and from the
+    first one on where a gradient is zero but for rounding, as of a bias before a batch normalisation, and in what
+    hangs on it.
+
+    Args:
+        trace: Of the reference, or another run of the pair.
+        allowed: What rounding explains.
+    """
+    moved = np.maximum.accumulate(trace.update_sizes, axis=0)
+    limits = allowed.weights[1 : len(trace.rows)]
+    steps = np.minimum(trace.rows[1 : len(limits) + 1], trace.steps) - 1  # the update before each row of weights
+    still = moved[steps] == 0  # what is frozen is the same in every run
+    drowned = ~still & (limits >= DROWNED * moved[steps])
+    never = trace.steps + 1
+    arrays = np.where(drowned.any(axis=0), steps[np.argmax(drowned, axis=0)] if len(steps) else never, never)
+    loss = allowed.losses[: trace.steps] >= DROWNED * np.abs(trace.losses)
+    norms = (trace.grad_norms > 0) & (allowed.grad_norms[: trace.steps] >= DROWNED * trace.grad_norms)
+    return Informative(
+        min(int(np.argmax(loss)) if loss.any() else never, allowed.noise_losses),
+        np.minimum(np.where(norms.any(axis=0), np.argmax(norms, axis=0), never), allowed.noise_grad_norms),
+        np.minimum(arrays, allowed.noise_arrays).astype(np.int64),
+    )
+
+
+def measure_envelope(
     backend: Backend,
     task: Task,
     reference: Trace,
     start: Weights,
     *,
     samples: int,
-    loss_bits: float = 1.0,
     log: Path | None = None,
     advanced: Advanced = lambda: None,
 ) -> Envelope:
-    """Run the reference again with rounding on purpose, and see how far it gets from itself.
+    """Run the reference again with rounding errors on purpose, and see how far it gets from itself.
 
-    ``samples`` runs are disturbed (``Disturbance``): each gradient is computed at weights with an error of up to
+    In each sample (``Disturbance``) every gradient is computed at weights with an error of up to
     ``margin * loss_bits`` last bits (of bfloat16 under autocast), as rounding in a forward and a backward pass would
-    change it; the images of each
-    batch stand in another order, which sums up otherwise; and after each update every weight keeps an error of up to
-    ``margin`` last bits. Each sample's probes have errors of ``margin`` last bits in each gradient and each weight
-    at each update. One more run, with its probes, is in float64: its differences count ``margin`` times. The
-    envelope at a step is the largest of all these differences up to there, and at least ``margin`` half last bits
-    of the number itself, which no float can do without.
+    change it; the images of each batch stand in another order, which sums up otherwise; and after each update every
+    weight keeps an error of up to ``margin`` last bits. The envelope at a step is the largest of all differences up to
+    there, and at least ``margin`` half last bits of the number itself, which no float can do without.
+
+    One more run has errors of a single last bit. Where it is nearly as far off as the others are, what they measure
+    does not grow with the errors, and no margin covers it.
 
     Args:
         backend: The reference's.
@@ -106,79 +139,70 @@ def measure(
         reference: What it did.
         start: What it began with.
         samples: How many disturbed runs.
-        loss_bits: The largest of the backends' ``Trace.loss_bits``: what rounding in a forward pass really is here.
         log: File that each run's weights go to, one after the other; None is memory.
         advanced: Called after each update of each run.
     """
     factor = margin(samples, _checks(reference))
-    bits = factor * max(1.0, loss_bits) * (1.0 if task.options.precision.autocast is None else BFLOAT16_BITS)
-    found = []
-    for sample in range(samples):
-        disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), factor, bits)
-        ready = prepare_task(backend, task, start)
-        frozen = frozen_parameters(ready.model)
-        trace = record(ready, task, disturbance=disturbance, log=log, advanced=advanced)
-        trace.probes = record_probes(ready, task, frozen=frozen, disturbance=disturbance, advanced=advanced)
-        found.append(differences(reference, trace))
-    is_exact_known = reference.dtype != "float64" and task.options.precision.autocast is None
-    exact = _in_float64(backend, task, start, log, advanced) if is_exact_known else None
-    if exact is not None:
-        found.append(_scaled(differences(reference, exact), factor))
+    autocast = task.options.precision.autocast is not None
+    single = BFLOAT16_BITS if autocast else 1.0
+    bits = factor * single * max(1.0, reference.loss_bits)
+    whole = replace(task, resume_at=None)
+
+    def disturbed(sample: int, kept_bits: float, passing_bits: float) -> Differences:
+        disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), kept_bits, passing_bits)
+        ready = prepare_task(backend, whole, start)
+        return differences(reference, record(ready, whole, disturbance=disturbance, log=log, advanced=advanced))
+
+    found = [disturbed(sample, factor, bits) for sample in range(samples)]
+    nudged = None if autocast else disturbed(samples, 1.0, 1.0)
 
     def widest(name: str, numbers: Float64, last_bits: float) -> Float64:
         floor = last_bits * np.spacing(np.abs(numbers).astype(reference.dtype)).astype(np.float64)
-        return _widest([getattr(each, name) for each in found], floor)
+        return _widest([getattr(each, name) for each in found], floor, missing=np.inf)
 
-    sizes = [reference.layout.largest(row) for row in reference.weights]
+    sizes = np.array([reference.layout.largest(row) for row in reference.weights])
+    losses = widest("losses", np.maximum(reference.losses, 1.0), 0.5 * bits)
+    grad_norms = widest("grad_norms", reference.grad_norms, 0.5 * factor)
+    update_norms = widest("update_norms", reference.update_norms, 0.5 * factor)
+    weights = widest("weights", sizes, 0.5 * factor)
+
+    def noise(name: str, limits: Float64, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+        if nudged is None:
+            return np.full(limits.shape[1:], reference.steps + 1)
+        near = np.sqrt(factor) * getattr(nudged, name) >= limits[: len(getattr(nudged, name))]
+        return np.where(near.any(axis=0), steps[np.argmax(near, axis=0)], reference.steps + 1)
+
+    updates = np.arange(reference.steps)
+    by_update = noise("update_norms", update_norms, updates)
     return Envelope(
-        losses=widest("losses", np.maximum(reference.losses, 1.0), 0.5 * bits),
-        rates=widest("rates", reference.rates, 0.5 * HELD_RATES),
-        grad_norms=widest("grad_norms", reference.grad_norms, 0.5 * factor),
-        update_norms=widest("update_norms", reference.update_norms, 0.5 * factor),
-        weights=widest("weights", np.array(sizes), 0.5 * factor),
-        probes={
-            rung: _widest(
-                [each.probes[rung] for each in found],
-                0.5 * factor * np.spacing(np.abs(probe.weights).astype(reference.dtype)).astype(np.float64),
-            )
-            for rung, probe in reference.probes.items()
-        },
-        exact=(exact or reference).probes["bare"],
+        losses=losses,
+        grad_norms=grad_norms,
+        update_norms=update_norms,
+        weights=weights,
         margin=factor,
-        bits=bits,
         samples=samples,
-        float64=exact is not None,
+        noise_losses=int(noise("losses", losses, updates)),
+        noise_grad_norms=noise("grad_norms", grad_norms, updates),
+        noise_arrays=np.minimum(by_update, noise("weights", weights, np.maximum(reference.rows - 1, 0))),
     )
 
 
-def _in_float64(backend: Backend, task: Task, start: Weights, log: Path | None, advanced: Advanced) -> Trace | None:
-    exact = replace(task, options=replace(task.options, precision=Precision("float64")))
-    try:
-        ready = prepare_task(backend, exact, start)
-        frozen = frozen_parameters(ready.model)
-        trace = record(ready, exact, log=log, advanced=advanced)
-        trace.probes = record_probes(ready, exact, frozen=frozen, advanced=advanced)
-    except Unsupported:
-        return None
-    return trace
-
-
 def _checks(reference: Trace) -> int:
-    """How many numbers a comparison compares."""
+    """How many numbers of two runs are compared."""
     series = (reference.losses, reference.grad_norms, reference.update_norms)
-    probes = sum(probe.weights.size for probe in reference.probes.values())
-    return sum(array.size for array in series) + len(reference.rows) * len(reference.layout.arrays) + probes
+    return sum(array.size for array in series) + len(reference.rows) * len(reference.layout.arrays)
 
 
-def _scaled(found: Differences, factor: float) -> Differences:
-    scaled = {name: factor * getattr(found, name) for name in ("losses", "grad_norms", "update_norms", "weights")}
-    return found._replace(**scaled, probes={rung: factor * values for rung, values in found.probes.items()})
+def _widest(found: Sequence[Float64], floor: Float64, missing: float) -> Float64:
+    """The largest so far at each step.
 
-
-def _widest(found: Sequence[Float64], floor: Float64) -> Float64:
-    """The largest so far at each step; infinite from where a run ended, since rounding may do that."""
+    Args:
+        found: Shapes as ``floor``, or fewer steps where a run ended early.
+        floor: What it is at least.
+        missing: What stands for the steps that a run did not make: infinity where rounding alone may end a run.
+    """
     widest = floor
     for values in found:
-        missing = [(0, len(floor) - len(values)), *[(0, 0)] * (floor.ndim - 1)]
-        widest = np.maximum(widest, np.pad(values, missing, constant_values=np.inf))
+        absent = [(0, len(floor) - len(values)), *[(0, 0)] * (floor.ndim - 1)]
+        widest = np.maximum(widest, np.pad(values, absent, constant_values=missing))
     return np.maximum.accumulate(widest, axis=0)

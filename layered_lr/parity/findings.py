@@ -50,17 +50,24 @@ class Pair:
         one: A backend; the reference, if it is one of the two.
         other: Another one.
         verdict: Whether they do the same.
+        dtype: In which the runs are judged: float64 where both have it beside the runs that were asked for.
         differences: By observable: ``loss`` (steps, 1), ``gradient norm`` (steps, groups), ``update norm`` and
-            ``weights`` (..., sections), ``probe: bare`` and the other rungs (steps, groups). The largest of a section.
-        shares: By observable, shapes as in ``differences``: the largest difference divided by what rounding allows,
-            over the arrays of a section. More than 1 is a difference.
+            ``weights`` (..., sections) of the runs in ``dtype``; ``rate``, ``probe: bare`` and the other rungs
+            (steps, groups) of those that were asked for. The largest of a section.
+        allowed: What rounding explains, shapes as in ``differences``; the largest of a section.
+        shares: Shapes as in ``differences``: the largest difference divided by what rounding explains, over the arrays
+            of a section. More than 1 is a difference. NaN where nothing can be told.
+        run_differences: ``loss`` and ``weights`` as in ``differences``, of the runs that were asked for.
     """
 
     one: str
     other: str
     verdict: Verdict
+    dtype: str
     differences: ByObservable = field(repr=False)
+    allowed: ByObservable = field(repr=False)
     shares: ByObservable = field(repr=False)
+    run_differences: ByObservable = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -85,13 +92,13 @@ class Found(Protocol):
     @property
     def pairs(self) -> tuple[Pair, ...]: ...
     @property
-    def allowed(self) -> ByObservable: ...
-    @property
     def sections(self) -> tuple[str, ...]: ...
     @property
     def rows(self) -> Float64: ...
     @property
     def uninformative(self) -> dict[str, int | None]: ...
+    @property
+    def cannot_tell(self) -> dict[str, int]: ...
     @property
     def margin(self) -> float: ...
     @property

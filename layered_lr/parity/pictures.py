@@ -159,7 +159,10 @@ def _shares(found: Found, pair: Pair) -> Figure:
 
 def _weights(found: Found, column: int) -> Figure:
     axes = _own_axes(f"weights: {found.sections[column]}", "largest difference")
-    steps, allowed = found.rows[1:] - 1, found.allowed["weights"][1:, column]
+    steps = found.rows[1:] - 1
+    nothing = np.full(len(steps), np.nan)
+    limits = [_padded(pair.allowed["weights"][1:, column], len(steps)) for pair in found.pairs]
+    allowed: Float64 = np.fmax.reduce([nothing, *limits])
     apart = [pair.differences["weights"][1:, column] for pair in found.pairs]
     lowest, highest, _ = _bounds([allowed, *apart])
     zero = any(bool((values == 0).any()) for values in apart)
@@ -174,6 +177,11 @@ def _weights(found: Found, column: int) -> Figure:
         axes.axvline(since, color="0.45", linewidth=0.9, linestyle=":", label="no longer informative")
     use_log_axis(axes, 0.5 * lowest, top, with_zero=zero)
     return _finished(axes)
+
+
+def _padded(values: Float64, length: int) -> Float64:
+    """The values of a pair, whose runs may have ended early, with NaN behind them."""
+    return np.pad(values, (0, length - len(values)), constant_values=np.nan)
 
 
 def _rates(found: Found, index: int) -> Figure:

@@ -16,6 +16,7 @@ from layered_lr.parity.findings import Found
 from layered_lr.reports.page import bullets, figure, folded, page, paragraphs, section
 from layered_lr.reports.tables import ReportTable, wrapped
 
+_MOST_NAMES = 6  # of arrays in one sentence
 _MOST_ROWS = 24  # of rates; more are folded on the page, and cut to the largest differences in a terminal
 
 _CAUSES = {
@@ -134,7 +135,7 @@ def _difference_rows(found: Found, worst_only: bool) -> Iterator[list[str]]:
             if not shares.size or np.isnan(shares).all():
                 continue
             worst = np.fmax.reduce(shares, axis=0)
-            allowed = found.allowed[what][: len(values)]
+            allowed = pair.allowed[what]
             for column in [int(np.nanargmax(worst))] if worst_only else range(len(worst)):
                 largest, explained = np.nanmax(values[:, column]), np.nanmax(allowed[:, column])
                 owner = owners.get(what, groups)[column]
@@ -142,24 +143,48 @@ def _difference_rows(found: Found, worst_only: bool) -> Iterator[list[str]]:
 
 
 def _share(share: float) -> str:
+    if np.isnan(share):
+        return "cannot tell"
     return "0" if share == 0 else f"{share:.2g}" if share < 1000 else f"{share:.1e}"
 
 
 def _remarks(found: Found) -> list[str]:
     remarks = [str(outcome) for outcome in found.outcomes.values() if outcome.status != "ran"]
     remarks += [f"{name} ended early: {seen.ended}" for name, seen in found.observed.items() if seen.ended]
-    for place, step in found.uninformative.items():
-        if step is not None:
-            remarks.append(
-                f"{place}: the run itself is no longer informative from update {step} on, where rounding alone may "
-                "move weights as far as an update does; rates and probes still are"
-            )
+    remarks += _untold(found)
     remarks += found.notes
+    dtypes = {pair.dtype for pair in found.pairs}
+    beside = " and its own distance from float64" if "float64" in dtypes else ""
     remarks.append(
         f"The tolerance is measured, not chosen. {found.reference} measured what rounding allows: {found.samples} runs "
-        f"perturbed by {found.margin:.3g} times the rounding error, and one in float64."
+        f"perturbed by {found.margin:.3g} times the rounding error{beside}."
     )
     return remarks
+
+
+def _untold(found: Found) -> Iterator[str]:
+    """From which update on nothing can be told of which arrays, and why; how far apart runs are that do not judge."""
+    by_step = sorted(found.cannot_tell, key=found.cannot_tell.__getitem__)
+    for step, group in groupby(by_step, found.cannot_tell.__getitem__):
+        names = list(group)
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        yield (
+            f"Cannot tell from update {step} on: {', '.join(names[:_MOST_NAMES])}{more}. Rounding alone may move them "
+            "as an update does: their gradient is nothing but rounding (a bias before a normalisation), or training is "
+            "chaotic by then. Rates and probes still tell."
+        )
+    dtype = found.options.get("dtype", "float32")
+    for pair in found.pairs:
+        if pair.dtype != dtype:
+            losses, weights = (_relative(_largest(pair.run_differences[what])) for what in ("loss", "weights"))
+            yield (
+                f"{pair.name}: judged in {pair.dtype}. In {dtype}, as asked for, losses are at most {losses} apart, "
+                f"weights at most {weights}."
+            )
+
+
+def _largest(values: Float64) -> float:
+    return float(np.nanmax(values, initial=0.0))
 
 
 def html_text(found: Found) -> str:

@@ -68,12 +68,24 @@ class Layout:
         return np.maximum.reduceat(np.abs(vector).astype(np.float64, copy=False), self.starts)
 
     def norms(self, vector: NDArray[Any]) -> Float64:
-        """The L2 norm over each section, shape (sections,)."""
-        squares = np.add.reduceat(np.square(vector, dtype=np.float64), self.starts)
-        return np.sqrt(np.bincount(self.section_of, squares, len(self.sections)))
+        """The L2 norm of each array, shape (arrays,)."""
+        squares: Float64 = np.add.reduceat(np.square(vector, dtype=np.float64), self.starts)
+        return np.sqrt(squares)
+
+    def section_norms(self, norms: Float64) -> Float64:
+        """The L2 norm of each section.
+
+        Args:
+            norms: Of each array, shape (..., arrays).
+
+        Returns:
+            Shape (..., sections).
+        """
+        parts = [np.linalg.norm(norms[..., self.section_of == place], axis=-1) for place in range(len(self.sections))]
+        return np.stack(parts, axis=-1) if parts else np.empty((*norms.shape[:-1], 0))
 
     def by_section(self, values: Float64) -> Float64:
-        """The largest value in each section.
+        """The largest value in each section; NaN stands for none.
 
         Args:
             values: Shape (..., arrays).
@@ -81,7 +93,7 @@ class Layout:
         Returns:
             Shape (..., sections).
         """
-        parts = [values[..., self.section_of == place].max(axis=-1) for place in range(len(self.sections))]
+        parts = [np.fmax.reduce(values[..., self.section_of == place], axis=-1) for place in range(len(self.sections))]
         return np.stack(parts, axis=-1) if parts else np.empty((*values.shape[:-1], 0))
 
 

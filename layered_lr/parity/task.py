@@ -6,7 +6,7 @@ import importlib.util
 import io
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from layered_lr.errors import SpecError
 from layered_lr.parity.probe import rungs_of
 from layered_lr.spec.spec import Spec
+from layered_lr.training.grouped_options import Precision
 from layered_lr.training.options import RunOptions
 
 MAIN = "__layered_lr_main__"
@@ -30,12 +31,44 @@ class Task:
         options: How; the length of the run is in them, and the model is of the backend's framework.
         steps: How many updates to make, the run's length or fewer.
         log_bytes: How much room there is for the weights after each update.
+        resume_at: After which update the run is stopped and goes on from a checkpoint's files; None lets it run.
+        probe_steps: How many updates the probes make; None is as many as the run.
+        float32_norms: Whether torch's batch normalisations take ``eps`` and ``momentum`` as float32 holds them, as
+            OneFlow's do.
     """
 
     spec: Spec
     options: RunOptions
     steps: int
     log_bytes: int = 1 << 34
+    resume_at: int | None = None
+    probe_steps: int | None = None
+    float32_norms: bool = False
+
+    @property
+    def probed_steps(self) -> int:
+        """How many updates the probes make."""
+        return self.steps if self.probe_steps is None else self.probe_steps
+
+    @property
+    def has_masks_by_place(self) -> bool:
+        """Whether the library's dropout masks belong to places in a batch: images in another order get other masks."""
+        return isinstance(self.options.model, str) and self.options.dropout > 0
+
+    @property
+    def may_have_float64(self) -> bool:
+        """Whether beside this run there may be the same in float64: not where it is, or where it rounds to bfloat16."""
+        precision = self.options.precision
+        return precision.dtype == "float32" and precision.autocast is None
+
+    def in_float64(self, float32_norms: bool) -> Task:
+        """The same run in float64, without the probes' part.
+
+        Args:
+            float32_norms: As in ``Task``.
+        """
+        options = replace(self.options, precision=Precision("float64"))
+        return replace(self, options=options, float32_norms=float32_norms)
 
     @property
     def rungs(self) -> int:

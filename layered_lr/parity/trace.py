@@ -40,7 +40,7 @@ class Trace:
         losses: Before each update, shape (steps,).
         rates: Read off the framework, shape (steps, groups).
         grad_norms: Of each group before clipping, shape (steps, groups).
-        update_norms: L2 norm of each section's change, shape (steps, sections).
+        update_norms: L2 norm of each array's change, shape (steps, arrays).
         update_sizes: Largest change of an element of each array, shape (steps, arrays).
         rows: After how many updates ``weights`` were kept, ascending, 0 first.
         weights: Shape (rows, width).
@@ -80,7 +80,7 @@ class Trace:
         return len(self.losses)
 
     def save(self, folder: Path) -> None:
-        """Write everything but the weights, which are in a file already."""
+        """Write everything but the weights, which are in a file of the folder already (``weight_log``)."""
         about = {
             "backend": self.backend,
             "dtype": self.dtype,
@@ -107,7 +107,7 @@ class Trace:
             backend=about["backend"],
             dtype=about["dtype"],
             layout=Layout(tuple(Array(*array) for array in about["layout"])),
-            weights=weight_log(folder / "weights.bin", tuple(about["shape"]), about["dtype"], "r"),
+            weights=weight_log(folder / WEIGHTS_FILE, tuple(about["shape"]), about["dtype"], "r"),
             probes={r: ProbeTrace(arrays[f"probe/{r}/weights"], arrays[f"probe/{r}/rates"]) for r in rungs},
             loss_bits=about["loss_bits"],
             ended=about["ended"],
@@ -121,6 +121,9 @@ class Trace:
 _ARRAYS = (
     "losses", "rates", "grad_norms", "update_norms", "update_sizes", "rows", "digests", "batches",
 )  # fmt: skip
+
+
+WEIGHTS_FILE = "weights.bin"
 
 
 def weight_log(path: Path | None, shape: tuple[int, ...], dtype: str, mode: Any = "w+") -> NDArray[Any]:
@@ -145,7 +148,7 @@ class Differences(NamedTuple):
         losses: Shape (steps,).
         rates: Shape (steps, groups).
         grad_norms: Shape (steps, groups).
-        update_norms: Shape (steps, sections).
+        update_norms: Of each array's change, shape (steps, arrays).
         weights: The largest difference of an element of each array, shape (rows, arrays).
         probes: Of every element, by rung, shape (steps + 1, elements).
     """
@@ -161,19 +164,34 @@ class Differences(NamedTuple):
 def differences(one: Trace, other: Trace) -> Differences:
     """The sizes of all differences; weights are read one row at a time, so that logs may be larger than memory."""
     steps = min(one.steps, other.steps)
-    apart = [
-        one.layout.largest(mine.astype(np.float64) - theirs)
-        for step, mine, theirs in zip(one.rows, one.weights, other.weights, strict=False)
-        if step <= steps
-    ]
+    rows = zip(one.rows, other.rows, one.weights, other.weights, strict=False)
+    apart = [one.layout.largest(subtract(mine, theirs)) for step, same, mine, theirs in rows if step == same <= steps]
+
+    def series(name: str) -> Float64:
+        found: Float64 = np.abs(subtract(getattr(one, name)[:steps], getattr(other, name)[:steps]))
+        return found
+
     return Differences(
-        losses=np.abs(one.losses[:steps] - other.losses[:steps]),
-        rates=np.abs(one.rates[:steps] - other.rates[:steps]),
-        grad_norms=np.abs(one.grad_norms[:steps] - other.grad_norms[:steps]),
-        update_norms=np.abs(one.update_norms[:steps] - other.update_norms[:steps]),
+        losses=series("losses"),
+        rates=series("rates"),
+        grad_norms=series("grad_norms"),
+        update_norms=series("update_norms"),
         weights=np.array(apart).reshape(len(apart), -1),
         probes=probe_differences(one.probes, other.probes),
     )
+
+
+def subtract(one: NDArray[Any], other: NDArray[Any]) -> Float64:
+    """One array minus the other in float64; 0 where both hold the same, also the same infinity or both NaN."""
+    with np.errstate(invalid="ignore"):
+        found: Float64 = one.astype(np.float64) - other
+    if not np.isfinite(found).all():
+        found[(one == other) | (np.isnan(one) & np.isnan(other))] = 0.0
+    return found
+
+
+RUN_SERIES = ("losses", "grad_norms", "update_norms", "weights")
+"""What of ``Differences`` is of the run itself, and not of rates or probes."""
 
 
 def probe_differences(one: dict[str, ProbeTrace], other: dict[str, ProbeTrace]) -> dict[str, Float64]:

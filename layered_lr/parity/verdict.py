@@ -1,19 +1,22 @@
-"""Whether two traces are of the same training, and if not, where they part and why.
+"""Whether two recordings are of the same training, and if not, where they part and why.
 
 The method, from the outside in:
 
-1. **The run.** Every backend makes the same run: the same weights, batches and rates. At each step its losses,
-   gradient and update norms and weights are held against those of the other. Training in float32 is chaotic, so that
-   honest backends drift apart too; how far rounding alone can drive them is measured, not chosen
-   (``layered_lr.parity.envelope``), with a margin from the number of samples (``rounding.margin``). A difference beyond
-   it is *different*; where the envelope is as large as an update, the run can no longer tell anything, and the
-   comparison says from which step on.
-2. **The probe.** Beside it, every backend's own session trains a model whose gradients are known
-   (``layered_lr.parity.probe``): no chaos, so that a rate that is off by 0.1 % shows at once, at every step of
+1. **The run, in float64.** Every backend makes the same run: the same weights, batches and rates, once as the user
+   asked for it (float32) and once in float64. In float64 honest backends differ by 1e-16 and faults by what they are:
+   there is room for a wide margin and for sharp eyes. At each step losses, gradient norms, and each array's change and
+   weights are held against each other. How far rounding alone can drive them is measured (``parity.envelope``): by
+   disturbed runs of the reference, and by each backend's own distance between its two precisions. A difference beyond
+   that is *different*. Where rounding drowns what an update does, nothing can be told of that array from there on.
+   Where there is no float64, the runs as they were asked for are judged so, less sharply.
+2. **The first update, in float32**, says whether a backend rounds as floats do: from the same weights, its loss and its
+   running statistics keep half of their digits, its gradients all but 5 % (a ReLU may tip over).
+3. **The probe.** Beside it, every backend's own session trains a model whose gradients are known
+   (``layered_lr.parity.probe``): no chaos, so that a rate that is off by 0.001 % shows at once, at every step of
    the run. It has rungs (rates and state; decay; clipping; accumulation): the first to differ names the cause.
-3. **The rates** that each framework says it applied, which may differ by the few roundings that a rate goes through
-   (``envelope.HELD_RATES``).
-4. **The loss** on batches whose answer is known: where it loses more than half of the dtype's digits it is no
+4. **The rates** that each framework says it applied, which may differ by the few roundings that a rate goes through
+   (``rounding.HELD_RATES``).
+5. **The loss** on batches whose answer is known: where it loses more than half of the dtype's digits it is no
    rounding; what it loses beside that widens the run's envelope.
 
 On the bare rung a wrong *rate* is told from a wrong *state* (momentum, betas, eps, counters) by what it does: with a
@@ -28,10 +31,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
-from layered_lr.parity.envelope import Envelope
+from layered_lr.parity.envelope import Envelope, Informative, informative_until
 from layered_lr.parity.probe import probe_parameters
+from layered_lr.parity.recording import Recording
+from layered_lr.parity.rounding import Rounding
 from layered_lr.parity.state_vector import AVERAGE, BUFFERS
 from layered_lr.parity.trace import Differences, ProbeTrace, Trace, differences
 from layered_lr.plans.plan import Plan
@@ -53,6 +59,7 @@ class Departure(NamedTuple):
         parameter: Name, where it is known.
         difference: Its size.
         allowed: What rounding explains.
+        dtype: Of the runs that show it.
     """
 
     observable: str
@@ -61,6 +68,7 @@ class Departure(NamedTuple):
     parameter: str | None
     difference: float
     allowed: float
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -83,24 +91,66 @@ class Verdict:
     departures: tuple[Departure, ...]
 
 
-def judge(one: Trace, other: Trace, envelope: Envelope, plan: Plan, apart: Differences | None = None) -> Verdict:
-    """The verdict on two traces of one task.
+class Judged(NamedTuple):
+    """Two runs in one precision beside each other, and what rounding explains of them.
+
+    Args:
+        one: A backend's run.
+        other: Another backend's.
+        apart: How they differ.
+        allowed: What rounding explains.
+        until: From which step on they can tell nothing.
+    """
+
+    one: Trace
+    other: Trace
+    apart: Differences
+    allowed: Envelope
+    until: Informative
+
+
+def judged(one: Recording, other: Recording, rounding: Rounding) -> Judged:
+    """The two backends' runs in float64, where both have it, or else as they were asked for."""
+    exact = rounding.of_exact(one, other)
+    if exact is not None and one.exact is not None and other.exact is not None:
+        return _beside(one.exact, other.exact, exact)
+    return _beside(one.run, other.run, rounding.of_runs(one, other))
+
+
+def _beside(one: Trace, other: Trace, allowed: Envelope) -> Judged:
+    return Judged(one, other, differences(one, other), allowed, informative_until(one, allowed))
+
+
+def judge(
+    one: Recording,
+    other: Recording,
+    rounding: Rounding,
+    plan: Plan,
+    runs: Judged | None = None,
+    apart: Differences | None = None,
+) -> Verdict:
+    """The verdict on two recordings of one task.
 
     Args:
         one: The reference, or any other backend.
         other: Another backend.
-        envelope: What rounding explains.
+        rounding: What rounding explains.
         plan: Of the run.
-        apart: How they differ, if it is known.
+        runs: Their runs that are judged, beside each other, if they are known.
+        apart: How the runs differ that were asked for, if it is known.
     """
-    apart = differences(one, other) if apart is None else apart
-    found = tuple(_departures(one, other, apart, envelope, plan))
-    if not found:
-        if _is_bitwise(one, other):
+    runs = judged(one, other, rounding) if runs is None else runs
+    apart = differences(one.run, other.run) if apart is None else apart
+    facts = tuple(_facts(one.run, other.run, apart, rounding, plan))
+    parted = tuple(_departures(runs, plan))
+    if runs.one is not one.run:
+        parted += tuple(_first_update(one.run, other.run, one.rounding(), apart, plan))
+    if not facts and not parted:
+        if _is_bitwise(one.run, other.run):
             return Verdict("same bitwise", None, None, "every loss and weight is the same to the last bit", ())
         return Verdict("same within rounding", None, None, "nothing differs by more than rounding explains", ())
-    first, cause, explanation = _cause(found, one, other, envelope, plan)
-    return Verdict("different", cause, first, explanation, found)
+    first, cause, explanation = _cause(facts, parted, runs, one.run, other.run, rounding, plan)
+    return Verdict("different", cause, first, explanation, (*facts, *parted))
 
 
 def _is_bitwise(one: Trace, other: Trace) -> bool:
@@ -108,27 +158,69 @@ def _is_bitwise(one: Trace, other: Trace) -> bool:
     return probes and np.array_equal(one.losses, other.losses) and np.array_equal(one.digests, other.digests)
 
 
-def _departures(one: Trace, other: Trace, apart: Differences, allowed: Envelope, plan: Plan) -> Iterator[Departure]:
+def _facts(one: Trace, other: Trace, apart: Differences, rounding: Rounding, plan: Plan) -> Iterator[Departure]:
+    """What differs apart from the training itself: batches, rates, probes, the loss where its answer is known."""
     groups = [group.name for group in plan.groups]
-    sections = one.layout.sections
     steps = min(one.steps, other.steps)
     if len(swapped := np.flatnonzero(one.batches[:steps] != other.batches[:steps])):
-        yield Departure("batch", int(swapped[0]), None, None, float(len(swapped)), 0.0)
-    yield from _first("rate", apart.rates, allowed.rates, [(group, None) for group in groups])
+        yield Departure("batch", int(swapped[0]), None, None, float(len(swapped)), 0.0, one.dtype)
+    yield from _first("rate", one.dtype, apart.rates, rounding.rates, [(group, None) for group in groups])
     elements = [(groups[plan.group_of[p.name]], p.name) for p in probe_parameters(plan) for _ in range(p.elements)]
     for rung, values in apart.probes.items():
-        yield from _first(f"probe: {rung}", values[1:], allowed.probes[rung][1:], elements)
+        yield from _first(f"probe: {rung}", one.dtype, values[1:], rounding.probes[rung][1:], elements)
     for trace in (one, other):
         if trace.loss_bits > half_the_digits(trace.dtype):
-            yield Departure("loss function", 0, None, None, trace.loss_bits, half_the_digits(trace.dtype))
+            yield Departure("loss function", 0, None, None, trace.loss_bits, half_the_digits(trace.dtype), trace.dtype)
             break
-    yield from _first("loss", apart.losses[:, None], allowed.losses[:, None], [(None, None)])
-    yield from _first("gradient norm", apart.grad_norms, allowed.grad_norms, [(group, None) for group in groups])
-    yield from _first("update norm", apart.update_norms, allowed.update_norms, [(name, None) for name in sections])
+
+
+def _departures(runs: Judged, plan: Plan) -> Iterator[Departure]:
+    """Where two runs differ by more than rounding explains, as long as they can tell."""
+    one, other, apart, allowed, until = runs
+    groups = [(group.name, None) for group in plan.groups]
     arrays = [(array.section, array.name) for array in one.layout.arrays]
-    yield from _first("weights", apart.weights, allowed.weights, arrays, one.rows - 1)
-    if one.steps != other.steps and np.isfinite(allowed.losses[min(steps, len(allowed.losses) - 1)]):
-        yield Departure("loss", steps, None, None, np.inf, float(allowed.losses[min(steps, len(allowed.losses) - 1)]))
+    dtype, losses = one.dtype, apart.losses[:, None]
+    yield from _first("loss", dtype, losses, allowed.losses[:, None], [(None, None)], until=np.array([until.losses]))
+    yield from _first("gradient norm", dtype, apart.grad_norms, allowed.grad_norms, groups, until=until.grad_norms)
+    yield from _first("update norm", dtype, apart.update_norms, allowed.update_norms, arrays, until=until.arrays)
+    yield from _first("weights", dtype, apart.weights, allowed.weights, arrays, one.rows - 1, until.arrays)
+    steps = min(one.steps, other.steps)
+    if one.steps != other.steps and steps < until.losses:
+        limit = float(allowed.losses[min(steps, len(allowed.losses) - 1)])
+        if np.isfinite(limit):
+            yield Departure("loss", steps, None, None, np.inf, limit, dtype)
+
+
+_GRADIENT_SHARE = 0.05
+"""How much of a gradient's norm rounding may change at one update: a ReLU that tips over moves it by a step."""
+
+
+def _first_update(one: Trace, other: Trace, own: Differences, apart: Differences, plan: Plan) -> Iterator[Departure]:
+    """Where a backend does not round as floats do at the first update, which all make from the same weights.
+
+    Args:
+        one: A run.
+        other: Another backend's.
+        own: How far the first backend is from its own float64: where the numbers themselves are ill-conditioned.
+        apart: How the two runs differ.
+        plan: Of the run.
+    """
+    if min(one.steps, other.steps) == 0:
+        return
+    digits = half_the_digits(one.dtype)
+    last_bits = digits * np.spacing(np.maximum(np.abs(one.losses[:1]), 1.0).astype(one.dtype)).astype(np.float64)
+    losses, limit = apart.losses[:1, None], np.maximum(last_bits, digits * own.losses[:1])[:, None]
+    yield from _first("loss", one.dtype, losses, limit, [(None, None)])
+    norms = np.maximum(_GRADIENT_SHARE * one.grad_norms[:1], digits * own.grad_norms[:1])
+    groups = [(group.name, None) for group in plan.groups]
+    yield from _first("gradient norm", one.dtype, apart.grad_norms[:1], norms, groups)
+    if len(one.rows) > 1 and one.rows[1] == 1 and len(apart.weights) > 1 and len(own.weights) > 1:
+        sizes = one.layout.largest(one.weights[1])
+        floors = digits * np.spacing(sizes.astype(one.dtype)).astype(np.float64)
+        is_buffer = np.array([array.section == BUFFERS for array in one.layout.arrays])
+        limits = np.where(is_buffer, np.maximum(floors, digits * own.weights[1]), np.inf)
+        arrays = [(array.section, array.name) for array in one.layout.arrays]
+        yield from _first("weights", one.dtype, apart.weights[1:2], limits[None], arrays)
 
 
 def half_the_digits(dtype: str) -> float:
@@ -138,14 +230,29 @@ def half_the_digits(dtype: str) -> float:
 
 def _first(
     observable: str,
+    dtype: str,
     values: Float64,
     allowed: Float64,
     owners: Sequence[tuple[str | None, str | None]],
     steps: Any = None,
+    until: NDArray[np.int64] | None = None,
 ) -> Iterator[Departure]:
-    """The first step with a difference that is not allowed, and there the one that is farthest beyond."""
+    """The first step with a difference that is not allowed, and there the one that is farthest beyond.
+
+    Args:
+        observable: Its name.
+        dtype: Of the runs.
+        values: The differences, shape (rows, columns).
+        allowed: What rounding explains, rows as ``values`` or more.
+        owners: Of each column, its group and parameter.
+        steps: The update of each row; None counts the rows.
+        until: Of each column, the step from which on nothing can be told; None always can.
+    """
     allowed = allowed[: len(values)]
-    beyond = values[: len(allowed)] > allowed
+    beyond = ~(values[: len(allowed)] <= allowed)  # a difference that is NaN is one
+    if until is not None:
+        updates = np.arange(len(beyond)) if steps is None else steps[: len(beyond)]
+        beyond &= updates[:, None] < until
     rows = np.flatnonzero(beyond.any(axis=1))
     if not len(rows):
         return
@@ -153,22 +260,32 @@ def _first(
     with np.errstate(divide="ignore", invalid="ignore"):
         column = int(np.argmax(np.where(beyond[row], values[row] / allowed[row], -1.0)))
     step = row if steps is None else int(steps[row])
-    yield Departure(observable, step, *owners[column], float(values[row, column]), float(allowed[row, column]))
+    yield Departure(observable, step, *owners[column], float(values[row, column]), float(allowed[row, column]), dtype)
 
 
 def _cause(
-    found: tuple[Departure, ...], one: Trace, other: Trace, envelope: Envelope, plan: Plan
+    facts: tuple[Departure, ...],
+    parted: tuple[Departure, ...],
+    runs: Judged,
+    one: Trace,
+    other: Trace,
+    rounding: Rounding,
+    plan: Plan,
 ) -> tuple[Departure, Cause, str]:
-    by_name = {departure.observable: departure for departure in reversed(found)}
+    by_name = {departure.observable: departure for departure in reversed(facts)}
     if batch := by_name.get("batch"):
         return batch, "data", f"another batch than the other backend's at update {batch.step}"
+    in_run = _first_of(parted, runs.one.dtype)
+    known_from = min((departure.step for departure in facts), default=np.inf)
+    if in_run is not None and in_run.observable in _BEFORE_THE_UPDATE and in_run.step <= known_from:
+        return _run_cause(in_run, runs, one, other)  # what an optimizer does wrong shows in the next loss, not in this
     rate, bare = by_name.get("rate"), by_name.get("probe: bare")
     if rate is not None and (bare is None or rate.step <= bare.step):
         off = _relative(rate, one, plan)
         shown = "" if bare else "; its weights move as they should, so that only what it says is wrong"
         return rate, "rate", f"the rate of group {rate.group!r} is off by {off:.2g} % from update {rate.step} on{shown}"
     if bare is not None:
-        return bare, *_rate_or_state(bare, one.probes["bare"], other.probes["bare"], envelope, plan)
+        return bare, *_rate_or_state(bare, one.probes["bare"], other.probes["bare"], rounding, plan)
     for rung, cause in _RUNG_CAUSES.items():
         if departure := by_name.get(f"probe: {rung}"):
             return departure, cause, _RUNG_WORDS[rung].format(**departure._asdict())
@@ -178,9 +295,26 @@ def _cause(
             "forward",
             (f"the cross-entropy of known logits is off by {loss.difference:.2g} last bits: the forward pass differs"),
         )
-    order = {"loss": 0, "gradient norm": 1, "update norm": 2, "weights": 3}
-    first = min(found, key=lambda departure: (departure.step, order[departure.observable]))
-    return first, *_cause_in_run(first, one, other)
+    assert in_run is not None
+    return _run_cause(in_run, runs, one, other)
+
+
+_ORDER = {"loss": 0, "gradient norm": 1, "update norm": 2, "weights": 3}
+_BEFORE_THE_UPDATE = ("loss", "gradient norm")
+
+
+def _first_of(parted: tuple[Departure, ...], dtype: str) -> Departure | None:
+    """Where runs part first: in the dtype in which they are judged, or else in the other one."""
+    judged_in = [found for found in parted if found.dtype == dtype]
+    return min(judged_in or parted, key=lambda departure: (departure.step, _ORDER[departure.observable]), default=None)
+
+
+def _run_cause(first: Departure, runs: Judged, one: Trace, other: Trace) -> tuple[Departure, Cause, str]:
+    if first.dtype == runs.one.dtype:
+        return first, *_cause_in_run(first, runs.one, runs.other)
+    cause, explanation = _cause_in_run(first, one, other)
+    explanation += f" (in {first.dtype} alone, where it is more than rounding; in {runs.one.dtype} they train alike)"
+    return first, cause, explanation
 
 
 _RUNG_WORDS = {
@@ -223,7 +357,7 @@ def _cause_in_run(first: Departure, one: Trace, other: Trace) -> tuple[Cause, st
 
 
 def _rate_or_state(
-    first: Departure, one: ProbeTrace, other: ProbeTrace, envelope: Envelope, plan: Plan
+    first: Departure, one: ProbeTrace, other: ProbeTrace, rounding: Rounding, plan: Plan
 ) -> tuple[Cause, str]:
     ratios = []
     at = 0
@@ -232,7 +366,7 @@ def _rate_or_state(
         at += parameter.elements
         if plan.groups[plan.group_of[parameter.name]].name == first.group:
             ratio = _common_ratio(
-                one.weights[:, span], other.weights[:, span], envelope.probes["bare"][:, span], first.step
+                one.weights[:, span], other.weights[:, span], rounding.probes["bare"][:, span], first.step
             )
             if ratio is None:
                 begins = "from the first update on" if first.step == 0 else f"from update {first.step} on, not before"
@@ -272,20 +406,3 @@ def _common_ratio(one: Float64, other: Float64, allowed: Float64, start: int) ->
             return None
         first = ratio if first is None else first
     return 1.0 if first is None else float(first)
-
-
-def uninformative_from(one: Trace, envelope: Envelope) -> dict[str, int | None]:
-    """For each section, the step from which on the run itself can tell nothing any more; None where it always can.
-
-    That is where rounding alone may have driven half of the section's arrays as far apart as an update goes: runs
-    that are equal to rounding then differ as much as runs that are not. Probes and rates go on telling.
-    """
-    found: dict[str, int | None] = {}
-    steps = one.rows[1:] - 1
-    for place, section in enumerate(one.layout.sections):
-        columns = one.layout.section_of == place
-        largest = np.maximum.accumulate(one.update_sizes[:, columns], axis=0)[steps]
-        moved = largest > 0  # what is frozen so far is the same in every run, and says so
-        drowned = (moved & (envelope.weights[1:, columns] >= largest)).mean(axis=1) > 0.5
-        found[section] = int(steps[np.argmax(drowned)]) if drowned.any() else None
-    return found

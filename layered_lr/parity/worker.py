@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from layered_lr.backend.loading import load_backend
 from layered_lr.errors import BackendUnavailable, LayeredLRError
 from layered_lr.files import read_archive
-from layered_lr.parity.envelope import measure
-from layered_lr.parity.recorder import prepare_task, record_fully
+from layered_lr.parity.recorder import prepare_task
+from layered_lr.parity.recording import Recording, record_fully
+from layered_lr.parity.rounding import measure_rounding
 from layered_lr.parity.task import Task, unpacked
-from layered_lr.parity.trace import Trace
 
 REFUSED = 3  # the exit code of a backend that says itself why it does not run
+ROUNDING = "rounding.npz"
 _WEIGHT = "weights/"
 
 
@@ -31,23 +32,23 @@ class Request(NamedTuple):
     """What a worker is to do.
 
     Args:
-        role: Record a backend, or measure the envelope of the reference.
+        role: Record a backend, or measure on the reference what rounding explains.
         backend: Its name.
         task: What to run.
-        folder: Where the files go; ``trace.npz`` and ``weights.bin`` of the reference are there for the envelope.
+        folder: Where the files go; those of the reference are there to measure rounding.
         start: File of the weights to begin with; written where it is not there.
-        samples: Of the envelope.
-        loss_bits: For the envelope.
+        float64: Whether to try float64, if the task may have it; to measure rounding, whether all backends have it.
+        samples: Disturbed runs of the reference; None chooses.
         pipe: File descriptor for progress.
     """
 
-    role: Literal["record", "envelope"]
+    role: Literal["record", "rounding"]
     backend: str
     task: Task
     folder: Path
     start: Path
-    samples: int
-    loss_bits: float
+    float64: bool
+    samples: int | None
     pipe: int
 
 
@@ -79,28 +80,34 @@ def _record(request: Request) -> None:
     if start is None:
         begun = backend.state(ready.model)
         np.savez(request.start, **{_WEIGHT + name: array for name, array in begun.items()})
+        start = read_start(request.start)
     parameters = [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in ready.plan.parameters]
     (request.folder / "parameters.json").write_text(json.dumps(parameters))
-    log = request.folder / "weights.bin"
-    record_fully(ready, request.task, log=log, advanced=lambda: _tick(request)).save(request.folder)
-
-
-def _envelope(request: Request) -> None:
-    backend = load_backend(request.backend, request.task.options.device)
-    measured = measure(
-        backend,
+    record_fully(
+        ready,
         request.task,
-        Trace.load(request.folder),
+        start,
+        float64=request.float64,
+        folder=request.folder,
+        advanced=lambda: _tick(request),
+    )
+
+
+def _rounding(request: Request) -> None:
+    measured = measure_rounding(
+        load_backend(request.backend, request.task.options.device),
+        request.task,
+        Recording.load(request.folder),
         read_start(request.start),
         samples=request.samples,
-        loss_bits=request.loss_bits,
+        all_have_float64=request.float64,
         log=request.folder / "sample.bin",
         advanced=lambda: _tick(request),
     )
-    measured.save(request.folder / "envelope.npz")
+    measured.save(request.folder / ROUNDING)
 
 
-_RUNNERS = {"record": _record, "envelope": _envelope}
+_RUNNERS = {"record": _record, "rounding": _rounding}
 
 
 def _tick(request: Request) -> None:

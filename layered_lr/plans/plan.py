@@ -109,15 +109,39 @@ class Plan:
         return {reaction.settings.unit for reaction in reactions if reaction is not None}
 
     def plan_at(self, step: int) -> Plan:
-        """Return the plan that holds at one step: the plan of its phase, or without phases this plan."""
+        """Return the plan that holds at one step: the plan of its phase, or without phases this plan.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body")], phases=[ll.Phase("2 steps", frozen="body"), ll.Phase()])
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> sorted(plan.plan_at(1).frozen), sorted(plan.plan_at(2).frozen)
+            (['body.w'], [])
+        """
         return self.phases[self.phase_index(step)].plan if self.phases else self
 
     def phase_index(self, step: int) -> int:
-        """Return the index of the phase that makes update ``step``; the last phase also makes all later updates."""
+        """Return the index of the phase that makes update ``step``; the last phase also makes all later updates.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body")], phases=[ll.Phase("2 steps", frozen="body"), ll.Phase()])
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> [plan.phase_index(step) for step in range(4)]
+            [0, 0, 1, 1]
+        """
         return sum(phase.stop is not None and phase.stop <= step for phase in self.phases[:-1])
 
     def scale_rates(self, factor: float) -> Plan:
-        """Return this plan with every group's ``lr_scale`` multiplied by a factor."""
+        """Return this plan with every group's ``lr_scale`` multiplied by a factor.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.scale_rates(0.1).lr(0)
+            {'body': 0.005000000000000001, 'rest': 0.010000000000000002}
+        """
         groups = tuple(replace(group, lr_scale=factor * group.lr_scale) for group in self.groups)
         phases = tuple(phase._replace(plan=phase.plan.scale_rates(factor)) for phase in self.phases)
         return replace(self, groups=groups, phases=phases)
@@ -137,6 +161,13 @@ class Plan:
 
         Raises:
             SpecError: The step is not a whole number >= 0, or a rate is negative or not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.lr(2)
+            {'body': 0.025, 'rest': 0.05}
         """
         return dict(zip((group.name for group in self.groups), self.rates(step), strict=True))
 
@@ -148,6 +179,13 @@ class Plan:
 
         Raises:
             SpecError: The step is not a whole number >= 0, or a rate is negative or not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.rates(2)
+            [0.025, 0.05]
         """
         step = whole_number("step", step, 0)
         start, stop, rates = self._computed
@@ -161,6 +199,13 @@ class Plan:
 
         If the phase warms the momentum up over N updates, its update ``k`` has ``(k + 1) / (N + 1)`` of the momentum,
         and from update N on it has all of it.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> schedule = ll.CyclicLR(0.01, 0.1, step_size_up=2, base_momentum=0.5, max_momentum=0.9)
+            >>> plan = ll.resolve(ll.Spec(ll.SGD(0.1, momentum=0.9), schedule=schedule), [("w", (2,))])
+            >>> plan.momenta(0), plan.momenta(2)
+            ([0.9], [0.5])
         """
         plan = self.plan_at(step)
         if not plan.moving:
@@ -176,7 +221,15 @@ class Plan:
         return tuple(index for index, group in enumerate(self.groups) if self.moves_momentum(group))
 
     def moves_momentum(self, group: PlanGroup) -> bool:
-        """Whether a group's momentum changes from update to update, by its schedule or by the phase's warm-up."""
+        """Whether a group's momentum changes from update to update, by its schedule or by the phase's warm-up.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.moves_momentum(plan.groups[0])
+            False
+        """
         return group.schedule.drives_momentum or bool(self.warmup_steps and group.optimizer.first_momentum)
 
     @property
@@ -202,6 +255,14 @@ class Plan:
         Raises:
             SpecError: ``stop`` and ``total_steps`` are both unknown, ``0 <= start <= stop`` does not hold, or a rate is
                 negative or not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.table(1, 3)
+            array([[0.05 , 0.1  ],
+                   [0.025, 0.05 ]])
         """
         if stop is None:
             stop = self.total_steps
@@ -229,6 +290,14 @@ class Plan:
 
         Raises:
             SpecError: A step is not a whole number >= 0, or a rate is negative or not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.at([0, 100])
+            array([[5.0000000e-02, 1.0000000e-01],
+                   [...e-17, ...e-17]])
         """
         wanted = np.asarray(steps)
         if wanted.ndim != 1 or (wanted.size and (wanted.dtype.kind not in "iu" or wanted.min() < 0)):
@@ -240,7 +309,15 @@ class Plan:
         return table
 
     def clock(self, group: PlanGroup, step: Steps) -> Steps:
-        """Convert a step, or an array of steps, into the unit that the group's schedule counts."""
+        """Convert a step, or an array of steps, into the unit that the group's schedule counts.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), schedule=ll.StepLR(2, unit="epoch"))
+            >>> plan = ll.resolve(spec, [("w", (2,))], total_steps=40, steps_per_epoch=10)
+            >>> plan.clock(plan.groups[0], 25)
+            2
+        """
         return group.schedule.position(step - self.since, self.steps_per_epoch or 1)
 
     def rates_before_scale(self, group: PlanGroup, steps: Int64) -> Float64:
@@ -252,6 +329,14 @@ class Plan:
 
         Raises:
             SpecError: A rate is negative or not finite.
+
+        Example:
+            >>> import numpy as np
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.rates_before_scale(plan.groups[0], np.array([0, 2]))
+            array([0.1 , 0.05])
         """
         try:
             return group.schedule.rates(self.clock(group, steps), (group.lr,))[:, 0]
@@ -287,7 +372,15 @@ class Plan:
                 np.multiply(0.0 if self.is_frozen(group) else group.lr_scale, rate, out=table[:, column])
 
     def is_frozen(self, group: PlanGroup) -> bool:
-        """Whether a group has parameters and none of them trains."""
+        """Whether a group has parameters and none of them trains.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body")], phases=[ll.Phase("2 steps", frozen="body"), ll.Phase()])
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.plan_at(0).is_frozen(plan.groups[0]), plan.plan_at(2).is_frozen(plan.groups[0])
+            (True, False)
+        """
         return bool(group.parameters) and self.frozen.issuperset(group.parameters)
 
     @cached_property
@@ -322,6 +415,13 @@ class Plan:
         Raises:
             SpecError: No backend has that name.
             Unsupported: The backend cannot apply this plan exactly.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.lowering("oneflow-graph")["body"]
+            'native StepLR, native lr_scale'
         """
         from layered_lr.plans.lowering import lowering_of
 
@@ -349,6 +449,13 @@ class Plan:
         Raises:
             LayeredLRError: matplotlib is not installed.
             SpecError: ``total_steps`` is unknown, the scale is unknown, or a rate is negative or not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> plan.plot(scale="linear").get_yscale()
+            'linear'
         """
         from layered_lr.plans.picture import plot
 
@@ -370,6 +477,17 @@ class Plan:
         Raises:
             SpecError: ``total_steps`` is unknown, a rate is negative or not finite, or the path is not possible.
             LayeredLRError: The file cannot be written.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> print(plan.to_csv())
+            step,body,rest
+            0,0.05,0.1
+            1,0.05,0.1
+            2,0.025,0.05
+            3,0.025,0.05
         """
         from layered_lr.plans.export import csv_chunks, write_csv
 
@@ -389,6 +507,13 @@ class Plan:
 
         Raises:
             SpecError: ``other`` is not a plan, or a rate is negative or not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+            >>> plan = ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4)
+            >>> bool(plan.diff(plan)), bool(plan.diff(plan.scale_rates(0.5)))
+            (False, True)
         """
         from layered_lr.plans.diff import compare_plans
 

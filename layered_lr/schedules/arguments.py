@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
-from layered_lr.validation import unwrap_scalar
+from layered_lr.scalars import unwrap_scalar
 
 # Every formula is evaluated in float64. Whole numbers above this limit are not exact there.
 MOST = 2**53

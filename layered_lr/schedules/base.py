@@ -136,6 +136,12 @@ class Schedule(ABC):
 
         Raises:
             SpecError: A rate would be negative or not finite, or the schedule needs the length of the run.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> ll.StepLR(2, gamma=0.5).rates([0, 2], lrs=[0.1, 0.4])
+            array([[0.1 , 0.4 ],
+                   [0.05, 0.2 ]])
         """
         own = lrs if isinstance(lrs, np.ndarray) and lrs.dtype == np.float64 else np.array([check_lr(lr) for lr in lrs])
         if not (own.min(initial=0.0) >= 0 and own.max(initial=0.0) < _INFINITY):
@@ -167,6 +173,13 @@ class Schedule(ABC):
 
         Raises:
             SpecError: The momentum would be negative or not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> ll.StepLR(2).momentum(0) is None
+            True
+            >>> ll.CyclicLR(0.01, 0.1, step_size_up=2, base_momentum=0.5, max_momentum=0.9).momentum(2)
+            0.5
         """
         if not self.drives_momentum:
             return None
@@ -192,6 +205,11 @@ class Schedule(ABC):
 
         Args:
             total: Length of the run, in steps or epochs as ``unit`` says.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> ll.CosineDecay(warmup_steps=2).bind(10)
+            CosineDecay(total_steps=10, warmup_steps=2)
         """
         return self
 
@@ -202,6 +220,13 @@ class Schedule(ABC):
 
         Args:
             lr: The group's own rate, before ``lr_scale``.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> ll.StepLR(2).start_reaction(0.1) is None
+            True
+            >>> ll.ReduceLROnPlateau().start_reaction(0.1).rate
+            0.1
         """
         return None
 
@@ -214,6 +239,11 @@ class Schedule(ABC):
 
         Returns:
             The update itself, its whole epoch, or with ``every_step`` the number ``epoch + i / steps_per_epoch``.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> ll.StepLR(2, unit="epoch").position(25, steps_per_epoch=10)
+            2
         """
         if self.unit == "step":
             return step
@@ -257,6 +287,20 @@ class Schedule(ABC):
         return SpecError(
             f"{kind} does not know how long the run is: give {kind}({name}=...), or call .bind(total) with the length "
             f"of the run in {self.unit}s."
+        )
+
+    def _too_short_error(self, total: float, **parts: float) -> SpecError:
+        """The error of a run that is too short for a schedule which takes its length from the run.
+
+        Args:
+            total: The length that the run has for it.
+            parts: The arguments that together need more.
+        """
+        given = ", ".join(f"{name}={value:g}" for name, value in parts.items())
+        return SpecError(
+            f"{type(self).__name__}({given}) needs {sum(parts.values()):g} {self.unit}s, and the run has {total:g} for "
+            f"it. Make the run longer (max_steps or epochs, or total_steps where you give that), or make "
+            f"{' or '.join(parts)} smaller."
         )
 
     @abstractmethod

@@ -11,10 +11,11 @@ from pydantic import BeforeValidator, Field
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
+from layered_lr.scalars import unwrap_scalar
 from layered_lr.schedules.arguments import Count, Counts, Fraction, PositiveCount
 from layered_lr.schedules.arithmetic import Value, count_reached, floor, minimum, power, raise_to
 from layered_lr.schedules.base import FactorSchedule, Schedule
-from layered_lr.validation import NonNegative, unwrap_scalar, value_class
+from layered_lr.validation import NonNegative, value_class
 
 AboveZero = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0, le=1)]
 

@@ -10,12 +10,13 @@ from pydantic import BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from layered_lr.errors import SpecError
+from layered_lr.scalars import unwrap_scalar
 from layered_lr.schedules.arguments import Count
 from layered_lr.schedules.arithmetic import Value
 from layered_lr.schedules.base import Schedule, Unit
 from layered_lr.schedules.reaction import Reaction
 from layered_lr.schedules.reference import check_function
-from layered_lr.validation import NonNegative, unwrap_scalar, value_class
+from layered_lr.validation import NonNegative, value_class
 
 _BelowOne = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from layered_lr.errors import SpecError
+from layered_lr.scalars import unwrap_scalar
 from layered_lr.schedules.arguments import check_lr
-from layered_lr.validation import unwrap_scalar
 
 _STATE = ("rate", "best", "bad", "cooldown", "seen")
 

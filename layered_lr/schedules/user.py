@@ -177,6 +177,17 @@ class Table(Schedule):
 
         Raises:
             SpecError: The file or the column is missing, or a number is missing or not allowed; names the line.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> import numpy as np
+            >>> import layered_lr as ll
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = Path(folder, "rates.csv")
+            ...     np.savetxt(path, [0.1, 0.05], header="rate", comments="")
+            ...     ll.Table.from_csv(path, "rate")([0, 1], lr=1.0)
+            array([0.1 , 0.05])
         """
         return cls(_read_csv(path, column), **settings)
 

@@ -161,7 +161,13 @@ class CosineDecay(Schedule):
         return self.total_steps is not None
 
     def bind(self, total: float) -> CosineDecay:
-        """Return this schedule with a missing ``total_steps`` taken from the length of the run."""
+        """Return this schedule with a missing ``total_steps`` taken from the length of the run.
+
+        Raises:
+            SpecError: The run is shorter than the warm-up.
+        """
+        if not self.is_bound and total < self.warmup_steps:
+            raise self._too_short_error(total, warmup_steps=self.warmup_steps)
         return self if self.is_bound else replace(self, total_steps=total)
 
     def _rate(self, step: Value, lr: Value) -> Value:
@@ -265,7 +271,13 @@ class WSD(FactorSchedule):
         return self.total_steps is not None or self.stable_steps is not None
 
     def bind(self, total: float) -> WSD:
-        """Return this schedule with a missing ``total_steps`` taken from the length of the run."""
+        """Return this schedule with a missing ``total_steps`` taken from the length of the run.
+
+        Raises:
+            SpecError: The run is shorter than the warm-up and the decay.
+        """
+        if not self.is_bound and total < self.warmup_steps + self.decay_steps:
+            raise self._too_short_error(total, warmup_steps=self.warmup_steps, decay_steps=self.decay_steps)
         return self if self.is_bound else replace(self, total_steps=total)
 
     def _factor(self, step: Value) -> Value:

@@ -14,9 +14,10 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.models.matching import check_pattern
 from layered_lr.optimizers import Optimizer
+from layered_lr.scalars import unwrap_scalar
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
-from layered_lr.validation import NonNegative, Positive, unwrap_scalar, value_class
+from layered_lr.validation import NonNegative, Positive, value_class
 
 _UNTIL = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(step|steps|epoch|epochs)\s*")
 

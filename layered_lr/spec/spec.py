@@ -133,6 +133,12 @@ class Spec:
 
         Raises:
             SpecError: The phase does not fit the groups or the optimizer.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), phases=[ll.Phase("2 steps", optimizer=ll.Adam(0.01)), ll.Phase()])
+            >>> spec.in_phase(spec.phases[0]).optimizer.lr
+            0.01
         """
         known = {group.label: group for group in self.groups}
         own = {group.label: group for group in phase.groups}
@@ -174,6 +180,12 @@ class Spec:
 
         Raises:
             SpecError: The group's settings do not fit the optimizer's other settings.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1, momentum=0.9), [ll.Group("head", momentum=0.5)])
+            >>> spec.optimizer_of(spec.groups[0]).momentum
+            0.5
         """
         try:
             return replace(self.optimizer, **group.overrides)
@@ -197,6 +209,11 @@ class Spec:
 
         Raises:
             SpecError: There is no such file, it is not TOML, a key is unknown, or a value is not allowed.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> ll.Spec.from_toml("optimizer = { type = 'SGD', lr = 0.1 }") == ll.Spec(ll.SGD(0.1))
+            True
         """
         table = read_toml(text_or_path)
         table.pop(RUN_TABLE, None)
@@ -208,6 +225,11 @@ class Spec:
 
         Raises:
             SpecError: A key is unknown, or a value is not allowed.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> ll.Spec.from_dict({"optimizer": {"type": "SGD", "lr": 0.1}}) == ll.Spec(ll.SGD(0.1))
+            True
         """
         if not isinstance(table, Mapping):
             raise SpecError(f"a spec must be made from a table, a mapping; got a {type(table).__name__}.")

@@ -20,9 +20,9 @@ from layered_lr.training.events import (
     EpochEvent,
     EvaluationEvent,
     LazyArray,
-    RunHandle,
     UpdateEvent,
 )
+from layered_lr.training.run_handle import RunHandle
 
 
 class Callback:
@@ -45,28 +45,86 @@ class Callback:
     """
 
     def on_begin(self, event: BeginEvent) -> None:
-        """The run is ready for its first update."""
+        """The run is ready for its first update.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_begin(self, event):
+            ...         print("begins")
+        """
 
     def on_batch(self, event: BatchEvent) -> None:
-        """A batch comes next; its images and labels may be changed, or the batch skipped."""
+        """A batch comes next; its images and labels may be changed, or the batch skipped.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_batch(self, event):
+            ...         event.images = event.images + 0.1
+        """
 
     def on_update(self, event: UpdateEvent) -> None:
-        """An update was made."""
+        """An update was made.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_update(self, event):
+            ...         if event.step % 100 == 0:
+            ...             event.run.log(loss=float(event.loss))
+        """
 
     def on_evaluation(self, event: EvaluationEvent) -> None:
-        """The model was evaluated on the test set."""
+        """The model was evaluated on the test set.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_evaluation(self, event):
+            ...         event.run.log(accuracy=event.accuracy)
+        """
 
     def on_epoch(self, event: EpochEvent) -> None:
-        """An epoch has ended."""
+        """An epoch has ended.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_epoch(self, event):
+            ...         if event.loss < 0.1:
+            ...             event.run.stop("the loss is below 0.1")
+        """
 
     def on_checkpoint(self, event: CheckpointEvent) -> None:
-        """A checkpoint was written."""
+        """A checkpoint was written.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_checkpoint(self, event):
+            ...         print(event.path)
+        """
 
     def on_divergence(self, event: DivergenceEvent) -> None:
-        """A loss or a gradient was not finite."""
+        """A loss or a gradient was not finite.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_divergence(self, event):
+            ...         print(event.step, event.why)
+        """
 
     def on_end(self, event: EndEvent) -> None:
-        """The run ends, after its last update or because of an error."""
+        """The run ends, after its last update or because of an error.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_end(self, event):
+            ...         print(event.error)
+        """
 
 
 class CallbackFailed(Exception):
@@ -86,17 +144,18 @@ class Announcer:
     """
 
     def __init__(self, callbacks: Iterable[Callback], run: RunHandle) -> None:
-        self._callbacks, self.run = tuple(callbacks), run
-        self.hears_batches = bool(self._listeners("on_batch"))  # asked at each update, for speed
-        self.hears_updates = bool(self._listeners("on_update"))
-
-    def _listeners(self, method: str) -> list[Callback]:
-        """The callbacks that override a method."""
-        own = getattr(Callback, method)
-        return [each for each in self._callbacks if getattr(type(each), method) is not own or method in vars(each)]
+        self.run = run
+        given = tuple(callbacks)
+        self._listeners = {
+            method: [callback for callback in given if _overrides(callback, method)]
+            for method in vars(Callback)
+            if method.startswith("on_")
+        }
+        self.hears_batches = bool(self._listeners["on_batch"])  # asked at each update, for speed
+        self.hears_updates = bool(self._listeners["on_update"])
 
     def _tell(self, method: str, event: Any) -> None:
-        for callback in self._listeners(method):
+        for callback in self._listeners[method]:
             _call(callback, method, event)
 
     def begin(self) -> None:
@@ -139,12 +198,17 @@ class Announcer:
             Those that raised.
         """
         failures = []
-        for callback in self._listeners("on_end"):
+        for callback in self._listeners["on_end"]:
             try:
                 _call(callback, "on_end", EndEvent(self.run, error))
             except CallbackFailed as failed:
                 failures.append(failed)
         return failures
+
+
+def _overrides(callback: Callback, method: str) -> bool:
+    """Whether a callback's class has a method of its own, or the object itself was given one."""
+    return getattr(type(callback), method) is not getattr(Callback, method) or method in vars(callback)
 
 
 def _call(callback: Callback, method: str, event: Any) -> None:

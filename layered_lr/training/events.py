@@ -1,23 +1,18 @@
-"""What happens in a run, as values that callbacks are given, and what a callback may ask of the run."""
+"""What happens in a run, as values that callbacks are given."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64, Weights
-from layered_lr.backend.base import Session
-from layered_lr.errors import LayeredLRError, SpecError
-from layered_lr.plans.plan import Plan
+from layered_lr.arrays import Float64
 from layered_lr.training.divergence import OnDivergence
-from layered_lr.training.history import History
-from layered_lr.training.measurements import Measurements
+from layered_lr.training.run_handle import RunHandle
 
 
 class LazyArray:
@@ -46,161 +41,6 @@ class LazyArray:
 
     def __float__(self) -> float:
         return float(self.numpy())
-
-
-class RunningLoop(Protocol):
-    """What a run handle reads of the loop, and asks of it."""
-
-    # ruff: noqa: D102
-    plan: Plan
-    step: int
-    in_epoch: int
-    session: Session
-    measured: Measurements
-    history: History
-
-    @property
-    def folder(self) -> Path | None: ...
-    def fetch(self, keep: int = 0) -> None: ...
-    def ask_to_stop(self, why: str) -> None: ...
-    def ask_for_checkpoint(self) -> None: ...
-
-
-class RunHandle:
-    """The run that an event is of: what is known of it, and what a callback may ask for.
-
-    A handle is good as long as its run goes on.
-
-    Args:
-        loop: Of the run. It is not kept alive.
-        backend: The backend's name.
-    """
-
-    def __init__(self, loop: RunningLoop, backend: str) -> None:
-        # Weak: OneFlow's graphs must not live in a circle of references (see ``tracing.collect_garbage_first``).
-        self._loop = weakref.ref(loop)
-        self.backend = backend
-
-    def _running(self) -> RunningLoop:
-        loop = self._loop()
-        if loop is None:
-            raise LayeredLRError("the run has ended: read what you need from an event while the run goes on.")
-        return loop
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of the whole run."""
-        return self._running().plan
-
-    @property
-    def step(self) -> int:
-        """How many updates have been made so far."""
-        return self._running().step
-
-    @property
-    def total_steps(self) -> int:
-        """How many updates the whole run makes."""
-        return self.plan.total_steps or 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """How many updates an epoch has."""
-        return self._running().in_epoch
-
-    @property
-    def folder(self) -> Path | None:
-        """The run's folder; None where the run keeps no checkpoints."""
-        return self._running().folder
-
-    @property
-    def losses(self) -> Float64:
-        """The losses of the first updates, as many as have been read from the framework, shape (n,); never waits."""
-        return self._running().history.losses.numbers()
-
-    @property
-    def accuracies(self) -> Float64:
-        """The test accuracy after each epoch so far, shape (epochs,), as fractions."""
-        return self._running().history.accuracies.numbers()
-
-    def weights(self) -> Weights:
-        """A copy of every parameter and buffer, by name; waits for the framework."""
-        return self._running().session.weights()
-
-    def ema_weights(self) -> Weights:
-        """A copy of the moving average of every parameter and buffer, by name; waits for the framework.
-
-        Raises:
-            SpecError: The run keeps no moving average (``ema_decay``).
-        """
-        return self._running().session.ema_weights()
-
-    def stop(self, why: str = "") -> None:
-        """End the run after this update: it is evaluated, a checkpoint is written, and ``ll.run`` returns its result.
-
-        Args:
-            why: The reason in words; it is said on the screen and goes into the run's events. Empty says nothing.
-        """
-        self._running().ask_to_stop(why)
-
-    def checkpoint(self) -> None:
-        """Write a checkpoint after this update.
-
-        Raises:
-            SpecError: The run has no folder.
-        """
-        if self.folder is None:
-            raise SpecError("checkpoint: the run has no folder to write it to. Give ll.run(checkpoints=...).")
-        self._running().ask_for_checkpoint()
-
-    def log(self, numbers: Mapping[str, float] | None = None, /, **more: float) -> None:
-        """Keep numbers of your own beside the run's: in ``Result.logged``, checkpoints and ``logged.csv``.
-
-        Args:
-            numbers: By name; each counts for the updates made so far (``step``).
-            more: The same, as keywords.
-
-        Raises:
-            SpecError: A name that is not a string, or a value that is not a number.
-        """
-        given = {**(numbers or {}), **more}
-        for name, value in given.items():
-            if not isinstance(name, str) or not name:
-                raise SpecError(f"log: the name {name!r} must be a string that is not empty.")
-            if isinstance(value, str | bytes) or np.ndim(value) != 0:
-                raise SpecError(f"log: {name}={value!r} must be a single number.")
-        try:
-            plain = {name: float(value) for name, value in given.items()}
-        except (TypeError, ValueError) as error:
-            raise SpecError(f"log: every value must be a number: {error}.") from None
-        loop = self._running()
-        loop.history.log(loop.step, plain)
-
-    def read_loss(self, step: int) -> float:
-        """The loss of one update that was made; waits for it.
-
-        Args:
-            step: Which one, 0-based.
-        """
-        loop = self._running()
-        if step >= len(loop.history.losses):
-            loop.fetch(keep=loop.step - step - 1)
-        return float(loop.history.losses.numbers(step)[0])
-
-    def read_rates(self, step: int) -> Float64:
-        """Each group's rate at one update that was made, as the framework applied it, shape (groups,).
-
-        Args:
-            step: Which one, 0-based.
-        """
-        return self._running().measured.rates_of(step)
-
-    def read_grad_norms(self, step: int) -> Float64:
-        """Each group's gradient norm at one update that was made, shape (groups,); NaN where it is not measured.
-
-        Args:
-            step: Which one, 0-based.
-        """
-        return self._running().measured.grad_norms_of(step)
 
 
 @dataclass(frozen=True, eq=False)

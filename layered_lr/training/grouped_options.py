@@ -122,7 +122,12 @@ class Checkpoints:
 
     @staticmethod
     def of(value: Any) -> Checkpoints | None:
-        """What ``checkpoints=...`` stands for: the value itself, a folder's path, a table of its fields, or None."""
+        """What ``checkpoints=...`` stands for: the value itself, a folder's path, a table of its fields, or None.
+
+        Example:
+            >>> Checkpoints.of("runs/a") == Checkpoints("runs/a") == Checkpoints.of({"folder": "runs/a"})
+            True
+        """
         if value is None or isinstance(value, Checkpoints):
             return value
         if isinstance(value, str | Path):
@@ -177,7 +182,12 @@ class Divergence:
 
     @staticmethod
     def of(value: Any) -> Divergence:
-        """What ``divergence=...`` stands for: the value itself, an action, or a table of its fields."""
+        """What ``divergence=...`` stands for: the value itself, an action, or a table of its fields.
+
+        Example:
+            >>> Divergence.of("skip") == Divergence("skip")
+            True
+        """
         if isinstance(value, Divergence):
             return value
         if isinstance(value, Mapping):
@@ -222,7 +232,12 @@ class Precision:
 
     @staticmethod
     def of(value: Any) -> Precision:
-        """What ``precision=...`` stands for: the value itself, a dtype, ``"bfloat16"``, or a table of its fields."""
+        """What ``precision=...`` stands for: the value itself, a dtype, ``"bfloat16"``, or a table of its fields.
+
+        Example:
+            >>> Precision.of("bfloat16") == Precision(autocast="bfloat16")
+            True
+        """
         if isinstance(value, Precision):
             return value
         if isinstance(value, Mapping):
@@ -273,7 +288,12 @@ class InitialWeights:
 
     @staticmethod
     def of(value: Any) -> InitialWeights | None:
-        """What ``initial_weights=...`` stands for: the value itself, a source, a table of its fields, or None."""
+        """What ``initial_weights=...`` stands for: the value itself, a source, a table of its fields, or None.
+
+        Example:
+            >>> InitialWeights.of("weights.npz") == InitialWeights("weights.npz")
+            True
+        """
         if value is None or isinstance(value, InitialWeights):
             return value
         if isinstance(value, Mapping) and value and set(value) <= {"source", "reset"}:

@@ -41,11 +41,11 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr.training.callback import Announcer, Callback, CallbackFailed
 from layered_lr.training.divergence import GoodStates, Guard
 from layered_lr.training.evaluation import accuracy
-from layered_lr.training.events import RunHandle
 from layered_lr.training.history import History
 from layered_lr.training.measurements import Measurements, NotFinite
 from layered_lr.training.progress import ProgressBar
 from layered_lr.training.result import NO_GRADIENT
+from layered_lr.training.run_handle import RunHandle
 from layered_lr.training.run_log import RunLog, metric_of
 from layered_lr.training.signals import Stop
 from layered_lr.training.timing import Lookahead, Stopwatch
@@ -139,7 +139,7 @@ class Loop:
         if checkpoint_first:
             self._checkpoint()
         if self.guard.rolls_back:
-            self._good = GoodStates(self._state())
+            self._good = GoodStates(self.export_state())
         self._announce.begin()
         updates = self._updates()
         self.watch.begin()
@@ -384,8 +384,8 @@ class Loop:
             self.run_log.event(what, **values)
         say(f"{what}: " + ", ".join(f"{name} {value}" for name, value in values.items()))
 
-    def _state(self) -> TrainingState:
-        """Everything to go on from, the history too."""
+    def export_state(self) -> TrainingState:
+        """Everything to go on from, the history too. Waits for the updates that were asked for."""
         self.fetch()
         self.measured.collect()
         return replace(self.session.export_state(), history=self.history.arrays())
@@ -393,7 +393,7 @@ class Loop:
     def _checkpoint(self) -> None:
         assert self.run_log is not None
         self._wants_checkpoint = False
-        state = self._state()
+        state = self.export_state()
         self.run_log.add(self.history)
         try:
             state.check_finite()

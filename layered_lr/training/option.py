@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -15,7 +14,9 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from typing_extensions import dataclass_transform
 
+from layered_lr.counts import read_whole_number
 from layered_lr.errors import SpecError
+from layered_lr.scalars import unwrap_scalar
 from layered_lr.spelling import did_you_mean
 
 T = TypeVar("T")
@@ -169,22 +170,13 @@ def _worded(words: str) -> Callable[[Check], Check]:
     return decorate
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own number; everything else as it is."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
-
-
 def whole_number(minimum: int, limit: int | None = None) -> Check:
     """A whole number, not below ``minimum`` and below ``limit``; no bool is one."""
     words = f"a whole number >= {minimum}" + ("" if limit is None else f" and < {limit}")
 
     @_worded(words)
     def check(value: Any) -> int:
-        value = _plain(value)
-        try:
-            number = None if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            number = None
+        number = read_whole_number(value)
         if number is None or number < minimum or (limit is not None and number >= limit):
             raise Refused(words)
         return number
@@ -202,7 +194,7 @@ def number(words: str, is_allowed: Callable[[float], bool]) -> Check:
 
     @_worded(words)
     def check(value: Any) -> float:
-        value = _plain(value)
+        value = unwrap_scalar(value)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not math.isfinite(value) or not is_allowed(value):
             raise Refused(words)

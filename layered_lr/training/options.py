@@ -8,8 +8,6 @@ them into ``api.py``), and the documentation's table. A new option is a field he
 from __future__ import annotations
 
 import functools
-import importlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +22,7 @@ from layered_lr.training.grouped_options import (
     anything,
     path_or_none,
 )
+from layered_lr.training.import_paths import imported
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
@@ -37,6 +36,7 @@ from layered_lr.training.option import (
     whole_number,
     yes_or_no,
 )
+from layered_lr.training.written_options import is_written, table_of_options
 
 if TYPE_CHECKING:
     from layered_lr.training.callback import Callback
@@ -66,31 +66,6 @@ def _model(value: Any) -> Any:
     if isinstance(value, str) or callable(value):
         return value
     raise SpecError(f"model={value!r}: must be the name of a model, or a callable that builds an nn.Module.")
-
-
-def imported(path: str, what: str) -> Any:
-    """The object that ``package.module:name`` stands for.
-
-    Args:
-        path: Where it is.
-        what: The option that messages speak of.
-
-    Raises:
-        SpecError: It cannot be imported, or is not there, or cannot be called.
-    """
-    module, _, name = path.partition(":")
-    try:
-        value = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-    except Exception as error:  # importing a module runs it
-        from layered_lr.files import one_line
-
-        raise SpecError(
-            f"{what}={path!r}: must be package.module:name of something to import. "
-            f"{type(error).__name__}: {one_line(error)}"
-        ) from None
-    if not callable(value):
-        raise SpecError(f"{what}={path!r}: is a {type(value).__name__}; must be callable.")
-    return value
 
 
 def _device(value: Any) -> str:
@@ -332,62 +307,11 @@ class RunOptions:
 
     def to_dict(self) -> dict[str, Any]:
         """The options that can be written down, as a recipe's ``[run]`` table holds them."""
-        return _table(self)
+        return table_of_options(self)
 
     def unwritten(self) -> list[str]:
         """The names of the options that are given and cannot be written down, wholly or in part."""
-        return [name for name in options_of(type(self)) if not _is_written(self, name)]
-
-
-def _is_written(value: Any, name: str) -> bool:
-    declared, own = options_of(type(value))[name], getattr(value, name)
-    if not declared.is_written or own == declared.default:
-        return True
-    if declared.parts is not None and isinstance(own, declared.parts):
-        return all(_is_written(own, part) for part in options_of(declared.parts))
-    return name in _table(value)
-
-
-def _table(value: Any) -> dict[str, Any]:
-    """The fields of an option class, as plain as they can be; what cannot be written down is left out."""
-    table: dict[str, Any] = {}
-    for name, each in options_of(type(value)).items():
-        own = getattr(value, name)
-        if not each.is_written:
-            continue
-        if each.parts is not None and isinstance(own, each.parts):
-            if parts := _table(own):
-                table[name] = parts
-        elif _is_plain(own := _import_path(own) if name == "model" else own):
-            table[name] = _written(own)
-    return table
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | bool | int | float | Path)
-
-
-def _import_path(value: Any) -> Any:
-    """``package.module:name`` of a callable that can be imported by it; anything else as it is."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
-    if isinstance(value, str) or not callable(value) or module is None or "<" in name:
-        return value
-    if module == "__main__":  # of `python -m package.module`: known by name, and not to be run a second time here
-        known = getattr(sys.modules[module].__spec__, "name", None)
-        return value if known is None else f"{known}:{name}"
-    try:
-        found = imported(f"{module}:{name}", "model")
-    except SpecError:
-        return value
-    return f"{module}:{name}" if found is value else value
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_written(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+        return [name for name in options_of(type(self)) if not is_written(self, name)]
 
 
 def options_with_meaning(command: str, cls: Any = RunOptions) -> Iterable[str]:

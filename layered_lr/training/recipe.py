@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
+from layered_lr.optimizers import OPTIMIZERS
+from layered_lr.schedules import SCHEDULES
+from layered_lr.spec.groups import Group
 from layered_lr.spec.spec import RUN_TABLE, Spec
 from layered_lr.spec.toml import read_toml
 from layered_lr.spelling import did_you_mean
@@ -23,6 +28,14 @@ class Recipe(NamedTuple):
     Args:
         spec: What to train with.
         run: Arguments of ``layered_lr.run``, by name: ``layered_lr.run(recipe.spec, **recipe.run)``.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> recipe = ll.load_recipe("backbone-and-head")
+        >>> recipe.spec.optimizer.lr
+        0.1
+        >>> recipe.run["epochs"]
+        6
     """
 
     spec: Spec
@@ -30,7 +43,13 @@ class Recipe(NamedTuple):
 
 
 def ready_recipes() -> list[str]:
-    """The names of the recipes that come with the library."""
+    """The names of the recipes that come with the library.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> ll.ready_recipes()[:2]
+        ['adamw-fine-tune', 'backbone-and-head']
+    """
     return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
 
 
@@ -43,6 +62,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
     Raises:
         SpecError: No such recipe or file, not TOML, an unknown key or a value that is not allowed.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> [group.label for group in ll.load_recipe("adamw-fine-tune").spec.groups]
+        ['backbone', 'head']
     """
     if not isinstance(name_or_path, str | Path):
         raise SpecError(f"recipe {name_or_path!r}: must be a path or a name.")
@@ -80,3 +104,27 @@ def default_spec() -> Spec:
 
 def _folder() -> Any:
     return resources.files("layered_lr") / "recipes"
+
+
+def recipe_place(setting: str) -> str:
+    """Where a recipe holds a setting of its spec; empty where it is none.
+
+    Example:
+        >>> recipe_place("lr"), recipe_place("schedule"), recipe_place("clip_grad_norm"), recipe_place("epochs")
+        ('under [optimizer]', 'under [schedule]', 'above all tables', '')
+    """
+    tables = {"optimizer": "[optimizer]", "schedule": "[schedule]", "groups": "[[groups]]", "phases": "[[phases]]"}
+    if setting in options_of(RunOptions):
+        return ""
+    if setting in tables:
+        return f"under {tables[setting]}"
+    holders: dict[str, Iterable[Any]] = {
+        "under [optimizer]": OPTIMIZERS.values(),
+        "under [[groups]]": [Group],
+        "under [schedule]": SCHEDULES.values(),
+        "above all tables": [Spec],
+    }
+    named = (
+        place for place, kinds in holders.items() if any(setting == f.name for kind in kinds for f in fields(kind))
+    )
+    return next(named, "")

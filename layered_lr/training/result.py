@@ -60,6 +60,16 @@ class Result:
             group whose parameters had no gradient.
         compile_seconds: Time that compiling the model took in seconds; None where nothing was compiled.
         logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).
+
+    Example:
+        >>> import torch
+        >>> import layered_lr as ll
+        >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+        >>> spec = ll.Spec(ll.SGD(0.1))
+        >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
+        >>> result.losses.shape, result.rates
+        ((2,), {'rest': array([0.1, 0.1])})
     """
 
     backend: str
@@ -99,6 +109,20 @@ class Result:
 
         Raises:
             CheckpointError: The file cannot be written.
+
+        Example:
+            >>> import torch
+            >>> import layered_lr as ll
+            >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+            >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+            >>> spec = ll.Spec(ll.SGD(0.1))
+            >>> import tempfile
+            >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     result.save(f"{folder}/result.npz")
+            ...     again = ll.Result.load(f"{folder}/result.npz")
+            >>> bool((again.losses == result.losses).all())
+            True
         """
         path = Path(path)
         about = {
@@ -135,6 +159,20 @@ class Result:
 
         Raises:
             CheckpointError: The file is missing, damaged, or no result.
+
+        Example:
+            >>> import torch
+            >>> import layered_lr as ll
+            >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+            >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+            >>> spec = ll.Spec(ll.SGD(0.1))
+            >>> import tempfile
+            >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     result.save(f"{folder}/result.npz")
+            ...     again = ll.Result.load(f"{folder}/result.npz")
+            >>> bool((again.losses == result.losses).all())
+            True
         """
         try:
             arrays = read_archive(Path(path))

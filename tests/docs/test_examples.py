@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,21 @@ from typing import Any
 
 import pytest
 
-from tests.support.documented import ROOT, check_command, documented_modules, needs_oneflow, pages, run_docstrings
+import layered_lr as ll
+from tests.support.documented import (
+    ROOT,
+    check_command,
+    documented_modules,
+    needs_oneflow,
+    pages,
+    run_docstrings,
+    source_of,
+)
 from tests.support.documented import run_page as run_page_here
 from tests.support.isolation import value_of
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SHOWN_ON_A_PAGE = {"compare", "Comparison"}  # docs/compare.md runs them: a comparison takes several processes
 
 
 def in_cases(files: list[Path]) -> list[Any]:
@@ -76,7 +87,7 @@ def test_the_examples_in_docstrings_run(
     module: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if module.startswith("layered_lr_oneflow"):
+    if ">>> import oneflow" in source_of(module) or module.startswith("layered_lr_oneflow"):
         request.getfixturevalue("oneflow")
         failed, attempted = value_of(docstrings_alone, module)
     else:
@@ -128,3 +139,29 @@ def test_a_block_that_fails_fails_and_an_output_that_differs(tmp_path: Path) -> 
     page.write_text("<!--- invisible-code-block: python\none = 1\n-->\n\n```python\nassert one == 2\n```\n")
     with pytest.raises(AssertionError):
         run_page_here(str(page))
+
+
+def lacks_example(documented: Any) -> bool:
+    return ">>> " not in (documented.__doc__ or "")
+
+
+def public_functions_without_example() -> Iterator[str]:
+    """Functions, classes, and methods that take arguments; a method that overrides another needs none of its own."""
+    for name in ll.__all__:
+        value = getattr(ll, name)
+        if not (inspect.isclass(value) or inspect.isfunction(value)) or name in SHOWN_ON_A_PAGE:
+            continue
+        if lacks_example(value):
+            yield name
+        for method in vars(value) if inspect.isclass(value) else ():
+            function = getattr(value, method)
+            if method.startswith("_") or not (inspect.isfunction(function) or inspect.ismethod(function)):
+                continue
+            given = [p for p in inspect.signature(function).parameters if p != "self"]
+            bases = [vars(base)[method] for base in value.__mro__ if method in vars(base)]
+            if given and all(lacks_example(getattr(base, "__func__", base)) for base in bases):
+                yield f"{name}.{method}"
+
+
+def test_each_public_name_has_an_example_in_its_docstring() -> None:
+    assert [*public_functions_without_example()] == []

@@ -22,10 +22,10 @@ from layered_lr import (
     Spec,
 )
 from layered_lr.backend.loading import load_backend
-from layered_lr.parity.envelope import Envelope, measure
-from layered_lr.parity.recorder import prepare_task, record_fully
+from layered_lr.parity.recorder import prepare_task
+from layered_lr.parity.recording import Recording, record_fully
+from layered_lr.parity.rounding import Rounding, measure_rounding
 from layered_lr.parity.task import Task
-from layered_lr.parity.trace import Trace
 from layered_lr.parity.verdict import Verdict, judge
 from layered_lr.plans.plan import Plan
 from layered_lr.training.options import RunOptions
@@ -33,7 +33,7 @@ from tests.support import parity_faults as faults
 from tests.support.models import arrays, mlp
 from tests.support.parity_faults import Faulty, Plant
 
-STEPS, SAMPLES = 12, 8
+STEPS = 12
 DEEP = [Group("1", lr_scale=0.3, name="deep")]
 SLOPE = LinearLR(start_factor=0.5, total_iters=STEPS)
 
@@ -59,8 +59,8 @@ class Base(NamedTuple):
     task: Task
     plan: Plan
     start: Any
-    trace: Trace
-    envelope: Envelope
+    found: Recording
+    rounding: Rounding
 
 
 @cache
@@ -69,17 +69,16 @@ def base(spec: Spec, seed: int = 0) -> Base:
     task = task_of(spec, seed)
     ready = prepare_task(backend, task)
     start = backend.state(ready.model)
-    trace = record_fully(ready, task)
-    envelope = measure(backend, task, trace, start, samples=SAMPLES, loss_bits=trace.loss_bits)
-    return Base(task, ready.plan, start, trace, envelope)
+    found = record_fully(ready, task, start)
+    return Base(task, ready.plan, start, found, measure_rounding(backend, task, found, start))
 
 
 def verdict_on(spec: Spec, plant: Plant, seed: int = 0, other: Spec | None = None) -> Verdict:
     known = base(spec, seed)
     task = known.task if other is None else replace(known.task, spec=other)
     backend = Faulty(plant)
-    trace = record_fully(prepare_task(backend, task, known.start), task)
-    return judge(known.trace, trace, known.envelope, known.plan)
+    found = record_fully(prepare_task(backend, task, known.start), task, known.start)
+    return judge(known.found, found, known.rounding, known.plan)
 
 
 MOMENTUM = Spec(SGD(0.05, momentum=0.9), DEEP, SLOPE)
@@ -158,6 +157,7 @@ def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
     """torch's three implementations, and more threads."""
     spec = HONEST[seed % len(HONEST)]
     known = base(spec, seed + 1)
+    assert known.found.exact is not None
     one_by_one = replace(spec, optimizer=replace(spec.optimizer, foreach=False))
     verdicts = {"for-loop": verdict_on(spec, faults.honest, seed + 1, one_by_one)}
     if hasattr(spec.optimizer, "fused"):
@@ -166,7 +166,6 @@ def test_honest_runs_are_the_same(torch: Any, seed: int) -> None:
     torch.set_num_threads(2)
     verdicts["threads"] = verdict_on(spec, faults.honest, seed + 1)
     assert {name: verdict for name, verdict in verdicts.items() if verdict.kind == "different"} == {}
-    assert known.envelope.float64
 
 
 def autocast_task(autocast: Literal["bfloat16"] | None) -> Task:
@@ -179,14 +178,14 @@ def test_autocast_is_part_of_what_is_certified(torch: Any) -> None:
     backend, task = load_backend("torch-eager", "cpu"), autocast_task("bfloat16")
     ready = prepare_task(backend, task)
     start = backend.state(ready.model)
-    trace = record_fully(ready, task)
-    envelope = measure(backend, task, trace, start, samples=SAMPLES, loss_bits=trace.loss_bits)
-    assert trace.losses.tolist() != base(MOMENTUM).trace.losses.tolist(), "autocast is on while it is recorded"
-    assert not envelope.float64, "float64 is not what bfloat16 rounds"
+    known = record_fully(ready, task, start)
+    rounding = measure_rounding(backend, task, known, start)
+    assert known.run.losses.tolist() != base(MOMENTUM).found.run.losses.tolist(), "autocast is on while it is recorded"
+    assert known.exact is None and rounding.exact is None, "float64 is not what bfloat16 rounds"
 
     def judged(other: Task, plant: Plant) -> Verdict:
-        found = record_fully(prepare_task(Faulty(plant), other, start), other)
-        return judge(trace, found, envelope, ready.plan)
+        found = record_fully(prepare_task(Faulty(plant), other, start), other, start)
+        return judge(known, found, rounding, ready.plan)
 
     assert judged(task, faults.honest).kind == "same bitwise"
     assert judged(autocast_task(None), faults.honest).kind == "same within rounding", (
@@ -203,9 +202,6 @@ def test_honest_runs_of_oneflow_are_the_same(torch: Any, oneflow: Any, seed: int
     known = base(spec, seed + 1)
     backend = load_backend(name, "cpu")
     task = replace(known.task, options=replace(known.task.options, model=mlp(oneflow), backend=name))
-    trace = record_fully(prepare_task(backend, task, known.start), task)
-    worst = max(known.trace.loss_bits, trace.loss_bits)  # as `compare` does: OneFlow's cross-entropy is less exact
-    reference = load_backend("torch-eager", "cpu")
-    envelope = measure(reference, known.task, known.trace, known.start, samples=SAMPLES, loss_bits=worst)
-    verdict = judge(known.trace, trace, envelope, known.plan)
+    found = record_fully(prepare_task(backend, task, known.start), task, known.start)
+    verdict = judge(known.found, found, known.rounding, known.plan)
     assert verdict.kind == "same within rounding", verdict

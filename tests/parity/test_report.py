@@ -35,7 +35,7 @@ def traces(**changes: Any) -> list[Any]:
 def test_the_cause_and_the_reason_say_the_same(
     observable: str, step: int, changes: dict[str, Any], cause: str, said: str
 ) -> None:
-    first = Departure(observable, step, "head", None, 1.0, 0.1)
+    first = Departure(observable, step, "head", None, 1.0, 0.1, "float32")
     found, reason = _cause_in_run(first, *traces(**changes))
     assert found == cause and said in reason
 

@@ -166,3 +166,21 @@ def test_a_spec_is_a_spec(spec: Any) -> None:
 def test_a_lazy_layer_has_no_shape_yet(torch: Any) -> None:
     with pytest.raises(ll.SpecError, match=r"'0.weight' has no shape"):
         resolve(parameters=torch.nn.Sequential(torch.nn.LazyLinear(3)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (ll.CosineDecay(warmup_steps=10), "CosineDecay(warmup_steps=10) needs 10 steps, and the run has 2 for it."),
+        (ll.WSD(5, 6), "WSD(warmup_steps=5, decay_steps=6) needs 11 steps, and the run has 2 for it."),
+        (ll.Warmup(1, ll.CosineDecay(warmup_steps=3)), "CosineDecay(warmup_steps=3) needs 3 steps, and the run has 1"),
+        (ll.SequentialLR([ll.Constant(), ll.WSD(1, 1)], [1]), "WSD(warmup_steps=1, decay_steps=1) needs 2 steps"),
+        (ll.CosineDecay(warmup_steps=3, unit="epoch"), "CosineDecay(warmup_steps=3) needs 3 epochs, and the run has 1"),
+    ],
+)
+def test_a_run_too_short_for_a_warm_up_names_what_was_written(schedule: ll.Schedule, said: str) -> None:
+    """Not ``total_steps`` of the schedule, which the run's length has filled in."""
+    spec = ll.Spec(ll.SGD(lr=0.1), schedule=schedule)
+    with pytest.raises(ll.SpecError, match=re.escape(said)) as error:
+        ll.resolve(spec, [("w", (1,))], total_steps=2, steps_per_epoch=2)
+    assert "max_steps or epochs" in str(error.value) and "total_steps=" not in str(error.value)

@@ -9,6 +9,7 @@ reader already has.
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
@@ -122,6 +123,13 @@ def documented_modules() -> list[str]:
         for root, path in files
         if ">>> " in path.read_text(encoding="utf-8")
     ]
+
+
+def source_of(module: str) -> str:
+    """The text of a module's file, which is not imported."""
+    found = importlib.util.find_spec(module)
+    assert found is not None and found.origin is not None, module
+    return Path(found.origin).read_text(encoding="utf-8")
 
 
 def run_docstrings(module: str) -> tuple[int, int]:

@@ -84,7 +84,7 @@ def certificate_of(count: int, faulty: bool = False) -> Comparison:
         if bitwise:
             verdict = Verdict("same bitwise", None, None, "every loss and weight is the same to the last bit", ())
         if faulty and other == NAMES[-1]:
-            first = Departure("gradient norm", 3, plan.groups[-1].name, None, 0.1, 1e-6)
+            first = Departure("gradient norm", 3, plan.groups[-1].name, None, 0.1, 1e-6, "float64")
             differences["gradient norm"] = allowed["gradient norm"] * 1e4
             verdict = Verdict(
                 "different",
@@ -94,7 +94,8 @@ def certificate_of(count: int, faulty: bool = False) -> Comparison:
                 (first,),
             )
         shares = {what: values / allowed[what] for what, values in differences.items()}
-        pairs.append(Pair(one, other, verdict, differences, shares))
+        asked = {what: differences[what] for what in ("loss", "weights")}
+        pairs.append(Pair(one, other, verdict, "float64", differences, allowed, shares, asked))
     return Comparison(
         reference=NAMES[0],
         plan=plan,
@@ -102,12 +103,12 @@ def certificate_of(count: int, faulty: bool = False) -> Comparison:
         outcomes={name: Outcome(name, "ran", 0, "") for name in NAMES},
         observed=observed,
         pairs=tuple(pairs),
-        allowed=allowed,
         sections=sections,
         rows=rows,
         uninformative=dict.fromkeys(sections),
+        cannot_tell={},
         margin=66.0,
-        samples=8,
+        samples=2,
         notes=(),
         options={"dtype": "float32", "batch_size": 64, "steps": _STEPS},
     )

@@ -50,18 +50,12 @@ def test_an_answer_of_another_kind_is_a_spec_error(
         run(backend, answering(framework_of_backend, answer))
 
 
-@pytest.mark.parametrize("answer", WRONG_IN_TRAINING.values(), ids=WRONG_IN_TRAINING)
-def test_an_answer_that_is_wrong_in_training_alone_is_an_error(
-    request: pytest.FixtureRequest, backend_name: str, answer: Callable[[Any, bool], Any]
-) -> None:
+def test_an_answer_that_is_wrong_in_training_alone_is_an_error(backend: Backend) -> None:
     """As GoogLeNet's, which answers a tuple then. In a process of its own: OneFlow may abort."""
-    from tests.support.isolation import isolated
+    from tests.support.isolation import values_of
 
-    request.getfixturevalue("backend")
-    kind = next(name for name, value in WRONG_IN_TRAINING.items() if value is answer)
-    outcome = isolated(error_of_wrong_in_training, backend_name, kind)
-    assert outcome.returncode == 0, f"the process ended with {outcome.returncode}: {outcome.stderr[-500:]}"
-    assert outcome.value == "SpecError"
+    errors = values_of(error_of_wrong_in_training, [(backend.name, kind) for kind in WRONG_IN_TRAINING])
+    assert dict(zip(WRONG_IN_TRAINING, errors, strict=True)) == dict.fromkeys(WRONG_IN_TRAINING, "SpecError")
 
 
 def error_of_wrong_in_training(name: str, kind: str) -> str:
