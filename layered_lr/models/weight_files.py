@@ -11,7 +11,7 @@ import numpy as np
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, as_path, one_line, read_archive
-from layered_lr.models.matching import compile_pattern
+from layered_lr.models.matching import compile_pattern, find_paths
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
 
@@ -96,9 +96,11 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
         SpecError: A name that the model does not have, another shape or kind of number, NaN or infinity, a parameter
             that is missing, or a pattern that matches nothing.
     """
-    fresh = {name for name in start for pattern in reset if compile_pattern(pattern)(name)}
-    for pattern in reset:
-        if not any(map(compile_pattern(pattern), start)):
+    paths = find_paths(start)
+    tests = {pattern: compile_pattern(pattern, paths) for pattern in reset}
+    fresh = {name for name in start if any(test(name) for test in tests.values())}
+    for pattern, test in tests.items():
+        if not any(map(test, start)):
             raise SpecError(
                 f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
                 "the model has, such as its last layer."
@@ -128,7 +130,8 @@ def _check(name: str, array: Array, start: Weights) -> None:
     if array.dtype.kind != own.dtype.kind:
         raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")
     with np.errstate(over="ignore"):
-        if array.dtype.kind == "f" and not np.isfinite(array.astype(own.dtype)).all():
+        taken = array.astype(own.dtype)
+        if array.dtype.kind in "fc" and not (np.isfinite(taken) | (taken == own)).all():  # a mask of -inf is its own
             raise SpecError(
                 f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}: all must be "
                 "finite."

@@ -71,14 +71,13 @@ def check_answer(session: Session, batches: Batches) -> None:
     """
     images, _, _ = next(batches.test(session.wants_channels_last))
     try:
-        answer = session.logits(images)
+        session.logits(images)
     except LayeredLRError:
         raise
     except Exception as error:  # whatever the user's forward pass raises
         raise SpecError(
             f"model: its forward pass does not take images of shape {images.shape}: {type(error).__name__}: {error}"
         ) from error
-    session.check_logits(answer, len(images))
 
 
 def check_finite(plan: Plan, weights: Weights) -> None:
