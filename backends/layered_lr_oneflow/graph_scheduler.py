@@ -8,7 +8,7 @@ from typing import Any
 
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, check_step_call
+from layered_lr.plans.reactive_rates import LiveRates, read_step_call
 from layered_lr_oneflow.dynamic_updates import DynamicUpdate
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Graph, Module
@@ -59,13 +59,14 @@ class GraphScheduler:
         """Count an update that the graph has made, or let reactive schedules look at a metric.
 
         Args:
-            unnamed: Refused: torch takes it for a metric in one scheduler, and for an epoch in the others.
+            unnamed: A metric with a fraction, as torch's ``ReduceLROnPlateau`` takes it, if a schedule reads metrics.
+                Anything else is refused: torch's other schedulers take it for an epoch.
             metrics: A number, or numbers by name (``loss``, ``accuracy``).
 
         Raises:
-            SpecError: An argument without a name, or a metric that is missing or no number.
+            SpecError: An argument that may be an epoch, or a metric that is missing or no number.
         """
-        check_step_call(unnamed)
+        metrics = read_step_call(unnamed, metrics, self.live.is_reactive)
         if metrics is not None:
             self.observe(metrics)
             return

@@ -12,7 +12,7 @@ from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, check_step_call
+from layered_lr.plans.reactive_rates import LiveRates, read_step_call
 from layered_lr_oneflow.composed_optimizer import EAGER_ONLY, TORCH_ONLY, ComposedOptimizer
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, NativeParamGroup, Options, Tensor
@@ -102,13 +102,14 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
         A rate that was set in a param group by hand is replaced; the first time, a warning says so.
 
         Args:
-            unnamed: Refused: torch takes it for a metric in one scheduler, and for an epoch in the others.
+            unnamed: A metric with a fraction, as torch's ``ReduceLROnPlateau`` takes it, if a schedule reads metrics.
+                Anything else is refused: torch's other schedulers take it for an epoch.
             metrics: A number, or numbers by name (``loss``, ``accuracy``).
 
         Raises:
-            SpecError: An argument without a name, or a metric that is missing or no number.
+            SpecError: An argument that may be an epoch, or a metric that is missing or no number.
         """
-        check_step_call(unnamed)
+        metrics = read_step_call(unnamed, metrics, self.live.is_reactive)
         self._hand_rates.look(self.optimizer.param_groups[: len(self.owners)], self._last_lr)
         if metrics is not None:
             self.observe(metrics)

@@ -15,8 +15,9 @@ from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop
 from layered_lr_torch.clipping import GradientClipper
-from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
-from layered_lr_torch.own_loop_phases import compile_phases
+from layered_lr_torch.optimizer import build_optimizer
+from layered_lr_torch.own_loop_phases import PhaseScheduler, check_phases
+from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.session import TorchSession
 from layered_lr_torch.torch_types import Forward, Module
 
@@ -99,11 +100,12 @@ class TorchBackend(Backend):
 
         Phases may change everything except the kind of optimizer.
         """
-        if plan.phases:
-            return compile_phases(plan, model)
-        clipper = GradientClipper(plan, model)
+        check_phases(plan)
+        clipper = GradientClipper(plan.plan_at(0), model)
         optimizer = build_optimizer(plan, model, clipper)
-        return optimizer, PlanScheduler(optimizer, plan, clipper=clipper if clipper.has_work else None)
+        if plan.phases:
+            return optimizer, PhaseScheduler(optimizer, plan, model, clipper)
+        return optimizer, PlanScheduler(optimizer, plan, watches=True)
 
     def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
         """Copy the state of a loop of the user's own."""

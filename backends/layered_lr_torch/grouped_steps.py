@@ -32,15 +32,15 @@ def shorten_steps(optimizer: Optimizer, also_few: bool = False) -> bool:
     """Make ``optimizer.step`` faster where there are many param groups; its result stays the same.
 
     The optimizer keeps its class, param groups, state and hooks; the hooks are called as before. Each step reads the
-    param groups anew. A copy of the optimizer, or a pickled one, has torch's own step.
+    param groups anew.
 
     - SGD, Adam, AdamW and Adagrad, fused, on a CPU: torch's kernels are called directly, once for each rate and set of
       hyperparameters. The kernels are private to torch. They are tried first, and not used if they behave differently
       from what this code knows.
     - Any other optimizer: torch's own step sees param groups of the same rate and hyperparameters as one.
 
-    torch's own step is called with a closure, with a ``GradScaler`` that scales, for first updates, and where rates are
-    tensors.
+    torch's own step is called with a ``GradScaler`` that scales, for first updates, and where rates are tensors. A
+    closure is called before it.
 
     Args:
         optimizer: As it was made.
@@ -62,13 +62,17 @@ def shorten_steps(optimizer: Optimizer, also_few: bool = False) -> bool:
         return False
 
     def step(self: Optimizer, closure: Closure | None = None) -> Any:
-        if closure is None and not torch.compiler.is_compiling():
-            if fused_step is not None and fused_step(self):
-                return None
-            with allow_late_parameters_once(self), _MergedGroups(self):
-                return own(self)
-        with allow_late_parameters_once(self):
+        if torch.compiler.is_compiling():
             return own(self, closure)
+        loss = None
+        if closure is not None:  # here, because what follows looks at the gradients
+            with torch.enable_grad():
+                loss = closure()
+        if fused_step is not None and fused_step(self):
+            return loss
+        with allow_late_parameters_once(self), _MergedGroups(self):
+            own(self)
+        return loss
 
     vars(optimizer)["step"] = MethodType(add_hooks(step), optimizer)
     vars(optimizer)[_FUSED_STEP] = fused_step

@@ -10,7 +10,7 @@ from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.state.training_state import TrainingState, find_masks
 from layered_lr_torch import models, random_state
-from layered_lr_torch.optimizer import PlanScheduler
+from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
 from layered_lr_torch.torch_types import Module, Parameters
 

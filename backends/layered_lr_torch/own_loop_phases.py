@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,19 +11,22 @@ from torch.utils.hooks import RemovableHandle
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
-from layered_lr.optimizers.handover import complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, check_step_call
+from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
-from layered_lr_torch.optimizer import PlanScheduler, build_optimizer, build_param_groups
-from layered_lr_torch.slots import begin_sums, export_slots, import_slots, new_slots
-from layered_lr_torch.torch_types import Module, Parameters, ParamGroup
+from layered_lr_torch.module_hooks import FirstForward, StillHook
+from layered_lr_torch.new_states import NewStates
+from layered_lr_torch.optimizer import build_param_groups
+from layered_lr_torch.plan_scheduler import PlanScheduler, set_number
+from layered_lr_torch.replicas import has_replicas, reduce_what_trains
+from layered_lr_torch.slots import fit_states
+from layered_lr_torch.torch_types import Module, Parameters
 
 
-def compile_phases(plan: Plan, model: Module) -> tuple[torch.optim.Optimizer, PlanScheduler]:
-    """Make the one optimizer of a plan with phases, and a scheduler that goes from phase to phase.
+def check_phases(plan: Plan) -> None:
+    """Refuse a plan that one optimizer cannot go through.
 
     Raises:
         Unsupported: A phase switches to another kind of optimizer.
@@ -36,60 +40,64 @@ def compile_phases(plan: Plan, model: Module) -> tuple[torch.optim.Optimizer, Pl
                 "before and after the switch one by one, with specs of their own, and take the weights along by the "
                 "model; or use ll.run, which switches."
             )
-    clipper = GradientClipper(first, model)
-    optimizer = build_optimizer(first, model, clipper)
-    clips = any(there.spec.clip_grad_norm or there.spec.clip_grad_value for there in plan.phase_plans)
-    if clips and not clipper.has_work:
-        clipper.attach(optimizer)
-    return optimizer, PhaseScheduler(optimizer, plan, model, clipper, clips)
 
 
 class PhaseScheduler(PlanScheduler):
-    """A ``PlanScheduler`` whose ``step()`` also begins the next phase, when the next update is the phase's first.
+    """A ``PlanScheduler`` that also begins each phase, before the phase's first update.
 
     It sets ``requires_grad``, the hyperparameters of the param groups (decay, momentum, betas, ...) and the clipping;
     the optimizer's state stays. Batch normalisations and dropouts that a phase holds still do so whenever the model is
     called, also after ``model.train()``. Gradients of parameters that freeze are dropped.
+
+    The first phase, or the one of a state that was loaded, freezes at the next forward pass: until then wrap the model,
+    and load states in any order. Later phases freeze in ``step()``.
 
     Args:
         optimizer: Of the first phase.
         plan: With phases.
         model: What the optimizer trains.
         clipper: Clips the gradients before each update.
-        clips: Whether it does so in any phase.
+        owners: As in ``PlanScheduler``.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, plan: Plan, model: Module, clipper: GradientClipper, clips: bool
+        self,
+        optimizer: torch.optim.Optimizer,
+        plan: Plan,
+        model: Module,
+        clipper: GradientClipper,
+        owners: list[int] | None = None,
     ) -> None:
-        self.plan, self.model = plan, model
-        self._phase_clipper = clipper
+        self.model = model
+        self._clipper = clipper
         self._trainable = trainable_parameters(model)
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self._phase_index = 0
         self._earlier_reactions: dict[str, Mapping[str, float]] = {}
-        self._hooks: list[tuple[Module, RemovableHandle]] = []
-        super().__init__(optimizer, plan.phase_plans[0], clipper=clipper if clips else None)
-        self._freeze()
+        self._still: list[tuple[Module, RemovableHandle]] = []
+        self._first_forward: FirstForward | None = None
+        self._has_frozen = False
+        always = frozenset.intersection(*(part.frozen for part in plan.phase_plans))
+        set_trainable(model, always)
+        free = {id(tensor) for tensor in self._trainable}
+        self._new_states = NewStates(
+            [tensor for name, tensor in self._parameters.items() if name not in always and id(tensor) in free]
+        )
+        super().__init__(optimizer, plan, owners=owners, watches=True)
+        self._attach()
+        self._wait()
 
-    def step(self, *unnamed: object, epoch: int | None = None, metrics: Any = None) -> None:
-        """Go on to the next update and begin its phase, or let reactive schedules look at a metric.
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_still": [], "_first_forward": None}
 
-        Args:
-            unnamed: Refused, as in ``PlanScheduler``.
-            epoch: As in torch's schedulers, deprecated there: the update to go to.
-            metrics: A number, or numbers by name (``loss``, ``accuracy``); then no update is counted.
-        """
-        check_step_call(unnamed)
-        if metrics is None:
-            self._hand_rates.look(self.optimizer.param_groups, self._last_lr)
-            self._advance_to(self.last_epoch + 1 if epoch is None else epoch)
-        super().step(epoch=epoch, metrics=metrics)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The count of updates, in torch's names, and what reactive schedules of all phases have seen."""
-        reactions = self.reactions()
-        return super().state_dict() | ({"reactions": reactions} if reactions else {})
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Let a copy, whose model and optimizer have no hooks, go on as the original."""
+        vars(self).update(state)
+        self._attach()
+        if self._has_frozen:
+            self._freeze()
+        else:
+            self._wait()
 
     def check_reactions(self, state: TrainingState) -> None:
         """Refuse a state with reactions of groups whose schedule reacts in no phase."""
@@ -102,55 +110,108 @@ class PhaseScheduler(PlanScheduler):
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, in its phase, with what reactive schedules have seen."""
+        self._go_to_phase(step, reactions)
+        self._wait()
+        super().go_to(step, self.live.state())
+
+    def _go_to_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         self._earlier_reactions = dict(reactions)
         self._phase_index = self.plan.phase_index(step)
         here = carry_reactions(self.plan, self._phase_index, {})
         self._enter_phase(step, {name: dict(reactions.get(name, new)) for name, new in here.items()})
-        super().go_to(step, self.live.state())
 
-    def _advance_to(self, step: int) -> None:
-        """Begin every phase up to the one of update ``step``."""
-        while self._phase_index < self.plan.phase_index(step):
+    def _follow(self) -> None:
+        """Begin every phase up to the one of update ``last_epoch``, or go back to it."""
+        step = max(self.last_epoch, 0)
+        wanted = self.plan.phase_index(step)
+        if wanted == self._phase_index:
+            return
+        if wanted < self._phase_index:
+            self._go_to_phase(step, self.reactions())
+        while self._phase_index < wanted:
             self._phase_index += 1
             self._earlier_reactions |= self.live.state()
             self._enter_phase(step, carry_reactions(self.plan, self._phase_index, self._earlier_reactions))
+        if self._has_frozen:
+            self._freeze()
+            if has_replicas():
+                self._call_at_forward()
 
     def _enter_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         plan = self.plan.phases[self._phase_index].plan
         self.live = LiveRates(plan)
         self.live.restore(reactions)
-        self.owners = [index for index, group in enumerate(plan.groups) for _ in group.parts]
-        self._freeze()
-        self._phase_clipper.follow(plan)
-        self._replace_param_groups(build_param_groups(plan, self.model, step))
+        self._clipper.follow(plan)
+        self._set_param_groups(step)
+        fit_states(self.optimizer, self._parameters, plan.frozen)
+
+    def _set_param_groups(self, step: int) -> None:
+        """Give the param groups the hyperparameters of the phase."""
+        groups = build_param_groups(self.plan, self.model, step)
+        for mine, group in zip(self.optimizer.param_groups, groups, strict=False):
+            for name, value in group.items():
+                if name != "params":
+                    set_number(mine, name, value)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-        slots = export_slots(self.optimizer, self._parameters)
-        kept = complete_slots(slots, new_slots(self.optimizer, self._parameters, plan.frozen))
-        if any(slots[name].keys() != kept[name].keys() for name in kept):
-            import_slots(self.optimizer, self._parameters, {**slots, **kept})
-        begin_sums(self.optimizer)
+
+    def _attach(self) -> None:
+        """Give the optimizer the hooks of phases, which torch leaves out of its copies."""
+        self._new_states.attach(self.optimizer)
+        self.optimizer.register_step_pre_hook(_FreezeBeforeStep(self))
+
+    def _wait(self) -> None:
+        """Let everything train that may, until the next forward pass."""
+        self._free_modules()
+        plan = self.live.plan
+        always = frozenset.intersection(*(part.frozen for part in self.plan.phase_plans))
+        set_trainable(self.model, always, self._trainable)
+        self._has_frozen = not plan.frozen
+        self._call_at_forward()
+
+    def _call_at_forward(self) -> None:
+        if self._first_forward is not None:
+            self._first_forward.remove()
+        self._first_forward = FirstForward(self.model.modules(), self._begin_phase)
+
+    def _begin_phase(self) -> None:
+        """Do what has to be done at the first forward pass of a phase."""
+        self._freeze()
+        reduce_what_trains(self.model)
+
+    def freeze_late(self) -> None:
+        """Freeze before an update, where the model was used without the call of any module."""
+        frozen = [self._parameters[name] for name in self.live.plan.frozen]
+        if self._has_frozen or all(tensor.grad is None for tensor in frozen):
+            return
+        if any(float(group["lr"]) for group in self.optimizer.param_groups):  # else a tool only makes new states
+            self._freeze()
 
     def _freeze(self) -> None:
         """Set ``requires_grad``, and hold modules still, as the present phase says."""
-        plan = self.plan.phases[self._phase_index].plan
+        self._has_frozen = True
+        plan = self.live.plan
         phase = plan.phase or Phase()
         set_trainable(self.model, plan.frozen, self._trainable)
-        for module, hook in self._hooks:
+        self._free_modules()
+        still = find_still_modules(self.model, plan.frozen, phase.batch_norm, phase.dropout)
+        self._still = [(module, module.register_forward_pre_hook(StillHook())) for module in still]
+        for module in still:  # the forward pass of one of them may have begun
+            module.eval()
+
+    def _free_modules(self) -> None:
+        for module, hook in self._still:
             hook.remove()
             module.train(self.model.training)
-        still = find_still_modules(self.model, plan.frozen, phase.batch_norm, phase.dropout)
-        self._hooks = [(module, module.register_forward_pre_hook(_hold_still)) for module in still]
-
-    def _replace_param_groups(self, groups: list[ParamGroup]) -> None:
-        """Give the optimizer's param groups new values, and new members where other parameters decay."""
-        own = self.optimizer.param_groups
-        if [list(map(id, group["params"])) for group in own] == [list(map(id, group["params"])) for group in groups]:
-            for mine, group in zip(own, groups, strict=True):
-                mine.update(group)
-        else:
-            defaults = self.optimizer.defaults
-            own[:] = [{**defaults, **group, "initial_lr": group["lr"]} for group in groups]
+        self._still = []
 
 
-def _hold_still(module: Module, _: object) -> None:
-    module.eval()
+class _FreezeBeforeStep:
+    """A hook before ``optimizer.step``; it does not keep the scheduler alive."""
+
+    def __init__(self, scheduler: PhaseScheduler) -> None:
+        self._scheduler = weakref.ref(scheduler)
+
+    def __call__(self, *_: object) -> None:
+        scheduler = self._scheduler()
+        if scheduler is not None:
+            scheduler.freeze_late()

@@ -25,7 +25,8 @@ from layered_lr_torch.grouped_steps import HooklessStep
 from layered_lr_torch.memory import keep_freed_memory
 from layered_lr_torch.moving_average import MovingAverage
 from layered_lr_torch.norms import NormHistory
-from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
+from layered_lr_torch.optimizer import build_optimizer
+from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
 from layered_lr_torch.torch_types import Forward, Module, Parameters, Tensor
 

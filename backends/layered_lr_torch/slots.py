@@ -41,7 +41,7 @@ def new_slots(optimizer: torch.optim.Optimizer, parameters: Parameters, without:
     """Make the slots that a first update with zero gradients would leave: names, shapes and dtypes are right."""
     return {
         name: {slot: _make_new_slot(slot, value, tensor) for slot, value in example.items()}
-        for name, tensor, example in _pair_with_examples(optimizer, parameters)
+        for name, tensor, example in pair_with_examples(optimizer, parameters)
         if name not in without
     }
 
@@ -57,12 +57,55 @@ def import_slots(
         slots: Of the right names, shapes and dtypes.
         without: Names of parameters that begin anew although they have slots.
     """
-    for name, tensor, example in list(_pair_with_examples(optimizer, parameters)):
+    for name, tensor, example in list(pair_with_examples(optimizer, parameters)):
         optimizer.state.pop(tensor, None)
         if name not in without and slots.get(name):
             given = {slot: torch.from_numpy(np.array(array)) for slot, array in slots[name].items()}
             optimizer.state[tensor] = {slot: _place_slot(new, example.get(slot), tensor) for slot, new in given.items()}
     begin_sums(optimizer)
+
+
+def fit_states(optimizer: torch.optim.Optimizer, parameters: Parameters, without: Collection[str]) -> None:
+    """Let states fit the options that the param groups have now.
+
+    Slots that the options do not use are dropped, and slots that are missing begin at 0. A parameter without a state
+    stays without.
+
+    Args:
+        optimizer: As in ``export_slots``.
+        parameters: The parameters by name.
+        without: Names of parameters whose states stay as they are.
+    """
+    for name, tensor, example in list(pair_with_examples(optimizer, parameters)):
+        state = optimizer.state.get(tensor)
+        if name in without or not state:
+            continue
+        kept = {slot: value for slot, value in state.items() if value is not None}
+        if kept.keys() == example.keys():
+            continue
+        new = make_new_state(example, tensor, count=0.0)
+        fitting = {slot: kept.get(slot, value) for slot, value in new.items()}
+        if fitting:
+            optimizer.state[tensor] = fitting
+        else:
+            del optimizer.state[tensor]
+    begin_sums(optimizer)
+
+
+def make_new_state(example: ParameterState, parameter: Tensor, count: float = 1.0) -> ParameterState:
+    """Make the state that a parameter has before its first update.
+
+    Args:
+        example: Of ``pair_with_examples``.
+        parameter: The parameter.
+        count: Where ``mu_product`` begins.
+    """
+    return {
+        slot: torch.zeros_like(parameter).detach()
+        if value.shape == _SHAPE
+        else torch.full_like(value, count if slot == "mu_product" else 0.0)
+        for slot, value in example.items()
+    }
 
 
 def begin_sums(optimizer: torch.optim.Optimizer) -> None:
@@ -84,7 +127,7 @@ def _find_count_device(group: Options, tensor: Tensor) -> torch.device:
     return tensor.device if group["fused"] else torch.device("cpu")
 
 
-def _pair_with_examples(
+def pair_with_examples(
     optimizer: torch.optim.Optimizer, parameters: Parameters
 ) -> Iterator[tuple[str, Tensor, ParameterState]]:
     """Each parameter with the slots that the optimizer makes for a similar one: dtypes and devices are the same."""
@@ -93,6 +136,8 @@ def _pair_with_examples(
         examples: dict[tuple[torch.dtype, torch.device], ParameterState] = {}
         for tensor in group["params"]:
             kind = (tensor.dtype, tensor.device)
+            if id(tensor) not in names:  # of a param group that the user has added
+                continue
             if kind not in examples:
                 examples[kind] = _make_example(type(optimizer), group, tensor)
             yield names[id(tensor)], tensor, examples[kind]

@@ -23,7 +23,7 @@ class HandRates:
         if self._has_warned:
             return
         for group, rate in zip(param_groups, applied, strict=False):
-            if group["lr"] != rate:
+            if isinstance(group["lr"], float | int) and group["lr"] != rate:  # a tensor may be on a device: no waiting
                 self._has_warned = True
                 warnings.warn(
                     f"the lr of param group {group['name']!r} was set to {float(group['lr']):g} by hand; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from layered_lr.errors import ScheduleEnded, SpecError, Unsupported
 from layered_lr.plans.plan import Plan
@@ -42,7 +42,7 @@ class LiveRates:
     def rates(self, step: int) -> list[float]:
         """Return the rates of one update, multiplied by ``lr_scale``, in the order of the plan's groups.
 
-        After the last update of the run these are the last rates again: see ``rates_or_last``.
+        Behind the end of the run the rates stay as they are at the end: see ``rates_or_last``.
 
         Raises:
             Unsupported: float32 cannot hold a rate. The frameworks would fail in other ways, or use infinity.
@@ -52,7 +52,8 @@ class LiveRates:
             group = self.plan.groups[index]
             if self.plan.is_frozen(group):
                 continue
-            rates[index] = group.lr_scale * group.schedule(self.plan.clock(group, step), reaction.rate)
+            clock = self.plan.clock(group, held_step(self.plan, step))
+            rates[index] = group.lr_scale * group.schedule(clock, reaction.rate)
         if max(rates, default=0.0) > LARGEST:
             group = self.plan.groups[rates.index(max(rates))]
             raise Unsupported(
@@ -93,8 +94,22 @@ class LiveRates:
             reaction.restore(state[name])
 
 
+def held_step(plan: Plan, step: int) -> int:
+    """Return the step whose rates hold: behind the end of the run it is the end, where no update was meant to follow.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> plan = ll.resolve(ll.Spec(ll.SGD(0.1)), [("head.weight", (2, 8))], total_steps=10)
+        >>> held_step(plan, 9), held_step(plan, 10), held_step(plan, 25)
+        (9, 10, 10)
+    """
+    return step if plan.total_steps is None else min(step, max(plan.total_steps, 0))
+
+
 def rates_or_last(plan: Plan, step: int) -> list[float]:
     """Return a plan's rates at one step, or at the step before where no update is meant to follow.
+
+    Behind the end of the run, the rates of its end hold: a schedule may go up again there, or begin anew.
 
     A scheduler's ``step()`` also comes after the last update of a run. A schedule may have no rate for the step after
     it: a ``Table`` with one value for each update, whether the plan knows the length of the run or not.
@@ -103,7 +118,8 @@ def rates_or_last(plan: Plan, step: int) -> list[float]:
         SpecError: A schedule has no rate for the step, and it is not the first one after the end.
     """
     try:
-        return plan.rates(step)
+        rates = plan.rates(step)  # also behind the end, so that a Table says that it has ended
+        return rates if step == held_step(plan, step) else plan.rates(held_step(plan, step))
     except SpecError as error:
         if step == 0 or not (step == plan.total_steps or isinstance(error, ScheduleEnded)):
             raise
@@ -142,20 +158,35 @@ def carry_reactions(
     return states
 
 
-def check_step_call(given: tuple[object, ...]) -> None:
-    """Refuse a number that ``scheduler.step`` is given without its name.
+def read_step_call(given: tuple[object, ...], metrics: Any, is_reactive: bool) -> Any:
+    """Return the metric that ``scheduler.step`` is given, by its name or without; None is the next update.
 
-    torch's ``ReduceLROnPlateau`` takes it for a metric, and torch's other schedulers for an epoch to go to.
+    torch's ``ReduceLROnPlateau`` takes a number without a name for a metric, and torch's other schedulers for an epoch
+    to go to. So only a number with a fraction, or numbers by name, are a metric here, and only where a schedule reads
+    metrics.
+
+    Args:
+        given: The arguments without a name.
+        metrics: The argument of that name.
+        is_reactive: Whether a schedule reads metrics, in any phase.
 
     Raises:
-        SpecError: There is one.
+        SpecError: It cannot be told what is given.
     """
-    if given:
-        shown = ", ".join(map(repr, given))
-        raise SpecError(
-            f"scheduler.step({shown}): say what it is. A metric for ReduceLROnPlateau is step(metrics={shown}), beside "
-            "the step() of each update."
-        )
+    if not given:
+        return metrics
+    if len(given) == 1 and metrics is None and is_reactive and _is_metric(given[0]):
+        return given[0]
+    shown = ", ".join(map(repr, given))
+    raise SpecError(
+        f"scheduler.step({shown}): say what it is. A metric for ReduceLROnPlateau is step(metrics={shown}), beside "
+        "the step() of each update."
+    )
+
+
+def _is_metric(given: object) -> bool:
+    """Whether something is a metric and cannot be an epoch: a float, an array or tensor of floats, or a mapping."""
+    return isinstance(given, float | Mapping) or "float" in str(getattr(given, "dtype", ""))
 
 
 def _choose_metric(settings: ReactionSettings, metrics: Metrics, group: str) -> float:

@@ -1,0 +1,57 @@
+"""What an optimizer of torch is given once it is made, and what its copies and pickles are given anew.
+
+torch leaves hooks and a replaced ``step`` out of copies and pickles of an optimizer. A copy would therefore train
+without clipping, and could not update a parameter that begins to train late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MethodType
+from typing import Any, TypeAlias
+
+import torch
+
+from layered_lr_torch.clipping import GradientClipper
+from layered_lr_torch.grouped_steps import shorten_steps
+from layered_lr_torch.late_steps import allow_late_parameters
+
+Reduced: TypeAlias = tuple[Any, tuple[Any, ...]]
+"""A function and its arguments, which make a copy: see ``object.__reduce__``."""
+
+_CLIPPER = "_layered_lr_clipper"  # an attribute of the optimizer
+
+
+def finish_optimizer(
+    optimizer: torch.optim.Optimizer, clipper: GradientClipper | None, is_internal: bool = False
+) -> None:
+    """Let an optimizer clip, update late parameters and step fast, and let its copies and pickles do so too.
+
+    The optimizer keeps its class.
+
+    Args:
+        optimizer: As torch made it.
+        clipper: Clips the gradients before each update; None clips nothing.
+        is_internal: Whether no user ever sees the optimizer; then ``shorten_steps`` also serves few param groups.
+    """
+    if clipper is not None:
+        clipper.attach(optimizer)
+    if not shorten_steps(optimizer, also_few=is_internal):
+        allow_late_parameters(optimizer)
+    vars(optimizer)[_CLIPPER] = clipper
+    vars(optimizer)["__reduce_ex__"] = MethodType(_reduce, optimizer)  # copy and pickle look at the object first
+
+
+def _reduce(optimizer: torch.optim.Optimizer, protocol: int) -> Reduced:
+    """Say how to make a copy; the clipper is part of it, so that it clips the copy's own parameters."""
+    return _restore, (type(optimizer), optimizer.__getstate__(), vars(optimizer)[_CLIPPER])
+
+
+def _restore(
+    cls: type[torch.optim.Optimizer], state: Mapping[str, Any], clipper: GradientClipper | None
+) -> torch.optim.Optimizer:
+    """Make the copy."""
+    optimizer = cls.__new__(cls)
+    optimizer.__setstate__(dict(state))
+    finish_optimizer(optimizer, clipper)
+    return optimizer

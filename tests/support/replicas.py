@@ -1,0 +1,126 @@
+"""Phases in two processes with ``torch.distributed``: gloo, on the CPU, in processes of their own."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+PROCESSES = 2
+UPDATES = 8
+
+
+def spread(case: str) -> Any:
+    """Call a function of this file in each of two processes.
+
+    Args:
+        case: Its name; it is called without arguments.
+
+    Returns:
+        What it returned in the first one, or the text of an error.
+    """
+    import json
+
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_begin, (case, folder), nprocs=PROCESSES)
+        return json.loads((Path(folder) / "0.json").read_text())
+
+
+def _begin(rank: int, case: str, folder: str) -> None:
+    import json
+
+    import torch
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
+    try:
+        answer = globals()[case]()
+    except Exception:
+        answer = traceback.format_exc()
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(answer))
+    torch.distributed.destroy_process_group()
+
+
+def _make_model() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.LayerNorm(8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+
+
+def _make_spec(optimizer: Any = None) -> Any:
+    import layered_lr as ll
+
+    return ll.Spec(
+        optimizer or ll.SGD(0.1, momentum=0.9),
+        [ll.Group("0", lr_scale=0.5), ll.Group("1"), ll.Group("3")],
+        ll.CosineDecay(),
+        phases=[ll.Phase("3 steps", trained="3"), ll.Phase("5 steps", frozen="0"), ll.Phase()],
+    )
+
+
+def _train(model: Any, optimizer: Any, scheduler: Any, steps: range, part: slice) -> None:
+    import torch
+
+    for step in steps:
+        torch.manual_seed(100 + step)
+        images, labels = torch.randn(8, 4), torch.randint(2, (8,))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(images[part]), labels[part]).backward()
+        optimizer.step()
+        scheduler.step()
+
+
+def _my_part() -> slice:
+    import torch
+
+    rank, size = torch.distributed.get_rank(), 8 // PROCESSES
+    return slice(rank * size, (rank + 1) * size)
+
+
+def _difference(one: Any, other: Any) -> float:
+    def whole(tensor: Any) -> Any:
+        return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+    return max(
+        float((whole(a) - whole(b)).detach().abs().max())
+        for a, b in zip(one.parameters(), other.parameters(), strict=True)
+    )
+
+
+def _distance_of_ranks(model: Any) -> float:
+    import torch
+
+    worst = 0.0
+    for parameter in model.parameters():
+        found = [torch.empty_like(parameter) for _ in range(PROCESSES)]
+        torch.distributed.all_gather(found, parameter.detach())
+        worst = max(worst, float((found[0] - found[1]).abs().max()))
+    return worst
+
+
+def replicas_with_phases() -> dict[str, Any]:
+    """For each order of wrapping and compiling: how far the ranks are from each other, and from one process."""
+    import torch
+
+    import layered_lr as ll
+
+    DDP = torch.nn.parallel.DistributedDataParallel  # noqa: N806 # torch's own abbreviation
+    single = _make_model()
+    _train(single, *ll.compile(_make_spec(), single, UPDATES), range(UPDATES), slice(None))
+    found = {}
+    for options in ({}, {"find_unused_parameters": True}, {"static_graph": True}, {"gradient_as_bucket_view": True}):
+        for first in ("compile", "DDP"):
+            model = _make_model()
+            if first == "compile":
+                loop = ll.compile(_make_spec(), model, UPDATES)
+                wrapped = DDP(model, **options)
+            else:
+                wrapped = DDP(model, **options)
+                loop = ll.compile(_make_spec(), wrapped, UPDATES)
+            _train(wrapped, *loop, range(UPDATES), _my_part())
+            found[f"{first} first, {options}"] = (_distance_of_ranks(model), _difference(single, model))
+    return found
