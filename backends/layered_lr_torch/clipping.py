@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ class GradientClipper:
         self._value = plan.spec.clip_grad_value
         limit = plan.spec.clip_grad_norm
         self._limit = None if limit is None or math.isinf(limit) else limit
+
+    def exchange(self, new: Callable[[Tensor], Tensor]) -> None:
+        """Clip the gradients of the objects that ``new`` gives for the parameters so far."""
+        self._parameters = [new(tensor) for tensor in self._parameters]
 
     @property
     def has_work(self) -> bool:

@@ -14,6 +14,7 @@ from layered_lr.backend.gradient_watch import grad_mode_error
 from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
 from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr_torch.dropout import mask_dropout
+from layered_lr_torch.sharding import copy_into, gather
 from layered_lr_torch.torch_types import Module, Tensor
 
 
@@ -107,7 +108,7 @@ def load_state(model: Module, weights: Weights) -> None:
     with torch.no_grad():
         for name, array in weights.items():
             try:
-                tensors[name].copy_(torch.from_numpy(np.array(array)))
+                copy_into(tensors[name], torch.from_numpy(np.array(array)))
             except RuntimeError as error:  # such as a buffer that is expanded over its own memory
                 raise SpecError(
                     f"model: {name!r} cannot be written to: {str(error).splitlines()[0]} Give it memory of its own "
@@ -142,7 +143,7 @@ def load_unsaved(model: Module, arrays: Arrays) -> None:
 
 def to_array(tensor: Tensor) -> Array:
     """Copy a tensor to an array in C order, whatever the tensor's memory format is; bfloat16 becomes float32."""
-    whole = tensor.detach().cpu()
+    whole = gather(tensor.detach()).cpu()
     try:
         array: Array = (whole.float() if whole.dtype == torch.bfloat16 else whole).resolve_conj().numpy().copy()
     except (TypeError, RuntimeError) as error:  # sparse, quantised, float8, lazy

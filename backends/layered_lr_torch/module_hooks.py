@@ -41,7 +41,7 @@ class FirstForward:
     def __init__(self, modules: Iterable[Module], call: Callable[[], None]) -> None:
         self._call: Final = weakref.WeakMethod(call)
         self._handles: Final[list[RemovableHandle]] = [
-            module.register_forward_pre_hook(self)
+            module.register_forward_pre_hook(self, prepend=True)  # before fully_shard's own
             for module in modules
             if not isinstance(module, DistributedDataParallel)
         ]

@@ -19,6 +19,7 @@ from layered_lr_torch import paper_optimizers
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import finish_optimizer
 from layered_lr_torch.lowering import OWN, choose_implementation
+from layered_lr_torch.replaced_parameters import ReplacedParameters
 from layered_lr_torch.slots import begin_sums
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
 
@@ -51,6 +52,8 @@ def build_optimizer(
     optimizer: torch.optim.Optimizer = cls(groups, **_make_arguments(cls, settings, chosen))
     begin_sums(optimizer)
     clipper = clipper or GradientClipper(plan.plan_at(step), model)
+    if not is_internal:
+        ReplacedParameters(optimizer, model, clipper.exchange)  # before the clipper looks at gradients
     clips = clipper.has_work or any(part.spec.clip_grad_norm or part.spec.clip_grad_value for part in plan.phase_plans)
     finish_optimizer(optimizer, clipper if clips else None, is_internal)
     return optimizer

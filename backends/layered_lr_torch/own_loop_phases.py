@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from layered_lr_torch.new_states import NewStates
 from layered_lr_torch.optimizer import build_param_groups
 from layered_lr_torch.plan_scheduler import PlanScheduler, set_number
 from layered_lr_torch.replicas import has_replicas, reduce_what_trains
+from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.slots import fit_states
-from layered_lr_torch.torch_types import Module, Parameters
+from layered_lr_torch.torch_types import Module, Parameters, Tensor
 
 
 def check_phases(plan: Plan) -> None:
@@ -154,6 +155,12 @@ class PhaseScheduler(PlanScheduler):
                     set_number(mine, name, value)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
+    def exchange(self, new: Callable[[Tensor], Tensor]) -> None:
+        """Go on with the objects that ``new`` gives for the parameters so far."""
+        self._trainable = [new(tensor) for tensor in self._trainable]
+        self._parameters = {name: new(tensor) for name, tensor in self._parameters.items()}
+        self._new_states.waiting = [new(tensor) for tensor in self._new_states.waiting]
+
     def _attach(self) -> None:
         """Give the optimizer the hooks of phases, which torch leaves out of its copies."""
         self._new_states.attach(self.optimizer)
@@ -174,7 +181,18 @@ class PhaseScheduler(PlanScheduler):
         self._first_forward = FirstForward(self.model.modules(), self._begin_phase)
 
     def _begin_phase(self) -> None:
-        """Do what has to be done at the first forward pass of a phase."""
+        """Do what has to be done at the first forward pass of a phase.
+
+        Raises:
+            Unsupported: The model was sharded after the scheduler was made.
+        """
+        now = [tensor for _, tensor in parameters_of(self.model)]
+        known = {id(tensor) for tensor in self._parameters.values()}
+        if any(is_sharded(tensor) and id(tensor) not in known for tensor in now):
+            raise Unsupported(
+                "phases: the model was sharded (fully_shard) after ll.compile or ll.scheduler was called, so what it "
+                "freezes is no part of the model any more. Call it after fully_shard."
+            )
         self._freeze()
         reduce_what_trains(self.model)
 

@@ -10,6 +10,7 @@ import torch
 
 from layered_lr.arrays import Array, Slots
 from layered_lr_torch.models import to_array
+from layered_lr_torch.sharding import copy_into
 from layered_lr_torch.torch_types import Options, Parameters, ParameterState, ParamGroup, Tensor
 
 COUNTS: Final = ("step", "mu_product")
@@ -171,5 +172,7 @@ def _place_slot(given: Tensor, example: Tensor | None, parameter: Tensor) -> Ten
     There is no example where the slot waits for a phase whose options differ from those that the param group has now.
     """
     if given.shape == parameter.shape and (example is None or example.shape == _SHAPE):
-        return torch.empty_like(parameter, requires_grad=False).copy_(given)
+        slot = torch.empty_like(parameter, requires_grad=False)
+        copy_into(slot, given)
+        return slot
     return given if example is None else given.to(example.device, example.dtype)

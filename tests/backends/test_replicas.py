@@ -15,3 +15,20 @@ def test_replicas_stay_equal_through_phases(torch: Any) -> None:
     for order, (between_ranks, from_one_process) in found.items():
         assert between_ranks == 0, order
         assert from_one_process < 1e-5, order  # the mean of two means rounds otherwise, in float32
+
+
+def test_sharded_models_train_as_whole_ones(torch: Any) -> None:
+    found = spread("sharded_models")
+    assert isinstance(found, dict), found
+    for name, from_one_process in found.items():
+        assert from_one_process < 1e-5, name  # the mean of two means rounds otherwise, in float32
+
+
+def test_states_of_sharded_models_go_on_bitwise(torch: Any) -> None:
+    found = spread("sharded_states")
+    assert isinstance(found, dict), found
+    assert set(found.values()) == {0.0}, found
+
+
+def test_phases_of_a_model_that_is_sharded_too_late_are_refused(torch: Any) -> None:
+    assert "Call it after fully_shard." in spread("sharded_too_late")

@@ -124,3 +124,72 @@ def replicas_with_phases() -> dict[str, Any]:
             _train(wrapped, *loop, range(UPDATES), _my_part())
             found[f"{first} first, {options}"] = (_distance_of_ranks(model), _difference(single, model))
     return found
+
+
+def _shard(model: Any) -> Any:
+    from torch.distributed.fsdp import fully_shard
+
+    fully_shard(model[0])
+    return fully_shard(model)
+
+
+def sharded_models() -> dict[str, float]:
+    """For each spec: how far a model under ``fully_shard`` is from one process."""
+    import layered_lr as ll
+
+    plain = [ll.Group("0", lr_scale=0.5), ll.Group("1"), ll.Group("3")]
+    cases = {
+        "phases": (_make_spec(), "after"),
+        "phases, Adam": (_make_spec(ll.AdamW(0.01)), "after"),
+        "LAMB": (ll.Spec(ll.LAMB(0.01), plain), "after"),
+        "LARS": (ll.Spec(ll.LARS(0.1), plain), "after"),
+        "clipped": (ll.Spec(ll.SGD(0.1), plain, clip_grad_norm=0.1), "after"),
+        "compiled before": (ll.Spec(ll.SGD(0.1, momentum=0.9), plain, clip_grad_norm=0.1), "before"),
+        "Adagrad, compiled before": (ll.Spec(ll.Adagrad(0.1), plain), "before"),
+    }
+    found = {}
+    for name, (spec, when) in cases.items():
+        single, model = _make_model(), _make_model()
+        _train(single, *ll.compile(spec, single, UPDATES), range(UPDATES), slice(None))
+        if when == "before":
+            loop = ll.compile(spec, model, UPDATES)
+            _shard(model)
+        else:
+            loop = ll.compile(spec, _shard(model), UPDATES)
+        _train(model, *loop, range(UPDATES), _my_part())
+        found[name] = _difference(single, model)
+    return found
+
+
+def sharded_states() -> dict[str, float]:
+    """For each update after which a loop stops and is loaded: how far it is from one that does not stop."""
+    import layered_lr as ll
+
+    found = {}
+    for optimizer in (ll.SGD(0.1, momentum=0.9), ll.AdamW(0.01)):
+        whole = _shard(_make_model())
+        _train(whole, *ll.compile(_make_spec(optimizer), whole, UPDATES), range(UPDATES), _my_part())
+        for stop in (2, 3, 6):
+            old, new = _shard(_make_model()), _shard(_make_model())
+            loop = ll.compile(_make_spec(optimizer), old, UPDATES)
+            _train(old, *loop, range(stop), _my_part())
+            with tempfile.TemporaryDirectory() as folder:
+                ll.save_state(f"{folder}/state", old, *loop)
+                loop = ll.compile(_make_spec(optimizer), new, UPDATES)
+                ll.load_state(f"{folder}/state", new, *loop)
+            _train(new, *loop, range(stop, UPDATES), _my_part())
+            found[f"{type(optimizer).__name__}, {stop}"] = _difference(whole, new)
+    return found
+
+
+def sharded_too_late() -> str:
+    """What is said where a model with phases is sharded after ``compile``."""
+    import layered_lr as ll
+
+    model = _make_model()
+    loop = ll.compile(_make_spec(), model, UPDATES)
+    try:
+        _train(_shard(model), *loop, range(1), _my_part())
+    except ll.Unsupported as error:
+        return str(error)
+    return "nothing"
