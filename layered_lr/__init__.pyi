@@ -35,6 +35,8 @@ from .own_loop import attach as attach
 from .own_loop import compile as compile
 from .own_loop import load_state as load_state
 from .own_loop import save_state as save_state
+from .own_optimizer import param_groups as param_groups
+from .own_optimizer import scheduler as scheduler
 from .parity.comparison import Comparison as Comparison
 from .plans.diff import PlanDiff as PlanDiff
 from .plans.group import PlanGroup as PlanGroup

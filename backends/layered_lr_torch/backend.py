@@ -13,13 +13,13 @@ from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
-from layered_lr_torch import models, own_loop
+from layered_lr_torch import models, own_loop, own_optimizer
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import build_optimizer
-from layered_lr_torch.own_loop_phases import PhaseScheduler, check_phases
+from layered_lr_torch.own_loop_phases import check_phases
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.session import TorchSession
-from layered_lr_torch.torch_types import Forward, Module
+from layered_lr_torch.torch_types import Forward, Module, ParamGroup
 
 
 def pick_device(device: str) -> torch.device:
@@ -101,11 +101,18 @@ class TorchBackend(Backend):
         Phases may change everything except the kind of optimizer.
         """
         check_phases(plan)
-        clipper = GradientClipper(plan.plan_at(0), model)
-        optimizer = build_optimizer(plan, model, clipper)
-        if plan.phases:
-            return optimizer, PhaseScheduler(optimizer, plan, model, clipper)
-        return optimizer, PlanScheduler(optimizer, plan, watches=True)
+        optimizer = build_optimizer(plan, model, GradientClipper(plan.plan_at(0), model))
+        return optimizer, own_optimizer.build_scheduler(plan, optimizer, model)
+
+    def list_param_groups(self, plan: Plan, model: Module, divides_always: bool) -> list[ParamGroup]:
+        """Make the param groups of a plan for an optimizer of any class."""
+        return own_optimizer.list_param_groups(plan, model, divides_always)
+
+    def build_scheduler(self, plan: Plan, optimizer: Any, model: Module | None) -> PlanScheduler:
+        """Make the scheduler of an optimizer that exists."""
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise SpecError(f"optimizer is a {type(optimizer).__name__}; must be a torch.optim.Optimizer of the model.")
+        return own_optimizer.build_scheduler(plan, optimizer, model)
 
     def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
         """Copy the state of a loop of the user's own."""

@@ -42,6 +42,17 @@ def finish_optimizer(
     vars(optimizer)["__reduce_ex__"] = MethodType(_reduce, optimizer)  # copy and pickle look at the object first
 
 
+def is_finished(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer is one of ``finish_optimizer``."""
+    return _CLIPPER in vars(optimizer)
+
+
+def find_clipper(optimizer: torch.optim.Optimizer) -> GradientClipper | None:
+    """Return what clips the gradients of an optimizer of ``finish_optimizer``; None if nothing does."""
+    clipper: GradientClipper | None = vars(optimizer).get(_CLIPPER)
+    return clipper
+
+
 def _reduce(optimizer: torch.optim.Optimizer, protocol: int) -> Reduced:
     """Say how to make a copy; the clipper is part of it, so that it clips the copy's own parameters."""
     return _restore, (type(optimizer), optimizer.__getstate__(), vars(optimizer)[_CLIPPER])

@@ -18,12 +18,15 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.module_hooks import FirstForward, StillHook
 from layered_lr_torch.new_states import NewStates
-from layered_lr_torch.optimizer import build_param_groups
+from layered_lr_torch.optimizer import build_param_groups, find_owners
 from layered_lr_torch.plan_scheduler import PlanScheduler, set_number
 from layered_lr_torch.replicas import has_replicas, reduce_what_trains
 from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.slots import fit_states
 from layered_lr_torch.torch_types import Module, Parameters, Tensor
+
+_NOT_OURS = frozenset({"name", "foreach", "fused", "capturable", "differentiable"})
+"""What a phase leaves alone in param groups of an optimizer that somebody else made."""
 
 
 def check_phases(plan: Plan) -> None:
@@ -58,7 +61,8 @@ class PhaseScheduler(PlanScheduler):
         plan: With phases.
         model: What the optimizer trains.
         clipper: Clips the gradients before each update.
-        owners: As in ``PlanScheduler``.
+        places: For each param group of another one's optimizer, the index of the group of ``build_param_groups`` that
+            it is in; None if the optimizer is from ``build_optimizer``.
     """
 
     def __init__(
@@ -67,9 +71,10 @@ class PhaseScheduler(PlanScheduler):
         plan: Plan,
         model: Module,
         clipper: GradientClipper,
-        owners: list[int] | None = None,
+        places: list[int] | None = None,
     ) -> None:
         self.model = model
+        self._places = places
         self._clipper = clipper
         self._trainable = trainable_parameters(model)
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
@@ -84,7 +89,10 @@ class PhaseScheduler(PlanScheduler):
         self._new_states = NewStates(
             [tensor for name, tensor in self._parameters.items() if name not in always and id(tensor) in free]
         )
-        super().__init__(optimizer, plan, owners=owners, watches=True)
+        owners = find_owners(plan)
+        super().__init__(
+            optimizer, plan, owners=owners if places is None else [owners[place] for place in places], watches=True
+        )
         self._attach()
         self._wait()
 
@@ -144,14 +152,16 @@ class PhaseScheduler(PlanScheduler):
         self.live.restore(reactions)
         self._clipper.follow(plan)
         self._set_param_groups(step)
-        fit_states(self.optimizer, self._parameters, plan.frozen)
+        if self._knows_states:
+            fit_states(self.optimizer, self._parameters, plan.frozen)
 
     def _set_param_groups(self, step: int) -> None:
         """Give the param groups the hyperparameters of the phase."""
         groups = build_param_groups(self.plan, self.model, step)
-        for mine, group in zip(self.optimizer.param_groups, groups, strict=False):
-            for name, value in group.items():
-                if name != "params":
+        places = range(len(groups)) if self._places is None else self._places
+        for mine, place in zip(self.optimizer.param_groups, places, strict=False):
+            for name, value in groups[place].items():
+                if name != "params" and (self._places is None or (name in mine and name not in _NOT_OURS)):
                     set_number(mine, name, value)
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -163,8 +173,14 @@ class PhaseScheduler(PlanScheduler):
 
     def _attach(self) -> None:
         """Give the optimizer the hooks of phases, which torch leaves out of its copies."""
-        self._new_states.attach(self.optimizer)
+        if self._knows_states:
+            self._new_states.attach(self.optimizer)
         self.optimizer.register_step_pre_hook(_FreezeBeforeStep(self))
+
+    @property
+    def _knows_states(self) -> bool:
+        """Whether the optimizer's class is one of which it is known how to make another one."""
+        return self._places is None or type(self.optimizer).__module__.startswith(("torch.optim.", "layered_lr_torch."))
 
     def _wait(self) -> None:
         """Let everything train that may, until the next forward pass."""

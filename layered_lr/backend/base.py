@@ -425,6 +425,26 @@ class Backend(ABC):
             Unsupported: The plan has phases that no scheduler can go through.
         """
 
+    def list_param_groups(self, plan: Plan, model: Module, divides_always: bool) -> list[dict[str, Any]]:
+        """Make the param groups of a plan without phases, for an optimizer of any class.
+
+        Args:
+            plan: Groups and hyperparameters.
+            model: Whose parameters they have.
+            divides_always: Whether parameters that never decay stand apart even where nothing decays.
+        """
+        raise Unsupported(f"param_groups: backend {self.name!r} makes its own optimizers only: use ll.compile.")
+
+    def build_scheduler(self, plan: Plan, optimizer: LoopOptimizer, model: Module | None) -> LoopScheduler:
+        """Make the scheduler of an optimizer that exists.
+
+        Args:
+            plan: Rates and groups.
+            optimizer: The user's.
+            model: What it trains; None only where the plan has no phases and does not clip.
+        """
+        raise Unsupported(f"scheduler: backend {self.name!r} schedules its own optimizers only: use ll.compile.")
+
     def export_loop(self, model: Module, optimizer: LoopOptimizer, scheduler: LoopScheduler) -> TrainingState:
         """Return everything that the next update of a user's training loop depends on.
 
