@@ -14,7 +14,8 @@ from layered_lr.backend.loading import backend_of, load_attach
 from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.files import as_path, one_line, open_plain
-from layered_lr.models.nn_modules import Module, Tensor, framework_of, parameters_of, plain_name
+from layered_lr.models.matching import match_names
+from layered_lr.models.nn_modules import Module, Tensor, framework_of, list_modules, parameters_of
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import load_checkpoint_reader
 from layered_lr.spec.spec import Spec
@@ -116,7 +117,19 @@ def load_state(
         raise SpecError("names=... and step=... are for a plain state_dict; a saved state has both: leave them out.")
     else:
         state = read_state(as_path("load_state: source", source))  # a mapping is always plain
+        state = state.rename(match_names({*state.weights, *state.slots, *state.unsaved}, _list_names(model)))
     backend.import_loop(state, model, optimizer, scheduler)
+
+
+def _list_names(model: Module) -> list[str]:
+    """The names of a model's parameters and buffers."""
+    return [
+        prefix + name
+        for prefix, module in list_modules(model)
+        for table in (module._parameters, module._buffers)
+        for name, tensor in table.items()
+        if tensor is not None
+    ]
 
 
 def _find_plain(source: object) -> Mapping[str, Any] | None:
@@ -192,7 +205,8 @@ def _name_indices(
             f"the state_dict has {len(indices)} parameters, but there are {len(names)} names: give names=[...] of the "
             "parameters that it has."
         )
-    names = [plain_name(name) for name in names]
+    own_names = match_names(names, (name for name, _ in known))
+    names = [own_names[name] for name in names]
     if len(set(names)) < len(names):
         raise CheckpointError("names=[...] has a name twice; give every parameter once.")
     if odd := sorted(set(names) - {name for name, _ in known}):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim import Optimizer
 
+from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.torch_types import Closure, ParameterState, ParamGroup, Tensor
 
 
@@ -70,6 +71,7 @@ class PaperOptimizer(Optimizer):
                     f"{type(self).__name__} does not support sparse gradients. Use sparse=False in the embedding."
                 )
             can_combine = len({(parameter.device, parameter.dtype) for parameter in moving.parameters}) == 1
+            can_combine = can_combine and not any(map(is_sharded, moving.parameters))  # norms are of whole tensors
             if can_combine and group["foreach"] is not False:
                 if group["maximize"]:
                     moving = moving._replace(gradients=list(torch._foreach_neg(moving.gradients)))

@@ -9,13 +9,13 @@ import torch
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """Read the tensors of a ``.pth`` or ``.pt`` file to the CPU, by name; nothing but tensors is ever unpickled.
+    """Read a table from a ``.pth`` or ``.pt`` file to the CPU; nothing but tensors is ever unpickled.
 
     Raises:
         Exception: Any error of torch, pickle or zip, if the file is not one that torch wrote.
     """
     loaded = read_checkpoint(path)
-    return dict(loaded.get("state_dict", loaded))
+    return dict(loaded)
 
 
 def read_checkpoint(path: Path) -> Any:

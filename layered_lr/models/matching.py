@@ -5,16 +5,19 @@ from __future__ import annotations
 import fnmatch
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from layered_lr.errors import SpecError
-from layered_lr.models.nn_modules import plain_name
+from layered_lr.models.nn_modules import CHECKPOINT_WRAPPER, plain_name
 from layered_lr.models.parameter import Parameter
 from layered_lr.spelling import find_nearest
 
 GLOB_CHARACTERS = "*?["
 REGEX_PREFIX = "re:"
+WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", CHECKPOINT_WRAPPER, "_torch_params"})
+"""Components of names that only wrappers add."""
 ONE_DIMENSIONAL = "1d"  # in `no_weight_decay`: biases and all parameters of at most one dimension
 
 
@@ -87,11 +90,12 @@ def find_paths(names: Iterable[str]) -> set[str]:
 def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
     """Map each name to the name without the components that a wrapper has added.
 
-    ``torch.compile`` adds ``_orig_mod`` to names, ``DataParallel`` and ``DistributedDataParallel`` add ``module``.
-    ``_orig_mod`` is removed everywhere. ``module`` is removed only if it is the only child of its parent, as it is
-    under a wrapper, so that two names can never become equal.
+    ``torch.compile`` adds ``_orig_mod`` to names, ``FullyShardedDataParallel``, ``checkpoint_wrapper`` and Keras on
+    torch add the others of ``WRAPPERS``; these are removed everywhere. ``DataParallel`` and ``DistributedDataParallel``
+    add ``module``. It is removed only if it is the only child of its parent, as it is under a wrapper. Where two names
+    would become equal, both stay as they are.
     """
-    plain = {name: [part for part in name.split(".") if part != "_orig_mod"] for name in names}
+    plain = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in names}
     children: dict[tuple[str, ...], set[str]] = {}
     for parts in plain.values():
         for depth, part in enumerate(parts):
@@ -105,7 +109,34 @@ def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
             if part != "module" or depth == last or children[tuple(parts[:depth])] != {"module"}
         )
 
-    return {name: strip(parts) for name, parts in plain.items()}
+    stripped = {name: strip(parts) for name, parts in plain.items()}
+    counts = Counter(stripped.values())
+    return {name: short if short and counts[short] == 1 else name for name, short in stripped.items()}
+
+
+def match_names(given: Iterable[str], own: Iterable[str]) -> dict[str, str]:
+    """Map names from outside to a model's own, where they differ only by components of wrappers.
+
+    Args:
+        given: Such as those in a file.
+        own: Those of the model.
+
+    Returns:
+        For each given name the model's name, or the given one where the model has none like it.
+
+    Example:
+        >>> match_names(["module.head.weight", "tail.weight"], ["_orig_mod.head.weight"])
+        {'module.head.weight': '_orig_mod.head.weight', 'tail.weight': 'tail.weight'}
+    """
+    known, names = list(own), list(given)
+    own_of = {short: name for name, short in strip_wrappers(known).items()}
+    exact = set(known)
+    found = {
+        name: name if name in exact else own_of.get(short, own_of.get(name, name))
+        for name, short in strip_wrappers(names).items()
+    }
+    counts = Counter(found.values())
+    return {name: taken if counts[taken] == 1 else name for name, taken in found.items()}
 
 
 class Rule(NamedTuple):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, as_path, one_line, read_archive
-from layered_lr.models.matching import compile_pattern, find_paths
+from layered_lr.models.matching import compile_pattern, find_paths, match_names, strip_wrappers
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # of Lightning, torch's tutorials, timm, DeepSpeed
 
 
 def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
@@ -28,7 +31,7 @@ def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
         DataError: The file is missing, damaged, or contains something other than arrays.
     """
     if isinstance(source, Mapping):
-        return {str(name): _array(str(name), value) for name, value in source.items()}
+        return {str(name): _array(str(name), value) for name, value in find_weights(source).items()}
     if not isinstance(source, str | Path):
         raise SpecError(f"initial_weights: got a {type(source).__name__}; must be a path or a mapping of arrays.")
     path = as_path("initial_weights", source)
@@ -39,6 +42,19 @@ def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
         what = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
         raise DataError(f"initial_weights={str(path)!r}: {what}.")
     return readers[path.suffix](path)
+
+
+def find_weights(table: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return the weights in what a training script saved: they may be inside, under one of a few usual names.
+
+    Example:
+        >>> find_weights({"epoch": 3, "model": {"state_dict": {"head.weight": [1.0]}}})
+        {'head.weight': [1.0]}
+    """
+    for name in _CONTAINERS:
+        if isinstance(inner := table.get(name), Mapping):
+            return find_weights(inner)
+    return table
 
 
 def _array(name: str, value: object) -> Array:
@@ -78,7 +94,7 @@ def _torch(path: Path) -> dict[str, Array]:
         ) from None
     try:
         tensors = read_state_dict(path)
-        return {str(name): _array(str(name), tensor) for name, tensor in tensors.items()}
+        return {str(name): _array(str(name), tensor) for name, tensor in find_weights(tensors).items()}
     except Exception as error:  # errors of torch, pickle and zipfile
         raise DataError(f"{path}: not a readable state_dict: {one_line(error)}") from None
 
@@ -98,14 +114,16 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
     """
     paths = find_paths(start)
     tests = {pattern: compile_pattern(pattern, paths) for pattern in reset}
-    fresh = {name for name in start if any(test(name) for test in tests.values())}
+    plain = strip_wrappers(start)
+    fresh = {name for name in start if any(test(name) or test(plain[name]) for test in tests.values())}
     for pattern, test in tests.items():
-        if not any(map(test, start)):
+        if not any(test(name) or test(plain[name]) for name in start):
             raise SpecError(
                 f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
                 "the model has, such as its last layer."
             )
-    wanted = {name: array for name, array in given.items() if name not in fresh}
+    own_names = match_names(given, start)
+    wanted = {own_names[name]: array for name, array in given.items() if own_names[name] not in fresh}
     for name, array in wanted.items():
         _check(name, array, start)
     missing = [name for name in parameters if name not in wanted and name not in fresh]

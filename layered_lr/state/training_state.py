@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,21 @@ class TrainingState:
     about: Mapping[str, Any] = field(default_factory=dict)
     unsaved: Arrays = field(default_factory=dict)
     masks: tuple[str, ...] = ()
+
+    def rename(self, names: Mapping[str, str]) -> TrainingState:
+        """Return the same state with other names of parameters and buffers; those that are not named stay."""
+
+        def renamed(arrays: Mapping[str, Any]) -> dict[str, Any]:
+            return {names.get(name, name): value for name, value in arrays.items()}
+
+        return replace(
+            self,
+            weights=renamed(self.weights),
+            slots=renamed(self.slots),
+            ema=renamed(self.ema),
+            unsaved=renamed(self.unsaved),
+            masks=tuple(names.get(name, name) for name in self.masks),
+        )
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
         """Yield every array that training continues from and that must be finite, with its name for messages."""

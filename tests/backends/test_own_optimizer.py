@@ -172,3 +172,25 @@ def test_a_copy_of_the_whole_loop_goes_on_alike(torch: Any) -> None:
     other = copy.deepcopy(loop)
     assert train(torch, *other) == train(torch, *loop)
     torch.testing.assert_close(other[0].state_dict(), model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("way", ["DataParallel", "compile", "both"])
+def test_a_state_loads_whatever_wraps_the_model(torch: Any, tmp_path: Any, way: str) -> None:
+    def wrap(model: Any) -> Any:
+        for wrapper in [] if way == "compile" else [torch.nn.DataParallel]:
+            model = wrapper(model)
+        return torch.compile(model, backend="eager") if way != "DataParallel" else model
+
+    def begin(wrapped: bool) -> Any:
+        model = wrap(make_model(torch)) if wrapped else make_model(torch)
+        return (model, *ll.compile(SPECS["plain"], model, 2 * TOTAL))
+
+    for saved, loaded in ((False, True), (True, False)):
+        old, new = begin(saved), begin(loaded)
+        train(torch, *old)
+        ll.save_state(tmp_path / "state", *old)
+        ll.load_state(tmp_path / "state", *new)
+        train(torch, *old)
+        train(torch, *new)
+        for one, other in zip(old[0].parameters(), new[0].parameters(), strict=True):
+            assert torch.equal(one, other)

@@ -174,3 +174,28 @@ def test_weights_that_do_not_fit_are_refused(given: Callable[[], Any], reset: li
     with pytest.raises(ll.SpecError, match=message) as caught:
         merge_weights(ARRAYS, PARAMETERS, given(), reset)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "_fsdp_wrapped_module", "_orig_mod.module"])
+@pytest.mark.parametrize("is_given_wrapped", [False, True])
+def test_names_of_wrappers_do_not_count(wrapper: str, is_given_wrapped: bool) -> None:
+    wrapped = {f"{wrapper}.{name}": array + 1 for name, array in ARRAYS.items()}
+    bare = {name: array + 1 for name, array in ARRAYS.items()}
+    start, given = (bare, wrapped) if is_given_wrapped else (wrapped, bare)
+    first = {name: np.zeros_like(array) for name, array in start.items()}
+    parameters = [name for name in start if name.endswith("weight")]
+    merged = merge_weights(first, parameters, given, ())
+    assert list(merged) == list(start)
+    assert all(np.array_equal(merged[name], array) for name, array in start.items())
+    merged = merge_weights(first, parameters, given, ("head",))
+    assert [name for name, array in merged.items() if not array.any()] == [name for name in start if "head" in name]
+
+
+@pytest.mark.parametrize("inside", [["model"], ["state_dict"], ["model", "state_dict"], ["model_state_dict"]])
+def test_weights_inside_what_a_script_saved(torch: Any, tmp_path: Path, inside: list[str]) -> None:
+    tensors: Any = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
+    for name in reversed(inside):
+        tensors = {"epoch": 3, name: tensors}
+    torch.save(tensors, tmp_path / "w.pth")
+    assert same(read_weights(tmp_path / "w.pth"), ARRAYS)
+    assert same(read_weights(tensors), ARRAYS)
