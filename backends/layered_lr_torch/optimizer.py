@@ -50,6 +50,8 @@ def build_optimizer(
     groups = build_param_groups(plan, model, step)
     chosen = _choose_implementation(settings, model, [tensor for group in groups for tensor in group["params"]])
     optimizer: torch.optim.Optimizer = cls(groups, **_make_arguments(cls, settings, chosen))
+    if chosen.get("fused"):  # a user who chose it knows; else Lightning refuses to clip under a GradScaler
+        vars(optimizer)["_step_supports_amp_scaling"] = False
     begin_sums(optimizer)
     clipper = clipper or GradientClipper(plan.plan_at(step), model)
     if not is_internal:

@@ -261,3 +261,24 @@ def test_a_phase_freezes_where_no_module_is_called(torch: Any) -> None:
         scheduler.step()
         moved.append(not torch.equal(model["body"], before))
     assert moved == [False, False, True, True]
+
+
+@pytest.mark.parametrize("fused", [None, True])
+def test_a_user_may_clip_under_a_grad_scaler(torch: Any, fused: bool | None) -> None:
+    """Lightning refuses to clip where the optimizer unscales gradients itself, unless the user chose that."""
+    models = []
+    for scaler in (torch.amp.GradScaler("cpu", enabled=False), torch.amp.GradScaler("cpu", init_scale=256.0)):
+        model = make_model(torch)
+        optimizer, scheduler = ll.compile(ll.Spec(ll.SGD(0.1, momentum=0.9, fused=fused)), model)
+        assert getattr(optimizer, "_step_supports_amp_scaling", False) == bool(fused)
+        for step in range(3):
+            torch.manual_seed(step)
+            optimizer.zero_grad()
+            scaler.scale(model(torch.randn(8, 4)).pow(2).sum()).backward()
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+        models.append(model)
+    assert_same(*models)  # a power of 2 changes no bit
