@@ -125,8 +125,8 @@ def match_names(given: Iterable[str], own: Iterable[str]) -> dict[str, str]:
         For each given name the model's name, or the given one where the model has none like it.
 
     Example:
-        >>> match_names(["module.head.weight", "tail.weight"], ["_orig_mod.head.weight"])
-        {'module.head.weight': '_orig_mod.head.weight', 'tail.weight': 'tail.weight'}
+        >>> match_names(["module.head.weight", "module.tail.weight"], ["_orig_mod.head.weight"])
+        {'module.head.weight': '_orig_mod.head.weight', 'module.tail.weight': 'module.tail.weight'}
     """
     known, names = list(own), list(given)
     own_of = {short: name for name, short in strip_wrappers(known).items()}
