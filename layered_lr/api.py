@@ -6,21 +6,19 @@ The signatures and the ``Args`` of options are made from their declarations in `
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from layered_lr.data import dataset_facts
+from layered_lr.guesses import explain_names
 from layered_lr.models import catalogue
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
-from layered_lr.spelling import did_you_mean
 from layered_lr.training.callback import Callback
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
 from layered_lr.training.option import old_name, options_of
@@ -31,9 +29,6 @@ from layered_lr.training.train import train
 
 if TYPE_CHECKING:
     from layered_lr.parity.comparison import Comparison
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def _options_in(arguments: Mapping[str, Any], **instead: Any) -> RunOptions:
@@ -47,21 +42,7 @@ def _options_in(arguments: Mapping[str, Any], **instead: Any) -> RunOptions:
     return RunOptions(**{name: value for name, value in {**arguments, **instead}.items() if name in declared})
 
 
-def _explain_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Say of an argument that a function does not take what it may have been meant for."""
-    known = [name for name in inspect.signature(function).parameters if name != "spec"]
-
-    @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        if odd := [name for name in kwargs if name not in known and name != "spec"]:
-            hint = old_name(odd[0]) or did_you_mean(odd[0], known)
-            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {odd[0]!r}.{hint}")
-        return function(*args, **kwargs)
-
-    return called
-
-
-@_explain_names
+@explain_names("run", old_name)
 def run(
     spec: Spec | None = None,
     # begin of run
@@ -188,7 +169,7 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
     return resume_run(path, spec, strict, changes)
 
 
-@_explain_names
+@explain_names("plan", old_name)
 def plan(
     spec: Spec | None = None,
     # begin of plan
@@ -245,7 +226,7 @@ def plan(
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
 
 
-@_explain_names
+@explain_names("compare", old_name)
 def compare(
     spec: Spec | None = None,
     backends: Sequence[str] = ("torch-eager", "oneflow-eager", "oneflow-graph"),

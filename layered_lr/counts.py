@@ -6,6 +6,7 @@ import operator
 from typing import SupportsIndex, cast
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.scalars import unwrap_scalar
 
 
@@ -46,5 +47,5 @@ def whole_number(name: str, value: object, minimum: int) -> int:
         return value
     number = read_whole_number(value)
     if number is None or number < minimum:
-        raise SpecError(f"{name}={value!r}: {name} must be a whole number >= {minimum}.")
+        raise SpecError(f"{name}={shown(value)}: {name} must be a whole number >= {minimum}.")
     return number

@@ -13,6 +13,7 @@ import numpy as np
 
 from layered_lr.arrays import Array
 from layered_lr.errors import DataError, LayeredLRError, SpecError
+from layered_lr.printed import shown
 
 
 class UnreadableError(Exception):
@@ -59,7 +60,7 @@ def check_output(what: str, path: str | Path, suffixes: Sequence[str] = ()) -> P
         SpecError: It has another ending, is a folder, or its folder is missing or cannot be written to.
     """
     if not isinstance(path, str | Path):
-        raise SpecError(f"{what}={path!r}: must be a path.")
+        raise SpecError(f"{what}={shown(path)}: must be a path.")
     file = Path(path)
     if suffixes and file.suffix.lower() not in suffixes:
         raise SpecError(f"{what}={str(path)!r}: the name must end in {' or '.join(suffixes)}.")

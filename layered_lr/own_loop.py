@@ -15,6 +15,7 @@ from layered_lr.backend.loading import backend_of, load_attach
 from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.files import one_line
+from layered_lr.guesses import explain_names
 from layered_lr.models.nn_modules import Module, Tensor, framework_of, parameters_of
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import load_checkpoint_reader
@@ -28,6 +29,7 @@ Graph: TypeAlias = Any
 _COUNTS = ("step", "mu_product")  # in a state these are float64, whatever dtype the framework has
 
 
+@explain_names("loop")
 def save_state(
     path: str | os.PathLike[str], model: Module, optimizer: LoopOptimizer, scheduler: LoopScheduler = None
 ) -> None:
@@ -62,6 +64,7 @@ def save_state(
     write_state(Path(path), backend_of(model).export_loop(model, optimizer, scheduler))
 
 
+@explain_names("loop")
 def load_state(
     source: str | os.PathLike[str] | Mapping[str, Any],
     model: Module,
@@ -221,6 +224,7 @@ def _copy_slot(slot: str, value: Tensor) -> Array:
 _WITHOUT_PHASES = "Use ll.run, or make a spec and an optimizer (or a graph) for each phase."
 
 
+@explain_names("loop")
 def compile(
     spec: Spec, model: Module, total_steps: int | None = None, steps_per_epoch: int | None = None
 ) -> tuple[LoopOptimizer, LoopScheduler]:
@@ -266,6 +270,7 @@ def compile(
     return backend.compile(plan, model)
 
 
+@explain_names("loop")
 def attach(
     spec: Spec, graph: Graph, model: Module, total_steps: int | None = None, steps_per_epoch: int | None = None
 ) -> LoopScheduler:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
+from layered_lr.printed import shown
 from layered_lr.spelling import find_nearest
 
 GLOB_CHARACTERS = "*?["
@@ -29,8 +30,8 @@ def check_pattern(pattern: object, what: str = "match") -> str:
     """
     if not isinstance(pattern, str):
         raise SpecError(
-            f"{what}={pattern!r} ({type(pattern).__name__}): must be a module or parameter path, a glob, 're:<regex>', "
-            "or a list of these."
+            f"{what}={shown(pattern)} ({type(pattern).__name__}): must be a module or parameter path, a glob, "
+            "'re:<regex>', or a list of these."
         )
     if not pattern.removeprefix(REGEX_PREFIX).strip():
         raise SpecError(f"{what}={pattern!r}: the pattern is empty; use '*' to take every parameter.")

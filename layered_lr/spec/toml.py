@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from layered_lr.errors import SpecError
+from layered_lr.guesses import explain_type
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
+from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
-from layered_lr.spelling import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -73,13 +74,13 @@ def schedule_from_table(table: Any) -> Schedule:
 
 def _read_type(table: object, known: Collection[str], what: str) -> str:
     if not isinstance(table, Mapping):
-        raise SpecError(f"{what} = {table!r}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
+        raise SpecError(f"{what} = {shown(table)}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
     name: object = table.get("type")
     if name is None:
         raise SpecError(f"{what}: needs a type, such as type = {next(iter(known))!r}. Use one of {', '.join(known)}.")
     if not isinstance(name, str) or name not in known:
-        hint = did_you_mean(name, known) if isinstance(name, str) else ""
-        raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")
+        hint = explain_type(name, known) if isinstance(name, str) else ""
+        raise SpecError(f"{what}: type = {shown(name)} is not one of {', '.join(known)}.{hint}")
     return name
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
@@ -38,7 +39,7 @@ def _autocast(value: Any) -> str | None:
     why = ""
     if value == "float16":
         why = " float16 needs a scaled loss, and an update is left out whenever the scaled loss overflows."
-    raise SpecError(f"autocast={value!r}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
+    raise SpecError(f"autocast={shown(value)}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -56,7 +57,7 @@ def path_or_none(name: str, value: Any) -> Path | None:
     """
     if value is None or (isinstance(value, str | Path) and value != ""):
         return None if value is None else Path(value)
-    raise SpecError(f"{name}={value!r} ({type(value).__name__}): must be a path, or None.")
+    raise SpecError(f"{name}={shown(value)} ({type(value).__name__}): must be a path, or None.")
 
 
 def _every(value: Any) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -16,8 +15,9 @@ from typing_extensions import dataclass_transform
 
 from layered_lr.counts import read_whole_number
 from layered_lr.errors import SpecError
+from layered_lr.guesses import unknown_name
+from layered_lr.printed import shown
 from layered_lr.scalars import unwrap_scalar
-from layered_lr.spelling import did_you_mean
 
 T = TypeVar("T")
 # Where an option has a meaning. Without "resume", a run that goes on keeps what it began with.
@@ -126,9 +126,7 @@ def _given(called: str, names: list[str], args: tuple[Any, ...], kwargs: dict[st
     given = dict(zip(names, args, strict=False))
     for name in kwargs:
         if name not in names:
-            raise SpecError(
-                f"{called} has no {name!r}.{old_name(name) or did_you_mean(name, names)} It takes: {', '.join(names)}."
-            )
+            raise SpecError(f"{called} has no {shown(name)}.{old_name(name) or unknown_name(called, str(name), names)}")
         if name in given:
             raise SpecError(f"{called} was given {name!r} twice, by position and by name.")
     return {**given, **kwargs}
@@ -138,7 +136,7 @@ def _checked(called: str, name: str, declared: Option, value: Any) -> Any:
     try:
         return declared.check(value)
     except Refused as refused:
-        raise SpecError(f"{called}({name}={reprlib.repr(value)}): {name} must be {refused}.") from None
+        raise SpecError(f"{called}({name}={shown(value)}): {name} must be {refused}.") from None
 
 
 _OLD_NAMES = {

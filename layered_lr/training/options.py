@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.training.grouped_options import (
     Checkpoints,
     Divergence,
@@ -65,13 +66,13 @@ def _model(value: Any) -> Any:
         return imported(value, "model")
     if isinstance(value, str) or callable(value):
         return value
-    raise SpecError(f"model={value!r}: must be the name of a model, or a callable that builds an nn.Module.")
+    raise SpecError(f"model={shown(value)}: must be the name of a model, or a callable that builds an nn.Module.")
 
 
 def _device(value: Any) -> str:
     if isinstance(value, str) and (value in ("auto", "cpu") or value.split(":")[0] in ("cuda", "mps", "xpu")):
         return value
-    raise SpecError(f"device={value!r}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
+    raise SpecError(f"device={shown(value)}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
 
 
 def _writable(value: Any) -> Path | None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
+from layered_lr.guesses import unknown_name
 from layered_lr.optimizers import OPTIMIZERS
+from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES
 from layered_lr.spec.groups import Group
 from layered_lr.spec.spec import RUN_TABLE, Spec
@@ -69,7 +71,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         ['backbone', 'head']
     """
     if not isinstance(name_or_path, str | Path):
-        raise SpecError(f"recipe {name_or_path!r}: must be a path or a name.")
+        raise SpecError(f"recipe {shown(name_or_path)}: must be a path or a name.")
     ready = ready_recipes()
     if str(name_or_path) in ready:
         table = read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))
@@ -88,10 +90,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     known = [name for name, declared in options_of(RunOptions).items() if declared.is_written]
     for name in run:
         if name not in known:
-            hint = old_name(name) or did_you_mean(name, known)
-            raise SpecError(
-                f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{hint} It takes: {', '.join(known)}."
-            )
+            hint = old_name(name) or unknown_name("run", name, known)
+            raise SpecError(f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{hint}")
     RunOptions(**run)
     return Recipe(Spec.from_dict(table), run)
 

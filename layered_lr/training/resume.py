@@ -9,11 +9,11 @@ from typing import Any
 
 from layered_lr.console import say
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
+from layered_lr.guesses import explain_guess
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
-from layered_lr.spelling import did_you_mean
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
@@ -100,7 +100,7 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> 
     may_change = options_with_meaning("resume")
     for name in changes:
         if name not in may_change:
-            hint = old_name(name) or did_you_mean(name, may_change)
+            hint = old_name(name) or explain_guess("run", name, list(may_change))
             raise SpecError(f"resume: {name} cannot be changed.{hint} What can: {', '.join(may_change)}.")
     changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
     kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
