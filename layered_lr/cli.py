@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 from layered_lr.flags import add_flags, read_flags
+from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.options import merge_tables, options_with_meaning
@@ -43,11 +44,11 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
 
     spec, arguments = _recipe(recipe, options)
     result = train(spec, **arguments)
-    click.echo(result)
+    _print(result)
     if Precision.of(arguments.get("precision", "float32")).autocast is not None:
         return  # which OneFlow has not
     other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
-    click.echo(f"the same on {framework}: {_command(context, backend=other)}")
+    _print(f"the same on {framework}: {_command(context, backend=other)}")
 
 
 @cli.command()
@@ -61,7 +62,7 @@ def resume(run: str, recipe: str | None, strict: bool, **options: Any) -> None:
     from layered_lr.training.recipe import load_recipe
 
     spec = None if recipe is None else load_recipe(recipe).spec
-    click.echo(go_on(run, spec, strict=strict, **read_flags(options)))
+    _print(go_on(run, spec, strict=strict, **read_flags(options)))
 
 
 @cli.command()
@@ -98,9 +99,9 @@ def plan(
     text = json_text(made, backend) if as_json else plan_text(made, backend)
     for path, chunks in outputs:
         write_whole(path, chunks(made, backend))
-    click.echo(text)
+    _print(text)
     if outputs and not as_json:
-        click.echo(f"written: {', '.join(str(path) for path, _ in outputs)}")
+        _print(f"written: {', '.join(str(path) for path, _ in outputs)}")
 
 
 _Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
@@ -165,9 +166,9 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
     found = compare_backends(spec, **{name: value for name, value in arguments.items() if name in known})
     if report is not None:
         found.to_html(report)
-    click.echo(found.to_json() if as_json else found)
+    _print(found.to_json() if as_json else found)
     if report is not None and not as_json:
-        click.echo(f"written: {report}")
+        _print(f"written: {report}")
     context.exit(0 if found.same else FAILED)
 
 
@@ -189,7 +190,7 @@ def bench(context: click.Context, /, names: tuple[str, ...], as_list: bool, **op
     from benchmarks.suite import listed, measure
 
     if as_list:
-        click.echo(listed())
+        _print(listed())
         return
     context.exit(0 if measure(names, **options) else FAILED)
 
@@ -217,7 +218,7 @@ def doctor(context: click.Context, /) -> None:
     from layered_lr.backend.doctor import backends, doctor_text
 
     found = backends()
-    click.echo(doctor_text(found))
+    _print(doctor_text(found))
     context.exit(0 if any(status.available for status in found.values()) else FAILED)
 
 
@@ -288,8 +289,13 @@ def _hint(error: click.NoSuchOption) -> str:
     return f" Did you mean '--{near}'?" if near else ""
 
 
+def _print(text: object) -> None:
+    """Print on stdout; names from files and from the command line are harmless there."""
+    click.echo(harmless(str(text)))
+
+
 def _fail(message: str, code: int) -> None:
-    click.echo(f"layered-lr: {message}", err=True)
+    click.echo(harmless(f"layered-lr: {message}"), err=True)
     sys.exit(code)
 
 

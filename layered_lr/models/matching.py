@@ -26,7 +26,7 @@ def check_pattern(pattern: object, what: str = "match") -> str:
         what: The name of the argument, for messages.
 
     Raises:
-        SpecError: Not a string, empty, or an invalid regular expression.
+        SpecError: Not a string, empty, with characters that do not print, or an invalid regular expression.
     """
     if not isinstance(pattern, str):
         raise SpecError(
@@ -35,6 +35,11 @@ def check_pattern(pattern: object, what: str = "match") -> str:
         )
     if not pattern.removeprefix(REGEX_PREFIX).strip():
         raise SpecError(f"{what}={pattern!r}: the pattern is empty; use '*' to take every parameter.")
+    if not pattern.isprintable():
+        raise SpecError(
+            f"{what}={shown(pattern)}: holds a character that does not print. Write '?' for it, or '.' in a regular "
+            "expression."
+        )
     if pattern.startswith(REGEX_PREFIX):
         try:
             with warnings.catch_warnings():

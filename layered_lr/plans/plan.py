@@ -468,6 +468,9 @@ class Plan:
     def to_csv(self, path: str | Path | None = None) -> str | None:
         """Write every rate of the run as CSV: ``step``, ``epoch`` if its length is known, and a column for each group.
 
+        A group's name that begins with ``=``, ``+``, ``-`` or ``@``, which a spreadsheet would compute, has an
+        apostrophe before it.
+
         Args:
             path: The file to write, completely or not at all; None returns the text.
 

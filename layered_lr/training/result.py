@@ -16,6 +16,7 @@ from layered_lr.errors import CheckpointError, LayeredLRError
 from layered_lr.files import UnreadableError, one_line, open_whole, read_archive
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
+from layered_lr.printed import harmless
 from layered_lr.reports.tables import ReportTable
 
 _FORMAT = "layered_lr.Result 3"
@@ -208,8 +209,7 @@ class Result:
             raise CheckpointError(f"{path}: not a readable result of layered_lr: {one_line(error)}") from None
 
     def __str__(self) -> str:
-
-        return result_text(self)
+        return harmless(result_text(self))
 
 
 def _largest_difference(applied: Float64, planned: Float64) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from layered_lr.errors import CheckpointError
+from layered_lr.printed import csv_cell
 from layered_lr.state.checkpoints import CheckpointFolder
 
 RECIPE, PLAN, METRICS, LOGGED = "recipe.toml", "plan.json", "metrics.csv", "logged.csv"
@@ -143,7 +144,7 @@ class RunFolder:
         """
         if not self._logged.is_open:
             self.begin_logged()
-        self._logged.add((step, name, repr(value)) for step, name, value in rows)
+        self._logged.add((step, csv_cell(name), repr(value)) for step, name, value in rows)
 
 
 class _RowFile:
