@@ -16,6 +16,7 @@ from layered_lr.data import dataset_facts
 from layered_lr.guesses import explain_names
 from layered_lr.models import catalogue
 from layered_lr.models.nn_modules import framework_of
+from layered_lr.models.user_models import make_model
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
@@ -222,7 +223,7 @@ def plan(
     parameters: Any = made
     if made is None:
         known = isinstance(options.model, str)
-        parameters = catalogue.list_parameters(options.model, facts.num_classes) if known else options.model()
+        parameters = catalogue.list_parameters(options.model, facts.num_classes) if known else make_model(options.model)
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
 
 

@@ -21,7 +21,7 @@ from layered_lr.plans.resolve import resolve
 from layered_lr.registry import load_checkpoint_reader
 from layered_lr.spec.spec import Spec
 from layered_lr.state.state_files import check_replaceable, read_state, write_state
-from layered_lr.state.training_state import TrainingState, summarise
+from layered_lr.state.training_state import TrainingState, explain_wrapper, summarise
 
 Graph: TypeAlias = Any
 """A ``oneflow.nn.Graph``. ``Any``, because OneFlow is not imported here."""
@@ -197,7 +197,10 @@ def _name_indices(
     if len(set(names)) < len(names):
         raise CheckpointError("names=[...] has a name twice; give every parameter once.")
     if odd := sorted(set(names) - {name for name, _ in known}):
-        raise CheckpointError(f"the model has no parameter {summarise([repr(name) for name in odd])}.")
+        raise CheckpointError(
+            f"the model has no parameter {summarise([repr(name) for name in odd])}."
+            f"{explain_wrapper(names, [name for name, _ in known])}"
+        )
     yield from zip(indices, names, strict=True)
 
 

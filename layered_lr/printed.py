@@ -9,7 +9,18 @@ from __future__ import annotations
 import reprlib
 
 _LONGEST = 80  # characters of a value in a message
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r")  # https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+    "\t",
+    "\r",
+)  # https://owasp.org/www-community/attacks/CSV_Injection
 
 
 def harmless(text: str, *, keep: str = "\n") -> str:

@@ -71,7 +71,8 @@ def test_tables_sentences_and_pages_are_harmless() -> None:
 
 def hostile_plan() -> ll.Plan:
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("w?*"), ll.Group("=1+1", name="=cmd"), ll.Group("<b>&", name="--><b>&$x$")])
-    return ll.resolve(spec, [(HOSTILE, (2,)), ("=1+1", (2,)), ("<b>&", (2,)), ("z", (2,), (HOSTILE + "z",)), ("y", (2,))], 4, 2)
+    parameters = [(HOSTILE, (2,)), ("=1+1", (2,)), ("<b>&", (2,)), ("z", (2,), (HOSTILE + "z",)), ("y", (2,))]
+    return ll.resolve(spec, parameters, 4, 2)
 
 
 def test_a_plan_with_hostile_names_is_harmless_everywhere(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, one_line, read_archive
-from layered_lr.models.matching import compile_pattern
+from layered_lr.models.matching import compile_pattern, strip_wrappers
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
+
+_WRAPPERS = ("module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
 
 
 def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
@@ -94,9 +96,14 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
         SpecError: A name that the model does not have, another shape or kind of number, NaN or infinity, a parameter
             that is missing, or a pattern that matches nothing.
     """
-    fresh = {name for name in start for pattern in reset if compile_pattern(pattern)(name)}
-    for pattern in reset:
-        if not any(map(compile_pattern(pattern), start)):
+    plain = strip_wrappers(start)  # a pattern matches as in Group.match: with the parts of a wrapper or without
+    taken = {
+        pattern: [n for n in start if compile_pattern(pattern)(n) or compile_pattern(pattern)(plain[n])]
+        for pattern in reset
+    }
+    fresh = {name for names in taken.values() for name in names}
+    for pattern, names in taken.items():
+        if not names:
             raise SpecError(
                 f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
                 "the model has, such as its last layer."
@@ -115,6 +122,12 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
 
 def _check(name: str, array: Array, start: Weights) -> None:
     if name not in start:
+        for wrapper in _WRAPPERS:
+            if name.startswith(wrapper) and name.removeprefix(wrapper) in start:
+                raise SpecError(
+                    f"initial_weights: the model has no {name!r}: a wrapper has added {wrapper!r}. Give the arrays "
+                    f"without it: {{name.removeprefix({wrapper!r}): array for name, array in weights.items()}}"
+                )
         raise SpecError(f"initial_weights: the model has no {name!r}.{did_you_mean(name, start)}")
     own = start[name]
     if array.shape != own.shape:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
-from layered_lr.scalars import unwrap_scalar
+from layered_lr.scalars import read_number, unwrap_scalar
 
 # Every formula is evaluated in float64. Whole numbers above this limit are not exact there.
 MOST = 2**53
@@ -63,10 +63,7 @@ def check_lr(lr: object) -> float:
     Raises:
         SpecError: It is not a finite number >= 0.
     """
-    number = unwrap_scalar(lr)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
+    number = read_number(lr)
+    if number is None or not 0 <= number < math.inf:
         raise SpecError(f"lr={shown(lr)}: a group's lr must be a finite number >= 0.")
-    try:
-        return float(number)
-    except OverflowError:
-        raise SpecError(f"lr={shown(lr)}: a group's lr must be a finite number >= 0.") from None
+    return number

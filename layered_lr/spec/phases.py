@@ -16,7 +16,7 @@ from layered_lr.guesses import explain_value
 from layered_lr.models.matching import check_pattern
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
-from layered_lr.scalars import unwrap_scalar
+from layered_lr.scalars import read_number
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
 from layered_lr.validation import NonNegative, Positive, value_class
@@ -89,9 +89,9 @@ def _check_trained(value: object) -> Which | None:
 
 
 def _check_norm(value: object) -> float | None:
-    number = unwrap_scalar(value)
-    if number is None or (isinstance(number, int | float) and not isinstance(number, bool) and number > 0):
-        return None if number is None else float(number)
+    number = read_number(value)
+    if value is None or (number is not None and number > 0 and (number < math.inf or isinstance(value, float))):
+        return number
     raise SpecError(f"clip_grad_norm={shown(value)}: must be a number > 0 (infinity only measures the norm), or None.")
 
 
@@ -298,7 +298,7 @@ def _split_until(until: Until | float) -> tuple[float, str]:
                 f"{shown(until)}: must be a text such as '3 epochs' or '500 steps', or a number of epochs > 0."
             )
         return float(found[1]), found[2]
-    number = unwrap_scalar(until)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+    number = read_number(until)
+    if number is None or not 0 < number < math.inf:
         raise SpecError(f"{shown(until)}: must be a text such as '3 epochs' or '500 steps', or a number of epochs > 0.")
-    return float(number), "epochs"
+    return number, "epochs"

@@ -17,7 +17,7 @@ from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
-from layered_lr.spec.toml import optimizer_from_table, read_toml, schedule_from_table, to_table
+from layered_lr.spec.toml import check_depth, optimizer_from_table, read_toml, schedule_from_table, to_table
 from layered_lr.spelling import did_you_mean
 from layered_lr.validation import Flag, Positive, value_class
 
@@ -241,6 +241,7 @@ class Spec:
         """
         if not isinstance(table, Mapping):
             raise SpecError(f"a spec must be made from a table, a mapping; got a {type(table).__name__}.")
+        check_depth(table, "the table")
         parts = dict(table)
         if "optimizer" not in parts:
             raise SpecError("a spec needs an [optimizer] table, such as: [optimizer] type = 'SGD', lr = 0.1")

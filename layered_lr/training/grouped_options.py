@@ -212,7 +212,7 @@ class Precision:
 
     dtype: Dtype = option(
         default="float32",
-        help="The dtype of weights and arithmetic.",
+        help="The dtype of weights and arithmetic: 'float32' or 'float64'.",
         check=one_of("float32", "float64"),
         meaning=TRAINING,
         flag="--dtype",

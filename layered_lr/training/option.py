@@ -17,7 +17,7 @@ from layered_lr.counts import read_whole_number
 from layered_lr.errors import SpecError
 from layered_lr.guesses import unknown_name
 from layered_lr.printed import shown
-from layered_lr.scalars import unwrap_scalar
+from layered_lr.scalars import read_number
 
 T = TypeVar("T")
 # Where an option has a meaning. Without "resume", a run that goes on keeps what it began with.
@@ -55,6 +55,7 @@ class Option(NamedTuple):
         parts: The class of values that this option groups. Its fields have flags of their own.
         compare_default: The default in ``compare``, where it is another one.
         shown_default: The default in words, where the value itself does not tell it.
+        compare_shown: The same for ``compare``, where it is another one.
         is_written: Whether a recipe can hold it.
     """
 
@@ -70,6 +71,7 @@ class Option(NamedTuple):
     parts: type | None = None
     compare_default: Any = None
     shown_default: str = ""
+    compare_shown: str = ""
     is_written: bool = True
 
     def default_in(self, command: str) -> Any:
@@ -192,11 +194,10 @@ def number(words: str, is_allowed: Callable[[float], bool]) -> Check:
 
     @_worded(words)
     def check(value: Any) -> float:
-        value = unwrap_scalar(value)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not is_allowed(value):
+        number = read_number(value)
+        if number is None or not math.isfinite(number) or not is_allowed(number):
             raise Refused(words)
-        return float(value)
+        return number
 
     return check
 

@@ -57,13 +57,15 @@ def _backend(value: Any) -> str:
 def _model(value: Any) -> Any:
     from layered_lr.models.nn_modules import framework_of
 
+    path = value
+    if isinstance(path, str) and ":" in path:
+        value = imported(path, "model")
     if framework_of(value):
+        where = "" if path is value else f" at {path!r}"
         raise SpecError(
-            f"model: got a {type(value).__name__} object; give what builds it, such as model=lambda: make_model(), "
-            "so that every run starts anew."
+            f"model: got a {type(value).__name__} object{where}; give what builds it, such as model=lambda: "
+            "make_model(), so that every run starts anew."
         )
-    if isinstance(value, str) and ":" in value:
-        return imported(value, "model")
     if isinstance(value, str) or callable(value):
         return value
     raise SpecError(f"model={shown(value)}: must be the name of a model, or a callable that builds an nn.Module.")
@@ -145,6 +147,7 @@ class RunOptions:
         flag="--epochs",
         kind="int",
         shown_default="6, where max_steps is not given either",
+        compare_shown="as long as --steps, where max_steps is not given either",
     )
     max_steps: int | None = option(
         default=None,

@@ -147,7 +147,12 @@ def _fitting(state: TrainingState, ready: Prepared, options: RunOptions, before:
     own = ready.backend.state(ready.model)
     state = replace(state, reactions=_reactions(state, before, ready.plan))
     if strict:
-        state.check_fits(own)
+        try:
+            state.check_fits(own)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error} strict=False (--no-strict) loads what fits, and starts the rest with new values."
+            ) from None
         _check_optimizer(state, ready.plan)
         return state
     return _what_fits(state, own, ready.plan)
@@ -183,12 +188,12 @@ def _check_optimizer(state: TrainingState, plan: Plan) -> None:
     try:
         state.check_optimizer(plan.plan_at(max(state.step - 1, 0)).spec.optimizer)
     except CheckpointError as error:
-        raise CheckpointError(f"{error} strict=False starts what the optimizer keeps anew.") from None
+        raise CheckpointError(f"{error} strict=False (--no-strict) starts what the optimizer keeps anew.") from None
 
 
 def _refuse(strict: bool, what: str) -> None:
     if strict:
-        raise CheckpointError(f"{what}. strict=False goes on nevertheless.")
+        raise CheckpointError(f"{what}. strict=False (--no-strict) goes on nevertheless.")
     say(f"{what}.")
 
 
