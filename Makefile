@@ -6,7 +6,7 @@ QUICK = $(addprefix tests/, spec plans models optimizers schedules state trainin
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test quick lint docs bench bench-peers clean
+.PHONY: help setup run test quick lint docs bench bench-peers certificate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -43,6 +43,9 @@ bench-peers: setup ## the same beside Lightning, Keras, timm, fastai in .venv-pe
 	@bash benchmarks/peers/setup
 	.venv-peers/bin/python -m benchmarks.peers $(ARGS)
 	.venv/bin/python -m benchmarks.documents
+
+certificate: setup ## measure how often the certificate is wrong, and renew docs/certificate.md: hours (ARGS="--seeds 4" for one)
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.certificate $(ARGS)
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
 	rm -f .venv/setup-stamp

@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 from benchmarks.frame.command import Benchmark
 from benchmarks.frame.worker import ROOT
 from layered_lr.errors import SpecError
+from layered_lr.files import as_path
 from layered_lr.reports.tables import wrapped
 from layered_lr.spelling import did_you_mean
 
@@ -87,7 +87,7 @@ def measure(
     words = ["--quick"] * quick
     for option, value in (("--rounds", rounds), ("--out", out), ("--data", data)):
         if value is not None:
-            words += [option, str(value) if option == "--rounds" else str(Path(str(value)).absolute())]
+            words += [option, str(value) if option == "--rounds" else str(as_path(option, value).absolute())]
     paths = [str(ROOT), str(ROOT / "backends"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     failed = []

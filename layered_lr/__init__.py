@@ -4,6 +4,15 @@ The public names are listed in ``__init__.pyi``. Each is imported when it is fir
 takes no time and does not even import NumPy.
 """
 
+import sys
+
+if (
+    sys.argv[:1] == ["-m"]
+    and any(word.startswith(("layered_lr", "-mlayered_lr")) for word in sys.orig_argv)
+    and not getattr(sys.flags, "safe_path", False)
+):  # `python -m layered_lr` looks into the current folder first: a stranger's folder would run its own tqdm.py
+    del sys.path[0]
+
 from typing import Any
 
 import lazy_loader

@@ -128,7 +128,9 @@ def run(
     return train(default_spec() if spec is None else spec, options)
 
 
-def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, **changes: Any) -> Result:
+def resume(
+    path: str | Path, spec: Spec | None = None, *, strict: bool = True, trust: bool = False, **changes: Any
+) -> Result:
     """Go on with a run that was stopped, from its newest good checkpoint; bitwise as if it had not been stopped.
 
     Where a checkpoint is damaged, it is named on stderr, and the one before it is taken. What has changed since (the
@@ -139,6 +141,9 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
         spec: Another spec for what is left of the run: other schedules, rates, phases.
         strict: Refuse a model whose parameters are not those of the run, other data or another optimizer. False takes
             over what fits, says what does not, and initialises that anew.
+        trust: Import the code that the folder names: a model of one's own, functions of schedules. Importing runs it,
+            so a folder of somebody else is refused without this word. ``model=...`` and ``spec`` given again need it
+            not.
         changes: Options of ``run`` to change: ``backend`` goes on with another framework, ``epochs`` or ``max_steps``
             make the run longer. ``model`` and ``data`` are needed where they cannot be written down (a lambda,
             arrays). Options that the position in the data or the arithmetic depends on cannot change: ``batch_size``,
@@ -167,7 +172,7 @@ def resume(path: str | Path, spec: Spec | None = None, *, strict: bool = True, *
     """
     from layered_lr.training.resume import resume_run
 
-    return resume_run(path, spec, strict, changes)
+    return resume_run(path, spec, strict, trust, changes)
 
 
 @explain_names("plan", old_name)
@@ -291,12 +296,12 @@ def compare(
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
         progress: Whether to show a progress bar where stderr is a terminal.
+        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
+        resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
         steps: How many updates to compare, the first ones of the run that ``epochs`` or ``max_steps`` say; the run is
             this long where neither is given.
         samples: How many times to run the reference with rounding errors on purpose, in each precision, at least 2;
             None is 2 where float64 judges and 8 elsewhere. More make a narrower envelope and take longer.
-        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
-        resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
 
     Returns:
         Verdicts, rates, differences; a text to read when printed, and ``to_html`` makes a report of it. Where a backend

@@ -36,6 +36,11 @@ _RECIPE = click.option(
         "[backbone-and-head]"
     ),
 )
+_TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="Import the code that the file or the folder names, and write where a recipe says. Importing runs it.",
+)
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -50,9 +55,10 @@ def cli() -> None:
 
 @cli.command()
 @_RECIPE
+@_TRUST
 @add_flags("run")
 @click.pass_context
-def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
+def run(context: click.Context, /, recipe: str | None, trust: bool, **options: Any) -> None:
     """Train, and print each group's rates, planned and applied.
 
     Without options it trains MobileNetV2 on the 1,797 digits that come with scikit-learn. Rates, groups and schedules
@@ -60,7 +66,7 @@ def run(context: click.Context, /, recipe: str | None, **options: Any) -> None:
     """
     from layered_lr.api import run as train
 
-    spec, arguments = _recipe(recipe, options)
+    spec, arguments = _recipe(recipe, options, trust)
     result = train(spec, **arguments)
     _print(result)
     other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
@@ -90,19 +96,23 @@ def _would_run(backend: str, result: Any, arguments: dict[str, Any]) -> bool:
 @cli.command()
 @click.argument("run", metavar="RUN")
 @click.option("--recipe", metavar="FILE|NAME", help="Its spec takes the place of the run's, for what is left of it.")
+@_TRUST
 @add_flags("resume")
 @click.option("--strict/--no-strict", default=True, help="Refuse what does not fit, or initialise it anew.  [refuse]")
-def resume(run: str, recipe: str | None, strict: bool, **options: Any) -> None:
+def resume(run: str, recipe: str | None, trust: bool, strict: bool, **options: Any) -> None:
     """Go on with a run that was stopped: RUN is the folder that was given as --checkpoint-dir."""
     from layered_lr.api import resume as go_on
     from layered_lr.training.recipe import load_recipe
 
-    spec = None if recipe is None else load_recipe(recipe).spec
-    _print(go_on(run, spec, strict=strict, **read_flags(options)))
+    changes = read_flags(options)
+    _look_here_last(changes, trust)
+    spec = None if recipe is None else load_recipe(recipe, trust=trust).spec
+    _print(go_on(run, spec, strict=strict, trust=trust, **changes))
 
 
 @cli.command()
 @_RECIPE
+@_TRUST
 @add_flags("plan")
 @click.option("--backend", metavar="NAME", help="Show how this backend would apply the rates.")
 @click.option("--plot", metavar="FILE", help="Draw every group's rate over the run: a .png, .svg or .html.")
@@ -113,6 +123,7 @@ def resume(run: str, recipe: str | None, strict: bool, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON instead of a table.")
 def plan(
     recipe: str | None,
+    trust: bool,
     backend: str | None,
     plot: str | None,
     scale: Any,
@@ -122,13 +133,13 @@ def plan(
 ) -> None:
     """Print every group's parameters and rates, before anything trains."""
     from layered_lr.api import plan as make_plan
-    from layered_lr.files import write_whole
+    from layered_lr.outputs import write_whole
     from layered_lr.plans.export import json_text
     from layered_lr.plans.text import plan_text
     from layered_lr.registry import check_name
 
     outputs = _outputs(plot, scale, csv)
-    spec, arguments = _recipe(recipe, options)
+    spec, arguments = _recipe(recipe, options, trust)
     backend = backend or arguments.get("backend")
     if backend is not None:
         check_name(backend)
@@ -147,7 +158,7 @@ _Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
 
 def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
     """The files to write, each with what makes its content of a plan and a backend; all of it checked."""
-    from layered_lr.files import check_output
+    from layered_lr.outputs import check_output
     from layered_lr.plans.export import csv_chunks, html_text
     from layered_lr.plans.picture import picture
     from layered_lr.reports.figures import check_matplotlib
@@ -169,6 +180,7 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
 
 @cli.command(short_help="Say whether a recipe trains alike on several backends.")
 @_RECIPE
+@_TRUST
 @add_flags("compare")
 @click.option(
     "--backends",
@@ -188,18 +200,20 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
 @click.option("--report", metavar="FILE", help="Write tables and pictures to this .html file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of tables.")
 @click.pass_context
-def compare(context: click.Context, /, recipe: str | None, report: str | None, as_json: bool, **options: Any) -> None:
+def compare(
+    context: click.Context, /, recipe: str | None, trust: bool, report: str | None, as_json: bool, **options: Any
+) -> None:
     """Say whether a recipe trains alike on several backends: exit code 0 same, 1 different, 2 wrong input.
 
     For models of two frameworks: --model torch=package.module:callable,oneflow=package.module:callable.
     The first --steps updates of the recipe's run are compared.
     """
     from layered_lr.api import compare as compare_backends
-    from layered_lr.files import check_output
+    from layered_lr.outputs import check_output
 
     if report is not None:
         check_output("--report", report, (".html",))
-    spec, arguments = _recipe(recipe, options)
+    spec, arguments = _recipe(recipe, options, trust)
     known = inspect.signature(compare_backends).parameters
     found = compare_backends(spec, **{name: value for name, value in arguments.items() if name in known})
     if report is not None:
@@ -217,14 +231,16 @@ def compare(context: click.Context, /, recipe: str | None, report: str | None, a
 @click.option("--rounds", type=click.IntRange(min=1), help="Of each opponent, after a warm-up.  [as each has it]")
 @click.option("--out", metavar="DIR", help="For JSON and pictures.  [benchmarks/results; none of a quick run]")
 @click.option("--data", metavar="FILE", help="An .npz of real images, where a benchmark trains on some.")
+@click.option("--trust", is_flag=True, help="Run the benchmarks of this folder, if the package has none.")
 @click.pass_context
-def bench(context: click.Context, /, names: tuple[str, ...], as_list: bool, **options: Any) -> None:
+def bench(context: click.Context, /, names: tuple[str, ...], as_list: bool, trust: bool, **options: Any) -> None:
     """Measure, beside what a user would pick instead: all that `make bench` does, or those named.
 
-    The benchmarks come with the source checkout, and are found beside the installed package or in this folder.
+    The benchmarks come with the source checkout, and are found beside the installed package, or with --trust in this
+    folder.
     """
-    root = _checkout()
-    sys.path.insert(0, str(root))
+    root = _checkout(trust)
+    sys.path.append(str(root))
     from benchmarks.suite import listed, measure
 
     if as_list:
@@ -233,19 +249,22 @@ def bench(context: click.Context, /, names: tuple[str, ...], as_list: bool, **op
     context.exit(0 if measure(names, **options) else FAILED)
 
 
-def _checkout() -> Path:
+def _checkout(trust: bool) -> Path:
     """The folder that holds the benchmarks.
+
+    Args:
+        trust: Look in the current folder too, and run what is there.
 
     Raises:
         SpecError: Neither the one that this package lies in nor the current one does.
     """
-    here = (Path(__file__).resolve().parents[1], Path.cwd())
+    here = (Path(__file__).resolve().parents[1], *([Path.cwd()] if trust else []))
     for folder in here:
         if (folder / "benchmarks" / "suite.py").is_file():
             return folder
     raise SpecError(
-        f"bench: no benchmarks beside the installed package ({here[0]}) nor in this folder. They come with the source "
-        "checkout: call it there."
+        f"bench: no benchmarks beside the installed package ({here[0]}). They come with the source checkout: call it "
+        "there, with --trust."
     )
 
 
@@ -260,12 +279,20 @@ def doctor(context: click.Context, /) -> None:
     context.exit(0 if any(status.available for status in found.values()) else FAILED)
 
 
-def _recipe(name: str | None, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _recipe(name: str | None, options: dict[str, Any], trust: bool) -> tuple[Any, dict[str, Any]]:
     """The spec, and the arguments of a run: the recipe's, with what the command line says instead."""
     from layered_lr.training.recipe import DEFAULT, load_recipe
 
-    loaded = load_recipe(DEFAULT if name is None else name)
-    return loaded.spec, merge_tables(loaded.run, read_flags(options))
+    said = read_flags(options)
+    _look_here_last(said, trust)
+    loaded = load_recipe(DEFAULT if name is None else name, trust=trust)
+    return loaded.spec, merge_tables(loaded.run, said)
+
+
+def _look_here_last(said: dict[str, Any], trust: bool) -> None:
+    """Let Python find modules of the current folder, after all others: where --model names one, or --trust is said."""
+    if (trust or ":" in str(said.get("model", ""))) and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
 
 
 def _command(context: click.Context, **instead: str) -> str:
@@ -292,9 +319,10 @@ def main() -> None:
     """The entry point: every expected error is one or two lines on stderr and an exit code, never a traceback."""
     if sys.stdout is not None and not str(sys.stdout.encoding).lower().startswith("utf"):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a name need not end the command
-    sys.path.insert(0, "")  # so that --model finds modules of the folder it is called in
     try:
         code = cli.main(standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.NoSuchOption as error:
         where = error.ctx.command_path if error.ctx else "layered-lr"
         _fail(f"No such option {error.option_name!r}.{_hint(error)} (see '{where} --help')", error.exit_code)
@@ -307,6 +335,12 @@ def main() -> None:
         _fail(str(error), FAILED)
     except LayeredLRError as error:
         _fail(str(error), WRONG_INPUT)
+    except BrokenPipeError:  # whoever read it has gone away
+        _leave_stdout()
+        sys.exit(FAILED)
+    except OSError as error:
+        _leave_stdout()
+        _fail(f"what there is to say cannot be written: {error.strerror or error}.", FAILED)
     else:
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -333,6 +367,13 @@ def _hint(error: click.NoSuchOption) -> str:
 def _print(text: object) -> None:
     """Print on stdout; names from files and from the command line are harmless there."""
     click.echo(harmless(str(text)))
+
+
+def _leave_stdout() -> None:
+    """Write nothing more to a standard output that takes nothing, such as a file on a full disk."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def _fail(message: str, code: int) -> None:

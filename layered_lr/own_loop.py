@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from layered_lr.backend.base import LoopOptimizer, LoopScheduler
 from layered_lr.backend.loading import backend_of, load_attach
 from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
-from layered_lr.files import one_line
+from layered_lr.files import as_path, one_line, open_plain
 from layered_lr.guesses import explain_names
 from layered_lr.models.nn_modules import Module, Tensor, framework_of, parameters_of
 from layered_lr.plans.resolve import resolve
@@ -60,8 +59,9 @@ def save_state(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     ll.save_state(f"{folder}/state", model, optimizer, scheduler)
     """
-    check_replaceable(Path(path))
-    write_state(Path(path), backend_of(model).export_loop(model, optimizer, scheduler))
+    folder = as_path("save_state: path", path)
+    check_replaceable(folder)
+    write_state(folder, backend_of(model).export_loop(model, optimizer, scheduler))
 
 
 @explain_names("loop")
@@ -118,7 +118,7 @@ def load_state(
     elif names is not None or step is not None:
         raise SpecError("names=... and step=... are for a plain state_dict; a saved state has both: leave them out.")
     else:
-        state = read_state(Path(cast("str | os.PathLike[str]", source)))  # a mapping is always plain
+        state = read_state(as_path("load_state: source", source))  # a mapping is always plain
     backend.import_loop(state, model, optimizer, scheduler)
 
 
@@ -128,10 +128,11 @@ def _find_plain(source: object) -> Mapping[str, Any] | None:
     if not isinstance(source, Mapping):
         if not isinstance(source, str | os.PathLike):
             raise SpecError(f"load_state: got a {type(source).__name__}; must be a path or a state_dict.")
-        path = Path(source)
+        path = as_path("load_state: source", source)
         if path.suffix not in (".pth", ".pt"):
             return None
         try:
+            open_plain(path).close()  # a FIFO or a device may never end
             loaded = load_checkpoint_reader()(path)
         except FileNotFoundError:
             raise CheckpointError(f"{path}: there is no such file.") from None
@@ -164,7 +165,7 @@ def _from_plain(
             raise
         raise CheckpointError(f"not an optimizer.state_dict() of torch: {one_line(error)}") from None
     _check_shapes(slots, model)
-    counts = [int(kept["step"]) for kept in slots.values() if "step" in kept]
+    counts = [_count_of(name, kept["step"]) for name, kept in slots.items() if "step" in kept]
     if step is None and not counts and needs_step:
         raise SpecError("the state_dict does not say how many updates were made: give step=..., such as step=1200.")
     made = max(counts, default=0) if step is None else whole_number("step", step, 0)
@@ -202,6 +203,12 @@ def _name_indices(
             f"{explain_wrapper(names, [name for name, _ in known])}"
         )
     yield from zip(indices, names, strict=True)
+
+
+def _count_of(name: str, counter: Array) -> int:
+    if counter.size == 1 and counter.dtype.kind in "fiu" and 0 <= counter.item() < 2**53:
+        return int(counter.item())
+    raise CheckpointError(f"step of {name!r} in the state_dict is {counter!r:.60}: must be a count of updates.")
 
 
 def _check_shapes(slots: Slots, model: Module) -> None:

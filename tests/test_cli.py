@@ -62,12 +62,12 @@ def split(name: str) -> tuple[str, str, str]:
 
 def test_each_option_can_stand_in_the_recipe_too() -> None:
     known = set(inspect.signature(ll.run).parameters) - {"spec", "callbacks"}
-    flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe"}
+    flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe", "trust"}
     assert {name.partition("__")[0] for name in flags} == known
     grouped = {name for name in flags if "__" in name}
     assert len(grouped) == 11 and all(part in PARTS[name] for name, _, part in map(split, grouped))
     shown = {"plot", "scale", "csv", "as_json"}  # how the plan is told, no part of a run
-    assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {"recipe"} - shown <= known
+    assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {"recipe", "trust"} - shown <= known
 
 
 def test_a_plan_of_the_default_recipe(call: Any) -> None:
@@ -109,7 +109,7 @@ def test_a_run_asks_for_what_the_command_line_says_instead(call: Any, asked: Any
     (tmp_path / "r.toml").write_text(SPEC + "[run]\n" + lines)
     words = [word for key, value in said.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     flags = ["--no-augment", "--no-progress", "--reset-weights", "a", "--reset-weights", "b", "--keep", "1"]
-    flags += ["--initial-weights", "w.npz", "--autocast", "bfloat16"]
+    flags += ["--initial-weights", "w.npz", "--autocast", "bfloat16", "--trust"]
     assert call("run", "--recipe", str(tmp_path / "r.toml"), *words, *flags).code == 0
     ((_, options),) = asked
     options["save"] = str(options["save"])

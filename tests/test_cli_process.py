@@ -99,10 +99,24 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert process.wait(600) in (0, 1, 141)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
+@pytest.mark.parametrize("words", [["plan"], ["--help"], ["plan", "--json"]])
+def test_standard_output_on_a_full_disk_is_said_in_a_line(tmp_path: Path, words: list[str]) -> None:
+    command = f"{sys.executable} -m layered_lr {' '.join(words)} > /dev/full"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'backends'}"}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "layered-lr: what there is to say cannot be written: No space left on device.\n"
+
+
 def test_a_models_module_is_found_in_the_current_folder(torch: Any, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(MODEL)
     (tmp_path / "r.toml").write_text(SPEC + '[run]\nmodel = "slow:build"')
     code, out, err = call(tmp_path, "plan", "--recipe", "r.toml")
+    assert code == 2 and out == "" and "say so: --trust" in err
+    code, out, err = call(tmp_path, "plan", "--recipe", "r.toml", "--trust")
+    assert (code, err) == (0, "") and "30,730" in out
+    code, out, err = call(tmp_path, "plan", "--recipe", "r.toml", "--model", "slow:build")
     assert (code, err) == (0, "") and "30,730" in out
 
 
@@ -164,8 +178,8 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: 
     (tmp_path / "go").touch()
     _, err = process.communicate(timeout=600)
     assert process.returncode == code, err
-    assert "after 3 updates. To go on: layered-lr resume there" in err
-    answer, out, err = call(tmp_path, "resume", "there", path=tmp_path)
+    assert "after 3 updates. To go on: layered-lr resume there --trust" in err
+    answer, out, err = call(tmp_path, "resume", "there", "--trust", path=tmp_path)
     assert answer == 0, err
     assert "after 5 steps" in out
 

@@ -52,7 +52,7 @@ def test_compare_without_a_recipe_uses_the_defaults_that_its_help_shows(
 
 def test_the_command_for_the_other_framework_writes_nowhere_twice(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Done(str):
-        backend = "torch-eager"
+        backend, plan = "torch-eager", ll.plan(max_steps=1)
 
     monkeypatch.setattr(api, "run", lambda spec, **options: Done("the result"))
     line = call("run", "--checkpoint-dir", "runs/a", "--keep", "5", "--save", "x.npz").out.splitlines()[-1]
@@ -64,6 +64,6 @@ def test_the_recipe_in_a_runs_folder_runs_again(torch: Any, tmp_path: Path, caps
     said: dict[str, Any] = {"data": tmp_path / "data.npz", "model": "tests.support.resuming:torch_net"}
     checkpoints = ll.Checkpoints(tmp_path / "run", keep=1)
     ll.run(ll.Spec(ll.SGD(0.1)), **said, max_steps=1, batch_size=8, progress=False, checkpoints=checkpoints)
-    recipe = ll.load_recipe(tmp_path / "run" / "recipe.toml")
+    recipe = ll.load_recipe(tmp_path / "run" / "recipe.toml", trust=True)
     assert len(ll.run(recipe.spec, **recipe.run).losses) == 1
     assert "no folder is given, so none are written" in capsys.readouterr().err

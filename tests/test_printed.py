@@ -14,7 +14,7 @@ import pytest
 import layered_lr as ll
 from layered_lr.cli import main
 from layered_lr.console import say
-from layered_lr.files import write_whole
+from layered_lr.outputs import write_whole
 from layered_lr.plans.export import html_text
 from layered_lr.plans.picture import picture
 from layered_lr.printed import csv_cell, harmless, shown

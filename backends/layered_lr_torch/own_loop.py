@@ -64,10 +64,11 @@ def import_loop(
     given.check_slots(new_slots(optimizer, parameters, _find_frozen(scheduler)))
     if scheduler is not None:
         scheduler.check_reactions(state)
+    random_state.restore_states(state.random, _find_device(model))  # the first one: it may refuse
+    if scheduler is not None:
         scheduler.go_to(state.step, state.reactions)
     models.load_state(model, state.weights)
     import_slots(optimizer, parameters, state.slots)
-    random_state.restore_states(state.random, _find_device(model))
 
 
 def _find_frozen(scheduler: PlanScheduler | None) -> frozenset[str]:

@@ -193,11 +193,11 @@ class TorchSession(Session):
         return random_state.read_states(self.device)
 
     def _import(self, state: TrainingState) -> None:
+        random_state.restore_states(state.random, self.device)  # the first one: it may refuse
         models.load_state(self.model, state.weights)
         import_slots(self.optimizer, self._parameters, state.slots, self.plan.frozen)
         self.scheduler.go_to(state.step, state.reactions)
         if self._average is not None:
             self._average.load(state.ema, has_begun=state.step > 0)
-        random_state.restore_states(state.random, self.device)
         self._applied_rates.clear()
         self._norms.clear()

@@ -73,7 +73,9 @@ FAULTS = [
     Fault("BatchNorm's momentum 0.11", faults.norm_momentum, 0.01, "forward", SGD, "buffers"),
     Fault("BatchNorm's eps 2e-5", faults.norm_eps, 1e-5, "forward", SGD),
     Fault("the clip 1 % off", faults.clip_off, 0.01, "clip"),
-    Fault("an epoch's last batch dropped", faults.last_batch_dropped(IN_EPOCH), 1.0, "data", SGD, step=5, has_sizes=False),
+    Fault(
+        "an epoch's last batch dropped", faults.last_batch_dropped(IN_EPOCH), 1.0, "data", SGD, step=5, has_sizes=False,
+    ),
     Fault("a gain of 1.0001 in a layer", faults.gain, 1e-4, "forward", SGD, model="GroupNorm"),
     Fault(
         "dropout masks shifted by a step", faults.masks_shifted, 1.0, "forward", SGD, has_sizes=False,

@@ -13,8 +13,11 @@ from typing import Protocol
 from benchmarks.frame.images import DATA_VARIABLE
 from benchmarks.frame.machine import machine, versions
 from benchmarks.frame.pictures import draw
-from benchmarks.frame.report import Report
+from benchmarks.frame.report import Report, is_report
 from benchmarks.frame.tables import text
+from layered_lr.errors import SpecError
+from layered_lr.files import as_path
+from layered_lr.outputs import check_output
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -75,7 +78,7 @@ def written(report: Report, asked: Asked) -> list[Path]:
     folder = asked.out or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{report.name}.json"]
-    if report.skipped and files[0].exists() and not Report.read(files[0]).skipped:
+    if report.skipped and is_report(files[0]) and not Report.read(files[0]).skipped:
         return []  # what was measured on a machine that can stays
     report.write(files[0])
     picture = folder / f"{report.name}.svg"
@@ -102,6 +105,7 @@ def main(benchmark: Benchmark, arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="for the JSON and the picture  [benchmarks/results]")
     parser.add_argument("--data", metavar="FILE", help="an .npz of real images, where a benchmark trains on some")
     given = parser.parse_args(arguments)
+    given.out = None if given.out is None else as_path("--out", given.out)
     if given.data:
         if not os.path.isfile(given.data):
             parser.error(f"--data {given.data}: there is no such file; give an .npz of real images, or leave it out")
@@ -111,7 +115,18 @@ def main(benchmark: Benchmark, arguments: list[str] | None = None) -> None:
             given.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             parser.error(f"--out {given.out}: must be a folder that can be written to ({error.strerror})")
+        _refuse_others(parser, given.out, benchmark.name)
     perform(benchmark, Asked(given.rounds, given.quick, given.out))
+
+
+def _refuse_others(parser: argparse.ArgumentParser, out: Path, name: str) -> None:
+    """End with a word where the files to write are there, and are not those of a benchmark."""
+    report, picture = out / f"{name}.json", out / f"{name}.svg"
+    try:
+        check_output("--out", report, is_ours=is_report)
+        check_output("--out", picture, is_ours=lambda _: is_report(report))
+    except SpecError as error:
+        parser.error(str(error))
 
 
 def say(message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.frame.report import Curve, Ratio, Report, Series
 from benchmarks.frame.tables import number, value
+from layered_lr.outputs import open_whole
 
 _ROW_INCHES, _PANEL_INCHES = 0.4, 0.95
 
@@ -24,7 +25,8 @@ def draw(report: Report, path: Path) -> bool:
         {"svg.hashsalt": report.name, "svg.fonttype": "path", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
     ):
         figure = _figure(report)
-        figure.savefig(path, metadata={"Date": None})
+        with open_whole(path) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None})
     return True
 
 

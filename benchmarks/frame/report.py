@@ -10,6 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from layered_lr.files import read_plain
+from layered_lr.outputs import write_whole
+from layered_lr.strict_json import json_text
+
 FORMAT = "layered_lr.benchmarks 1"
 FEWEST_ROUNDS = 3  # of fewer, nobody can say what is noise
 
@@ -215,12 +219,20 @@ class Report:
 
     def write(self, path: Path) -> None:
         """As JSON."""
-        path.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_whole(path, [(json_text(self.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()])
 
     @classmethod
     def read(cls, path: Path) -> Report:
         """From what ``write`` wrote."""
         return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is one that ``Report.write`` wrote."""
+    try:
+        return str(json.loads(read_plain(path)).get("format")).startswith("layered_lr.benchmarks ")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def ratio(one: Series, other: Series, target: Target | None = None, note: str = "") -> Ratio:

@@ -14,7 +14,10 @@ from layered_lr.reports.tables import ReportTable, wrapped
 
 # The program of a probe. It prints nothing if the backend works; otherwise the reason and what to do, as JSON.
 _PROBE = """
-import json, sys
+import sys
+if not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]  # the current folder
+import json
 from layered_lr.errors import BackendUnavailable
 from layered_lr.backend.loading import load_backend
 try:

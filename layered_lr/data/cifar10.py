@@ -16,7 +16,7 @@ import numpy as np
 from layered_lr.data.cifar10_pickles import load_arrays
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.errors import DataError
-from layered_lr.files import describe_error, explain_read_errors
+from layered_lr.files import as_path, describe_error, explain_read_errors
 
 CIFAR10_FACTS = DatasetFacts(train_size=50_000, test_size=10_000, num_classes=10, image_shape=(3, 32, 32))
 
@@ -65,12 +65,20 @@ def load_cifar10(data_root: str | os.PathLike[str] | None = None) -> Dataset:
     return _make_dataset(_read_archive(root / ARCHIVE))
 
 
+def has_cifar10(data_root: str | os.PathLike[str] | None = None) -> bool:
+    """Whether ``load_cifar10`` would find its files there, and download nothing."""
+    root = _root(data_root)
+    return os.path.isfile(root / ARCHIVE) or any(
+        all(map(os.path.isfile, _members(folder))) for folder in (root, root / FOLDER)
+    )
+
+
 def _root(data_root: str | os.PathLike[str] | None) -> Path:
     if data_root is None:
         import pooch
 
         return Path(pooch.os_cache("layered_lr"))
-    root = Path(os.path.expanduser(data_root))
+    root = as_path("data_root", data_root)
     if root.name == ARCHIVE:  # the archive itself was given
         root = root.parent
     if os.path.isfile(root):

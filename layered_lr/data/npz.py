@@ -12,7 +12,7 @@ import numpy as np
 from layered_lr.arrays import Array
 from layered_lr.data.dataset import Dataset
 from layered_lr.errors import DataError
-from layered_lr.files import explain_read_errors
+from layered_lr.files import check_complete, explain_read_errors
 from layered_lr.spelling import did_you_mean
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -35,9 +35,12 @@ def dataset_from_npz(file: str | os.PathLike[str]) -> Dataset:
     path = Path(os.path.expanduser(file))
     if os.path.isdir(path):
         raise DataError(f"{path} is a folder: give the path of an .npz file in it (CIFAR-10: data='cifar10').")
+    if os.path.lexists(path) and not os.path.isdir(path) and not os.path.isfile(path):
+        raise DataError(f"{path} is no plain file, and may never end: give the path of an .npz file.")
     if not os.path.isfile(path):  # Path.is_file would raise for a path that is too long or not permitted
         raise DataError(_describe_missing(path))
-    with explain_read_errors(path, "an .npz file"), zipfile.ZipFile(path) as archive:
+    with explain_read_errors(path, "an .npz file"), path.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+        check_complete(opened, archive)
         members = {member.removesuffix(".npy"): member for member in archive.namelist()}
         require_keys(str(path), members)
         x_train, y_train, x_test, y_test = (_read_array(archive, path, members[key]) for key in KEYS)

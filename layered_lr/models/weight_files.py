@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
-from layered_lr.files import UnreadableError, one_line, read_archive
+from layered_lr.files import UnreadableError, as_path, one_line, read_archive
 from layered_lr.models.matching import compile_pattern, strip_wrappers
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
@@ -32,12 +33,13 @@ def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
         return {str(name): _array(str(name), value) for name, value in source.items()}
     if not isinstance(source, str | Path):
         raise SpecError(f"initial_weights: got a {type(source).__name__}; must be a path or a mapping of arrays.")
-    path = Path(source)
+    path = as_path("initial_weights", source)
     readers = {".npz": _npz, ".safetensors": _safetensors, ".pth": _torch, ".pt": _torch}
     if path.suffix not in readers:
         raise SpecError(f"initial_weights={str(path)!r}: must end in one of {', '.join(readers)}.")
     if not path.is_file():
-        raise DataError(f"initial_weights={str(path)!r}: there is no such file; check the path.")
+        what = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
+        raise DataError(f"initial_weights={str(path)!r}: {what}.")
     return readers[path.suffix](path)
 
 

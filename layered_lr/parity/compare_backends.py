@@ -156,7 +156,7 @@ def _with_progress(request: Request) -> Outcome:
     what, runs, probes = request.backend, 2, 1
     if request.role == "rounding":
         what, probes = "what rounding does", PROBE_SAMPLES
-        runs = request.samples or (SAMPLES if task.options.precision.autocast is None else SAMPLES_OF_AUTOCAST)
+        runs = 1 + (request.samples or (SAMPLES if task.options.precision.autocast is None else SAMPLES_OF_AUTOCAST))
     total = runs * task.steps + probes * task.rungs * task.probed_steps
     hidden = None if task.options.progress else True
     with tqdm(total=total, desc=what, unit="update", disable=hidden, leave=False) as bar:

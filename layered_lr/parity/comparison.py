@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from layered_lr.arrays import Float64
-from layered_lr.files import check_output, write_whole
+from layered_lr.outputs import check_output, write_whole
 from layered_lr.parity.findings import ByObservable, Observed, Pair
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.probe import probe_parameters, probed_rates
@@ -222,9 +222,15 @@ def compared(
         },
         margin=envelope.margin,
         samples=envelope.samples,
-        notes=tuple(_notes(recordings, first)),
+        notes=(*_notes(recordings, first), *([_ROUNDS_INSIDE] if rounding.rounds_inside else [])),
         options=dict(options),
     )
+
+
+_ROUNDS_INSIDE = (
+    "the model rounds to float32 inside although it runs in float64 (as x.float() does): float32 judges alone, less "
+    "sharply"
+)
 
 
 def _known(step: int, steps: int) -> int | None:

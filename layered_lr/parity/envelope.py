@@ -38,6 +38,10 @@ class Envelope:
         margin: By how many last bits the samples were disturbed, and by how much a measured rounding counts; see
             ``disturbance.margin``.
         samples: How many disturbed runs there were.
+        noise_losses: The step from which on an error of one last bit does nearly what one of ``margin`` last bits does,
+            so that no margin holds any more: what is measured there is noise, such as the sign of nothing.
+        noise_grad_norms: The same of each group, shape (groups,).
+        noise_arrays: The same of each array, shape (arrays,).
     """
 
     losses: Float64
@@ -46,6 +50,9 @@ class Envelope:
     weights: Float64
     margin: float
     samples: int
+    noise_losses: int
+    noise_grad_norms: NDArray[np.int64]
+    noise_arrays: NDArray[np.int64]
 
     def widened(self, found: Sequence[Differences], factor: float) -> Envelope:
         """With room for measured differences, each of them times a factor and the margin."""
@@ -82,7 +89,8 @@ def informative_until(trace: Trace, allowed: Envelope) -> Informative:
     """Where rounding drowns what an update does.
 
     Honest backends then differ as much as others. That is so after many steps of a chaotic training, and from the
-    first one on where a gradient is zero but for rounding, as of a bias before a batch normalisation.
+    first one on where a gradient is zero but for rounding, as of a bias before a batch normalisation, and in what
+    hangs on it.
 
     Args:
         trace: Of the reference, or another run of the pair.
@@ -98,9 +106,9 @@ def informative_until(trace: Trace, allowed: Envelope) -> Informative:
     loss = allowed.losses[: trace.steps] >= DROWNED * np.abs(trace.losses)
     norms = (trace.grad_norms > 0) & (allowed.grad_norms[: trace.steps] >= DROWNED * trace.grad_norms)
     return Informative(
-        int(np.argmax(loss)) if loss.any() else never,
-        np.where(norms.any(axis=0), np.argmax(norms, axis=0), never).astype(np.int64),
-        arrays.astype(np.int64),
+        min(int(np.argmax(loss)) if loss.any() else never, allowed.noise_losses),
+        np.minimum(np.where(norms.any(axis=0), np.argmax(norms, axis=0), never), allowed.noise_grad_norms),
+        np.minimum(arrays, allowed.noise_arrays).astype(np.int64),
     )
 
 
@@ -122,6 +130,9 @@ def measure_envelope(
     weight keeps an error of up to ``margin`` last bits. The envelope at a step is the largest of all differences up to
     there, and at least ``margin`` half last bits of the number itself, which no float can do without.
 
+    One more run has errors of a single last bit. Where it is nearly as far off as the others are, what they measure
+    does not grow with the errors, and no margin covers it.
+
     Args:
         backend: The reference's.
         task: What it ran.
@@ -132,28 +143,47 @@ def measure_envelope(
         advanced: Called after each update of each run.
     """
     factor = margin(samples, _checks(reference))
-    bits = factor * max(1.0, reference.loss_bits)
-    bits *= 1.0 if task.options.precision.autocast is None else BFLOAT16_BITS
-    calm = replace(task, resume_at=None)
-    found = []
-    for sample in range(samples):
-        disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), factor, bits)
-        ready = prepare_task(backend, calm, start)
-        trace = record(ready, calm, disturbance=disturbance, log=log, advanced=advanced)
-        found.append(differences(reference, trace))
+    autocast = task.options.precision.autocast is not None
+    single = BFLOAT16_BITS if autocast else 1.0
+    bits = factor * single * max(1.0, reference.loss_bits)
+    whole = replace(task, resume_at=None)
+
+    def disturbed(sample: int, kept_bits: float, passing_bits: float) -> Differences:
+        disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), kept_bits, passing_bits)
+        ready = prepare_task(backend, whole, start)
+        return differences(reference, record(ready, whole, disturbance=disturbance, log=log, advanced=advanced))
+
+    found = [disturbed(sample, factor, bits) for sample in range(samples)]
+    nudged = None if autocast else disturbed(samples, 1.0, 1.0)
 
     def widest(name: str, numbers: Float64, last_bits: float) -> Float64:
         floor = last_bits * np.spacing(np.abs(numbers).astype(reference.dtype)).astype(np.float64)
         return _widest([getattr(each, name) for each in found], floor, missing=np.inf)
 
     sizes = np.array([reference.layout.largest(row) for row in reference.weights])
+    losses = widest("losses", np.maximum(reference.losses, 1.0), 0.5 * bits)
+    grad_norms = widest("grad_norms", reference.grad_norms, 0.5 * factor)
+    update_norms = widest("update_norms", reference.update_norms, 0.5 * factor)
+    weights = widest("weights", sizes, 0.5 * factor)
+
+    def noise(name: str, limits: Float64, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+        if nudged is None:
+            return np.full(limits.shape[1:], reference.steps + 1)
+        near = np.sqrt(factor) * getattr(nudged, name) >= limits[: len(getattr(nudged, name))]
+        return np.where(near.any(axis=0), steps[np.argmax(near, axis=0)], reference.steps + 1)
+
+    updates = np.arange(reference.steps)
+    by_update = noise("update_norms", update_norms, updates)
     return Envelope(
-        losses=widest("losses", np.maximum(reference.losses, 1.0), 0.5 * bits),
-        grad_norms=widest("grad_norms", reference.grad_norms, 0.5 * factor),
-        update_norms=widest("update_norms", reference.update_norms, 0.5 * factor),
-        weights=widest("weights", sizes, 0.5 * factor),
+        losses=losses,
+        grad_norms=grad_norms,
+        update_norms=update_norms,
+        weights=weights,
         margin=factor,
         samples=samples,
+        noise_losses=int(noise("losses", losses, updates)),
+        noise_grad_norms=noise("grad_norms", grad_norms, updates),
+        noise_arrays=np.minimum(by_update, noise("weights", weights, np.maximum(reference.rows - 1, 0))),
     )
 
 

@@ -19,6 +19,14 @@ from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.task import packed
 from layered_lr.parity.worker import REFUSED, Request
 
+# `python -m` and `-c` both look into the current folder first: a stranger's folder would run its own modules.
+_PROGRAM = """
+import sys
+if not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+from layered_lr.parity.worker import main
+main()
+"""
 _LAST_LINES = 6
 _WAIT_SECONDS = 0.2
 _GRACE_SECONDS = 5
@@ -58,8 +66,8 @@ def run_worker(request: Request, advanced: Callable[[int], object]) -> Outcome:
 @contextlib.contextmanager
 def _process(request: Path, log: Path, pipe: int) -> Iterator[subprocess.Popen[bytes]]:
     """A worker in a session of its own, so that Ctrl-C reaches this process first; it ends with this block."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(path).absolute()) for path in sys.path)}
-    command = [sys.executable, "-m", "layered_lr.parity.worker", str(request)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())}
+    command = [sys.executable, "-c", _PROGRAM, str(request)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -74,6 +82,12 @@ def _process(request: Path, log: Path, pipe: int) -> Iterator[subprocess.Popen[b
         yield process
     finally:
         _end(process)
+
+
+def _search_path() -> list[str]:
+    """Where this process looks for modules; the current folder comes last where it stands there only as such."""
+    last = [str(Path.cwd())] if "" in sys.path else []
+    return [str(Path(path).absolute()) for path in sys.path if path] + last
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -14,6 +14,7 @@ from layered_lr.errors import Unsupported
 from layered_lr.files import read_archive
 from layered_lr.parity.disturbance import Disturbance, margin
 from layered_lr.parity.envelope import FLOAT64_BITS, Envelope, measure_envelope
+from layered_lr.parity.inner_rounding import rounds_inside
 from layered_lr.parity.recorder import Advanced, prepare_task
 from layered_lr.parity.recording import Recording, record_probes
 from layered_lr.parity.shaker import frozen_parameters
@@ -39,6 +40,7 @@ class Rounding:
         rates: Shape (steps, groups).
         probes: Of each element of the probes, by rung, shape (steps + 1, elements).
         exact_probe: The reference's probe on the bare rung in float64 (in its own dtype where it has no float64).
+        rounds_inside: Whether the model rounds to float32 inside although it runs in float64.
     """
 
     exact: Envelope | None
@@ -46,10 +48,11 @@ class Rounding:
     rates: Float64
     probes: dict[str, Float64]
     exact_probe: ProbeTrace
+    rounds_inside: bool = False
 
     def save(self, path: Path) -> None:
         """Write it as one ``.npz``."""
-        arrays: dict[str, Any] = {"rates": self.rates}
+        arrays: dict[str, Any] = {"rates": self.rates, "rounds_inside": np.array(self.rounds_inside)}
         arrays |= {f"probe/{rung}": values for rung, values in self.probes.items()}
         arrays |= {"exact_probe/weights": self.exact_probe.weights, "exact_probe/rates": self.exact_probe.rates}
         for name, envelope in (("run", self.run), ("exact", self.exact)):
@@ -73,6 +76,7 @@ class Rounding:
             rates=arrays["rates"],
             probes=part("probe/"),
             exact_probe=ProbeTrace(**part("exact_probe/")),
+            rounds_inside=bool(arrays["rounds_inside"]),
         )
 
     def of_exact(self, one: Recording, other: Recording) -> Envelope | None:
@@ -88,10 +92,11 @@ class Rounding:
     def of_runs(self, one: Recording, other: Recording) -> Envelope:
         """What rounding explains of two backends' runs as they were asked for, where one has no float64.
 
-        Each of the two may be as far off as it is from itself with its sums in another order, times the margin.
+        Each of the two may be as far off as it is from float64, or from itself with its sums in another order, times
+        the margin.
         """
         assert self.run is not None
-        return self.run.widened([each.own for each in (one, other) if each.own is not None], 1.0)
+        return self.run.widened([each.rounding() for each in (one, other) if each.exact or each.own], 1.0)
 
 
 def measure_rounding(
@@ -124,13 +129,18 @@ def measure_rounding(
         return measure_envelope(backend, of, trace, start, samples=samples, log=log, advanced=advanced)
 
     exact = reference.exact
+    in_float64 = task.in_float64(float32_norms=True)
+    inside = exact is not None and rounds_inside(backend, in_float64, exact, start)
+    if inside:
+        exact = None
     rates = 0.5 * HELD_RATES * np.spacing(np.abs(reference.run.rates).astype(reference.run.dtype)).astype(np.float64)
     return Rounding(
-        exact=None if exact is None else envelope(task.in_float64(float32_norms=True), exact),
+        exact=None if exact is None else envelope(in_float64, exact),
         run=envelope(task, reference.run) if exact is None or not all_have_float64 else None,
         rates=np.maximum.accumulate(rates, axis=0),
         probes=_measure_probes(backend, task, reference.run, start, advanced),
         exact_probe=_exact_probe(backend, task, start) or reference.run.probes["bare"],
+        rounds_inside=inside,
     )
 
 

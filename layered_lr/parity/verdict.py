@@ -143,7 +143,7 @@ def judge(
     apart = differences(one.run, other.run) if apart is None else apart
     facts = tuple(_facts(one.run, other.run, apart, rounding, plan))
     parted = tuple(_departures(runs, plan))
-    if one.exact is not None and other.exact is not None:
+    if runs.one is not one.run:
         parted += tuple(_first_update(one.run, other.run, one.rounding(), apart, plan))
     if not facts and not parted:
         if _is_bitwise(one.run, other.run):

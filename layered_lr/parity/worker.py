@@ -1,4 +1,4 @@
-"""One backend in a process of its own: ``python -m layered_lr.parity.worker REQUEST``, started by ``parity.processes``.
+"""One backend in a process of its own, which ``parity.processes`` starts with the path of a request.
 
 It writes what it finds to files of the request's folder, and a byte for each update to the pipe that it is given; when
 nobody reads that any more, it ends.
@@ -120,7 +120,3 @@ def _tick(request: Request) -> None:
 def read_start(path: Path) -> dict[str, NDArray[Any]]:
     """The weights that every backend begins with."""
     return {name.removeprefix(_WEIGHT): array for name, array in read_archive(path).items()}
-
-
-if __name__ == "__main__":
-    main()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from layered_lr.files import check_output, write_whole
+from layered_lr import strict_json
+from layered_lr.outputs import check_output, write_whole
 from layered_lr.plans.view import PlanView
 from layered_lr.printed import csv_cell
 from layered_lr.reports.curves import Scale
@@ -30,13 +29,30 @@ def csv_chunks(plan: PlanView) -> Iterator[str]:
     """
     plan.table(0, 0 if plan.total_steps is not None else None)  # says what is missing where the length is
     per_epoch = plan.steps_per_epoch
-    yield _rows([["step", *(["epoch"] if per_epoch else []), *(csv_cell(group.name) for group in plan.groups)]])
+    own = ["step", *(["epoch"] if per_epoch else [])]
+    yield _rows([[*own, *column_names(own, [csv_cell(group.name) for group in plan.groups])]])
     for start in range(0, plan.total_steps or 0, _BLOCK_STEPS):
         rates = plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)).tolist()
         yield _rows(
             [step, *([step // per_epoch] if per_epoch else []), *map(repr, row)]
             for step, row in enumerate(rates, start)
         )
+
+
+def column_names(own: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """A name for each group's column, which no other column has: the group's own, or ``rate: `` before it.
+
+    Args:
+        own: The names of the other columns.
+        groups: The groups' names, each once.
+    """
+    names: list[str] = []
+    for group in groups:
+        name = group
+        while name in own or name in names or (name != group and name in groups):
+            name = f"rate: {name}"
+        names.append(name)
+    return names
 
 
 def _rows(rows: Any) -> str:
@@ -80,16 +96,7 @@ def json_text(plan: PlanView, backend: str | None = None) -> str:
             group["lowering"] = lowering
     phases = [{"start": phase.start, "stop": phase.stop, "frozen": sorted(phase.plan.frozen)} for phase in plan.phases]
     table = {**plan.to_dict(), "groups": groups} | ({"phases": phases} if phases else {})
-    return json.dumps(_without_infinity(table), indent=1, allow_nan=False)
-
-
-def _without_infinity(value: Any) -> Any:
-    """The same tables with ``"inf"`` for infinity, which JSON does not have: a limit of a norm that only measures."""
-    if isinstance(value, dict):
-        return {name: _without_infinity(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_without_infinity(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+    return strict_json.json_text(table, indent=1)
 
 
 def html_text(plan: PlanView, backend: str | None = None, scale: Scale = "auto") -> str:

@@ -78,11 +78,12 @@ def resolve(
     return replace(whole, spec=spec, phases=phases, notes=(*whole.notes, *_notes_of_phases(spec, phases)))
 
 
-def plan_from_dict(table: Mapping[str, Any]) -> Plan:
+def plan_from_dict(table: Mapping[str, Any], *, trust: bool = False) -> Plan:
     """Make a plan from the result of ``Plan.to_dict``.
 
     Args:
         table: The result of ``to_dict``, also if it was saved as JSON and read again.
+        trust: Whether functions that it names may be imported, when a rate is computed.
 
     Raises:
         KeyError: A key is missing.
@@ -94,7 +95,7 @@ def plan_from_dict(table: Mapping[str, Any]) -> Plan:
         >>> ll.plan_from_dict(plan.to_dict()) == plan
         True
     """
-    spec = Spec.from_dict(table["spec"])
+    spec = Spec.from_dict(table["spec"], trust=trust)
     return resolve(spec, table["parameters"], table["total_steps"], table["steps_per_epoch"])
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import math
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -31,16 +33,45 @@ class Reference:
 
     Args:
         path: ``"package.module:name"``.
+        is_trusted: Whether it may be imported: what a file or a table names is not, unless somebody has said so.
     """
 
     path: str
+    is_trusted: bool = field(default=True, compare=False)
 
     def __repr__(self) -> str:
         return repr(self.path)
 
     def __call__(self, *args: Any) -> Any:
         """Call the function."""
-        return import_function(self.path)(*args)
+        return self.load()(*args)
+
+    def load(self) -> UserCallable:
+        """Import the function.
+
+        Raises:
+            SpecError: It cannot be imported; or a file or a table names it, and nobody has said that it may be.
+        """
+        if not self.is_trusted:
+            raise SpecError(
+                f"function {self.path!r}: a file names it, and importing it runs code. If you trust whoever wrote the "
+                "file, say so: --trust (load_recipe(..., trust=True), Spec.from_toml(..., trust=True)); or name it "
+                "yourself."
+            )
+        return import_function(self.path)
+
+
+_trusts: ContextVar[bool] = ContextVar("trusts", default=True)
+
+
+@contextlib.contextmanager
+def trusting(trust: bool) -> Iterator[None]:
+    """Say whether the functions that are named inside may be imported: false where a file or a table names them."""
+    token = _trusts.set(trust)
+    try:
+        yield
+    finally:
+        _trusts.reset(token)
 
 
 @functools.cache
@@ -88,7 +119,9 @@ def find_import_path(function: object) -> str | None:
 def check_function(value: object) -> UserCallable:
     """Return a ``Reference`` for an import path or a function that has one, and any other function as it is."""
     if isinstance(value, str) and _PATH.fullmatch(value):
-        return Reference(value)
+        return Reference(value, _trusts.get())
+    if isinstance(value, Reference):
+        return value
     if not callable(value):
         raise PydanticCustomError("function", "Input should be a function, or its import path 'package.module:name'")
     path = find_import_path(value)
@@ -116,7 +149,7 @@ def evaluate(where: str, function: UserCallable | str, step: Value) -> Value:
         SpecError: The function raises, or returns something that is not a finite number >= 0; names the step.
     """
     if isinstance(function, Reference):
-        function = function.path
+        function = function.load()
     if isinstance(function, str):
         function = import_function(function)
     if type(step) is float:

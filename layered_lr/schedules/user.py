@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias, cast
 
 import numpy as np
@@ -16,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from layered_lr.arrays import Array, Float64
 from layered_lr.errors import SpecError
+from layered_lr.files import as_path, read_plain
 from layered_lr.schedules.arithmetic import Value, largest
 from layered_lr.schedules.base import FactorSchedule, Schedule
 from layered_lr.schedules.recurrences import GrowingTable
@@ -215,7 +215,9 @@ class Table(Schedule):
 
 def _read_csv(path: str | PathLike[str], column: str | None) -> tuple[float, ...]:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_plain(as_path("Table: path", path)).decode("utf-8-sig")
+    except SpecError:
+        raise
     except (OSError, ValueError) as error:
         raise SpecError(f"Table: CSV file {str(path)!r} cannot be read ({error}).") from None
     rows = [(number, row) for number, row in enumerate(csv.reader(text.splitlines()), 1) if any(map(str.strip, row))]

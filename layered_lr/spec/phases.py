@@ -16,7 +16,7 @@ from layered_lr.guesses import explain_value
 from layered_lr.models.matching import check_pattern
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
-from layered_lr.scalars import read_number
+from layered_lr.scalars import read_number, unwrap_scalar
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
 from layered_lr.validation import NonNegative, Positive, value_class
@@ -89,8 +89,9 @@ def _check_trained(value: object) -> Which | None:
 
 
 def _check_norm(value: object) -> float | None:
-    number = read_number(value)
-    if value is None or (number is not None and number > 0 and (number < math.inf or isinstance(value, float))):
+    number = math.inf if isinstance(value, str) and value == "inf" else read_number(value)  # as JSON has it
+    is_infinite = isinstance(value, str | float) or unwrap_scalar(value) == math.inf  # and no endless whole number
+    if value is None or (number is not None and number > 0 and (number < math.inf or is_infinite)):
         return number
     raise SpecError(f"clip_grad_norm={shown(value)}: must be a number > 0 (infinity only measures the norm), or None.")
 

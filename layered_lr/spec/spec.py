@@ -15,6 +15,7 @@ from layered_lr.guesses import explain_guess, explain_value
 from layered_lr.models.matching import ONE_DIMENSIONAL, check_pattern
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
+from layered_lr.schedules.reference import trusting
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.spec.toml import check_depth, optimizer_from_table, read_toml, schedule_from_table, to_table
@@ -209,11 +210,13 @@ class Spec:
         return to_table(self)
 
     @classmethod
-    def from_toml(cls, text_or_path: str | Path) -> Spec:
+    def from_toml(cls, text_or_path: str | Path, *, trust: bool = False) -> Spec:
         """Make the spec that a TOML text or file describes; the ``[run]`` table of a recipe is ignored.
 
         Args:
             text_or_path: A ``Path``, a string that ends in ``.toml``, or the text itself.
+            trust: Whether functions that it names may be imported, when a rate is computed. Without it, reading such a
+                spec works, and computing its rates is a ``SpecError``.
 
         Raises:
             SpecError: There is no such file, it is not TOML, a key is unknown, or a value is not allowed.
@@ -225,11 +228,15 @@ class Spec:
         """
         table = read_toml(text_or_path)
         table.pop(RUN_TABLE, None)
-        return cls.from_dict(table)
+        return cls.from_dict(table, trust=trust)
 
     @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Spec:
+    def from_dict(cls, table: Mapping[str, Any], *, trust: bool = False) -> Spec:
         """Make a spec from the result of ``to_dict``.
+
+        Args:
+            table: The result of ``to_dict``, also if it was saved and read again.
+            trust: As in ``from_toml``.
 
         Raises:
             SpecError: A key is unknown, or a value is not allowed.
@@ -242,6 +249,11 @@ class Spec:
         if not isinstance(table, Mapping):
             raise SpecError(f"a spec must be made from a table, a mapping; got a {type(table).__name__}.")
         check_depth(table, "the table")
+        with trusting(trust):
+            return cls(**cls._parts_of(table))
+
+    @staticmethod
+    def _parts_of(table: Mapping[str, Any]) -> dict[str, Any]:
         parts = dict(table)
         if "optimizer" not in parts:
             raise SpecError("a spec needs an [optimizer] table, such as: [optimizer] type = 'SGD', lr = 0.1")
@@ -256,4 +268,4 @@ class Spec:
         if not isinstance(phases, list | tuple):
             raise SpecError("phases must be an array of tables: write [[phases]] above each of them.")
         parts["phases"] = [phase_from_table(phase) for phase in phases]
-        return cls(**parts)
+        return parts

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layered_lr.errors import SpecError
-from layered_lr.files import one_line
+from layered_lr.files import as_path, one_line, read_plain
 from layered_lr.guesses import explain_type
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
@@ -101,13 +101,13 @@ def read_toml(text_or_path: str | Path) -> dict[str, Any]:
         raise SpecError(f"TOML: got a {type(text_or_path).__name__}; must be a text or the path of a .toml file.")
     is_path = isinstance(text_or_path, Path) or (text_or_path.endswith(".toml") and "\n" not in text_or_path)
     if not is_path:
-        text = str(text_or_path)
+        text = str(text_or_path).removeprefix("\ufeff")  # what editors of Windows begin a file with
         if text.strip() and not any(character in text for character in "=\n["):
             raise SpecError(f"{text!r} is neither TOML nor the path of a file that ends in .toml.")
         return _parse(text, "the TOML text")
-    path = Path(text_or_path)
+    path = as_path("TOML", text_or_path)
     try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        return _parse(read_plain(path).decode("utf-8-sig").replace("\r\n", "\n"), str(path))
     except FileNotFoundError:
         raise SpecError(f"{path}: there is no such file. Give the path of a TOML recipe.") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,20 +21,28 @@ import numpy as np
 
 from layered_lr.arrays import Array, Arrays
 from layered_lr.errors import CheckpointError
-from layered_lr.files import one_line
+from layered_lr.files import one_line, open_plain, read_plain
+from layered_lr.outputs import clear_unfinished, describe_obstacle, make_temporary
 from layered_lr.state.training_state import TrainingState
+from layered_lr.strict_json import json_text, number_of
 
 FORMAT = "layered_lr.TrainingState 1"
 WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state.json"
-TEMPORARY = ".layered_lr-"  # names of unfinished files and folders begin with this
+FILES = frozenset((WEIGHTS, TRAINING, STATE))
 
 _SLOT, _EMA, _RANDOM, _HISTORY = "slot:", "ema:", "random:", "history:"
 _CHUNK = 1 << 20
+_MOST_HEADER_BYTES = 100_000_000  # of a .safetensors, as its own reader has it
+_LARGE = 1 << 63  # of whole numbers: no count comes near it
+_BEGINS = b'"format": "layered_lr.TrainingState '
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # constants of Linux's renameat2
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    number = number_of(value)
+    return isinstance(number, float) or (
+        isinstance(number, int) and not isinstance(number, bool) and abs(number) < _LARGE
+    )
 
 
 def _are_reactions(value: object) -> bool:
@@ -44,7 +52,7 @@ def _are_reactions(value: object) -> bool:
 
 
 _IS_VALID: Mapping[str, Callable[[object], bool]] = {
-    "step": lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    "step": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGE,
     "metric": lambda value: value is None or _is_number(value),
     "optimizer": lambda value: isinstance(value, str),
     "parameters": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
@@ -66,7 +74,8 @@ def write_state(path: Path, state: TrainingState, metric: float | None = None) -
         CheckpointError: It cannot be written (a full disk, no permission). Then nothing has changed.
     """
     try:
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
+        clear_unfinished(path.parent)
+        temporary, handle = make_temporary(path.parent, is_folder=True)
         try:
             _fill(temporary, state, metric)
             _sync(temporary)
@@ -74,6 +83,7 @@ def write_state(path: Path, state: TrainingState, metric: float | None = None) -
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+            os.close(handle)
     except OSError as error:
         raise CheckpointError(f"{path}: the state cannot be written: {error.strerror or error}.") from None
 
@@ -82,12 +92,29 @@ def check_replaceable(path: Path) -> None:
     """Refuse to write a state where it would replace something other than a state.
 
     Raises:
-        CheckpointError: The path is a file, or a folder that contains more than a state.
+        CheckpointError: The path is no folder, or a folder that contains something other than a state.
     """
-    if path.is_dir() and {file.name for file in path.iterdir()} <= {WEIGHTS, TRAINING, STATE}:
-        return
-    if path.exists() or path.is_symlink():
-        raise CheckpointError(f"{path}: there is something other than a state; choose the name of a new folder.")
+    kind = describe_obstacle(path)
+    if kind == "a folder":
+        if _holds_a_state(path):
+            return
+        kind = "a folder with something other than a state"
+    if kind or path.exists():
+        raise CheckpointError(
+            f"{path}: there is {kind or 'a file'}, which is never written over; choose the name of a new folder."
+        )
+
+
+def _holds_a_state(folder: Path) -> bool:
+    """Whether a folder is empty, or holds a state of this library and nothing else."""
+    try:
+        names = {file.name for file in folder.iterdir()}
+        if not names:
+            return True
+        with open_plain(folder / STATE) as file:
+            return names <= FILES and _BEGINS in file.read(256)
+    except OSError:
+        return False
 
 
 def read_state(path: Path) -> TrainingState:
@@ -98,6 +125,8 @@ def read_state(path: Path) -> TrainingState:
             state contains NaN or infinity. The message names the file and the reason.
     """
     about = read_about(path)
+    for name in (WEIGHTS, TRAINING):
+        _check_size(path / name)
     for name, digest in about["sha256"].items():
         if _hash_file(path / name) != digest:
             raise CheckpointError(
@@ -114,7 +143,10 @@ def read_state(path: Path) -> TrainingState:
             optimizer=about["optimizer"],
             weights=weights,
             slots=slots,
-            reactions=about["reactions"],
+            reactions={
+                group: {key: number_of(value) for key, value in seen.items()}
+                for group, seen in about["reactions"].items()
+            },
             ema=_select(_EMA, training),
             random=_select(_RANDOM, training),
             history=_select(_HISTORY, training),
@@ -134,7 +166,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     file = path / STATE
     try:
-        table: dict[str, Any] = json.loads(file.read_bytes())
+        table: dict[str, Any] = json.loads(read_plain(file))
         digest = table.pop("digest")
         if digest != _hash_table(table):
             raise CheckpointError(f"{file}: differs from the file that was written: damaged or edited.")
@@ -146,12 +178,15 @@ def read_about(path: Path) -> dict[str, Any]:
             )
         if wrong := [name for name, is_valid in _IS_VALID.items() if not is_valid(table[name])]:
             raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
+        table["metric"] = number_of(table["metric"])
         return table
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no saved state in it ({STATE} is missing).") from None
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file}: not a readable state: {one_line(error)}") from None
 
 
@@ -170,7 +205,7 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         "about": state.about,
         "sha256": {name: _hash_file(folder / name) for name in (WEIGHTS, TRAINING)},
     }
-    table = json.loads(json.dumps(table))  # the digest must be that of the table as it will be read
+    table = json.loads(json_text(table))  # the digest must be that of the table as it will be read
     with (folder / STATE).open("w", encoding="utf-8") as file:
         json.dump(table | {"digest": _hash_table(table)}, file, indent=1)
         file.flush()
@@ -185,6 +220,7 @@ def _save(file: Path, arrays: Arrays) -> None:
         save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
     except SafetensorError as error:  # it contains the error of the system, such as a full disk
         raise OSError(one_line(error)) from None
+    file.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)  # the umask's, which safetensors does not ask
     _sync(file)
 
 
@@ -206,10 +242,11 @@ def _put(folder: Path, path: Path) -> None:
             raise
         if _exchange(folder, path):
             return  # the old state is now in the temporary folder, which the caller removes
-        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=TEMPORARY))
+        old, handle = make_temporary(path.parent, is_folder=True)
         path.rename(old / path.name)
         folder.rename(path)
         shutil.rmtree(old, ignore_errors=True)
+        os.close(handle)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -230,10 +267,33 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _check_size(file: Path) -> None:
+    """Refuse a file that is longer or shorter than it says itself, before all of it is read: it may be endless.
+
+    Raises:
+        CheckpointError: It is missing, cannot be read, or is no whole ``.safetensors``.
+    """
+    try:
+        with open_plain(file) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length)) if length <= min(size, _MOST_HEADER_BYTES) else {}
+            ends = [about["data_offsets"][1] for name, about in header.items() if name != "__metadata__"]
+            is_whole = size == 8 + length + max(ends, default=0)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: this file of the state is missing.") from None
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise CheckpointError(f"{file}: differs from the file that was written: damaged, or of another state.")
+
+
 def _hash_file(file: Path) -> str:
     found = hashlib.sha256()
     try:
-        with file.open("rb") as opened:
+        with open_plain(file) as opened:
             while chunk := opened.read(_CHUNK):
                 found.update(chunk)
     except FileNotFoundError:

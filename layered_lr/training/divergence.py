@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from layered_lr.errors import TrainingDiverged
@@ -22,6 +23,7 @@ class Guard:
         rollback_factor: What each rollback multiplies all rates with.
         skip_advances: Whether a skipped update counts: schedules advance over it.
         rate_factor: What rollbacks before have multiplied the rates with.
+        counted: What ``counted`` said before the run was stopped; empty for a new run.
     """
 
     def __init__(
@@ -30,11 +32,18 @@ class Guard:
         rollback_factor: float = 0.5,
         skip_advances: bool = False,
         rate_factor: float = 1.0,
+        counted: Mapping[str, int] | None = None,
     ) -> None:
         self.policy, self.rollback_factor, self.skip_advances = policy, rollback_factor, skip_advances
         self.rate_factor = rate_factor
-        self._rollbacks = self._in_a_row = 0
-        self._last = -1
+        before = counted or {}
+        self._rollbacks, self._in_a_row = before.get("rollbacks", 0), before.get("in_a_row", 0)
+        self._last = before.get("last", -1)
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """How often what has happened, as a checkpoint keeps it."""
+        return {"rollbacks": self._rollbacks, "in_a_row": self._in_a_row, "last": self._last}
 
     @property
     def checks_each_update(self) -> bool:
@@ -79,20 +88,27 @@ class GoodStates:
     not help, the one before it is taken.
 
     Args:
-        first: Where the run begins.
+        states: Those that there are, the newest last.
+        back_at: The step of the state that the run last went back to; None if it has never gone back.
     """
 
-    def __init__(self, first: TrainingState) -> None:
-        self._states = [first]
-        self._back_at: TrainingState | None = None
+    def __init__(self, states: Sequence[TrainingState], back_at: int | None = None) -> None:
+        self._states = list(states[-2:])
+        self.back_at = back_at
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the states, the newest last."""
+        return [state.step for state in self._states]
 
     def add(self, state: TrainingState) -> None:
-        """Keep a newer state."""
-        self._states = [*self._states[-1:], state]
+        """Keep a newer state, or the newest one once more."""
+        older = [kept for kept in self._states if kept.step < state.step]
+        self._states = [*older[-1:], state]
 
     def take_newest(self) -> TrainingState:
         """The state to go back to; the newest one is given up where the run went back to it before."""
-        if self._states[-1] is self._back_at and len(self._states) > 1:
+        if self._states[-1].step == self.back_at and len(self._states) > 1:
             self._states.pop()
-        self._back_at = self._states[-1]
-        return self._back_at
+        self.back_at = self._states[-1].step
+        return self._states[-1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
+from layered_lr.training.in_file import by_hand
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
@@ -55,9 +57,13 @@ def path_or_none(name: str, value: Any) -> Path | None:
     Raises:
         SpecError: Anything else.
     """
-    if value is None or (isinstance(value, str | Path) and value != ""):
-        return None if value is None else Path(value)
-    raise SpecError(f"{name}={shown(value)} ({type(value).__name__}): must be a path, or None.")
+    if value is None:
+        return None
+    if not isinstance(value, str | os.PathLike) or value == "":
+        raise SpecError(f"{name}={shown(value)} ({type(value).__name__}): must be a path, or None.")
+    from layered_lr.files import as_path
+
+    return as_path(name, by_hand(name, value) if name == "folder" else value)
 
 
 def _every(value: Any) -> Any:

@@ -66,6 +66,9 @@ class Loop:
         run_log: What is written into the run's folder; None writes nothing.
         guard: What happens when numbers are not finite.
         reopen: Makes a session at rates times a factor, for a rollback.
+        good: States to go back to, beside the one that the run begins or goes on with.
+        back_at: The step of the state that the run last went back to.
+        left_out: Batches that were left out in a row before.
         skipped: Batches that were left out before.
         events: What happened before.
         callbacks: Told of each event.
@@ -84,6 +87,9 @@ class Loop:
         run_log: RunLog | None = None,
         guard: Guard | None = None,
         reopen: Callable[[float], Session] | None = None,
+        good: Sequence[TrainingState] = (),
+        back_at: int | None = None,
+        left_out: int = 0,
         skipped: int = 0,
         events: Sequence[Mapping[str, Any]] = (),
         callbacks: Iterable[Callback] = (),
@@ -103,8 +109,9 @@ class Loop:
         self.measured = Measurements(session, plan, history, self.guard.rate_factor)
         self.watch, self._lookahead = Stopwatch(), Lookahead(self.step)
         self._announce = Announcer(callbacks, RunHandle(self, backend))
+        self.earlier, self._back_at = tuple(good), back_at
         self._good: GoodStates | None = None
-        self._left_out_in_a_row = 0
+        self._left_out_in_a_row = left_out
         self._stop_because: str | None = None  # a callback's reason
         self._wants_checkpoint = False
         self._epoch_ended_at = self.step
@@ -137,10 +144,10 @@ class Loop:
                 raise self._callback_error(failure) from failure.error
 
     def _train(self, signals: Stop, checkpoint_first: bool) -> None:
+        if self.guard.rolls_back:
+            self._good = GoodStates([*self.earlier, self.export_state()], self._back_at)
         if checkpoint_first:
             self._checkpoint()
-        if self.guard.rolls_back:
-            self._good = GoodStates(self.export_state())
         self._announce.begin()
         updates = self._updates()
         self.watch.begin()
@@ -170,7 +177,7 @@ class Loop:
             self._checkpoint()
         if signals.signal:
             self.run_log.event("stopped", step=self.step, signal=signals.signal.name)
-            way = f"To go on: layered-lr resume {self.run_log.path}"
+            way = f"To go on: {self.run_log.way_on}"
             say(f"stopped by {signals.signal.name} after {self.step} updates. {way}")
             signals.obey()
 
@@ -390,7 +397,12 @@ class Loop:
             self._good.add(state)
         metric = metric_of(self.history.accuracies.numbers(), self._ends_epoch() or self.step == self.steps)
         about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
-        path = self.run_log.checkpoint(state, metric, **about)
+        about["counted"] = {**self.guard.counted, "left_out": self._left_out_in_a_row}
+        staying: list[int] = []
+        if self._good is not None:
+            staying = self._good.steps
+            about["good"], about["back_at"] = staying, self._good.back_at
+        path = self.run_log.checkpoint(state, metric, staying, **about)
         if path is not None:
             self._announce.checkpoint(path)
 
@@ -404,7 +416,7 @@ class Loop:
         if self.run_log.checkpoint_step != self.step:
             with contextlib.suppress(CallbackFailed):  # of another one, which is told of the checkpoint
                 self._checkpoint()
-        return CallbackError(f"{where} To go on: layered-lr resume {self.run_log.path}")
+        return CallbackError(f"{where} To go on: {self.run_log.way_on}")
 
 
 def _mean(losses: Float64) -> float:

@@ -24,6 +24,7 @@ from layered_lr.training.grouped_options import (
     path_or_none,
 )
 from layered_lr.training.import_paths import imported
+from layered_lr.training.in_file import InFile, by_hand
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 DEFAULT_EPOCHS = 6
 
 _LARGEST_SEED = 2**63  # below which every generator takes a seed
+_MOST_STEPS = 2**53  # up to which every count is exact in float64
 
 
 def _backend(value: Any) -> str:
@@ -59,7 +61,7 @@ def _model(value: Any) -> Any:
 
     path = value
     if isinstance(path, str) and ":" in path:
-        value = imported(path, "model")
+        value = imported(by_hand("model", path), "model")
     if framework_of(value):
         where = "" if path is value else f" at {path!r}"
         raise SpecError(
@@ -79,10 +81,12 @@ def _device(value: Any) -> str:
 
 def _writable(value: Any) -> Path | None:
     """A path that a file can be written to: found out before the training, not after it."""
-    from layered_lr.files import check_output
+    if value is None:
+        return None
+    from layered_lr.outputs import check_output
+    from layered_lr.training.result import holds_a_result
 
-    path = path_or_none("save", value)
-    return None if path is None else check_output("save", path)
+    return check_output("save", by_hand("save", value), is_ours=holds_a_result)
 
 
 def _callbacks(value: Any) -> tuple[Callback, ...]:
@@ -152,7 +156,8 @@ class RunOptions:
     max_steps: int | None = option(
         default=None,
         help="The number of updates after which to stop, if the epochs do not end before.",
-        check=optional(whole_number(1)),
+        check=optional(whole_number(1, _MOST_STEPS)),
+        allowed="a whole number >= 1, or None",
         flag="--max-steps",
         kind="int",
         shown_default="no limit",
@@ -307,7 +312,10 @@ class RunOptions:
         if self.epochs is None and self.max_steps is not None:
             return self.max_steps
         by_epochs = (self.epochs or DEFAULT_EPOCHS) * steps_per_epoch
-        return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
+        steps = by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
+        if steps > _MOST_STEPS:
+            raise SpecError(f"run(epochs={self.epochs}): makes {steps:.3g} updates; a run can have {_MOST_STEPS:.3g}.")
+        return steps
 
     def to_dict(self) -> dict[str, Any]:
         """The options that can be written down, as a recipe's ``[run]`` table holds them."""
@@ -342,7 +350,10 @@ def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str
         is_table = parts is not None and isinstance(value, Mapping) and set(value) <= set(options_of(parts))
         if is_table and merged.get(name) is not None:  # arrays by name are no table of parts
             known: Any = parts
-            merged[name] = {**_table_of(known.of(merged[name])), **value}
+            said = {"folder": merged[name]} if isinstance(merged[name], InFile) else merged[name]
+            if isinstance(said, Mapping):  # a place that a file names is no matter where another one is given
+                said = {part: own for part, own in said.items() if part not in value}
+            merged[name] = {**_table_of(known.of(said)), **value}
         else:
             merged[name] = value
     return merged

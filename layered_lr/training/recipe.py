@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
+from layered_lr.files import as_path
 from layered_lr.guesses import unknown_name
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.printed import shown
@@ -18,6 +19,7 @@ from layered_lr.spec.groups import Group
 from layered_lr.spec.spec import RUN_TABLE, Spec
 from layered_lr.spec.toml import read_toml
 from layered_lr.spelling import did_you_mean
+from layered_lr.training.in_file import marked, unmarked
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
 
@@ -55,12 +57,15 @@ def ready_recipes() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in _folder().iterdir() if file.name.endswith(".toml"))
 
 
-def load_recipe(name_or_path: str | Path) -> Recipe:
-    """Read a recipe.
+def load_recipe(name_or_path: str | Path, *, trust: bool = False) -> Recipe:
+    """Read a recipe. Nothing is imported or run, whoever wrote it.
 
     Args:
         name_or_path: A ready recipe's name, such as ``"tutorial-graph"``, or the path of a TOML file. Its ``[run]``
             table holds arguments of ``run``; the rest is the spec.
+        trust: Whether code that the file names may be imported (``model``, functions of schedules), and places that it
+            names written to (``save``, the folder of ``checkpoints``). Without it, to run such a recipe is a
+            ``SpecError``, unless these are given instead.
 
     Raises:
         SpecError: No such recipe or file, not TOML, an unknown key or a value that is not allowed.
@@ -73,7 +78,8 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if not isinstance(name_or_path, str | Path):
         raise SpecError(f"recipe {shown(name_or_path)}: must be a path or a name.")
     ready = ready_recipes()
-    if str(name_or_path) in ready:
+    is_ready = str(name_or_path) in ready
+    if is_ready:
         table = read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))
     elif isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
         raise SpecError(
@@ -81,7 +87,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
             f"{did_you_mean(name_or_path, ready)}"
         )
     else:
-        table = read_toml(Path(name_or_path))
+        table = read_toml(as_path("recipe", name_or_path))
     run = table.pop(RUN_TABLE, {})
     if not isinstance(run, dict):
         raise SpecError(
@@ -92,8 +98,12 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         if name not in known:
             hint = old_name(name) or unknown_name("run", name, known)
             raise SpecError(f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{hint}")
-    RunOptions(**run)
-    return Recipe(Spec.from_dict(table), run)
+    if not is_ready and not trust:
+        run = marked(run)
+        RunOptions(**unmarked(run))
+    else:
+        RunOptions(**run)
+    return Recipe(Spec.from_dict(table, trust=trust or is_ready), run)
 
 
 @cache

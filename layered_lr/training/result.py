@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
-from layered_lr.errors import CheckpointError, LayeredLRError
-from layered_lr.files import UnreadableError, one_line, open_whole, read_archive
+from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
+from layered_lr.files import UnreadableError, as_path, one_line, open_plain, read_archive
+from layered_lr.outputs import check_output, open_whole
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.printed import harmless
 from layered_lr.reports.tables import ReportTable
+from layered_lr.strict_json import json_text, number_of
 
 _FORMAT = "layered_lr.Result 3"
 _BLOCK_STEPS = 1 << 14
@@ -103,8 +106,11 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write everything to one ``.npz`` file, whole or not at all; NumPy opens it too.
 
+        Args:
+            path: The file; a result that is there already is replaced, and nothing else.
+
         Raises:
-            CheckpointError: The file cannot be written.
+            CheckpointError: The file cannot be written, or something else than a result is there.
 
         Example:
             >>> import torch
@@ -120,7 +126,10 @@ class Result:
             >>> bool((again.losses == result.losses).all())
             True
         """
-        path = Path(path)
+        try:
+            path = check_output("path", path, is_ours=holds_a_result)
+        except SpecError as error:
+            raise CheckpointError(f"the result cannot be written: {error}") from None
         about = {
             "format": _FORMAT,
             "backend": self.backend,
@@ -141,7 +150,7 @@ class Result:
         arrays |= {_NORMS + name: norms for name, norms in self.group_grad_norms.items()}
         arrays |= {_LOGGED + name: rows for name, rows in self.logged.items()}
         arrays["ema_accuracies"] = self.ema_accuracies
-        arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json.dumps(about))}
+        arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json_text(about))}
         arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
         try:
             with open_whole(path) as file:
@@ -150,8 +159,12 @@ class Result:
             raise CheckpointError(f"{path}: the result cannot be written: {error.strerror or error}.") from None
 
     @classmethod
-    def load(cls, path: str | Path) -> Result:
-        """Read what ``save`` wrote.
+    def load(cls, path: str | Path, *, trust: bool = False) -> Result:
+        """Read what ``save`` wrote. Nothing is imported or run, whoever wrote it.
+
+        Args:
+            path: The file.
+            trust: Whether functions that its plan names may be imported, when a rate of ``plan`` is computed.
 
         Raises:
             CheckpointError: The file is missing, damaged, or no result.
@@ -170,16 +183,19 @@ class Result:
             >>> bool((again.losses == result.losses).all())
             True
         """
+        path = as_path("path", path)
         try:
-            arrays = read_archive(Path(path))
+            arrays = read_archive(path)
             about = json.loads(str(arrays["about"][()]))
             if about["format"] != _FORMAT:
                 raise CheckpointError(f"{path}: its format is {about['format']!r}; this version reads {_FORMAT!r}.")
-            plan = plan_from_dict(about["plan"])
+            plan = plan_from_dict(about["plan"], trust=trust)
             if about["groups"] != [group.name for group in plan.groups]:
                 raise CheckpointError(f"{path}: its groups are {about['groups']}, its plan's are others.")
             if arrays["rates"].shape != (*arrays["losses"].shape, len(plan.groups)):
                 raise CheckpointError(f"{path}: rates {arrays['rates'].shape} for losses {arrays['losses'].shape}.")
+            _check_arrays(arrays, len(plan.groups))
+            _check_tables(about)
             return cls(
                 backend=about["backend"],
                 plan=plan,
@@ -192,8 +208,8 @@ class Result:
                 weights=_under(_WEIGHT, arrays),
                 ema_weights=_under(_EMA, arrays),
                 lowering=about["lowering"],
-                seconds_per_step=about["seconds_per_step"],
-                first_step_seconds=about["first_step_seconds"],
+                seconds_per_step=float(number_of(about["seconds_per_step"])),
+                first_step_seconds=float(number_of(about["first_step_seconds"])),
                 versions=about["versions"],
                 options=about["options"],
                 planned_rates=_under(_PLANNED, arrays),
@@ -205,11 +221,68 @@ class Result:
             raise CheckpointError(f"{path}: no such file.") from None
         except CheckpointError:
             raise
-        except (UnreadableError, ValueError, KeyError, TypeError, LayeredLRError) as error:
+        except (
+            UnreadableError,
+            LayeredLRError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            IndexError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise CheckpointError(f"{path}: not a readable result of layered_lr: {one_line(error)}") from None
 
     def __str__(self) -> str:
         return harmless(result_text(self))
+
+
+def holds_a_result(path: Path) -> bool:
+    """Whether a file is a result that this library has saved, of any version."""
+    try:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive, archive.open("about.npy") as about:
+            text = about.read(4096).replace(b"\0", b"")  # NumPy keeps text in four bytes a character
+        return b'"format": "layered_lr.Result ' in text
+    except Exception:  # for a damaged file, zipfile and zlib raise many kinds of errors
+        return False
+
+
+def _check_arrays(arrays: dict[str, NDArray[Any]], groups: int) -> None:
+    """Refuse arrays of other kinds or shapes than a run measures.
+
+    Raises:
+        ValueError: There are some.
+    """
+    steps = len(arrays["losses"])
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "losses": (steps,),
+        "rates": (steps, groups),
+        "accuracies": (None,),
+        "ema_accuracies": (None,),
+        "grad_norms": (None,),
+    }
+    shapes |= {name: (None,) for name in arrays if name.startswith((_NORMS, _PLANNED))}
+    shapes |= {name: (None, 2) for name in arrays if name.startswith(_LOGGED)}
+    for name, shape in shapes.items():
+        array = arrays[name]
+        fits = all(want in (None, has) for want, has in zip(shape, array.shape, strict=False))
+        if array.dtype.kind not in "fiu" or array.ndim != len(shape) or not fits:
+            raise ValueError(f"{name!r} is {array.dtype} of shape {array.shape}")
+
+
+def _check_tables(about: dict[str, Any]) -> None:
+    """Refuse tables of other kinds than a run writes.
+
+    Raises:
+        ValueError: There are some.
+    """
+    kinds: dict[str, type] = {"backend": str, "lowering": dict, "versions": dict, "options": dict, "events": list}
+    for name, kind in kinds.items():
+        if not isinstance(about[name], kind):
+            raise ValueError(f"{name!r} is {about[name]!r:.40}")
+    if set(about["lowering"]) != set(about["groups"]) or not all(isinstance(one, dict) for one in about["events"]):
+        raise ValueError("what it says of its groups or events is not what a run says")
 
 
 def _largest_difference(applied: Float64, planned: Float64) -> float:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layered_lr.console import say
+from layered_lr.data.cifar10 import has_cifar10
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
+from layered_lr.files import as_path, open_plain
 from layered_lr.guesses import explain_guess
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
@@ -17,92 +20,196 @@ from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
+from layered_lr.training.in_file import InFile, marked, names_code
+from layered_lr.training.loop import Loop
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result
-from layered_lr.training.run_folder import CHECKPOINTS, RECIPE, RunFolder
-from layered_lr.training.train import all_versions, train_prepared
+from layered_lr.training.run_folder import CHECKPOINTS, METRICS, RECIPE, RunFolder, check_holds_a_run
+from layered_lr.training.saved_run import check_saved_run
+from layered_lr.training.train import all_versions, open_loop, train_prepared
 
 _LENGTH = ("epochs", "max_steps")
 
 
-def resume_run(path: Any, spec: Spec | None, strict: bool, changes: Mapping[str, Any]) -> Result:
+def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes: Mapping[str, Any]) -> Result:
     """See ``layered_lr.resume``.
 
     Args:
         path: The run's folder.
         spec: Instead of the run's, for what is left of it.
         strict: Refuse what does not fit.
+        trust: Import what the folder names.
         changes: Arguments of ``run`` to take instead of the run's.
     """
     if not isinstance(path, str | Path):
         raise SpecError(f"resume: path={path!r}: must be the folder of a run, as run(checkpoints=...) makes it.")
-    run = Path(path)
-    if not (run / RECIPE).is_file():
-        raise CheckpointError(
-            f"{run}: holds no run ({RECIPE} is missing). Give what was checkpoints (--checkpoint-dir)."
-        )
+    run = as_path("resume: path", path)
+    check_holds_a_run(run)
     with RunFolder(run) as folder:
-        if not CheckpointFolder(run / CHECKPOINTS).paths():
-            return _from_the_start(folder, spec, changes)
-        found = CheckpointFolder(run / CHECKPOINTS).read_newest(folder.described().get("run"))
-        for damage in found.damaged:
-            say(f"{damage} Going back to {found.path.name}.")
-        state = found.state
-        try:
-            before = plan_from_dict(state.about["plan"])
-            options = replace(_options(state.about["options"], changes, run), initial_weights=None)
-            _check_about(state)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, LayeredLRError):
-                raise
-            raise CheckpointError(f"{found.path}: says too little of its run: {error!r}.") from None
+        checkpoints = folder.checkpoints(1, False)
+        if not checkpoints.paths():
+            return _from_the_start(folder, spec, trust, changes)
+        name = folder.mark.run if folder.mark_is_whole else folder.described().get("run")
+        found = checkpoints.read_newest(name, check_saved_run)
+        said = _said(folder, found.state)
+        options = replace(_options(said["options"], changes, run, trust), initial_weights=None)
+        spec_now = Spec.from_dict(said["spec"], trust=trust) if spec is None else spec
+        before = _plan_of(found.state, trust)
         _say_unused(folder, before, changes)
-        ready = prepare(before.spec if spec is None else spec, options)
-        state = _fitting(state, ready, options, before, strict)
-        folder.event("resumed", step=state.step, backend=options.backend, checkpoint=found.path.name)
-        return train_prepared(ready, options, folder, state)
+        ready = prepare(spec_now, options)
+        loop, state = _open_newest(checkpoints, name, ready, options, trust, strict)
+        folder.event("resumed", step=state.step, backend=options.backend, checkpoint=f"step-{state.step:08d}")
+        return train_prepared(ready, options, folder, state, loop)
+
+
+def _said(folder: RunFolder, state: TrainingState) -> dict[str, Any]:
+    """Spec and options of what is left of the run: the mark has them since the run was last begun or changed."""
+    mark = folder.mark
+    if mark.spec is not None and mark.run == state.about.get("run", mark.run):
+        return {"spec": mark.spec, "options": mark.options}
+    return {"spec": state.about["plan"]["spec"], "options": state.about["options"]}
+
+
+def _plan_of(state: TrainingState, trust: bool) -> Plan:
+    return plan_from_dict(state.about["plan"], trust=trust)
+
+
+def _open_newest(
+    checkpoints: CheckpointFolder, run: str | None, ready: Prepared, options: RunOptions, trust: bool, strict: bool
+) -> tuple[Loop, TrainingState]:
+    """Open the loop at the newest checkpoint that can be read and that the framework takes.
+
+    Raises:
+        CheckpointError: None can be taken; the message is of the newest that can be read.
+    """
+    damaged: list[str] = []
+    refused: list[CheckpointError] = []
+    for path, found in checkpoints.read_all(run, check_saved_run):
+        if not isinstance(found, TrainingState):
+            damaged.append(str(found))
+            continue
+        try:
+            before = _plan_of(found, trust)
+            state = _fitting(found, ready, before, strict, say)
+            earlier = _earlier(checkpoints, run, found, options, functools.partial(_fitted, ready, before, strict))
+            loop = open_loop(ready, options, options.callbacks, state, good=earlier)
+        except CheckpointError as error:
+            refused.append(error)
+            damaged.append(f"{path}: {error}")
+            continue
+        for damage in damaged:
+            say(f"{damage} Going back to {path.name}.")
+        _say_changes(before, ready.plan, state.about, options, trust)
+        return loop, state
+    raise refused[0] if refused else CheckpointError(f"{checkpoints.folder}: none can be read: {damaged[0]}")
+
+
+def _fitted(ready: Prepared, before: Plan, strict: bool, state: TrainingState) -> TrainingState:
+    return _fitting(state, ready, before, strict, lambda words: None)
+
+
+def _earlier(
+    checkpoints: CheckpointFolder,
+    run: str | None,
+    state: TrainingState,
+    options: RunOptions,
+    fit: Callable[[TrainingState], TrainingState],
+) -> list[TrainingState]:
+    """The state before this one that a rollback may go back to, where there is one.
+
+    The checkpoint says which one the run had. Where that one is gone, or where a checkpoint of an older version says
+    nothing, it is the newest that is older.
+    """
+    steps = state.about.get("good", [])[:-1]
+    if options.divergence.action != "rollback" or ("good" in state.about and not steps):
+        return []
+    wanted = checkpoints.path_of(steps[-1]) if steps else None
+    older = [(path, found) for path, found in checkpoints.read_all(run, check_saved_run) if _is_before(found, state)]
+    for _, found in sorted(older, key=lambda each: each[0] != wanted):
+        if isinstance(found, TrainingState):
+            try:
+                return [fit(found)]
+            except CheckpointError:
+                continue
+    return []
+
+
+def _is_before(found: TrainingState | CheckpointError, state: TrainingState) -> bool:
+    return isinstance(found, TrainingState) and found.step < state.step
 
 
 def _say_unused(folder: RunFolder, before: Plan, changes: Mapping[str, Any]) -> None:
     """What a user may think is taken, and is not."""
     if "initial_weights" in changes:
         say("initial_weights: not taken, the weights are the checkpoint's.")
+    written = before.spec if folder.mark.spec is None else Spec.from_dict(folder.mark.spec)
     try:
-        edited = load_recipe(folder.path / RECIPE).spec != before.spec
+        edited = load_recipe(folder.path / RECIPE).spec != written
     except LayeredLRError:
         edited = True
     if edited:
         say(
-            f"{folder.path / RECIPE} is not as it was written: not taken, the spec is the checkpoint's. To change what "
+            f"{folder.path / RECIPE} is not as it was written: not taken, the spec is the run's own. To change what "
             "is left of a run, give another recipe (--recipe) or spec."
         )
 
 
-def _from_the_start(folder: RunFolder, spec: Spec | None, changes: Mapping[str, Any]) -> Result:
+def _from_the_start(folder: RunFolder, spec: Spec | None, trust: bool, changes: Mapping[str, Any]) -> Result:
     """A run that was killed before its first checkpoint."""
-    recipe = load_recipe(folder.path / RECIPE)
-    options = _options(recipe.run, changes, folder.path)
+    if folder.mark.has_checkpoints or (folder.mark.spec is None and _has_measured(folder.path)):
+        raise CheckpointError(
+            f"{folder.path}: the run has written checkpoints, and there are none in {CHECKPOINTS}. Bring them back "
+            "(is the folder mounted?), or begin a new run in another folder."
+        )
+    if folder.mark.spec is None:
+        recipe = load_recipe(folder.path / RECIPE, trust=trust)
+        said, own, unwritten = recipe.run, recipe.spec, folder.described().get("not written", ())
+    else:
+        mark = folder.mark
+        said, own, unwritten = mark.options, Spec.from_dict(mark.spec or {}, trust=trust), mark.unwritten
+    options = _options(said, changes, folder.path, trust)
     given = options.initial_weights is not None and options.initial_weights.source is not None
-    if "initial_weights" in folder.described().get("not written", ()) and not given:
+    if "initial_weights" in unwritten and not given:
         raise SpecError(
             "resume: the run began with initial_weights that cannot be written down, and has no checkpoint; give them "
             "again: resume(..., initial_weights=...)."
         )
     say(f"{folder.path}: there is no checkpoint yet; starting at the beginning.")
-    return train_prepared(prepare(recipe.spec if spec is None else spec, options), options, folder)
+    return train_prepared(prepare(own if spec is None else spec, options), options, folder)
 
 
-def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> RunOptions:
-    """The run's options, with what is to change."""
+def _has_measured(path: Path) -> bool:
+    """Whether the folder of a run of an older version, which says nothing of its checkpoints, has measured numbers."""
+    try:
+        return (path / METRICS).stat().st_size > 0 and b"\n" in _rows_after_header(path / METRICS)
+    except OSError:
+        return False
+
+
+def _rows_after_header(file: Path) -> bytes:
+    with open_plain(file) as opened:
+        opened.readline(1 << 20)
+        return opened.read(1 << 12)
+
+
+def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path, trust: bool) -> RunOptions:
+    """The run's options, with what is to change; no place to write to is taken from the folder.
+
+    Raises:
+        CheckpointError: What the folder says is not what a run says.
+        SpecError: A change that cannot be, or code in the folder that nobody has said is to be trusted.
+    """
+    said = {name: value for name, value in said.items() if name != "save"}
     may_change = options_with_meaning("resume")
     for name in changes:
         if name not in may_change:
             hint = old_name(name) or explain_guess("run", name, list(may_change))
             raise SpecError(f"resume: {name} cannot be changed.{hint} What can: {', '.join(may_change)}.")
     changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
+    said = said if trust else marked(dict(said))
     kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
     for name in ("model", "data"):
         if name not in kept and name not in changes:
@@ -110,42 +217,57 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path) -> 
     given = Checkpoints.of(changes.get("checkpoints"))
     if given is not None and given.folder is not None and Path(given.folder) != run:
         raise SpecError(f"resume(checkpoints={str(given.folder)!r}): the run goes on in its own folder, {run}.")
+    kept["checkpoints"] = _without_folder(kept.get("checkpoints"))
+    _check_data_root(kept, changes)
+    try:
+        RunOptions(**{name: value for name, value in kept.items() if not isinstance(value, InFile)})
+    except LayeredLRError as error:
+        raise CheckpointError(f"{run}: says something of its run that cannot be: {error}") from None
     merged = merge_tables(kept, changes)
     settings = Checkpoints.of(merged.get("checkpoints")) or Checkpoints()
     return RunOptions(**{**merged, "checkpoints": replace(settings, folder=run)})
 
 
-def _check_about(state: TrainingState) -> None:
-    """Refuse what says other things of its run than a run writes down.
+def _without_folder(checkpoints: Any) -> Any:
+    """The settings of checkpoints without the folder: the run goes on in the folder that was given."""
+    if isinstance(checkpoints, Mapping):
+        return {name: value for name, value in checkpoints.items() if name != "folder"}
+    return None if isinstance(checkpoints, str) else checkpoints
+
+
+def _check_data_root(said: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """Refuse to download to a place that the folder names.
 
     Raises:
-        KeyError, TypeError, ValueError: Something is missing, or of another kind.
+        SpecError: The data are not there.
     """
-    for name in ("losses", "rates", "rate_factors"):
-        if len(state.history[name]) != state.step:
-            raise ValueError(f"{name} of {len(state.history[name])} updates, and it has made {state.step}")
-    if any(state.history[name].ndim != 2 for name in ("rates", "grad_norms")):
-        raise ValueError("tables that are none")
-    dict(state.about["versions"])
-    if not state.about["rate_factor"] > 0 or state.about["skipped"] < 0:
-        raise ValueError("a count below 0")
+    root = said.get("data_root")
+    is_cifar10 = changes.get("data", said.get("data")) == "cifar10"
+    if is_cifar10 and root is not None and "data_root" not in changes and not has_cifar10(root):
+        raise SpecError(
+            f"resume: CIFAR-10 is not in data_root={str(root)!r}, which the run's folder names; nothing is "
+            "downloaded to a place that a folder names. Give it again: resume(..., data_root=...)."
+        )
 
 
-def _fitting(state: TrainingState, ready: Prepared, options: RunOptions, before: Plan, strict: bool) -> TrainingState:
+def _fitting(
+    state: TrainingState, ready: Prepared, before: Plan, strict: bool, tell: Callable[[str], None]
+) -> TrainingState:
     """The state as the run that goes on can take it; says what is not as it was.
 
     Raises:
         CheckpointError: It does not fit, and ``strict`` is true.
         SpecError: The run has made more updates than it is to have.
     """
-    about = state.about
     if ready.plan.total_steps is not None and state.step > ready.plan.total_steps:
         raise SpecError(f"the run has made {state.step} updates; it cannot be made {ready.plan.total_steps} long.")
-    if ready.plan.steps_per_epoch != before.steps_per_epoch or about.get("data") != ready.dataset.digest():
-        _refuse(strict, "the data are not those that the run was trained with")
-    _say_changes(before, ready.plan, about, options)
+    if ready.plan.steps_per_epoch != before.steps_per_epoch or state.about.get("data") != ready.dataset.digest():
+        what = "the data are not those that the run was trained with"
+        if strict:
+            raise CheckpointError(f"{what}. strict=False (--no-strict) goes on nevertheless.")
+        tell(f"{what}.")
     own = ready.backend.state(ready.model)
-    state = replace(state, reactions=_reactions(state, before, ready.plan))
+    state = replace(state, reactions=_reactions(state, before, ready.plan, tell))
     if strict:
         try:
             state.check_fits(own)
@@ -155,10 +277,12 @@ def _fitting(state: TrainingState, ready: Prepared, options: RunOptions, before:
             ) from None
         _check_optimizer(state, ready.plan)
         return state
-    return _what_fits(state, own, ready.plan)
+    return _what_fits(state, own, ready.plan, tell)
 
 
-def _reactions(state: TrainingState, before: Plan, plan: Plan) -> dict[str, Mapping[str, float]]:
+def _reactions(
+    state: TrainingState, before: Plan, plan: Plan, tell: Callable[[str], None]
+) -> dict[str, Mapping[str, float]]:
     """What reactive schedules go on from: those that are new, or not what they were, begin anew."""
     last = max(state.step - 1, 0)
     found: dict[str, Mapping[str, float]] = {}
@@ -170,7 +294,7 @@ def _reactions(state: TrainingState, before: Plan, plan: Plan) -> dict[str, Mapp
         group = next(group for group in plan.plan_at(last).groups if group.name == name)
         if (reaction := group.schedule.start_reaction(group.lr)) is not None:
             if name in state.reactions:
-                say(f"group {name!r}: its schedule is not what it was, and begins anew at {group.lr:g}.")
+                tell(f"group {name!r}: its schedule is not what it was, and begins anew at {group.lr:g}.")
             found[name] = reaction.state()
     return found
 
@@ -191,24 +315,20 @@ def _check_optimizer(state: TrainingState, plan: Plan) -> None:
         raise CheckpointError(f"{error} strict=False (--no-strict) starts what the optimizer keeps anew.") from None
 
 
-def _refuse(strict: bool, what: str) -> None:
-    if strict:
-        raise CheckpointError(f"{what}. strict=False (--no-strict) goes on nevertheless.")
-    say(f"{what}.")
-
-
-def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: RunOptions) -> None:
-    if difference := before.diff(now):
+def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: RunOptions, trust: bool) -> None:
+    if not trust and names_code({}, before.spec.to_dict()):
+        say("the plan before names functions, which are not imported: how it differs from this one is not said.")
+    elif difference := before.diff(now):
         say(f"from here on the plan is another one:\n{difference}")
     old, new = about.get("versions", {}), all_versions(options.backend)
     if changed := [f"{name} {old[name]} → {new[name]}" for name in new if name in old and old[name] != new[name]]:
         say(f"versions are not those of the run before: {', '.join(changed)}; bitwise the same only with the same.")
 
 
-def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan) -> TrainingState:
+def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan, tell: Callable[[str], None]) -> TrainingState:
     """The part of a state that a model has; everything else starts anew."""
     for difference in find_differences(state.weights, own):
-        say(f"{difference}; starts anew.")
+        tell(f"{difference}; starts anew.")
     fits = {
         name
         for name, array in own.items()
@@ -220,6 +340,6 @@ def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan) -> Trai
     slots: Any = {name: slots for name, slots in state.slots.items() if name in fits}
     optimizer = type(plan.plan_at(max(state.step - 1, 0)).spec.optimizer).__name__
     if state.optimizer != optimizer:
-        say(f"the run trained with {state.optimizer}, what is left trains with {optimizer}: its state starts anew.")
+        tell(f"the run trained with {state.optimizer}, what is left trains with {optimizer}: its state starts anew.")
         slots = {}
     return replace(state, weights=weights, ema=ema if state.ema else {}, slots=slots, optimizer=optimizer)

@@ -3,57 +3,66 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import fcntl
-import io
 import json
 import os
-import platform
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from layered_lr.errors import CheckpointError
+from layered_lr.files import read_plain
+from layered_lr.outputs import clear_unfinished, describe_obstacle
 from layered_lr.printed import csv_cell
 from layered_lr.state.checkpoints import CheckpointFolder
+from layered_lr.strict_json import json_text
+from layered_lr.training.folder_lock import FolderLock
+from layered_lr.training.row_file import RowFile, append, open_to_append
+from layered_lr.training.run_mark import MARK, Mark, read_mark, write_mark
 
-RECIPE, PLAN, METRICS, LOGGED = "recipe.toml", "plan.json", "metrics.csv", "logged.csv"
-EVENTS, LOCK, CHECKPOINTS = "events.jsonl", "lock", "checkpoints"
+RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED = "recipe.toml", "plan.json", "plan.txt", "metrics.csv", "logged.csv"
+EVENTS, LOCK, CHECKPOINTS, REPORT = "events.jsonl", "lock", "checkpoints", "report.txt"
+_OURS = (RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED, EVENTS, LOCK, CHECKPOINTS, REPORT)
+_OF_OLD_RUNS = {"run", "versions", "spec", "parameters"}  # in the plan.json of runs that were made before the mark was
 
 
 class RunFolder:
     """A run's folder, locked as long as this object is open, so that one run at a time writes there.
 
-    The operating system holds the lock, on the file ``lock``: it ends with its process, however the process ends. The
-    object is a context manager.
+    It is ours from the moment on when our mark is in it. A folder without the mark is taken only where nothing in it
+    has a name that we would write to; what else is there is left alone. The object is a context manager.
 
     Args:
         path: The folder; made where it is missing.
 
     Raises:
-        CheckpointError: Another process writes there, or it cannot be made or written to.
+        CheckpointError: Another process writes there, it holds files of somebody else under our names, or it cannot be
+            made or written to.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._metrics, self._logged = _RowFile(path / METRICS), _RowFile(path / LOGGED)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = (path / LOCK).open("a+", encoding="utf-8")
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be used as the run's folder: {error.strerror or error}.") from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise CheckpointError(
-                f"{path}: {owner} is writing there. Wait for it, stop it, or choose another folder."
-            ) from None
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name in it
-            self._lock.truncate(0)
-            os.write(self._lock.fileno(), f"process {os.getpid()} on {platform.node()}".encode())
+        self._metrics, self._logged = RowFile(path / METRICS), RowFile(path / LOGGED)
+        with contextlib.ExitStack() as opened:
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, self._handle)
+                _refuse_others(path)
+                self._lock = FolderLock(path / LOCK)
+                opened.callback(self._lock.close)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{path}: cannot be used as the run's folder: {error.strerror or error}."
+                ) from None
+            clear_unfinished(path)
+            self.mark_is_whole = (found := read_mark(path)) is not None
+            self.mark = found or Mark(str(self.described().get("run") or uuid.uuid4().hex))
+            if found is None:
+                self.write_mark(self.mark)
+            opened.callback(self._logged.close)
+            opened.callback(self._metrics.close)
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -63,28 +72,58 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others write there."""
-        self._metrics.close()
-        self._logged.close()
-        self._lock.close()
+        self._opened.close()
 
     @property
     def holds_a_run(self) -> bool:
         """Whether a run has begun there already."""
-        return (self.path / RECIPE).exists()
+        return self.mark.spec is not None or os.path.lexists(self.path / RECIPE)
+
+    def write_mark(self, mark: Mark) -> None:
+        """Write down what the run is to do.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        self.check_there()
+        write_mark(self.path, mark)
+        self.mark = mark
 
     def described(self) -> dict[str, Any]:
         """What ``plan.json`` says; empty where it is missing or no such table."""
-        try:
-            found = json.loads((self.path / PLAN).read_bytes())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _table(self.path / PLAN)
 
     def checkpoints(self, keep: int, keep_best: bool) -> CheckpointFolder:
-        """The run's checkpoints. What a killed run left unfinished is removed."""
+        """The run's checkpoints. What a killed run left unfinished is removed.
+
+        Raises:
+            CheckpointError: What is there under their name is no folder.
+        """
+        kind = describe_obstacle(self.path / CHECKPOINTS)
+        if kind not in ("", "a folder"):
+            raise CheckpointError(
+                f"{self.path / CHECKPOINTS}: is {kind}, which is not followed. Put a folder in its place, or choose "
+                "another folder for the run."
+            )
         found = CheckpointFolder(self.path / CHECKPOINTS, keep, keep_best)
         found.clean()
         return found
+
+    def check_there(self) -> None:
+        """Refuse to write where the folder no longer is.
+
+        Raises:
+            CheckpointError: It has been moved or removed since it was opened.
+        """
+        try:
+            is_there = os.path.samestat(self.path.stat(), os.fstat(self._handle))
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise CheckpointError(
+                f"{self.path}: the run's folder has been moved or removed while the run goes on; nothing more is "
+                "written there."
+            )
 
     def event(self, what: str, **values: Any) -> None:
         """Append a line to ``events.jsonl``; it is on the disk when this returns.
@@ -92,28 +131,34 @@ class RunFolder:
         Raises:
             CheckpointError: It cannot be written.
         """
-        line = json.dumps({"event": what, **values}) + "\n"
-        with _writing(self.path / EVENTS), (self.path / EVENTS).open("a+b", buffering=0) as file:
+        line = json_text({"event": what, **values}) + "\n"
+        with self._writing(EVENTS), open_to_append(self.path / EVENTS) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - 1, 0))
             begun = file.read(1) not in (b"", b"\n")  # by a run that was killed
-            _append(file, ("\n" * begun + line).encode())
+            append(file, ("\n" * begun + line).encode())
             os.fsync(file.fileno())
 
-    def begin_metrics(self, columns: Sequence[str], step: int) -> None:
-        """Open ``metrics.csv`` without the rows of ``step`` and later: the run goes on there and writes them again.
+    def begin_metrics(self, columns: Sequence[str], rows: Iterable[Sequence[float]]) -> bool:
+        """Open ``metrics.csv`` with what was measured before, and nothing else.
 
         Args:
             columns: The names of the row's numbers after ``step``.
-            step: The first update to come.
+            rows: ``step`` and its numbers, of each update before the next one.
+
+        Returns:
+            Whether the file that was there began with them.
 
         Raises:
             CheckpointError: It cannot be written.
         """
-        file = self.path / METRICS
-        with _writing(file):
-            kept = [row for row in _rows(file) if row[0].isdecimal() and int(row[0]) < step] if step else []
-        self._metrics.begin([["step", *columns], *kept])
+        with self._writing(METRICS):
+            return self._metrics.begin(_with_header(["step", *columns], map(_every_digit, rows)))
+
+    @property
+    def has_metrics_open(self) -> bool:
+        """Whether metrics can be added."""
+        return self._metrics.is_open
 
     def add_metrics(self, rows: Iterable[Sequence[float]]) -> None:
         """Append rows of ``step`` and its numbers, with every digit; the system has them when this returns.
@@ -121,12 +166,13 @@ class RunFolder:
         Raises:
             CheckpointError: They cannot be written; then none of them is there.
         """
-        self._metrics.add([int(step), *map(repr, map(float, rest))] for step, *rest in rows)
+        with self._writing(METRICS):
+            self._metrics.add(map(_every_digit, rows))
 
     @property
     def has_logged(self) -> bool:
         """Whether callbacks have logged numbers there."""
-        return (self.path / LOGGED).exists()
+        return os.path.lexists(self.path / LOGGED)
 
     def begin_logged(self) -> None:
         """Open ``logged.csv`` without any rows.
@@ -134,7 +180,8 @@ class RunFolder:
         Raises:
             CheckpointError: It cannot be written.
         """
-        self._logged.begin([["step", "name", "value"]])
+        with self._writing(LOGGED):
+            self._logged.begin([["step", "name", "value"]])
 
     def add_logged(self, rows: Iterable[tuple[int, str, float]]) -> None:
         """Append rows of updates made, name and number; the system has them when this returns.
@@ -144,68 +191,72 @@ class RunFolder:
         """
         if not self._logged.is_open:
             self.begin_logged()
-        self._logged.add((step, csv_cell(name), repr(value)) for step, name, value in rows)
+        with self._writing(LOGGED):
+            self._logged.add((step, csv_cell(name), repr(value)) for step, name, value in rows)
+
+    @contextlib.contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        self.check_there()
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"{self.path / name}: cannot be written: {error.strerror or error}.") from None
 
 
-class _RowFile:
-    """A CSV file that grows row by row."""
+def check_holds_a_run(path: Path) -> None:
+    """Refuse a folder that holds no run, without writing anything.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: IO[bytes] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self._file is not None
-
-    def begin(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Open the file with these rows, and no others."""
-        with _writing(self.path):
-            temporary = self.path.with_suffix(".new")
-            with temporary.open("w", encoding="utf-8", newline="") as opened:
-                csv.writer(opened).writerows(rows)
-            temporary.replace(self.path)
-            self.close()
-            self._file = self.path.open("ab", buffering=0)
-
-    def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Append all of these rows, or none."""
-        if self._file is None:
-            raise RuntimeError(f"{self.path.name}: begin comes first")
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows(rows)
-        with _writing(self.path):
-            _append(self._file, text.getvalue().encode())
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _rows(file: Path) -> list[list[str]]:
-    """The whole rows of a CSV that a killed run may have cut off in the middle of one."""
-    if not file.exists():
-        return []
-    whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    return [row for row in csv.reader(whole.splitlines()) if row]
-
-
-def _append(file: IO[bytes], data: bytes) -> None:
-    """Write to the end of an unbuffered file: all of it, or on an error nothing."""
-    size = file.seek(0, os.SEEK_END)
-    left = memoryview(data)
+    Raises:
+        CheckpointError: There is no such folder, it cannot be read, or it holds no run.
+    """
     try:
-        while left:
-            left = left[file.write(left) :]
-    except OSError:
-        file.truncate(size)
-        raise
-
-
-@contextlib.contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    try:
-        yield
+        names = [file.name for file in path.iterdir()]
     except OSError as error:
-        raise CheckpointError(f"{file}: cannot be written: {error.strerror or error}.") from None
+        raise CheckpointError(f"{path}: holds no run ({error.strerror or error}). {_GIVE}") from None
+    mark = read_mark(path)
+    if not ((mark is not None and mark.spec is not None) or RECIPE in names or MARK in names):
+        raise CheckpointError(f"{path}: holds no run ({RECIPE} is missing). {_GIVE}")
+
+
+_GIVE = "Give what was checkpoints (--checkpoint-dir)."
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse a folder in which somebody else has files under the names that a run writes to."""
+    names = {file.name for file in path.iterdir()}
+    if MARK in names or (RECIPE in names and _table(path / PLAN).keys() >= _OF_OLD_RUNS):
+        return
+    if LOCK in names and _is_left_lock(path / LOCK):
+        names.remove(LOCK)
+    if theirs := [name for name in _OURS if name in names]:
+        raise CheckpointError(
+            f"{path}: is not the folder of a run, and has {', '.join(theirs)} in it, which a run would write over. "
+            "Choose a new folder."
+        )
+
+
+def _is_left_lock(file: Path) -> bool:
+    """Whether a lock file is one that a run left which was killed before it could mark the folder."""
+    try:
+        said = read_plain(file, 200)
+    except OSError:
+        return False
+    return not said or said.startswith(b"process ")
+
+
+def _table(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(read_plain(file))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _with_header(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    yield header
+    yield from rows
+
+
+def _every_digit(row: Sequence[float]) -> Sequence[Any]:
+    step, *rest = row
+    return [int(step), *map(repr, map(float, rest))]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,12 @@ from layered_lr.backend.phased_session import open_session
 from layered_lr.console import say
 from layered_lr.errors import CheckpointError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
+from layered_lr.outputs import clear_unfinished
 from layered_lr.plans.plan import Plan
 from layered_lr.registry import TABLE, check_name, find_versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
+from layered_lr.strict_json import json_text
 from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
@@ -42,6 +43,8 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
+    if options.save is not None:
+        clear_unfinished(options.save.parent)
     if options.checkpoints is None or options.checkpoints.folder is None:
         if options.checkpoints is not None:  # as the recipe in a run's folder has it
             say("checkpoints: no folder is given, so none are written.")
@@ -61,6 +64,7 @@ def train_prepared(
     options: RunOptions,
     folder: RunFolder | None = None,
     state: TrainingState | None = None,
+    loop: Loop | None = None,
 ) -> Result:
     """Train from the start, or from where a state stands, to the end.
 
@@ -69,15 +73,19 @@ def train_prepared(
         options: Of the run.
         folder: Where checkpoints go, open.
         state: To go on from; it fits.
+        loop: Opened at the state.
     """
-    loop = open_loop(ready, options, options.callbacks, state)
+    if loop is None:
+        loop = open_loop(ready, options, options.callbacks, state)
     changed = False
     if folder is not None:
         gone = {} if state is None else state.about
-        about = {"run": gone.get("run", uuid.uuid4().hex), **run_about(ready, options)}
-        changed = any(json.loads(json.dumps(about[name])) != gone.get(name) for name in ("plan", "options"))
+        about = {"run": gone.get("run", folder.mark.run), **run_about(ready, options)}
+        changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
         loop.run_log = RunLog(folder, ready.plan, options, about, None if state is None else state.step, changed)
-        loop.run_log.begin_logged(loop.history)
+        loop.run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))
+        if state is not None:
+            loop.run_log.remove_old([earlier.step for earlier in loop.earlier])
         _say_what_cannot_be_restored(loop.session)
     loop.run(checkpoint_first=changed)
     result = _result(ready, options, loop)
@@ -95,6 +103,7 @@ def open_loop(
     state: TrainingState | None = None,
     *,
     evaluates: bool = True,
+    good: Sequence[TrainingState] = (),
 ) -> Loop:
     """The loop of a run, ready for its next update.
 
@@ -104,8 +113,10 @@ def open_loop(
         callbacks: Told of each event.
         state: To go on from; it fits.
         evaluates: Whether each epoch ends with an evaluation, also where no schedule reacts to it.
+        good: Earlier states that a rollback may go back to.
 
     Raises:
+        CheckpointError: The framework cannot take the state.
         SpecError: The model's forward pass does not take the data's images, or answers with something else than one
             number for each class.
     """
@@ -113,7 +124,8 @@ def open_loop(
     trainable = trainable_parameters(model)
     gone = {} if state is None else state.about
     chosen = options.divergence
-    guard = Guard(chosen.action, chosen.rollback_factor, chosen.skip_advances, gone.get("rate_factor", 1.0))
+    counted = gone.get("counted", {})
+    guard = Guard(chosen.action, chosen.rollback_factor, chosen.skip_advances, gone.get("rate_factor", 1.0), counted)
     step = 0 if state is None else state.step
 
     def open_at(rate_factor: float) -> Session:
@@ -134,6 +146,9 @@ def open_loop(
         History.of({} if state is None else state.history, len(plan.groups), plan.total_steps),
         guard=guard,
         reopen=open_at,
+        good=good,
+        back_at=gone.get("back_at"),
+        left_out=counted.get("left_out", 0),
         skipped=gone.get("skipped", 0),
         events=gone.get("events", ()),
         callbacks=callbacks,

@@ -78,7 +78,7 @@ def test_a_run_under_it_goes_on_bitwise(torch: Any, monkeypatch: pytest.MonkeyPa
     said = resuming.options("torch-eager", precision=ll.Precision(autocast="bfloat16"))
     whole = ll.run(resuming.SPEC, **said)
     stopped(monkeypatch, tmp_path / "run", resuming.SPEC, 4, **said)
-    result = ll.resume(tmp_path / "run", data=said["data"])
+    result = ll.resume(tmp_path / "run", data=said["data"], trust=True)
     assert_same(result, whole)
     assert result.options["precision"] == {"dtype": "float32", "autocast": "bfloat16"}
 
@@ -87,10 +87,12 @@ def test_a_resumed_run_cannot_change_it(torch: Any, tmp_path: Path) -> None:
     said = resuming.options("torch-eager", epochs=1, precision=ll.Precision(autocast="bfloat16"))
     ll.run(resuming.SPEC, **said, checkpoints=tmp_path / "run")
     with pytest.raises(ll.SpecError, match="precision cannot be changed"):
-        ll.resume(tmp_path / "run", data=said["data"], precision=ll.Precision(autocast=None))
+        ll.resume(tmp_path / "run", data=said["data"], precision=ll.Precision(autocast=None), trust=True)
     other = resuming.options("oneflow-eager")
     with pytest.raises(ll.Unsupported, match="Use a torch backend"):
-        ll.resume(tmp_path / "run", backend="oneflow-eager", model=other["model"], data=said["data"], epochs=2)
+        ll.resume(
+            tmp_path / "run", backend="oneflow-eager", model=other["model"], data=said["data"], epochs=2, trust=True
+        )
 
 
 def test_a_device_where_torch_might_leave_it_out_is_refused(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:

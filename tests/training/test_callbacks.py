@@ -146,7 +146,7 @@ def test_a_callback_stops_the_run_which_then_goes_on_as_if_it_had_not(torch: Any
     assert stopped.events == ({"event": "stopped", "step": 7, "why": "seven are enough"},)
     assert listener.names[-4:] == ["evaluation", "epoch", "checkpoint", "end: NoneType"]
     whole = ll.run(PLAIN, **said())
-    again = ll.resume(folder, data=arrays())
+    again = ll.resume(folder, data=arrays(), trust=True)
     np.testing.assert_array_equal(again.losses, whole.losses)
     np.testing.assert_array_equal(again.accuracies, whole.accuracies)
     for name, weight in whole.weights.items():
@@ -160,7 +160,7 @@ def test_a_run_that_is_stopped_before_its_first_update_has_a_result(torch: Any, 
 
     result = ll.run(PLAIN, **said(checkpoints=tmp_path / "run"), callbacks=[Never()])
     assert len(result.losses) == 0 and "before its first update" in str(result)
-    assert len(ll.resume(tmp_path / "run", data=arrays()).losses) == 10
+    assert len(ll.resume(tmp_path / "run", data=arrays(), trust=True).losses) == 10
 
 
 def test_a_callback_asks_for_a_checkpoint(torch: Any, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_logged_numbers_are_kept_everywhere_and_go_on(torch: Any, tmp_path: Path
 
     folder = tmp_path / "run"
     ll.run(PLAIN, **said(checkpoints=folder), callbacks=[Logs(stop=6)])
-    result = ll.resume(folder, data=arrays(), callbacks=[Logs()])
+    result = ll.resume(folder, data=arrays(), callbacks=[Logs()], trust=True)
     assert result.logged["val/best"].tolist() == [[step + 1, step] for step in (1, 3, 5, 7, 9)]
     assert result.logged["halved"].tolist() == [[step + 1, step / 2] for step in (1, 3, 5, 7, 9)]
     with (folder / "logged.csv").open() as file:
@@ -320,7 +320,7 @@ def test_a_callback_that_raises_is_named_and_the_run_can_go_on(torch: Any, tmp_p
     assert f"callback Breaks raised ValueError in {method}: no more disk" in words
     assert f"layered-lr resume {folder}" in words and isinstance(caught.value.__cause__, ValueError)
     assert listener.names[-1] == "end: ValueError"
-    whole, again = ll.run(PLAIN, **said()), ll.resume(folder, data=arrays())
+    whole, again = ll.run(PLAIN, **said()), ll.resume(folder, data=arrays(), trust=True)
     np.testing.assert_array_equal(again.losses, whole.losses)
     np.testing.assert_array_equal(again.accuracies, whole.accuracies)
     for name, weight in whole.weights.items():

@@ -105,7 +105,7 @@ def test_rollback_goes_back_at_lower_rates(backend: Any, tmp_path: Path) -> None
     np.testing.assert_allclose(result.rates["head"], 0.5e18 * factor, rtol=1e-6)
     assert max(result.largest_rate_differences().values()) < 1e-6
     assert len(result.losses) == 10
-    again = ll.resume(tmp_path / "run", epochs=3, data=arrays())
+    again = ll.resume(tmp_path / "run", epochs=3, data=arrays(), trust=True)
     np.testing.assert_allclose(again.rates["head"], 0.5e18 * factor, rtol=1e-6)
 
 
@@ -199,7 +199,7 @@ def test_a_rolled_back_run_writes_its_metrics_anew_and_remembers_it_when_resumed
     assert [(event["event"], event["to"]) for event in result.events] == [("rolled back", 6)]
     np.testing.assert_array_equal(rows(tmp_path / "run")[:, 1], result.losses)
     np.testing.assert_array_equal(rows(tmp_path / "run")[:, 2], result.rates["head"])
-    again = ll.resume(tmp_path / "run", epochs=3, data=arrays())
+    again = ll.resume(tmp_path / "run", epochs=3, data=arrays(), trust=True)
     assert again.events == result.events
 
 
@@ -210,8 +210,8 @@ def test_no_checkpoint_is_written_of_what_is_not_finite(
         state = state_of(self)
         return replace(state, weights={**state.weights, "body.bias": np.full(8, np.inf)}) if self.step == 6 else state
 
-    state_of = Loop._state
-    monkeypatch.setattr(Loop, "_state", broken)
+    state_of = Loop.export_state
+    monkeypatch.setattr(Loop, "export_state", broken)
     ll.run(
         PLAIN,
         **written(

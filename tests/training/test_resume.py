@@ -42,7 +42,7 @@ def test_a_stopped_run_goes_on_bitwise(
     said = options(backend.name)
     whole = ll.run(spec, **said)
     stopped(monkeypatch, tmp_path / "run", spec, after, **said)
-    result = ll.resume(tmp_path / "run", data=said["data"])
+    result = ll.resume(tmp_path / "run", data=said["data"], trust=True)
     assert len(result.losses) == STEPS
     assert_same(result, whole)
 
@@ -53,7 +53,7 @@ def test_models_with_dropout_go_on_bitwise_on_torch(
     said = options("torch-eager", model=resuming.torch_net_with_dropout)
     whole = ll.run(SPEC, **said)
     stopped(monkeypatch, tmp_path / "run", SPEC, 4, **said)
-    assert_same(ll.resume(tmp_path / "run", data=said["data"]), whole)
+    assert_same(ll.resume(tmp_path / "run", data=said["data"], trust=True), whole)
 
 
 @pytest.mark.slow
@@ -68,7 +68,7 @@ def test_mobilenet_with_dropout_and_augmentation_goes_on_bitwise(
     spec = ll.Spec(ll.SGD(0.01, momentum=0.9), [ll.Group("features", lr_scale=0.1)])
     whole = ll.run(spec, **said, dropout=0.5)
     stopped(monkeypatch, tmp_path / "run", spec, 3, **said, dropout=0.5)
-    assert_same(ll.resume(tmp_path / "run", data=data), whole)
+    assert_same(ll.resume(tmp_path / "run", data=data, trust=True), whole)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_run_goes_on_in_another_framework(
     whole = ll.run(SPEC, **options(first, precision="float64"))
     stopped(monkeypatch, tmp_path / "run", SPEC, 4, **options(first, precision="float64"))
     other = options(second)
-    result = ll.resume(tmp_path / "run", backend=second, model=other["model"], data=other["data"])
+    result = ll.resume(tmp_path / "run", backend=second, model=other["model"], data=other["data"], trust=True)
     np.testing.assert_allclose(result.losses, whole.losses, rtol=1e-7)  # OneFlow's losses have float32's exp in them
     for name, weight in whole.weights.items():
         np.testing.assert_allclose(result.weights[name], weight, rtol=1e-5, atol=1e-7, err_msg=name)
@@ -115,17 +115,17 @@ def test_a_finished_run_can_be_made_longer(torch: Any, tmp_path: Path, capsys: p
     spec = replace(SPEC, schedule=ll.StepLR(4))
     whole = ll.run(spec, **options("torch-eager", epochs=4))
     ll.run(spec, **options("torch-eager", epochs=2, checkpoints=tmp_path / "run"))
-    again = ll.resume(tmp_path / "run", data=arrays())
+    again = ll.resume(tmp_path / "run", data=arrays(), trust=True)
     assert len(again.losses) == 6
     capsys.readouterr()
-    assert_same(ll.resume(tmp_path / "run", epochs=4, data=arrays()), whole)
+    assert_same(ll.resume(tmp_path / "run", epochs=4, data=arrays(), trust=True), whole)
     assert "total_steps 6 -> 12" in capsys.readouterr().err
 
 
 def test_another_schedule_for_what_is_left(torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ll.run(SPEC, **options("torch-eager", epochs=1, checkpoints=tmp_path / "run"))
     other = replace(SPEC, groups=[], schedule=ll.ConstantLR(factor=0.5, total_iters=100))
-    result = ll.resume(tmp_path / "run", other, epochs=2, data=arrays())
+    result = ll.resume(tmp_path / "run", other, epochs=2, data=arrays(), trust=True)
     np.testing.assert_allclose(result.rates["rest"][3:], 0.005)
     assert "the plan is another one" in capsys.readouterr().err
 
@@ -144,8 +144,8 @@ def test_a_changed_model_is_named_and_taken_with_strict_false(
     spec = ll.Spec(ll.SGD(0.01, momentum=0.9))
     first = ll.run(spec, **options("torch-eager", epochs=1, checkpoints=tmp_path / "run"))
     with pytest.raises(ll.CheckpointError, match=r"'more.weight' is not in it"):
-        ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider)
-    result = ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, strict=False)
+        ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, trust=True)
+    result = ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, strict=False, trust=True)
     assert "'more.weight' is not in it; starts anew" in capsys.readouterr().err
     assert result.weights["more.weight"].shape == (3, 3)
     np.testing.assert_array_equal(result.losses[:3], first.losses)
@@ -168,13 +168,13 @@ def test_wrong_input_of_resume(
     ll.run(SPEC, **options("torch-eager", epochs=1, checkpoints=tmp_path / "run"))
     changes = {"data": arrays(), **changes}
     with pytest.raises(error, match=said):
-        ll.resume(tmp_path / "run", **{name: value for name, value in changes.items() if value is not None})
+        ll.resume(tmp_path / "run", **{name: value for name, value in changes.items() if value is not None}, trust=True)
 
 
 @pytest.mark.parametrize("path", ["nowhere", 3])
 def test_no_run_there(tmp_path: Path, path: Any) -> None:
     with pytest.raises(ll.LayeredLRError):
-        ll.resume(tmp_path / path if isinstance(path, str) else path)
+        ll.resume(tmp_path / path if isinstance(path, str) else path, trust=True)
 
 
 def test_damage_is_said_and_the_checkpoint_before_it_taken(
@@ -186,7 +186,7 @@ def test_damage_is_said_and_the_checkpoint_before_it_taken(
     ll.run(SPEC, **said, checkpoints=ll.Checkpoints(run, every=2))
     newest = run / "checkpoints" / "step-00000009" / "weights.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
-    assert_same(ll.resume(run, data=said["data"]), whole)
+    assert_same(ll.resume(run, data=said["data"], trust=True), whole)
     assert "step-00000009/weights.safetensors: differs from the file that was written" in capsys.readouterr().err
 
 
@@ -219,7 +219,7 @@ def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        assert_same(ll.resume(run, data=arrays(), initial_weights=resuming.start()), whole)
+        assert_same(ll.resume(run, data=arrays(), initial_weights=resuming.start(), trust=True), whole)
 
 
 def test_a_changed_reactive_schedule_begins_anew(
@@ -229,9 +229,11 @@ def test_a_changed_reactive_schedule_begins_anew(
     schedule = ll.ReduceLROnPlateau(patience=0, factor=0.5, threshold=10.0)  # at every epoch
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")], schedule)
     ll.run(spec, **said, checkpoints=tmp_path / "run")
-    kept = ll.resume(tmp_path / "run", data=said["data"], epochs=4)
+    kept = ll.resume(tmp_path / "run", data=said["data"], epochs=4, trust=True)
     assert kept.rates["head"][[0, -1]].tolist() == [0.1, kept.rates["head"][14] * 0.5]
-    changed = ll.resume(tmp_path / "run", replace(spec, optimizer=ll.SGD(0.003)), data=said["data"], epochs=5)
+    changed = ll.resume(
+        tmp_path / "run", replace(spec, optimizer=ll.SGD(0.003)), data=said["data"], epochs=5, trust=True
+    )
     assert changed.rates["head"][20] == 0.003
     assert "group 'head': its schedule is not what it was, and begins anew at 0.003." in capsys.readouterr().err
 
@@ -241,10 +243,10 @@ def test_norms_that_were_not_measured_before_a_change_are_nan(torch: Any, tmp_pa
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")])
     ll.run(spec, **said, checkpoints=tmp_path / "run")
     for epochs, policy in ((2, "skip"), (3, "stop")):
-        result = ll.resume(tmp_path / "run", data=said["data"], epochs=epochs, divergence=policy)
+        result = ll.resume(tmp_path / "run", data=said["data"], epochs=epochs, divergence=policy, trust=True)
         assert np.flatnonzero(np.isfinite(result.grad_norms)).tolist() == [5, 6, 7, 8, 9]
         assert len(result.grad_norms) == len(result.losses) == 5 * epochs
-    assert len(ll.resume(tmp_path / "run", data=said["data"], epochs=None).losses) == 15
+    assert len(ll.resume(tmp_path / "run", data=said["data"], epochs=None, trust=True).losses) == 15
 
 
 def test_a_run_with_phases_says_too_what_it_cannot_restore(
@@ -270,11 +272,11 @@ def test_checkpoints_of_another_run_or_step_are_found(
     shutil.rmtree(mine / "step-00000009")
     shutil.copytree(foreign / "step-00000009", mine / "step-00000009")
     shutil.copytree(mine / "step-00000006", mine / "step-00000008")
-    assert_same(ll.resume(tmp_path / "one", data=said["data"]), whole)
+    assert_same(ll.resume(tmp_path / "one", data=said["data"], trust=True), whole)
     told = capsys.readouterr().err
     assert "step-00000009: its state is of another run. Going back to step-00000006" in told
     assert "step-00000008: its state is of another step, after 6 updates." in told
-    assert_same(ll.resume(tmp_path / "one", data=said["data"]), whole)
+    assert_same(ll.resume(tmp_path / "one", data=said["data"], trust=True), whole)
     assert "Going back" not in capsys.readouterr().err
 
 
@@ -288,9 +290,9 @@ def test_first_weights_that_nobody_can_write_down_are_asked_for(
         with pytest.raises(SystemExit):
             ll.run(SPEC, **said, checkpoints=tmp_path / "run")
     with pytest.raises(ll.SpecError, match=r"give them again: resume\(..., initial_weights="):
-        ll.resume(tmp_path / "run", data=said["data"])
+        ll.resume(tmp_path / "run", data=said["data"], trust=True)
     first = said["initial_weights"]
-    assert_same(ll.resume(tmp_path / "run", data=said["data"], initial_weights=first), whole)
+    assert_same(ll.resume(tmp_path / "run", data=said["data"], initial_weights=first, trust=True), whole)
 
 
 def test_a_changed_run_has_its_folder_changed_too(
@@ -299,12 +301,12 @@ def test_a_changed_run_has_its_folder_changed_too(
     run = tmp_path / "run"
     ll.run(SPEC, **options("torch-eager", epochs=1, checkpoints=run))
     other = replace(SPEC, groups=[], schedule=ll.ConstantLR(factor=0.5, total_iters=100))
-    result = ll.resume(run, other, epochs=2, data=arrays())
+    result = ll.resume(run, other, epochs=2, data=arrays(), trust=True)
     assert ll.load_recipe(run / "recipe.toml").spec == other
     assert max(result.largest_rate_differences().values()) == 0, "each rate against the plan of its time"
     (run / "recipe.toml").write_text((run / "recipe.toml").read_text().replace("factor = 0.5", "factor = 0.25"))
     capsys.readouterr()
-    again = ll.resume(run, epochs=3, data=arrays())
+    again = ll.resume(run, epochs=3, data=arrays(), trust=True)
     assert "recipe.toml is not as it was written" in capsys.readouterr().err
     np.testing.assert_allclose(again.rates["rest"][-3:], 0.005)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from layered_lr.training.run_folder import RunFolder
 from layered_lr.training.cadence import cadence
 folder = RunFolder(Path(sys.argv[1]))
-folder.begin_metrics(["loss"], 0)
+folder.begin_metrics(["loss"], [])
 folder.add_metrics([(0, 0.1), (1, 0.2)])
 print("held", flush=True)
 time.sleep(60)
@@ -44,20 +44,26 @@ def test_two_runs_in_one_folder_are_refused_and_a_dead_ones_lock_is_none(tmp_pat
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,loss", "0,0.1", "1,0.2"]
 
 
-def test_metrics_go_on_from_the_step_that_comes_next(tmp_path: Path) -> None:
+def test_metrics_are_written_anew_where_a_run_goes_on(tmp_path: Path) -> None:
+    columns = ["loss", "rate of a, b"]
+    rows = [(step, step / 3, 1e-300) for step in range(5)]
     with RunFolder(tmp_path) as folder:
-        folder.begin_metrics(["loss", "rate of a, b"], 0)
-        folder.add_metrics([(step, step / 3, 1e-300) for step in range(5)])
+        folder.begin_metrics(columns, [])
+        folder.add_metrics(rows)
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("5,0.12")  # a row that was cut off
     with RunFolder(tmp_path) as folder:
-        folder.begin_metrics(["loss", "rate of a, b"], 3)
+        assert folder.begin_metrics(columns, rows[:3]), "what comes after the checkpoint is no damage"
         folder.add_metrics([(3, -1.0, float("nan"))])
     with (tmp_path / "metrics.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
+        header, *found = csv.reader(file)
     assert header == ["step", "loss", "rate of a, b"]
-    assert [int(row[0]) for row in rows] == [0, 1, 2, 3]
-    assert [float(row[1]) for row in rows] == [0.0, 1 / 3, 2 / 3, -1.0]
+    assert [int(row[0]) for row in found] == [0, 1, 2, 3]
+    assert [float(row[1]) for row in found] == [0.0, 1 / 3, 2 / 3, -1.0]
+    (tmp_path / "metrics.csv").write_bytes((tmp_path / "metrics.csv").read_bytes().replace(b"0.6", b"\xff.6"))
+    with RunFolder(tmp_path) as folder:
+        assert not folder.begin_metrics(columns, rows[:4])
+    assert (tmp_path / "metrics.csv").read_text().count("\n") == 5
 
 
 def test_events_are_lines_of_json(tmp_path: Path) -> None:
@@ -77,7 +83,7 @@ def test_no_folder_to_write_to(tmp_path: Path) -> None:
 def test_rows_that_a_full_disk_cuts_off_are_not_there_and_closing_is_no_error(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with RunFolder(tmp_path) as folder:
-        folder.begin_metrics(["loss"], 0)
+        folder.begin_metrics(["loss"], [])
         folder.add_metrics([(0, 0.5)])
         folder.event("begun")
         resource.setrlimit(resource.RLIMIT_FSIZE, (30, hard))
@@ -97,6 +103,7 @@ def test_rows_that_a_full_disk_cuts_off_are_not_there_and_closing_is_no_error(tm
 
 
 def test_an_event_after_one_that_a_kill_cut_off_has_a_line_of_its_own(tmp_path: Path) -> None:
+    RunFolder(tmp_path).close()
     (tmp_path / "events.jsonl").write_text('{"event": "epo')
     with RunFolder(tmp_path) as folder:
         folder.event("resumed")

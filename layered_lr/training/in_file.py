@@ -1,0 +1,74 @@
+"""Words of a file that may not be obeyed as they stand: code to import, and places to write to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from layered_lr.errors import SpecError
+
+T = TypeVar("T")
+
+
+class InFile(str):
+    """A word that a file says. It is a text like any other, until an option would act on it."""
+
+
+def by_hand(name: str, value: T) -> T:
+    """The value of an option that imports code or writes somewhere, where the user has said it.
+
+    Args:
+        name: The option's.
+        value: What was given.
+
+    Raises:
+        SpecError: A file has said it, and nobody that the file is to be trusted.
+    """
+    if isinstance(value, InFile):
+        what = "code to import, which runs it" if name == "model" else "a place to write to"
+        raise SpecError(
+            f"{name}={str(value)!r}: a file names {what}. If you trust whoever wrote the file, say so: --trust "
+            f"(trust=True); or give {name} yourself."
+        )
+    return value
+
+
+def marked(run: dict[str, Any]) -> dict[str, Any]:
+    """Options as a file has them, with what may not be obeyed marked as the file's."""
+    found = dict(run)
+    for name in ("model", "save"):
+        if isinstance(found.get(name), str) and (name == "save" or ":" in found[name]):
+            found[name] = InFile(found[name])
+    checkpoints = found.get("checkpoints")
+    if isinstance(checkpoints, str):
+        found["checkpoints"] = InFile(checkpoints)
+    elif isinstance(checkpoints, dict) and isinstance(checkpoints.get("folder"), str):
+        found["checkpoints"] = {**checkpoints, "folder": InFile(checkpoints["folder"])}
+    return found
+
+
+def unmarked(run: dict[str, Any]) -> dict[str, Any]:
+    """The options of ``marked`` without those that may not be obeyed."""
+    kept = {name: value for name, value in run.items() if not isinstance(value, InFile)}
+    if isinstance(kept.get("checkpoints"), dict):
+        kept["checkpoints"] = {
+            name: value for name, value in kept["checkpoints"].items() if not isinstance(value, InFile)
+        }
+    return kept
+
+
+_FUNCTIONS = ("function", "lr_lambda", "scale_fn", "metric")
+
+
+def names_code(options: Mapping[str, Any], spec: Any) -> bool:
+    """Whether options or a spec, as plain tables, name code that going on with the run would import."""
+    return ":" in str(options.get("model", "")) or _names_functions(spec)
+
+
+def _names_functions(part: Any) -> bool:
+    if isinstance(part, Mapping):
+        return any(
+            (name in _FUNCTIONS and isinstance(value, str) and ":" in value) or _names_functions(value)
+            for name, value in part.items()
+        )
+    return isinstance(part, list | tuple) and any(map(_names_functions, part))
