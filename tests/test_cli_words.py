@@ -49,9 +49,7 @@ def test_an_option_of_another_tool_gets_a_hint(
     with pytest.raises(SystemExit):
         main()
     said = capsys.readouterr().err
-    assert (
-        any(word in said for word in hint.split("|"))
-    )
+    assert any(word in said for word in hint.split("|"))
 
 
 def result(spec: ll.Spec) -> Any:

@@ -49,7 +49,7 @@ def check_steps(step: ArrayLike) -> Float64:
     """
     try:
         steps = np.asarray(step, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # an object of the user may raise anything
         raise SpecError(f"step={shown(step)}: a step must be a number or an array of numbers.") from None
     if steps.size and not (steps.min() >= 0 and steps.max() < math.inf):
         wrong = steps[~((steps >= 0) & (steps < math.inf))].flat[0]

@@ -26,6 +26,8 @@ _UNTIL = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(step|steps|epoch|epochs)\s*")
 Until = int | str
 Which = tuple[str | int, ...]  # names or indices of groups, or patterns
 
+_MOST_STAGES = 1000
+
 _UNTIL_FORMS = "must be a text such as '3 epochs' or '500 steps', or a whole number of updates"
 
 
@@ -241,6 +243,8 @@ def gradual_unfreeze(
     """
     stages: list[str | int | Sequence[str | int]]
     if isinstance(order, int) and not isinstance(order, bool):
+        if order > _MOST_STAGES:
+            raise SpecError(f"gradual_unfreeze: order={shown(order)}: must be at most {_MOST_STAGES} groups.")
         stages = [-index for index in range(1, order + 1)]
     elif isinstance(order, list | tuple):
         stages = list(order)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from layered_lr.counts import read_whole_number
+from layered_lr.counts import MOST, read_whole_number
 from layered_lr.errors import SpecError
 from layered_lr.guesses import unknown_name
 from layered_lr.printed import shown
@@ -179,6 +179,8 @@ def whole_number(minimum: int, limit: int | None = None) -> Check:
         number = read_whole_number(value)
         if number is None or number < minimum or (limit is not None and number >= limit):
             raise Refused(words)
+        if limit is None and number > MOST:
+            raise Refused(f"{words}, and at most 2**53")
         return number
 
     return check

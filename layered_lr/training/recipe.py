@@ -83,7 +83,7 @@ def load_recipe(name_or_path: str | Path, *, trust: bool = False) -> Recipe:
         table = read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))
     elif isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
         raise SpecError(
-            f"recipe {name_or_path!r}: must be the path of a .toml file or one of {', '.join(ready)}."
+            f"recipe {shown(name_or_path)}: must be the path of a .toml file or one of {', '.join(ready)}."
             f"{did_you_mean(name_or_path, ready)}"
         )
     else:

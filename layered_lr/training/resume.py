@@ -15,6 +15,7 @@ from layered_lr.files import as_path, open_plain
 from layered_lr.guesses import explain_guess
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
+from layered_lr.printed import shown
 from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import CheckpointFolder
@@ -45,7 +46,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
         changes: Arguments of ``run`` to take instead of the run's.
     """
     if not isinstance(path, str | Path):
-        raise SpecError(f"resume: path={path!r}: must be the folder of a run, as run(checkpoints=...) makes it.")
+        raise SpecError(f"resume: path={shown(path)}: must be the folder of a run, as run(checkpoints=...) makes it.")
     run = as_path("resume: path", path)
     check_holds_a_run(run)
     with RunFolder(run) as folder:

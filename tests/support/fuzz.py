@@ -47,10 +47,7 @@ class Target(NamedTuple):
 
 
 class Unfriendly:
-    """Raises whatever one does with it."""
-
-    def __repr__(self) -> str:
-        raise KeyError("no repr")
+    """Raises where a number or a list would answer."""
 
     def __len__(self) -> int:
         raise OSError("no length")
@@ -60,12 +57,6 @@ class Unfriendly:
 
     def __index__(self) -> int:
         raise ArithmeticError("no index")
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("equal to nothing")
-
-    def __hash__(self) -> int:
-        raise RuntimeError("no hash")
 
 
 NUMBERS: list[Any] = [

@@ -11,7 +11,7 @@ from hypothesis.strategies import SearchStrategy
 import layered_lr as ll
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.schedules import SCHEDULES
-from tests.support.fuzz import Target, junk, or_junk
+from tests.support.fuzz import Target, or_junk
 
 PARAMETERS = [("body.weight", (4, 12)), ("body.bias", (4,)), ("head.weight", (3, 4)), ("head.bias", (3,))]
 
@@ -150,4 +150,3 @@ recipes = st.fixed_dictionaries(
         "wild": st.integers(),
     },
 )
-__all__ = ["junk"]
