@@ -27,7 +27,8 @@ _leaf_schedules = st.sampled_from(
         ll.Constant(), ll.StepLR(2), ll.MultiStepLR([1, 3]), ll.ExponentialLR(0.5), ll.LinearLR(), ll.CosineDecay(),
         ll.PolynomialLR(4), ll.CosineAnnealingLR(3), ll.CosineAnnealingWarmRestarts(2, 2), ll.Warmup(2), ll.WSD(1, 2),
         ll.InverseSqrt(2), ll.Table([0.1, 0.2, 0.3]), ll.OneCycleLR(0.1), ll.OneCycleLR(0.1, cycle_momentum=False),
-        ll.CyclicLR(0.01, 0.1, step_size_up=2, cycle_momentum=False), ll.ReduceLROnPlateau(), ll.StepLR(1, unit="epoch"),
+        ll.CyclicLR(0.01, 0.1, step_size_up=2, cycle_momentum=False), ll.ReduceLROnPlateau(),
+        ll.StepLR(1, unit="epoch"),
         ll.LambdaLR(lambda step: 0.5), ll.Function(lambda step: 0.1 / (step - 2)), ll.MultiplicativeLR(lambda step: -1),
     ]
 )  # fmt: skip
