@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import inspect
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -382,12 +384,22 @@ def _fail(message: str, code: int) -> None:
 
 
 def console() -> None:
-    """``main`` as a process of its own, which ends with its exit code whatever happens to OneFlow's threads."""
+    """``main`` as a process of its own, which ends with its exit code whatever happens to OneFlow's threads.
+
+    Ctrl-C ends it with 130, also where ``main`` is just ending; after that the process is on its way out, and a signal
+    changes its exit code no more.
+    """
     try:
-        main()
-    except SystemExit as end:
-        if "oneflow" in sys.modules:  # 0.9 crashes at times while it is taken down, when all is done
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "oneflow" in sys.modules:  # 0.9 crashes at times while it is taken down, when all is done
+        with contextlib.suppress(OSError):  # nobody reads any more
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else FAILED)
-        raise
+        os._exit(code)
+    sys.exit(code)

@@ -36,6 +36,10 @@ class SpecError(LayeredLRError, ValueError):
     """
 
 
+class ScheduleEnded(SpecError):
+    """A schedule with a fixed number of rates was asked for one after the last."""
+
+
 class DataError(LayeredLRError, ValueError):
     """A data set is missing, damaged or of the wrong shape.
 

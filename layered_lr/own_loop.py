@@ -15,7 +15,7 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.files import as_path, one_line, open_plain
 from layered_lr.guesses import explain_names
-from layered_lr.models.nn_modules import Module, Tensor, framework_of, parameters_of
+from layered_lr.models.nn_modules import Module, Tensor, framework_of, parameters_of, plain_name
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import load_checkpoint_reader
 from layered_lr.spec.spec import Spec
@@ -195,6 +195,7 @@ def _name_indices(
             f"the state_dict has {len(indices)} parameters, but there are {len(names)} names: give names=[...] of the "
             "parameters that it has."
         )
+    names = [plain_name(name) for name in names]
     if len(set(names)) < len(names):
         raise CheckpointError("names=[...] has a name twice; give every parameter once.")
     if odd := sorted(set(names) - {name for name, _ in known}):

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ def test_the_doctor_of_a_machine_with_broken_frameworks(tmp_path: Path) -> None:
     assert out.count("pip install --force-reinstall") == 4
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(torch: Any, tmp_path: Path, number: int, code: int) -> None:
     """143, as a cluster's scheduler expects, or 130; and what it says can be typed."""
     waiting = "while not Path('go').exists(): time.sleep(0.01)"
@@ -200,3 +201,67 @@ def test_ctrl_c_twice_ends_at_once(torch: Any, tmp_path: Path) -> None:
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert not (tmp_path / "awake").exists(), "it waited for the model"
+
+
+def test_the_way_of_a_closed_terminal_that_nohup_ignores(tmp_path: Path) -> None:
+    """A signal that is ignored when the run begins stays ignored; one that is not is noted."""
+    script = """
+    import os, signal
+    from layered_lr.training.signals import Stop
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Stop() as ignoring:
+        os.kill(os.getpid(), signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with Stop() as noting:
+        os.kill(os.getpid(), signal.SIGHUP)
+    try:
+        noting.obey()
+    except SystemExit as end:
+        print(ignoring.signal, noting.signal.name, end.code)
+    """
+    assert run_script(script) == (0, "None SIGHUP 129\n", "")
+
+
+@pytest.mark.parametrize(
+    ("main", "code"),
+    [
+        ("sys.exit(0)", 0),
+        ("sys.exit(2)", 2),
+        ("sys.exit()", 0),
+        ("signal.raise_signal(signal.SIGINT)", 130),
+        ("atexit.register(signal.raise_signal, signal.SIGINT)\n        sys.exit(0)", 0),
+        ("sys.modules['oneflow'] = sys\n        signal.raise_signal(signal.SIGINT)", 130),
+    ],
+)
+def test_ctrl_c_at_the_very_end(main: str, code: int) -> None:
+    script = f"""
+    import atexit, signal, sys
+    from layered_lr import cli
+
+    def main():
+        {main}
+
+    cli.main = main
+    cli.console()
+    """
+    assert run_script(script) == (code, "", "")
+
+
+def run_script(script: str) -> tuple[int, str, str]:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, cwd=ROOT)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_ctrl_c_during_the_first_imports(tmp_path: Path) -> None:
+    """It waits until they are done, and then ends the process with 130."""
+    finder = """
+    import os, signal, sys
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name == "layered_lr.flags":
+                os.kill(os.getpid(), signal.SIGINT)
+    sys.meta_path.insert(0, Finder())
+    """
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(finder))
+    code, out, err = call(tmp_path, "run", path=tmp_path)
+    assert (code, out, err.split()) == (130, "", ["layered-lr:", "interrupted"])

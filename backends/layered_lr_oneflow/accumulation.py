@@ -15,7 +15,7 @@ from typing import final
 
 from layered_lr.arrays import Array, Slots
 from layered_lr.backend.base import Extras
-from layered_lr.errors import SpecError
+from layered_lr.backend.gradient_watch import no_gradient_error
 from layered_lr.models.nn_modules import parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
@@ -89,6 +89,8 @@ class GradientGraph(flow.nn.Graph):
         self.masks.remove()
         self.check_logits(logits, images.shape[0])
         loss = flow.nn.functional.cross_entropy(logits, labels)
+        if not loss.requires_grad:
+            raise no_gradient_error()
         (loss / parts).sum().backward()
         self._add_gradients()
         self._drop_gradients()
@@ -97,10 +99,7 @@ class GradientGraph(flow.nn.Graph):
     def _add_gradients(self) -> None:
         self.sums = [(parameter, total) for parameter, total in self.sums if parameter.grad is not None]
         if not self.sums:
-            raise SpecError(
-                "model: its answer depends on none of its trainable parameters; there is nothing to train. Unfreeze a "
-                "parameter that forward() uses."
-            )
+            raise no_gradient_error()
         lazy = make_lazy_lookup(self)
         for parameter, total in self.sums:
             before = lazy(total, "a sum of gradients")
@@ -142,7 +141,7 @@ class AccumulatingSession(EagerUpdates):
             set_trainable(model, frozenset.intersection(*(there.frozen for there in shared)), trainable)
             self._switches = ModeSwitches(model, shared)
             self._masks = DropoutMasks(model, extras.seed, always=True)
-        self._graph = GradientGraph(model, self.check_logits, self._masks, self._switches)
+        self._graph = GradientGraph(model, self._logits_check, self._masks, self._switches)
         self._caller = GraphCaller()
 
     def _begin(self, plan: Plan, step: int) -> None:
@@ -161,7 +160,7 @@ class AccumulatingSession(EagerUpdates):
         held = {id(tensor) for tensor, _ in self._graph.sums}
         trains = [tensor for parameter, tensor in parameters_of(self.model) if parameter.name not in plan.frozen]
         if not any(id(tensor) in held for tensor in trains):
-            return False
+            return False  # the backend opens what fits a phase in which nothing trains
         self._follow_plan(plan)
         self._begin(plan, self.step)
         return True

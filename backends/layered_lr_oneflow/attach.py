@@ -10,6 +10,7 @@ import numpy as np
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
+from layered_lr_oneflow.batch_counts import count_batches_in_build
 from layered_lr_oneflow.clipping import GradientClipper, clip_in_build
 from layered_lr_oneflow.dynamic_updates import DynamicUpdate
 from layered_lr_oneflow.float32_rates import Float32Rates
@@ -23,7 +24,14 @@ from layered_lr_oneflow.slot_access import TRAIN_STEP
 from layered_lr_oneflow.tracing import collect_garbage_first
 
 
-def attach(plan: Plan, graph: Graph, model: Module, measures: bool = False, step: int | None = None) -> GraphScheduler:
+def attach(
+    plan: Plan,
+    graph: Graph,
+    model: Module,
+    measures: bool = False,
+    step: int | None = None,
+    counts_batches: bool = True,
+) -> GraphScheduler:
     """Add the plan's optimizers to a graph; call it in the graph's ``__init__``, after ``super().__init__()``.
 
     Native lowering: groups that one native scheduler can serve share an optimizer; every other schedule has an
@@ -38,6 +46,7 @@ def attach(plan: Plan, graph: Graph, model: Module, measures: bool = False, step
         measures: Whether a call of the graph also returns each group's gradient norm, shape (groups,), after what
             ``build`` returns.
         step: Updates made before; None is where the plan's schedules begin. The graph itself counts from there.
+        counts_batches: Whether the graph counts ``num_batches_tracked`` of batch normalisations; OneFlow does not.
 
     Returns:
         The graph's scheduler.
@@ -59,6 +68,8 @@ def attach(plan: Plan, graph: Graph, model: Module, measures: bool = False, step
     list(lower_graph(plan))  # raises what the plan cannot be lowered for
     schedule_as_batch()
     collect_garbage_first(graph)
+    if counts_batches:
+        count_batches_in_build(graph, model)
     clipper = GradientClipper(plan, model, measures)
     if is_dynamic(plan):
         updates = build_dynamic_update(plan, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr_oneflow.oneflow_types import Closure, Graph, Module, NativeOptimizer, Tensor
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.tracing import get_build, zeros_like
+from layered_lr_oneflow.tracing import check_no_grad_scaler, get_build, zeros_like
 
 
 class GradientClipper:
@@ -128,6 +129,7 @@ def clip_in_build(graph: Graph, clipper: GradientClipper) -> None:
     if not clipper.has_work:
         return
     build, config = get_build(graph), graph.config
+    reference = weakref.ref(graph)  # no cycle: a graph must end with its last user
 
     def build_and_clip(*args: Any, **kwargs: Any) -> Any:
         if config.proto.num_gradient_accumulation_steps > 1:
@@ -135,6 +137,7 @@ def clip_in_build(graph: Graph, clipper: GradientClipper) -> None:
                 "set_gradient_accumulation_steps does not go with clip_grad_norm or clip_grad_value: OneFlow would "
                 "clip each part of the batch. Use accumulate_steps of layered_lr.run, or backend 'oneflow-eager'."
             )
+        check_no_grad_scaler(reference(), "clipping or measuring gradients")
         outputs = build(*args, **kwargs)
         norms = clipper.clip()
         return (outputs, norms) if clipper.measures else outputs

@@ -22,7 +22,7 @@ from layered_lr_oneflow.parameter_counters import ParameterCounters
 from layered_lr_oneflow.rate_buffers import MOMENTUM, RATE, RateBuffers, Tables
 from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, make_rule
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
-from layered_lr_oneflow.tracing import get_build, make_lazy_lookup
+from layered_lr_oneflow.tracing import check_no_grad_scaler, get_build, make_lazy_lookup
 
 ATTRIBUTE = "layered_lr_updates"  # of the graph: the module of buffers; it also begins their names
 
@@ -224,6 +224,7 @@ class DynamicUpdate:
                 "set_gradient_accumulation_steps does not go with rates that change as the graph runs. Use "
                 "accumulate_steps of layered_lr.run, or schedules that OneFlow compiles in."
             )
+        check_no_grad_scaler(graph, "updates at rates that change as the graph runs, or that OneFlow lacks")
         lazy = make_lazy_lookup(graph)
         trained = {name: p for name, p in self._parameters.items() if p.grad is not None}
         if not trained:

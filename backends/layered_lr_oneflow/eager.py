@@ -9,6 +9,7 @@ from typing import ClassVar, final
 from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import NO_EXTRAS, Extras
+from layered_lr.backend.gradient_watch import no_gradient_error
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
@@ -35,7 +36,9 @@ class EagerUpdates(OneFlowSession):
         self._eager_slots = EagerSlots(self.optimizer, self.model)
 
     def _make_applied_rates(self) -> AppliedRates:
-        return AppliedRates(self.model, [group.parameters for group in self.optimizer.param_groups])
+        return AppliedRates(
+            self.model, [group.parameters for group in self.optimizer.param_groups], self.scheduler.owners
+        )
 
     def _list_updated(self) -> Sequence[str]:
         return self._slot_converter.find_with_gradients()
@@ -94,7 +97,10 @@ class EagerSession(EagerUpdates):
             logits = self.model(images)
             self.check_logits(logits, len(images))
             loss = flow.nn.functional.cross_entropy(logits, labels)
-            (loss / len(parts) if len(parts) > 1 else loss).backward()
+            if loss.requires_grad:
+                (loss / len(parts) if len(parts) > 1 else loss).backward()
+            elif self._watch.watches_any:  # else nothing trains in this phase
+                raise no_gradient_error()
             losses.append(loss.detach())
         self._masks.remove()
         return losses

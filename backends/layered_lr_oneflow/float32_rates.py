@@ -10,6 +10,7 @@ import numpy as np
 from layered_lr.arrays import Float64
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import rates_or_last
 from layered_lr.schedules import Constant
 from layered_lr_oneflow.kernel_arithmetic import KernelSchedule, as_float32
 from layered_lr_oneflow.lowering import has_native_updates
@@ -35,7 +36,7 @@ class Float32Rates:
 
     def rates(self, step: int) -> list[float]:
         """Compute the rates of one step, in the order of the plan's groups."""
-        return self.round_rates(step, self._exact.rates(step))
+        return self.round_rates(step, rates_or_last(self._exact, step))
 
     def round_rates(self, step: int, rates: Sequence[float]) -> list[float]:
         """Round the rates of one step; rates that were decided while training stay as they are."""
@@ -43,7 +44,7 @@ class Float32Rates:
             return list(rates)
         exact = np.array(rates)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            rounded = np.array(self._unscaled.rates(step)).astype(np.float32) * self._scales.astype(np.float32)
+            rounded = np.array(rates_or_last(self._unscaled, step)).astype(np.float32) * self._scales.astype(np.float32)
         # Not close are rates that a reactive schedule decided, or that float32 cannot hold and the Graph refuses.
         close = np.abs(rounded - exact) <= 1e-6 * exact
         found: list[float] = np.where(close, rounded.astype(np.float64), exact).tolist()

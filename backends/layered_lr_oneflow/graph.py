@@ -10,6 +10,8 @@ import numpy as np
 
 from layered_lr.arrays import Array, Float64, Slots
 from layered_lr.backend.base import NO_EXTRAS, Extras
+from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.models.nn_modules import trains_any
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.accumulation import AccumulatingSession
@@ -17,6 +19,7 @@ from layered_lr_oneflow.attach import attach, locate_param_groups
 from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.compiled_rates import CompiledRates
 from layered_lr_oneflow.dropout import DropoutMasks
+from layered_lr_oneflow.eager import EagerSession
 from layered_lr_oneflow.graph_calls import GraphCaller
 from layered_lr_oneflow.lowering import shares_graph
 from layered_lr_oneflow.mode_switches import ModeSwitches
@@ -51,7 +54,7 @@ class TrainGraph(flow.nn.Graph):
         self.model = model
         self.masks = masks
         self.check_logits = check_logits
-        self.scheduler = attach(plan, self, model, measures, step)
+        self.scheduler = attach(plan, self, model, measures, step, counts_batches=False)
 
     def build(self, images: Tensor, labels: Tensor, *masks: Tensor) -> Tensor:
         """Compute the batch's mean cross-entropy before the update, and its gradients."""
@@ -60,6 +63,8 @@ class TrainGraph(flow.nn.Graph):
         self.masks.remove()
         self.check_logits(logits, images.shape[0])
         loss = flow.nn.functional.cross_entropy(logits, labels)
+        if not loss.requires_grad:
+            raise no_gradient_error()
         loss.backward()
         return loss
 
@@ -70,7 +75,7 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
-        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self.check_logits, self._masks, step)
+        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self._logits_check, self._masks, step)
         self._native_slots = NativeSlots(self._graph, model)
         self._caller = GraphCaller()
         self._compiled: CompiledRates | None = None
@@ -81,7 +86,7 @@ class GraphSession(OneFlowSession):
         ((images, labels, *masks),) = parts
         self._caller.check_call(images)
         if self._graph.scheduler.updates is not None:
-            self._chosen.extend(self._graph.scheduler.get_last_lr())
+            self._chosen.extend(self._graph.scheduler.next_rates())
         answer = self._caller.run(self._graph, images, labels, *masks)
         self.compile_seconds = self._caller.compile_seconds
         self._caller.count_passes(1)
@@ -187,11 +192,14 @@ class OneFlowGraph(OneFlowBackend):
         extras: Extras = NO_EXTRAS,
         step: int = 0,
         timeline: Sequence[Plan] = (),
-    ) -> GraphSession | AccumulatingSession:
+    ) -> GraphSession | AccumulatingSession | EagerSession:
         """Put the model under the plan's optimizer, ready to make update ``step``.
 
-        Whether phases share a graph depends on all plans in ``timeline``, so a resumed run does what it did before.
+        A phase in which nothing trains has nothing to compile, and runs in eager mode. Whether phases share a graph
+        depends on all plans in ``timeline``, so a resumed run does what it did before.
         """
+        if not trains_any(model, plan.frozen):
+            return EagerSession(plan, model, num_classes, self.device, extras, step)
         if shares_graph(timeline) and ModeSwitches(model, timeline).are_possible:
             return AccumulatingSession(plan, model, num_classes, self.device, extras, step, timeline)
         session = GraphSession if extras.accumulate_steps == 1 else AccumulatingSession

@@ -9,6 +9,7 @@ from typing import Any
 from layered_lr.arrays import Array
 from layered_lr.console import say
 from layered_lr.errors import DataError, Unsupported
+from layered_lr.models.nn_modules import list_modules
 from layered_lr_oneflow.oneflow_types import Graph, Module, Tensor
 
 
@@ -71,8 +72,8 @@ class GraphCaller:
         Returns:
             The same state.
         """
-        for name, module in model.named_modules():
-            counter = f"{name}.num_batches_tracked" if name else "num_batches_tracked"
+        for prefix, module in list_modules(model):
+            counter = f"{prefix}num_batches_tracked"
             if module.training and counter in state:
                 state[counter] += self.passes
         return state

@@ -8,17 +8,18 @@ from typing import Any
 
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates
+from layered_lr.plans.reactive_rates import LiveRates, check_step_call
 from layered_lr_oneflow.dynamic_updates import DynamicUpdate
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Graph, Module
+from layered_lr_oneflow.slot_access import NativeSlots
 
 
 class GraphScheduler:
     """The scheduler of a graph that a plan was attached to.
 
-    Rates that are known beforehand follow the graph's own step counter and need no call. Call ``step()`` after each
-    call of the graph: ``get_last_lr`` and a ``Warmup`` before a ``ReduceLROnPlateau`` use its count.
+    Rates that are known beforehand, and ``get_last_lr``, follow the graph's own step counter and need no call. Only a
+    ``Warmup`` before a ``ReduceLROnPlateau`` uses the count of ``step()``: call it after each call of the graph.
     ``step(metrics=...)`` counts nothing: it lets ``ReduceLROnPlateau`` look at a metric. The graph's next call applies
     what it decides, without being compiled again.
 
@@ -40,6 +41,7 @@ class GraphScheduler:
         self.plan = plan
         self.updates = updates
         self.parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
+        self._model = model
         self._graph = weakref.ref(graph)  # no cycle: a graph must end with its last user
         self.live = LiveRates(plan)
         self._float32_rates = Float32Rates(plan)
@@ -53,15 +55,17 @@ class GraphScheduler:
         """The graph; None when it no longer exists."""
         return self._graph()
 
-    def step(self, metrics: Any = None) -> None:
+    def step(self, *unnamed: object, metrics: Any = None) -> None:
         """Count an update that the graph has made, or let reactive schedules look at a metric.
 
         Args:
+            unnamed: Refused: torch takes it for a metric in one scheduler, and for an epoch in the others.
             metrics: A number, or numbers by name (``loss``, ``accuracy``).
 
         Raises:
-            SpecError: A metric is missing or is no number.
+            SpecError: An argument without a name, or a metric that is missing or no number.
         """
+        check_step_call(unnamed)
         if metrics is not None:
             self.observe(metrics)
             return
@@ -79,12 +83,31 @@ class GraphScheduler:
         self._apply()
 
     def get_last_lr(self) -> list[float]:
-        """Compute the rates of the next update in the plan's order of groups, rounded as the graph rounds them."""
-        return self._float32_rates.round_rates(self._step, self.live.rates(self._step))
+        """Return the rates of the graph's next call, in the plan's order of groups, by the graph's own count; waits."""
+        if self.updates is not None:
+            found: list[float] = self.updates.rates().tolist()
+            return found
+        return self._find_rates(self._count_updates())
+
+    def next_rates(self) -> list[float]:
+        """Compute the rates of the next update by the count of ``step()``, as the graph rounds them; never waits."""
+        return self._find_rates(self._step)
+
+    def _find_rates(self, step: int) -> list[float]:
+        return self._float32_rates.round_rates(step, self.live.rates(step))
+
+    def _count_updates(self) -> int:
+        """Read how many updates the graph has made; where it has made none yet, or has ended, as ``step()`` counts."""
+        graph = self.graph
+        if graph is None or not graph._is_compiled:
+            return self._step
+        made = NativeSlots(graph, self._model).step() if self.updates is None else self.updates.step()
+        return self.plan.since + made
 
     def state_dict(self) -> dict[str, Any]:
-        """The count of updates, and what reactive schedules have seen. The graph's ``state_dict`` has its own count."""
-        return {"last_step": self._step} | ({"reactions": self.live.state()} if self.live.is_reactive else {})
+        """The count of updates that the graph has made, and what reactive schedules have seen."""
+        count = {"last_step": self._count_updates()}
+        return count | ({"reactions": self.live.state()} if self.live.is_reactive else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved count. With the native lowering, also call the graph's own ``load_state_dict``."""
@@ -102,6 +125,6 @@ class GraphScheduler:
         """Write the rates of reactive groups into the graph's buffers."""
         if self.updates is None or not self.live.is_reactive:
             return
-        rates = self.get_last_lr()
+        rates = self.next_rates()
         chosen = [rate if group.is_reactive else None for group, rate in zip(self.plan.groups, rates, strict=True)]
         self.updates.set(chosen)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Weights
+from layered_lr.arrays import Array, Arrays, Weights
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.models.mobilenet_v2 import LAST
-from layered_lr.models.nn_modules import framework_of
+from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr.models.user_models import make_model
 from layered_lr_oneflow.dropout import MaskedDropout
 from layered_lr_oneflow.eager_tensors import sync
@@ -62,12 +62,22 @@ def build_model(
 
 def find_tensors(model: Module) -> dict[str, Tensor]:
     """Find every parameter and buffer, by every name that it has."""
-    own = {**model._parameters, **model._buffers}
-    found = {name: tensor for name, tensor in own.items() if tensor is not None}
-    for prefix, child in model._modules.items():
-        if child is not None:
-            found |= {f"{prefix}.{name}": tensor for name, tensor in find_tensors(child).items()}
-    return found
+    return {
+        prefix + name: tensor
+        for prefix, module in list_modules(model)
+        for name, tensor in {**module._parameters, **module._buffers}.items()
+        if tensor is not None
+    }
+
+
+def find_unsaved(model: Module) -> dict[str, Tensor]:
+    """Find the buffers that ``state_dict()`` leaves out (``persistent=False``), by every name that they have."""
+    return {
+        prefix + name: module._buffers[name]
+        for prefix, module in list_modules(model)
+        for name in module._non_persistent_buffers_set
+        if module._buffers.get(name) is not None
+    }
 
 
 def find_dtype(model: Module) -> TensorType:
@@ -78,17 +88,44 @@ def find_dtype(model: Module) -> TensorType:
 
 def load_state(model: Module, weights: Weights) -> None:
     """Copy arrays into the model's parameters and buffers of the same names; waits for OneFlow."""
-    state = model.state_dict()
+    tensors = find_tensors(model)
     with flow.no_grad():
         for name, array in weights.items():
-            state[name].copy_(flow.tensor(np.array(array)))
+            tensors[name].copy_(flow.tensor(np.array(array)))
     sync()
 
 
 def copy_state(model: Module) -> dict[str, Array]:
-    """Copy the model's parameters and buffers to arrays, by name; waits for OneFlow.
+    """Copy the model's parameters and buffers to arrays, without those that ``state_dict()`` leaves out; waits.
 
     ``numpy()`` alone would share memory that training writes to.
     """
+    unsaved = find_unsaved(model)
     sync()
-    return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().numpy().copy() for name, tensor in find_tensors(model).items() if name not in unsaved}
+
+
+def copy_all(model: Module) -> dict[str, Array]:
+    """Copy every parameter and buffer to an array, by name; waits for OneFlow."""
+    return {**copy_state(model), **copy_unsaved(model)}
+
+
+def copy_unsaved(model: Module) -> dict[str, Array]:
+    """Copy the buffers that ``state_dict()`` leaves out to arrays, by name; waits for OneFlow."""
+    sync()
+    return {name: tensor.detach().numpy().copy() for name, tensor in find_unsaved(model).items()}
+
+
+def load_unsaved(model: Module, arrays: Arrays) -> None:
+    """Give the model the buffers of ``copy_unsaved``; one that it lacks, or has in another shape, is made anew."""
+    own, modules = find_unsaved(model), dict(list_modules(model))
+    device = next((str(parameter.device) for parameter in model.parameters()), "cpu")
+    for name, array in arrays.items():
+        given = flow.tensor(np.array(array), device=device)
+        if name in own and tuple(own[name].shape) == array.shape:
+            with flow.no_grad():
+                own[name].copy_(given)
+        else:
+            path, dot, leaf = name.rpartition(".")
+            modules[path + dot]._buffers[leaf] = given
+    sync()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from layered_lr.arrays import Weights
+from layered_lr.state.training_state import find_masks
 from layered_lr_oneflow import models
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.rules.base import lerp
@@ -27,6 +28,7 @@ class MovingAverage:
         self._model = model
         self._decay = decay
         self._averages: dict[str, Tensor] = {}
+        self._masks = find_masks(models.copy_all(model), [name for name, _ in model.named_parameters()])
 
     def update(self) -> None:
         """Add the present weights to the average, after an update; waits for nothing."""
@@ -39,9 +41,14 @@ class MovingAverage:
                     self._averages[name] = tensor.detach().clone()
 
     def load(self, averages: Weights) -> None:
-        """Go on from saved averages, by name; an empty mapping means that there was no update."""
+        """Go on from saved averages, by name; where one is missing, from the present weight.
+
+        An empty mapping means that there was no update.
+        """
         self._averages = {
             name: flow.tensor(averages[name], dtype=tensor.dtype, device=tensor.device)
+            if name in averages
+            else tensor.detach().clone()
             for name, tensor in self._find_floating().items()
             if averages
         }
@@ -70,7 +77,7 @@ class MovingAverage:
         """Find what is averaged, each tensor once; found anew each time, as a forward pass may replace buffers."""
         found: dict[int, tuple[str, Tensor]] = {}
         for name, tensor in models.find_tensors(self._model).items():
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and name not in self._masks:
                 found.setdefault(id(tensor), (name, tensor))
         return dict(found.values())
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from layered_lr.backend.hand_rates import HandRates
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates
+from layered_lr.plans.reactive_rates import LiveRates, check_step_call
 from layered_lr_oneflow.composed_optimizer import EAGER_ONLY, TORCH_ONLY, ComposedOptimizer
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, NativeParamGroup, Options, Tensor
@@ -75,6 +76,9 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
     schedule has ``unit="epoch"``. ``step(metrics=...)`` counts nothing: it lets ``ReduceLROnPlateau`` look at a
     metric. Its state is the count and what reactive schedules have seen.
 
+    Attributes:
+        owners: For each param group the index of its group in the plan.
+
     Args:
         optimizer: OneFlow's, or a ``ComposedOptimizer``.
         plan: The rates.
@@ -84,18 +88,28 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
 
     def __init__(self, optimizer: NativeOptimizer, plan: Plan, owners: Sequence[int], step: int = 0) -> None:
         self.live = LiveRates(plan)
-        self._owners = owners
+        self.owners = owners
+        self._hand_rates = HandRates()
+        self._last_lr = [group["lr"] for group in optimizer.param_groups]
         self._float32_rates = Float32Rates(plan)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # OneFlow needs it where a scheduler does not begin at 0
         super().__init__(optimizer, step - 1)
 
-    def step(self, metrics: Any = None) -> None:
+    def step(self, *unnamed: object, metrics: Any = None) -> None:
         """Go on to the next update, or let reactive schedules look at a metric.
 
+        A rate that was set in a param group by hand is replaced; the first time, a warning says so.
+
         Args:
+            unnamed: Refused: torch takes it for a metric in one scheduler, and for an epoch in the others.
             metrics: A number, or numbers by name (``loss``, ``accuracy``).
+
+        Raises:
+            SpecError: An argument without a name, or a metric that is missing or no number.
         """
+        check_step_call(unnamed)
+        self._hand_rates.look(self.optimizer.param_groups[: len(self.owners)], self._last_lr)
         if metrics is not None:
             self.observe(metrics)
             return
@@ -130,8 +144,8 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
     def _apply(self) -> None:
         rates = self._float32_rates.round_rates(self.last_step, self.live.rates(self.last_step))
         momenta = self.live.plan.momenta(self.last_step)
-        self.update_lrs([rates[owner] for owner in self._owners])
-        for group, owner in zip(self.optimizer.param_groups, self._owners, strict=True):
+        self.update_lrs([rates[owner] for owner in self.owners])
+        for group, owner in zip(self.optimizer.param_groups, self.owners, strict=True):
             if (momentum := momenta[owner]) is not None:
                 _set_momentum(group, momentum)
 

@@ -12,7 +12,7 @@ from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
-from layered_lr.state.training_state import TrainingState
+from layered_lr.state.training_state import TrainingState, find_masks
 from layered_lr_oneflow import models
 from layered_lr_oneflow.graph_scheduler import GraphScheduler
 from layered_lr_oneflow.oneflow_types import Graph, Module, NativeOptimizer, Tensor
@@ -41,12 +41,15 @@ def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: An
     """
     loop = _find_loop(model, optimizer, scheduler)
     step = loop.step()
+    weights = models.copy_state(model)
     return TrainingState(
         step=step,
         optimizer=type(loop.plan.spec.optimizer).__name__,
-        weights=models.copy_state(model),
+        weights=weights,
         slots=SlotConverter(loop.plan, model, frozen_too=True).export_changed_slots(loop.read(), step),
         reactions=scheduler.live.state(),
+        unsaved=models.copy_unsaved(model),
+        masks=find_masks(weights, [name for parameter in loop.plan.parameters for name in parameter.names]),
     )
 
 
@@ -77,6 +80,7 @@ def import_loop(state: TrainingState, model: Module, optimizer: NativeOptimizer 
     state.check_reactions(scheduler.live.state())
     _check_rates(loop.plan, state)
     models.load_state(model, state.weights)
+    models.load_unsaved(model, state.unsaved)
     loop.write(converter.import_slots(state.slots), state.step)
     scheduler.go_to(state.step, state.reactions)
 

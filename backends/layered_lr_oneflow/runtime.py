@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.abc
 import os
 import signal
@@ -55,6 +56,8 @@ def hold_interrupts() -> Iterator[None]:
         yield
         return
     held: list[tuple[int, FrameType | None]] = []
+    # Threads that OneFlow starts meanwhile inherit the mask; the reclaimer is for threads that are there already.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]) if hasattr(signal, "pthread_sigmask") else None
     reclaim = _SigintReclaimer(lambda number, frame: held.append((number, frame)))
     signal.signal(signal.SIGINT, reclaim.handler)
     sys.meta_path.insert(0, reclaim)
@@ -62,6 +65,9 @@ def hold_interrupts() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(reclaim)
+        signal.signal(signal.SIGINT, reclaim.handler)
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)  # one that has waited is held
         signal.signal(signal.SIGINT, original)
     if held and callable(original):
         original(*held[0])
@@ -130,6 +136,21 @@ schedule_as_batch()
 os.environ.setdefault("GLOG_minloglevel", "3")  # its C++ log: fatal only
 with hold_interrupts(), _hold_stderr(), _use_fast_blas_kernels():  # no setting stops 'libibverbs not available'
     import oneflow as flow
+
+_KEPT: list[object] = []  # in a forked child: what graphs of its parent held
+
+
+def _keep_graphs_of_parent() -> None:
+    """Let no graph end in a forked child (a worker of a data loader, a pool).
+
+    A graph that ends waits for OneFlow's threads. A child has none of them, and would hang: in a garbage collection at
+    any time, or where it drops a variable.
+    """
+    gc.freeze()
+    flow.nn.Graph.__del__ = lambda graph: _KEPT.append(dict(vars(graph)))
+
+
+os.register_at_fork(after_in_child=_keep_graphs_of_parent)
 
 warnings.filterwarnings("ignore", "ReLU6 module do not support inplace", UserWarning)  # the result is right
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Arrays, Float64, Slots
-from layered_lr.backend.base import Extras, Session, StepOutcome
+from layered_lr.backend.base import Extras, Session, StepOutcome, check_logits
+from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import set_trainable, set_training
 from layered_lr.plans.plan import Plan
@@ -51,7 +53,11 @@ class OneFlowSession(Session):
         self.model = model
         self.dtype = models.find_dtype(model)
         set_trainable(model, plan.frozen)
+        if not flow.is_grad_enabled():
+            raise grad_mode_error()
         self._follow_plan(plan)
+        # No method of this session: a graph keeps it, and a forked child hangs if it collects a graph in a cycle.
+        self._logits_check = partial(check_logits, num_classes=num_classes, dtypes=self.logits_dtypes)
         self._masks = DropoutMasks(model, extras.seed)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
@@ -60,6 +66,7 @@ class OneFlowSession(Session):
         """Take a plan, and bring the model into its training mode."""
         self.plan = plan
         self._slot_converter = SlotConverter(plan, self.model)
+        self._watch = GradientWatch(self.model)
         self._set_training_mode()
 
     def _set_training_mode(self) -> None:
@@ -83,7 +90,9 @@ class OneFlowSession(Session):
             for part, (some, theirs) in enumerate(batches)
         ]
         losses, norms = self._make_update(inputs)
-        self._slot_converter.count_update(self._list_updated())
+        updated = self._list_updated()
+        self._watch.note(updated)
+        self._slot_converter.count_update(updated)
         if self.extras.grad_norms:
             self._norms.append(norms)
         if self._average is not None:
@@ -111,6 +120,10 @@ class OneFlowSession(Session):
     def _restore(self, state: TrainingState, slots: Slots) -> None:
         """Go on from these slots of every trainable parameter, and from the state's step and reactions."""
 
+    def without_gradient(self) -> tuple[str, ...]:
+        """Names of the parameters that are to be trained and have had no gradient so far."""
+        return tuple(self._watch.without)
+
     def _slots(self) -> Slots:
         return self._slot_converter.export_slots(self._read_slots())
 
@@ -121,12 +134,20 @@ class OneFlowSession(Session):
         """Names of the modules whose random numbers cannot be restored: a resumed run draws other ones."""
         return find_random_modules(self.model)
 
+    def _unsaved(self) -> Arrays:
+        return models.copy_unsaved(self.model)
+
+    def _unsaved_averages(self) -> Arrays:
+        averages = self._get_average().get_tensors()
+        return {name: averages[name].numpy().copy() for name in self._unsaved() if name in averages}
+
     def _random(self) -> Arrays:
         return {}
 
     def _import(self, state: TrainingState) -> None:
         sync()
         models.load_state(self.model, state.weights)
+        models.load_unsaved(self.model, state.unsaved)
         self._restore(state, self._slot_converter.import_slots(state.slots))
         self._norms = NormHistory(len(self.plan.groups), self.steps_ahead)
         if self._average is not None:
@@ -144,10 +165,12 @@ class OneFlowSession(Session):
         self.model.eval()
         try:
             with self._get_average().use_averages() if ema else nullcontext(), flow.no_grad():
-                logits: Array = self.model(self._place_images(images)).numpy().copy()
+                logits = self.model(self._place_images(images))
+                self.check_logits(logits, len(images))
+                numbers: Array = logits.numpy().copy()
         finally:
             self._set_training_mode()
-        return logits
+        return numbers
 
     def grad_norms(self, start: int, stop: int) -> Float64:
         """Each group's gradient norm at updates ``start`` to ``stop - 1``, before any clipping.

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from layered_lr.errors import SpecError
+from layered_lr.errors import SpecError, Unsupported
 from layered_lr_oneflow.oneflow_types import Graph, LazyLookup, Tensor
 from layered_lr_oneflow.runtime import flow
 
@@ -41,6 +41,23 @@ def collect_garbage_first(graph: Graph) -> None:
         return build(*args, **kwargs)
 
     graph.build = collected
+
+
+def check_no_grad_scaler(graph: Graph, what: str) -> None:
+    """Refuse a graph whose gradients are still multiplied by a scale when the library reads them.
+
+    Args:
+        graph: In its trace.
+        what: What reads the gradients.
+
+    Raises:
+        Unsupported: The graph has a ``GradScaler``.
+    """
+    if getattr(graph, "_grad_scaler", None) is not None:
+        raise Unsupported(
+            f"set_grad_scaler does not go with {what}: OneFlow multiplies the gradients inside the graph, and takes "
+            "the scale out only in optimizers that it compiles in. Leave the scaler out, or train in eager mode."
+        )
 
 
 def make_lazy_lookup(graph: Graph) -> LazyLookup:

@@ -14,6 +14,7 @@ from layered_lr.errors import SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop
+from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer
 from layered_lr_torch.own_loop_phases import compile_phases
 from layered_lr_torch.session import TorchSession
@@ -58,7 +59,8 @@ class TorchBackend(Backend):
 
         A model known by name is laid out in memory as ``torch.channels_last``; a user's model keeps its own layout.
         """
-        made = models.build_model(model, num_classes, dropout, seed).to(self.device, getattr(torch, dtype))
+        built = models.build_model(model, num_classes, dropout, seed)
+        made = models.cast(built, self.device, getattr(torch, dtype))
         if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
             made.to(memory_format=torch.channels_last)  # half the time of an update
         return made
@@ -99,8 +101,9 @@ class TorchBackend(Backend):
         """
         if plan.phases:
             return compile_phases(plan, model)
-        optimizer = build_optimizer(plan, model)
-        return optimizer, PlanScheduler(optimizer, plan)
+        clipper = GradientClipper(plan, model)
+        optimizer = build_optimizer(plan, model, clipper)
+        return optimizer, PlanScheduler(optimizer, plan, clipper=clipper if clipper.has_work else None)
 
     def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
         """Copy the state of a loop of the user's own."""

@@ -17,8 +17,9 @@ from layered_lr_torch.torch_types import Closure, Module, Tensor
 class GradientClipper:
     """Clips gradients before each update as the plan says, and measures their norms before that.
 
-    It is a pre-hook of ``optimizer.step``, so the optimizer stays torch's own. A copy of the optimizer, or a pickled
-    one, does not have the hook. The result is bitwise that of ``torch.nn.utils.clip_grad_norm_`` and
+    It is a pre-hook of ``optimizer.step``, so the optimizer stays torch's own. A copy or pickle of it alone does
+    not have the hook; one of the optimizer together with its scheduler does. The result is bitwise that of
+    ``torch.nn.utils.clip_grad_norm_`` and
     ``clip_grad_value_`` over the model's parameters in their order. Parameters without a gradient are left out.
     Under ``torch.amp`` a ``GradScaler`` must unscale the gradients before ``optimizer.step``: ``attach`` tells it that
     the optimizer does not unscale them itself.

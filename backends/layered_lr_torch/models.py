@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
-from layered_lr.arrays import Array, Weights
-from layered_lr.errors import BackendUnavailable, SpecError
-from layered_lr.models.nn_modules import framework_of
+from layered_lr.arrays import Array, Arrays, Weights
+from layered_lr.backend.gradient_watch import grad_mode_error
+from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
+from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr.models.user_models import make_model
 from layered_lr_torch.dropout import mask_dropout
 from layered_lr_torch.torch_types import Module, Tensor
@@ -37,6 +39,11 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
                 f"model: the callable made a {type(made).__name__}; torch backends need a torch.nn.Module. Let it "
                 "return one, or use a backend of the model's framework."
             )
+        if not torch.is_grad_enabled():
+            raise grad_mode_error()
+        tensors = [tensor for tensor in (*made.parameters(), *made.buffers()) if not is_lazy(tensor)]
+        if any(tensor.is_inference() for tensor in tensors):
+            raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
         return made
     try:
         import torchvision
@@ -47,6 +54,18 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
             "Install it with: pip install 'layered-lr[torch]'.",
         ) from None
     return mask_dropout(getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout))
+
+
+def cast(model: Module, device: torch.device, dtype: torch.dtype) -> Module:
+    """Bring a model to a device, and its floating tensors to a dtype; complex ones stay complex, of the same width."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(device, dtype.to_complex())
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    model._apply(convert)
+    return model
 
 
 def find_memory_format(model: Module) -> torch.memory_format:
@@ -62,20 +81,90 @@ def find_memory_format(model: Module) -> torch.memory_format:
     return torch.channels_last if any(only_last) and all(last) else torch.contiguous_format
 
 
+def find_tensors(model: Module, persistent: bool = True) -> dict[str, Tensor]:
+    """Find the model's parameters and buffers, by every name that they have as members of modules.
+
+    ``state_dict()`` may have other names (hooks of a wrapper), and more than tensors (``get_extra_state``).
+
+    Args:
+        model: The model.
+        persistent: False finds instead the buffers that ``state_dict()`` leaves out.
+    """
+    found: dict[str, Tensor] = {}
+    for prefix, module in list_modules(model):
+        left_out = module._non_persistent_buffers_set
+        own = {**(module._parameters if persistent else {}), **module._buffers}
+        found |= {
+            prefix + name: tensor
+            for name, tensor in own.items()
+            if tensor is not None and (name in left_out) != persistent
+        }
+    return found
+
+
 def load_state(model: Module, weights: Weights) -> None:
     """Copy arrays into the model's parameters and buffers of the same names."""
-    state = model.state_dict()
+    tensors = find_tensors(model)
     with torch.no_grad():
         for name, array in weights.items():
-            state[name].copy_(torch.from_numpy(np.array(array)))
+            try:
+                tensors[name].copy_(torch.from_numpy(np.array(array)))
+            except RuntimeError as error:  # such as a buffer that is expanded over its own memory
+                raise SpecError(
+                    f"model: {name!r} cannot be written to: {str(error).splitlines()[0]} Give it memory of its own "
+                    "(clone())."
+                ) from None
 
 
 def copy_state(model: Module) -> dict[str, Array]:
-    """Copy the model's parameters and buffers to arrays, by name."""
-    return {name: to_array(tensor) for name, tensor in model.state_dict().items()}
+    """Copy the model's parameters and buffers to arrays, by name, without buffers that ``state_dict()`` leaves out."""
+    return {name: to_array(tensor) for name, tensor in find_tensors(model).items()}
+
+
+def copy_unsaved(model: Module) -> dict[str, Array]:
+    """Copy the buffers that ``state_dict()`` leaves out (``persistent=False``) to arrays, by name."""
+    return {name: to_array(tensor) for name, tensor in find_tensors(model, persistent=False).items()}
+
+
+def load_unsaved(model: Module, arrays: Arrays) -> None:
+    """Give the model the buffers of ``copy_unsaved``; one that it lacks, or has in another shape, is made anew."""
+    tensors, modules = find_tensors(model, persistent=False), dict(list_modules(model))
+    for name, array in arrays.items():
+        given = torch.from_numpy(np.array(array))
+        tensor = tensors.get(name)
+        if tensor is not None and tensor.shape == given.shape:
+            with torch.no_grad():
+                tensor.copy_(given)
+            continue
+        path, dot, leaf = name.rpartition(".")
+        device = next((some.device for some in model.parameters()), torch.device("cpu"))
+        modules[path + dot]._buffers[leaf] = given.to(device)
 
 
 def to_array(tensor: Tensor) -> Array:
-    """Copy a tensor to an array in C order, whatever the tensor's memory format is."""
-    array: Array = tensor.detach().cpu().numpy().copy()
+    """Copy a tensor to an array in C order, whatever the tensor's memory format is; bfloat16 becomes float32."""
+    whole = tensor.detach().cpu()
+    try:
+        array: Array = (whole.float() if whole.dtype == torch.bfloat16 else whole).resolve_conj().numpy().copy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantised, float8, lazy
+        raise Unsupported(
+            f"model: a tensor of dtype {whole.dtype} and layout {whole.layout} cannot become an array: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
     return array
+
+
+def check_savable(model: Module) -> None:
+    """Refuse a model whose state cannot be saved whole.
+
+    Raises:
+        Unsupported: A module has a state that is no tensor (``get_extra_state``), or a tensor that NumPy cannot hold.
+    """
+    for prefix, module in list_modules(model):
+        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
+            raise Unsupported(
+                f"module {prefix.rstrip('.') or type(module).__name__!r} has get_extra_state(), which no saved state "
+                "of this library can hold. Keep what it returns in a buffer, or train without checkpoints."
+            )
+    copy_state(model)
+    copy_unsaved(model)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 
 from layered_lr.arrays import Array, Weights
-from layered_lr_torch.models import to_array
+from layered_lr.models.nn_modules import list_modules
+from layered_lr_torch.models import find_tensors, to_array
 from layered_lr_torch.torch_types import Module, Tensor
 
 
@@ -24,19 +28,23 @@ class MovingAverage:
         self._begun = False
         places = [
             (prefix + name, store, name)
-            for prefix, module in _list_modules(model)
+            for prefix, module in list_modules(model)
             for store in (module._parameters, module._buffers)
             for name, tensor in store.items()
-            if tensor is not None and (tensor.is_floating_point() or tensor.is_complex())
+            if tensor is not None and _has_average(tensor)
         ]
         once = {id(store[name]): (store, name) for _, store, name in reversed(places)}  # tied weights
         self._places = list(once.values())
-        self._averages = [tensor.detach().clone() for tensor in self._get_weights()]
+        self._averages = [tensor.detach().clone() for tensor in self._get_members()]
         indices = {key: index for index, key in enumerate(once)}
         self._index = {full: indices[id(store[name])] for full, store, name in places}
 
+    def _get_members(self) -> list[Tensor]:
+        """The tensors that the model's modules hold now."""
+        return [store[name] for store, name in self._places]
+
     def _get_weights(self) -> list[Tensor]:
-        return [store[name].detach() for store, name in self._places]  # type: ignore[union-attr]
+        return [tensor.detach() for tensor in self._get_members()]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -62,21 +70,39 @@ class MovingAverage:
                 self._averages[index].copy_(torch.from_numpy(np.array(averages[name])))
         self._begun = has_begun and bool(averages)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute the model's logits with the averages in place of the weights."""
-        averages = {name: self._averages[index] for name, index in self._index.items()}
-        logits: Tensor = torch.func.functional_call(self.model, averages, (images,))
-        return logits
+    @contextmanager
+    def use_averages(self) -> Iterator[None]:
+        """Let the model hold the averages inside of a ``with`` block, and its own weights after it.
+
+        The values are copied and the tensors stay: whoever else holds them, such as a second name of a module, a plain
+        list or the optimizer, sees the same.
+        """
+        members = self._get_members()
+        weights = [tensor.detach() for tensor in members]
+        kept = [weight.clone() for weight in weights]
+        try:
+            torch._foreach_copy_(weights, self._averages)
+            yield
+        finally:
+            for (store, name), tensor in zip(self._places, members, strict=True):
+                store[name] = tensor  # also where the forward pass has replaced it
+            torch._foreach_copy_(weights, kept)
 
     def copy_averages(self) -> dict[str, Array]:
         """Copy the averages to arrays by name; tensors that are not floating are copied from the model."""
-        averages = {
-            id(store[name]): average for (store, name), average in zip(self._places, self._averages, strict=True)
+        return {
+            name: to_array(self._averages[self._index[name]] if name in self._index else tensor)
+            for name, tensor in find_tensors(self.model).items()
         }
-        state = self.model.state_dict(keep_vars=True)
-        return {name: to_array(averages.get(id(tensor), tensor)) for name, tensor in state.items()}
+
+    def copy_unsaved(self) -> dict[str, Array]:
+        """Copy the averages of those buffers that ``state_dict()`` leaves out, by name."""
+        names = find_tensors(self.model, persistent=False)
+        return {name: to_array(self._averages[self._index[name]]) for name in names if name in self._index}
 
 
-def _list_modules(model: Module) -> list[tuple[str, Module]]:
-    """Every module with the prefix of its parameters' names."""
-    return [(f"{name}." if name else "", module) for name, module in model.named_modules(remove_duplicate=False)]
+def _has_average(tensor: Tensor) -> bool:
+    """Whether a tensor is averaged: not whole numbers, and not a mask, whose infinities would become NaN."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return False
+    return tensor.requires_grad or not bool(tensor.isinf().any())

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LRScheduler
 
+from layered_lr.backend.hand_rates import HandRates
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates
+from layered_lr.plans.reactive_rates import LiveRates, check_step_call
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import paper_optimizers
 from layered_lr_torch.clipping import GradientClipper
@@ -133,32 +134,55 @@ class PlanScheduler(LRScheduler):
     that the user adds keep their own rates. Its state is the count and what reactive schedules have seen. The state
     holds no rates: after loading, the rates are the plan's.
 
+    Attributes:
+        owners: For each param group of the plan the index of its group in the plan.
+
     Args:
         optimizer: From ``build_optimizer``.
         plan: The rates.
         step: Updates made before.
+        clipper: Clips the gradients before each update of the optimizer. It is here for copies and pickles, in which
+            torch leaves out the hooks of an optimizer.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, plan: Plan, step: int = 0, clipper: GradientClipper | None = None
+    ) -> None:
         self.live = LiveRates(plan)
-        self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
+        self._clipper = clipper
+        self._hand_rates = HandRates()
+        self.owners = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # torch needs it where a scheduler does not begin at 0
+        self._last_lr = [group["lr"] for group in optimizer.param_groups]
         super().__init__(optimizer, step - 1)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._clipper is not None:
+            self._clipper.attach(self.optimizer)
 
     def get_lr(self) -> list[float]:  # type: ignore[override] # torch also allows tensors
         """Compute the rates of the next update, one for each param group."""
         rates = self.live.rates(self.last_epoch)
-        added = self.optimizer.param_groups[len(self._groups) :]
-        return [rates[index] for index in self._groups] + [group["lr"] for group in added]
+        added = self.optimizer.param_groups[len(self.owners) :]
+        return [rates[index] for index in self.owners] + [group["lr"] for group in added]
 
-    def step(self, epoch: int | None = None, metrics: Any = None) -> None:
+    def step(self, *unnamed: object, epoch: int | None = None, metrics: Any = None) -> None:
         """Go on to the next update, or let reactive schedules look at a metric.
 
+        A rate that was set in a param group by hand is replaced; the first time, a warning says so.
+
         Args:
+            unnamed: Refused: torch takes it for a metric in one scheduler, and for an epoch in the others.
             epoch: As in torch's schedulers, deprecated there: the update to go to.
             metrics: A number, or numbers by name (``loss``, ``accuracy``).
+
+        Raises:
+            SpecError: An argument without a name, or a metric that is missing or no number.
         """
+        check_step_call(unnamed)
+        self._hand_rates.look(self.optimizer.param_groups[: len(self.owners)], self._last_lr)
         if metrics is not None:
             self.observe(metrics)
         elif epoch is None and self._step_count > 1:
@@ -213,7 +237,7 @@ class PlanScheduler(LRScheduler):
         if not self.live.plan.moving:
             return
         momenta = self.live.plan.momenta(self.last_epoch)
-        for group, index in zip(self.optimizer.param_groups, self._groups, strict=False):
+        for group, index in zip(self.optimizer.param_groups, self.owners, strict=False):
             momentum = momenta[index]
             if momentum is not None:
                 group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})

@@ -8,7 +8,7 @@ import torch
 
 from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.models.nn_modules import parameters_of
-from layered_lr.state.training_state import TrainingState
+from layered_lr.state.training_state import TrainingState, find_masks
 from layered_lr_torch import models, random_state
 from layered_lr_torch.optimizer import PlanScheduler
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
@@ -27,13 +27,17 @@ def export_loop(model: Module, optimizer: torch.optim.Optimizer, scheduler: Plan
         SpecError: One of these is of another kind, or the optimizer has parameters that are not the model's.
     """
     parameters = _find_parameters(model, optimizer, scheduler)
+    models.check_savable(model)
+    weights = models.copy_state(model)
     return TrainingState(
         step=0 if scheduler is None else scheduler.last_epoch,
         optimizer=type(optimizer).__name__,
-        weights=models.copy_state(model),
+        weights=weights,
         slots=export_slots(optimizer, parameters),
         reactions={} if scheduler is None else scheduler.reactions(),
         random=random_state.read_states(_find_device(model)),
+        unsaved=models.copy_unsaved(model),
+        masks=find_masks(weights, [name for parameter, _ in parameters_of(model) for name in parameter.names]),
     )
 
 
@@ -68,6 +72,7 @@ def import_loop(
     if scheduler is not None:
         scheduler.go_to(state.step, state.reactions)
     models.load_state(model, state.weights)
+    models.load_unsaved(model, state.unsaved)
     import_slots(optimizer, parameters, state.slots)
 
 

@@ -12,12 +12,12 @@ from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
 from layered_lr.optimizers.handover import complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
+from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, check_step_call
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import PlanScheduler, build_optimizer, build_param_groups
-from layered_lr_torch.slots import export_slots, import_slots, new_slots
+from layered_lr_torch.slots import begin_sums, export_slots, import_slots, new_slots
 from layered_lr_torch.torch_types import Module, Parameters, ParamGroup
 
 
@@ -41,7 +41,7 @@ def compile_phases(plan: Plan, model: Module) -> tuple[torch.optim.Optimizer, Pl
     clips = any(there.spec.clip_grad_norm or there.spec.clip_grad_value for there in plan.phase_plans)
     if clips and not clipper.has_work:
         clipper.attach(optimizer)
-    return optimizer, PhaseScheduler(optimizer, plan, model, clipper)
+    return optimizer, PhaseScheduler(optimizer, plan, model, clipper, clips)
 
 
 class PhaseScheduler(PlanScheduler):
@@ -56,29 +56,35 @@ class PhaseScheduler(PlanScheduler):
         plan: With phases.
         model: What the optimizer trains.
         clipper: Clips the gradients before each update.
+        clips: Whether it does so in any phase.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan, model: Module, clipper: GradientClipper) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, plan: Plan, model: Module, clipper: GradientClipper, clips: bool
+    ) -> None:
         self.plan, self.model = plan, model
-        self._clipper = clipper
+        self._phase_clipper = clipper
         self._trainable = trainable_parameters(model)
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self._phase_index = 0
         self._earlier_reactions: dict[str, Mapping[str, float]] = {}
         self._hooks: list[tuple[Module, RemovableHandle]] = []
-        super().__init__(optimizer, plan.phase_plans[0])
+        super().__init__(optimizer, plan.phase_plans[0], clipper=clipper if clips else None)
         self._freeze()
 
-    def step(self, epoch: int | None = None, metrics: Any = None) -> None:
+    def step(self, *unnamed: object, epoch: int | None = None, metrics: Any = None) -> None:
         """Go on to the next update and begin its phase, or let reactive schedules look at a metric.
 
         Args:
+            unnamed: Refused, as in ``PlanScheduler``.
             epoch: As in torch's schedulers, deprecated there: the update to go to.
             metrics: A number, or numbers by name (``loss``, ``accuracy``); then no update is counted.
         """
+        check_step_call(unnamed)
         if metrics is None:
+            self._hand_rates.look(self.optimizer.param_groups, self._last_lr)
             self._advance_to(self.last_epoch + 1 if epoch is None else epoch)
-        super().step(epoch, metrics)
+        super().step(epoch=epoch, metrics=metrics)
 
     def state_dict(self) -> dict[str, Any]:
         """The count of updates, in torch's names, and what reactive schedules of all phases have seen."""
@@ -113,14 +119,16 @@ class PhaseScheduler(PlanScheduler):
         plan = self.plan.phases[self._phase_index].plan
         self.live = LiveRates(plan)
         self.live.restore(reactions)
-        self._groups = [index for index, group in enumerate(plan.groups) for _ in group.parts]
+        self.owners = [index for index, group in enumerate(plan.groups) for _ in group.parts]
         self._freeze()
-        self._clipper.follow(plan)
+        self._phase_clipper.follow(plan)
         self._replace_param_groups(build_param_groups(plan, self.model, step))
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
         slots = export_slots(self.optimizer, self._parameters)
         kept = complete_slots(slots, new_slots(self.optimizer, self._parameters, plan.frozen))
         if any(slots[name].keys() != kept[name].keys() for name in kept):
             import_slots(self.optimizer, self._parameters, {**slots, **kept})
+        begin_sums(self.optimizer)
 
     def _freeze(self) -> None:
         """Set ``requires_grad``, and hold modules still, as the present phase says."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Array, Arrays, Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import Extras, Session, StepOutcome
+from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error, no_gradient_error
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training
 from layered_lr.plans.plan import Plan
@@ -41,6 +43,8 @@ class TorchSession(Session):
         step: Updates that the run has made before.
     """
 
+    logits_dtypes: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
+
     def __init__(
         self,
         plan: Plan,
@@ -60,6 +64,9 @@ class TorchSession(Session):
         self.wants_channels_last = self.memory_format == torch.channels_last
         set_trainable(model, plan.frozen)
         self._set_training_mode()
+        if not torch.is_grad_enabled():
+            raise grad_mode_error()
+        self._watch = GradientWatch(model)
         self.forward = forward
         self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
@@ -69,7 +76,9 @@ class TorchSession(Session):
         self._updated = [tensor for group in self.optimizer.param_groups for tensor in group["params"]]
         self.scheduler = PlanScheduler(self.optimizer, plan, step)
         self._hookless_step = HooklessStep(self.optimizer)
-        self._applied_rates = AppliedRates(model, [group["params"] for group in self.optimizer.param_groups])
+        self._applied_rates = AppliedRates(
+            model, [group["params"] for group in self.optimizer.param_groups], self.scheduler.owners
+        )
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._masks = DropoutMasks(model, extras.seed)
         self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)
@@ -96,6 +105,7 @@ class TorchSession(Session):
         loss = self._backward(given, wanted, 0, 1) if parts == 1 else self._backward_parts(given, wanted, parts)
         if self._masks.has_work:
             self._masks.remove()
+        self._watch.look()
         self._applied_rates.record(self.optimizer.param_groups)
         self._step()
         self.scheduler.step()
@@ -129,8 +139,10 @@ class TorchSession(Session):
         loss = torch.nn.functional.cross_entropy(logits, labels)
         if parts > 1:
             loss = loss / parts
-        if loss.requires_grad:  # something trains
+        if loss.requires_grad:
             loss.backward()
+        elif any(tensor.requires_grad for tensor in self._updated):  # else nothing trains in this phase
+            raise no_gradient_error()
         return loss.detach()
 
     def _place_images(self, images: Array) -> Tensor:
@@ -152,12 +164,14 @@ class TorchSession(Session):
 
     def logits(self, images: NDArray[np.float32], ema: bool = False) -> Array:
         """Compute the model's logits in evaluation mode, shape (N, classes)."""
-        forward = self.model if not ema else self._get_average().forward
         self.model.eval()
-        with torch.no_grad():
-            logits: Array = self._compute_logits(forward, self._place_images(images)).cpu().numpy()
-        self._set_training_mode()
-        return logits
+        try:
+            with self._get_average().use_averages() if ema else nullcontext(), torch.no_grad():
+                logits = self._compute_logits(self.model, self._place_images(images))
+        finally:
+            self._set_training_mode()
+        self.check_logits(logits, len(images))
+        return models.to_array(logits)
 
     def rates(self, start: int, stop: int) -> Float64:
         """Rates of updates ``start`` to ``stop - 1``, read from the optimizer's param groups at each update."""
@@ -180,6 +194,14 @@ class TorchSession(Session):
         """Copy the model's parameters and buffers."""
         return models.copy_state(self.model)
 
+    def check_savable(self) -> None:
+        """Refuse a model whose state cannot be saved whole."""
+        models.check_savable(self.model)
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Names of the parameters that are to be trained and have had no gradient so far."""
+        return tuple(self._watch.without)
+
     def _slots(self) -> Slots:
         return export_slots(self.optimizer, self._parameters, self.plan.frozen)
 
@@ -189,12 +211,19 @@ class TorchSession(Session):
     def _reactions(self) -> Mapping[str, Mapping[str, float]]:
         return self.scheduler.live.state()
 
+    def _unsaved(self) -> Arrays:
+        return models.copy_unsaved(self.model)
+
+    def _unsaved_averages(self) -> Arrays:
+        return self._get_average().copy_unsaved()
+
     def _random(self) -> Arrays:
         return random_state.read_states(self.device)
 
     def _import(self, state: TrainingState) -> None:
         random_state.restore_states(state.random, self.device)  # the first one: it may refuse
         models.load_state(self.model, state.weights)
+        models.load_unsaved(self.model, state.unsaved)
         import_slots(self.optimizer, self._parameters, state.slots, self.plan.frozen)
         self.scheduler.go_to(state.step, state.reactions)
         if self._average is not None:

@@ -99,7 +99,9 @@ def _pair_with_examples(
 
 
 def _make_example(cls: Any, group: ParamGroup, like: Tensor) -> ParameterState:
-    """The slots of a small parameter after an update with zero gradients."""
+    """The slots of a small parameter after an update with zero gradients; one of whole numbers has none."""
+    if not (like.is_floating_point() or like.is_complex()):
+        return {}
     stand_in = torch.nn.Parameter(torch.zeros(_SHAPE, dtype=like.dtype, device=like.device))
     stand_in.grad = torch.zeros_like(stand_in)
     one = cls([{**group, "params": [stand_in]}], lr=group["lr"])

@@ -18,13 +18,15 @@ class AppliedRates:
 
     Args:
         model: The model that is trained.
-        members: The parameter objects of each of the optimizer's param groups, one for each part of each group.
+        members: The parameter objects of each of the optimizer's param groups, in any order.
+        owners: For each param group the index of its group in the plan.
     """
 
-    def __init__(self, model: Module, members: Sequence[Iterable[Tensor]]) -> None:
+    def __init__(self, model: Module, members: Sequence[Iterable[Tensor]], owners: Sequence[int]) -> None:
         holder = {id(tensor): index for index, tensors in enumerate(members) for tensor in tensors}
         self._holder = {parameter.name: holder.get(id(tensor)) for parameter, tensor in parameters_of(model)}
         self._width = len(members)
+        self._first = {owner: index for index, owner in reversed(list(enumerate(owners)))}
         self._rates = array("d")
 
     def record(self, param_groups: Sequence[Mapping[str, Any]]) -> None:
@@ -47,11 +49,9 @@ class AppliedRates:
         """
         held = np.array(self._rates[start * self._width : stop * self._width]).reshape(-1, self._width)
         table = np.empty((len(held), len(plan.groups)))
-        first = 0
         for column, group in enumerate(plan.groups):
-            # A group without parameters also has a param group: the one at its place.
-            sources = list({self._holder[name] for name in group.parameters} or {first})
-            first += len(group.parts)
+            # A group without parameters also has a param group.
+            sources = list({self._holder[name] for name in group.parameters} or {self._first.get(column)})
             if None in sources or any((held[:, source] != held[:, sources[0]]).any() for source in sources):
                 raise RuntimeError(f"group {group.name!r}: its parameters had different rates, or none")
             table[:, column] = held[:, sources[0]]

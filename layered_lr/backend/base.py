@@ -11,10 +11,10 @@ import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Weights
 from layered_lr.errors import DataError, SpecError, Unsupported
-from layered_lr.models.nn_modules import Module
+from layered_lr.models.nn_modules import Module, dtype_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import Reactions
-from layered_lr.state.training_state import TrainingState
+from layered_lr.state.training_state import TrainingState, find_masks
 
 Dtype: TypeAlias = Literal["float32", "float64"]
 
@@ -65,6 +65,38 @@ class StepOutcome(NamedTuple):
     why: str = ""
 
 
+def check_logits(logits: object, count: int, num_classes: int, dtypes: Sequence[str]) -> None:
+    """Refuse an output of a model that is no floating tensor of shape (images, at least ``num_classes``).
+
+    OneFlow would go on with labels out of range, or abort the process. This is no method, because a graph keeps it: a
+    session that its graph holds would be in a cycle with it.
+
+    Args:
+        logits: The output of the model.
+        count: Number of images.
+        num_classes: Of the data.
+        dtypes: That the model may answer with.
+
+    Raises:
+        SpecError: It is not a tensor, or has another shape or dtype.
+    """
+    shape = tuple(getattr(logits, "shape", ()))
+    if len(shape) != 2 or shape[0] != count or shape[1] < num_classes:
+        what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
+        many = isinstance(logits, Mapping | tuple | list)
+        hint = " Let it return the logits alone, such as by a module around it." if many else ""
+        raise SpecError(
+            f"model: returned {what} for {count} images; must be a tensor of shape ({count}, {num_classes}), with a "
+            f"number for each of the data's {num_classes} classes.{hint}"
+        )
+    dtype = dtype_of(logits)
+    if dtype not in dtypes:
+        raise SpecError(
+            f"model: returned {dtype} for {count} images; must be one of {', '.join(dtypes)}. Convert the logits at "
+            "the end of forward()."
+        )
+
+
 class Session(ABC):
     """A model in training with a plan. It takes and returns NumPy arrays. ``Backend.open`` makes it.
 
@@ -89,6 +121,9 @@ class Session(ABC):
     wants_channels_last: bool = False
     """Whether images are faster for this session if their memory is NHWC; their shape is (N, C, H, W) in any case. A
     session accepts both."""
+
+    logits_dtypes: tuple[str, ...] = ("float32", "float64")
+    """The dtypes that the model may answer with."""
 
     compile_seconds: float | None = None
     """Seconds that compiling the model has taken so far; None if nothing is compiled."""
@@ -142,14 +177,18 @@ class Session(ABC):
 
     def export_state(self) -> TrainingState:
         """Return a copy of everything that the next update depends on; this waits for the framework."""
+        weights = self.weights()
+        names = [name for parameter in self.plan.parameters for name in parameter.names]
         return TrainingState(
             step=self.step,
             optimizer=type(self.plan.plan_at(max(self.step - 1, 0)).spec.optimizer).__name__,
-            weights=self.weights(),
+            weights=weights,
             slots=self._slots(),
             reactions=self._reactions(),
-            ema={} if self.extras.ema_decay is None else self.ema_weights(),
+            ema={} if self.extras.ema_decay is None else {**self.ema_weights(), **self._unsaved_averages()},
             random=self._random(),
+            unsaved=self._unsaved(),
+            masks=find_masks(weights, names),
         )
 
     def import_state(self, state: TrainingState) -> None:
@@ -166,7 +205,8 @@ class Session(ABC):
         state.check_reactions(self._reactions())
         state.check_fits(self.weights())
         if self.extras.ema_decay is not None and state.ema:
-            state.check_fits(self.weights(), state.ema)
+            averaged = {name: array for name, array in self._unsaved_averages().items() if name in state.ema}
+            state.check_fits({**self.weights(), **averaged}, state.ema)
         state.check_slots(self._new_slots())
         self._import(state)
         self.start = self.step = state.step
@@ -195,6 +235,14 @@ class Session(ABC):
     def _reactions(self) -> Reactions:
         """Return the numbers that each reactive group depends on, by the group's name."""
 
+    def _unsaved(self) -> Arrays:
+        """Return a copy of the buffers that ``state_dict()`` leaves out, by name; none where a subclass has none."""
+        return {}
+
+    def _unsaved_averages(self) -> Arrays:
+        """Return a copy of the moving average of those buffers, by name; needs ``extras.ema_decay``."""
+        return {}
+
     @abstractmethod
     def _random(self) -> Arrays:
         """Return the states of the framework's random generators that the model may use, if they can be restored."""
@@ -214,29 +262,29 @@ class Session(ABC):
         """
         return False
 
+    def check_savable(self) -> None:
+        """Refuse a model whose state cannot be saved whole.
+
+        Raises:
+            Unsupported: It has something that is no array.
+        """
+        self._unsaved()
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Return the names of the parameters that this session was to train, and that have had no gradient so far."""
+        return ()
+
     def random_modules(self) -> tuple[str, ...]:
         """Return the names of the modules whose random numbers no state can restore; only OneFlow has such modules."""
         return ()
 
     def check_logits(self, logits: object, count: int) -> None:
-        """Refuse an output of the model whose shape is not (images, at least ``num_classes``).
-
-        OneFlow would go on with labels out of range, or abort the process.
-
-        Args:
-            logits: The output of the model.
-            count: Number of images.
+        """Refuse an output of the model that is no floating tensor of shape (images, at least ``num_classes``).
 
         Raises:
-            SpecError: It is not a tensor, or has another shape.
+            SpecError: See the function ``check_logits``.
         """
-        shape = tuple(getattr(logits, "shape", ()))
-        if len(shape) != 2 or shape[0] != count or shape[1] < self.num_classes:
-            what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
-            raise SpecError(
-                f"model: returned {what} for {count} images; must be a tensor of shape ({count}, {self.num_classes}), "
-                f"with a number for each of the data's {self.num_classes} classes."
-            )
+        check_logits(logits, count, self.num_classes, self.logits_dtypes)
 
     @abstractmethod
     def _update(self, images: Float32, labels: Int64, parts: int) -> StepOutcome:

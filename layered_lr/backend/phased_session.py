@@ -198,6 +198,14 @@ class PhasedSession(Session):
         set_trainable(self.model, phase.plan.frozen, self._trainable)
         set_training(self.model, phase.plan.frozen, phase.settings.batch_norm, phase.settings.dropout)
 
+    def check_savable(self) -> None:
+        """Refuse a model whose state cannot be saved whole."""
+        self.inner.check_savable()
+
+    def without_gradient(self) -> tuple[str, ...]:
+        """Return the names of the parameters that this phase is to train, and that have had no gradient in it."""
+        return self.inner.without_gradient()
+
     def random_modules(self) -> tuple[str, ...]:
         """Return the names of the modules whose random numbers no state can restore."""
         return self.inner.random_modules()
@@ -251,6 +259,12 @@ class PhasedSession(Session):
 
     def _reactions(self) -> Reactions:
         return {**self._remembered, **self.inner._reactions()}
+
+    def _unsaved(self) -> Arrays:
+        return self.inner._unsaved()
+
+    def _unsaved_averages(self) -> Arrays:
+        return self.inner._unsaved_averages()
 
     def _random(self) -> Arrays:
         return self.inner._random()

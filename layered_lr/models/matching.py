@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from layered_lr.errors import SpecError
+from layered_lr.models.nn_modules import plain_name
 from layered_lr.models.parameter import Parameter
 from layered_lr.printed import shown
 from layered_lr.spelling import find_nearest
@@ -50,24 +51,43 @@ def check_pattern(pattern: object, what: str = "match") -> str:
     return pattern
 
 
-def compile_pattern(pattern: str) -> Callable[[str], bool]:
+def compile_pattern(pattern: str, paths: Collection[str] = ()) -> Callable[[str], bool]:
     """Make the function that tells whether a pattern matches a name.
 
-    A pattern that begins with ``re:`` is a regular expression for the whole name. A pattern with any of ``*?[`` is a
+    A pattern that is the path of a parameter or module of the model is that path, whatever characters it has. Else a
+    pattern that begins with ``re:`` is a regular expression for the whole name, and a pattern with any of ``*?[`` is a
     glob for the whole name, in which ``*`` also matches dots. Every other pattern is a path: it matches the parameter
     of that name, and all parameters under the module of that name.
+
+    Args:
+        pattern: A valid pattern.
+        paths: From ``find_paths``.
 
     Example:
         >>> matches = compile_pattern("features.1")
         >>> matches("features.1.conv.weight"), matches("features.18.0.weight")
         (True, False)
+        >>> compile_pattern("conv[1]", find_paths(["conv[1].weight", "conv1.weight"]))("conv1.weight")
+        False
     """
-    if pattern.startswith(REGEX_PREFIX):
-        expression = re.compile(pattern.removeprefix(REGEX_PREFIX))
-        return lambda name: expression.fullmatch(name) is not None
-    if any(character in pattern for character in GLOB_CHARACTERS):
-        return lambda name: fnmatch.fnmatchcase(name, pattern)
-    return lambda name: name == pattern or name.startswith(pattern + ".")
+    path = plain_name(pattern)
+    if path not in paths:
+        if pattern.startswith(REGEX_PREFIX):
+            expression = re.compile(pattern.removeprefix(REGEX_PREFIX))
+            return lambda name: expression.fullmatch(name) is not None
+        if any(character in pattern for character in GLOB_CHARACTERS):
+            return lambda name: fnmatch.fnmatchcase(name, pattern)
+    return lambda name: name == path or name.startswith(path + ".")
+
+
+def find_paths(names: Iterable[str]) -> set[str]:
+    """Return the names and the paths of all modules that they are in, each with and without parts of wrappers."""
+    found: set[str] = set()
+    for name in (spelling for pair in strip_wrappers(names).items() for spelling in pair):
+        while name and name not in found:
+            found.add(name)
+            name = name.rpartition(".")[0]
+    return found
 
 
 def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
@@ -119,7 +139,8 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
     """
     plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
     spellings = [{s for name in parameter.names for s in (name, plain[name])} for parameter in parameters]
-    tests = [[compile_pattern(pattern) for pattern in rule.patterns] for rule in rules]
+    paths = find_paths(name for parameter in parameters for name in parameter.names)
+    tests = [[compile_pattern(pattern, paths) for pattern in rule.patterns] for rule in rules]
 
     def matches(rule: int, parameter: int) -> bool:
         return any(test(name) for test in tests[rule] for name in spellings[parameter])
@@ -141,10 +162,9 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
 def find_unused_patterns(rule: Rule, parameters: Sequence[Parameter]) -> list[str]:
     """Return the patterns of a rule that match no parameter at all, whichever group the parameters are in."""
     plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
+    tests = {pattern: compile_pattern(pattern, find_paths(plain)) for pattern in rule.patterns}
     return [
-        pattern
-        for pattern in rule.patterns
-        if not any(test(raw) or test(name) for test in [compile_pattern(pattern)] for raw, name in plain.items())
+        pattern for pattern, test in tests.items() if not any(test(raw) or test(name) for raw, name in plain.items())
     ]
 
 
@@ -177,7 +197,7 @@ def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter]) 
         SpecError: The pattern matches none of the parameters.
     """
     plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
-    test = compile_pattern(pattern)
+    test = compile_pattern(pattern, find_paths(plain))
     found = {p.name for p in parameters if any(test(name) or test(plain[name]) for name in p.names)}
     if not found:
         raise SpecError(_no_such_name(f"{what}={pattern!r}", [pattern], list(plain.values())))

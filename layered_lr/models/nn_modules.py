@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
@@ -16,6 +16,9 @@ Tensor: TypeAlias = Any
 
 BatchNorm: TypeAlias = Literal["still", "moving"]
 Dropout: TypeAlias = Literal["on", "off"]
+
+CHECKPOINT_WRAPPER: Final = "_checkpoint_wrapped_module"
+"""The child of torch's ``checkpoint_wrapper``; ``state_dict()`` leaves this component out of names, and so do we."""
 
 
 def framework_of(model: object) -> str | None:
@@ -44,9 +47,39 @@ def parameters_of(model: Module) -> list[tuple[Parameter, Tensor]]:
     for name, parameter in _walk(model, ""):
         found.setdefault(id(parameter), ([], parameter))[0].append(name)
     return [
-        (Parameter(names[0], _shape(names[0], tensor), tuple(names[1:]), dtype_of(tensor)), tensor)
+        (
+            Parameter(
+                names[0], _shape(names[0], tensor), tuple(names[1:]), dtype_of(tensor), bool(tensor.requires_grad)
+            ),
+            tensor,
+        )
         for names, tensor in found.values()
     ]
+
+
+def list_modules(model: Module, prefix: str = "") -> list[tuple[str, Module]]:
+    """Return every module with the prefix of its tensors' names, such as ``"body.0."``: once for each of its names."""
+    found = [(prefix, model)]
+    for name, child in model._modules.items():
+        if child is not None:
+            found += list_modules(child, prefix + _component(name))
+    return found
+
+
+def plain_name(name: str) -> str:
+    """Return a name of ``named_parameters()`` as ``state_dict()`` has it: without the part of a checkpoint wrapper.
+
+    Example:
+        >>> plain_name("body._checkpoint_wrapped_module.weight")
+        'body.weight'
+    """
+    parts = name.split(".")
+    return ".".join(part for part in parts if part != CHECKPOINT_WRAPPER) if CHECKPOINT_WRAPPER in parts else name
+
+
+def _component(name: str) -> str:
+    """Return what a child of this name adds to the names of its tensors."""
+    return "" if name == CHECKPOINT_WRAPPER else f"{name}."
 
 
 def set_training(
@@ -109,6 +142,11 @@ def trainable_parameters(model: Module) -> list[Tensor]:
     return [tensor for _, tensor in parameters_of(model) if tensor.requires_grad]
 
 
+def trains_any(model: Module, frozen: Collection[str]) -> bool:
+    """Return whether any parameter has ``requires_grad=True`` and is not one of the frozen ones."""
+    return any(tensor.requires_grad and parameter.name not in frozen for parameter, tensor in parameters_of(model))
+
+
 def _with_parameters(module: Module, around: list[Tensor]) -> Iterator[tuple[Module, list[Tensor]]]:
     """Yield each module with its parameters; if it has none, with those of the innermost module around it that has."""
     own = [tensor for _, tensor in _walk(module, "")] or around
@@ -137,7 +175,7 @@ def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
             yield prefix + name, parameter
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, f"{prefix}{name}.")
+            yield from _walk(child, prefix + _component(name))
 
 
 def _shape(name: str, parameter: Tensor) -> tuple[int, ...]:

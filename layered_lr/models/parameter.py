@@ -13,6 +13,7 @@ class Parameter(NamedTuple):
         shape: The framework's shape; OIHW for the weight of a convolution.
         aliases: Its other paths, if the same array is used in several places (tied weights).
         dtype: The framework's name of the dtype, such as ``"float32"``.
+        requires_grad: False where the user froze it by hand: a plan has a rate for it, and no update moves it.
 
     Example:
         >>> import layered_lr as ll
@@ -24,6 +25,7 @@ class Parameter(NamedTuple):
     shape: tuple[int, ...]
     aliases: tuple[str, ...] = ()
     dtype: str = "float32"
+    requires_grad: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, as_path, one_line, read_archive
-from layered_lr.models.matching import compile_pattern, strip_wrappers
+from layered_lr.models.matching import compile_pattern, find_paths, strip_wrappers
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
 
@@ -99,10 +99,9 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
             that is missing, or a pattern that matches nothing.
     """
     plain = strip_wrappers(start)  # a pattern matches as in Group.match: with the parts of a wrapper or without
-    taken = {
-        pattern: [n for n in start if compile_pattern(pattern)(n) or compile_pattern(pattern)(plain[n])]
-        for pattern in reset
-    }
+    paths = find_paths(start)
+    tests = {pattern: compile_pattern(pattern, paths) for pattern in reset}
+    taken = {pattern: [name for name in start if test(name) or test(plain[name])] for pattern, test in tests.items()}
     fresh = {name for names in taken.values() for name in names}
     for pattern, names in taken.items():
         if not names:
@@ -141,7 +140,8 @@ def _check(name: str, array: Array, start: Weights) -> None:
     if array.dtype.kind != own.dtype.kind:
         raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")
     with np.errstate(over="ignore"):
-        if array.dtype.kind == "f" and not np.isfinite(array.astype(own.dtype)).all():
+        taken = array.astype(own.dtype)
+        if array.dtype.kind in "fc" and not (np.isfinite(taken) | (taken == own)).all():  # a mask of -inf is its own
             raise SpecError(
                 f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}: all must be "
                 "finite."

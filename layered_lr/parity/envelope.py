@@ -119,6 +119,7 @@ def measure_envelope(
     start: Weights,
     *,
     samples: int,
+    nudged: Differences | None = None,
     log: Path | None = None,
     advanced: Advanced = lambda: None,
 ) -> Envelope:
@@ -139,6 +140,7 @@ def measure_envelope(
         reference: What it did.
         start: What it began with.
         samples: How many disturbed runs.
+        nudged: How far the run with errors of one last bit is off, if it is known.
         log: File that each run's weights go to, one after the other; None is memory.
         advanced: Called after each update of each run.
     """
@@ -154,7 +156,8 @@ def measure_envelope(
         return differences(reference, record(ready, whole, disturbance=disturbance, log=log, advanced=advanced))
 
     found = [disturbed(sample, factor, bits) for sample in range(samples)]
-    nudged = None if autocast else disturbed(samples, 1.0, 1.0)
+    if nudged is None and not autocast:
+        nudged = disturbed(samples, 1.0, 1.0)
 
     def widest(name: str, numbers: Float64, last_bits: float) -> Float64:
         floor = last_bits * np.spacing(np.abs(numbers).astype(reference.dtype)).astype(np.float64)
@@ -167,7 +170,7 @@ def measure_envelope(
     weights = widest("weights", sizes, 0.5 * factor)
 
     def noise(name: str, limits: Float64, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-        if nudged is None:
+        if nudged is None or autocast:
             return np.full(limits.shape[1:], reference.steps + 1)
         near = np.sqrt(factor) * getattr(nudged, name) >= limits[: len(getattr(nudged, name))]
         return np.where(near.any(axis=0), steps[np.argmax(near, axis=0)], reference.steps + 1)

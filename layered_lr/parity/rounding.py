@@ -19,7 +19,7 @@ from layered_lr.parity.recorder import Advanced, prepare_task
 from layered_lr.parity.recording import Recording, record_probes
 from layered_lr.parity.shaker import frozen_parameters
 from layered_lr.parity.task import Task
-from layered_lr.parity.trace import ProbeTrace, Trace, probe_differences
+from layered_lr.parity.trace import Differences, ProbeTrace, Trace, probe_differences
 
 HELD_RATES = 4
 """How often a rate may be rounded on its way: the schedule's, ``lr_scale``, their product, and what is read back."""
@@ -125,8 +125,8 @@ def measure_rounding(
     if samples is None:
         samples = SAMPLES if task.options.precision.autocast is None else SAMPLES_OF_AUTOCAST
 
-    def envelope(of: Task, trace: Trace) -> Envelope:
-        return measure_envelope(backend, of, trace, start, samples=samples, log=log, advanced=advanced)
+    def envelope(of: Task, trace: Trace, nudged: Differences | None = None) -> Envelope:
+        return measure_envelope(backend, of, trace, start, samples=samples, nudged=nudged, log=log, advanced=advanced)
 
     exact = reference.exact
     in_float64 = task.in_float64(float32_norms=True)
@@ -136,7 +136,7 @@ def measure_rounding(
     rates = 0.5 * HELD_RATES * np.spacing(np.abs(reference.run.rates).astype(reference.run.dtype)).astype(np.float64)
     return Rounding(
         exact=None if exact is None else envelope(in_float64, exact),
-        run=envelope(task, reference.run) if exact is None or not all_have_float64 else None,
+        run=envelope(task, reference.run, reference.own) if exact is None or not all_have_float64 else None,
         rates=np.maximum.accumulate(rates, axis=0),
         probes=_measure_probes(backend, task, reference.run, start, advanced),
         exact_probe=_exact_probe(backend, task, start) or reference.run.probes["bare"],
@@ -149,11 +149,12 @@ def _measure_probes(
 ) -> dict[str, Float64]:
     """What errors of ``margin`` last bits in each gradient and each weight do to the probes."""
     checks = sum(probe.weights.size for probe in reference.probes.values())
-    factor = margin(PROBE_SAMPLES, checks)
+    samples = SAMPLES if reference.dtype == "float64" else PROBE_SAMPLES  # where there is room for a wide margin
+    factor = margin(samples, checks)
     ready = prepare_task(backend, task, start)
     frozen = frozen_parameters(ready.model)
     found = []
-    for sample in range(PROBE_SAMPLES):
+    for sample in range(samples):
         shaken = Disturbance(np.random.default_rng([task.options.seed, 9, sample]), factor, factor)
         probes = record_probes(ready, task, frozen=frozen, disturbance=shaken, advanced=advanced)
         found.append(probe_differences(reference.probes, probes))

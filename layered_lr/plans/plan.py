@@ -363,7 +363,7 @@ class Plan:
             try:
                 rates = schedule.rates(clocks[counted], [group.lr for group in groups])
             except SpecError as error:
-                raise SpecError(f"group {groups[0].name!r}: {error}") from None
+                raise type(error)(f"group {groups[0].name!r}: {error}") from None
             for rate, group, column in zip(rates.T, groups, columns, strict=True):
                 if not math.isfinite(group.lr_scale * float(rate.max(initial=0.0))):
                     raise SpecError(
@@ -528,7 +528,10 @@ class Plan:
         """Return the plan as plain tables, lists, strings and numbers; ``plan_from_dict`` makes it a plan again."""
         return {
             "spec": self.spec.to_dict(),
-            "parameters": [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in self.parameters],
+            "parameters": [
+                [p.name, list(p.shape), list(p.aliases), p.dtype, *([] if p.requires_grad else [False])]
+                for p in self.parameters
+            ],
             "total_steps": self.total_steps,
             "steps_per_epoch": self.steps_per_epoch,
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from layered_lr.errors import SpecError, Unsupported
+from layered_lr.errors import ScheduleEnded, SpecError, Unsupported
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Reaction
 from layered_lr.schedules.reaction import ReactionSettings
@@ -42,18 +42,12 @@ class LiveRates:
     def rates(self, step: int) -> list[float]:
         """Return the rates of one update, multiplied by ``lr_scale``, in the order of the plan's groups.
 
-        A scheduler's ``step()`` also comes after the last update of the run. If a schedule has no rate for the step
-        after it (a ``Table`` with one value for each update), the last rates are returned again.
+        After the last update of the run these are the last rates again: see ``rates_or_last``.
 
         Raises:
             Unsupported: float32 cannot hold a rate. The frameworks would fail in other ways, or use infinity.
         """
-        try:
-            rates = self.plan.rates(step)
-        except SpecError:
-            if step == 0 or step != self.plan.total_steps:
-                raise
-            rates = self.plan.rates(step - 1)
+        rates = rates_or_last(self.plan, step)
         for index, reaction in self._reactions.items():
             group = self.plan.groups[index]
             if self.plan.is_frozen(group):
@@ -99,6 +93,26 @@ class LiveRates:
             reaction.restore(state[name])
 
 
+def rates_or_last(plan: Plan, step: int) -> list[float]:
+    """Return a plan's rates at one step, or at the step before where no update is meant to follow.
+
+    A scheduler's ``step()`` also comes after the last update of a run. A schedule may have no rate for the step after
+    it: a ``Table`` with one value for each update, whether the plan knows the length of the run or not.
+
+    Raises:
+        SpecError: A schedule has no rate for the step, and it is not the first one after the end.
+    """
+    try:
+        return plan.rates(step)
+    except SpecError as error:
+        if step == 0 or not (step == plan.total_steps or isinstance(error, ScheduleEnded)):
+            raise
+        try:
+            return plan.rates(step - 1)
+        except ScheduleEnded:
+            raise error from None
+
+
 def carry_reactions(
     plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, float]]:
@@ -128,12 +142,28 @@ def carry_reactions(
     return states
 
 
+def check_step_call(given: tuple[object, ...]) -> None:
+    """Refuse a number that ``scheduler.step`` is given without its name.
+
+    torch's ``ReduceLROnPlateau`` takes it for a metric, and torch's other schedulers for an epoch to go to.
+
+    Raises:
+        SpecError: There is one.
+    """
+    if given:
+        shown = ", ".join(map(repr, given))
+        raise SpecError(
+            f"scheduler.step({shown}): say what it is. A metric for ReduceLROnPlateau is step(metrics={shown}), beside "
+            "the step() of each update."
+        )
+
+
 def _choose_metric(settings: ReactionSettings, metrics: Metrics, group: str) -> float:
     if not isinstance(metrics, Mapping):
         return metrics  # the reaction checks it
     if callable(settings.metric):
         return settings.metric(metrics)
-    if settings.metric not in metrics:
+    if settings.metric is None or settings.metric not in metrics:
         raise SpecError(
             f"group {group!r} watches the metric {settings.metric!r}, but only these were given: "
             f"{', '.join(map(str, metrics))}."

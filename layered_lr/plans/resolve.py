@@ -17,8 +17,10 @@ from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
 from layered_lr.optimizers import Optimizer
 from layered_lr.optimizers.handover import check_carry
+from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan, PlanPhase
+from layered_lr.plans.unused_rates import describe_unused_rates
 from layered_lr.printed import shown
 from layered_lr.schedules import Constant, Schedule
 from layered_lr.spec.phases import Phase, Which, steps_until
@@ -26,7 +28,7 @@ from layered_lr.spec.spec import Spec
 
 REST = "rest"
 
-_DEFAULTS: tuple[Any, ...] = ((), "float32")  # a parameter's aliases and dtype, if they are left out
+_DEFAULTS: tuple[Any, ...] = ((), "float32", True)  # aliases, dtype and requires_grad, if they are left out
 
 
 @explain_names("loop")
@@ -46,7 +48,8 @@ def resolve(
         spec: The spec, with its groups in priority order.
         parameters: A model of torch or OneFlow, or names and shapes in model order, e.g.
             ``[("features.0.0.weight", (32, 3, 3, 3))]`` (OIHW). Each may have a third item, the tuple of the
-            parameter's other names, and a fourth, its dtype.
+            parameter's other names; a fourth, its dtype; and a fifth, False where it is frozen by hand
+            (``requires_grad=False``).
         total_steps: Updates of the whole run. Schedules that need the length of the run take it from here.
         steps_per_epoch: Updates of one epoch. Schedules with ``unit="epoch"`` need it.
 
@@ -71,11 +74,11 @@ def resolve(
     if steps_per_epoch is not None:
         steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
     known = _check_parameters(parameters)
-    whole = _resolve_whole(replace(spec, phases=()), known, total_steps, steps_per_epoch)
-    if not spec.phases:
-        return whole
-    phases = tuple(_resolve_phases(spec, whole))
-    return replace(whole, spec=spec, phases=phases, notes=(*whole.notes, *_notes_of_phases(spec, phases)))
+    plan = _resolve_whole(replace(spec, phases=()), known, total_steps, steps_per_epoch)
+    if spec.phases:
+        phases = tuple(_resolve_phases(spec, plan))
+        plan = replace(plan, spec=spec, phases=phases, notes=(*plan.notes, *_notes_of_phases(spec, phases)))
+    return replace(plan, notes=(*plan.notes, *describe_unused_rates(plan)))
 
 
 def plan_from_dict(table: Mapping[str, Any], *, trust: bool = False) -> Plan:
@@ -297,9 +300,10 @@ def _check_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[P
 def _check_parameter(item: Any) -> Parameter:
     try:
         given = tuple(item)
-        name, shape, aliases, dtype = given + _DEFAULTS[len(given) - 2 :]
-        parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases), dtype)
+        name, shape, aliases, dtype, requires_grad = given + _DEFAULTS[len(given) - 2 :]
+        parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases), dtype, requires_grad)
         good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str) and isinstance(dtype, str)
+        good = good and isinstance(requires_grad, bool)
         if good and all(isinstance(name, str) and name for name in parameter.names):
             return parameter
     except (TypeError, ValueError):
@@ -320,4 +324,4 @@ def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGro
         for group in spec.groups
         for pattern in find_unused_patterns(group.rule, parameters)
     ]
-    return tied + unused
+    return tied + unused + list(describe_frozen_by_hand(groups, parameters))

@@ -332,7 +332,18 @@ class Schedule(ABC):
                 f"{type(self).__name__} rises from 0 at step {step[rising[0]]:g}: a chain multiplies the previous "
                 "step's rate, and 0 stays 0. Start above 0, or use Warmup or SequentialLR."
             )
-        return Updates(now / np.where(before == 0, 1.0, before), np.zeros(len(step)), np.zeros(len(step)))
+        keep = now / np.where(before == 0, 1.0, before)
+        past = np.flatnonzero(before == 0)
+        if past.size:
+            keep[past] = self._ratio_past_zero(step[past])
+        return Updates(keep, np.zeros(len(step)), np.zeros(len(step)))
+
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        """Return what a chain multiplies the previous rate with at steps whose factor, and the one before, are 0.
+
+        torch's schedules never look at their own factor: most leave the rate as they find it, whatever set it there.
+        """
+        return np.zeros(len(step))
 
 
 @functools.cache

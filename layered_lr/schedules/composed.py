@@ -13,11 +13,18 @@ from layered_lr.errors import SpecError
 from layered_lr.schedules.arguments import Counts
 from layered_lr.schedules.arithmetic import Value, piecewise
 from layered_lr.schedules.base import Children, Schedule, Updates
+from layered_lr.schedules.cyclic import CyclicLR
 from layered_lr.schedules.decay import check_ascending
+from layered_lr.schedules.onecycle import OneCycleLR
 from layered_lr.schedules.recurrences import GrowingTable
 from layered_lr.validation import value_class
 
 _AHEAD = 1024
+
+
+def _holds(schedule: Schedule, *kinds: type[Schedule]) -> bool:
+    """Whether a schedule, or one inside it, is of one of these kinds."""
+    return isinstance(schedule, kinds) or any(_holds(child, *kinds) for child in getattr(schedule, "schedulers", ()))
 
 
 def adopt_unit(parent: Schedule, child: Schedule) -> Schedule:
@@ -165,6 +172,12 @@ class ChainedScheduler(Schedule):
     ``MultiplicativeLR``, ``InverseSqrt``, ``WSD``, and tables and functions with ``factor=True``.
     ``CosineAnnealingLR`` moves the rate towards ``eta_min``. All others set the rate, whatever it was.
 
+    A torch schedule whose factor has come to 0 (``PolynomialLR``, ``LinearLR(end_factor=0)``, ``gamma=0``) does what
+    torch's does: from then on it leaves the rate as it finds it, so that a schedule that sets the rate has it alone.
+
+    ``CyclicLR`` must stand first, and nothing that sets the rate from the group's ``lr`` may stand behind it or behind
+    ``OneCycleLR``: torch changes the ``initial_lr`` that they start from.
+
     If all schedules multiply, the rate is ``lr`` times the product of their factors, in closed form; torch's ``step()``
     drifts from that by rounding errors. Otherwise this follows torch's recursion, for whole steps only.
 
@@ -183,11 +196,29 @@ class ChainedScheduler(Schedule):
     def __post_init__(self) -> None:
         super().__post_init__()
         _adopt_all(self)
+        self._check_order()
         if self.every_step and not self._multiplies:
             raise SpecError(
                 "ChainedScheduler(every_step=True): between whole epochs, only schedules that multiply the rate can be "
                 "chained; the others are defined from one whole step to the next. Leave every_step out."
             )
+
+    def _check_order(self) -> None:
+        """Refuse orders in which a schedule starts from another rate in torch, because of one made before it."""
+        for place, child in enumerate(self.schedulers):
+            behind = self.schedulers[:place]
+            kind = type(child).__name__
+            if behind and _holds(child, CyclicLR):
+                raise SpecError(
+                    f"ChainedScheduler: {kind} stands behind {type(behind[0]).__name__}; torch's CyclicLR then takes "
+                    "the group's lr for its base_lr. Put the CyclicLR first."
+                )
+            setter = next((type(one).__name__ for one in behind if _holds(one, OneCycleLR, CyclicLR)), None)
+            if setter and not child._multiplies and not isinstance(child, OneCycleLR):
+                raise SpecError(
+                    f"ChainedScheduler: {kind} stands behind {setter}, which in torch changes the initial_lr that "
+                    f"{kind} starts from. Put {kind} before it, or leave one of them out."
+                )
 
     @property
     def is_bound(self) -> bool:

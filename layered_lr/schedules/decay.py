@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated
 
+import numpy as np
 from pydantic import BeforeValidator, Field
 
+from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
 from layered_lr.scalars import unwrap_scalar
 from layered_lr.schedules.arguments import Count, Counts, Fraction, PositiveCount
@@ -55,6 +57,9 @@ class StepLR(FactorSchedule):
     def _factor(self, step: Value) -> Value:
         return power(self.gamma, floor(step / self.step_size))
 
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        return np.where(step % self.step_size == 0, self.gamma, 1.0)
+
 
 @value_class
 class MultiStepLR(FactorSchedule):
@@ -83,6 +88,10 @@ class MultiStepLR(FactorSchedule):
     def _factor(self, step: Value) -> Value:
         return power(self.gamma, count_reached(self.milestones, step))
 
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        reached = np.array([self.milestones.count(int(each)) for each in step], dtype=np.float64)
+        return self.gamma**reached
+
 
 @value_class
 class ConstantLR(FactorSchedule):
@@ -109,6 +118,9 @@ class ConstantLR(FactorSchedule):
         if not self.total_iters:
             return self.factor
         return self.factor + (step >= self.total_iters) * (1 - self.factor)
+
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        return np.ones(len(step))
 
 
 @value_class
@@ -143,6 +155,9 @@ class LinearLR(FactorSchedule):
         line = self.start_factor + rise * minimum(step, self.total_iters) / self.total_iters
         return over * self.end_factor + (1 - over) * line
 
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        return np.ones(len(step))
+
 
 @value_class
 class ExponentialLR(FactorSchedule):
@@ -164,6 +179,9 @@ class ExponentialLR(FactorSchedule):
 
     def _factor(self, step: Value) -> Value:
         return power(self.gamma, step)
+
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        return np.full(len(step), self.gamma)
 
 
 @value_class
@@ -191,6 +209,10 @@ class PolynomialLR(FactorSchedule):
         if not self.total_iters:
             return 1.0
         return raise_to(1.0 - minimum(step, self.total_iters) / self.total_iters, self.power)
+
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        left = np.maximum(self.total_iters - step, 0.0)  # of the steps, where the line has not ended
+        return np.where(step > self.total_iters, 1.0, (left / (left + 1.0)) ** self.power)
 
 
 def check_ascending(schedule: Schedule, milestones: Sequence[int]) -> None:

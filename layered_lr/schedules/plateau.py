@@ -25,7 +25,9 @@ Metric: TypeAlias = Callable[[Mapping[str, float]], float] | str
 """What a schedule watches: ``"loss"``, ``"accuracy"``, or a function of all metrics."""
 
 
-def _check_metric(value: object) -> Metric:
+def _check_metric(value: object) -> Metric | None:
+    if value is None:
+        return None
     if isinstance(value, str) and value in ("loss", "accuracy"):
         return value
     try:
@@ -50,7 +52,8 @@ class ReduceLROnPlateau(Schedule):
 
     Args:
         mode: Whether the metric should become small (``"min"``) or large (``"max"``). None is ``"max"`` for the
-            accuracy (which refuses ``"min"``), and torch's default, ``"min"``, for everything else.
+            accuracy, and torch's default, ``"min"``, for everything else. The accuracy with ``"min"``, and the loss
+            with ``"max"``, are refused.
         factor: Factor of one reduction, 0 <= factor < 1.
         patience: How many metrics without improvement are accepted before a reduction.
         threshold: Smallest improvement that counts.
@@ -58,7 +61,8 @@ class ReduceLROnPlateau(Schedule):
         cooldown: How many metrics after a reduction never count as bad.
         min_lr: Lowest rate.
         eps: If a reduction would change the rate by ``eps`` or less, it is not made.
-        metric: What is watched: ``"loss"``, ``"accuracy"``, or a function of all metrics (or its import path).
+        metric: What is watched: ``"loss"``, ``"accuracy"``, or a function of all metrics (or its import path). None
+            is the accuracy with ``mode="max"``, else the loss.
         unit: How often the metric is read: each ``"epoch"`` or each ``"step"``.
 
     Example:
@@ -76,7 +80,7 @@ class ReduceLROnPlateau(Schedule):
     cooldown: Count = 0
     min_lr: NonNegative = 0.0
     eps: NonNegative = 1e-8
-    metric: Annotated[Metric, PlainValidator(_check_metric)] = field(default="loss", kw_only=True)
+    metric: Annotated[Metric | None, PlainValidator(_check_metric)] = field(default=None, kw_only=True)
     unit: Unit = field(default="epoch", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -90,6 +94,13 @@ class ReduceLROnPlateau(Schedule):
                 "ReduceLROnPlateau(metric='accuracy', mode='min'): a higher accuracy is better, but mode='min' would "
                 "lower the rate when it rises. Give mode='max', or leave mode out."
             )
+        if self.metric == "loss" and self.mode == "max":
+            raise SpecError(
+                "ReduceLROnPlateau(metric='loss', mode='max'): a lower loss is better, but mode='max' would lower the "
+                "rate while it falls. Give mode='min', or leave mode out; to watch the accuracy, metric='accuracy'."
+            )
+        if self.metric is None:
+            object.__setattr__(self, "metric", "accuracy" if self.mode == "max" else "loss")
         if self.mode is None:
             object.__setattr__(self, "mode", "max" if self.metric == "accuracy" else "min")
 

@@ -14,7 +14,7 @@ from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
 from layered_lr.arrays import Array, Float64
-from layered_lr.errors import SpecError
+from layered_lr.errors import ScheduleEnded, SpecError
 from layered_lr.files import as_path, read_plain
 from layered_lr.schedules.arithmetic import Value, largest
 from layered_lr.schedules.base import FactorSchedule, Schedule
@@ -73,13 +73,19 @@ class MultiplicativeLR(FactorSchedule):
         factors = self._known.extend_to(self._last_step(step) + 1, self._more)[0]
         return factors.item(int(step)) if type(step) is float else factors[step.astype(np.int64)]
 
+    def _ratio_past_zero(self, step: Float64) -> Float64:
+        return self._evaluate(step)
+
     @cached_property
     def _known(self) -> GrowingTable:
         return GrowingTable(np.ones((1, 1)))
 
+    def _evaluate(self, step: Float64) -> Float64:
+        factors: Float64 = evaluate(f"MultiplicativeLR(lr_lambda={self.lr_lambda!r})", self.lr_lambda, step)
+        return factors
+
     def _more(self, start: int, stop: int) -> Float64:
-        where = f"MultiplicativeLR(lr_lambda={self.lr_lambda!r})"
-        factors = evaluate(where, self.lr_lambda, np.arange(start, stop, dtype=np.float64))
+        factors = self._evaluate(np.arange(start, stop, dtype=np.float64))
         factors[0] *= self._known.values.item(0, start - 1)
         with np.errstate(all="ignore"):
             return np.multiply.accumulate(factors)[None]
@@ -205,7 +211,7 @@ class Table(Schedule):
     def _rate(self, step: Value, lr: Value) -> Value:
         count = len(self._numbers)
         if np.size(step) and int(largest(step)) >= count:
-            raise SpecError(
+            raise ScheduleEnded(
                 f"Table has {count} values, for {self.unit}s 0 to {count - 1}, and was asked for "
                 f"{self.unit} {int(largest(step))}: give a value for every {self.unit} of the run."
             )

@@ -30,7 +30,8 @@ FORMAT = "layered_lr.TrainingState 1"
 WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state.json"
 FILES = frozenset((WEIGHTS, TRAINING, STATE))
 
-_SLOT, _EMA, _RANDOM, _HISTORY = "slot:", "ema:", "random:", "history:"
+_SLOT, _EMA, _RANDOM, _HISTORY, _UNSAVED = "slot:", "ema:", "random:", "history:", "unsaved:"
+_COMPLEX = ":complex"  # ends the name of an array of pairs (real, imaginary)
 _CHUNK = 1 << 20
 _MOST_HEADER_BYTES = 100_000_000  # of a .safetensors, as its own reader has it
 _LARGE = 1 << 63  # of whole numbers: no count comes near it
@@ -56,6 +57,7 @@ _IS_VALID: Mapping[str, Callable[[object], bool]] = {
     "metric": lambda value: value is None or _is_number(value),
     "optimizer": lambda value: isinstance(value, str),
     "parameters": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "masks": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "reactions": _are_reactions,
     "about": lambda value: isinstance(value, dict),
     "sha256": lambda value: isinstance(value, dict),
@@ -151,6 +153,8 @@ def read_state(path: Path) -> TrainingState:
             random=_select(_RANDOM, training),
             history=_select(_HISTORY, training),
             about=about["about"],
+            unsaved=_select(_UNSAVED, training),
+            masks=tuple(about.get("masks", ())),
         )
         state.check_finite()
     except (KeyError, TypeError, ValueError) as error:
@@ -176,6 +180,7 @@ def read_about(path: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{file}: it names the files {sorted(table['sha256'])}, but must name {sorted((WEIGHTS, TRAINING))}."
             )
+        table.setdefault("masks", [])  # which states of earlier versions lack
         if wrong := [name for name, is_valid in _IS_VALID.items() if not is_valid(table[name])]:
             raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
         table["metric"] = number_of(table["metric"])
@@ -192,7 +197,13 @@ def read_about(path: Path) -> dict[str, Any]:
 
 def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
     slots = {f"{slot}:{name}": a for name, slots in state.slots.items() for slot, a in slots.items()}
-    parts: Mapping[str, Arrays] = {_SLOT: slots, _EMA: state.ema, _RANDOM: state.random, _HISTORY: state.history}
+    parts: Mapping[str, Arrays] = {
+        _SLOT: slots,
+        _EMA: state.ema,
+        _RANDOM: state.random,
+        _HISTORY: state.history,
+        _UNSAVED: state.unsaved,
+    }
     _save(folder / WEIGHTS, state.weights)
     _save(folder / TRAINING, {prefix + key: array for prefix, part in parts.items() for key, array in part.items()})
     table = {
@@ -201,6 +212,7 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         "metric": metric,
         "optimizer": state.optimizer,
         "parameters": list(state.slots),
+        "masks": list(state.masks),
         "reactions": state.reactions,
         "about": state.about,
         "sha256": {name: _hash_file(folder / name) for name in (WEIGHTS, TRAINING)},
@@ -217,18 +229,32 @@ def _save(file: Path, arrays: Arrays) -> None:
     from safetensors.numpy import save_file
 
     try:
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, file)
+        save_file(dict(_as_real(name, np.asarray(array, order="C")) for name, array in arrays.items()), file)
     except SafetensorError as error:  # it contains the error of the system, such as a full disk
         raise OSError(one_line(error)) from None
     file.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)  # the umask's, which safetensors does not ask
     _sync(file)
 
 
+def _as_real(name: str, array: Array) -> tuple[str, Array]:
+    """Turn complex numbers into pairs of floats: the format has no complex numbers."""
+    if array.dtype.kind != "c":
+        return name, array
+    return name + _COMPLEX, array.reshape(*array.shape, 1).view(array.real.dtype)
+
+
+def _as_complex(name: str, array: Array) -> tuple[str, Array]:
+    if not name.endswith(_COMPLEX):
+        return name, array
+    whole = np.complex64 if array.dtype == np.float32 else np.complex128
+    return name.removesuffix(_COMPLEX), array.view(whole)[..., 0]
+
+
 def _load(file: Path) -> dict[str, Array]:
     from safetensors.numpy import load_file
 
     try:
-        return dict(load_file(file))
+        return dict(_as_complex(name, array) for name, array in load_file(file).items())
     except Exception as error:  # errors of safetensors, of the system, and of NumPy for a dtype that it does not know
         raise CheckpointError(f"{file}: not a readable .safetensors: {one_line(error)}") from None
 

@@ -31,6 +31,9 @@ class TrainingState:
         random: States of random generators, by framework and device (``torch-cpu``); other frameworks ignore them.
         history: What was measured so far, by name; the first axis is the update.
         about: A description of the run as plain tables: spec, options, versions.
+        unsaved: The buffers that ``state_dict()`` leaves out (``persistent=False``), by name. They are in a state all
+            the same, because training may change them. They may hold NaN or infinity, as masks do.
+        masks: Names of buffers in ``weights`` that may hold infinity, such as -inf above the diagonal.
     """
 
     step: int
@@ -42,11 +45,14 @@ class TrainingState:
     random: Arrays = field(default_factory=dict)
     history: Arrays = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    unsaved: Arrays = field(default_factory=dict)
+    masks: tuple[str, ...] = ()
 
     def arrays(self) -> Iterator[tuple[str, Array]]:
-        """Yield every array that training continues from, with its name for messages."""
-        yield from ((f"weight {name!r}", array) for name, array in self.weights.items())
-        yield from ((f"average of {name!r}", array) for name, array in self.ema.items())
+        """Yield every array that training continues from and that must be finite, with its name for messages."""
+        left_out = {*self.masks, *self.unsaved}
+        yield from ((f"weight {name!r}", array) for name, array in self.weights.items() if name not in left_out)
+        yield from ((f"average of {name!r}", array) for name, array in self.ema.items() if name not in left_out)
         for parameter, slots in self.slots.items():
             yield from ((f"{slot} of {parameter!r}", array) for slot, array in slots.items())
 
@@ -57,7 +63,7 @@ class TrainingState:
             CheckpointError: A weight, an average or a slot contains NaN or infinity.
         """
         for what, array in self.arrays():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
+            if array.dtype.kind in "fc" and not np.isfinite(array).all():
                 raise CheckpointError(f"{what} holds NaN or infinity.")
 
     def check_fits(self, own: Arrays, given: Arrays | None = None) -> None:
@@ -133,6 +139,25 @@ class TrainingState:
         ]
         if found:
             raise CheckpointError(f"the state does not fit the optimizer: {summarise(found)}.")
+
+
+def find_masks(weights: Arrays, parameters: Collection[str]) -> tuple[str, ...]:
+    """Return the names of buffers that hold infinity and no NaN, and are no statistics of a normalisation.
+
+    Args:
+        weights: Parameters and buffers.
+        parameters: The names of the parameters, all of them.
+    """
+    known = set(parameters)
+    return tuple(
+        name
+        for name, array in weights.items()
+        if name not in known
+        and array.dtype.kind == "f"
+        and not name.endswith(("running_mean", "running_var"))
+        and not np.isfinite(array).all()
+        and not np.isnan(array).any()
+    )
 
 
 def find_differences(given: Arrays, own: Arrays, whose: str = "model") -> list[str]:

@@ -76,14 +76,13 @@ def check_answer(session: Session, batches: Batches) -> None:
     """
     images, _, _ = next(batches.test(session.wants_channels_last))
     try:
-        answer = session.logits(images)
+        session.logits(images)
     except LayeredLRError:
         raise
     except Exception as error:  # whatever the user's forward pass raises
         raise SpecError(
             f"model: its forward pass does not take images of shape {images.shape}: {describe_error(error)}"
         ) from error
-    session.check_logits(answer, len(images))
 
 
 def train_first_step(session: Session, images: Any, labels: Any, parts: int) -> StepOutcome:

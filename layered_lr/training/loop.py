@@ -46,6 +46,7 @@ from layered_lr.training.evaluation import accuracy
 from layered_lr.training.history import History
 from layered_lr.training.measurements import Measurements, NotFinite
 from layered_lr.training.progress import ProgressBar
+from layered_lr.training.result import NO_GRADIENT
 from layered_lr.training.run_handle import RunHandle
 from layered_lr.training.run_log import RunLog, metric_of
 from layered_lr.training.signals import Stop
@@ -339,6 +340,7 @@ class Loop:
             The mean training loss, the accuracy and that of the moving average; None where it was not measured.
         """
         self._epoch_ended_at = self.step
+        self._note_still_groups()
         right, average = self._evaluate() if self._evaluates else (None, None)
         loss = _mean(self.history.losses.numbers(self._first_of_epoch()))
         metrics = {"loss": loss} if right is None else {"loss": loss, "accuracy": right}
@@ -351,6 +353,21 @@ class Loop:
         if self.step == self.steps or self._bar.is_due():
             self._bar.show(self.session, self.history)
         return loss, right, average
+
+    def _note_still_groups(self) -> None:
+        """Name each group once that was to be trained, and none of whose parameters has had a gradient."""
+        without = set(self.session.without_gradient())
+        if not without:
+            return
+        frozen = self.plan.plan_at(max(self.step - 1, 0)).frozen.union(
+            parameter.name for parameter in self.plan.parameters if not parameter.requires_grad
+        )
+        noted = {event["group"] for event in self.events if event["event"] == NO_GRADIENT}
+        for group in self.plan.groups:
+            trained = set(group.parameters) - frozen
+            if trained and trained <= without and group.name not in noted:
+                why = "no gradient has reached any of its parameters so far; the loss does not depend on them"
+                self._note(NO_GRADIENT, group=group.name, step=self.step, why=why)
 
     def _announce_epoch(self, loss: float, right: float | None, average: float | None) -> None:
         """Tell the callbacks of it, when all that the epoch's end changes is done: one that raises loses nothing."""

@@ -19,6 +19,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.checks import check_autocast, check_trainable
+from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
 
 
@@ -62,8 +63,9 @@ def prepare(
         SpecError: The spec, an option or the start does not fit the model or the data.
         DataError: The data or a weights file is missing, damaged or of the wrong shape.
         BackendUnavailable: The backend does not work on this machine.
-        Unsupported: The backend cannot apply the plan exactly.
+        Unsupported: The backend cannot apply the plan exactly, or this is one of several processes.
     """
+    check_single_process()
     check_autocast(options)
     chosen = options.initial_weights
     if chosen is not None and chosen.source is None:

@@ -16,11 +16,15 @@ from layered_lr.arrays import Float64
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import UnreadableError, as_path, one_line, open_plain, read_archive
 from layered_lr.outputs import check_output, open_whole
+from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.printed import harmless
 from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text, number_of
+
+NO_GRADIENT = "no gradient"
+"""The event of a run in which some group's parameters had no gradient."""
 
 _FORMAT = "layered_lr.Result 3"
 _BLOCK_STEPS = 1 << 14
@@ -56,7 +60,8 @@ class Result:
         planned_rates: Each group's planned rate at each update, shape (steps,): rollbacks and a plan that is changed
             on resuming alter it. NaN for updates that were made with other groups. Empty means that
             ``plan`` holds throughout.
-        events: What happened to the run, in order: skipped and left-out batches, rollbacks, a stop by a callback.
+        events: What happened to the run, in order: skipped and left-out batches, rollbacks, a stop by a callback, a
+            group whose parameters had no gradient.
         compile_seconds: Time that compiling the model took in seconds; None where nothing was compiled.
         logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).
 
@@ -314,6 +319,8 @@ def result_text(result: Result) -> str:
     ]
     headers = ["group", "rate planned", "rate applied", "largest relative difference", f"on {result.backend}"]
     lines = [ReportTable(headers, rows).text()]
+    lines += describe_frozen_by_hand(result.plan.groups, result.plan.parameters)
+    lines += [f"group {event['group']!r}: {event['why']}" for event in result.events if event["event"] == NO_GRADIENT]
     if len(result.accuracies):
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
     lines.append(f"last loss {result.losses[-1]:.4f}")

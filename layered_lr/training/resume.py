@@ -23,6 +23,7 @@ from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.in_file import InFile, marked, names_code
 from layered_lr.training.loop import Loop
+from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
 from layered_lr.training.prepare import Prepared, prepare
@@ -47,6 +48,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
     """
     if not isinstance(path, str | Path):
         raise SpecError(f"resume: path={shown(path)}: must be the folder of a run, as run(checkpoints=...) makes it.")
+    check_single_process()
     run = as_path("resume: path", path)
     check_holds_a_run(run)
     with RunFolder(run) as folder:

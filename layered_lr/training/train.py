@@ -18,6 +18,7 @@ from layered_lr.errors import CheckpointError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.outputs import clear_unfinished
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.unused_rates import describe_unused_rates
 from layered_lr.registry import TABLE, check_name, find_versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
@@ -27,6 +28,8 @@ from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
+from layered_lr.training.many_processes import check_single_process
+from layered_lr.training.option import options_of
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
@@ -43,6 +46,9 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
+    check_single_process()
+    if not isinstance(options.model, str) and options.dropout != options_of(RunOptions)["dropout"].default:
+        say(f"dropout={options.dropout:g}: not used, it is for models known by name. Build yours with it.")
     if options.save is not None:
         clear_unfinished(options.save.parent)
     if options.checkpoints is None or options.checkpoints.folder is None:
@@ -75,10 +81,13 @@ def train_prepared(
         state: To go on from; it fits.
         loop: Opened at the state.
     """
+    for unused in describe_unused_rates(ready.plan):
+        say(unused)
     if loop is None:
         loop = open_loop(ready, options, options.callbacks, state)
     changed = False
     if folder is not None:
+        loop.session.check_savable()
         gone = {} if state is None else state.about
         about = {"run": gone.get("run", folder.mark.run), **run_about(ready, options)}
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))

@@ -228,3 +228,68 @@ def test_another_batch_shape_is_a_recoverable_error(oneflow: Any) -> None:
         graph(oneflow.ones(3))
     graph(oneflow.ones(2))
     assert np.array_equal(taken(model, oneflow), [0.25, 0.5])
+
+
+@pytest.mark.parametrize("optimizer", [ll.SGD(0.25), ll.AdamW(0.25)], ids=["native", "dynamic"])
+def test_rates_follow_the_graphs_own_counter(oneflow: Any, optimizer: Any) -> None:
+    """Also where nobody calls ``scheduler.step()``, which a graph does not need."""
+    model = unit_gradients(oneflow, ["p0", "p1"])
+    spec = ll.Spec(optimizer, [ll.Group("p0", lr_scale=0.5)], ll.StepLR(2, gamma=0.5))
+    graph = graph_of(oneflow, model, spec, total_steps=8)
+    plan = graph.plan
+    for made in range(7):
+        assert graph.scheduler.get_last_lr() == pytest.approx(plan.rates(made), rel=1e-6)
+        assert graph.scheduler.state_dict()["last_step"] == made
+        graph(ones(oneflow))
+
+
+@pytest.mark.parametrize("optimizer", [ll.SGD(0.1), ll.AdamW(0.1)], ids=["native", "dynamic"])
+def test_a_graph_counts_the_batches_of_its_normalisations(oneflow: Any, tmp_path: Any, optimizer: Any) -> None:
+    """As eager mode does: OneFlow moves their statistics in a graph, and not their count."""
+    nn = oneflow.nn
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    model[2].eval()
+
+    class Graph(nn.Graph):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model
+            self.scheduler = ll.attach(ll.Spec(optimizer), self, model, total_steps=9)
+
+        def build(self, x: Any) -> Any:
+            loss = self.net(x).pow(2).sum()
+            loss.backward()
+            return loss
+
+    def counts() -> list[int]:
+        return [int(model.state_dict()[f"{place}.num_batches_tracked"].numpy()) for place in (1, 2)]
+
+    graph = Graph()
+    for _ in range(3):
+        graph(oneflow.tensor([[1.0, 2.0], [3.0, 5.0], [2.0, -1.0]]))
+    assert counts() == [3, 0]
+    ll.save_state(tmp_path / "state", model, graph, graph.scheduler)
+    graph(oneflow.ones(3, 2))
+    ll.load_state(tmp_path / "state", model, graph, graph.scheduler)
+    assert counts() == [3, 0]
+    model.train()
+    model(oneflow.ones(3, 2))
+    assert counts() == [4, 1]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ll.Spec(ll.SGD(0.1), clip_grad_norm=1.0),
+        ll.Spec(ll.SGD(0.1), clip_grad_value=1.0),
+        ll.Spec(ll.AdamW(0.1)),
+        ll.Spec(ll.SGD(0.1), schedule=ll.ReduceLROnPlateau()),
+    ],
+    ids=["clip norm", "clip value", "composed", "plateau"],
+)
+def test_a_grad_scaler_is_refused_where_we_read_gradients(oneflow: Any, spec: ll.Spec) -> None:
+    """OneFlow multiplies the gradients inside the graph: they would be clipped, or applied, as they are there."""
+    graph = graph_of(oneflow, unit_gradients(oneflow, ["p0", "p1"]), spec, total_steps=3)
+    graph.set_grad_scaler(oneflow.amp.StaticGradScaler(1024.0))
+    with pytest.raises(ll.Unsupported, match="set_grad_scaler does not go with"):
+        graph(ones(oneflow))

@@ -43,7 +43,14 @@ def taken(match: Any, names: list[str]) -> list[str]:
         ("*.bias", ["a.bias", "a.b.bias"], ["bias", "a.bias2", "a.bias.x"]),
         ("*bias", ["bias", "a.bias", "unbias"], ["bias.x"]),
         ("layer?.w", ["layer1.w", "layer..w"], ["layer.w", "layer12.w", "Layer1.w"]),
-        ("layer[12].w", ["layer1.w", "layer2.w"], ["layer3.w", "layer12.w", "layer[12].w"]),
+        ("layer[12].w", ["layer1.w", "layer2.w"], ["layer3.w", "layer12.w"]),
+        ("layer[12].w", ["layer[12].w"], ["layer1.w", "layer2.w"]),  # a name of the model is always that name
+        ("layer[12]", ["layer[12].w", "layer[12].x.b"], ["layer1", "layer2.w"]),
+        ("w*", ["w*.w"], ["wide.w", "w.w"]),
+        ("is it?", ["is it?.w"], ["is its.w"]),
+        ("re:x", ["re:x.w"], ["x"]),
+        (["conv[1].w", "*.bias"], ["conv[1].w", "a.bias"], ["conv1.w"]),
+        ("a._checkpoint_wrapped_module.w", ["a.w"], ["a.b.w"]),
         ("layer[!12].w", ["layer3.w"], ["layer1.w"]),
         ("a[[]0].w", ["a[0].w"], ["a0.w"]),
         ("a[.w", ["a[.w"], ["a.w"]),
@@ -179,3 +186,30 @@ def test_tied_weights_of_a_torch_model(torch: Any) -> None:
     assert plan.groups[0].parameters == ("module.emb.weight", "module.head.bias")
     assert [p.name for p in plan.parameters] == [name for name, _ in torch.nn.DataParallel(model).named_parameters()]
     assert "module.again.weight" in str(plan)
+
+
+def test_a_name_with_glob_characters_is_taken_wherever_patterns_are() -> None:
+    names = [("conv[1].weight", (2, 2)), ("conv1.weight", (2, 2)), ("head.weight", (2, 2))]
+    spec = ll.Spec(
+        ll.SGD(0.1, weight_decay=0.1),
+        [ll.Group("conv[1].weight", name="one")],
+        no_weight_decay=["conv[1].weight"],
+        phases=[ll.Phase("1 step", frozen=["conv[1].weight"]), ll.Phase(trained=["conv[1]"])],
+    )
+    plan = ll.resolve(spec, names, total_steps=2)
+    assert plan.groups[0].parameters == ("conv[1].weight",) == plan.groups[0].undecayed
+    assert [sorted(there.frozen) for there in plan.phase_plans] == [
+        ["conv[1].weight"],
+        ["conv1.weight", "head.weight"],
+    ]
+
+
+def test_names_are_without_the_part_of_a_checkpoint_wrapper(torch: Any) -> None:
+    """As ``state_dict()`` has them; the names that ``named_parameters()`` has still match."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    model = torch.nn.Sequential(checkpoint_wrapper(torch.nn.Linear(2, 2)), torch.nn.Linear(2, 2))
+    for match in ("0.weight", next(name for name, _ in model.named_parameters())):
+        plan = ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group(match, name="it")]), model)
+        assert plan.groups[0].parameters == ("0.weight",)
+    assert [parameter.name for parameter in plan.parameters] == list(model.state_dict())

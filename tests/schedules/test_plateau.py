@@ -69,6 +69,11 @@ def test_a_mode_left_out_is_the_one_that_fits_the_metric():
     assert [reaction.step(accuracy) for accuracy in (0.5, 0.7, 0.6)] == [1.0, 1.0, 0.1]
     with pytest.raises(SpecError, match=r"a higher accuracy is better.*Give mode='max'"):
         ls.ReduceLROnPlateau("min", metric="accuracy")
+    with pytest.raises(SpecError, match="metric='loss', mode='max'"):
+        ls.ReduceLROnPlateau("max", metric="loss")
+    assert ls.ReduceLROnPlateau("max") == ls.ReduceLROnPlateau(metric="accuracy"), "as whoever says 'max' means it"
+    assert ls.ReduceLROnPlateau("min").metric == ls.ReduceLROnPlateau().metric == "loss"
+    assert ls.ReduceLROnPlateau("max", metric="math:sqrt").mode == "max"
     with pytest.raises(SpecError, match="metric must be 'loss', 'accuracy', a function, or its import path"):
         ls.ReduceLROnPlateau(metric="acuracy")
     with pytest.raises(SpecError, match="mode must be one of 'min' or 'max'"):

@@ -326,6 +326,54 @@ def test_chains_are_torchs(parts):
     close([schedule(t, lrs[5]) for t in range(STEPS)], theirs[:, 5], rtol, floor)
 
 
+ZERO_POLY, ZERO_LIN = ("PolynomialLR", {"total_iters": 30}), ("LinearLR", {"end_factor": 0.0, "total_iters": 25})
+ZERO_STEP, ZERO_EXP = ("StepLR", {"step_size": 20, "gamma": 0.0}), ("ExponentialLR", {"gamma": 0.0})
+ZERO_MULTI = ("MultiStepLR", {"milestones": [9, 9, 40], "gamma": 0.0})
+ZERO_MULT = ("MultiplicativeLR", {"lr_lambda": lambda t: 0.5 * (t != 7)})
+ZEROS = {
+    "poly": ZERO_POLY, "linear": ZERO_LIN, "step": ZERO_STEP, "exp": ZERO_EXP, "multi": ZERO_MULTI, "mult": ZERO_MULT,
+}  # fmt: skip
+ONE = ("OneCycleLR", {"max_lr": 0.3, "total_steps": STEPS})
+CYCLE = ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 30, "cycle_momentum": False})
+
+
+@pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS)
+@pytest.mark.parametrize("setter", [WARM, LAMBDA, COS, ONE], ids=["restarts", "lambda", "cosine", "onecycle"])
+@pytest.mark.parametrize("first", ["setter", "zero"])
+def test_a_chain_goes_on_as_torchs_behind_a_factor_that_has_come_to_0(zero, setter, first):
+    parts = (setter, zero) if first == "setter" else (zero, setter)
+    schedule = ls.ChainedScheduler([getattr(ls, n)(**a) for n, a in parts])
+    theirs = stepped(chained(*parts), LRS)
+    # as above; where the factor of torch's LinearLR comes to 0, its rounding leaves up to 5e-15 of it, or below 0
+    close(schedule.rates(T, LRS), theirs, 1e-10, RATES.max() * 5e-15)
+
+
+@pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS)
+def test_a_chain_of_factors_alone_stays_at_0(zero):
+    schedule = ls.ChainedScheduler([ls.ExponentialLR(0.995), getattr(ls, zero[0])(**zero[1])])
+    close(schedule.rates(T, LRS), stepped(chained(EXP, zero), LRS), 1e-10, RATES.max() * 5e-15)
+
+
+@pytest.mark.parametrize("parts", [(LAMBDA, ONE), (COS, ONE), (ONE, EXP), (CYCLE, EXP), (EXP, ONE), (ONE, ONE)])
+def test_chains_with_cycles_are_torchs(parts):
+    schedule = ls.ChainedScheduler([getattr(ls, n)(**a) for n, a in parts])
+    close(schedule.rates(T, LRS), stepped(chained(*parts), LRS), 1e-10)
+
+
+@pytest.mark.parametrize("parts", [(ONE, LAMBDA), (ONE, COS), (ONE, WARM), (CYCLE, LAMBDA), (EXP, CYCLE), (ONE, CYCLE)])
+def test_chains_in_which_torch_changes_where_a_schedule_starts_are_refused(parts):
+    ours = [getattr(ls, n)(**a) for n, a in parts]
+    alone = ls.ChainedScheduler(ours[1:]).rates(T, LRS)
+    theirs = stepped(chained(*parts), LRS)
+    if parts[0] is not EXP:  # what comes last sets the rate, and torch's is not its own
+        assert np.abs(alone - theirs).max() > 1e-3
+    with pytest.raises(SpecError, match=f"ChainedScheduler: {parts[1][0]} stands behind {parts[0][0]}"):
+        ls.ChainedScheduler(ours)
+    inner = ls.SequentialLR(ours[1:], [])
+    with pytest.raises(SpecError, match=f"ChainedScheduler: SequentialLR stands behind {parts[0][0]}"):
+        ls.ChainedScheduler([ours[0], inner])
+
+
 def test_a_chain_that_torch_drives_below_0_is_refused():
     theirs = stepped(chained(COSMIN, EXP), [1e-5])
     assert theirs[99, 0] < 0

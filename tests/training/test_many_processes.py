@@ -1,0 +1,35 @@
+"""Under a launcher of several processes, each would make the whole run: refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import layered_lr as ll
+from layered_lr.training.many_processes import check_single_process
+
+FEW: dict[str, Any] = {"max_steps": 1, "batch_size": 8, "progress": False}
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_one_of_several_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv(name, "2")
+    for call in (
+        lambda: ll.run(backend="torch-eager", checkpoints=tmp_path / "run", save=tmp_path / "r.npz", **FEW),
+        lambda: ll.resume(tmp_path / "run"),
+        lambda: ll.compare(steps=1),
+    ):
+        with pytest.raises(ll.Unsupported, match=rf"one of 2 \({name}=2, .* Start a single one"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", ["1", "", "many", "0"])
+def test_a_single_one_is_not(count: str) -> None:
+    assert check_single_process({"WORLD_SIZE": count}) is None
+    with pytest.raises(ll.Unsupported, match="as mpirun sets it"):
+        check_single_process({"WORLD_SIZE": count, "OMPI_COMM_WORLD_SIZE": "4"})
