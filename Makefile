@@ -1,12 +1,13 @@
 # `make` lists the targets. The work is in .ci/setup and the tools' settings in pyproject.toml.
 
 ARGS =
+MINUTES = 1
 QUICK = $(addprefix tests/, spec plans models optimizers schedules state training/test_history.py training/test_recipes.py training/test_callbacks.py test_api.py)
 
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test quick lint docs bench bench-peers certificate clean
+.PHONY: help setup run test fuzz quick lint docs bench bench-peers certificate clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -21,6 +22,9 @@ run: setup ## train the default recipe in OneFlow's Graph mode
 test: lint ## lint, then all tests
 	# In two processes: should a framework abort one, the other tests go on. An idle one takes tests from the other.
 	.venv/bin/pytest -n 2 --dist worksteal --max-worker-restart 50 $(ARGS)
+
+fuzz: setup ## random arguments, specs and recipes for so many minutes a target (MINUTES=1): a result or a clear error, nothing else
+	FUZZ_MINUTES=$(MINUTES) .venv/bin/pytest -n 2 --dist worksteal --timeout 0 tests/fuzz $(ARGS)
 
 quick: setup ## the tests of a minute: specs, plans, models, data, schedules, state, options, callbacks
 	.venv/bin/pytest -n 2 --dist worksteal -m "not slow" -k "not torch-compile and not oneflow" $(QUICK) $(ARGS)

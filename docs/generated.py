@@ -53,7 +53,7 @@ def _with_arguments(text: str, command: str) -> str:
     section, blank, tail = rest.partition("\n\n")
     entries = re.split(r"\n(?=        \w+: )", section)
     own = [entry for entry in entries if entry.split(":")[0].strip() not in _names(command)]
-    first = [entry for entry in own if entry.split(":")[0].strip() not in ("steps", "samples")]
+    first = [entry for entry in own if entry.split(":")[0].strip() not in ("steps", "samples", "quick", "resume_at")]
     last = [entry for entry in own if entry not in first]
     return head + args + "\n".join([*first, *map(argument_entry, _names(command)), *last]) + blank + tail
 

@@ -22,5 +22,8 @@ _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'layered_lr' has no attribute {name!r}")
+        from layered_lr.guesses import explain_type
+
+        hint = "" if name.startswith("_") else explain_type(name, __all__)
+        raise AttributeError(f"module 'layered_lr' has no attribute {name!r}{'.' + hint if hint else ''}")
     return _load(name)

@@ -6,21 +6,20 @@ The signatures and the ``Args`` of options are made from their declarations in `
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from layered_lr.data import dataset_facts
+from layered_lr.guesses import explain_names
 from layered_lr.models import catalogue
 from layered_lr.models.nn_modules import framework_of
+from layered_lr.models.user_models import make_model
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
-from layered_lr.spelling import did_you_mean
 from layered_lr.training.callback import Callback
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
 from layered_lr.training.option import old_name, options_of
@@ -31,9 +30,6 @@ from layered_lr.training.train import train
 
 if TYPE_CHECKING:
     from layered_lr.parity.comparison import Comparison
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def _options_in(arguments: Mapping[str, Any], **instead: Any) -> RunOptions:
@@ -47,21 +43,7 @@ def _options_in(arguments: Mapping[str, Any], **instead: Any) -> RunOptions:
     return RunOptions(**{name: value for name, value in {**arguments, **instead}.items() if name in declared})
 
 
-def _explain_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Say of an argument that a function does not take what it may have been meant for."""
-    known = [name for name in inspect.signature(function).parameters if name != "spec"]
-
-    @functools.wraps(function)
-    def called(*args: P.args, **kwargs: P.kwargs) -> R:
-        if odd := [name for name in kwargs if name not in known and name != "spec"]:
-            hint = old_name(odd[0]) or did_you_mean(odd[0], known)
-            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {odd[0]!r}.{hint}")
-        return function(*args, **kwargs)
-
-    return called
-
-
-@_explain_names
+@explain_names("run", old_name)
 def run(
     spec: Spec | None = None,
     # begin of run
@@ -193,7 +175,7 @@ def resume(
     return resume_run(path, spec, strict, trust, changes)
 
 
-@_explain_names
+@explain_names("plan", old_name)
 def plan(
     spec: Spec | None = None,
     # begin of plan
@@ -246,11 +228,11 @@ def plan(
     parameters: Any = made
     if made is None:
         known = isinstance(options.model, str)
-        parameters = catalogue.list_parameters(options.model, facts.num_classes) if known else options.model()
+        parameters = catalogue.list_parameters(options.model, facts.num_classes) if known else make_model(options.model)
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
 
 
-@_explain_names
+@explain_names("compare", old_name)
 def compare(
     spec: Spec | None = None,
     backends: Sequence[str] = ("torch-eager", "oneflow-eager", "oneflow-graph"),
@@ -295,8 +277,6 @@ def compare(
             same names and shapes: all begin with the weights of the reference's. Callables, and functions in the spec,
             must stand at a module's top level, where another process can import them. A model of your own with dropout
             is different in different frameworks.
-        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
-        resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
         data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
             also these four as a mapping or tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
@@ -316,6 +296,8 @@ def compare(
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
         progress: Whether to show a progress bar where stderr is a terminal.
+        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
+        resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
         steps: How many updates to compare, the first ones of the run that ``epochs`` or ``max_steps`` say; the run is
             this long where neither is given.
         samples: How many times to run the reference with rounding errors on purpose, in each precision, at least 2;

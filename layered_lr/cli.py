@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import inspect
 import os
 import shlex
@@ -17,6 +19,8 @@ from click.core import ParameterSource
 
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
 from layered_lr.flags import add_flags, read_flags
+from layered_lr.guesses import explain_guess
+from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.options import merge_tables, options_with_meaning
@@ -24,8 +28,15 @@ from layered_lr.version import __version__
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
+_READY = sorted(file.stem for file in (Path(__file__).parent / "recipes").glob("*.toml"))
+
 _RECIPE = click.option(
-    "--recipe", metavar="FILE|NAME", help="A TOML recipe, or the name of a ready one; the options below win over it."
+    "--recipe",
+    metavar="FILE|NAME",
+    help=(
+        f"A TOML file, or the name of a ready recipe: {', '.join(_READY)}. The options below win over it.  "
+        "[backbone-and-head]"
+    ),
 )
 _TRUST = click.option(
     "--trust",
@@ -37,7 +48,11 @@ _TRUST = click.option(
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="layered-lr")
 def cli() -> None:
-    """Layer-wise learning rates: one spec, compiled to torch and OneFlow."""
+    """A learning rate for each group of layers: one recipe, the same training in PyTorch and in OneFlow.
+
+    Begin with `layered-lr plan`, which prints the rates, and `layered-lr run`, which trains: MobileNetV2 on small
+    pictures of digits, in a few minutes. `layered-lr COMMAND --help` has the options of a command.
+    """
 
 
 @cli.command()
@@ -46,16 +61,38 @@ def cli() -> None:
 @add_flags("run")
 @click.pass_context
 def run(context: click.Context, /, recipe: str | None, trust: bool, **options: Any) -> None:
-    """Train, and print each group's rates, planned and applied."""
+    """Train, and print each group's rates, planned and applied.
+
+    Without options it trains MobileNetV2 on the 1,797 digits that come with scikit-learn. Rates, groups and schedules
+    stand in the recipe.
+    """
     from layered_lr.api import run as train
 
     spec, arguments = _recipe(recipe, options, trust)
     result = train(spec, **arguments)
-    click.echo(result)
-    if Precision.of(arguments.get("precision", "float32")).autocast is not None:
-        return  # which OneFlow has not
+    _print(result)
     other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
-    click.echo(f"the same on {framework}: {_command(context, backend=other)}")
+    if _would_run(other, result, arguments):
+        _print(f"the same on {framework}: {_command(context, backend=other)}")
+
+
+def _would_run(backend: str, result: Any, arguments: dict[str, Any]) -> bool:
+    """Whether a run that has ended would also run on another framework's backend, here."""
+    from layered_lr.registry import TABLE
+
+    if importlib.util.find_spec(TABLE[backend].framework) is None:
+        return False
+    if Precision.of(arguments.get("precision", "float32")).autocast is not None:  # which OneFlow has not
+        return False
+    if not isinstance(arguments.get("model", ""), str) or ":" in arguments.get("model", ""):  # it is of one framework
+        return False
+    if arguments.get("device", "auto") not in ("auto", "cpu", "cuda"):
+        return False
+    try:
+        result.plan.lowering(backend)
+    except LayeredLRError:  # it cannot apply this plan
+        return False
+    return True
 
 
 @cli.command()
@@ -65,14 +102,14 @@ def run(context: click.Context, /, recipe: str | None, trust: bool, **options: A
 @add_flags("resume")
 @click.option("--strict/--no-strict", default=True, help="Refuse what does not fit, or initialise it anew.  [refuse]")
 def resume(run: str, recipe: str | None, trust: bool, strict: bool, **options: Any) -> None:
-    """Go on with a run that was stopped: RUN is what was --checkpoint-dir."""
+    """Go on with a run that was stopped: RUN is the folder that was given as --checkpoint-dir."""
     from layered_lr.api import resume as go_on
     from layered_lr.training.recipe import load_recipe
 
     changes = read_flags(options)
     _look_here_last(changes, trust)
     spec = None if recipe is None else load_recipe(recipe, trust=trust).spec
-    click.echo(go_on(run, spec, strict=strict, trust=trust, **changes))
+    _print(go_on(run, spec, strict=strict, trust=trust, **changes))
 
 
 @cli.command()
@@ -81,7 +118,9 @@ def resume(run: str, recipe: str | None, trust: bool, strict: bool, **options: A
 @add_flags("plan")
 @click.option("--backend", metavar="NAME", help="Show how this backend would apply the rates.")
 @click.option("--plot", metavar="FILE", help="Draw every group's rate over the run: a .png, .svg or .html.")
-@click.option("--scale", type=click.Choice(["auto", "log", "linear"]), default="auto", help="Of --plot's rates.")
+@click.option(
+    "--scale", type=click.Choice(["auto", "log", "linear"]), default="auto", help="The axis of rates in --plot."
+)
 @click.option("--csv", metavar="FILE", help="Write every group's rate at every step.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON instead of a table.")
 def plan(
@@ -111,9 +150,9 @@ def plan(
     text = json_text(made, backend) if as_json else plan_text(made, backend)
     for path, chunks in outputs:
         write_whole(path, chunks(made, backend))
-    click.echo(text)
+    _print(text)
     if outputs and not as_json:
-        click.echo(f"written: {', '.join(str(path) for path, _ in outputs)}")
+        _print(f"written: {', '.join(str(path) for path, _ in outputs)}")
 
 
 _Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
@@ -141,7 +180,7 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
     return outputs
 
 
-@cli.command()
+@cli.command(short_help="Say whether a recipe trains alike on several backends.")
 @_RECIPE
 @_TRUST
 @add_flags("compare")
@@ -181,13 +220,13 @@ def compare(
     found = compare_backends(spec, **{name: value for name, value in arguments.items() if name in known})
     if report is not None:
         found.to_html(report)
-    click.echo(found.to_json() if as_json else found)
+    _print(found.to_json() if as_json else found)
     if report is not None and not as_json:
-        click.echo(f"written: {report}")
+        _print(f"written: {report}")
     context.exit(0 if found.same else FAILED)
 
 
-@cli.command()
+@cli.command(short_help="Measure the library beside what a user would pick instead (source checkout only).")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--list", "as_list", is_flag=True, help="Say which there are, and what each answers.")
 @click.option("--quick", is_flag=True, help="Tiny sizes, one round: see that they work. The figures mean nothing.")
@@ -207,7 +246,7 @@ def bench(context: click.Context, /, names: tuple[str, ...], as_list: bool, trus
     from benchmarks.suite import listed, measure
 
     if as_list:
-        click.echo(listed())
+        _print(listed())
         return
     context.exit(0 if measure(names, **options) else FAILED)
 
@@ -238,7 +277,7 @@ def doctor(context: click.Context, /) -> None:
     from layered_lr.backend.doctor import backends, doctor_text
 
     found = backends()
-    click.echo(doctor_text(found))
+    _print(doctor_text(found))
     context.exit(0 if any(status.available for status in found.values()) else FAILED)
 
 
@@ -320,8 +359,16 @@ def _hint(error: click.NoSuchOption) -> str:
         return f" It belongs in a recipe, {place}: write it in a TOML file, and give that with --recipe FILE."
     # Without the dashes: with them, every short name is near to every other one.
     known = [flag[2:] for each in parameters for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
-    near = find_nearest(name.replace("_", "-"), known)
-    return f" Did you mean '--{near}'?" if near else ""
+    if near := find_nearest(name.replace("_", "-"), known):
+        return f" Did you mean '--{near}'?"
+    flags = {str(parameter.name).partition("__")[0]: parameter.opts[0] for parameter in reversed(parameters)}
+    guess = explain_guess("run", name, list(flags))
+    return functools.reduce(lambda text, own: text.replace(f"'{own}'", f"'{flags[own]}'"), flags, guess)
+
+
+def _print(text: object) -> None:
+    """Print on stdout; names from files and from the command line are harmless there."""
+    click.echo(harmless(str(text)))
 
 
 def _leave_stdout() -> None:
@@ -332,7 +379,7 @@ def _leave_stdout() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"layered-lr: {message}", err=True)
+    click.echo(harmless(f"layered-lr: {message}"), err=True)
     sys.exit(code)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from layered_lr.printed import harmless
+
 
 def say(message: str) -> None:
-    """Print one line on stderr without breaking a progress bar."""
+    """Print one line on stderr, harmless whatever is in it, without breaking a progress bar."""
     from tqdm import tqdm
 
-    tqdm.write(f"layered_lr: {message}", file=sys.stderr)
+    tqdm.write(harmless(f"layered_lr: {message}"), file=sys.stderr)
 
 
 def stdout_width() -> int | None:

@@ -6,7 +6,10 @@ import operator
 from typing import SupportsIndex, cast
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.scalars import unwrap_scalar
+
+MOST = 2**53  # above it a float64, in which every rate is computed, does not hold each whole number
 
 
 def read_whole_number(value: object) -> int | None:
@@ -23,7 +26,7 @@ def read_whole_number(value: object) -> int | None:
         return None
     try:
         return operator.index(cast(SupportsIndex, value))
-    except TypeError:  # arrays have __index__, but most of them raise
+    except Exception:  # arrays have __index__, but most of them raise; an object of the user may raise anything
         return None
 
 
@@ -36,15 +39,17 @@ def whole_number(name: str, value: object, minimum: int) -> int:
         minimum: The smallest value that is allowed.
 
     Raises:
-        SpecError: The value is not a whole number, or is less than ``minimum``.
+        SpecError: The value is not a whole number, is less than ``minimum``, or is more than 2**53.
 
     Example:
         >>> whole_number("epochs", 3, minimum=1)
         3
     """
-    if type(value) is int and value >= minimum:  # fast: a training loop comes here at every step
+    if type(value) is int and minimum <= value <= MOST:  # fast: a training loop comes here at every step
         return value
     number = read_whole_number(value)
     if number is None or number < minimum:
-        raise SpecError(f"{name}={value!r}: {name} must be a whole number >= {minimum}.")
+        raise SpecError(f"{name}={shown(value)}: {name} must be a whole number >= {minimum}.")
+    if number > MOST:
+        raise SpecError(f"{name}={shown(value)}: {name} must be at most 2**53, above which float64 skips numbers.")
     return number

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from layered_lr.printed import harmless
+
 
 class LayeredLRError(Exception):
     """The base of all errors of this library: ``except LayeredLRError`` catches all of them.
+
+    A message may hold names from a file of somebody else: characters that do not print are written as escapes.
 
     Example:
         >>> import layered_lr as ll
@@ -14,6 +18,9 @@ class LayeredLRError(Exception):
         ...     print(error)
         SGD(lr=-1.0): lr must be a finite number >= 0.
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(harmless(each) if isinstance(each, str) else each for each in args))
 
 
 class SpecError(LayeredLRError, ValueError):

@@ -14,6 +14,7 @@ import numpy as np
 
 from layered_lr.arrays import Array
 from layered_lr.errors import DataError, LayeredLRError, SpecError
+from layered_lr.printed import shown
 
 _MOST_TAIL_BYTES = 22 + (1 << 16)  # of a zip file: its last record, and a comment
 MOST_TEXT_BYTES = 1 << 28  # of a text that is read as a whole: more than any that this library writes
@@ -35,7 +36,7 @@ def as_path(what: str, value: Any) -> Path:
     """
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
-        raise SpecError(f"{what}={value!r}: must be a path.")
+        raise SpecError(f"{what}={shown(value)}: must be a path.")
     if "\0" in text:
         raise SpecError(f"{what}={text!r}: a path cannot hold a NUL character; give another one.")
     path = Path(os.path.expanduser(text))

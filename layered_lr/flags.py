@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -43,7 +44,7 @@ def _flags_of(command: str, cls: Any = RunOptions, prefix: str = "") -> Iterator
 
 
 def _click_option(name: str, declared: Option, command: str) -> Callable[[C], C]:
-    help = f"{declared.help}  [{_shown_default(declared, command)}]".removesuffix("  []")
+    help = _with_flags(f"{declared.help}  [{_shown_default(declared, command)}]".removesuffix("  []"))
     if declared.kind == "bool":
         flags = f"{declared.flag}/{declared.flag.replace('--', '--no-', 1)}"
         return click.option(flags, name, default=None, help=help)
@@ -54,11 +55,21 @@ def _click_option(name: str, declared: Option, command: str) -> Callable[[C], C]
     )
 
 
+def _with_flags(text: str) -> str:
+    """A help text in the words of the command: ``--max-steps``, where Python says ``max_steps``."""
+    for name, declared in options_of(RunOptions).items():
+        if "_" in name and declared.flag:
+            text = re.sub(rf"(?<![\w.-]){name}\b", declared.flag, text)
+    return text
+
+
 def _shown_default(declared: Option, command: str) -> str:
     """The default in words; empty where there is nothing to say, or where a run that goes on keeps its own."""
     default = declared.default_in(command)
     if command == "resume":
         return ""
+    if command == "compare" and declared.compare_shown:
+        return declared.compare_shown
     if declared.shown_default:
         return declared.shown_default
     if isinstance(default, bool):

@@ -14,13 +14,14 @@ from layered_lr.backend.loading import backend_of, load_attach
 from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.files import as_path, one_line, open_plain
+from layered_lr.guesses import explain_names
 from layered_lr.models.matching import match_names
 from layered_lr.models.nn_modules import Module, Tensor, framework_of, list_modules, parameters_of
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import load_checkpoint_reader
 from layered_lr.spec.spec import Spec
 from layered_lr.state.state_files import check_replaceable, read_state, write_state
-from layered_lr.state.training_state import TrainingState, summarise
+from layered_lr.state.training_state import TrainingState, explain_wrapper, summarise
 
 Graph: TypeAlias = Any
 """A ``oneflow.nn.Graph``. ``Any``, because OneFlow is not imported here."""
@@ -28,6 +29,7 @@ Graph: TypeAlias = Any
 _COUNTS = ("step", "mu_product")  # in a state these are float64, whatever dtype the framework has
 
 
+@explain_names("loop")
 def save_state(
     path: str | os.PathLike[str], model: Module, optimizer: LoopOptimizer, scheduler: LoopScheduler = None
 ) -> None:
@@ -63,6 +65,7 @@ def save_state(
     write_state(folder, backend_of(model).export_loop(model, optimizer, scheduler))
 
 
+@explain_names("loop")
 def load_state(
     source: str | os.PathLike[str] | Mapping[str, Any],
     model: Module,
@@ -210,7 +213,10 @@ def _name_indices(
     if len(set(names)) < len(names):
         raise CheckpointError("names=[...] has a name twice; give every parameter once.")
     if odd := sorted(set(names) - {name for name, _ in known}):
-        raise CheckpointError(f"the model has no parameter {summarise([repr(name) for name in odd])}.")
+        raise CheckpointError(
+            f"the model has no parameter {summarise([repr(name) for name in odd])}."
+            f"{explain_wrapper(names, [name for name, _ in known])}"
+        )
     yield from zip(indices, names, strict=True)
 
 
@@ -243,6 +249,7 @@ def _copy_slot(slot: str, value: Tensor) -> Array:
 _WITHOUT_PHASES = "Use ll.run, or make a spec and an optimizer (or a graph) for each phase."
 
 
+@explain_names("loop")
 def compile(
     spec: Spec, model: Module, total_steps: int | None = None, steps_per_epoch: int | None = None
 ) -> tuple[LoopOptimizer, LoopScheduler]:
@@ -288,6 +295,7 @@ def compile(
     return backend.compile(plan, model)
 
 
+@explain_names("loop")
 def attach(
     spec: Spec, graph: Graph, model: Module, total_steps: int | None = None, steps_per_epoch: int | None = None
 ) -> LoopScheduler:

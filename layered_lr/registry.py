@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.spelling import did_you_mean
 
 
@@ -86,7 +87,7 @@ def check_name(name: object) -> Entry:
     """
     if not isinstance(name, str) or name not in TABLE:
         hint = did_you_mean(name, TABLE) if isinstance(name, str) else ""
-        raise SpecError(f"backend={name!r}: must be one of {', '.join(TABLE)}.{hint}")
+        raise SpecError(f"backend={shown(name)}: must be one of {', '.join(TABLE)}.{hint}")
     return TABLE[name]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import reprlib
 from collections.abc import Callable
 from dataclasses import field, fields
 from typing import Annotated, Any, TypeVar
@@ -13,8 +12,9 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 
 from layered_lr.errors import LayeredLRError, SpecError
+from layered_lr.guesses import unknown_name
+from layered_lr.printed import shown
 from layered_lr.scalars import unwrap_scalar
-from layered_lr.spelling import did_you_mean
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
         where = ([f.name for f in fields(cls) if f.init and not f.kw_only] + known)[where]
     where, what = str(where), getattr(cls, "__called__", cls.__name__)
     if first["type"] == "unexpected_keyword_argument":
-        return SpecError(f"{what} has no {where!r}.{did_you_mean(where, known)} It takes: {', '.join(known)}.")
+        return SpecError(f"{what} has no {shown(where)}.{unknown_name(_kind(cls), where, known)}")
     if first["type"] == "unexpected_positional_argument":
         named = [f.name for f in fields(cls) if f.init and f.kw_only]
         return SpecError(f"{what} takes fewer positional arguments: give these by name: {', '.join(named)}.")
@@ -76,7 +76,12 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
     ):
         template = template and template.replace("finite", "whole")
     allowed = template.format(**context) if template else first["msg"].removeprefix("Input should be ")
-    return SpecError(f"{what}({where}={reprlib.repr(first['input'])}): {where} must be {allowed}.")
+    return SpecError(f"{what}({where}={shown(first['input'])}): {where} must be {allowed}.")
+
+
+def _kind(cls: type) -> str:
+    """What guesses know a class by: optimizers and schedules have a kind in common."""
+    return str(getattr(cls, "__kind__", cls.__name__))
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -85,7 +90,7 @@ def value_class(cls: type[T]) -> type[T]:
 
     In all other ways it is a normal dataclass: equal by value, hashable, and ``dataclasses.replace`` works and checks
     again. ``__post_init__`` may raise a ``SpecError`` about several fields together. Messages name the class, or the
-    value of its ``__called__``.
+    value of its ``__called__``; hints for unknown names know it by its ``__kind__``.
     """
     config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
     checked: Any = pydantic_dataclass(frozen=True, config=config)(cls)  # Any: its __init__ is replaced below

@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[ll.Spec
     calls: list[tuple[ll.Spec, dict[str, Any]]] = []
 
     class Done(str):
-        backend = "torch-eager"
+        backend, plan = "torch-eager", ll.plan(max_steps=1)
 
     def run(spec: ll.Spec, **options: Any) -> Done:
         calls.append((spec, options))
@@ -167,7 +167,7 @@ def test_a_run_ends_with_the_command_for_the_other_framework(call: Any, asked: A
         (["run", "--groups", "3"], "It belongs in a recipe, under [[groups]]"),
         (["run", "--epoch", "3"], "Did you mean '--epochs'? (see"),
         (["run", "--batchsize", "3"], "Did you mean '--batch-size'? (see"),
-        (["bench", "--lr", "3"], "No such option '--lr'. (see"),
+        (["bench", "--lr", "3"], "No such option '--lr'. It belongs to the spec"),
         (["run", "--zz", "3"], "No such option '--zz'. (see"),
         (["plan", "--data", "cifar"], "Did you mean 'cifar10'"),
         (["plan", "--model", "os.path:join:x"], "os.path:join:x"),

@@ -52,7 +52,7 @@ def test_compare_without_a_recipe_uses_the_defaults_that_its_help_shows(
 
 def test_the_command_for_the_other_framework_writes_nowhere_twice(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Done(str):
-        backend = "torch-eager"
+        backend, plan = "torch-eager", ll.plan(max_steps=1)
 
     monkeypatch.setattr(api, "run", lambda spec, **options: Done("the result"))
     line = call("run", "--checkpoint-dir", "runs/a", "--keep", "5", "--save", "x.npz").out.splitlines()[-1]

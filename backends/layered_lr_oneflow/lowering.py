@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
-from layered_lr.arrays import Float64
+from layered_lr.arrays import Float64, Int64
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.optimizers import SGD, Adagrad, Optimizer
 from layered_lr.plans.group import PlanGroup
@@ -16,6 +17,8 @@ from layered_lr.schedules import Constant
 from layered_lr_oneflow.native_schedules import find_native_schedule
 
 LONGEST_TABLE = 100_000  # values of a native table: 1.2 s of compile time and 35 % of a 0.4 ms step at this length
+
+_BLOCK_STEPS = 65_536  # whose rates are held at once
 
 MOST_REBUILDS = 2  # a graph takes 143 MB with MobileNetV2, which OneFlow never gives back, and 3 s to compile
 
@@ -125,11 +128,16 @@ def is_dynamic(plan: Plan) -> bool:
 def _is_too_long(plan: Plan, group: PlanGroup) -> bool:
     if (plan.total_steps or 0) <= LONGEST_TABLE or find_native_schedule(plan, group) is not None:
         return False
-    return len(make_rate_table(plan, group)[1]) > LONGEST_TABLE
+    changes = 0
+    for steps, _ in _runs_of_equal_rates(plan, group):
+        changes += len(steps)
+        if changes >= LONGEST_TABLE:
+            return True
+    return False
 
 
 def _lower_dynamically(plan: Plan, group: PlanGroup) -> Lowering:
-    _check_scaled(group, _compute_unscaled(plan, group))
+    _check_scaled(plan, group)
     update = (
         f"OneFlow's op of {type(group.optimizer).__name__}" if has_native_updates(plan) else _describe_composed(group)
     )
@@ -166,34 +174,53 @@ def _make_length_error(group: PlanGroup) -> SpecError:
 def _check_range(plan: Plan, group: PlanGroup) -> None:
     """Refuse rates that are lost when the Graph rounds to float32, before it multiplies by ``lr_scale``."""
     limits = np.finfo(np.float32)
-    planned = _compute_unscaled(plan, group)
-    rates = np.append(planned, group.lr)
-    with np.errstate(over="ignore"):
-        lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
-    if lost.any() or not (group.lr_scale == 0 or limits.tiny <= group.lr_scale <= limits.max):
-        raise Unsupported(
-            f"backend 'oneflow-graph' rounds the rate to float32 before it multiplies lr_scale={group.lr_scale:g}: "
-            f"group {group.name!r} has a rate of {rates[lost][0] if lost.any() else group.lr:g} there, which float32 "
-            "cannot hold. Choose lr and lr_scale nearer to 1, or use 'torch-eager'."
-        )
-    _check_scaled(group, planned)
+    for rates in chain(_unscaled(plan, group), [np.array([group.lr])]):
+        with np.errstate(over="ignore"):
+            lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
+        if lost.any():
+            raise _make_range_error(group, rates[lost][0])
+    if not (group.lr_scale == 0 or limits.tiny <= group.lr_scale <= limits.max):
+        raise _make_range_error(group, group.lr)
+    _check_scaled(plan, group)
 
 
-def _check_scaled(group: PlanGroup, rates: Float64) -> None:
+def _make_range_error(group: PlanGroup, rate: float) -> Unsupported:
+    return Unsupported(
+        f"backend 'oneflow-graph' rounds the rate to float32 before it multiplies lr_scale={group.lr_scale:g}: "
+        f"group {group.name!r} has a rate of {rate:g} there, which float32 cannot hold. Choose lr and lr_scale nearer "
+        "to 1, or use 'torch-eager'."
+    )
+
+
+def _check_scaled(plan: Plan, group: PlanGroup) -> None:
     """Refuse rates that float32 cannot hold: OneFlow would make infinity of them."""
-    largest = float(rates.max()) * group.lr_scale
+    largest = max(float(rates.max()) for rates in _unscaled(plan, group)) * group.lr_scale
     if largest > np.finfo(np.float32).max:
         raise Unsupported(
             f"group {group.name!r}: the rate {largest:g} is more than float32 holds. Choose a smaller lr or lr_scale."
         )
 
 
-def _compute_unscaled(plan: Plan, group: PlanGroup) -> Float64:
-    """Compute the group's rates, before ``lr_scale``, from the begin of its schedule to the end of the run.
+def _unscaled(plan: Plan, group: PlanGroup) -> Iterator[Float64]:
+    """Yield the group's rates, before ``lr_scale``, from the begin of its schedule to the end of the run, in blocks.
 
     If the length of the run is not known, only the first one.
     """
-    return plan.rates_before_scale(group, np.arange(plan.since, max(plan.total_steps or 0, plan.since + 1)))
+    stop = max(plan.total_steps or 0, plan.since + 1)
+    for start in range(plan.since, stop, _BLOCK_STEPS):
+        yield plan.rates_before_scale(group, np.arange(start, min(start + _BLOCK_STEPS, stop)))
+
+
+def _runs_of_equal_rates(plan: Plan, group: PlanGroup) -> Iterator[tuple[Int64, Float64]]:
+    """Yield each run of equal rates except the last in blocks: the last steps of the runs, and their rates."""
+    before: Float64 = np.empty(0)  # the last rate of the block before
+    first = 0  # the step of the first rate of both, counted from ``plan.since``
+    for rates in _unscaled(plan, group):
+        joined = np.concatenate([before, rates])
+        last = np.flatnonzero(np.diff(joined))
+        yield first + last, joined[last]
+        first += len(joined) - 1
+        before = joined[-1:]
 
 
 def make_rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float]]:
@@ -207,6 +234,6 @@ def make_rate_table(plan: Plan, group: PlanGroup) -> tuple[list[int], list[float
     """
     if plan.total_steps is None:
         raise _make_length_error(group)
-    rates = _compute_unscaled(plan, group)
-    last = np.flatnonzero(np.diff(rates))
-    return last.tolist(), rates[np.append(last, len(rates) - 1)].tolist()
+    steps, rates = zip(*_runs_of_equal_rates(plan, group), strict=True)
+    end = plan.rates_before_scale(group, np.array([max(plan.total_steps - 1, plan.since)]))
+    return np.concatenate(steps).tolist(), np.concatenate([*rates, end]).tolist()

@@ -11,6 +11,7 @@ from layered_lr.arrays import Array, Arrays, Weights
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.models.mobilenet_v2 import LAST
 from layered_lr.models.nn_modules import framework_of, list_modules
+from layered_lr.models.user_models import make_model
 from layered_lr_oneflow.dropout import MaskedDropout
 from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.flat_mobilenet_v2 import FlatMobileNetV2
@@ -36,7 +37,7 @@ def build_model(
     """
     flow.manual_seed(seed)
     if not isinstance(model, str):
-        made = model()
+        made = make_model(model)
         if framework_of(made) != "oneflow":
             raise SpecError(
                 f"model: the callable made a {type(made).__name__}; OneFlow backends need a oneflow.nn.Module. Let it "

@@ -13,6 +13,7 @@ from layered_lr.arrays import Array, Arrays, Weights
 from layered_lr.backend.gradient_watch import grad_mode_error
 from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
 from layered_lr.models.nn_modules import framework_of, list_modules
+from layered_lr.models.user_models import make_model
 from layered_lr_torch.dropout import mask_dropout
 from layered_lr_torch.sharding import copy_into, gather
 from layered_lr_torch.torch_types import Module, Tensor
@@ -33,7 +34,7 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
     """
     torch.manual_seed(seed)
     if not isinstance(model, str):
-        made: Module = model()
+        made: Module = make_model(model)
         if framework_of(made) != "torch":
             raise SpecError(
                 f"model: the callable made a {type(made).__name__}; torch backends need a torch.nn.Module. Let it "

@@ -40,7 +40,8 @@ def backend_of(model: object) -> Backend:
     framework = framework_of(model)
     if framework is None:
         what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-        raise SpecError(f"model: got {what}; must be an nn.Module object of torch or OneFlow.")
+        hint = f" Give an object of it, {model.__name__}(...)." if isinstance(model, type) else ""
+        raise SpecError(f"model: got {what}; must be an nn.Module object of torch or OneFlow.{hint}")
     return load_backend(FRAMEWORKS[framework].loop)
 
 

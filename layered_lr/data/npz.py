@@ -13,6 +13,7 @@ from layered_lr.arrays import Array
 from layered_lr.data.dataset import Dataset
 from layered_lr.errors import DataError
 from layered_lr.files import check_complete, explain_read_errors
+from layered_lr.spelling import did_you_mean
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -71,8 +72,6 @@ def _read_array(archive: zipfile.ZipFile, path: Path, member: str) -> Array:
 
 
 def _describe_missing(path: Path) -> str:
-    from layered_lr.spelling import did_you_mean  # here, because it imports pydantic
-
     try:
         others = sorted(other.name for other in path.parent.glob("*.npz"))
     except (OSError, ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from layered_lr.arrays import Array, Arrays
@@ -13,6 +13,9 @@ from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import describe_error
+from layered_lr.guesses import is_foreign
+from layered_lr.printed import shown
+from layered_lr.spelling import did_you_mean
 
 DataSource: TypeAlias = str | os.PathLike[str] | Arrays | tuple[Array, Array, Array, Array] | Dataset
 
@@ -55,11 +58,14 @@ def load_dataset(data: DataSource, data_root: str | os.PathLike[str] | None = No
         return Dataset("arrays", x_train, y_train, x_test, y_test)
     if isinstance(data, tuple):
         if len(data) != len(KEYS):
-            raise DataError(f"data is a tuple of {len(data)}: it must have the four arrays ({', '.join(KEYS)}).")
+            raise DataError(
+                f"data is a tuple of {len(data)}: it must have the four arrays ({', '.join(KEYS)})."
+                f"{_explain_source(data)}"
+            )
         return Dataset("arrays", *data)
     raise SpecError(
         f"data must be {_known_names()}, the path of an .npz file, a mapping or 4-tuple of arrays "
-        f"({', '.join(KEYS)}), or a Dataset. Received {type(data).__name__}."
+        f"({', '.join(KEYS)}), or a Dataset. Received {type(data).__name__}.{_explain_source(data)}"
     )
 
 
@@ -78,14 +84,32 @@ def dataset_facts(data: DataSource, data_root: str | os.PathLike[str] | None = N
     return load_dataset(data, data_root).facts
 
 
+_OWN_LOOP = (
+    " run reads whole arrays in memory, and makes the batches itself. For batches of a {name} write the loop: "
+    "optimizer, scheduler = ll.compile(spec, model)."
+)
+
+
+def _explain_source(data: object) -> str:
+    """What to do with data of another kind: a DataLoader, a list of arrays, a training set alone."""
+    for part in data if isinstance(data, tuple | list) else (data,):
+        if is_foreign(part) and not hasattr(part, "__array__"):
+            return _OWN_LOOP.format(name=(part if isinstance(part, type) else type(part)).__name__)
+    if isinstance(data, list) and len(data) == len(KEYS):
+        return " Give the four as a tuple."
+    if isinstance(data, tuple) and len(data) == 2:
+        return " The test images and their labels are missing: they are needed to evaluate."
+    if isinstance(data, Iterator):
+        return _OWN_LOOP.format(name=type(data).__name__)
+    return ""
+
+
 def _known_names() -> str:
     return " or ".join(repr(name) for name in _FACTS)
 
 
 def _check_name(data: str) -> None:
     if data not in _FACTS:
-        from layered_lr.spelling import did_you_mean  # here, because it imports pydantic
-
         raise SpecError(
             f"data={data!r} is unknown.{did_you_mean(data.lower(), _FACTS)} Give {_known_names()}, or the path of a "
             "file that ends in .npz."
@@ -94,7 +118,7 @@ def _check_name(data: str) -> None:
 
 def _check_data_root(data_root: object) -> None:
     if data_root is not None and not isinstance(data_root, (str, os.PathLike)):
-        raise SpecError(f"data_root={data_root!r}: must be the path of a folder, or None.")
+        raise SpecError(f"data_root={shown(data_root)}: must be the path of a folder, or None.")
 
 
 def _item(data: Arrays, key: str) -> Array:

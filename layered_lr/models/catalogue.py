@@ -45,7 +45,7 @@ def list_parameters(model: str, num_classes: int) -> list[Parameter]:
 
     Example:
         >>> list_parameters("mobilenet_v2", num_classes=10)[-1]
-        Parameter(name='classifier.1.bias', shape=(10,), aliases=(), dtype='float32')
+        Parameter(name='classifier.1.bias', shape=(10,), aliases=(), dtype='float32', requires_grad=True)
     """
     entries = _find(model).list_entries(num_classes)
     return [Parameter(entry.name, entry.shape) for entry in entries if entry.is_parameter]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import CHECKPOINT_WRAPPER, plain_name
 from layered_lr.models.parameter import Parameter
+from layered_lr.printed import shown
 from layered_lr.spelling import find_nearest
 
 GLOB_CHARACTERS = "*?["
@@ -29,15 +30,20 @@ def check_pattern(pattern: object, what: str = "match") -> str:
         what: The name of the argument, for messages.
 
     Raises:
-        SpecError: Not a string, empty, or an invalid regular expression.
+        SpecError: Not a string, empty, with characters that do not print, or an invalid regular expression.
     """
     if not isinstance(pattern, str):
         raise SpecError(
-            f"{what}={pattern!r} ({type(pattern).__name__}): must be a module or parameter path, a glob, 're:<regex>', "
-            "or a list of these."
+            f"{what}={shown(pattern)} ({type(pattern).__name__}): must be a module or parameter path, a glob, "
+            "'re:<regex>', or a list of these."
         )
     if not pattern.removeprefix(REGEX_PREFIX).strip():
         raise SpecError(f"{what}={pattern!r}: the pattern is empty; use '*' to take every parameter.")
+    if not pattern.isprintable():
+        raise SpecError(
+            f"{what}={shown(pattern)}: holds a character that does not print. Write '?' for it, or '.' in a regular "
+            "expression."
+        )
     if pattern.startswith(REGEX_PREFIX):
         try:
             with warnings.catch_warnings():

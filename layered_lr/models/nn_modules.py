@@ -40,7 +40,9 @@ def parameters_of(model: Module) -> list[tuple[Parameter, Tensor]]:
         SpecError: Not an ``nn.Module`` of either framework, or one whose shapes are not known yet.
     """
     if framework_of(model) is None:
-        raise SpecError(f"model: got a {type(model).__name__}; must be an nn.Module object of torch or OneFlow.")
+        is_class = isinstance(model, type)
+        hint = f" {model.__name__} is a class: give an object of it, {model.__name__}(...)." if is_class else ""
+        raise SpecError(f"model: got a {type(model).__name__}; must be an nn.Module object of torch or OneFlow.{hint}")
     found: dict[int, tuple[list[str], Tensor]] = {}
     for name, parameter in _walk(model, ""):
         found.setdefault(id(parameter), ([], parameter))[0].append(name)

@@ -17,6 +17,7 @@ from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # of Lightning, torch's tutorials, timm, DeepSpeed
+_WRAPPERS = ("module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
 
 
 def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
@@ -112,12 +113,13 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
         SpecError: A name that the model does not have, another shape or kind of number, NaN or infinity, a parameter
             that is missing, or a pattern that matches nothing.
     """
+    plain = strip_wrappers(start)  # a pattern matches as in Group.match: with the parts of a wrapper or without
     paths = find_paths(start)
     tests = {pattern: compile_pattern(pattern, paths) for pattern in reset}
-    plain = strip_wrappers(start)
-    fresh = {name for name in start if any(test(name) or test(plain[name]) for test in tests.values())}
-    for pattern, test in tests.items():
-        if not any(test(name) or test(plain[name]) for name in start):
+    taken = {pattern: [name for name in start if test(name) or test(plain[name])] for pattern, test in tests.items()}
+    fresh = {name for names in taken.values() for name in names}
+    for pattern, names in taken.items():
+        if not names:
             raise SpecError(
                 f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
                 "the model has, such as its last layer."
@@ -137,6 +139,12 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
 
 def _check(name: str, array: Array, start: Weights) -> None:
     if name not in start:
+        for wrapper in _WRAPPERS:
+            if name.startswith(wrapper) and name.removeprefix(wrapper) in start:
+                raise SpecError(
+                    f"initial_weights: the model has no {name!r}: a wrapper has added {wrapper!r}. Give the arrays "
+                    f"without it: {{name.removeprefix({wrapper!r}): array for name, array in weights.items()}}"
+                )
         raise SpecError(f"initial_weights: the model has no {name!r}.{did_you_mean(name, start)}")
     own = start[name]
     if array.shape != own.shape:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.scalars import unwrap_scalar
 from layered_lr.validation import Flag, NonNegative, value_class
 
@@ -21,7 +22,7 @@ def _check_betas(value: object) -> tuple[float, float]:
         float(beta) for beta in given if isinstance(beta, int | float) and not isinstance(beta, bool) and 0 <= beta < 1
     ]
     if not isinstance(value, list | tuple) or not len(betas) == len(value) == 2:
-        raise SpecError(f"betas={value!r}: must be two numbers, each >= 0 and < 1, such as (0.9, 0.999).")
+        raise SpecError(f"betas={shown(value)}: must be two numbers, each >= 0 and < 1, such as (0.9, 0.999).")
     return betas[0], betas[1]
 
 
@@ -45,6 +46,8 @@ class Optimizer(ABC):
         >>> isinstance(optimizer, ll.Optimizer), optimizer.betas
         (True, (0.9, 0.999))
     """
+
+    __kind__ = "optimizer"
 
     lr: NonNegative
     weight_decay: NonNegative = field(default=0.0, kw_only=True)

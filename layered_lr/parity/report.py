@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
@@ -13,7 +12,7 @@ import numpy as np
 from layered_lr.arrays import Float64
 from layered_lr.errors import LayeredLRError
 from layered_lr.parity.findings import Found
-from layered_lr.reports.page import bullets, figure, folded, page, paragraphs, section
+from layered_lr.reports.page import bullets, escaped, figure, folded, page, paragraphs, section
 from layered_lr.reports.tables import ReportTable, wrapped
 
 _MOST_NAMES = 6  # of arrays in one sentence
@@ -223,7 +222,7 @@ def _summary(found: Found) -> str:
 
 def _verdict_list(found: Found) -> str:
     items = "".join(
-        f'<li class="{"good" if is_good else "bad"}"><b>{html.escape(head)}</b>{html.escape(why)}</li>'
+        f'<li class="{"good" if is_good else "bad"}"><b>{escaped(head)}</b>{escaped(why)}</li>'
         for is_good, head, why in _verdicts(found)
     )
     return f'<ul class="verdicts">{items}</ul>'
@@ -236,7 +235,7 @@ def _by_first(table: ReportTable) -> Iterator[tuple[str, ReportTable]]:
 
 
 def _html_by_first(table: ReportTable) -> str:
-    parts = "".join(f"<div><h3>{html.escape(value)}</h3>{part.html()}</div>" for value, part in _by_first(table))
+    parts = "".join(f"<div><h3>{escaped(value)}</h3>{part.html()}</div>" for value, part in _by_first(table))
     return f'<div class="beside">{parts}</div>'
 
 
@@ -256,7 +255,7 @@ def _made_with(found: Found) -> str:
         versions |= seen.versions
     options = ", ".join(f"{name}={value}" for name, value in found.options.items() if value not in (None, [], ()))
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
-    spec = f"<pre>{html.escape(_spec_text(found))}</pre>"
+    spec = f"<pre>{escaped(_spec_text(found))}</pre>"
     return section("Made with", paragraphs([f"{packages}; {options}"], "soft"), folded("The spec", spec))
 
 

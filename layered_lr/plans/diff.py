@@ -9,6 +9,7 @@ import numpy as np
 
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.view import PlanView
+from layered_lr.printed import harmless
 
 _BLOCK_STEPS = 65_536
 _UNKNOWN_LENGTH_STEPS = 10_000  # so many steps are compared if neither plan knows the length of the run
@@ -107,12 +108,14 @@ class PlanDiff:
         moves = [f"{name}: {before or 'not there'} -> {after or 'not there'}" for name, before, after in self.moved]
         if len(moves) > _SHOWN:
             moves[_SHOWN:] = [f"... and {len(moves) - _SHOWN:,} more parameters"]
-        return "\n".join(
-            [f"group {name!r} added" for name in self.added]
-            + [f"group {name!r} gone" for name in self.gone]
-            + moves
-            + list(map(str, self.changes))
-            + list(map(str, self.rates))
+        return harmless(
+            "\n".join(
+                [f"group {name!r} added" for name in self.added]
+                + [f"group {name!r} gone" for name in self.gone]
+                + moves
+                + list(map(str, self.changes))
+                + list(map(str, self.rates))
+            )
         )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from layered_lr import strict_json
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.plans.view import PlanView
+from layered_lr.printed import csv_cell
 from layered_lr.reports.curves import Scale
 from layered_lr.reports.page import bullets, figure, page, paragraphs, section
 from layered_lr.schedules import schedule_to_dict
@@ -22,13 +22,15 @@ _BLOCK_STEPS = 8192
 def csv_chunks(plan: PlanView) -> Iterator[str]:
     """The CSV text in parts, so that a long run need not be held as text.
 
+    A group's name that a spreadsheet would take for a formula has an apostrophe before it.
+
     Raises:
         SpecError: ``total_steps`` is unknown, or a rate that is impossible.
     """
     plan.table(0, 0 if plan.total_steps is not None else None)  # says what is missing where the length is
     per_epoch = plan.steps_per_epoch
     own = ["step", *(["epoch"] if per_epoch else [])]
-    yield _rows([[*own, *column_names(own, [group.name for group in plan.groups])]])
+    yield _rows([[*own, *column_names(own, [csv_cell(group.name) for group in plan.groups])]])
     for start in range(0, plan.total_steps or 0, _BLOCK_STEPS):
         rates = plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)).tolist()
         yield _rows(
@@ -94,9 +96,7 @@ def json_text(plan: PlanView, backend: str | None = None) -> str:
             group["lowering"] = lowering
     phases = [{"start": phase.start, "stop": phase.stop, "frozen": sorted(phase.plan.frozen)} for phase in plan.phases]
     table = {**plan.to_dict(), "groups": groups} | ({"phases": phases} if phases else {})
-    if plan.spec.clip_grad_norm == math.inf:  # JSON has no infinity
-        table["spec"] |= {"clip_grad_norm": "inf"}
-    return json.dumps(table, indent=1, allow_nan=False)
+    return strict_json.json_text(table, indent=1)
 
 
 def html_text(plan: PlanView, backend: str | None = None, scale: Scale = "auto") -> str:

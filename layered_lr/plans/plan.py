@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.models.parameter import Parameter
 from layered_lr.plans.group import PlanGroup
+from layered_lr.printed import shown
 from layered_lr.schedules import Schedule
 from layered_lr.spec.phases import Phase
 from layered_lr.spec.spec import Spec
@@ -301,7 +301,7 @@ class Plan:
         """
         wanted = np.asarray(steps)
         if wanted.ndim != 1 or (wanted.size and (wanted.dtype.kind not in "iu" or wanted.min() < 0)):
-            raise SpecError(f"steps={reprlib.repr(steps)}: must be a list of whole numbers >= 0.")
+            raise SpecError(f"steps={shown(steps)}: must be a list of whole numbers >= 0.")
         table = np.empty((len(self.groups), wanted.size)).T
         for first in range(0, wanted.size, _BLOCK_STEPS):
             block = slice(first, first + _BLOCK_STEPS)
@@ -467,6 +467,9 @@ class Plan:
     def to_csv(self, path: str | Path) -> None: ...
     def to_csv(self, path: str | Path | None = None) -> str | None:
         """Write every rate of the run as CSV: ``step``, ``epoch`` if its length is known, and a column for each group.
+
+        A group's name that begins with ``=``, ``+``, ``-`` or ``@``, which a spreadsheet would compute, has an
+        apostrophe before it.
 
         Args:
             path: The file to write, completely or not at all; None returns the text.

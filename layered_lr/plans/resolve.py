@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import operator
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
+from layered_lr.guesses import explain_names, explain_value
 from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
 from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
+from layered_lr.optimizers import Optimizer
 from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan, PlanPhase
 from layered_lr.plans.unused_rates import describe_unused_rates
+from layered_lr.printed import shown
 from layered_lr.schedules import Constant, Schedule
 from layered_lr.spec.phases import Phase, Which, steps_until
 from layered_lr.spec.spec import Spec
@@ -28,6 +31,7 @@ REST = "rest"
 _DEFAULTS: tuple[Any, ...] = ((), "float32", True)  # aliases, dtype and requires_grad, if they are left out
 
 
+@explain_names("loop")
 def resolve(
     spec: Spec,
     parameters: Module | Sequence[tuple[Any, ...]],
@@ -64,7 +68,7 @@ def resolve(
         {'backbone': ('backbone.weight',), 'rest': ('head.weight', 'head.bias')}
     """
     if not isinstance(spec, Spec):
-        raise SpecError(f"spec={spec!r}: must be a layered_lr.Spec.")
+        raise SpecError(f"spec={shown(spec)}: must be a layered_lr.Spec.{_explain_spec(spec)}")
     if total_steps is not None:
         total_steps = whole_number("total_steps", total_steps, 0)
     if steps_per_epoch is not None:
@@ -241,12 +245,43 @@ def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
         )
 
 
+def _explain_spec(given: object) -> str:
+    """What to give instead of something that is no spec."""
+    if isinstance(given, Optimizer):
+        return f" Put the optimizer into one: ll.Spec({type(given).__name__}(...))."
+    if framework_of(given):
+        return " This is a model: the spec comes first."
+    if isinstance(getattr(given, "spec", None), Spec):  # a recipe, a plan
+        return " Give its spec: .spec"
+    if isinstance(given, str | Path):
+        return " A recipe is read first: ll.load_recipe('head-first').spec, or ll.Spec.from_toml(path)."
+    if isinstance(given, Mapping):
+        return " Make one of a table with ll.Spec.from_dict(table)."
+    if isinstance(given, type) and issubclass(given, Spec | Optimizer):
+        return f" {given.__name__} is a class: give an object of it."
+    return explain_value(given, "spec", ["Spec"])
+
+
+def _explain_parameters(given: object) -> str:
+    """What to give instead of something that is neither a model nor a list of names and shapes."""
+    if isinstance(given, Spec):
+        return " This is a spec, which comes first."
+    if isinstance(given, type):
+        return f" {given.__name__} is a class: give an object of it, {given.__name__}(...)."
+    if isinstance(given, Mapping):
+        return " Of a state_dict() give [(name, tuple(tensor.shape)) for name, tensor in state.items()]."
+    if isinstance(given, Iterator):
+        return " Give the model itself, not model.parameters() or model.named_parameters()."
+    return ""
+
+
 def _check_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[Parameter, ...]:
     if framework_of(parameters):
         parameters = [parameter for parameter, _ in parameters_of(parameters)]
     if isinstance(parameters, str) or not isinstance(parameters, Sequence):
         raise SpecError(
-            f"parameters={parameters!r}: must be a list such as [('features.0.weight', (32, 3, 3, 3))], or a model."
+            f"parameters={shown(parameters)}: must be a list such as [('features.0.weight', (32, 3, 3, 3))], or a "
+            f"model.{_explain_parameters(parameters)}"
         )
     known: list[Parameter] = []
     seen: set[str] = set()
@@ -273,8 +308,7 @@ def _check_parameter(item: Any) -> Parameter:
             return parameter
     except (TypeError, ValueError):
         pass
-    shown = " ".join(reprlib.repr(item).split())
-    raise SpecError(f"parameters: {shown} is not (name, shape), such as ('fc.weight', (10, 64)).")
+    raise SpecError(f"parameters: {shown(item)} is not (name, shape), such as ('fc.weight', (10, 64)).")
 
 
 def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGroup]) -> list[str]:

@@ -13,6 +13,7 @@ from layered_lr.plans.view import PlanPhaseView, PlanView
 from layered_lr.reports.curves import sparklines
 from layered_lr.reports.tables import ReportTable, shortened, wrapped
 
+_MOST_CHECKED_STEPS = 10**7  # whose rates a backend looks at in seconds, to tell how it applies them
 _LONGEST_SCHEDULE = 240  # characters; plan.to_dict() has all of a longer one
 _NUMBERS = frozenset(["parameters", "elements", "lr", "lr_scale", "first rate", "last rate"])
 
@@ -148,6 +149,11 @@ def _optimizer(optimizer: Optimizer) -> str:
 
 def _lowerings(plan: PlanView, backend: str) -> tuple[list[str], str]:
     """Each group's part, and what goes for all of them."""
+    if (plan.total_steps or 0) > _MOST_CHECKED_STEPS:
+        return ["?"] * len(plan.groups), (
+            f"{backend}: not shown for more than {_MOST_CHECKED_STEPS:,} steps, since it takes a look at each rate: "
+            f"plan.lowering({backend!r})"
+        )
     timeline = plan.phase_plans if plan.phases else ()
     try:
         by_phase = [lowering_of(there, backend, timeline) for there in plan.phase_plans]

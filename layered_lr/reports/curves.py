@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 
 Scale: TypeAlias = Literal["auto", "log", "linear"]
 SCALES = ("auto", "log", "linear")
@@ -112,7 +113,7 @@ def is_log(scale: Scale, lines: Sequence[Float64]) -> bool:
         SpecError: No such scale, or ``"log"`` where every rate is zero.
     """
     if scale not in SCALES:
-        raise SpecError(f"scale={scale!r}: must be one of {', '.join(map(repr, SCALES))}.")
+        raise SpecError(f"scale={shown(scale)}: must be one of {', '.join(map(repr, SCALES))}.")
     moving = [rates[rates > 0] for rates in lines if (rates > 0).any()]
     if scale == "log" and not moving:
         raise SpecError("scale='log': every rate is 0, which a log axis cannot show. Use scale='linear'.")

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from layered_lr.errors import LayeredLRError
+from layered_lr.printed import harmless
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,13 @@ DASHES: tuple[Any, ...] = (
 
 
 def content_of(figure: Any, suffix: str) -> bytes:
-    """A figure as a file's content, the same for the same figure."""
+    """A figure as a file's content, the same for the same figure; its texts are made harmless."""
     import matplotlib
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        if not text.get_text().isprintable():  # in an SVG, a control character is no XML
+            text.set_text(harmless(text.get_text()))
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "layered_lr"}):
         date: dict[str, Any] = {"metadata": {"Date": None}} if suffix == ".svg" else {}
@@ -51,7 +56,7 @@ def inlined(svg: str, label: str, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
     text = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(harmless(label))}"', 1)
 
 
 def plain_number(value: float, _: float = 0.0) -> str:

@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable
 from importlib.resources import files
 
+from layered_lr.printed import harmless
+
 
 def page(title: str, heading: str, body: str) -> str:
     """A whole HTML document.
@@ -19,19 +21,24 @@ def page(title: str, heading: str, body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{html.escape(title)}</title>\n<style>\n{style}</style></head>\n"
-        f"<body><h1>{html.escape(heading)}</h1>\n{body}\n</body></html>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{style}</style></head>\n"
+        f"<body><h1>{escaped(heading)}</h1>\n{body}\n</body></html>\n"
     )
+
+
+def escaped(text: str) -> str:
+    """A text as HTML, without characters that do not print: XML has no way to write those."""
+    return html.escape(harmless(text))
 
 
 def section(heading: str, *parts: str) -> str:
     """A heading, and HTML below it."""
-    return f"<h2>{html.escape(heading)}</h2>\n" + "\n".join(parts)
+    return f"<h2>{escaped(heading)}</h2>\n" + "\n".join(parts)
 
 
 def folded(summary: str, *parts: str) -> str:
     """HTML that shows its summary until the reader opens it, on paper as on the screen."""
-    return f"<details><summary>{html.escape(summary)}</summary>\n" + "\n".join(parts) + "</details>"
+    return f"<details><summary>{escaped(summary)}</summary>\n" + "\n".join(parts) + "</details>"
 
 
 def paragraphs(lines: Iterable[str], kind: str = "") -> str:
@@ -42,12 +49,12 @@ def paragraphs(lines: Iterable[str], kind: str = "") -> str:
         kind: Class of each: ``"soft"`` is smaller and paler.
     """
     opened = f'<p class="{kind}">' if kind else "<p>"
-    return "".join(f"{opened}{html.escape(line)}</p>" for line in lines)
+    return "".join(f"{opened}{escaped(line)}</p>" for line in lines)
 
 
 def bullets(lines: Iterable[str]) -> str:
     """A list of texts."""
-    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
+    return "<ul>" + "".join(f"<li>{escaped(line)}</li>" for line in lines) + "</ul>"
 
 
 def figure(svg: str, narrow_svg: str | None = None) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from layered_lr.console import stdout_width
+from layered_lr.printed import harmless
 
 if TYPE_CHECKING:
     from rich.box import Box
@@ -52,7 +53,15 @@ class ReportTable(NamedTuple):
             stem   0.1
             head     1
         """
-        fitting = width or stdout_width() or PIPED_WIDTH
+        return self._harmless()._text(width or stdout_width() or PIPED_WIDTH)
+
+    def _harmless(self) -> ReportTable:
+        """The table with each cell in one line, and without characters that do not print."""
+        rows = [[harmless(cell, keep="") for cell in row] for row in self.rows]
+        headers = [harmless(header, keep="") for header in self.headers]
+        return ReportTable(headers, rows, frozenset(harmless(header, keep="") for header in self.numbers))
+
+    def _text(self, fitting: int) -> str:
         columns = range(len(self.headers))
         smallest = [self._longest_word(column) for column in columns]
         if sum(smallest) + _GAP * (len(smallest) - 1) > fitting:
@@ -100,6 +109,9 @@ class ReportTable(NamedTuple):
 
     def html(self) -> str:
         """A ``<table>`` in a box. On a narrow screen ``page.css`` makes a card of each row, which names each cell."""
+        return self._harmless()._html()
+
+    def _html(self) -> str:
         kinds = [self._kind(column) for column in range(len(self.headers))]
         head = "".join(
             f'<th scope="col" class="{kind}">{html.escape(header)}</th>'
@@ -162,7 +174,9 @@ def _shared(wishes: Mapping[int, tuple[int, int]], width: int) -> dict[int, int]
 
 
 def wrapped(text: str, width: int | None = None, indent: int = 2) -> str:
-    """Sentences cut at words to fit the terminal, further lines indented; as they are where stdout is no terminal.
+    """Sentences cut at words to fit the terminal, further lines indented; in one line where stdout is no terminal.
+
+    Characters that do not print are written as escapes.
 
     Args:
         text: One or more lines.
@@ -171,7 +185,7 @@ def wrapped(text: str, width: int | None = None, indent: int = 2) -> str:
     """
     import textwrap
 
-    fitting = width or stdout_width()
+    fitting, text = width or stdout_width(), harmless(text)
     if fitting is None:
         return text
     lines = (
@@ -193,5 +207,5 @@ def _lines() -> Box:
 
 def shortened(text: str, width: int) -> str:
     """The text, or its beginning and an ellipsis, in at most ``width`` characters and one line."""
-    line = re.sub(r"\s+", " ", text)
+    line = harmless(re.sub(r"\s+", " ", text))
     return line if len(line) <= width else f"{line[: width - 1]}…"

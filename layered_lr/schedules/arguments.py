@@ -13,7 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
-from layered_lr.scalars import unwrap_scalar
+from layered_lr.printed import shown
+from layered_lr.scalars import read_number, unwrap_scalar
 
 # Every formula is evaluated in float64. Whole numbers above this limit are not exact there.
 MOST = 2**53
@@ -48,8 +49,8 @@ def check_steps(step: ArrayLike) -> Float64:
     """
     try:
         steps = np.asarray(step, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise SpecError(f"step={step!r}: a step must be a number or an array of numbers.") from None
+    except Exception:  # an object of the user may raise anything
+        raise SpecError(f"step={shown(step)}: a step must be a number or an array of numbers.") from None
     if steps.size and not (steps.min() >= 0 and steps.max() < math.inf):
         wrong = steps[~((steps >= 0) & (steps < math.inf))].flat[0]
         raise SpecError(f"step={wrong:g}: a step must be a finite number >= 0.")
@@ -62,10 +63,7 @@ def check_lr(lr: object) -> float:
     Raises:
         SpecError: It is not a finite number >= 0.
     """
-    number = unwrap_scalar(lr)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise SpecError(f"lr={lr!r}: a group's lr must be a finite number >= 0.")
-    try:
-        return float(number)
-    except OverflowError:
-        raise SpecError(f"lr={lr!r}: a group's lr must be a finite number >= 0.") from None
+    number = read_number(lr)
+    if number is None or not 0 <= number < math.inf:
+        raise SpecError(f"lr={shown(lr)}: a group's lr must be a finite number >= 0.")
+    return number

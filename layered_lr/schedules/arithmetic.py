@@ -51,8 +51,8 @@ def square_root(value: Value) -> Value:
 
 
 def largest(value: Value) -> float:
-    """Return ``value`` itself, or the largest element of an array."""
-    return value if type(value) is float else float(np.max(value))
+    """Return ``value`` itself, or the largest element of an array of steps; 0 where it is empty."""
+    return value if type(value) is float else float(np.max(value, initial=0.0))
 
 
 def one_plus_cos(angle: Value) -> Value:

@@ -71,6 +71,8 @@ class Schedule(ABC):
         True
     """
 
+    __kind__ = "schedule"
+
     unit: Unit = field(default="step", kw_only=True)
     every_step: Flag = field(default=False, kw_only=True)
 

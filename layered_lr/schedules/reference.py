@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.schedules.arithmetic import Value
 
 UserCallable: TypeAlias = Callable[..., Any]
@@ -86,12 +87,12 @@ def import_function(path: str) -> UserCallable:
         found: Any = importlib.import_module(module_name)
     except Exception as error:  # the user's module may fail in any way while it is imported
         raise SpecError(
-            f"function {path!r}: module {module_name!r} cannot be imported ({error!r}). Give the path of a "
+            f"function {shown(path)}: module {module_name!r} cannot be imported ({error!r}). Give the path of a "
             "module that Python can import."
         ) from None
     for part in name.split("."):
         if not hasattr(found, part):
-            raise SpecError(f"function {path!r}: module {module_name!r} has no {name!r}.")
+            raise SpecError(f"function {shown(path)}: module {module_name!r} has no {name!r}.")
         found = getattr(found, part)
     if not callable(found):
         raise SpecError(f"function {path!r} is a {type(found).__name__}: it must be a function.")

@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from layered_lr.errors import SpecError
+from layered_lr.guesses import explain_type, unknown_name
+from layered_lr.printed import shown
 from layered_lr.schedules.base import Schedule, default_values
 from layered_lr.schedules.composed import ChainedScheduler, SequentialLR
 from layered_lr.schedules.cosine import CosineAnnealingLR, CosineAnnealingWarmRestarts
@@ -25,7 +27,6 @@ from layered_lr.schedules.plateau import ReduceLROnPlateau
 from layered_lr.schedules.reference import Reference
 from layered_lr.schedules.user import Function, LambdaLR, MultiplicativeLR, Table
 from layered_lr.schedules.warmup import WSD, CosineDecay, InverseSqrt, Warmup
-from layered_lr.spelling import did_you_mean
 
 SCHEDULES: dict[str, type[Schedule]] = {
     kind.__name__: kind
@@ -95,18 +96,18 @@ def schedule_from_dict(data: Mapping[str, Any]) -> Schedule:
         StepLR(step_size=30)
     """
     if not isinstance(data, Mapping):
-        raise SpecError(f"A schedule must be a table such as {{type = 'StepLR', step_size = 30}}, not {data!r}.")
+        raise SpecError(f"A schedule must be a table such as {{type = 'StepLR', step_size = 30}}, not {shown(data)}.")
     if "type" not in data:
-        raise SpecError(f"A schedule needs 'type', one of {', '.join(SCHEDULES)}; it has {list(data)}.")
+        raise SpecError(f"A schedule needs 'type', one of {', '.join(SCHEDULES)}; it has {shown(list(data))}.")
     name = data["type"]
     kind = SCHEDULES.get(name) if isinstance(name, str) else None
     if kind is None:
-        near = did_you_mean(str(name), SCHEDULES)
-        raise SpecError(f"type={name!r} is not a schedule.{near} Use one of: {', '.join(SCHEDULES)}.")
+        near = explain_type(str(name), SCHEDULES)
+        raise SpecError(f"type={shown(name)} is not a schedule.{near} Use one of: {', '.join(SCHEDULES)}.")
     known = [entry.name for entry in fields(kind)]
     for key in data:
         if key != "type" and key not in known:
-            raise SpecError(f"{name} has no {key!r}.{did_you_mean(str(key), known)} It takes: {', '.join(known)}.")
+            raise SpecError(f"{name} has no {shown(key)}.{unknown_name('schedule', str(key), known)}")
     return kind(**{key: _read_children(value) for key, value in data.items() if key != "type"})
 
 
@@ -119,8 +120,8 @@ def _to_plain(kind: type[Schedule], name: str, value: Any) -> Any:
         return value.path
     if callable(value):
         raise SpecError(
-            f"{kind.__name__}({name}={value!r}) cannot be saved: lambdas, local functions and functions of the running "
-            "script have no import path. Define it in a module and give 'package.module:name'."
+            f"{kind.__name__}({name}={shown(value)}) cannot be saved: lambdas, local functions and functions of the "
+            "running script have no import path. Define it in a module and give 'package.module:name'."
         )
     return value
 

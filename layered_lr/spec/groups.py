@@ -9,9 +9,11 @@ from typing import Annotated, Any
 from pydantic import PlainValidator
 
 from layered_lr.errors import SpecError
+from layered_lr.guesses import explain_value
 from layered_lr.models.matching import Rule, check_pattern
 from layered_lr.optimizers import Betas, Finite
-from layered_lr.schedules import Schedule
+from layered_lr.printed import shown
+from layered_lr.schedules import SCHEDULES, Schedule
 from layered_lr.spec.toml import schedule_from_table
 from layered_lr.validation import Flag, NonNegative, Probability, value_class
 
@@ -32,7 +34,10 @@ def check_schedule(value: object) -> Schedule | None:
     """
     if value is None or isinstance(value, Schedule):
         return value
-    raise SpecError(f"schedule={value!r}: must be a schedule of layered_lr, such as StepLR(step_size=30), or None.")
+    raise SpecError(
+        f"schedule={shown(value)}: must be a schedule of layered_lr, such as StepLR(step_size=30), or None."
+        f"{explain_value(value, 'schedule', SCHEDULES)}"
+    )
 
 
 OptionalSchedule = Annotated[Schedule | None, PlainValidator(check_schedule)]
@@ -41,7 +46,7 @@ OptionalSchedule = Annotated[Schedule | None, PlainValidator(check_schedule)]
 def _check_name(value: object) -> str | None:
     if value is None or (isinstance(value, str) and value.strip() and value.isprintable()):
         return value
-    raise SpecError(f"name={value!r}: must be a string of printable characters that is not empty, or None.")
+    raise SpecError(f"name={shown(value)}: must be a string of printable characters that is not empty, or None.")
 
 
 @value_class
@@ -151,7 +156,10 @@ def check_groups(value: object) -> tuple[Group, ...]:
     groups = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     for group in groups:
         if not isinstance(group, Group):
-            raise SpecError(f"groups: {group!r} is not a Group, such as Group('features', lr_scale=0.1).")
+            raise SpecError(
+                f"groups: {shown(group)} is not a Group, such as Group('features', lr_scale=0.1)."
+                f"{explain_value(group, 'group', ['Group'])}"
+            )
     return groups
 
 
@@ -162,7 +170,7 @@ def group_from_table(table: object) -> Group:
         SpecError: A key is unknown, or a value is not allowed.
     """
     if not isinstance(table, Mapping):
-        raise SpecError(f"groups: {table!r} is not a table such as {{match = 'features', lr_scale = 0.1}}.")
+        raise SpecError(f"groups: {shown(table)} is not a table such as {{match = 'features', lr_scale = 0.1}}.")
     parts = dict(table)
     if "schedule" in parts:
         parts["schedule"] = schedule_from_table(parts["schedule"])

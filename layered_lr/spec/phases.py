@@ -12,9 +12,11 @@ from pydantic import PlainValidator
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
+from layered_lr.guesses import explain_value
 from layered_lr.models.matching import check_pattern
-from layered_lr.optimizers import Optimizer
-from layered_lr.scalars import unwrap_scalar
+from layered_lr.optimizers import OPTIMIZERS, Optimizer
+from layered_lr.printed import shown
+from layered_lr.scalars import read_number, unwrap_scalar
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
 from layered_lr.validation import NonNegative, Positive, value_class
@@ -23,6 +25,8 @@ _UNTIL = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(step|steps|epoch|epochs)\s*")
 
 Until = int | str
 Which = tuple[str | int, ...]  # names or indices of groups, or patterns
+
+_MOST_STAGES = 1000
 
 _UNTIL_FORMS = "must be a text such as '3 epochs' or '500 steps', or a whole number of updates"
 
@@ -34,7 +38,7 @@ def _check_until(value: object) -> Until | None:
         found = _UNTIL.fullmatch(value)
         if found and 0 < float(found[1]) < math.inf and (float(found[1]).is_integer() or found[2].startswith("epoch")):
             return value
-        raise SpecError(f"until={value!r}: {_UNTIL_FORMS}.")
+        raise SpecError(f"until={shown(value)}: {_UNTIL_FORMS}.")
     return whole_number("until", value, 1)
 
 
@@ -72,7 +76,7 @@ def _check_which(name: str, value: object) -> Which | None:
         return None
     given = (value,) if isinstance(value, str | int) else value
     if not isinstance(given, list | tuple) or isinstance(value, bool):
-        raise SpecError(f"{name}={value!r}: must be a group's name, its index, a pattern, or a list of these.")
+        raise SpecError(f"{name}={shown(value)}: must be a group's name, its index, a pattern, or a list of these.")
     return tuple(
         item if isinstance(item, int) and not isinstance(item, bool) else check_pattern(item, name) for item in given
     )
@@ -87,10 +91,11 @@ def _check_trained(value: object) -> Which | None:
 
 
 def _check_norm(value: object) -> float | None:
-    number = unwrap_scalar(math.inf if isinstance(value, str) and value == "inf" else value)  # as JSON has it
-    if number is None or (isinstance(number, int | float) and not isinstance(number, bool) and number > 0):
-        return None if number is None else float(number)
-    raise SpecError(f"clip_grad_norm={value!r}: must be a number > 0 (infinity only measures the norm), or None.")
+    number = math.inf if isinstance(value, str) and value == "inf" else read_number(value)  # as JSON has it
+    is_infinite = isinstance(value, str | float) or unwrap_scalar(value) == math.inf  # and no endless whole number
+    if value is None or (number is not None and number > 0 and (number < math.inf or is_infinite)):
+        return number
+    raise SpecError(f"clip_grad_norm={shown(value)}: must be a number > 0 (infinity only measures the norm), or None.")
 
 
 def _check_momentum_warmup(value: object) -> int:
@@ -100,7 +105,10 @@ def _check_momentum_warmup(value: object) -> int:
 def _check_optimizer(value: object) -> Optimizer | None:
     if value is None or (isinstance(value, Optimizer) and type(value) is not Optimizer):
         return value
-    raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1), or None.")
+    raise SpecError(
+        f"optimizer={shown(value)}: must be an optimizer of layered_lr, such as SGD(lr=0.1), or None."
+        f"{explain_value(value, 'optimizer', OPTIMIZERS)}"
+    )
 
 
 OptionalNorm = Annotated[float | None, PlainValidator(_check_norm)]
@@ -186,7 +194,7 @@ def phase_from_table(table: object) -> Phase:
         SpecError: A key is unknown, or a value is not allowed.
     """
     if not isinstance(table, Mapping):
-        raise SpecError(f"phases: {table!r} is not a table such as {{until = '1 epoch', frozen = ['features']}}.")
+        raise SpecError(f"phases: {shown(table)} is not a table such as {{until = '1 epoch', frozen = ['features']}}.")
     parts = dict(table)
     if "optimizer" in parts:
         parts["optimizer"] = optimizer_from_table(parts["optimizer"])
@@ -235,13 +243,15 @@ def gradual_unfreeze(
     """
     stages: list[str | int | Sequence[str | int]]
     if isinstance(order, int) and not isinstance(order, bool):
+        if order > _MOST_STAGES:
+            raise SpecError(f"gradual_unfreeze: order={shown(order)}: must be at most {_MOST_STAGES} groups.")
         stages = [-index for index in range(1, order + 1)]
     elif isinstance(order, list | tuple):
         stages = list(order)
     else:
         raise SpecError(
-            f"gradual_unfreeze: order={order!r}: must be a list of what trains first, what is added next, and so on, "
-            "such as ['head', 'layer4'], or a number of groups."
+            f"gradual_unfreeze: order={shown(order)}: must be a list of what trains first, what is added next, and so "
+            "on, such as ['head', 'layer4'], or a number of groups."
         )
     if not stages:
         raise SpecError("gradual_unfreeze: order is empty; name what trains first, what is added next, and so on.")
@@ -289,9 +299,11 @@ def _split_until(until: Until | float) -> tuple[float, str]:
     if isinstance(until, str):
         found = _UNTIL.fullmatch(until)
         if found is None:
-            raise SpecError(f"{until!r}: must be a text such as '3 epochs' or '500 steps', or a number of epochs > 0.")
+            raise SpecError(
+                f"{shown(until)}: must be a text such as '3 epochs' or '500 steps', or a number of epochs > 0."
+            )
         return float(found[1]), found[2]
-    number = unwrap_scalar(until)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
-        raise SpecError(f"{until!r}: must be a text such as '3 epochs' or '500 steps', or a number of epochs > 0.")
-    return float(number), "epochs"
+    number = read_number(until)
+    if number is None or not 0 < number < math.inf:
+        raise SpecError(f"{shown(until)}: must be a text such as '3 epochs' or '500 steps', or a number of epochs > 0.")
+    return number, "epochs"

@@ -11,12 +11,14 @@ import tomli_w
 from pydantic import PlainValidator
 
 from layered_lr.errors import SpecError
+from layered_lr.guesses import explain_guess, explain_value
 from layered_lr.models.matching import ONE_DIMENSIONAL, check_pattern
-from layered_lr.optimizers import Optimizer
+from layered_lr.optimizers import OPTIMIZERS, Optimizer
+from layered_lr.printed import shown
 from layered_lr.schedules.reference import trusting
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
-from layered_lr.spec.toml import optimizer_from_table, read_toml, schedule_from_table, to_table
+from layered_lr.spec.toml import check_depth, optimizer_from_table, read_toml, schedule_from_table, to_table
 from layered_lr.spelling import did_you_mean
 from layered_lr.validation import Flag, Positive, value_class
 
@@ -26,14 +28,20 @@ RUN_TABLE = "run"  # the table of a recipe that says how to run the spec; it is 
 def _check_optimizer(value: object) -> Optimizer:
     if isinstance(value, Optimizer) and type(value) is not Optimizer:
         return value
-    raise SpecError(f"optimizer={value!r}: must be an optimizer of layered_lr, such as SGD(lr=0.1).")
+    raise SpecError(
+        f"optimizer={shown(value)}: must be an optimizer of layered_lr, such as SGD(lr=0.1)."
+        f"{explain_value(value, 'optimizer', OPTIMIZERS)}"
+    )
 
 
 def _check_phases(value: object) -> tuple[Phase, ...]:
     phases = tuple(value) if isinstance(value, list | tuple) else (value,)
     for phase in phases:
         if not isinstance(phase, Phase):
-            raise SpecError(f"phases: {phase!r} is not a Phase, such as Phase('1 epoch', frozen='features').")
+            raise SpecError(
+                f"phases: {shown(phase)} is not a Phase, such as Phase('1 epoch', frozen='features')."
+                f"{explain_value(phase, 'phase', ['Phase'])}"
+            )
     return phases
 
 
@@ -41,8 +49,8 @@ def _check_undecayed(value: object) -> tuple[str, ...]:
     patterns = (value,) if isinstance(value, str) else value
     if not isinstance(patterns, list | tuple):
         raise SpecError(
-            f"no_weight_decay={value!r}: must be {ONE_DIMENSIONAL!r} (every bias, and every parameter of at most one "
-            "dimension), a pattern as in Group.match, or a list of these."
+            f"no_weight_decay={shown(value)}: must be {ONE_DIMENSIONAL!r} (every bias, and every parameter of at most "
+            "one dimension), a pattern as in Group.match, or a list of these."
         )
     return tuple(check_pattern(pattern, "no_weight_decay") for pattern in patterns)
 
@@ -112,7 +120,7 @@ class Spec:
                 if name not in known:
                     raise SpecError(
                         f"group {group.label!r} sets {name}, which {kind.__name__} does not have."
-                        f"{did_you_mean(name, known)} It has: {', '.join(known)}."
+                        f"{explain_guess('optimizer', name, known)} It has: {', '.join(known)}."
                     )
             self.optimizer_of(group)
         for number, phase in enumerate(self.phases, start=1):
@@ -240,6 +248,7 @@ class Spec:
         """
         if not isinstance(table, Mapping):
             raise SpecError(f"a spec must be made from a table, a mapping; got a {type(table).__name__}.")
+        check_depth(table, "the table")
         with trusting(trust):
             return cls(**cls._parts_of(table))
 

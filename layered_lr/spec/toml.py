@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from layered_lr.errors import SpecError
-from layered_lr.files import as_path, read_plain
+from layered_lr.files import as_path, one_line, read_plain
+from layered_lr.guesses import explain_type
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
+from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
-from layered_lr.spelling import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_DEEPEST = 40  # of tables and lists inside one another
+_FLATTER = "a spec needs a few. Put schedules beside one another, in one SequentialLR or ChainedScheduler."
 
 
 def to_table(value: Any) -> dict[str, Any]:
@@ -74,13 +78,13 @@ def schedule_from_table(table: Any) -> Schedule:
 
 def _read_type(table: object, known: Collection[str], what: str) -> str:
     if not isinstance(table, Mapping):
-        raise SpecError(f"{what} = {table!r}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
+        raise SpecError(f"{what} = {shown(table)}: must be a table such as {{type = {next(iter(known))!r}, ...}}.")
     name: object = table.get("type")
     if name is None:
         raise SpecError(f"{what}: needs a type, such as type = {next(iter(known))!r}. Use one of {', '.join(known)}.")
     if not isinstance(name, str) or name not in known:
-        hint = did_you_mean(name, known) if isinstance(name, str) else ""
-        raise SpecError(f"{what}: type = {name!r} is not one of {', '.join(known)}.{hint}")
+        hint = explain_type(name, known) if isinstance(name, str) else ""
+        raise SpecError(f"{what}: type = {shown(name)} is not one of {', '.join(known)}.{hint}")
     return name
 
 
@@ -110,8 +114,32 @@ def read_toml(text_or_path: str | Path) -> dict[str, Any]:
         raise SpecError(f"{path}: cannot be read as a TOML text: {error}") from None
 
 
+def check_depth(value: object, what: str) -> None:
+    """Refuse tables and lists that lie too deep inside one another for all that goes through them.
+
+    Raises:
+        SpecError: They are deeper than any that makes sense.
+    """
+    layer = [value]
+    for _ in range(_DEEPEST):
+        layer = [part for each in layer for part in _parts(each)]
+        if not layer:
+            return
+    raise SpecError(f"{what} has more than {_DEEPEST} tables or lists inside one another: {_FLATTER}")
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise SpecError(f"{where} is not valid TOML: {error}") from None
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise SpecError(f"{where} has tables or lists inside one another, too deep to be read: {_FLATTER}") from None
+    except ValueError as error:  # a number of thousands of digits is one too
+        raise SpecError(f"{where} is not valid TOML: {one_line(error)}") from None
+    check_depth(tables, where)
+    return tables

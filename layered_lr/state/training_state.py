@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,8 +93,7 @@ class TrainingState:
         """
         if differences := find_differences(self.weights if given is None else given, own):
             raise CheckpointError(
-                f"the state does not fit the model: {summarise(differences)}. "
-                "strict=False loads what fits, and starts the rest with new values."
+                f"the state does not fit the model: {summarise(differences)}.{explain_wrapper(self.weights, own)}"
             )
 
     def check_optimizer(self, own: object) -> None:
@@ -186,6 +185,26 @@ def find_differences(given: Arrays, own: Arrays, whose: str = "model") -> list[s
         if name in given and _describe(given[name]) != _describe(array)
     ]
     return gone + new + kinds
+
+
+def explain_wrapper(given: Iterable[str], own: Iterable[str]) -> str:
+    """Say what to do where names differ by what a wrapper has put into them; nothing where they differ otherwise.
+
+    Args:
+        given: Names of a state.
+        own: Names of a model.
+    """
+    given, own = list(given), list(own)
+    if set(given) == set(own) or {_unwrapped(name) for name in given} != {_unwrapped(name) for name in own}:
+        return ""
+    return (
+        " The names differ by parts of a wrapper: torch.compile adds _orig_mod, DataParallel adds module. Give the "
+        "model inside of it (model._orig_mod, model.module), both when you save and when you load."
+    )
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in ("_orig_mod", "module"))
 
 
 def summarise(differences: list[str]) -> str:

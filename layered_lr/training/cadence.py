@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 
 _EVERY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:(step|epoch|second|minute)s?)?\s*")
 
@@ -53,7 +54,8 @@ def cadence(value: Any) -> Cadence:
     unit = found[2] or "step" if found else ""
     if found is None or float(found[1]) == 0 or (unit == "step" and not float(found[1]).is_integer()):
         raise SpecError(
-            f"checkpoint_every={value!r}: must be such as '1 epoch', '100 steps', '30 seconds', or a number of updates."
+            f"checkpoint_every={shown(value)}: must be such as '1 epoch', '100 steps', '30 seconds', or a number of "
+            "updates."
         )
     if unit == "minute":
         return Cadence(60 * float(found[1]), "second")

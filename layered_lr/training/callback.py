@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.errors import SpecError, TrainingDiverged
+from layered_lr.printed import shown
 from layered_lr.training.divergence import OnDivergence
 from layered_lr.training.events import (
     BatchEvent,
@@ -230,7 +231,7 @@ def check_callbacks(value: Any) -> tuple[Callback, ...]:
     if isinstance(value, Callback):
         value = (value,)
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise SpecError(f"callbacks={value!r}: must be a list of ll.Callback objects.")
+        raise SpecError(f"callbacks={shown(value)}: must be a list of ll.Callback objects.")
     found = tuple(value)
     for callback in found:
         if isinstance(callback, type) and issubclass(callback, Callback):

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 
 from layered_lr.arrays import Weights
-from layered_lr.backend.base import Session
+from layered_lr.backend.base import Session, StepOutcome
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsupported
+from layered_lr.files import describe_error
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LARGEST
 from layered_lr.registry import TABLE
 from layered_lr.training.options import RunOptions
+
+_BLOCK_STEPS = 65_536  # whose rates are held at once
 
 
 def check_autocast(options: RunOptions) -> None:
@@ -48,7 +51,9 @@ def check_trainable(plan: Plan, model: Any) -> None:
     """
     if not any(tensor.requires_grad for _, tensor in parameters_of(model)):
         raise SpecError("model: every parameter has requires_grad=False; there is nothing to train.")
-    largest = float(plan.table().max(initial=0.0))
+    steps = range(0, plan.total_steps or 0, _BLOCK_STEPS)
+    blocks = (plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)) for start in steps)
+    largest = max((float(rates.max(initial=0.0)) for rates in blocks), default=0.0)
     dtype = max((parameter.dtype for parameter in plan.parameters), default="float32")
     if dtype != "float32":
         return
@@ -76,7 +81,26 @@ def check_answer(session: Session, batches: Batches) -> None:
         raise
     except Exception as error:  # whatever the user's forward pass raises
         raise SpecError(
-            f"model: its forward pass does not take images of shape {images.shape}: {type(error).__name__}: {error}"
+            f"model: its forward pass does not take images of shape {images.shape}: {describe_error(error)}"
+        ) from error
+
+
+def train_first_step(session: Session, images: Any, labels: Any, parts: int) -> StepOutcome:
+    """Make the first update; what the model's forward pass raises then, it raises in training mode alone.
+
+    Raises:
+        SpecError: The update raised something else than this library does.
+    """
+    try:
+        return session.train_step(images, labels, parts)
+    except LayeredLRError:
+        raise
+    except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
+        hint = ""
+        if "more than 1 value per channel" in str(error):  # torch's words
+            hint = " A batch normalisation needs more than one value of each channel: give batch_size=2 or more."
+        raise SpecError(
+            f"model: the first update, on images of shape {images.shape}, failed: {describe_error(error)}.{hint}"
         ) from error
 
 

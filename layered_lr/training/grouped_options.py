@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.training.in_file import by_hand
 from layered_lr.training.option import (
     GOES_ON,
@@ -40,7 +41,7 @@ def _autocast(value: Any) -> str | None:
     why = ""
     if value == "float16":
         why = " float16 needs a scaled loss, and an update is left out whenever the scaled loss overflows."
-    raise SpecError(f"autocast={value!r}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
+    raise SpecError(f"autocast={shown(value)}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ def path_or_none(name: str, value: Any) -> Path | None:
     if value is None:
         return None
     if not isinstance(value, str | os.PathLike) or value == "":
-        raise SpecError(f"{name}={value!r} ({type(value).__name__}): must be a path, or None.")
+        raise SpecError(f"{name}={shown(value)} ({type(value).__name__}): must be a path, or None.")
     from layered_lr.files import as_path
 
     return as_path(name, by_hand(name, value) if name == "folder" else value)
@@ -217,7 +218,7 @@ class Precision:
 
     dtype: Dtype = option(
         default="float32",
-        help="The dtype of weights and arithmetic.",
+        help="The dtype of weights and arithmetic: 'float32' or 'float64'.",
         check=one_of("float32", "float64"),
         meaning=TRAINING,
         flag="--dtype",

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 
 
 def imported(path: str, what: str) -> Any:
@@ -27,11 +28,11 @@ def imported(path: str, what: str) -> Any:
         from layered_lr.files import one_line
 
         raise SpecError(
-            f"{what}={path!r}: must be package.module:name of something to import. "
+            f"{what}={shown(path)}: must be package.module:name of something to import. "
             f"{type(error).__name__}: {one_line(error)}"
         ) from None
     if not callable(value):
-        raise SpecError(f"{what}={path!r}: is a {type(value).__name__}; must be callable.")
+        raise SpecError(f"{what}={shown(path)}: is a {type(value).__name__}; must be callable.")
     return value
 
 

@@ -22,6 +22,7 @@ the divergence guard (``divergence``), what is measured (``measurements``), and 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,7 @@ from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.callback import Announcer, Callback, CallbackFailed
+from layered_lr.training.checks import train_first_step
 from layered_lr.training.divergence import GoodStates, Guard
 from layered_lr.training.evaluation import accuracy
 from layered_lr.training.history import History
@@ -224,7 +226,8 @@ class Loop:
                 return self._leave_out(batch.skipped_because)
             images, labels = batch.images, batch.labels
         before = self._state_before_update()
-        outcome = self.session.train_step(images, labels, parts)
+        train_step = self.session.train_step if self.step else functools.partial(train_first_step, self.session)
+        outcome = train_step(images, labels, parts)
         if not outcome.made_update:
             return self._leave_out(outcome.why)
         self.measured.pending.append(outcome)

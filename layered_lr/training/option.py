@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import functools
 import math
-import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from layered_lr.counts import read_whole_number
+from layered_lr.counts import MOST, read_whole_number
 from layered_lr.errors import SpecError
-from layered_lr.scalars import unwrap_scalar
-from layered_lr.spelling import did_you_mean
+from layered_lr.guesses import unknown_name
+from layered_lr.printed import shown
+from layered_lr.scalars import read_number
 
 T = TypeVar("T")
 # Where an option has a meaning. Without "resume", a run that goes on keeps what it began with.
@@ -55,6 +55,7 @@ class Option(NamedTuple):
         parts: The class of values that this option groups. Its fields have flags of their own.
         compare_default: The default in ``compare``, where it is another one.
         shown_default: The default in words, where the value itself does not tell it.
+        compare_shown: The same for ``compare``, where it is another one.
         is_written: Whether a recipe can hold it.
     """
 
@@ -70,6 +71,7 @@ class Option(NamedTuple):
     parts: type | None = None
     compare_default: Any = None
     shown_default: str = ""
+    compare_shown: str = ""
     is_written: bool = True
 
     def default_in(self, command: str) -> Any:
@@ -126,9 +128,7 @@ def _given(called: str, names: list[str], args: tuple[Any, ...], kwargs: dict[st
     given = dict(zip(names, args, strict=False))
     for name in kwargs:
         if name not in names:
-            raise SpecError(
-                f"{called} has no {name!r}.{old_name(name) or did_you_mean(name, names)} It takes: {', '.join(names)}."
-            )
+            raise SpecError(f"{called} has no {shown(name)}.{old_name(name) or unknown_name(called, str(name), names)}")
         if name in given:
             raise SpecError(f"{called} was given {name!r} twice, by position and by name.")
     return {**given, **kwargs}
@@ -138,7 +138,7 @@ def _checked(called: str, name: str, declared: Option, value: Any) -> Any:
     try:
         return declared.check(value)
     except Refused as refused:
-        raise SpecError(f"{called}({name}={reprlib.repr(value)}): {name} must be {refused}.") from None
+        raise SpecError(f"{called}({name}={shown(value)}): {name} must be {refused}.") from None
 
 
 _OLD_NAMES = {
@@ -179,6 +179,8 @@ def whole_number(minimum: int, limit: int | None = None) -> Check:
         number = read_whole_number(value)
         if number is None or number < minimum or (limit is not None and number >= limit):
             raise Refused(words)
+        if limit is None and number > MOST:
+            raise Refused(f"{words}, and at most 2**53")
         return number
 
     return check
@@ -194,11 +196,10 @@ def number(words: str, is_allowed: Callable[[float], bool]) -> Check:
 
     @_worded(words)
     def check(value: Any) -> float:
-        value = unwrap_scalar(value)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or not is_allowed(value):
+        number = read_number(value)
+        if number is None or not math.isfinite(number) or not is_allowed(number):
             raise Refused(words)
-        return float(value)
+        return number
 
     return check
 

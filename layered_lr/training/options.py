@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from layered_lr.errors import SpecError
+from layered_lr.printed import shown
 from layered_lr.training.grouped_options import (
     Checkpoints,
     Divergence,
@@ -58,22 +59,24 @@ def _backend(value: Any) -> str:
 def _model(value: Any) -> Any:
     from layered_lr.models.nn_modules import framework_of
 
+    path = value
+    if isinstance(path, str) and ":" in path:
+        value = imported(by_hand("model", path), "model")
     if framework_of(value):
+        where = "" if path is value else f" at {path!r}"
         raise SpecError(
-            f"model: got a {type(value).__name__} object; give what builds it, such as model=lambda: make_model(), "
-            "so that every run starts anew."
+            f"model: got a {type(value).__name__} object{where}; give what builds it, such as model=lambda: "
+            "make_model(), so that every run starts anew."
         )
-    if isinstance(value, str) and ":" in value:
-        return imported(by_hand("model", value), "model")
     if isinstance(value, str) or callable(value):
         return value
-    raise SpecError(f"model={value!r}: must be the name of a model, or a callable that builds an nn.Module.")
+    raise SpecError(f"model={shown(value)}: must be the name of a model, or a callable that builds an nn.Module.")
 
 
 def _device(value: Any) -> str:
     if isinstance(value, str) and (value in ("auto", "cpu") or value.split(":")[0] in ("cuda", "mps", "xpu")):
         return value
-    raise SpecError(f"device={value!r}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
+    raise SpecError(f"device={shown(value)}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
 
 
 def _writable(value: Any) -> Path | None:
@@ -148,6 +151,7 @@ class RunOptions:
         flag="--epochs",
         kind="int",
         shown_default="6, where max_steps is not given either",
+        compare_shown="as long as --steps, where max_steps is not given either",
     )
     max_steps: int | None = option(
         default=None,

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from layered_lr.errors import SpecError
 from layered_lr.files import as_path
+from layered_lr.guesses import unknown_name
 from layered_lr.optimizers import OPTIMIZERS
+from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES
 from layered_lr.spec.groups import Group
 from layered_lr.spec.spec import RUN_TABLE, Spec
@@ -74,14 +76,14 @@ def load_recipe(name_or_path: str | Path, *, trust: bool = False) -> Recipe:
         ['backbone', 'head']
     """
     if not isinstance(name_or_path, str | Path):
-        raise SpecError(f"recipe {name_or_path!r}: must be a path or a name.")
+        raise SpecError(f"recipe {shown(name_or_path)}: must be a path or a name.")
     ready = ready_recipes()
     is_ready = str(name_or_path) in ready
     if is_ready:
         table = read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))
     elif isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
         raise SpecError(
-            f"recipe {name_or_path!r}: must be the path of a .toml file or one of {', '.join(ready)}."
+            f"recipe {shown(name_or_path)}: must be the path of a .toml file or one of {', '.join(ready)}."
             f"{did_you_mean(name_or_path, ready)}"
         )
     else:
@@ -94,10 +96,8 @@ def load_recipe(name_or_path: str | Path, *, trust: bool = False) -> Recipe:
     known = [name for name, declared in options_of(RunOptions).items() if declared.is_written]
     for name in run:
         if name not in known:
-            hint = old_name(name) or did_you_mean(name, known)
-            raise SpecError(
-                f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{hint} It takes: {', '.join(known)}."
-            )
+            hint = old_name(name) or unknown_name("run", name, known)
+            raise SpecError(f"recipe {str(name_or_path)!r}: [{RUN_TABLE}] has no {name!r}.{hint}")
     if not is_ready and not trust:
         run = marked(run)
         RunOptions(**unmarked(run))

@@ -19,6 +19,7 @@ from layered_lr.outputs import check_output, open_whole
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
+from layered_lr.printed import harmless
 from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text, number_of
 
@@ -239,8 +240,7 @@ class Result:
             raise CheckpointError(f"{path}: not a readable result of layered_lr: {one_line(error)}") from None
 
     def __str__(self) -> str:
-
-        return result_text(self)
+        return harmless(result_text(self))
 
 
 def holds_a_result(path: Path) -> bool:

@@ -12,11 +12,12 @@ from layered_lr.console import say
 from layered_lr.data.cifar10 import has_cifar10
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path, open_plain
+from layered_lr.guesses import explain_guess
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
+from layered_lr.printed import shown
 from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
-from layered_lr.spelling import did_you_mean
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
@@ -46,7 +47,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
         changes: Arguments of ``run`` to take instead of the run's.
     """
     if not isinstance(path, str | Path):
-        raise SpecError(f"resume: path={path!r}: must be the folder of a run, as run(checkpoints=...) makes it.")
+        raise SpecError(f"resume: path={shown(path)}: must be the folder of a run, as run(checkpoints=...) makes it.")
     check_single_process()
     run = as_path("resume: path", path)
     check_holds_a_run(run)
@@ -208,7 +209,7 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path, tru
     may_change = options_with_meaning("resume")
     for name in changes:
         if name not in may_change:
-            hint = old_name(name) or did_you_mean(name, may_change)
+            hint = old_name(name) or explain_guess("run", name, list(may_change))
             raise SpecError(f"resume: {name} cannot be changed.{hint} What can: {', '.join(may_change)}.")
     changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
     said = said if trust else marked(dict(said))
@@ -266,12 +267,17 @@ def _fitting(
     if ready.plan.steps_per_epoch != before.steps_per_epoch or state.about.get("data") != ready.dataset.digest():
         what = "the data are not those that the run was trained with"
         if strict:
-            raise CheckpointError(f"{what}. strict=False goes on nevertheless.")
+            raise CheckpointError(f"{what}. strict=False (--no-strict) goes on nevertheless.")
         tell(f"{what}.")
     own = ready.backend.state(ready.model)
     state = replace(state, reactions=_reactions(state, before, ready.plan, tell))
     if strict:
-        state.check_fits(own)
+        try:
+            state.check_fits(own)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error} strict=False (--no-strict) loads what fits, and starts the rest with new values."
+            ) from None
         _check_optimizer(state, ready.plan)
         return state
     return _what_fits(state, own, ready.plan, tell)
@@ -309,7 +315,7 @@ def _check_optimizer(state: TrainingState, plan: Plan) -> None:
     try:
         state.check_optimizer(plan.plan_at(max(state.step - 1, 0)).spec.optimizer)
     except CheckpointError as error:
-        raise CheckpointError(f"{error} strict=False starts what the optimizer keeps anew.") from None
+        raise CheckpointError(f"{error} strict=False (--no-strict) starts what the optimizer keeps anew.") from None
 
 
 def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: RunOptions, trust: bool) -> None:

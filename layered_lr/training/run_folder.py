@@ -13,6 +13,7 @@ from typing import Any
 from layered_lr.errors import CheckpointError
 from layered_lr.files import read_plain
 from layered_lr.outputs import clear_unfinished, describe_obstacle
+from layered_lr.printed import csv_cell
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.strict_json import json_text
 from layered_lr.training.folder_lock import FolderLock
@@ -191,7 +192,7 @@ class RunFolder:
         if not self._logged.is_open:
             self.begin_logged()
         with self._writing(LOGGED):
-            self._logged.add((step, name, repr(value)) for step, name, value in rows)
+            self._logged.add((step, csv_cell(name), repr(value)) for step, name, value in rows)
 
     @contextlib.contextmanager
     def _writing(self, name: str) -> Iterator[None]:

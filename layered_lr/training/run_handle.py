@@ -13,6 +13,7 @@ from layered_lr.arrays import Float64, Weights
 from layered_lr.backend.base import Session
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.plans.plan import Plan
+from layered_lr.printed import shown
 from layered_lr.training.history import History
 from layered_lr.training.measurements import Measurements
 
@@ -136,7 +137,7 @@ class RunHandle:
             if not isinstance(name, str) or not name:
                 raise SpecError(f"log: the name {name!r} must be a string that is not empty.")
             if isinstance(value, str | bytes) or np.ndim(value) != 0:
-                raise SpecError(f"log: {name}={value!r} must be a single number.")
+                raise SpecError(f"log: {name}={shown(value)} must be a single number.")
         try:
             plain = {name: float(value) for name, value in given.items()}
         except (TypeError, ValueError) as error:

@@ -63,10 +63,10 @@ def _check_weights(state: TrainingState, plan: Plan) -> None:
     for parameter in plan.parameters:
         _check_as(parameter.name, parameter.shape, state.weights)
     for name, average in state.ema.items():
-        _check_as(name, average.shape, state.weights)
+        _check_as(name, average.shape, {**state.weights, **state.unsaved})
     for name, slots in state.slots.items():
         for slot, array in slots.items():
-            if array.dtype.kind not in "fiub" or array.shape not in ((), state.weights[name].shape):
+            if array.dtype.kind not in "fiubc" or array.shape not in ((), state.weights[name].shape):
                 raise ValueError(f"{slot} of {name!r} is {array.dtype} of shape {array.shape}")
             if slot == "step" and not (array.size == 1 and 0 <= array.item() <= state.step):
                 raise ValueError(f"step of {name!r} is {array!r:.40}, and the run has made {state.step} updates")

@@ -19,6 +19,7 @@ from tests.support.models import mlp, mlp_weights
 
 SHAPES = ((3, 4), (1,), (40,), (9000,), (7, 11), (2, 3, 5, 5))  # one of them more than a single thread is left with
 STEPS = 9
+by_hand = pytest.mark.filterwarnings("ignore:the lr of param group")  # which the scheduler says once, rightly
 CASES: dict[str, ll.Optimizer] = {
     "SGD": ll.SGD(0.1),
     "SGD momentum": ll.SGD(0.1, momentum=0.9, weight_decay=0.01),
@@ -172,6 +173,7 @@ def test_groups_of_several_parameters(torch: Any, case: str) -> None:
         pair.step(at, without=(4,) if at % 3 == 2 else ())
 
 
+@by_hand
 @pytest.mark.parametrize("case", FUSED)
 def test_what_the_user_changes_is_taken(torch: Any, case: str) -> None:
     pair = Pair(torch, spec_of(CASES[case]))
@@ -279,6 +281,7 @@ def test_a_grad_scaler_scales_and_skips(torch: Any, case: str) -> None:
         pair.scheduler.step()
 
 
+@by_hand
 @pytest.mark.parametrize("case", [*FUSED, "NAdam"])
 def test_saved_copied_and_loaded(torch: Any, case: str) -> None:
     """A saved state is torch's own; a copy is torch's own optimizer, and steps alike."""

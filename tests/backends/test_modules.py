@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.backend.base import Backend
-from layered_lr.parity.recorder import _dropouts
+from layered_lr.parity.recording import _dropouts
 from tests.support.models import CLASSES, FEATURES, arrays, mlp, ones, taken, unit_gradients
 
 TWO_GROUPS = ll.Spec(optimizer=ll.SGD(lr=0.1), groups=[ll.Group("1", lr_scale=0.5), ll.Group("3")])

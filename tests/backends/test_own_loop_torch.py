@@ -230,8 +230,9 @@ def test_saving_removes_nothing_but_a_state(torch: Any, tmp_path: Path) -> None:
     for place in (tmp_path / "folder", tmp_path / "new", tmp_path / "new"):  # an empty one, none, a state
         ll.save_state(place, one.model, *one.parts)
     (tmp_path / "new" / "notes").write_text("x")
-    for place in (tmp_path / "file", tmp_path / "new", tmp_path):
-        with pytest.raises(ll.CheckpointError, match="there is something other than a state"):
+    folder = "a folder with something other than a state"
+    for place, what in ((tmp_path / "file", "a file"), (tmp_path / "new", folder), (tmp_path, folder)):
+        with pytest.raises(ll.CheckpointError, match=f"there is {what}, which is never written over"):
             ll.save_state(place, one.model, *one.parts)
     assert (tmp_path / "file").is_file() and (tmp_path / "new" / "notes").is_file()
 

@@ -30,7 +30,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: ll.Group("a", schedule="StepLR"), "schedule='StepLR'"),
     (lambda: ll.Group("a", schedule=ll.StepLR), "schedule=.*StepLR\\(step_size"),
     (lambda: ll.Group("a", lrscale=0.1), "'lrscale'.*Did you mean 'lr_scale'"),
-    (lambda: ll.Group("a", lr_mult=0.1), "'lr_mult'.*It takes: match, lr, lr_scale"),
+    (lambda: ll.Group("a", lr_mult=0.1), "Group has no 'lr_mult'. Did you mean 'lr_scale'\\?$"),
     (lambda: ll.Group("a", 0.1, lr=0.1), "'lr' twice"),
     (lambda: ll.SGD(0.1, 0.9), "positional.*momentum"),
     (lambda: ll.SGD(0.1, nesterov=True), "nesterov.*momentum > 0"),

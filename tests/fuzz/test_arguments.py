@@ -1,0 +1,168 @@
+"""Random arguments of every public class and function, and of the methods of plans and schedules."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import layered_lr as ll
+from layered_lr.optimizers import OPTIMIZERS
+from layered_lr.schedules import SCHEDULES
+from tests.support.fuzz import OBJECTS, Target, hold, junk, or_junk
+from tests.support.fuzz_specs import PARAMETERS, fields_of, groups, lengths, made, phases, schedules, specs
+
+VALUES = [
+    *OPTIMIZERS.values(),
+    *SCHEDULES.values(),
+    *(ll.Group, ll.Phase, ll.Checkpoints, ll.Divergence, ll.Precision, ll.InitialWeights),
+]
+parameters = st.one_of(
+    st.just(PARAMETERS),
+    st.lists(st.tuples(or_junk(st.sampled_from("abc")), or_junk(st.lists(st.integers(0, 3), max_size=2))), max_size=3),
+)
+steps = or_junk(st.one_of(st.integers(0, 9), st.lists(st.integers(0, 9), max_size=4)))
+rate = or_junk(st.floats(0, 2))
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files may be written."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
+def test_a_value_class(kind: Any) -> None:
+    hold(fields_of(kind), 30)
+
+
+FUNCTIONS = [
+    Target("Spec", ll.Spec, {"optimizer": junk}),
+    Target(
+        "Spec of parts",
+        ll.Spec,
+        {"optimizer": st.just(ll.SGD(0.1))},
+        {
+            "groups": or_junk(groups),
+            "schedule": or_junk(schedules),
+            "phases": or_junk(phases),
+            "no_weight_decay": junk,
+            "clip_grad_norm": junk,
+            "clip_grad_value": junk,
+            "clip_per_group": junk,
+        },
+    ),
+    Target("Spec.from_toml", ll.Spec.from_toml, {"text_or_path": junk}),
+    Target("Spec.from_dict", ll.Spec.from_dict, {"table": junk}),
+    Target("load_recipe", ll.load_recipe, {"name_or_path": junk}),
+    Target("load_dataset", ll.load_dataset, {"data": junk}, {"data_root": junk}),
+    Target(
+        "Dataset", ll.Dataset, {"name": st.just("x"), **dict.fromkeys(("x_train", "y_train", "x_test", "y_test"), junk)}
+    ),
+    Target("head_first", ll.phases.head_first, {}, {"until": junk, "head": junk}),
+    Target("gradual_unfreeze", ll.phases.gradual_unfreeze, {"order": junk}, {"every": junk}),
+    Target("freeze_for_good", lambda what: ll.phases.freeze_for_good(what), {"what": junk}),
+    Target("resolve anything", ll.resolve, {"spec": or_junk(specs), "parameters": junk}, {"total_steps": junk}),
+    Target("plan", ll.plan, {}, dict.fromkeys(("spec", "model", "data", "data_root", "epochs", "batch_size"), junk)),
+    Target("run", lambda **given: ll.run(progress=False, **given), {"data": junk, "model": junk}, {"epochs": junk}),
+    Target("compare", ll.compare, {"backends": junk}, dict.fromkeys(("steps", "samples", "data"), junk)),
+    Target("resume", ll.resume, {"path": junk}, {"epochs": junk, "model": junk, "wild": junk}),
+    Target("compile", ll.compile, {"spec": junk, "model": junk}, {"total_steps": junk}),
+    Target("save_state", ll.save_state, {"path": junk, "model": junk, "optimizer": junk}),
+    Target(
+        "load_state", ll.load_state, {"source": junk, "model": junk, "optimizer": junk}, {"names": junk, "step": junk}
+    ),
+    Target("Result.load", ll.Result.load, {"path": junk}),
+    Target(
+        "plan_from_dict",
+        lambda table: ll.plan_from_dict({**PLAN.to_dict(), **table}),
+        {
+            "table": st.fixed_dictionaries(
+                {}, optional=dict.fromkeys(("spec", "parameters", "total_steps", "steps_per_epoch"), junk)
+            )
+        },
+    ),
+]
+PLAN = ll.resolve(ll.Spec(ll.SGD(0.1, momentum=0.9), [ll.Group("body")], ll.CosineDecay()), PARAMETERS, 9, 3)
+METHODS = [
+    Target("Plan.lr", PLAN.lr, {"step": junk}),
+    Target("Plan.rates", PLAN.rates, {"step": junk}),
+    Target(
+        "Plan.table",
+        PLAN.table,
+        {},
+        {"start": or_junk(st.integers(0, 9)), "stop": st.one_of(st.integers(-1, 99), st.sampled_from(OBJECTS))},
+    ),
+    Target("Plan.at", PLAN.at, {"steps": steps}),
+    Target("Plan.diff", PLAN.diff, {"other": junk}),
+    Target("Plan.lowering", PLAN.lowering, {"backend": junk}),
+    Target("Plan.to_csv", PLAN.to_csv, {"path": junk}),
+    Target("Plan.plot", PLAN.plot, {"scale": junk}),
+]
+
+
+@pytest.mark.parametrize("target", [*FUNCTIONS, *METHODS], ids=lambda target: target.name)
+def test_a_function(target: Target) -> None:
+    hold(target, 25)
+
+
+@pytest.mark.parametrize("kind", SCHEDULES.values(), ids=lambda kind: kind.__name__)
+def test_the_rates_of_a_schedule(kind: Any) -> None:
+    def rates(schedule: ll.Schedule, step: Any, lr: Any, length: Any) -> None:
+        str(schedule)
+        bound = schedule.bind(5)
+        bound(step, lr)
+        bound.rates([0, 1, 2], [0.1, 0.2])
+        bound.momentum(step)
+        ll.Spec(ll.SGD(0.1, momentum=0.9), schedule=schedule).to_dict()
+
+    hold(Target(kind.__name__, rates, {"schedule": made(kind), "step": steps, "lr": rate, "length": lengths}), 15)
+
+
+def test_a_plan_of_any_spec() -> None:
+    def show(spec: ll.Spec, parameters: Any, total: Any, per_epoch: Any) -> None:
+        plan = ll.resolve(spec, parameters, total, per_epoch)
+        assert str(plan) and plan.diff(plan) is not None and plan == plan
+        for backend in ("torch-eager", "oneflow-eager", "oneflow-graph"):
+            try:
+                plan.lowering(backend)
+            except ll.LayeredLRError:
+                continue
+        if total is not None and total < 100:
+            table = plan.table()
+            assert np.isfinite(table).all() and (table >= 0).all()
+            plan.to_csv()
+        plan.momenta(0)
+
+    hold(Target("a plan", show, {"spec": specs, "parameters": parameters, "total": lengths, "per_epoch": lengths}), 60)
+
+
+def test_every_public_name_is_a_target() -> None:
+    called = {each.name.split(" ")[0].split(".")[0] for each in FUNCTIONS} | {kind.__name__ for kind in VALUES}
+    made_by_us = {
+        "Plan",
+        "PlanGroup",
+        "PlanDiff",
+        "Result",
+        "Recipe",
+        "Comparison",
+        "Parameter",
+        "BackendStatus",
+        "Callback",
+    }
+    elsewhere = {
+        "attach",
+        "backends",
+        "ready_recipes",
+        "Optimizer",
+        "Schedule",
+    }  # a graph is made in a process of its own
+    public = {
+        name
+        for name in ll.__all__
+        if callable(getattr(ll, name))
+        and not (inspect.isclass(getattr(ll, name)) and issubclass(getattr(ll, name), Exception))
+    }
+    assert public - called <= made_by_us | elsewhere
