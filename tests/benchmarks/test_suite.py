@@ -77,9 +77,7 @@ def test_without_a_checkout_it_says_so(
     refused(call("bench"), "come with the source checkout")
 
 
-def test_it_is_found_in_the_current_folder_where_that_is_trusted(
-    call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_it_is_found_in_a_trusted_current_folder(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(layered_lr.cli, "__file__", str(tmp_path / "site" / "layered_lr" / "cli.py"))
     monkeypatch.chdir(PAGE.parents[1])
     assert call("bench", "--list").code == 2
