@@ -8,6 +8,7 @@ torch-compile, which takes long to compile.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,6 +160,4 @@ def run_kind(kind: str, optimizer: str, seeds: int, compile_seeds: int) -> tuple
 if __name__ == "__main__":
     work(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4]))
     sys.stdout.flush()
-    import os
-
     os._exit(0)  # OneFlow crashes at times while it is taken down

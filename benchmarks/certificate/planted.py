@@ -96,16 +96,26 @@ class Base(NamedTuple):
 
 @cache
 def base_of(spec: ll.Spec, model: str, steps: int, options: tuple[tuple[str, Any], ...], judge_in: Judge) -> Base:
-    """Record ``torch-eager``, and measure what rounding explains."""
+    """The honest side of a fault's comparison; faults with the same one share it."""
     arguments: dict[str, Any] = {"dropout": 0.0, **dict(options)}
     data: Any = "digits" if model == "MobileNetV2" else images_of(1)
     chosen = RunOptions(
         model=builder(model, "torch"), data=data, max_steps=steps, batch_size=8, seed=1, device="cpu", **arguments
     )
-    backend, task = load_backend("torch-eager", "cpu"), Task(spec, chosen, steps)
+    return record_reference(Task(spec, chosen, steps), float64=judge_in == "float64")
+
+
+def record_reference(task: Task, float64: bool = True) -> Base:
+    """Record ``torch-eager``, and measure what rounding explains.
+
+    Args:
+        task: What to run.
+        float64: Whether it is recorded in float64 too.
+    """
+    backend = load_backend("torch-eager", "cpu")
     ready = prepare_task(backend, task)
     start = backend.state(ready.model)
-    found = record_fully(ready, task, start, float64=judge_in == "float64")
+    found = record_fully(ready, task, start, float64=float64)
     return Base(task, ready.plan, start, found, measure_rounding(backend, task, found, start))
 
 

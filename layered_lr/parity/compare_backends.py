@@ -22,7 +22,7 @@ from layered_lr.parity.comparison import Comparison, compared
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.processes import run_worker
 from layered_lr.parity.recording import ABSENT, Recording
-from layered_lr.parity.rounding import PROBE_SAMPLES, SAMPLES, SAMPLES_OF_AUTOCAST, Rounding
+from layered_lr.parity.rounding import PROBE_SAMPLES, Rounding, usual_samples
 from layered_lr.parity.task import Task
 from layered_lr.parity.worker import ROUNDING, Request
 from layered_lr.plans.resolve import resolve
@@ -156,7 +156,7 @@ def _with_progress(request: Request) -> Outcome:
     what, runs, probes = request.backend, 2, 1
     if request.role == "rounding":
         what, probes = "what rounding does", PROBE_SAMPLES
-        runs = 1 + (request.samples or (SAMPLES if task.options.precision.autocast is None else SAMPLES_OF_AUTOCAST))
+        runs = 1 + (request.samples or usual_samples(task))
     total = runs * task.steps + probes * task.rungs * task.probed_steps
     hidden = None if task.options.progress else True
     with tqdm(total=total, desc=what, unit="update", disable=hidden, leave=False) as bar:

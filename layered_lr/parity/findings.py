@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from layered_lr.arrays import Float64
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.verdict import Verdict
@@ -109,3 +111,8 @@ class Found(Protocol):
     def options(self) -> dict[str, Any]: ...
     @property
     def same(self) -> bool: ...
+
+
+def largest_known(values: Float64) -> float:
+    """The largest value that is a number; 0 where there is none."""
+    return float(np.nanmax(values, initial=0.0))

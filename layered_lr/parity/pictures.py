@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layered_lr.arrays import Float64
-from layered_lr.parity.findings import Found, Pair
+from layered_lr.parity.findings import Found, Pair, largest_known
 from layered_lr.reports.figures import (
     COLOURS,
     DASHES,
@@ -72,7 +72,7 @@ def _moving(found: Found) -> list[int]:
         column
         for column in range(len(found.sections))
         if any(np.nanmax(seen.update_norms[:, column], initial=0.0) > 0 for seen in found.observed.values())
-        or any(_largest(pair.differences["weights"][:, column]) > 0 for pair in found.pairs)
+        or any(largest_known(pair.differences["weights"][:, column]) > 0 for pair in found.pairs)
     ]
 
 
@@ -96,7 +96,7 @@ def _drawn_sections(found: Found) -> list[int]:
         return columns
 
     def share(column: int) -> float:
-        return max((float(_largest(pair.shares["weights"][:, column])) for pair in found.pairs), default=0.0)
+        return max((largest_known(pair.shares["weights"][:, column]) for pair in found.pairs), default=0.0)
 
     return sorted(sorted(columns, key=share, reverse=True)[:_MOST_SECTIONS])
 
@@ -198,7 +198,7 @@ def _rates(found: Found, index: int) -> Figure:
             chosen, probed[chosen], "o", markersize=4.5, markerfacecolor="none", color=line["color"],
             label="probed" if rank == 0 else "_probed",
         )  # fmt: skip
-        highest = max(highest, float(_largest(rates)), float(_largest(probed)))
+        highest = max(highest, largest_known(rates), largest_known(probed))
     use_linear_axis(axes, 1.08 * highest)
     return _finished(axes)
 
@@ -219,7 +219,3 @@ def _bounds(lines: Any, at_least: float = 0.0) -> tuple[float, float, bool]:
         float(above.max(initial=at_least)),
         bool((known <= at_least).any()),
     )
-
-
-def _largest(values: Float64) -> Any:
-    return np.nanmax(values, initial=0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Recording:
     own: Differences | None = None
     no_float64: str = ""
 
+    @cached_property
     def rounding(self) -> Differences:
         """The backend's own rounding, measured: how far its run is from the same run in float64, or from itself."""
         if self.exact is not None:
@@ -93,7 +95,7 @@ def record_fully(
             (folder / ABSENT).write_text(f"{backend.name} ended while it trained in float64")
             log = folder / _EXACT / WEIGHTS_FILE
         try:
-            exact = task.in_float64(float32_norms=True)
+            exact = task.in_float64()
             found.exact = record(prepare_task(backend, exact, start), exact, log=log, advanced=advanced)
         except Exception as error:  # of a forward pass that has no float64, whatever it raises
             first_line = (str(error).strip() or repr(error)).splitlines()[0]

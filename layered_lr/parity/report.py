@@ -11,7 +11,7 @@ import numpy as np
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import LayeredLRError
-from layered_lr.parity.findings import Found
+from layered_lr.parity.findings import Found, largest_known
 from layered_lr.reports.page import bullets, escaped, figure, folded, page, paragraphs, section
 from layered_lr.reports.tables import ReportTable, wrapped
 
@@ -175,15 +175,11 @@ def _untold(found: Found) -> Iterator[str]:
     dtype = found.options.get("dtype", "float32")
     for pair in found.pairs:
         if pair.dtype != dtype:
-            losses, weights = (_relative(_largest(pair.run_differences[what])) for what in ("loss", "weights"))
+            losses, weights = (_relative(largest_known(pair.run_differences[what])) for what in ("loss", "weights"))
             yield (
                 f"{pair.name}: judged in {pair.dtype}. In {dtype}, as asked for, losses are at most {losses} apart, "
                 f"weights at most {weights}."
             )
-
-
-def _largest(values: Float64) -> float:
-    return float(np.nanmax(values, initial=0.0))
 
 
 def html_text(found: Found) -> str:

@@ -30,6 +30,11 @@ SAMPLES, SAMPLES_OF_AUTOCAST = 2, 8
 PROBE_SAMPLES = 8
 
 
+def usual_samples(task: Task) -> int:
+    """How many disturbed runs of the reference there are where nobody has said how many."""
+    return SAMPLES if task.options.precision.autocast is None else SAMPLES_OF_AUTOCAST
+
+
 @dataclass(frozen=True, eq=False)
 class Rounding:
     """The largest differences that rounding explains.
@@ -87,7 +92,7 @@ class Rounding:
         """
         if self.exact is None or one.exact is None or other.exact is None:
             return None
-        return self.exact.widened([one.rounding(), other.rounding()], FLOAT64_BITS)
+        return self.exact.widened([one.rounding, other.rounding], FLOAT64_BITS)
 
     def of_runs(self, one: Recording, other: Recording) -> Envelope:
         """What rounding explains of two backends' runs as they were asked for, where one has no float64.
@@ -96,7 +101,7 @@ class Rounding:
         the margin.
         """
         assert self.run is not None
-        return self.run.widened([each.rounding() for each in (one, other) if each.exact or each.own], 1.0)
+        return self.run.widened([each.rounding for each in (one, other) if each.exact or each.own], 1.0)
 
 
 def measure_rounding(
@@ -122,14 +127,13 @@ def measure_rounding(
         log: File that each run's weights go to, one after the other; None is memory.
         advanced: Called after each update of each run.
     """
-    if samples is None:
-        samples = SAMPLES if task.options.precision.autocast is None else SAMPLES_OF_AUTOCAST
+    samples = samples or usual_samples(task)
 
     def envelope(of: Task, trace: Trace, nudged: Differences | None = None) -> Envelope:
         return measure_envelope(backend, of, trace, start, samples=samples, nudged=nudged, log=log, advanced=advanced)
 
     exact = reference.exact
-    in_float64 = task.in_float64(float32_norms=True)
+    in_float64 = task.in_float64()
     inside = exact is not None and rounds_inside(backend, in_float64, exact, start)
     if inside:
         exact = None
@@ -169,7 +173,7 @@ def _measure_probes(
 def _exact_probe(backend: Backend, task: Task, start: Weights) -> ProbeTrace | None:
     if task.options.precision.dtype == "float64":
         return None
-    exact = task.in_float64(float32_norms=False)
+    exact = task.in_float64()
     try:
         ready = prepare_task(backend, exact, start)
         return record_probes(ready, exact, frozen=frozen_parameters(ready.model), only="bare")["bare"]

@@ -61,14 +61,10 @@ class Task:
         precision = self.options.precision
         return precision.dtype == "float32" and precision.autocast is None
 
-    def in_float64(self, float32_norms: bool) -> Task:
-        """The same run in float64, without the probes' part.
-
-        Args:
-            float32_norms: As in ``Task``.
-        """
+    def in_float64(self) -> Task:
+        """The same run in float64, with the constants of batch normalisations as OneFlow's kernel has them."""
         options = replace(self.options, precision=Precision("float64"))
-        return replace(self, options=options, float32_norms=float32_norms)
+        return replace(self, options=options, float32_norms=True)
 
     @property
     def rungs(self) -> int:

@@ -144,7 +144,7 @@ def judge(
     facts = tuple(_facts(one.run, other.run, apart, rounding, plan))
     parted = tuple(_departures(runs, plan))
     if runs.one is not one.run:
-        parted += tuple(_first_update(one.run, other.run, one.rounding(), apart, plan))
+        parted += tuple(_first_update(one.run, other.run, one.rounding, apart, plan))
     if not facts and not parted:
         if _is_bitwise(one.run, other.run):
             return Verdict("same bitwise", None, None, "every loss and weight is the same to the last bit", ())

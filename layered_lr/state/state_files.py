@@ -172,7 +172,7 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         table: dict[str, Any] = json.loads(read_plain(file))
         digest = table.pop("digest")
-        if digest != _hash_table(table):
+        if digest != hash_table(table):
             raise CheckpointError(f"{file}: differs from the file that was written: damaged or edited.")
         if table["format"] != FORMAT:
             raise CheckpointError(f"{file}: its format is {table['format']!r}; this version reads only {FORMAT!r}.")
@@ -219,7 +219,7 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
     }
     table = json.loads(json_text(table))  # the digest must be that of the table as it will be read
     with (folder / STATE).open("w", encoding="utf-8") as file:
-        json.dump(table | {"digest": _hash_table(table)}, file, indent=1)
+        json.dump(table | {"digest": hash_table(table)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
@@ -329,7 +329,8 @@ def _hash_file(file: Path) -> str:
     return found.hexdigest()
 
 
-def _hash_table(table: Mapping[str, Any]) -> str:
+def hash_table(table: Mapping[str, Any]) -> str:
+    """SHA-256 of a table of plain values, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 

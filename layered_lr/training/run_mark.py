@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from layered_lr.errors import CheckpointError
 from layered_lr.files import read_plain
 from layered_lr.outputs import open_whole
+from layered_lr.state.state_files import hash_table
 from layered_lr.strict_json import json_text
 
 MARK = "layered_lr-run.json"
@@ -46,7 +46,7 @@ def read_mark(folder: Path) -> Mark | None:
     try:
         table = json.loads(read_plain(folder / MARK))
         digest = table.pop("digest")
-        if digest != _digest(table) or table.pop("format") != _FORMAT:
+        if digest != hash_table(table) or table.pop("format") != _FORMAT:
             return None
         mark = Mark(**{**table, "unwritten": tuple(table["unwritten"])})
         is_good = (
@@ -69,10 +69,6 @@ def write_mark(folder: Path, mark: Mark) -> None:
     table = json.loads(json_text({"format": _FORMAT, **asdict(mark)}))
     try:
         with open_whole(folder / MARK) as file:
-            file.write(json.dumps({**table, "digest": _digest(table)}, indent=1).encode())
+            file.write(json.dumps({**table, "digest": hash_table(table)}, indent=1).encode())
     except OSError as error:
         raise CheckpointError(f"{folder / MARK}: cannot be written: {error.strerror or error}.") from None
-
-
-def _digest(table: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()

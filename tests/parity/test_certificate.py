@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pytest
 
+from benchmarks.certificate.faults import Faulty, Plant
+from benchmarks.certificate.planted import Base, record_reference
 from layered_lr import (
     SGD,
     Adagrad,
@@ -23,15 +25,12 @@ from layered_lr import (
 )
 from layered_lr.backend.loading import load_backend
 from layered_lr.parity.recorder import prepare_task
-from layered_lr.parity.recording import Recording, record_fully
-from layered_lr.parity.rounding import Rounding, measure_rounding
+from layered_lr.parity.recording import record_fully
 from layered_lr.parity.task import Task
 from layered_lr.parity.verdict import Verdict, judge
-from layered_lr.plans.plan import Plan
 from layered_lr.training.options import RunOptions
 from tests.support import parity_faults as faults
 from tests.support.models import arrays, mlp
-from tests.support.parity_faults import Faulty, Plant
 
 STEPS = 12
 DEEP = [Group("1", lr_scale=0.3, name="deep")]
@@ -55,22 +54,9 @@ def task_of(spec: Spec, seed: int = 0, framework: str = "torch") -> Task:
     return Task(spec, options, STEPS)
 
 
-class Base(NamedTuple):
-    task: Task
-    plan: Plan
-    start: Any
-    found: Recording
-    rounding: Rounding
-
-
 @cache
 def base(spec: Spec, seed: int = 0) -> Base:
-    backend = load_backend("torch-eager", "cpu")
-    task = task_of(spec, seed)
-    ready = prepare_task(backend, task)
-    start = backend.state(ready.model)
-    found = record_fully(ready, task, start)
-    return Base(task, ready.plan, start, found, measure_rounding(backend, task, found, start))
+    return record_reference(task_of(spec, seed))
 
 
 def verdict_on(spec: Spec, plant: Plant, seed: int = 0, other: Spec | None = None) -> Verdict:
@@ -175,17 +161,13 @@ def autocast_task(autocast: Literal["bfloat16"] | None) -> Task:
 
 def test_autocast_is_part_of_what_is_certified(torch: Any) -> None:
     """Runs under autocast round as bfloat16 does; a fault is found there too."""
-    backend, task = load_backend("torch-eager", "cpu"), autocast_task("bfloat16")
-    ready = prepare_task(backend, task)
-    start = backend.state(ready.model)
-    known = record_fully(ready, task, start)
-    rounding = measure_rounding(backend, task, known, start)
+    task, plan, start, known, rounding = record_reference(autocast_task("bfloat16"))
     assert known.run.losses.tolist() != base(MOMENTUM).found.run.losses.tolist(), "autocast is on while it is recorded"
     assert known.exact is None and rounding.exact is None, "float64 is not what bfloat16 rounds"
 
     def judged(other: Task, plant: Plant) -> Verdict:
         found = record_fully(prepare_task(Faulty(plant), other, start), other, start)
-        return judge(known, found, rounding, ready.plan)
+        return judge(known, found, rounding, plan)
 
     assert judged(task, faults.honest).kind == "same bitwise"
     assert judged(autocast_task(None), faults.honest).kind == "same within rounding", (

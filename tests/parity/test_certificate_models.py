@@ -99,7 +99,7 @@ def test_a_model_that_rounds_to_float32_inside_is_noticed(torch: Any, cast: bool
     start = backend.state(ready.model)
     found = record_fully(ready, task, start)
     assert found.exact is not None
-    assert rounds_inside(backend, task.in_float64(float32_norms=True), found.exact, start) is cast
+    assert rounds_inside(backend, task.in_float64(), found.exact, start) is cast
     rounding = measure_rounding(backend, task, found, start)
     assert (rounding.exact is None) is cast
     assert judge(found, found, rounding, ready.plan).kind == "same bitwise"

@@ -2,60 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, Session
-from layered_lr.backend.loading import load_backend
-from layered_lr.plans.plan import Plan
-
-Plant = Callable[[Any], None]
-
-
-class Faulty(Backend):
-    """``torch-eager`` with something done to each session that it opens."""
-
-    name: ClassVar[str] = "torch-eager"
-
-    def __init__(self, plant: Plant) -> None:
-        self.own = load_backend("torch-eager", "cpu")
-        self.plant = plant
-
-    def build(self, model: Any, num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32") -> Any:
-        return self.own.build(model, num_classes, dropout, seed, dtype)
-
-    def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
-        self.own.load(model, weights)
-
-    def state(self, model: Any) -> dict[str, NDArray[Any]]:
-        return self.own.state(model)
-
-    def open(
-        self,
-        plan: Plan,
-        model: Any,
-        num_classes: int,
-        extras: Extras = NO_EXTRAS,
-        step: int = 0,
-        timeline: Sequence[Plan] = (),
-    ) -> Session:
-        session = self.own.open(plan, model, num_classes, extras, step, timeline)
-        if len(plan.groups) > 1:  # not where the loss is held against known answers
-            self.plant(session)
-        return session
-
-    def compile(self, plan: Plan, model: Any) -> tuple[Any, Any]:
-        raise NotImplementedError
-
-
-def _at_each_update(session: Any, act: Callable[[int], None]) -> None:
-    """Call ``act`` with the number of the update, right before torch makes it."""
-    count = iter(range(10**9))
-    session.optimizer.register_step_pre_hook(lambda *_: act(next(count)))
+from benchmarks.certificate.faults import Plant, before_each_update
 
 
 def rate_off(group: int, factor: float = 1.001) -> Plant:
@@ -67,7 +20,7 @@ def rate_off(group: int, factor: float = 1.001) -> Plant:
         def set_rate(rate: float) -> None:
             param_group["lr"] = rate
 
-        _at_each_update(session, lambda _: set_rate(param_group["lr"] * factor))
+        before_each_update(session, lambda _: set_rate(param_group["lr"] * factor))
         session.optimizer.register_step_post_hook(lambda *_: set_rate(param_group["lr"] / factor))
 
     return plant
@@ -110,7 +63,7 @@ def dampened_first_step(session: Any) -> None:
                 for parameter in group["params"]:
                     session.optimizer.state[parameter]["momentum_buffer"] = parameter.detach() * 0.0
 
-    _at_each_update(session, start)
+    before_each_update(session, start)
 
 
 def clip_per_group(session: Any) -> None:
@@ -150,7 +103,7 @@ def momentum_reset(at: int) -> Plant:
             if step == at:
                 session.optimizer.state.clear()
 
-        _at_each_update(session, act)
+        before_each_update(session, act)
 
     return plant
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.state.state_files import STATE, _hash_table
+from layered_lr.state.state_files import STATE, hash_table
 from layered_lr.training.run_folder import RunFolder
 from tests.support.models import arrays
 from tests.support.resuming import assert_same, options
@@ -76,7 +76,7 @@ def test_a_checkpoint_of_an_older_version_has_the_one_before_it_to_go_back_to(to
         del table["digest"]
         for name in ("good", "back_at", "counted"):
             del table["about"][name]
-        file.write_text(json.dumps({**table, "digest": _hash_table(table)}))
+        file.write_text(json.dumps({**table, "digest": hash_table(table)}))
     result = ll.resume(run, data=arrays(), trust=True)
     assert [event["to"] for event in result.events if event["event"] == "rolled back"] == [5, 4]
     assert len(result.losses) == 10 and np.isfinite(result.losses).all()
