@@ -30,16 +30,17 @@ def read_whole_number(value: object) -> int | None:
         return None
 
 
-def whole_number(name: str, value: object, minimum: int) -> int:
+def whole_number(name: str, value: object, minimum: int, *, is_count: bool = True) -> int:
     """Return a whole number as an int, as ``read_whole_number`` reads it.
 
     Args:
         name: The name of the argument, for messages.
         value: What the user gave.
         minimum: The smallest value that is allowed.
+        is_count: Whether it counts something; a seed does not, and may be larger than a float64 can count.
 
     Raises:
-        SpecError: The value is not a whole number, is less than ``minimum``, or is more than 2**53.
+        SpecError: The value is not a whole number, is less than ``minimum``, or is a count of more than 2**53.
 
     Example:
         >>> whole_number("epochs", 3, minimum=1)
@@ -50,6 +51,6 @@ def whole_number(name: str, value: object, minimum: int) -> int:
     number = read_whole_number(value)
     if number is None or number < minimum:
         raise SpecError(f"{name}={shown(value)}: {name} must be a whole number >= {minimum}.")
-    if number > MOST:
+    if is_count and number > MOST:
         raise SpecError(f"{name}={shown(value)}: {name} must be at most 2**53, above which float64 skips numbers.")
     return number

@@ -35,7 +35,7 @@ class Batches:
     def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, augment: bool | None = None) -> None:
         self.dataset = dataset
         self.batch_size = whole_number("batch_size", batch_size, 1)
-        self.seed = whole_number("seed", seed, 0)
+        self.seed = whole_number("seed", seed, 0, is_count=False)
         if augment is not None and not isinstance(augment, (bool, np.bool_)):
             raise SpecError(f"augment={augment!r}: must be True, False, or None for the data set's own setting.")
         self.augment = dataset.augment if augment is None else bool(augment)

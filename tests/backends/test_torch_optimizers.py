@@ -559,9 +559,12 @@ def test_a_grad_scaler_unscales_before_the_clipping(torch: Any) -> None:
     assert np.array_equal(values(ours), values(theirs))
 
 
-def test_without_clipping_no_hook_is_registered(torch: Any) -> None:
+def test_without_clipping_no_hook_clips(torch: Any) -> None:
+    from layered_lr_torch.replaced_parameters import ReplacedParameters
+
     optimizer, _ = ll.compile(ll.Spec(ll.SGD(0.5)), model_of(torch, "float32"))
-    assert not optimizer._optimizer_step_pre_hooks
+    (hook,) = optimizer._optimizer_step_pre_hooks.values()
+    assert isinstance(hook.__self__, ReplacedParameters), "which looks once, before the first update, and clips nothing"
 
 
 @pytest.mark.parametrize("dampening", [0.0, 0.4])

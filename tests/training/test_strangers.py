@@ -22,7 +22,7 @@ from layered_lr.parity.processes import _PROGRAM, _search_path
 from layered_lr.state.state_files import STATE, hash_table
 from layered_lr.training.options import RunOptions, merge_tables
 from layered_lr.training.run_folder import RunFolder
-from layered_lr.training.run_mark import MARK, _digest
+from layered_lr.training.run_mark import MARK
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, assert_same, options
 
@@ -56,7 +56,7 @@ def forge(run: Path, model: str | None = None, function: str | None = None, **ot
             spec.clear()
             spec.update({"optimizer": {"type": "AdamW", "lr": 0.01}, "schedule": schedule})
             table.setdefault("reactions", {}).clear()
-        digest = _digest(table) if file.name == MARK else hash_table(table)
+        digest = hash_table(table)
         file.write_text(json.dumps({**table, "digest": digest}))
 
 
