@@ -1,4 +1,4 @@
-"""The tables of docs/certificate.md from ``certificate.json``: ``python -m benchmarks.certificate.figures``."""
+"""The tables of docs/certificate.md from what was measured: ``python -m benchmarks.certificate.figures``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.certificate.models import KINDS
 from benchmarks.frame.worker import ROOT
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "certificate.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "certificate.json"  # the machine and the planted faults
+HONEST = RESULTS.with_name("certificate-honest.jsonl")  # a line for each verdict on an honest pair
 PAGE = ROOT / "docs" / "certificate.md"
 BEGIN, END = "<!-- figures: made by benchmarks.certificate -->", "<!-- end of figures -->"
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+def read_figures() -> dict[str, Any]:
+    """What was measured until now: ``machine`` and ``planted`` where they are known, and ``honest``."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    lines = HONEST.read_text(encoding="utf-8").splitlines() if HONEST.exists() else []
+    order = list(KINDS)
+    rows = sorted((json.loads(line) for line in lines), key=lambda row: (order.index(row["kind"]), row["seed"]))
+    return {**found, "honest": rows}
 
 
 def upper_bound(failures: int, trials: int, confidence: float = 0.95) -> float:
@@ -102,4 +113,4 @@ def renew_page(found: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    renew_page(json.loads(RESULTS.read_text()))
+    renew_page(read_figures())

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -121,13 +121,13 @@ def work(kind: str, optimizer: str, seeds: list[int], compile_seeds: int) -> Non
         print(json.dumps({"done": seed}), flush=True)
 
 
-def run_kind(kind: str, optimizer: str, seeds: int, compile_seeds: int) -> tuple[list[dict[str, Any]], int]:
-    """All seeds of one kind and optimizer; a process that OneFlow's own crash ends begins again at its seed.
+def run_kind(kind: str, optimizer: str, seeds: Sequence[int], compile_seeds: int) -> tuple[list[dict[str, Any]], int]:
+    """These seeds of one kind and optimizer; a process that OneFlow's own crash ends begins again at its seed.
 
     Returns:
         The rows, and how often a process crashed.
     """
-    left, rows, crashes = list(range(1, seeds + 1)), [], 0
+    left, rows, crashes = list(seeds), [], 0
     while left and crashes <= _MOST_CRASHES:
         command = [
             sys.executable,
