@@ -242,9 +242,8 @@ from pathlib import Path
 from layered_lr.training.options import RunOptions, merge_tables
 from layered_lr.training.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
-if os.fork() == 0:
-    time.sleep(60)
-print("held", flush=True)
+if os.fork() == 0:  # it has let go of the lock before this returns
+    print("held", flush=True)
 time.sleep(60)
 """
 
