@@ -13,6 +13,7 @@ had before. The slope is that of the last three points in the log-log picture, w
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,13 @@ class Growth:
             for size in asked[len(there) :]:
                 missing[f"{size:.0e} {along}"] = "more memory than is free here"
             points = {}
-            for size in there:
-                try:
-                    points[size] = _point(along, size, 1 if size in few[along] else rounds)
-                except WorkerError as error:
-                    missing[f"{size:.0e} {along}"] = one_line(error)
+            with ExitStack() as stack:
+                shared = stack.enter_context(_worker()) if quick else None
+                for size in there:
+                    try:
+                        points[size] = _point(along, size, 1 if size in few[along] else rounds, shared)
+                    except WorkerError as error:
+                        missing[f"{size:.0e} {along}"] = one_line(error)
             xs = tuple(float(size) for size in points)
             for quantity, unit, key in (("time", "s", "seconds"), ("peak memory", "MB", "megabytes")):
                 taken = tuple(tuple(found[key] for found in points[size]) for size in points)
@@ -141,10 +144,15 @@ class Growth:
         )
 
 
-def _point(along: str, size: int, rounds: int) -> list[dict[str, float]]:
+def _worker() -> Worker:
+    return Worker("benchmarks.growth:Runs", {})
+
+
+def _point(along: str, size: int, rounds: int, shared: Worker | None) -> list[dict[str, float]]:
+    """Measure one size, each round in a process of its own, or all in a shared one where only a test looks."""
     found = []
     for _ in range(rounds):
-        with Worker("benchmarks.growth:Runs", {}) as worker:
+        with nullcontext(shared) if shared else _worker() as worker:
             found.append(worker.call("measure", along=along, size=size).value)
     say(f"{size} {along}: {found}")
     return found
