@@ -7,7 +7,7 @@ QUICK = $(addprefix tests/, spec plans models optimizers schedules state trainin
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test fuzz quick lint docs bench bench-peers certificate clean
+.PHONY: help setup run test fuzz quick lint docs bench bench-peers certificate test-integrations clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -22,6 +22,10 @@ run: setup ## train the default recipe in OneFlow's Graph mode
 test: lint ## lint, then all tests
 	# In two processes: should a framework abort one, the other tests go on. An idle one takes tests from the other.
 	.venv/bin/pytest -n 2 --dist worksteal --max-worker-restart 50 $(ARGS)
+
+test-integrations: setup ## specs in Lightning, transformers, accelerate, timm, … themselves, in .venv-integrations: two minutes, once it is made
+	@bash .ci/setup-apart .venv-integrations tests/integrations/requirements.txt torch,test --no-deps
+	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest -W default --require-trainers tests/integrations $(ARGS)
 
 fuzz: setup ## random arguments, specs and recipes for so many minutes a target (MINUTES=1): a result or a clear error, nothing else
 	FUZZ_MINUTES=$(MINUTES) .venv/bin/pytest -n 2 --dist worksteal --timeout 0 tests/fuzz $(ARGS)
@@ -44,7 +48,7 @@ bench: setup ## measure everything, renew RESULTS.md and the tables in docs/meas
 	.venv/bin/python -m benchmarks.documents
 
 bench-peers: setup ## the same beside Lightning, Keras, timm, fastai in .venv-peers
-	@bash benchmarks/peers/setup
+	@bash .ci/setup-apart .venv-peers benchmarks/peers/requirements.txt torch,bench
 	.venv-peers/bin/python -m benchmarks.peers $(ARGS)
 	.venv/bin/python -m benchmarks.documents
 
@@ -53,5 +57,5 @@ certificate: setup ## measure how often the certificate is wrong, and renew docs
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
 	rm -f .venv/setup-stamp
-	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
+	rm -rf .venv .venv-peers .venv-integrations .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

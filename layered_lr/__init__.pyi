@@ -15,6 +15,7 @@ from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError
 from .errors import LayeredLRError as LayeredLRError
 from .errors import SpecError as SpecError
+from .errors import ToolUnavailable as ToolUnavailable
 from .errors import TrainingDiverged as TrainingDiverged
 from .errors import Unsupported as Unsupported
 from .models.parameter import Parameter as Parameter

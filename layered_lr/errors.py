@@ -76,6 +76,21 @@ class BackendUnavailable(LayeredLRError, ImportError):
         return type(self), (self.backend, self.reason, self.mend)
 
 
+class ToolUnavailable(LayeredLRError, ImportError):
+    """A trainer of somebody else's, for which there is a module here, is missing or too old.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> def train_with_lightning(train):
+        ...     try:
+        ...         return train()
+        ...     except ll.ToolUnavailable as error:
+        ...         print(error)
+        >>> issubclass(ll.ToolUnavailable, ImportError)
+        True
+    """
+
+
 class Unsupported(LayeredLRError, NotImplementedError):
     """A backend cannot do something exactly as torch does, and refuses to do something else instead.
 

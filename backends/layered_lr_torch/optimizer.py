@@ -46,7 +46,7 @@ def build_optimizer(
         Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
     settings = plan.plan_at(step).spec.optimizer
-    cls = _find_class(settings)
+    cls = find_optimizer_class(settings)
     groups = build_param_groups(plan, model, step)
     chosen = _choose_implementation(settings, model, [tensor for group in groups for tensor in group["params"]])
     optimizer: torch.optim.Optimizer = cls(groups, **_make_arguments(cls, settings, chosen))
@@ -72,7 +72,7 @@ def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]
     """
     here = plan.plan_at(step)
     settings = here.spec.optimizer
-    cls = _find_class(settings)
+    cls = find_optimizer_class(settings)
     tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     chosen = _choose_implementation(settings, model, list(tensors.values()))
     return [
@@ -109,7 +109,12 @@ def find_owners(plan: Plan) -> list[int]:
     return [column for column, group in enumerate(plan.groups) for _ in divide_group(plan, group, column)]
 
 
-def _find_class(settings: Optimizer) -> Any:
+def find_optimizer_class(settings: Optimizer) -> Any:
+    """Return torch's class of an optimizer, or our own where torch has none.
+
+    Raises:
+        Unsupported: This release of torch lacks it.
+    """
     kind = type(settings).__name__
     cls = getattr(paper_optimizers if isinstance(settings, OWN) else torch.optim, kind, None)
     if cls is None:

@@ -58,13 +58,14 @@ def build_scheduler(plan: Plan, optimizer: torch.optim.Optimizer, model: Module 
 
     Args:
         plan: Of the same parameters.
-        optimizer: Of any class.
+        optimizer: Of any class; one that a trainer has wrapped is unwrapped.
         model: What it trains; None only where the plan has no phases and does not clip.
 
     Raises:
         SpecError: A param group is in no group of the plan, or in several.
     """
     check_phases(plan)
+    optimizer = innermost(optimizer)
     parts = list(_list_parts(plan))
     tensors = _find_tensors(optimizer, model)
     places = _match(optimizer, [(plan.groups[column].name, part) for column, part in parts], tensors)
@@ -81,6 +82,15 @@ def build_scheduler(plan: Plan, optimizer: torch.optim.Optimizer, model: Module 
     if plan.phases:
         return PhaseScheduler(optimizer, plan, model, clipper, None if is_finished(optimizer) else places)
     return PlanScheduler(optimizer, plan, owners=owners, watches=True)
+
+
+def innermost(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer inside of those that accelerate, Lightning and others put around it.
+
+    A wrapper leaves out ``Optimizer.__init__``, so hooks cannot be registered at it.
+    """
+    inner = getattr(optimizer, "optimizer", None)
+    return innermost(inner) if isinstance(inner, torch.optim.Optimizer) else optimizer
 
 
 def _list_hyperparameters(optimizer: Optimizer) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""timm's own optimizers and the calls of timm's training script drive a spec; timm needs no module of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import layered_lr as ll
+from tests.support import trainers
+from tests.support.trainers import (
+    BATCHES,
+    EPOCHS,
+    Net,
+    Record,
+    make_loader,
+    make_phases,
+    make_plan,
+    make_plateau,
+    make_spec,
+)
+
+pytest.importorskip("timm")
+
+
+def make(spec: ll.Spec, each: int = 1, opt: str = "momentum") -> tuple[Any, Any, Any, Record]:
+    from timm.optim import create_optimizer_v2
+
+    model, updates = Net(), -(-BATCHES // each)
+    optimizer = create_optimizer_v2(ll.param_groups(spec, model), opt=opt, lr=0.1)
+    scheduler = ll.scheduler(spec, optimizer, model, updates * EPOCHS, updates)
+    return model, optimizer, scheduler, Record(optimizer)
+
+
+def train(made: Any, epochs: int = EPOCHS, start: int = 0, each: int = 1, autocast: bool = False) -> None:
+    """As timm's train.py (1.0): ``step_update`` after each update, ``step(epoch, metric)`` after each epoch."""
+    model, optimizer, scheduler, _ = made
+    updates = start * -(-BATCHES // each)
+    if start:
+        scheduler.step_update(updates)
+    for epoch in range(start, epochs):
+        batches = list(make_loader())
+        for number, (x, y) in enumerate(batches, start=1):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = torch.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            if number % each and number < len(batches):
+                continue
+            optimizer.step()
+            optimizer.zero_grad()
+            updates += 1
+            scheduler.step_update(num_updates=updates, metric=float(loss))
+        scheduler.step(epoch + 1, 1.0)
+
+
+@pytest.mark.parametrize(
+    "spec", [make_spec(), make_phases(), make_spec(clip_grad_norm=0.3)], ids=["plain", "phases", "clip"]
+)
+@pytest.mark.parametrize(
+    ("each", "autocast"), [(1, False), (4, False), (1, True)], ids=["plain", "accumulation", "bfloat16"]
+)
+def test_each_update_has_the_rates_of_the_plan(spec: ll.Spec, each: int, autocast: bool) -> None:
+    made = make(spec, each)
+    train(made, each=each, autocast=autocast)
+    made[3].check(make_plan(spec, each))
+
+
+@pytest.mark.parametrize("opt", ["lamb", "lion", "adamp", "sgdp", "nadamw"])
+def test_optimizers_of_timm_train_with_the_groups(opt: str) -> None:
+    made = make(make_spec(), opt=opt)
+    before = trainers.copy_weights(made[0])
+    train(made)
+    assert [row["stem"] for row in made[3].rates] == [make_plan(make_spec()).lr(step)["stem"] for step in range(18)]
+    assert not torch.equal(before["stem.0.weight"], made[0].stem[0].weight)
+
+
+def test_the_metric_of_an_epoch_reaches_the_schedule() -> None:
+    made = make(make_plateau())
+    train(made)
+    made[3].check_plateau()
+
+
+@pytest.mark.parametrize("spec", [make_spec(), make_phases()], ids=["plain", "phases"])
+def test_resuming_as_its_script_does_goes_on_bitwise(spec: ll.Spec) -> None:
+    """timm saves model and optimizer, and begins again at an epoch."""
+    whole, first, second = make(spec), make(spec), make(spec)
+    train(whole)
+    train(first, epochs=1)
+    second[0].load_state_dict(trainers.copy_weights(first[0]))
+    second[1].load_state_dict(first[1].state_dict())
+    train(second, start=1)
+    assert whole[3].rates == first[3].rates + second[3].rates
+    trainers.check_same(trainers.copy_weights(whole[0]), trainers.copy_weights(second[0]))
