@@ -95,8 +95,8 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     for path, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules:
             raise Unsupported(
-                f"model: module {path or type(module).__name__!r} is compiled by torch, so what it does cannot be seen, "
-                "and it cannot be translated. Give the module that it was made of."
+                f"model: module {path or type(module).__name__!r} is compiled by torch, so what it does cannot be "
+                "seen, and it cannot be translated. Give the module that it was made of."
             )
     facts: dict[str, Any] = {
         "tensors": tuple(_list_tensors(model)),

@@ -25,10 +25,11 @@ from layered_lr.models.graph import (
 
 WEIGHT = HeldTensor("w", "parameter", (3,), "float32")
 FACTS = InputFacts((3,), "float32")
+PRODUCT = Result("mul_0")
 MUL = Node("mul_0", "mul", {"x": Input(0), "y": Held("w")}, (BatchSized(1, 1, 0), 3), "float32", "", "net.py:7")
 
 
-def graph(*nodes: Node, output: Any = Result("mul_0"), writes: tuple[Write, ...] = (), **others: Any) -> ModelGraph:
+def graph(*nodes: Node, output: Any = PRODUCT, writes: tuple[Write, ...] = (), **others: Any) -> ModelGraph:
     program = Program(nodes, output, writes)
     return ModelGraph((WEIGHT,), (HeldModule("", "Net"),), (FACTS,), program, program, **others)
 
