@@ -80,4 +80,5 @@ from .training.recipe import Recipe as Recipe
 from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes
 from .training.result import Result as Result
+from .translation import translate as translate
 from .version import __version__ as __version__

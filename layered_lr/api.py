@@ -76,8 +76,8 @@ def run(
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
         backend: What trains: 'torch-eager', 'torch-compile', 'oneflow-eager' or 'oneflow-graph'.
         model: 'mobilenet_v2', whose initial weights are drawn in NumPy from the seed, or a callable without arguments
-            that builds an nn.Module of the backend's framework, which starts as it is built (on the command line
-            package.module:callable).
+            that builds an nn.Module, which starts as it is built: of torch, which every backend trains, or of OneFlow
+            (on the command line package.module:callable).
         data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
             also these four as a mapping or tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
@@ -197,8 +197,8 @@ def plan(
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
         model: 'mobilenet_v2', whose initial weights are drawn in NumPy from the seed, or a callable without arguments
-            that builds an nn.Module of the backend's framework, which starts as it is built (on the command line
-            package.module:callable).
+            that builds an nn.Module, which starts as it is built: of torch, which every backend trains, or of OneFlow
+            (on the command line package.module:callable).
         data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
             also these four as a mapping or tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
@@ -272,11 +272,11 @@ def compare(
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
         backends: Two or more, each once; the first one is the reference.
-        model: A model's name, or a callable that builds a model. Where the backends are of two frameworks, a mapping
-            with a callable for each, such as ``{"torch": make_torch, "oneflow": make_oneflow}``, whose models have the
-            same names and shapes: all begin with the weights of the reference's. Callables, and functions in the spec,
-            must stand at a module's top level, where another process can import them. A model of your own with dropout
-            is different in different frameworks.
+        model: A model's name, or a callable that builds a model: a torch model is translated for OneFlow. Or a mapping
+            with a callable for each framework, such as ``{"torch": make_torch, "oneflow": make_oneflow}``, whose models
+            have the same names and shapes. All begin with the weights of the reference's. Callables, and functions in
+            the spec, must stand at a module's top level, where another process can import them. A model of your own
+            with dropout is different in different frameworks.
         data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
             also these four as a mapping or tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.

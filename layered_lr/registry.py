@@ -23,6 +23,8 @@ class Framework(NamedTuple):
         newest_python: The newest Python with wheels; None if there is no such limit.
         loop: The backend that makes optimizers and schedulers for a user's own training loop.
         probes: The module with the probe models of ``layered_lr.parity``, whose gradients are known.
+        tracer: The module that traces models of this framework into ``layered_lr.models.graph``; None if there is none.
+        builder: The function that builds a module of this framework from such a graph; None if there is none.
     """
 
     packages: tuple[str, ...]
@@ -30,6 +32,8 @@ class Framework(NamedTuple):
     newest_python: tuple[int, int] | None
     loop: str
     probes: str
+    tracer: str | None = None
+    builder: str | None = None
 
 
 class Entry(NamedTuple):
@@ -50,13 +54,21 @@ class Entry(NamedTuple):
 
 
 FRAMEWORKS: Mapping[str, Framework] = {
-    "torch": Framework(("torch", "torchvision"), "torch 2.4 or later", None, "torch-eager", "layered_lr_torch.probe"),
+    "torch": Framework(
+        ("torch", "torchvision"),
+        "torch 2.4 or later",
+        None,
+        "torch-eager",
+        "layered_lr_torch.probe",
+        tracer="layered_lr_torch.trace_model",
+    ),
     "oneflow": Framework(
         ("oneflow", "flowvision"),
         "oneflow 0.9, which has wheels for Python 3.7 to 3.10 on Linux x86-64",
         (3, 10),
         "oneflow-eager",
         "layered_lr_oneflow.probe",
+        builder="layered_lr_oneflow.build_model:build_translated",
     ),
 }
 
@@ -94,6 +106,17 @@ def check_name(name: object) -> Entry:
 def load_probes(backend: str) -> Any:
     """Import the module with ``Probe`` and ``Answers`` for a backend; its framework is already imported."""
     return importlib.import_module(FRAMEWORKS[TABLE[backend].framework].probes)
+
+
+def load_tracer(framework: str) -> Any:
+    """Import the module that traces models of a framework, which is already imported.
+
+    It has ``trace_model(model, example)`` and ``prepare_traced(made, dtype)``.
+    """
+    path = FRAMEWORKS[framework].tracer
+    if path is None:
+        raise SpecError(f"model: models of {framework} cannot be translated; give a torch.nn.Module.")
+    return importlib.import_module(path)
 
 
 def load_checkpoint_reader() -> Callable[[Path], object]:

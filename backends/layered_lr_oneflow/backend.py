@@ -11,6 +11,7 @@ from layered_lr.errors import SpecError
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models, own_loop
+from layered_lr_oneflow.build_model import build_users_model
 from layered_lr_oneflow.clipping import GradientClipper, clip_before_step
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.lowering import has_native_updates
@@ -47,9 +48,17 @@ class OneFlowBackend(Backend):
         self.device = pick_device(device)
 
     def build(
-        self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
+        self,
+        model: str | Callable[[], Any],
+        num_classes: int,
+        dropout: float,
+        seed: int,
+        dtype: Dtype = "float32",
+        batch_shape: tuple[int, ...] | None = None,
     ) -> Module:
-        """Make a new model of the given dtype on the backend's device."""
+        """Make a new model of the given dtype on the backend's device; one of torch's is translated."""
+        if not isinstance(model, str):
+            return build_users_model(model, seed, dtype, self.device, batch_shape)
         return models.build_model(model, num_classes, dropout, seed, self.device).to(self.device, getattr(flow, dtype))
 
     def load(self, model: Module, weights: Weights) -> None:

@@ -10,7 +10,9 @@ import numpy as np
 from layered_lr.arrays import Float64
 from layered_lr.models.dropout_masks import draw_dropout_mask
 from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.translated_module import Translated, TranslatedPart
 
 _RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropPath", "StochasticDepth", "RReLU")
 
@@ -36,6 +38,10 @@ class MaskedDropout(flow.nn.Dropout):
         self.features = features
         self.mask: Tensor | None = None
 
+    def draw(self, seed: int, step: int, place: int, images: int, parts: int) -> Float64:
+        """Draw the mask of one update, for all parts of its batch; ones in evaluation mode."""
+        return draw_dropout_mask(seed, step, place, (images, self.features), self.p if self.training else 0.0)
+
     def forward(self, x: Tensor) -> Tensor:
         """Drop elements of an activation of shape (N, features), in training only."""
         if not self.training or self.p == 0:
@@ -44,7 +50,7 @@ class MaskedDropout(flow.nn.Dropout):
 
 
 class DropoutMasks:
-    """The masks of all ``MaskedDropout`` modules of a model.
+    """The masks of all ``MaskedDropout`` modules of a model, and of what draws in a translated model.
 
     Args:
         model: May have none of them. A dropout's place is its index among them.
@@ -56,19 +62,23 @@ class DropoutMasks:
     def __init__(self, model: Module, seed: int, always: bool = False) -> None:
         self._seed = seed
         self._always = always
-        self._dropouts = [module for module in model.modules() if isinstance(module, MaskedDropout)]
+        self._dropouts: list[MaskedDropout | RandomPlace] = []
+        for module in model.modules():
+            if isinstance(module, MaskedDropout):
+                self._dropouts.append(module)
+            elif isinstance(module, Translated):
+                self._dropouts += module.places
 
-    def draw(self, step: int, images: int) -> list[Float64]:
+    def draw(self, step: int, images: int, parts: int = 1) -> list[Float64]:
         """Draw the masks of one update, one for each dropout that is in use.
 
         Args:
             step: The update.
             images: How many images the update has, in all of its parts.
+            parts: How many parts the batch comes in.
         """
         return [
-            draw_dropout_mask(
-                self._seed, step, place, (images, dropout.features), dropout.p if dropout.training else 0.0
-            )
+            dropout.draw(self._seed, step, place, images, parts)
             for place, dropout in enumerate(self._dropouts)
             if self._is_used(dropout)
         ]
@@ -83,7 +93,7 @@ class DropoutMasks:
         for dropout in self._dropouts:
             dropout.mask = None
 
-    def _is_used(self, dropout: MaskedDropout) -> bool:
+    def _is_used(self, dropout: MaskedDropout | RandomPlace) -> bool:
         return bool((dropout.training or self._always) and dropout.p > 0)
 
 
@@ -92,7 +102,7 @@ def find_random_modules(model: Module) -> tuple[str, ...]:
     return tuple(
         name
         for name, module in model.named_modules()
-        if type(module).__name__ in _RANDOM and getattr(module, "p", 1) != 0
+        if type(module).__name__ in _RANDOM and getattr(module, "p", 1) != 0 and not isinstance(module, TranslatedPart)
     )
 
 

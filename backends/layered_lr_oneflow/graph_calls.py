@@ -11,6 +11,7 @@ from layered_lr.console import say
 from layered_lr.errors import DataError, Unsupported
 from layered_lr.models.nn_modules import list_modules
 from layered_lr_oneflow.oneflow_types import Graph, Module, Tensor
+from layered_lr_oneflow.translated_module import TranslatedPart
 
 
 class GraphCaller:
@@ -74,6 +75,6 @@ class GraphCaller:
         """
         for prefix, module in list_modules(model):
             counter = f"{prefix}num_batches_tracked"
-            if module.training and counter in state:
+            if module.training and counter in state and not isinstance(module, TranslatedPart):  # those count
                 state[counter] += self.passes
         return state

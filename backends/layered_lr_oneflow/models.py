@@ -1,49 +1,35 @@
-"""OneFlow models: built by name or by the user's callable; their state is copied in and out by name."""
+"""OneFlow models: built by name; the state of any of them is copied in and out by name."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Weights
-from layered_lr.errors import BackendUnavailable, SpecError
+from layered_lr.errors import BackendUnavailable
 from layered_lr.models.mobilenet_v2 import LAST
-from layered_lr.models.nn_modules import framework_of, list_modules
-from layered_lr.models.user_models import make_model
+from layered_lr.models.nn_modules import list_modules
 from layered_lr_oneflow.dropout import MaskedDropout
 from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.flat_mobilenet_v2 import FlatMobileNetV2
 from layered_lr_oneflow.oneflow_types import Module, Tensor, TensorType
 from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.translated_module import GraphConstants
 
 
-def build_model(
-    model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, device: str = "cpu"
-) -> Module:
-    """Make a new model on the CPU.
+def build_model(model: str, num_classes: int, dropout: float, seed: int, device: str = "cpu") -> Module:
+    """Make a new model that is known by name, on the CPU.
 
     Args:
-        model: A model's name in flowvision, or a callable without arguments that returns a ``oneflow.nn.Module``.
-        num_classes: Of a model known by name.
-        dropout: Probability in the head of a model known by name.
-        seed: Of OneFlow's own generator, from which the callable draws.
+        model: Its name in flowvision.
+        num_classes: Outputs of its last layer.
+        dropout: Probability in its head.
+        seed: Of OneFlow's own generator.
         device: Where the model will run. On a CPU, ``"mobilenet_v2"`` is the faster ``FlatMobileNetV2``.
 
     Raises:
-        SpecError: The callable makes something else than a OneFlow module.
         BackendUnavailable: flowvision cannot be imported.
     """
     flow.manual_seed(seed)
-    if not isinstance(model, str):
-        made = make_model(model)
-        if framework_of(made) != "oneflow":
-            raise SpecError(
-                f"model: the callable made a {type(made).__name__}; OneFlow backends need a oneflow.nn.Module. Let it "
-                "return one, or use a backend of the model's framework."
-            )
-        return made
     if model == "mobilenet_v2" and device == "cpu":
         return FlatMobileNetV2(num_classes, MaskedDropout(dropout, LAST))
     try:
@@ -66,7 +52,7 @@ def find_tensors(model: Module) -> dict[str, Tensor]:
         prefix + name: tensor
         for prefix, module in list_modules(model)
         for name, tensor in {**module._parameters, **module._buffers}.items()
-        if tensor is not None
+        if tensor is not None and not isinstance(module, GraphConstants)
     }
 
 
@@ -76,7 +62,7 @@ def find_unsaved(model: Module) -> dict[str, Tensor]:
         prefix + name: module._buffers[name]
         for prefix, module in list_modules(model)
         for name in module._non_persistent_buffers_set
-        if module._buffers.get(name) is not None
+        if module._buffers.get(name) is not None and not isinstance(module, GraphConstants)
     }
 
 

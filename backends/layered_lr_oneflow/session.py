@@ -84,7 +84,7 @@ class OneFlowSession(Session):
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
-        masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, len(images))]
+        masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, len(images), parts)]
         inputs = [
             (self._place_images(some), self._place_labels(theirs), *(self._place_images(mask[part]) for mask in masks))
             for part, (some, theirs) in enumerate(batches)

@@ -54,7 +54,13 @@ class TorchBackend(Backend):
         """Make the forward pass that this backend trains the model with."""
 
     def build(
-        self, model: str | Callable[[], Any], num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32"
+        self,
+        model: str | Callable[[], Any],
+        num_classes: int,
+        dropout: float,
+        seed: int,
+        dtype: Dtype = "float32",
+        batch_shape: tuple[int, ...] | None = None,
     ) -> Module:
         """Make a new model of the given dtype on the backend's device.
 

@@ -40,11 +40,7 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
                 f"model: the callable made a {type(made).__name__}; torch backends need a torch.nn.Module. Let it "
                 "return one, or use a backend of the model's framework."
             )
-        if not torch.is_grad_enabled():
-            raise grad_mode_error()
-        tensors = [tensor for tensor in (*made.parameters(), *made.buffers()) if not is_lazy(tensor)]
-        if any(tensor.is_inference() for tensor in tensors):
-            raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
+        check_made(made)
         return made
     try:
         import torchvision
@@ -55,6 +51,19 @@ def build_model(model: str | Callable[[], Any], num_classes: int, dropout: float
             "Install it with: pip install 'layered-lr[torch]'.",
         ) from None
     return mask_dropout(getattr(torchvision.models, model)(num_classes=num_classes, dropout=dropout))
+
+
+def check_made(made: Module) -> None:
+    """Refuse a model of the user's that cannot train.
+
+    Raises:
+        SpecError: It was made where torch keeps no gradients, or gradients are off now.
+    """
+    if not torch.is_grad_enabled():
+        raise grad_mode_error()
+    tensors = [tensor for tensor in (*made.parameters(), *made.buffers()) if not is_lazy(tensor)]
+    if any(tensor.is_inference() for tensor in tensors):
+        raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
 
 
 def cast(model: Module, device: torch.device, dtype: torch.dtype) -> Module:

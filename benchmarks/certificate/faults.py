@@ -32,9 +32,17 @@ class Faulty(Backend):
         self.own = load_backend("torch-eager", "cpu")
         self.plant = plant
 
-    def build(self, model: Any, num_classes: int, dropout: float, seed: int, dtype: Dtype = "float32") -> Any:
+    def build(
+        self,
+        model: Any,
+        num_classes: int,
+        dropout: float,
+        seed: int,
+        dtype: Dtype = "float32",
+        batch_shape: tuple[int, ...] | None = None,
+    ) -> Any:
         """Build a model, as torch-eager does."""
-        return self.own.build(model, num_classes, dropout, seed, dtype)
+        return self.own.build(model, num_classes, dropout, seed, dtype, batch_shape)
 
     def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
         """Load weights, as torch-eager does."""

@@ -374,6 +374,7 @@ class Backend(ABC):
         dropout: float,
         seed: int,
         dtype: Dtype = "float32",
+        batch_shape: tuple[int, ...] | None = None,
     ) -> Module:
         """Build a new model, by its name or with the user's callable.
 
@@ -383,9 +384,12 @@ class Backend(ABC):
             dropout: Dropout probability in the head of a model known by name.
             seed: Seed of the framework's own generator, for dropout masks and the draws of the callable.
             dtype: The dtype of parameters and floating-point buffers.
+            batch_shape: (N, C, H, W) of the batches, where it is known: a model of another framework is translated for
+                such images, and else at its first batch.
 
         Raises:
-            SpecError: The callable returns something other than a module of this framework.
+            SpecError: The callable returns something other than a module that this backend can train.
+            Unsupported: The callable returns a module of another framework, which cannot be translated.
         """
 
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 
 from layered_lr.arrays import Float64
 
-_STREAM = 11  # separates these draws from other draws with the same seed
+_STREAM, _UNIFORM_STREAM = 11, 13  # separate these draws from other draws with the same seed
 
 
 def draw_dropout_mask(seed: int, step: int, place: int, shape: tuple[int, ...], p: float) -> Float64:
@@ -25,3 +25,16 @@ def draw_dropout_mask(seed: int, step: int, place: int, shape: tuple[int, ...], 
     """
     kept = np.random.default_rng([seed, _STREAM, step, place]).random(shape) >= p
     return kept * (0.0 if p >= 1 else 1 / (1 - p))
+
+
+def draw_uniform(seed: int, step: int, place: int, shape: tuple[int, ...]) -> Float64:
+    """Draw numbers from 0 to below 1, which stay below 1 in float32.
+
+    Args:
+        seed: The seed of the run.
+        step: The update, counted from the start of the run.
+        place: Index of what draws them among all in the model that draw.
+        shape: Of the numbers for all images of the update.
+    """
+    rng = np.random.default_rng([seed, _UNIFORM_STREAM, step, place])
+    return rng.random(shape, dtype=np.float32).astype(np.float64)

@@ -114,8 +114,8 @@ class RunOptions:
         default="mobilenet_v2",
         help=(
             "'mobilenet_v2', whose initial weights are drawn in NumPy from the seed, or a callable without arguments "
-            "that builds an nn.Module of the backend's framework, which starts as it is built (on the command line "
-            "package.module:callable)."
+            "that builds an nn.Module, which starts as it is built: of torch, which every backend trains, or of "
+            "OneFlow (on the command line package.module:callable)."
         ),
         check=_model,
         allowed="a model's name, or a callable",

@@ -82,7 +82,10 @@ def prepare(
         resolve(spec, catalogue.list_parameters(options.model, dataset.num_classes), *lengths)
 
     backend = backend or load_backend(options.backend, options.device)
-    model = backend.build(options.model, dataset.num_classes, options.dropout, options.seed, options.precision.dtype)
+    shape = (options.batch_size, *dataset.facts.image_shape)
+    model = backend.build(
+        options.model, dataset.num_classes, options.dropout, options.seed, options.precision.dtype, shape
+    )
     plan = resolve(spec, model, *lengths)
     check_trainable(plan, model)
     lowering = plan.lowering(backend.name)

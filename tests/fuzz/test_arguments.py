@@ -72,6 +72,7 @@ FUNCTIONS = [
     Target("compile", ll.compile, {"spec": junk, "model": junk}, {"total_steps": junk}),
     Target("param_groups", ll.param_groups, {"spec": junk, "model": junk}),
     Target("scheduler", ll.scheduler, {"spec": junk, "optimizer": junk, "model": junk}, {"total_steps": junk}),
+    Target("translate", ll.translate, {"module": junk}, {"example": junk}),
     Target("save_state", ll.save_state, {"path": junk, "model": junk, "optimizer": junk}),
     Target(
         "load_state", ll.load_state, {"source": junk, "model": junk, "optimizer": junk}, {"names": junk, "step": junk}

@@ -1,0 +1,195 @@
+"""Builds a OneFlow module from a traced model, and tries it before anything trains."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from layered_lr.errors import Unsupported
+from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, ModelGraph, Node
+from layered_lr.models.nn_modules import dtype_of, framework_of
+from layered_lr.models.user_models import make_model
+from layered_lr.registry import load_tracer
+from layered_lr_oneflow import models
+from layered_lr_oneflow.eager_tensors import sync
+from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.translated_module import (
+    CONSTANTS,
+    Frame,
+    GraphConstants,
+    Retrace,
+    Translated,
+    TranslatedPart,
+    refuse_node,
+)
+
+_DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
+
+# How far an answer in evaluation mode may be from torch's, relative to the largest number of the answer. Deep networks
+# differ by 2e-6 in float32; an operator that means something else differs by far more.
+_CLOSE = {"float32": 1e-3, "float64": 1e-6}
+
+
+def build_users_model(
+    make: Callable[[], Any], seed: int, dtype: str, device: str, batch_shape: tuple[int, ...] | None
+) -> Module:
+    """Make a model with the user's callable; one of torch is translated, with the weights that torch drew.
+
+    Args:
+        make: Without arguments; returns an ``nn.Module`` of OneFlow or torch.
+        seed: Of the framework's generator, from which the callable draws.
+        dtype: Of parameters and floating-point buffers.
+        device: OneFlow's name of where the model will run.
+        batch_shape: (N, C, H, W) of the batches; None lets a model of torch be traced at its first batch.
+
+    Raises:
+        SpecError: The callable makes something else, or a model that fails on such images.
+        Unsupported: OneFlow cannot compute what a model of torch computes.
+    """
+    flow.manual_seed(seed)
+    seeded = _seed_torch(seed)
+    made = make_model(make)
+    if framework_of(made) == "oneflow":
+        return made.to(device, getattr(flow, dtype))
+    if not seeded:  # the callable itself has imported torch
+        _seed_torch(seed)
+        made = make_model(make)
+    tracer = load_tracer("torch")
+    model = tracer.prepare_traced(made, dtype)
+    if batch_shape is not None:
+        return build_translated(tracer.trace_model(model, (np.zeros(batch_shape, dtype),))).to(device)
+    return build_translated(tracer.trace_model(model, ()), tracer.make_retrace(model)).to(device)
+
+
+def _seed_torch(seed: int) -> bool:
+    """Seed torch's generator if torch is imported, which this package does not do; returns whether it is."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    torch.manual_seed(seed)
+    return True
+
+
+def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Module:
+    """Build a module that has the names of a traced model, its weights, and its forward pass.
+
+    Args:
+        graph: The traced model.
+        retrace: Traces it anew for inputs of another shape; None refuses them.
+
+    Raises:
+        Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
+    """
+    root = _name_class(Translated, graph.kind)(retrace)
+    parts = _add_modules(root, graph.modules)
+    _add_tensors(parts, graph.tensors)
+    root.add_module(CONSTANTS, GraphConstants())
+    if graph.inputs:
+        root.add_programs(graph)
+        models.load_state(root, graph.state)
+        _try_both_modes(root, graph)
+    models.load_state(root, graph.state)
+    for module in graph.modules:
+        parts[module.path].training = module.trains
+    return root
+
+
+def _name_class(base: type, name: str) -> Any:
+    """Make a class with the name of torch's, which tells a reader, and this library, what the module is."""
+    return type(name, (base,), {"__module__": base.__module__})
+
+
+def _add_modules(root: Module, modules: tuple[HeldModule, ...]) -> dict[str, Module]:
+    parts: dict[str, Module] = {"": root}
+    for module in modules:
+        if not module.path:
+            continue
+        made = parts[module.alias_of] if module.alias_of is not None else _name_class(TranslatedPart, module.kind)()
+        parts[module.path] = made
+        parent, _, name = module.path.rpartition(".")
+        parts[parent].add_module(name, made)
+    for module in modules:
+        for absent in module.absent:
+            parts[module.path].register_parameter(absent, None)
+    return parts
+
+
+def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> None:
+    made: dict[str, Tensor] = {}
+    for held in tensors:
+        if held.dtype not in _DTYPES:
+            raise Unsupported(
+                f"model: {held.name!r} is {held.dtype}; OneFlow backends take {', '.join(_DTYPES)}. Convert it, or "
+                "train on a torch backend."
+            )
+        path, _, name = held.name.rpartition(".")
+        tensor = made[held.alias_of] if held.alias_of is not None else _make_tensor(held)
+        made[held.name] = tensor
+        if held.kind == "parameter":
+            parts[path].register_parameter(name, tensor)
+        else:
+            parts[path].register_buffer(name, tensor, persistent=held.persistent)
+
+
+def _make_tensor(held: HeldTensor) -> Tensor:
+    tensor = flow.tensor(np.zeros(held.shape, held.dtype))
+    return flow.nn.Parameter(tensor, requires_grad=held.requires_grad) if held.kind == "parameter" else tensor
+
+
+def _try_both_modes(root: Module, graph: ModelGraph) -> None:
+    """Run both forward passes and a backward pass on the graph's example, and compare the answer with torch's."""
+    inputs, answers = graph.example
+    if not inputs:
+        return
+    for mode in (False, True):
+        root.train(mode)
+        tensors = tuple(flow.tensor(array.copy()) for array in inputs)
+        program = root._find_programs(tensors)[mode]
+        output = program.run(Frame(root, tensors), _check_result)
+        made = list(_list_tensors(output))
+        if not mode:
+            _compare(made, answers)
+        else:
+            total = sum(tensor.sum() for tensor in made if tensor.requires_grad)
+            if isinstance(total, flow.Tensor):
+                total.backward()
+    for parameter in root.parameters():
+        parameter.grad = None
+    sync()
+
+
+def _check_result(node: Node, made: Tensor, images: int) -> None:
+    """Refuse a result of another shape or dtype than torch's."""
+    shape = tuple(size.at(images) if isinstance(size, BatchSized) else size for size in node.shape)
+    if tuple(made.shape) != shape or dtype_of(made) != node.dtype:
+        raise refuse_node(
+            node, f"it gives {dtype_of(made)} of shape {tuple(made.shape)}, where torch gives {node.dtype} of {shape}"
+        )
+
+
+def _list_tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, flow.Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in _list_tensors(part)]
+    return []
+
+
+def _compare(made: list[Tensor], answers: tuple[Any, ...]) -> None:
+    for tensor, answer in zip(made, answers, strict=True):
+        ours = tensor.detach().numpy().astype(np.float64)
+        theirs = np.asarray(answer, np.float64)
+        size = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=1e-30))
+        alike = np.isclose(ours, theirs, rtol=0, atol=_CLOSE.get(dtype_of(tensor), 0) * size, equal_nan=True)
+        if not alike.all():
+            far = float(np.abs(ours - theirs)[~alike].max())
+            raise Unsupported(
+                f"model: translated to OneFlow it answers otherwise than in torch: by {far:.1e}, where numbers are up "
+                f"to {size:.1e}. Train on a torch backend, and report the model."
+            )

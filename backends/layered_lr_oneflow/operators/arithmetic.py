@@ -1,0 +1,218 @@
+"""Operators of a traced model that work element by element."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from layered_lr_oneflow.oneflow_types import Tensor, TensorType
+from layered_lr_oneflow.runtime import flow
+
+_C = flow._C
+
+
+def make_constant(shape: tuple[int, ...], value: float, dtype: TensorType, device: Any) -> Tensor:
+    """Make a tensor of one value, also in a graph's trace."""
+    return _C.constant(tuple(shape), value, dtype=dtype, device=flow.device(str(device)))
+
+
+def convert(x: Tensor, dtype: str | TensorType) -> Tensor:
+    """Bring a tensor to a dtype."""
+    wanted = getattr(flow, dtype) if isinstance(dtype, str) else dtype
+    return x if x.dtype == wanted else _C.cast(x, dtype=wanted, pin_memory=False)
+
+
+def _as_tensor(value: Any, like: Tensor) -> Tensor:
+    return value if isinstance(value, flow.Tensor) else make_constant((1,) * like.ndim, value, like.dtype, like.device)
+
+
+def _is_bool(x: Any) -> bool:
+    return isinstance(x, flow.Tensor) and x.dtype == flow.bool
+
+
+def _erfc(x: Tensor) -> Tensor:
+    return 1 - flow.erf(x)
+
+
+def _log2(x: Tensor) -> Tensor:
+    return flow.log(x) * (1 / math.log(2))
+
+
+def _isnan(x: Tensor) -> Tensor:
+    return x != x
+
+
+def _softsign(x: Tensor) -> Tensor:
+    return x / (flow.abs(x) + 1)
+
+
+def _trunc(x: Tensor) -> Tensor:
+    return flow.sign(x) * flow.floor(flow.abs(x))
+
+
+def _logsigmoid(x: Tensor) -> Tensor:
+    return _C.logsigmoid(x)
+
+
+def _clip(x: Tensor, low: float, high: float) -> Tensor:
+    """Clip with a gradient strictly between the limits."""
+    return flow.where((x > low) & (x < high), x, flow.clamp(x, min=low, max=high).detach())
+
+
+# In float64, kernels of OneFlow 0.9 compute with some numbers as float32 holds them: there these are written out.
+def _hardsigmoid(x: Tensor) -> Tensor:
+    return _clip(x + 3, 0.0, 6.0) / 6 if x.dtype == flow.float64 else _C.hardsigmoid(x)
+
+
+def _hardtanh(x: Tensor, low: float, high: float) -> Tensor:
+    return _clip(x, low, high) if x.dtype == flow.float64 else _C.hardtanh(x, min_val=low, max_val=high)
+
+
+def _leaky_relu(x: Tensor, slope: float) -> Tensor:
+    return flow.where(x > 0, x, x * slope) if x.dtype == flow.float64 else _C.leaky_relu(x, slope)
+
+
+def _logical_not(x: Tensor) -> Tensor:
+    return convert(x == 0, flow.bool) if not _is_bool(x) else flow.logical_not(x)
+
+
+def _square(x: Tensor) -> Tensor:
+    return x * x
+
+
+def _floor_divide(x: Any, y: Any) -> Tensor:
+    x = _as_tensor(x, y)
+    if x.dtype.is_floating_point:
+        return flow.floor(x / y)
+    quotient = convert(x, flow.float64) / (convert(y, flow.float64) if isinstance(y, flow.Tensor) else y)
+    return convert(flow.floor(quotient), x.dtype)
+
+
+def _remainder(x: Any, y: Any) -> Tensor:
+    return x - _floor_divide(x, y) * y
+
+
+def _pow(x: Any, y: Any) -> Tensor:
+    if isinstance(y, int | float) and y == 2:
+        return x * x
+    return flow.pow(x, y)
+
+
+def _choose(larger: bool) -> Callable[[Any, Any], Tensor]:
+    function = flow.maximum if larger else flow.minimum
+
+    def choose(x: Any, y: Any) -> Tensor:
+        return function(x, _as_tensor(y, x)) if isinstance(x, flow.Tensor) else function(_as_tensor(x, y), y)
+
+    return choose
+
+
+def _logical(name: str) -> Callable[[Any, Any], Tensor]:
+    function = getattr(flow, f"logical_{name}")
+
+    def logical(x: Any, y: Any) -> Tensor:
+        first, second = (convert(each, flow.bool) if isinstance(each, flow.Tensor) else each for each in (x, y))
+        first, second = (
+            each if isinstance(each, flow.Tensor) else _as_tensor(bool(each), other)
+            for each, other in ((first, second), (second, first))
+        )
+        return function(first, second)
+
+    return logical
+
+
+def _where(condition: Tensor, x: Any, y: Any) -> Tensor:
+    like = x if isinstance(x, flow.Tensor) else y
+    return flow.where(convert(condition, flow.bool), _as_tensor(x, like), _as_tensor(y, like))
+
+
+def _clamp(x: Tensor, low: float | None, high: float | None) -> Tensor:
+    return flow.clamp(x, min=low, max=high)
+
+
+def _gelu(x: Tensor, approximate: str) -> Tensor:
+    return _C.gelu_with_approximate(x, approximate)
+
+
+def _relu(x: Tensor) -> Tensor:
+    return _C.relu(x)
+
+
+UNARY_FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
+    **{
+        name: getattr(flow, name)
+        for name in [
+            "abs",
+            "acos",
+            "asin",
+            "atan",
+            "ceil",
+            "cos",
+            "cosh",
+            "erf",
+            "exp",
+            "expm1",
+            "floor",
+            "log",
+            "log1p",
+            "neg",
+            "reciprocal",
+            "round",
+            "rsqrt",
+            "sigmoid",
+            "sign",
+            "sin",
+            "sinh",
+            "sqrt",
+            "tan",
+            "tanh",
+        ]
+    },
+    "erfc": _erfc,
+    "isnan": _isnan,
+    "log2": _log2,
+    "logical_not": _logical_not,
+    "relu": _relu,
+    "square": _square,
+    "trunc": _trunc,
+    "silu": _C.silu,
+    "mish": _C.mish,
+    "hardswish": _C.hardswish,
+    "hardsigmoid": _hardsigmoid,
+    "softsign": _softsign,
+    "selu": _C.selu,
+    "logsigmoid": _logsigmoid,
+}
+
+ARITHMETIC: Final[Mapping[str, Callable[..., Tensor]]] = {
+    **UNARY_FUNCTIONS,
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+    "div": lambda x, y: x / y,
+    "floor_divide": _floor_divide,
+    "remainder": _remainder,
+    "pow": _pow,
+    "maximum": _choose(larger=True),
+    "minimum": _choose(larger=False),
+    "eq": lambda x, y: x == y,
+    "ne": lambda x, y: x != y,
+    "lt": lambda x, y: x < y,
+    "le": lambda x, y: x <= y,
+    "gt": lambda x, y: x > y,
+    "ge": lambda x, y: x >= y,
+    "logical_and": _logical("and"),
+    "logical_or": _logical("or"),
+    "logical_xor": _logical("xor"),
+    "gelu": _gelu,
+    "leaky_relu": _leaky_relu,
+    "elu": lambda x, alpha: _C.elu(x, alpha=alpha),
+    "hardtanh": _hardtanh,
+    "softplus": lambda x, beta, threshold: _C.softplus(x, beta, threshold),
+    "prelu": lambda x, weight: _C.prelu(x, weight),
+    "where": _where,
+    "clamp": _clamp,
+    "cast": convert,
+    "detach": lambda x: x.detach(),
+}

@@ -1,0 +1,118 @@
+"""Operators of a traced model with weights: matrices, convolutions, normalisations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.runtime import flow
+
+_C = flow._C
+
+
+def _matmul(x: Tensor, y: Tensor) -> Tensor:
+    """Multiply matrices; OneFlow aborts on a vector with three or more axes, and on some axes that broadcast."""
+    if x.ndim == 1 and y.ndim == 1:
+        return (x * y).sum()
+    if y.ndim == 1:
+        return _matmul(x, y.reshape(-1, 1)).squeeze(-1)
+    if x.ndim == 1:
+        return _matmul(x.reshape(1, -1), y).squeeze(-2)
+    if x.ndim == 2 and y.ndim == 2:
+        return _C.matmul(x, y)
+    if y.ndim == 2:
+        rows = _C.matmul(x.reshape(-1, x.shape[-1]), y)
+        return rows.reshape(*x.shape[:-1], y.shape[-1])
+    rank = max(x.ndim, y.ndim)
+    first, second = ((1,) * (rank - each.ndim) + tuple(each.shape[:-2]) for each in (x, y))
+    batch = tuple(max(pair) if min(pair) else 0 for pair in zip(first, second, strict=True))
+    x, y = (each if tuple(each.shape[:-2]) == batch else each.expand(*batch, *each.shape[-2:]) for each in (x, y))
+    if len(batch) == 1:
+        return _C.batch_matmul(x, y)
+    flat = (each.reshape(-1, *each.shape[-2:]) for each in (x, y))
+    product = _C.batch_matmul(*flat)
+    return product.reshape(*batch, x.shape[-2], y.shape[-1])
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+    product = _C.matmul(rows, weight, transpose_b=True)
+    product = product if bias is None else _C.bias_add(product, bias, axis=1)
+    return product if x.ndim == 2 else product.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _einsum(equation: str, tensors: tuple[Tensor, ...]) -> Tensor:
+    return flow.einsum(equation.replace(" ", ""), *tensors)
+
+
+_CONVOLUTIONS = {3: _C.conv1d, 4: _C.conv2d, 5: _C.conv3d}
+_TRANSPOSED = {3: _C.deconv1d, 4: _C.deconv2d, 5: _C.deconv3d}
+
+
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...],
+    dilation: tuple[int, ...], groups: int,
+) -> Tensor:  # fmt: skip
+    sizes = {"stride": list(stride), "padding": list(padding), "dilation": list(dilation)}
+    return _CONVOLUTIONS[weight.ndim](x, weight, bias, groups=groups, **sizes)
+
+
+def _convolve_transposed(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...],
+    output_padding: tuple[int, ...], groups: int, dilation: tuple[int, ...],
+) -> Tensor:  # fmt: skip
+    """Convolve backwards, group by group."""
+    function = _TRANSPOSED[weight.ndim]
+    sizes = (list(stride), list(padding), list(output_padding))
+    parts = zip(flow.chunk(x, groups, 1), flow.chunk(weight, groups, 0), strict=True) if groups > 1 else [(x, weight)]
+    made = [function(part, its, None, *sizes, 1, list(dilation)) for part, its in parts]
+    whole = made[0] if groups == 1 else flow.cat(made, dim=1)
+    return whole if bias is None else whole + bias.reshape(1, -1, *(1 for _ in stride))
+
+
+def _unfold(
+    x: Tensor, kernel: tuple[int, ...], dilation: tuple[int, ...], padding: tuple[int, ...], stride: tuple[int, ...]
+) -> Tensor:
+    return flow.nn.functional.unfold(x, list(kernel), list(dilation), list(padding), list(stride))
+
+
+def _batch_norm(
+    x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    training: bool, momentum: float, eps: float,
+) -> Tensor:  # fmt: skip
+    return _C.normalization(x, mean, variance, weight, bias, 1, eps, momentum, training or mean is None)
+
+
+def _normalise(x: Tensor, axes: list[int], eps: float) -> Tensor:
+    centred = x - x.mean(dim=axes, keepdim=True)
+    return centred * flow.rsqrt((centred * centred).mean(dim=axes, keepdim=True) + eps)
+
+
+def _layer_norm(x: Tensor, axes: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalise the last axes; written out, because OneFlow's own aborts on some shapes and loses a gradient."""
+    made = _normalise(x, list(range(x.ndim - axes, x.ndim)), eps)
+    made = made if weight is None else made * weight
+    return made if bias is None else made + bias
+
+
+def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """Normalise groups of channels; OneFlow's own has no kernel on a CPU."""
+    shape = tuple(x.shape)
+    made = _normalise(x.reshape(shape[0], groups, -1), [2], eps).reshape(shape[0], shape[1], -1)
+    made = made if weight is None else made * weight.reshape(1, -1, 1)
+    made = made if bias is None else made + bias.reshape(1, -1, 1)
+    return made.reshape(*shape)
+
+
+LAYERS: Final[Mapping[str, Callable[..., Any]]] = {
+    "matmul": _matmul,
+    "linear": _linear,
+    "einsum": _einsum,
+    "conv": _convolve,
+    "conv_transpose": _convolve_transposed,
+    "unfold": _unfold,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
+}

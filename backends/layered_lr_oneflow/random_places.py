@@ -1,0 +1,89 @@
+"""The places in a traced model that draw random numbers: each takes its numbers from the session, or draws its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from layered_lr.arrays import Float64
+from layered_lr.models.dropout_masks import draw_dropout_mask, draw_uniform
+from layered_lr.models.graph import BatchSized, Size
+from layered_lr_oneflow.oneflow_types import Module, Tensor, TensorType
+from layered_lr_oneflow.operators.arithmetic import convert, make_constant
+from layered_lr_oneflow.runtime import flow
+
+
+class RandomPlace:
+    """One random operator of a traced model.
+
+    Args:
+        operator: One of ``graph_operators.RANDOM``.
+        shape: Of the numbers that it draws.
+        p: The probability of a dropout to drop, or of a Bernoulli trial to be 1; unused for uniform numbers.
+        module: Whose mode decides whether it draws; None if it always does.
+
+    Attributes:
+        mask: The numbers for the next forward pass; None lets it draw its own. In the trace of a graph it is a tensor
+            of the graph.
+    """
+
+    def __init__(self, operator: str, shape: tuple[Size, ...], p: float, module: Module | None) -> None:
+        self.operator, self.shape, self._p, self._module = operator, shape, p, module
+        self.mask: Tensor | None = None
+
+    @property
+    def training(self) -> bool:
+        """Whether it draws."""
+        return self._module is None or bool(self._module.training)
+
+    @property
+    def p(self) -> float:
+        """The probability of a 0 among the session's numbers; above 0 for every place that draws."""
+        return 1 - self._p if self.operator == "bernoulli" else self._p if self.operator == "dropout" else 1.0
+
+    def draw(self, seed: int, step: int, place: int, images: int, parts: int) -> Float64:
+        """Draw the numbers of one update for all parts of its batch, one after the other along the first axis.
+
+        Args:
+            seed: Of the run.
+            step: The update.
+            place: The index of this place among all in the model.
+            images: In all parts.
+            parts: How many parts the batch has.
+        """
+        shape = self.sizes_at(images // parts)
+        whole = (shape[0] * parts, *shape[1:]) if shape else (parts,)
+        if self.operator == "uniform":
+            return draw_uniform(seed, step, place, whole)
+        drops = self.p if self.training else 0.0
+        mask = draw_dropout_mask(seed, step, place, whole, drops)
+        return (mask > 0).astype(np.float64) if self.operator == "bernoulli" else mask
+
+    def sizes_at(self, images: int) -> tuple[int, ...]:
+        """Return the shape of what it draws for one part of a batch."""
+        return tuple(size.at(images) if isinstance(size, BatchSized) else size for size in self.shape)
+
+    def drop(self, x: Tensor, images: int) -> Tensor:
+        """Drop numbers of an activation, and make the others larger."""
+        return x * (self._draw_dropout(x.dtype, x.device, images) if self.mask is None else self.mask)
+
+    def make(self, dtype: TensorType, device: object, images: int) -> Tensor:
+        """Make the numbers of a Bernoulli trial, 0 or 1, or uniform ones from 0 to 1."""
+        if self.mask is not None:
+            return convert(self.mask.reshape(*self.sizes_at(images)), dtype)
+        if self.operator == "uniform":
+            return flow.rand(*self.sizes_at(images), dtype=dtype, device=str(device))
+        return convert(self._draw_dropout(flow.float32, device, images) > 0, dtype)
+
+    def _draw_dropout(self, dtype: TensorType, device: object, images: int) -> Tensor:
+        ones = make_constant(self.sizes_at(images), 1, dtype, device)
+        if self.p >= 1:
+            return ones * 0
+        return flow._C.dropout(ones, self.p, True, False, flow.default_generator, addend=None)
+
+
+Places = dict[str, RandomPlace]
+"""By the name of the node in the program."""
+
+FindModule = Callable[[str], Module]

@@ -1,0 +1,339 @@
+"""A OneFlow module that computes what a traced model computes, with the traced model's names."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from layered_lr.errors import LayeredLRError, SpecError, Unsupported
+from layered_lr.files import describe_error
+from layered_lr.models.graph import (
+    Argument,
+    BatchSized,
+    Constant,
+    Held,
+    Input,
+    InputFacts,
+    ModelGraph,
+    Node,
+    Program,
+    Result,
+    Structure,
+    list_references,
+)
+from layered_lr.models.graph_operators import OPERATORS, RANDOM
+from layered_lr.models.nn_modules import dtype_of
+from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.operators import FUNCTIONS
+from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.random_places import RandomPlace
+from layered_lr_oneflow.rules.base import assign
+from layered_lr_oneflow.runtime import flow
+
+CONSTANTS = "layered_lr_constants"
+
+Retrace: TypeAlias = Callable[[tuple[InputFacts, ...]], ModelGraph]
+"""Traces the model that this one was translated from, for inputs of another shape."""
+
+
+class TranslatedPart(flow.nn.Module):
+    """A module inside of a translated model: it holds tensors under torch's names, and its mode counts."""
+
+
+class GraphConstants(flow.nn.Module):
+    """Holds the arrays of a translated model that are no part of its state, so that a graph finds them."""
+
+
+class Frame:
+    """One forward pass: its inputs, and what each operator has given so far."""
+
+    __slots__ = ("images", "inputs", "results", "root")
+
+    def __init__(self, root: Module, inputs: tuple[Tensor, ...]) -> None:
+        self.root, self.inputs = root, inputs
+        self.images: int = inputs[0].shape[0]
+        self.results: dict[str, Any] = {}
+
+
+Getter: TypeAlias = Callable[[Frame], Any]
+
+
+class Step:
+    """One operator of a program, ready to run.
+
+    Args:
+        node: The operator.
+        module: In whose ``forward`` it stands, whose mode it may follow.
+        place: Its random numbers, if it draws some.
+        last_uses: Names of results that nothing needs after it.
+    """
+
+    __slots__ = ("_arguments", "_function", "_module", "_place", "_training", "last_uses", "node")
+
+    def __init__(self, node: Node, module: Module, place: RandomPlace | None, last_uses: Sequence[str]) -> None:
+        self.node, self.last_uses = node, tuple(last_uses)
+        self._module, self._place = module, place
+        self._function = FUNCTIONS.get(node.operator)
+        self._arguments = [_make_getter(node.arguments[name]) for name in OPERATORS[node.operator]]
+        names = OPERATORS[node.operator]
+        self._training = names.index("training") if node.follows_mode else None
+
+    def run(self, frame: Frame) -> Tensor:
+        """Run the operator."""
+        values = [get(frame) for get in self._arguments]
+        if self._training is not None:
+            values[self._training] = bool(self._module.training)
+        operator, place = self.node.operator, self._place
+        if operator == "dropout":
+            made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images)
+        elif place is not None:
+            made = place.make(getattr(flow, self.node.dtype), frame.inputs[0].device, frame.images)
+        elif operator == "full":
+            shape, value, dtype = values
+            made = make_constant(shape, value, getattr(flow, dtype), frame.inputs[0].device)
+        else:
+            assert self._function is not None
+            made = self._function(*values)
+        return made.detach() if self.node.detached and made.requires_grad else made
+
+
+class Translated(TranslatedPart):
+    """A model of another framework: the root of the module tree, which has the forward pass.
+
+    Attributes:
+        places: Its random operators in training mode, in their order.
+    """
+
+    def __init__(self, retrace: Retrace | None = None) -> None:
+        super().__init__()
+        self.places: list[RandomPlace] = []
+        self._retrace = retrace
+        self._programs: dict[tuple[InputFacts, ...], dict[bool, _Runnable]] = {}
+        self._mode_bound: list[tuple[str, list[Module]]] = []
+        self._constant_keys: dict[bytes, str] = {}
+
+    def add_programs(self, graph: ModelGraph) -> None:
+        """Take the forward passes of a graph, whose tensors and modules are here already."""
+        keys = {key: self._add_constant(array) for key, array in graph.constants.items()}
+        modules = self.parts_by_path()
+        runnable = {}
+        for mode, program in ((True, graph.training), (False, graph.evaluation)):
+            places = _make_places(program, mode, modules)
+            runnable[mode] = _Runnable(_rename_constants(program, keys), modules, places)
+            if mode and not self._programs:
+                self.places = list(places.values())
+        self._programs[graph.inputs] = runnable
+        self._mode_bound = [(path, [modules[path]]) for path in graph.mode_bound if path in modules]
+
+    def parts_by_path(self) -> dict[str, Module]:
+        """Find every module of the model by each of its paths; the model itself is the empty path."""
+        found: dict[str, Module] = {"": self}
+        todo: list[tuple[str, Module]] = [("", self)]
+        while todo:
+            prefix, module = todo.pop()
+            for name, child in module._modules.items():
+                if isinstance(child, TranslatedPart):
+                    found[prefix + name] = child
+                    todo.append((f"{prefix}{name}.", child))
+        return found
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Compute what the traced model computes, in the mode that this module is in.
+
+        Raises:
+            SpecError: It was traced for inputs of another shape or dtype.
+            Unsupported: A module is in another mode than the model, and does other things in that mode.
+        """
+        self._check_modes()
+        program = self._find_programs(inputs)[bool(self.training)]
+        return program.run(Frame(self, inputs))
+
+    def _find_programs(self, inputs: tuple[Tensor, ...]) -> dict[bool, _Runnable]:
+        facts = tuple(InputFacts(tuple(each.shape[1:]), dtype_of(each)) for each in inputs)
+        if facts not in self._programs:
+            if self._retrace is None:
+                raise SpecError(
+                    f"model: got a batch of {_describe(facts)}; it was translated for {_describe_all(self._programs)}. "
+                    "Give such inputs, or translate it with an example of these."
+                )
+            self.add_programs(self._retrace(facts))
+        return self._programs[facts]
+
+    def _check_modes(self) -> None:
+        training = bool(self.training)
+        for path, (module,) in self._mode_bound:
+            if bool(module.training) != training:
+                raise Unsupported(
+                    f"model: module {path!r} is in {_mode(module.training)} mode while the model is in "
+                    f"{_mode(training)} mode, and does other things then than were traced. Bring both into one mode, "
+                    "or train on a torch backend."
+                )
+
+    def _add_constant(self, array: Any) -> str:
+        content = str(array.dtype).encode() + str(array.shape).encode() + array.tobytes()
+        key = self._constant_keys.get(content)
+        if key is None:
+            key = self._constant_keys[content] = f"constant_{len(self._constant_keys)}"
+            if self._programs and flow._oneflow_internal.lazy_mode.is_enabled():
+                raise SpecError(
+                    "model: it is traced for such inputs only now, inside of a graph, and needs a constant that the "
+                    "graph does not have. Call it once before the graph is made, or translate it with an example."
+                )
+            with flow._oneflow_internal.lazy_mode.guard(False):
+                tensor = flow.tensor(array, device=self._find_device())
+            self._modules[CONSTANTS].register_buffer(key, tensor, persistent=False)
+        return key
+
+    def _find_device(self) -> str:
+        return next((str(tensor.device) for tensor in self.parameters()), "cpu")
+
+
+class _Runnable:
+    """A program whose arguments are found without looking anything up."""
+
+    def __init__(self, program: Program, modules: Mapping[str, Module], places: Mapping[str, RandomPlace]) -> None:
+        last: dict[str, list[str]] = {}
+        seen = {reference.node for reference in _results((program.output, tuple(w.value for w in program.writes)))}
+        for node in reversed(program.nodes):
+            used = {reference.node for reference in _results(node.arguments)} - seen
+            last[node.name] = list(used)
+            seen |= used
+        self._steps = [
+            Step(node, modules[node.module], places.get(node.name), last[node.name]) for node in program.nodes
+        ]
+        self._writes = [
+            (write, _make_getter(Held(write.name)), _make_getter(write.value), modules[write.module])
+            for write in program.writes
+        ]
+        self._output = _make_getter(program.output)
+
+    def run(self, frame: Frame, check: Callable[[Node, Tensor, int], None] | None = None) -> Any:
+        """Run the program.
+
+        Args:
+            frame: Of this forward pass.
+            check: Sees what each operator gave.
+
+        Raises:
+            Unsupported: OneFlow cannot run an operator.
+        """
+        results = frame.results
+        for step in self._steps:
+            try:
+                results[step.node.name] = made = step.run(frame)
+            except LayeredLRError:
+                raise
+            except Exception as error:  # whatever OneFlow raises
+                raise refuse_node(step.node, describe_error(error)) from error
+            if check is not None:
+                check(step.node, made, frame.images)
+            for name in step.last_uses:
+                del results[name]
+        self._write(frame)
+        return self._output(frame)
+
+    def _write(self, frame: Frame) -> None:
+        with flow.no_grad():
+            for write, target, value, module in self._writes:
+                if not write.follows_mode or module.training:
+                    assign(target(frame), value(frame).detach())
+
+
+def refuse_node(node: Node, why: str) -> Unsupported:
+    """Make the error for an operator that OneFlow does not run as torch does."""
+    return Unsupported(
+        f"model: OneFlow cannot run {node.operator}, in {node.describe_place()}: {why}. Write it with other functions, "
+        "or train on a torch backend."
+    )
+
+
+def _make_places(program: Program, mode: bool, modules: Mapping[str, Module]) -> dict[str, RandomPlace]:
+    """Make a place for each operator of a program that may draw random numbers."""
+    places = {}
+    for node in program.nodes:
+        if node.operator not in RANDOM:
+            continue
+        arguments = node.arguments
+        if node.operator == "dropout" and not (arguments["training"] or node.follows_mode):
+            continue
+        shape = arguments["mask_shape"] if node.operator == "dropout" else arguments["shape"]
+        p = float(arguments.get("p") or 0.0)
+        module = modules[node.module] if node.follows_mode else None
+        places[node.name] = RandomPlace(node.operator, shape, p, module)
+    return places
+
+
+def _rename_constants(program: Program, keys: Mapping[str, str]) -> Program:
+    def rename(argument: Argument) -> Argument:
+        if isinstance(argument, Constant):
+            return Constant(keys[argument.key])
+        if isinstance(argument, Structure):
+            return argument._replace(parts=tuple(map(rename, argument.parts)))
+        if isinstance(argument, Mapping):
+            return {name: rename(value) for name, value in argument.items()}
+        if type(argument) is tuple:
+            return tuple(map(rename, argument))
+        return argument
+
+    nodes = tuple(node._replace(arguments=rename(node.arguments)) for node in program.nodes)
+    writes = tuple(write._replace(value=rename(write.value)) for write in program.writes)
+    return Program(nodes, rename(program.output), writes)
+
+
+def _results(argument: Argument) -> list[Result]:
+    return [reference for reference in list_references(argument) if isinstance(reference, Result)]
+
+
+def _make_getter(argument: Argument) -> Getter:
+    """Make a function that finds an argument in a forward pass."""
+    if isinstance(argument, Result):
+        name = argument.node
+        return lambda frame: frame.results[name]
+    if isinstance(argument, Held | Constant):
+        path = argument.name.split(".") if isinstance(argument, Held) else [CONSTANTS, argument.key]
+        return lambda frame: _walk(frame.root, path)
+    if isinstance(argument, Input):
+        place = argument.place
+        return lambda frame: frame.inputs[place]
+    if isinstance(argument, BatchSized):
+        size = argument
+        return lambda frame: size.at(frame.images)
+    if isinstance(argument, Structure):
+        return _make_structure_getter(argument)
+    if isinstance(argument, tuple):
+        getters = [_make_getter(part) for part in argument]
+        if any(True for _ in list_references(argument)) or any(isinstance(part, BatchSized) for part in argument):
+            return lambda frame: tuple([get(frame) for get in getters])
+    return lambda frame: argument
+
+
+def _make_structure_getter(structure: Structure) -> Getter:
+    getters = [_make_getter(part) for part in structure.parts]
+    if structure.kind == "dict":
+        keys = structure.keys
+        return lambda frame: OrderedDict((key, get(frame)) for key, get in zip(keys, getters, strict=True))
+    if structure.kind == "namedtuple":
+        kind: Any = namedtuple(structure.name, structure.keys)  # type: ignore[misc]
+        return lambda frame: kind(*(get(frame) for get in getters))
+    made: type = list if structure.kind == "list" else tuple
+    return lambda frame: made(get(frame) for get in getters)
+
+
+def _walk(root: Module, path: Sequence[str]) -> Any:
+    found = root
+    for name in path:
+        found = getattr(found, name)
+    return found
+
+
+def _describe(facts: Sequence[InputFacts]) -> str:
+    return " and ".join(f"{each.dtype} of shape (n, {', '.join(map(str, each.shape))})" for each in facts)
+
+
+def _describe_all(programs: Mapping[tuple[InputFacts, ...], object]) -> str:
+    return ", or for ".join(_describe(facts) for facts in programs) or "no inputs yet"
+
+
+def _mode(training: bool) -> str:
+    return "training" if training else "evaluation"

@@ -1,0 +1,483 @@
+"""Functions of torch that the vocabulary of a traced model has no operator for, written with functions that it has.
+
+Each of them runs while a ``Recorder`` records, in the place of torch's own. It returns ``NotImplemented`` where it does
+not know the form in which it was called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import torch
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
+
+from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_indices import assign, get_item, select, slice_along
+
+Composite = Callable[..., Any]
+
+
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
+    *, scale: float | None = None, enable_gqa: bool = False,
+) -> Tensor:  # fmt: skip
+    """Attention as torch's documentation writes it out."""
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if enable_gqa:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = (_repeat_heads(each, repeats) for each in (key, value))
+    scores = (query * factor) @ key.transpose(-2, -1)
+    if is_causal:
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+    if attn_mask is not None:
+        is_choice = attn_mask.dtype == torch.bool
+        scores = torch.where(attn_mask, scores, -math.inf) if is_choice else scores + attn_mask
+    return torch.dropout(torch.softmax(scores, -1), dropout_p, True) @ value
+
+
+def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
+    shape = (*x.shape[:-3], x.shape[-3] * repeats, *x.shape[-2:])
+    return x.unsqueeze(-3).expand(*x.shape[:-2], repeats, *x.shape[-2:]).reshape(shape)
+
+
+def _convolution(count: int) -> Composite:
+    function = getattr(torch, f"conv{count}d")
+
+    def composite(
+        x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+        groups: int = 1,
+    ) -> Any:  # fmt: skip
+        if padding == "valid":
+            return function(x, weight, bias, stride, 0, dilation, groups)
+        if padding != "same":
+            return NotImplemented
+        steps = [dilation] * count if isinstance(dilation, int) else list(dilation) * (count // len(dilation))
+        totals = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
+        widths = [width for total in reversed(totals) for width in (total // 2, total - total // 2)]
+        return function(F.pad(x, widths), weight, bias, stride, 0, dilation, groups)
+
+    return composite
+
+
+def _addmm(x: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    product = first @ second
+    product = product if alpha == 1 else product * alpha
+    return product + (x if beta == 1 else x * beta)
+
+
+def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    if dtype is not None or ord not in (1, 2, math.inf):
+        return NotImplemented
+    dim = list(range(x.dim())) if dim is None else dim
+    if ord == 1:
+        return x.abs().sum(dim, keepdim)
+    return _root(x.square().sum(dim, keepdim)) if ord == 2 else x.abs().amax(dim, keepdim)
+
+
+def _root(square: Tensor) -> Tensor:
+    """The square root, whose gradient at zero is zero, as that of torch's norms is."""
+    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
+
+
+def _logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+    highest = x.detach().amax(dim, keepdim=True)
+    total = (x - highest).exp().sum(dim, keepdim=True).log() + highest
+    return total if keepdim else total.squeeze(dim)
+
+
+def _split(x: Tensor, sizes: Any, dim: int = 0) -> Any:
+    length = x.shape[dim]
+    if isinstance(sizes, int):
+        sizes = [min(sizes, length - start) for start in range(0, length, sizes)] or [0]
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    return tuple(
+        slice_along(x, dim % x.dim(), start, start + size, 1) for start, size in zip(starts, sizes, strict=True)
+    )
+
+
+def _chunk(x: Tensor, chunks: int, dim: int = 0) -> Any:
+    return _split(x, max(1, -(-x.shape[dim] // chunks)), dim)
+
+
+def _tensor_split(x: Tensor, sections: Any, dim: int = 0) -> Any:
+    length = x.shape[dim]
+    if isinstance(sections, int):
+        small, larger = divmod(length, sections)
+        return _split(x, [small + (place < larger) for place in range(sections)], dim)
+    if isinstance(sections, torch.Tensor):
+        return NotImplemented
+    edges = [0, *(range(length)[:edge].stop for edge in sections), length]
+    return _split(x, [max(stop - start, 0) for start, stop in pairwise(edges)], dim)
+
+
+def _unbind(x: Tensor, dim: int = 0) -> Any:
+    return tuple(x.select(dim, place) for place in range(x.shape[dim]))
+
+
+def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    rank = tensors[0].dim() + 1
+    return torch.cat([tensor.unsqueeze(dim % rank) for tensor in tensors], dim % rank)
+
+
+def _repeat(x: Tensor, *sizes: Any) -> Any:
+    times = list(sizes[0]) if isinstance(sizes[0], tuple | list) else list(sizes)
+    whole = x.reshape([1] * (len(times) - x.dim()) + list(x.shape))
+    for axis, time in enumerate(times):
+        if time != 1:
+            whole = torch.cat([whole] * time, axis)
+    return whole
+
+
+def _tile(x: Tensor, *dims: Any) -> Any:
+    times = list(dims[0]) if isinstance(dims[0], tuple | list) else list(dims)
+    return _repeat(x, [1] * (x.dim() - len(times)) + times)
+
+
+def _repeat_interleave(x: Tensor, repeats: Any, dim: int | None = None, **_: Any) -> Any:
+    if not isinstance(repeats, int):
+        return NotImplemented
+    if dim is None:
+        x, dim = x.flatten(), 0
+    dim %= x.dim()
+    spread = x.unsqueeze(dim + 1).expand(*x.shape[: dim + 1], repeats, *x.shape[dim + 1 :])
+    return spread.reshape(*x.shape[:dim], x.shape[dim] * repeats, *x.shape[dim + 1 :])
+
+
+def _extreme(name: str) -> Composite:
+    def composite(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+        if dim is None:
+            return getattr(torch, f"a{name}")(x)
+        if isinstance(dim, torch.Tensor):
+            return getattr(torch, f"{name}imum")(x, dim)
+        places = getattr(torch, f"arg{name}")(x, dim, True)
+        values = torch.gather(x, dim, places)
+        if not keepdim:
+            values, places = values.squeeze(dim), places.squeeze(dim)
+        return getattr(torch.return_types, name)((values, places))
+
+    return composite
+
+
+def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Any:
+    if isinstance(min, torch.Tensor) or isinstance(max, torch.Tensor):
+        x = x if min is None else torch.maximum(x, torch.as_tensor(min, dtype=x.dtype))
+        return x if max is None else torch.minimum(x, torch.as_tensor(max, dtype=x.dtype))
+    return clamp_between(x, min, max)
+
+
+def clamp_between(x: Tensor, low: float | None, high: float | None) -> Tensor:
+    """Clamp between two numbers; a recorder records it as one operator."""
+    if has_torch_function((x,)):
+        recorded: Tensor = handle_torch_function(clamp_between, (x,), x, low, high)
+        return recorded
+    return torch.clamp(x, low, high)
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    first, second = x.chunk(2, dim)
+    return first * second.sigmoid()
+
+
+def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    return x.clamp(min=0) + ((x / alpha).clamp(max=0).exp() - 1) * alpha
+
+
+def _elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
+    if scale != 1 or input_scale != 1:
+        return NotImplemented
+    return plain_elu(x, alpha)
+
+
+def plain_elu(x: Tensor, alpha: float) -> Tensor:
+    """ELU without torch's hidden scales; a recorder records it as one operator."""
+    if has_torch_function((x,)):
+        recorded: Tensor = handle_torch_function(plain_elu, (x,), x, alpha)
+        return recorded
+    return F.elu(x, alpha)
+
+
+def _triangle(keep: Callable[[Tensor, int], Tensor]) -> Composite:
+    def composite(x: Tensor, diagonal: int = 0) -> Tensor:
+        kept = keep(torch.ones(x.shape[-2:], dtype=torch.bool), diagonal)
+        return torch.where(kept, x, 0)
+
+    return composite
+
+
+def _embedding(
+    weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Any:
+    if scale_grad_by_freq or sparse:
+        return NotImplemented
+    if padding_idx >= 0:  # this row is looked up, but gets no gradient
+        padding = (torch.arange(weight.shape[0]) == padding_idx).unsqueeze(1)
+        weight = torch.where(padding, weight.detach(), weight)
+    rows = weight.index_select(0, indices.reshape(-1).long())
+    return rows.reshape(*indices.shape, weight.shape[1])
+
+
+def _instance_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, use_input_stats: bool, momentum: float, eps: float,
+    cudnn_enabled: bool = True,
+) -> Any:  # fmt: skip
+    if mean is not None or not use_input_stats:
+        return NotImplemented
+    axes = tuple(range(2, x.dim()))
+    shape = (1, -1, *(1 for _ in axes))
+    centred = x - x.mean(axes, keepdim=True)
+    scaled = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
+    if weight is not None:
+        scaled = scaled * weight.reshape(shape)
+    return scaled if bias is None else scaled + bias.reshape(shape)
+
+
+def _pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
+    *batch, channels, height, width = x.shape
+    r, rank = upscale_factor, len(batch)
+    parts = x.reshape(*batch, channels // (r * r), r, r, height, width)
+    order = [*range(rank), rank, rank + 3, rank + 1, rank + 4, rank + 2]
+    return parts.permute(order).reshape(*batch, channels // (r * r), height * r, width * r)
+
+
+def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
+    *batch, channels, height, width = x.shape
+    r, rank = downscale_factor, len(batch)
+    parts = x.reshape(*batch, channels, height // r, r, width // r, r)
+    order = [*range(rank), rank, rank + 2, rank + 4, rank + 1, rank + 3]
+    return parts.permute(order).reshape(*batch, channels * r * r, height // r, width // r)
+
+
+def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    n, channels, *rest = x.shape
+    return x.reshape(n, groups, channels // groups, *rest).transpose(1, 2).reshape(x.shape)
+
+
+def _std(*args: Any, **kwargs: Any) -> Tensor:
+    return _root(torch.var(*args, **kwargs))
+
+
+def _var_mean(x: Tensor, dim: Any = None, **kwargs: Any) -> Any:
+    dim = list(range(x.dim())) if dim is None else dim
+    return torch.var(x, dim, **kwargs), torch.mean(x, dim, keepdim=kwargs.get("keepdim", False))
+
+
+def _reversed(name: str) -> Composite:
+    return lambda x, other: getattr(torch, name)(
+        other if isinstance(other, torch.Tensor) else torch.full((), other, dtype=torch.result_type(x, other)), x
+    )
+
+
+def _rsub(x: Tensor, other: Any, *, alpha: float = 1) -> Any:
+    return _reversed("sub")(x if alpha == 1 else x * alpha, other)
+
+
+def _with_alpha(name: str) -> Composite:
+    def composite(x: Any, other: Any, *, alpha: float = 1) -> Any:
+        return NotImplemented if alpha == 1 else getattr(torch, name)(x, other * alpha)
+
+    return composite
+
+
+def _div(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    return torch.trunc(torch.div(x, other)) if rounding_mode == "trunc" else NotImplemented
+
+
+def _new(value: float) -> Composite:
+    def composite(x: Tensor, *size: Any, dtype: Any = None, **_: Any) -> Tensor:
+        shape = x.shape if not size else size[0] if isinstance(size[0], tuple | list) else size
+        return torch.full(tuple(shape), value, dtype=dtype or x.dtype)
+
+    return composite
+
+
+def _new_full(x: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, **_: Any) -> Tensor:
+    return torch.full(tuple(size), fill_value, dtype=dtype or x.dtype)
+
+
+def _full_like(x: Tensor, fill_value: Any, *, dtype: Any = None, **_: Any) -> Tensor:
+    return torch.full(x.shape, fill_value, dtype=dtype or x.dtype)
+
+
+def _summed_as(name: str) -> Composite:
+    def composite(x: Tensor, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
+        if name == "sum" and dtype is None and not x.is_floating_point():
+            dtype = torch.int64
+        return NotImplemented if dtype in (None, x.dtype) else getattr(torch, name)(x.to(dtype), *args, **kwargs)
+
+    return composite
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    axes = [axis for axis in range(v.dim()) if axis != dim % v.dim()]
+    return v * (g / v.square().sum(axes, keepdim=True).sqrt())
+
+
+def _upsample(name: str, rank: int, has_corners: bool) -> Composite:
+    """Interpolation as a product with a matrix for each axis, which torch's own function makes of the identity."""
+    if name in ("nearest", "nearest_exact", "linear"):
+        function, width = getattr(torch._C._nn, f"{'_' * (name == 'nearest_exact')}upsample_{name}1d"), 0
+    else:
+        function, width = getattr(torch._C._nn, name), 3  # of one axis only: a second one stays as wide as it is
+
+    def matrix(like: Tensor, axis: int, size: Any, corners: tuple[bool, ...], scale: Any) -> Any:
+        eye = torch.eye(like.shape[axis], dtype=like.dtype)[None]
+        sizes = None if size is None else (size, width) if width else (size,)
+        scales = None if scale is None else (scale, 1.0) if width else (scale,)
+        if width:
+            return function(eye[..., None].repeat(1, 1, 1, width), sizes, *corners, scales)[0, :, :, 1]
+        return function(eye, sizes, *corners, scales)[0]
+
+    def composite(x: Tensor, size: Any, *rest: Any, **named: Any) -> Any:
+        values = list(rest)
+        corners = (bool(values.pop(0) if values else named.pop("align_corners")),) if has_corners else ()
+        scales = values.pop(0) if values else named.pop("scale_factors", None)
+        if values or named or (size is None) == (scales is None) or x.dim() != rank + 2:
+            return NotImplemented
+        for place in range(rank):
+            axis = place + 2
+            weights = matrix(x, axis, size and size[place], corners, scales and scales[place])
+            x = (x.transpose(axis, -1) @ weights).transpose(axis, -1)
+        return x
+
+    return composite
+
+
+def _rms_norm(x: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
+    axes = list(range(x.dim() - len(normalized_shape), x.dim()))
+    least = torch.finfo(x.dtype).eps if eps is None else eps
+    scaled = x * (x.square().mean(axes, keepdim=True) + least).rsqrt()
+    made: Tensor = scaled if weight is None else scaled * weight
+    return made
+
+
+def _cosine_similarity(x: Tensor, y: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    first, second = (each / _vector_norm(each, 2, dim, True).clamp(min=eps) for each in (x, y))
+    products: Tensor = first * second
+    return products.sum(dim)
+
+
+def _bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
+    made = torch.einsum("bi,oij,bj->bo", x.reshape(-1, x.shape[-1]), weight, y.reshape(-1, y.shape[-1]))
+    made = made if bias is None else made + bias
+    return made.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _multiply_chain(*tensors: Any) -> Tensor:
+    matrices = list(tensors[0]) if isinstance(tensors[0], tuple | list) else list(tensors)
+    product: Tensor = matrices[0]
+    for matrix in matrices[1:]:
+        product = product @ matrix
+    return product
+
+
+def adaptive_max(x: Tensor, size: Any) -> Tensor:
+    """Adaptive maximum pooling without indices; a recorder records it as one operator."""
+    if has_torch_function((x,)):
+        recorded: Tensor = handle_torch_function(adaptive_max, (x,), x, size)
+        return recorded
+    return F.adaptive_max_pool2d(x, size)
+
+
+RECORDED: Final = (slice_along, clamp_between, plain_elu, adaptive_max)
+"""Functions of this library that a recorder records as one operator each."""
+
+COMPOSITES: Final[dict[str, Composite]] = {
+    "scaled_dot_product_attention": scaled_dot_product_attention,
+    **{f"conv{count}d": _convolution(count) for count in (1, 2, 3)},
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _addmm),
+    "addcmul": lambda x, a, b, *, value=1: x + a * b * value,
+    "addcdiv": lambda x, a, b, *, value=1: x + a / b * value,
+    "lerp": lambda x, end, weight: x + (end - x) * weight,
+    "outer": lambda x, y: x.unsqueeze(1) * y.unsqueeze(0),
+    "linalg_vector_norm": _vector_norm,
+    "logsumexp": _logsumexp,
+    **dict.fromkeys(("split", "split_with_sizes"), _split),
+    "chunk": _chunk,
+    "tensor_split": _tensor_split,
+    "unbind": _unbind,
+    "stack": _stack,
+    "select": select,
+    "narrow": lambda x, dim, start, length: slice_along(x, dim % x.dim(), int(start), int(start) + length, 1),
+    "getitem": get_item,
+    "repeat": _repeat,
+    "tile": _tile,
+    "repeat_interleave": _repeat_interleave,
+    "max": _extreme("max"),
+    "min": _extreme("min"),
+    "clamp": _clamp,
+    "clamp_min": lambda x, min: _clamp(x, min),
+    "clamp_max": lambda x, max: _clamp(x, None, max),
+    "threshold": lambda x, threshold, value: torch.where(x > threshold, x, value),
+    "glu": _glu,
+    "celu": _celu,
+    "elu": _elu,
+    "softshrink": lambda x, lambd=0.5: torch.where(
+        x > lambd, x - lambd, torch.where(x < -lambd, x + lambd, x * 0)),
+    "hardshrink": lambda x, lambd=0.5: torch.where((x > lambd) | (x < -lambd), x, x * 0),
+    "masked_fill": lambda x, mask, value: torch.where(mask, value, x),
+    "tril": _triangle(torch.tril),
+    "triu": _triangle(torch.triu),
+    "take_along_dim": lambda x, index, dim: torch.gather(x, dim, index),
+    "embedding": _embedding,
+    "instance_norm": _instance_norm,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _channel_shuffle),
+    "std": _std,
+    "var_mean": _var_mean,
+    "rsub": _rsub,
+    **{f"reversed:{name}": _reversed(name) for name in
+       ("add", "sub", "mul", "div", "pow", "matmul", "floor_divide", "remainder", "logical_and", "logical_or",
+        "logical_xor")},
+    "add": _with_alpha("add"),
+    "sub": _with_alpha("sub"),
+    "div": _div,
+    **dict.fromkeys(("new_zeros", "zeros_like"), _new(0)),
+    **dict.fromkeys(("new_ones", "ones_like"), _new(1)),
+    "new_full": _new_full,
+    "full_like": _full_like,
+    "sum": _summed_as("sum"),
+    "mean": _summed_as("mean"),
+    "cumsum": _summed_as("cumsum"),
+    "softmax": _summed_as("softmax"),
+    "log_softmax": _summed_as("log_softmax"),
+    "weight_norm": _weight_norm,
+    **{f"upsample_nearest{rank}d": _upsample("nearest", rank, False) for rank in (1, 2, 3)},
+    **{f"upsample_nearest_exact{rank}d": _upsample("nearest_exact", rank, False) for rank in (1, 2, 3)},
+    "upsample_linear1d": _upsample("linear", 1, True),
+    "upsample_bilinear2d": _upsample("linear", 2, True),
+    "upsample_trilinear3d": _upsample("linear", 3, True),
+    "upsample_bicubic2d": _upsample("upsample_bicubic2d", 2, True),
+    "upsample_bilinear2d_aa": _upsample("_upsample_bilinear2d_aa", 2, True),
+    "upsample_bicubic2d_aa": _upsample("_upsample_bicubic2d_aa", 2, True),
+    "rms_norm": _rms_norm,
+    "cosine_similarity": _cosine_similarity,
+    "bilinear": _bilinear,
+    "linalg_multi_dot": _multiply_chain,
+    "log10": lambda x: x.log() * (1 / math.log(10)),
+    "frobenius_norm": _vector_norm,
+    "adaptive_max_pool2d": lambda x, size: (adaptive_max(x, size), None),
+}  # fmt: skip
+
+
+def compute_changed(name: str, args: Sequence[Any], kwargs: Any) -> Any:
+    """Compute what the first argument becomes under a function that changes it in place."""
+    target, *rest = args
+    if name == "setitem":
+        return assign(target, *rest)
+    if name == "copy":
+        return rest[0].to(target.dtype).expand(target.shape)
+    if name in ("fill", "zero"):
+        value = rest[0] if rest else kwargs.get("value", 0)
+        if isinstance(value, torch.Tensor):
+            return value.to(target.dtype).expand(target.shape)
+        return torch.full(target.shape, value, dtype=target.dtype)
+    for home in (torch.Tensor, torch, torch._C._nn, F):
+        function = getattr(home, name, None)
+        if function is not None:
+            return function(target, *rest, **kwargs)
+    return NotImplemented

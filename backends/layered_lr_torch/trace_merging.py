@@ -1,0 +1,214 @@
+"""Makes programs of recorded forward passes: sizes that follow the batch, operators that follow a module's mode."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import Unsupported
+from layered_lr.models.graph import (
+    Argument,
+    BatchSized,
+    Constant,
+    Held,
+    Input,
+    Node,
+    Program,
+    Result,
+    Structure,
+    Write,
+    list_references,
+)
+from layered_lr_torch.trace_recorder import Recorder
+
+
+class _Differs(Exception):
+    """Two passes differ in more than sizes."""
+
+
+def merge_programs(
+    traces: Sequence[Recorder], batches: Sequence[int], mode: str, constants: dict[str, NDArray[Any]]
+) -> Program:
+    """Merge passes over batches of different sizes into one program, without what nothing needs.
+
+    Args:
+        traces: One for each size.
+        batches: The sizes.
+        mode: In words, for errors.
+        constants: Gets the constants that the program needs.
+
+    Raises:
+        Unsupported: The passes differ in more than sizes.
+    """
+    first = traces[0]
+    merger = _Merger(traces, batches, constants)
+    if any(len(trace.nodes) != len(first.nodes) for trace in traces):
+        place = next((nodes[0] for nodes in zip(*(t.nodes for t in traces), strict=False) if not _alike(nodes)), None)
+        raise _refuse(mode, place)
+    nodes = []
+    for place in zip(*(trace.nodes for trace in traces), strict=True):
+        try:
+            if not _alike(place):
+                raise _Differs
+            arguments = merger.merge(tuple(node.arguments for node in place))
+            shape = merger.merge(tuple(tuple(node.shape) for node in place))
+        except _Differs:
+            raise _refuse(mode, place[0]) from None
+        nodes.append(place[0]._replace(arguments=arguments, shape=shape))
+    try:
+        output = merger.merge(tuple(trace.output for trace in traces))
+        writes = merger.merge(tuple(trace.writes for trace in traces))
+    except _Differs:
+        raise _refuse(mode, None) from None
+    return Program(tuple(_list_needed([*merger.fills, *nodes], output, writes)), output, writes)
+
+
+def _alike(nodes: Sequence[Node]) -> bool:
+    return len({(node.operator, node.module, node.dtype, node.detached) for node in nodes}) == 1
+
+
+def _refuse(mode: str, node: Node | None) -> Unsupported:
+    where = "" if node is None else f" ({node.operator}, in {node.describe_place()})"
+    return Unsupported(
+        f"model: in {mode} mode its forward pass does other things for a batch of another size, or each time that it "
+        f"is called{where}, and cannot be translated. Let only the images' shape decide what it does."
+    )
+
+
+class _Merger:
+    """Merges the arguments of the same operator in passes over batches of different sizes.
+
+    Attributes:
+        fills: Operators that make what are constants in each pass, but of a size that follows the batch.
+    """
+
+    def __init__(self, traces: Sequence[Recorder], batches: Sequence[int], constants: dict[str, NDArray[Any]]) -> None:
+        self._arrays = [trace.constants for trace in traces]
+        self._batches = batches
+        self._constants = constants
+        self._filled: dict[tuple[str, ...], Result] = {}
+        self.fills: list[Node] = []
+
+    def merge(self, values: tuple[Any, ...]) -> Any:
+        """Merge what stands in the same place in each pass.
+
+        Raises:
+            _Differs: It differs in more than sizes.
+        """
+        first = values[0]
+        if any(type(value) is not type(first) for value in values):
+            raise _Differs
+        if isinstance(first, Constant):
+            return self._merge_constants(values)
+        if isinstance(first, Structure | Write):
+            return type(first)(*(self.merge(parts) for parts in zip(*values, strict=True)))
+        if isinstance(first, Mapping):
+            return {key: self.merge(tuple(value[key] for value in values)) for key in first}
+        if isinstance(first, Input | Held | Result) or not isinstance(first, tuple):
+            return self._merge_numbers(values)
+        if any(len(value) != len(first) for value in values):
+            raise _Differs
+        return tuple(self.merge(parts) for parts in zip(*values, strict=True))
+
+    def _merge_numbers(self, values: tuple[Any, ...]) -> Any:
+        first = values[0]
+        if all(value == first or (value != value and first != first) for value in values):
+            return first
+        if type(first) is not int:
+            raise _Differs
+        slope = Fraction(values[1] - first, self._batches[1] - self._batches[0])
+        plus = first - slope * self._batches[0]
+        fits = all(value == slope * batch + plus for value, batch in zip(values, self._batches, strict=True))
+        if not fits or plus.denominator != 1:
+            raise _Differs
+        return BatchSized(slope.numerator, slope.denominator, int(plus))
+
+    def _merge_constants(self, values: tuple[Constant, ...]) -> Argument:
+        arrays = [known[value.key] for known, value in zip(self._arrays, values, strict=True)]
+        first = arrays[0]
+        if all(array.dtype == first.dtype and np.array_equal(array, first, equal_nan=True) for array in arrays):
+            return self._keep(first)
+        keys = tuple(value.key for value in values)
+        if keys in self._filled:
+            return self._filled[keys]
+        if first.size == 0 or any(array.size == 0 or (array != first.flat[0]).any() for array in arrays):
+            raise _Differs
+        shape = self.merge(tuple(array.shape for array in arrays))
+        arguments = {"shape": shape, "value": first.flat[0].item(), "dtype": str(first.dtype)}
+        self.fills.append(Node(f"full_of_{keys[0]}", "full", arguments, shape, str(first.dtype)))
+        self._filled[keys] = Result(self.fills[-1].name)
+        return self._filled[keys]
+
+    def _keep(self, array: NDArray[Any]) -> Constant:
+        for key, known in self._constants.items():
+            if known.dtype == array.dtype and np.array_equal(known, array, equal_nan=array.dtype.kind == "f"):
+                return Constant(key)
+        key = f"constant_{len(self._constants)}"
+        self._constants[key] = array
+        return Constant(key)
+
+
+def _list_needed(nodes: Sequence[Node], output: Argument, writes: Iterable[Write]) -> list[Node]:
+    """List the operators that the output or a buffer needs; a batch normalisation in training changes buffers."""
+    needed = set(list_references((output, tuple(write.value for write in writes))))
+    kept = []
+    for node in reversed(nodes):
+        moves = node.operator == "batch_norm" and node.arguments["training"] and node.arguments["mean"] is not None
+        if moves or Result(node.name) in needed:
+            kept.append(node)
+            needed.update(list_references(node.arguments))
+    return kept[::-1]
+
+
+def let_modes_follow(training: Program, evaluation: Program) -> tuple[Program, Program]:
+    """Let operators and writes follow the mode of their module, where the two programs show that they do.
+
+    A module may be in evaluation mode while the model trains, or the other way round.
+    """
+    return _follow(training, True, evaluation), _follow(evaluation, False, training)
+
+
+def _follow(program: Program, mode: bool, other: Program) -> Program:
+    elsewhere = {key: node.arguments["training"] for key, node in _number_switches(other)}
+    follows = {
+        node.name
+        for key, node in _number_switches(program)
+        if node.arguments["training"] == mode and elsewhere.get(key, not mode) != mode
+    }
+    nodes = tuple(node._replace(follows_mode=node.name in follows) for node in program.nodes)
+    written = {write.name for write in other.writes}
+    writes = tuple(write._replace(follows_mode=mode and write.name not in written) for write in program.writes)
+    return Program(nodes, program.output, writes)
+
+
+def _number_switches(program: Program) -> Iterable[tuple[tuple[str, str, int], Node]]:
+    """Yield each operator that has a mode, with its module, its name, and its number among its like there."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for node in program.nodes:
+        if "training" in node.arguments:
+            kind = (node.module, node.operator)
+            yield (*kind, seen[kind]), node
+            seen[kind] += 1
+
+
+def find_mode_bound(training: Program, evaluation: Program) -> tuple[str, ...]:
+    """Find the modules whose own operators differ between the modes in more than whether they train."""
+    first, second = _list_shapes_of(training), _list_shapes_of(evaluation)
+    return tuple(path for path in dict.fromkeys([*first, *second]) if path and first.get(path) != second.get(path))
+
+
+def _list_shapes_of(program: Program) -> dict[str, list[Any]]:
+    needed = set(list_references(program.output))
+    for node in reversed(program.nodes):  # what only a write needs does not count
+        if Result(node.name) in needed:
+            needed.update(list_references(node.arguments))
+    found: dict[str, list[Any]] = {}
+    for node in program.nodes:
+        if Result(node.name) in needed and node.operator != "dropout":
+            found.setdefault(node.module, []).append((node.operator, node.shape))
+    return found

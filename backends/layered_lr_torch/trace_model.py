@@ -1,0 +1,366 @@
+"""Traces a torch model into ``layered_lr.models.graph``: several forward passes on tensors without numbers, merged.
+
+The model runs once for each of three batch sizes in each mode. What differs between the three is a size that depends on
+the batch, and becomes a ``BatchSized``; everything else must be the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
+
+from layered_lr.errors import LayeredLRError, SpecError, Unsupported
+from layered_lr.files import describe_error
+from layered_lr.models.graph import (
+    Argument,
+    HeldModule,
+    HeldTensor,
+    Input,
+    InputFacts,
+    ModelGraph,
+    Program,
+    Structure,
+    Write,
+)
+from layered_lr.models.graph_operators import RANDOM
+from layered_lr.models.nn_modules import list_modules, parameters_of
+from layered_lr_torch import models
+from layered_lr_torch.torch_types import Module, Tensor
+from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
+from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
+
+_BATCHES = (1, 2, 3)  # times the size of the example's batch
+_LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
+
+
+def copy_to_cpu(model: Module) -> Module:
+    """Return the model, or a copy of it on the CPU if any of it is elsewhere."""
+    if all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers())):
+        return model
+    return copy.deepcopy(model).cpu()
+
+
+def prepare_traced(made: Module, dtype: str) -> Module:
+    """Bring a model that the user's callable has made to where and what it is traced in, as a torch backend would.
+
+    Args:
+        made: The model.
+        dtype: Of parameters and floating-point buffers.
+
+    Raises:
+        SpecError: It was made where it cannot train, or has shapes that are not known yet.
+    """
+    models.check_made(made)
+    parameters_of(made)
+    return models.cast(made, torch.device("cpu"), getattr(torch, dtype))
+
+
+def make_retrace(model: Module) -> Callable[[tuple[InputFacts, ...]], ModelGraph]:
+    """Make a function that traces a model for inputs of any shape.
+
+    Args:
+        model: Is kept, and traced as it is when the function is called.
+    """
+
+    def retrace(inputs: tuple[InputFacts, ...]) -> ModelGraph:
+        example = tuple(np.zeros((_LEAST_BATCH, *facts.shape), facts.dtype) for facts in inputs)
+        return trace_model(model, example)
+
+    return retrace
+
+
+def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
+    """Trace a model; it and its weights stay as they are.
+
+    Args:
+        model: On the CPU.
+        example: Its inputs. Only their shapes and dtypes count, and the first axis of each is the batch's. None of them
+            leaves the forward passes out.
+
+    Raises:
+        SpecError: The model fails on such inputs.
+        Unsupported: The model does what cannot be translated.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) or "_orig_mod" in module._modules:
+            raise Unsupported(
+                f"model: module {path or type(module).__name__!r} is compiled by torch, so what it does cannot be "
+                "seen, and it cannot be translated. Give the module that it was made of."
+            )
+    facts: dict[str, Any] = {
+        "tensors": tuple(_list_tensors(model)),
+        "modules": tuple(_list_modules(model)),
+        "state": {**models.copy_state(model), **models.copy_unsaved(model)},
+    }
+    if not example:
+        return ModelGraph(inputs=(), training=Program((), None), evaluation=Program((), None), **facts)
+    constants: dict[str, NDArray[Any]] = {}
+    programs = []
+    sizes = [max(len(example[0]), _LEAST_BATCH) * times for times in _BATCHES]
+    for mode in (True, False):
+        traces = [_trace_once(model, mode, example, times) for times in _BATCHES]
+        programs.append(merge_programs(traces, sizes, "training" if mode else "evaluation", constants))
+    training, evaluation = let_modes_follow(*programs)
+    return ModelGraph(
+        inputs=tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example),
+        training=training,
+        evaluation=evaluation,
+        constants=constants,
+        mode_bound=find_mode_bound(training, evaluation),
+        example=_answer(model, example, evaluation),
+        **facts,
+    )
+
+
+def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) -> Any:
+    """Compute what the model answers in evaluation mode to two inputs drawn at random; nothing if it draws itself."""
+    if any(node.operator in RANDOM for node in evaluation.nodes):
+        return (), ()
+    rng = np.random.default_rng(0)
+    inputs = []
+    for array in example:
+        shape = (_LEAST_BATCH, *array.shape[1:])
+        drawn = rng.normal(size=shape) if array.dtype.kind == "f" else np.resize(array, shape)
+        inputs.append(drawn.astype(array.dtype))
+    with _put_back(model), torch.no_grad():
+        model.eval()
+        answer = model(*(torch.from_numpy(array.copy()) for array in inputs))
+    tensors = [leaf for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
+    return tuple(inputs), tuple(models.to_array(tensor) for tensor in tensors)
+
+
+def _trace_once(model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int) -> Recorder:
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    with _put_back(model):
+        model.train(mode)
+        held, names = _swap_tensors(model, fakes)
+        recorder = Recorder(fakes, held)
+        for name, fake in names.items():
+            recorder.hold(fake, name)
+        inputs = []
+        for place, array in enumerate(example):
+            shape = (max(array.shape[0], _LEAST_BATCH) * times, *array.shape[1:])
+            with fakes:
+                fake = torch.empty(shape, dtype=getattr(torch, str(array.dtype)))
+            recorder.know(fake, Input(place))
+            inputs.append(fake)
+        draws = _Draws()
+        handles = list(_follow_modules(model, recorder, draws))
+        try:
+            with _quiet(), recorder, torch.enable_grad():
+                output = model(*inputs)
+            draws.check("")
+        except LayeredLRError:
+            raise
+        except Exception as error:  # whatever the user's code, or torch on tensors without numbers, raises
+            raise _explain(recorder, error, inputs) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        recorder.output = _structure(recorder, output)
+        recorder.writes = tuple(_list_writes(model, recorder, names))
+    return recorder
+
+
+def _explain(recorder: Recorder, error: Exception, inputs: Sequence[Tensor]) -> LayeredLRError:
+    """Say why a forward pass on tensors without numbers failed."""
+    kind = type(error).__name__
+    if "DataDependent" in kind or "DynamicOutputShape" in kind or "GuardOnDataDependent" in kind:
+        return recorder.refuse(
+            "lets a branch, a shape or a number depend on what is in a tensor",
+            "Use torch.where, or train on a torch backend.",
+            _line_of(error),
+        )
+    shapes = ", ".join(str(tuple(fake.shape)) for fake in inputs)
+    where = recorder.describe_place(_line_of(error))
+    return SpecError(
+        f"model: its forward pass fails on inputs of shape {shapes}, in {where}: "
+        f"{describe_error(error).rstrip('.')}. Give a model "
+        "that takes such inputs."
+    )
+
+
+def _line_of(error: BaseException) -> str:
+    """Find the innermost line of an error that is the model's own."""
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        package = str(frame.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+        if package not in ("torch", "layered_lr_torch"):
+            found = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+        frame = frame.tb_next
+    return found or find_source()
+
+
+@contextmanager
+def _put_back(model: Module) -> Iterator[None]:
+    """Put the model back as it was, whatever happens in a ``with`` block: tensors, modes, attributes, generators."""
+    own = ("_parameters", "_buffers", "_modules")
+    kept = [(module, dict(module.__dict__)) for module in model.modules()]
+    apply = torch.autograd.Function.apply
+    generator = torch.get_rng_state()
+    for module, attributes in kept:
+        module.__dict__.update({name: dict(attributes[name]) for name in own})
+    torch.autograd.Function.apply = classmethod(_refuse_function)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = apply
+        torch.set_rng_state(generator)
+        for module, attributes in kept:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+
+
+def _refuse_function(function: type, *_: Any, **__: Any) -> Any:
+    raise Unsupported(
+        f"model: uses {function.__name__}, an autograd.Function with a gradient of its own, at {find_source()}, which "
+        "cannot be translated. Use torch's functions, or train on a torch backend."
+    )
+
+
+def _swap_tensors(model: Module, fakes: FakeTensorMode) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
+    """Put fake tensors in the place of parameters and buffers; returns them by the real one's id, and by name."""
+    held: dict[int, Tensor] = {}
+    names: dict[str, Tensor] = {}
+    made: set[int] = set()
+    for prefix, module in list_modules(model):
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in list(tensors.items()):
+                if tensor is None or id(tensor) in made:  # a module with two names is met twice
+                    continue
+                if id(tensor) not in held:
+                    held[id(tensor)] = names[prefix + name] = fakes.from_tensor(tensor)
+                    made.add(id(held[id(tensor)]))
+                tensors[name] = held[id(tensor)]
+    return held, names
+
+
+class _Draws:
+    """Watches the generators of Python and NumPy, whose numbers a trace would take for constants."""
+
+    def __init__(self) -> None:
+        self._states = self._read()
+
+    def _read(self) -> tuple[Any, ...]:
+        kind, numbers, *rest = np.random.get_state(legacy=True)
+        return (random.getstate(), kind, np.asarray(numbers).tobytes(), *rest)
+
+    def check(self, path: str) -> None:
+        """Refuse a module in whose forward pass numbers were drawn.
+
+        Raises:
+            Unsupported: There were.
+        """
+        if self._read() != self._states:
+            where = f"module {path!r}" if path else "the model itself"
+            raise Unsupported(
+                f"model: draws from Python's or NumPy's generator, in {where}, which cannot be translated. Draw with "
+                "torch."
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging an error that is raised and explained anyway."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+def _follow_modules(model: Module, recorder: Recorder, draws: _Draws) -> Iterator[Any]:
+    """Let the recorder know whose forward pass runs."""
+    for path, module in model.named_modules():
+        if path:
+            yield module.register_forward_pre_hook(_Enter(recorder, path), prepend=True)
+            yield module.register_forward_hook(_Leave(recorder, path, draws), always_call=True)
+
+
+class _Enter:
+    def __init__(self, recorder: Recorder, path: str) -> None:
+        self._recorder, self._path = recorder, path
+
+    def __call__(self, module: Module, inputs: object) -> None:
+        self._recorder.paths.append(self._path)
+
+
+class _Leave:
+    def __init__(self, recorder: Recorder, path: str, draws: _Draws) -> None:
+        self._recorder, self._path, self._draws = recorder, path, draws
+
+    def __call__(self, module: Module, inputs: object, output: object) -> None:
+        fails = sys.exc_info()[1] is not None
+        if fails and self._recorder.failed_in is None:
+            self._recorder.failed_in = self._path
+        self._recorder.paths.pop()
+        if not fails:
+            self._draws.check(self._path)
+
+
+def _structure(recorder: Recorder, output: Any) -> Argument:
+    """Bring what the model returned into the graph's form."""
+    if isinstance(output, dict):
+        keys = tuple(str(key) for key in output)
+        return Structure("dict", "", keys, tuple(_structure(recorder, part) for part in output.values()))
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        parts = tuple(_structure(recorder, part) for part in output)
+        return Structure("namedtuple", type(output).__name__, tuple(output._fields), parts)
+    if isinstance(output, tuple | list):
+        parts = tuple(_structure(recorder, part) for part in output)
+        return Structure("list", "", (), parts) if isinstance(output, list) else Structure("tuple", "", (), parts)
+    return recorder.argument_of(output)
+
+
+def _list_writes(model: Module, recorder: Recorder, names: dict[str, Tensor]) -> Iterator[Write]:
+    """Find the buffers that the forward pass changed in place, or put others in the place of."""
+    now = {prefix + name: tensor for prefix, module in list_modules(model) for name, tensor in module._buffers.items()}
+    for name, fake in names.items():
+        if name in now and now[name] is not fake and isinstance(now[name], torch.Tensor):
+            yield Write(name, recorder.argument_of(now[name]), name.rpartition(".")[0], False)
+        elif name in recorder.written:
+            yield Write(name, recorder.argument_of(fake), recorder.written[name], False)
+
+
+def _list_tensors(model: Module) -> Iterator[HeldTensor]:
+    first: dict[int, str] = {}
+    for prefix, module in list_modules(model):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is None:
+                continue
+            alias = first.get(id(tensor))
+            first.setdefault(id(tensor), prefix + name)
+            is_parameter = module._parameters.get(name) is tensor
+            yield HeldTensor(
+                prefix + name,
+                "parameter" if is_parameter else "buffer",
+                tuple(tensor.shape),
+                dtype_name(tensor.dtype),
+                name not in module._non_persistent_buffers_set,
+                is_parameter and bool(tensor.requires_grad),
+                alias,
+            )
+
+
+def _list_modules(model: Module) -> Iterator[HeldModule]:
+    first: dict[int, str] = {}
+    for prefix, module in list_modules(model):
+        path = prefix.removesuffix(".")
+        absent = tuple(
+            name for name, tensor in (*module._parameters.items(), *module._buffers.items()) if tensor is None
+        )
+        yield HeldModule(path, type(module).__name__, absent, first.get(id(module)), module.training)
+        first.setdefault(id(module), path)

@@ -1,0 +1,373 @@
+"""Writes down what a torch model computes: every operator of one forward pass, on tensors that have no numbers.
+
+The model runs as it always does, so branches and loops over shapes need no help. Tensors that come from the inputs or
+from parameters are torch's ``FakeTensor``, which have a shape and a dtype only. All others are real, and what is
+computed from them alone is a constant. What depends on the numbers of a fake tensor cannot be followed, and is refused.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from layered_lr.errors import Unsupported
+from layered_lr.models.graph import Argument, Constant, Held, Node, Result, Write
+from layered_lr.models.graph_operators import OPERATORS
+from layered_lr_torch import trace_composites, trace_rules
+from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_indices import plain_index
+
+_UNSEEN = {
+    name: lambda *_: False for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+}
+_EMPTY = ("empty", "new_empty", "empty_like")
+_DRAWS = ("rand", "rand_like")
+_WHOLE = (torch._assert, *trace_composites.RECORDED)  # functions in Python that are not looked into
+_OWN_FOLDERS = ("torch", "layered_lr_torch")
+
+
+class Known(NamedTuple):
+    """What a tensor of the pass is in the graph; ``tensor`` is kept, so that no other one gets its ``id``."""
+
+    tensor: Tensor
+    argument: Argument
+    version: int
+
+
+class Recorder(TorchFunctionMode):
+    """Records the calls of torch's functions inside of a ``with`` block.
+
+    Args:
+        fakes: The mode in which fake tensors are computed.
+        held: The fake tensor that stands for each parameter or buffer, by the ``id`` of the real one.
+
+    Attributes:
+        nodes: What was recorded.
+        constants: Real tensors that became arguments, by key.
+        written: Buffers that were changed in place: the path of the module that did, by name.
+        paths: Of the modules whose ``forward`` runs, the innermost one last; the model itself is empty.
+        failed_in: Path of the module whose ``forward`` raised; None if none did.
+        output: What the model returned; whoever runs the pass sets it.
+        writes: The buffers that the pass changed; whoever runs the pass sets them.
+    """
+
+    def __init__(self, fakes: FakeTensorMode, held: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self.fakes = fakes
+        self.nodes: list[Node] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+        self.written: dict[str, str] = {}
+        self.paths: list[str] = [""]
+        self.failed_in: str | None = None
+        self.output: Argument = None
+        self.writes: tuple[Write, ...] = ()
+        self._instead = dict(held)
+        self._known: dict[int, Known] = {}
+        self._held_names: dict[int, str] = {}
+        self._held_storages: dict[int, str] = {}
+        self._viewed: set[int] = set()
+        self._kept: list[object] = []
+        self._items: dict[int, tuple[Tensor, Any]] = {}
+        self._inlined: list[tuple[object, tuple[int, ...]]] = []
+        self._globals: dict[int, dict[str, Any]] = {}
+
+    def know(self, tensor: Tensor, argument: Argument) -> None:
+        """Say what a tensor is in the graph."""
+        self._known[id(tensor)] = Known(tensor, argument, tensor._version)
+
+    def hold(self, tensor: Tensor, name: str) -> None:
+        """Say which parameter or buffer a tensor stands for."""
+        self.know(tensor, Held(name))
+        self._held_names[id(tensor)] = name
+        self._held_storages[_storage_of(tensor)] = name
+
+    def refuse(self, what: str, mend: str, source: str = "") -> Unsupported:
+        """Make the error for something that cannot be followed, with the place where the model does it."""
+        return Unsupported(f"model: {what}, in {self.describe_place(source)}, which cannot be translated. {mend}")
+
+    def describe_place(self, source: str = "") -> str:
+        """Say where in the model this is: the module's path and the line."""
+        path = self.paths[-1] if self.failed_in is None else self.failed_in
+        return f"module {path!r}" * bool(path) + "the model itself" * (not path) + f", {source or find_source()}"
+
+    def __torch_function__(
+        self, func: Any, types_: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        args, kwargs = tree_map(self._replace, (tuple(args), dict(kwargs or {})))
+        name, in_place = trace_rules.name_of(func)
+        if name in trace_rules.REFUSED:
+            raise self.refuse(f"calls {name}", trace_rules.REFUSED[name])
+        if isinstance(func, types.FunctionType) and func not in _WHOLE:
+            call = (func, tuple(id(leaf) for leaf in tree_leaves((args, kwargs))))
+            if call not in self._inlined:
+                return self._inline(call, func, args, kwargs)
+        fakes = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]
+        draws = name in trace_rules.RANDOM
+        if not fakes and not draws and name not in _EMPTY:
+            out = func(*args, **kwargs)
+            self._note_views(out, args)
+            return out
+        if kwargs.get("out") is not None:
+            raise self.refuse(f"calls {name} with out=", "Use what the function returns.")
+        kwargs = {key: value for key, value in kwargs.items() if key not in trace_rules.IGNORED}
+        if name == "getitem":
+            args = (args[0], plain_index(args[1]))
+        if name == "setitem" or (in_place and args and isinstance(args[0], torch.Tensor)):
+            return self._change(func, name, args, kwargs)
+        return self._record(func, name, args, kwargs)
+
+    def _inline(self, call: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a function of torch that is written in Python, so that the functions that it calls are recorded."""
+        self._inlined.append(call)
+        try:
+            with self:
+                return self._copy(func)(*args, **kwargs)
+        finally:
+            self._inlined.pop()
+
+    def _copy(self, func: types.FunctionType) -> Any:
+        """Copy a function, with names of its module bound so that it does not hand itself to this mode again."""
+        bound = self._globals.setdefault(id(func.__globals__), {**func.__globals__, **_UNSEEN})
+        closure = func.__closure__ and tuple(
+            types.CellType(self._copy(cell.cell_contents)) if _checks_for_modes(cell, func) else cell
+            for cell in func.__closure__
+        )
+        copied = types.FunctionType(func.__code__, bound, func.__name__, func.__defaults__, closure)
+        copied.__kwdefaults__ = func.__kwdefaults__
+        return copied
+
+    def _replace(self, leaf: Any) -> Any:
+        """Take the fake tensor that stands for a real one, and lists out of torch's own kinds of lists."""
+        return self._instead.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf
+
+    def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        with self.fakes:
+            if func is torch.batch_norm and args[5]:  # torch takes it apart on fake tensors: ten times as long
+                return torch.empty_like(args[0])
+            return func(*args, **kwargs)
+
+    def _record(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        if name.startswith(("set:", "delete:")):
+            raise self.refuse(f"sets {name.partition(':')[2]!r} of a tensor", "Make a new tensor.")
+        out = self._compute(func, args, kwargs)
+        tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        if not tensors:
+            return out  # a shape, a dtype, a length
+        composite = trace_composites.COMPOSITES.get(name)
+        if composite is not None:
+            plain, named = trace_rules.plain_arguments(args, kwargs)
+            with self:
+                made = composite(*plain, **named)
+            if made is not NotImplemented:
+                self._check_alike(name, made, tensors)
+                if name in ("getitem", "select", "narrow") and made._base is not None:
+                    self._items[id(made)] = (args[0], _index_of(name, *plain[1:], **named))
+                    self._kept.append(made)
+                return made
+        if not isinstance(out, torch.Tensor):
+            raise self.refuse(f"calls {name}", "Use functions that return one tensor.")
+        self._add_node(name, args, kwargs, out)
+        return out
+
+    def _check_alike(self, name: str, made: Any, tensors: Sequence[Tensor]) -> None:
+        """Refuse what this library wrote with other functions, if torch's own has another shape or dtype."""
+        ours = [leaf for leaf in tree_leaves(made) if isinstance(leaf, torch.Tensor)]
+        facts = [(leaf.shape, leaf.dtype) for leaf in ours]
+        if facts != [(leaf.shape, leaf.dtype) for leaf in tensors[: len(facts)]]:
+            raise self.refuse(f"calls {name} in an unusual way", "Write it with other functions.")
+
+    def _add_node(self, name: str, args: Any, kwargs: Any, out: Tensor) -> None:
+        rule = trace_rules.RULES.get(name)
+        if rule is None:
+            raise self.refuse(f"calls {name}", "Write it with other functions, or train on a torch backend.")
+        if name in trace_rules.PROMOTED:
+            with self:
+                args = trace_rules.promote(name, args)
+        args, kwargs = trace_rules.plain_arguments(args, kwargs)
+        try:
+            made = rule(out, *args, **kwargs)
+        except TypeError as error:
+            raise self.refuse(f"calls {name} in an unusual way ({error})", "Use other arguments.") from None
+        if isinstance(made, torch.Tensor):  # the same numbers as an argument
+            self.know(out, self.argument_of(made))
+            return
+        operator, values = made
+        if operator is None:
+            raise self.refuse(values, "Write it otherwise, or train on a torch backend.")
+        node = Node(
+            name=f"{operator}_{len(self.nodes)}",
+            operator=operator,
+            arguments={key: self.argument_of(values.get(key)) for key in OPERATORS[operator]},
+            shape=tuple(out.shape),
+            dtype=dtype_name(out.dtype),
+            module=self.paths[-1],
+            source=find_source(),
+            detached=not torch.is_grad_enabled(),
+        )
+        self.nodes.append(node)
+        self.know(out, Result(node.name))
+        if name == "batch_norm":  # its statistics have changed, which the operator itself does
+            for statistic in args[1:5]:
+                if isinstance(statistic, FakeTensor) and id(statistic) in self._held_names:
+                    self.know(statistic, self._known[id(statistic)].argument)
+
+    def _change(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
+        """Record a function that changes its first argument: that one stands for the result from now on."""
+        target = args[0]
+        if not isinstance(target, FakeTensor):
+            target = self._promote(target)
+            args = (target, *args[1:])
+        holder = self._held_storages.get(_storage_of(target))
+        held = self._held_names.get(id(target))
+        if holder is not None and (held is None or isinstance(target, torch.nn.Parameter)):
+            raise self.refuse(
+                f"changes {holder!r} in place ({name}_)",
+                "Only a buffer may be changed in a forward pass, as a whole, and no parameter.",
+            )
+        self.argument_of(target)  # it must not be stale
+        with self:
+            changed = trace_composites.compute_changed(name, args, kwargs)
+        if changed is NotImplemented:
+            raise self.refuse(f"calls {name}_", "Use the form that returns a new tensor.")
+        if changed is not target:
+            if changed.dtype != target.dtype:
+                with self:
+                    changed = changed.to(target.dtype)
+            if changed.shape != target.shape:
+                with self:
+                    changed = changed.expand(target.shape)
+        argument = self.argument_of(changed)
+        if id(target) in self._items and name != "setitem":
+            return self._change_item(target, changed, argument, func, args, kwargs)
+        out = self._compute(_bump, (target,), {}) if name == "setitem" else self._compute(func, args, kwargs)
+        self.know(target, argument)
+        if held is not None:
+            self.written[held] = self.paths[-1]
+        return out
+
+    def _change_item(
+        self, target: Tensor, changed: Tensor, argument: Argument, func: Any, args: Any, kwargs: Any
+    ) -> Any:
+        """Record a change of ``x[...]``, which changes ``x``; returns what the function returns."""
+        whole, index = self._items[id(target)]
+        self.argument_of(whole)
+        with self:
+            whole[index] = changed
+        out = self._compute(func, args, kwargs)
+        for tensor, now in ((whole, self.argument_of_any_age(whole)), (target, argument)):
+            self.know(tensor, now)
+        return out
+
+    def _promote(self, real: Tensor) -> Tensor:
+        """Let a real tensor be followed from now on, because numbers that are not known are written into it."""
+        if real._base is not None or _storage_of(real) in self._viewed:
+            raise self.refuse(
+                "writes into a part of a tensor that it has made", "Put the parts together with torch.cat or stack."
+            )
+        argument = self.argument_of(real)
+        fake = self.fakes.from_tensor(real.detach())
+        self._instead[id(real)] = fake
+        self._kept.append(real)
+        self.know(fake, argument)
+        return fake
+
+    def _note_views(self, out: Any, args: Any) -> None:
+        storages = {_storage_of(leaf) for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)}
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf._base is not None and _storage_of(leaf) in storages:
+                self._viewed.add(_storage_of(leaf))
+
+    def argument_of(self, value: Any) -> Argument:
+        """Return what a value is in the graph.
+
+        Raises:
+            Unsupported: It is a tensor that no recorded function has made, or whose memory has changed since.
+        """
+        if isinstance(value, FakeTensor):
+            known = self._known.get(id(value))
+            if known is None:
+                raise self.refuse("uses a tensor that nothing that can be followed has made", "Use torch's functions.")
+            if value._version != known.version:
+                raise self.refuse(
+                    "uses a tensor whose memory was changed through another one", "Change no tensor in place."
+                )
+            return known.argument
+        if isinstance(value, torch.Tensor):
+            self._kept.append(value)
+            return self._add_constant(value.detach().cpu().numpy().copy())
+        if isinstance(value, tuple | list):
+            return tuple(self.argument_of(part) for part in value)
+        if isinstance(value, torch.dtype):
+            return dtype_name(value)
+        if isinstance(value, np.generic):
+            return value.item()
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise self.refuse(f"hands a {type(value).__name__} to an operator", "Use tensors and numbers.")
+
+    def argument_of_any_age(self, tensor: Tensor) -> Argument:
+        """Return what a tensor is in the graph, though its memory may have changed since."""
+        return self._known[id(tensor)].argument
+
+    def _add_constant(self, array: NDArray[Any]) -> Constant:
+        for key, known in reversed(self.constants.items()):
+            if known.dtype == array.dtype and np.array_equal(known, array):
+                return Constant(key)
+        key = f"constant_{len(self.constants)}"
+        self.constants[key] = array
+        return Constant(key)
+
+
+def _checks_for_modes(cell: types.CellType, func: types.FunctionType) -> bool:
+    inner = cell.cell_contents
+    return (
+        isinstance(inner, types.FunctionType)
+        and inner is not func
+        and any(name in _UNSEEN for name in inner.__code__.co_names)
+    )
+
+
+def _bump(target: Tensor) -> None:
+    """Let every tensor that shares memory with this one count as changed."""
+    with torch.no_grad():
+        target.detach().zero_()
+
+
+def _index_of(name: str, *args: Any) -> Any:
+    """Return the index with which ``x[index]`` is what a function of this name returned."""
+    if name == "getitem":
+        return args[0]
+    dim, start, *length = args
+    part = slice(start, start + length[0]) if length else start
+    return (
+        (*(slice(None) for _ in range(dim)), part) if dim >= 0 else (..., part, *(slice(None) for _ in range(-1 - dim)))
+    )
+
+
+def _storage_of(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return the name of a dtype without ``torch.`` before it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def find_source() -> str:
+    """Find the line outside of torch and of this library that is running, as ``file.py:12``."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__", "")).split(".")[0]
+        if package not in _OWN_FOLDERS:
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "an unknown line"

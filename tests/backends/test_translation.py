@@ -1,0 +1,133 @@
+"""torch models translated to OneFlow: the same answers, gradients and buffers as torch's, in both modes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tests.support.isolation import value_of, values_of
+from tests.support.operator_networks import NETWORKS
+
+pytestmark = pytest.mark.usefixtures("torch", "oneflow")
+
+# In float64 differences are rounding, but for the constants that OneFlow's kernels hold in float32.
+TOLERANCES = {
+    "batch norms": 2e-7,  # eps and momentum
+    "activations": 1e-9,  # the tanh form of GELU
+    "other norms": 2e-9,
+}
+EXACT = 1e-11
+
+
+def differences(name: str) -> list[float]:
+    from tests.support.operator_networks import NETWORKS, SHAPE
+    from tests.support.translated import compare
+
+    return list(compare(NETWORKS[name], SHAPE))
+
+
+@cache
+def all_differences() -> dict[str, Any]:
+    names = list(NETWORKS)
+    return dict(zip(names, values_of(differences, [(name,) for name in names]), strict=True))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_answers_gradients_and_buffers_are_those_of_torch(name: str) -> None:
+    answers, gradients, buffers, graph = all_differences()[name]
+    allowed = TOLERANCES.get(name, EXACT)
+    assert answers <= allowed and gradients <= allowed and buffers <= allowed
+    assert graph <= EXACT  # a graph may add up in another order
+
+
+def runs_of_one_model() -> dict[str, object]:
+    """Losses, names and counters of a torch model on three backends; with dropout, in parts, and stopped on the way."""
+    import tempfile
+    from typing import Any
+
+    import numpy as np
+
+    import layered_lr as ll
+    from tests.support.operator_networks import Small
+
+    spec = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("a", lr_scale=0.1), ll.Group("b"), ll.Group("head")])
+    said = {"batch_size": 16, "progress": False, "seed": 3}
+    found: dict[str, Any] = {}
+    for backend in ("torch-eager", "oneflow-eager", "oneflow-graph"):
+        result = ll.run(spec, backend, Small, max_steps=4, **said)
+        count = result.weights["b.num_batches_tracked"]
+        found[backend] = {"losses": result.losses.tolist(), "names": list(result.weights), "count": int(count)}
+
+    def dropping() -> Any:
+        return Small(0.4)
+
+    for backend in ("oneflow-eager", "oneflow-graph"):
+        whole = ll.run(spec, backend, dropping, max_steps=4, **said)
+        again = ll.run(spec, backend, dropping, max_steps=4, accumulate_steps=2, **said)
+        found[f"{backend} drops"] = whole.losses.tolist()
+        found[f"{backend} drops in parts"] = again.losses.tolist()
+        with tempfile.TemporaryDirectory() as folder:
+            ll.run(spec, backend, dropping, max_steps=2, checkpoints=f"{folder}/run", **said)
+            longer = ll.resume(f"{folder}/run", max_steps=4, model=dropping)
+        same = all(np.array_equal(longer.weights[name], whole.weights[name]) for name in whole.weights)
+        found[f"{backend} resumes bitwise"] = same and longer.losses.tolist() == whole.losses.tolist()
+    return found
+
+
+def test_a_run_trains_a_torch_model_on_every_backend_alike() -> None:
+    found = value_of(runs_of_one_model)
+    reference = found["torch-eager"]
+    for backend in ("oneflow-eager", "oneflow-graph"):
+        assert found[backend]["losses"] == pytest.approx(reference["losses"], rel=1e-4)
+        assert found[backend]["names"] == reference["names"] and found[backend]["count"] == 4
+    # Both draw the same masks, from the run's seed.
+    assert found["oneflow-eager drops"] == pytest.approx(found["oneflow-graph drops"], rel=1e-4)
+    assert found["oneflow-eager drops"] != found["oneflow-eager"]["losses"]
+    assert found["oneflow-eager drops in parts"] == pytest.approx(found["oneflow-graph drops in parts"], rel=1e-4)
+    assert found["oneflow-eager resumes bitwise"] and found["oneflow-graph resumes bitwise"]
+
+
+def errors_of_translated() -> list[str]:
+    """What a translated module says to inputs of another shape, and to modules in other modes than the model."""
+    from typing import Any
+
+    import numpy as np
+    import oneflow as flow
+
+    import layered_lr as ll
+    from tests.support.operator_networks import Small, TwoWays
+
+    said = []
+
+    def note(action: Any) -> None:
+        try:
+            action()
+        except ll.LayeredLRError as error:
+            said.append(f"{type(error).__name__}: {error}")
+        else:
+            said.append("nothing")
+
+    net = ll.translate(Small(), np.zeros((2, 3, 8, 8)))
+    note(lambda: net(flow.zeros(5, 3, 8, 8)))
+    note(lambda: net(flow.zeros(2, 3, 9, 8)))
+    note(lambda: net(flow.zeros(2, 3, 8, 8, dtype=flow.float64)))
+    late = ll.translate(Small())
+    note(lambda: late(flow.zeros(3, 3, 8, 8)))
+    note(lambda: late(flow.zeros(3, 3, 12, 8)))
+    ways = ll.translate(TwoWays(), np.zeros((2, 3, 8, 8)))
+    note(lambda: ways(flow.zeros(2, 3, 8, 8)))
+    ways.inner.eval()
+    note(lambda: ways(flow.zeros(2, 3, 8, 8)))
+    return said
+
+
+def test_a_translated_module_says_what_it_cannot_take() -> None:
+    said = value_of(errors_of_translated)
+    assert said[0] == said[3] == said[4] == said[5] == "nothing"
+    assert said[1].startswith("SpecError: model: got a batch of float32 of shape (n, 3, 9, 8); it was translated for")
+    assert "got a batch of float64" in said[2]
+    assert said[6].startswith("Unsupported: model: module 'inner' is in evaluation mode while the model is in training")

@@ -1,0 +1,283 @@
+"""Small torch networks, each around one family of operators, for tests of the translation to OneFlow.
+
+Each takes a batch of images of shape (N, 4, 8, 8), and has parameters before what it is about, so that gradients go
+back through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SHAPE = (6, 4, 8, 8)
+
+
+class Around(nn.Module):
+    """A convolution, and then what a function makes of its output and of the module.
+
+    Args:
+        function: Takes the module and the activation, (N, 4, 8, 8).
+        parts: Modules that the function uses, by name.
+    """
+
+    def __init__(self, function: Callable[[Any, Tensor], Any], **parts: nn.Module) -> None:
+        super().__init__()
+        self.before = nn.Conv2d(4, 4, 1)
+        self.function = function
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 8))
+        self.gamma = nn.Parameter(torch.tensor(0.7))
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, self.before(x))
+
+
+def around(function: Callable[[Any, Tensor], Any], **parts: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Return what makes such a network."""
+    return lambda: Around(function, **{name: make() for name, make in parts.items()})
+
+
+def part(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Return what makes a network with one module in it."""
+    return around(lambda net, x: net.part(x), part=make)
+
+
+def positive(x: Tensor) -> Tensor:
+    return x.square() + 0.5
+
+
+def setitem(net: Any, x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, 1] = 2.0
+    y[:, :2, 2:5] = x[:, 2:, 3:6] * 2
+    y[..., 0] += 1
+    return y
+
+
+def padded_by_shape(net: Any, x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    if h % 3:
+        x = F.pad(x, (0, -w % 3, 0, -h % 3))
+    h, w = x.shape[2:]
+    windows = x.view(n, c, h // 3, 3, w // 3, 3).permute(0, 2, 4, 3, 5, 1).reshape(-1, 9, c)
+    mask = torch.zeros(9, 9).masked_fill(torch.ones(9, 9).triu(1).bool(), -1.0)
+    return windows.transpose(1, 2) @ (windows @ windows.transpose(-2, -1) + mask).transpose(1, 2)
+
+
+def class_token(net: Any, x: Tensor) -> Tensor:
+    tokens = x.flatten(2).transpose(1, 2)
+    token = net.scale[:4].expand(x.shape[0], 1, -1)
+    tokens = torch.cat((token, tokens), dim=1)
+    return tokens[:, 0] + tokens[:, 1:].mean(dim=1) + torch.zeros(x.shape[0], 4) + x.new_ones(x.shape[0], 1)
+
+
+def counted(net: Any, x: Tensor) -> Tensor:
+    if net.training:
+        net.count.add_(1)
+        net.average = net.average * 0.9 + 0.1 * x.detach().mean((0, 2, 3))
+    return x - net.average.reshape(1, -1, 1, 1)
+
+
+class Counted(Around):
+    def __init__(self) -> None:
+        super().__init__(counted)
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("average", torch.zeros(4))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.second.weight = self.first.weight
+        self.again = self.first
+        self.lists = nn.ParameterList([nn.Parameter(torch.ones(8)), nn.Parameter(torch.ones(8))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.again(torch.tanh(self.second(self.first(x))))
+        for one in self.lists:
+            x = x * one
+        return x
+
+
+class Partly(nn.Module):
+    """Gradients stop in places, as in models that freeze or distil a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        with torch.no_grad():
+            still = self.a(x)
+        return {"out": self.b(x) * still, "aux": (self.a(x).detach() + self.b(x), None)}
+
+
+class Small(nn.Module):
+    """A classifier of images with a batch normalisation, a dropout and a residual."""
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+        self.b = nn.BatchNorm2d(6)
+        self.drop = nn.Dropout(p)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(self.a(x)).relu()
+        y = F.dropout2d(y + y.tanh(), self.drop.p, self.training)
+        return self.head(self.drop(y).mean((2, 3)))
+
+
+class Inner(nn.Module):
+    """A module that does other things in evaluation mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if self.training else x.abs()
+
+
+class TwoWays(Small):
+    """A model with such a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.inner(x))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "conv kinds": part(lambda: nn.Sequential(
+        nn.Conv2d(4, 8, 3, stride=2, padding=1, bias=False), nn.Conv2d(8, 8, (3, 1), padding=(1, 0), groups=8),
+        nn.Conv2d(8, 6, 3, padding=2, dilation=2, groups=2), nn.Conv2d(6, 4, 2, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="replicate"), nn.Conv2d(4, 4, 3, padding="valid"))),
+    "transposed conv": part(lambda: nn.Sequential(
+        nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1), nn.ConvTranspose2d(6, 4, 2, groups=2))),
+    "conv 1d and 3d": around(
+        lambda net, x: (net.one(x.flatten(2)), net.three(x.unsqueeze(1)), net.pool(x.flatten(2)),
+                        net.pool3(x.unsqueeze(1)), F.avg_pool3d(x.unsqueeze(1), 2), F.avg_pool1d(x.flatten(2), 3)),
+        one=lambda: nn.Conv1d(4, 3, 5, padding=2, dilation=2), three=lambda: nn.Conv3d(1, 2, 3, padding=1),
+        pool=lambda: nn.MaxPool1d(3, 2), pool3=lambda: nn.MaxPool3d(2)),
+    "batch norms": around(
+        lambda net, x: net.d1(net.d0(net.d2(x)).flatten(1)), d2=lambda: nn.BatchNorm2d(4),
+        d0=lambda: nn.BatchNorm2d(4, affine=False, track_running_stats=False, eps=1e-3),
+        d1=lambda: nn.BatchNorm1d(256, momentum=0.3)),
+    "layer norms": around(
+        lambda net, x: net.a(x) + net.b(x) + net.c(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) + net.d(x),
+        a=lambda: nn.LayerNorm(8), b=lambda: nn.LayerNorm((8, 8), elementwise_affine=False),
+        c=lambda: nn.LayerNorm(4, eps=1e-3), d=lambda: nn.LayerNorm((4, 8, 8), bias=False)),
+    "other norms": part(lambda: nn.Sequential(
+        nn.GroupNorm(2, 4), nn.InstanceNorm2d(4, affine=True), nn.LocalResponseNorm(3), nn.RMSNorm(8))),
+    "norms of vectors": around(
+        lambda net, x: (F.normalize(x, dim=1), x.norm(dim=(2, 3)), torch.linalg.vector_norm(x, 1, dim=1),
+                        F.cosine_similarity(x, x.flip(0) * 2 + 1, dim=1), F.normalize(x * 0, dim=1))),
+    "max pools": part(lambda: nn.Sequential(
+        nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, 2, ceil_mode=True))),
+    "avg pools": around(lambda net, x: (
+        F.avg_pool2d(x, 3, 2, 1, ceil_mode=True), F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+        F.avg_pool2d(x, 3, 1, divisor_override=5), F.avg_pool2d(x, 3, 2, 1, True, False))),
+    "adaptive pools": around(lambda net, x: (
+        F.adaptive_avg_pool2d(x, 1), F.adaptive_avg_pool2d(x, (3, 5)), F.adaptive_avg_pool2d(x, (4, None)),
+        F.adaptive_max_pool2d(x, 2), F.adaptive_avg_pool2d(x, 16), F.adaptive_avg_pool1d(x.flatten(2), 6))),
+    "activations": around(lambda net, x: sum(f(x) for f in (
+        F.relu, F.relu6, F.silu, F.mish, F.gelu, F.hardswish, F.hardsigmoid, F.hardtanh, F.leaky_relu, F.elu, F.selu,
+        F.celu, F.softplus, F.softsign, F.logsigmoid, F.tanhshrink, F.softshrink, F.hardshrink, torch.tanh,
+        torch.sigmoid, lambda y: F.gelu(y, approximate="tanh"), lambda y: F.leaky_relu(y, 0.3),
+        lambda y: F.elu(y, 0.3), lambda y: F.hardtanh(y, -0.5, 0.7), lambda y: F.softplus(y, 0.3, 5),
+        lambda y: F.threshold(y, 0.1, 0.3)))),
+    "activations in place": part(lambda: nn.Sequential(
+        nn.Conv2d(4, 4, 1), nn.ReLU(True), nn.Conv2d(4, 4, 1), nn.Hardswish(True), nn.Conv2d(4, 4, 1), nn.SiLU(True),
+        nn.Conv2d(4, 4, 1), nn.LeakyReLU(0.1, True), nn.PReLU(4), nn.PReLU(), nn.ReLU6(True))),
+    "glu and softmax": around(lambda net, x: (
+        F.glu(x, 1), F.softmax(x, 1), F.log_softmax(x, -1), x.logsumexp((2, 3)), torch.softmax(x.flatten(1), 1))),
+    "unary": around(lambda net, x: sum(f(positive(x)) for f in (
+        torch.exp, torch.log, torch.log2, torch.log10, torch.log1p, torch.expm1, torch.sqrt, torch.rsqrt,
+        torch.reciprocal, torch.sin, torch.cos, torch.atan, torch.erf, torch.erfc, torch.abs, torch.neg, torch.floor,
+        torch.ceil, torch.round, torch.trunc, torch.sign, torch.square, torch.sinh, torch.cosh))),
+    "arithmetic": around(lambda net, x: (
+        x + 1, 2 - x, 3 / positive(x), x * net.scale, x / net.gamma, 2 ** x, x ** 3, positive(x) ** 0.5,
+        x.detach() // 0.3,
+        x % 0.7, x.add(x, alpha=0.5), torch.addcmul(x, x, x, value=0.1), x.lerp(x * 2, 0.3), -x, x * net.gamma,
+        torch.maximum(x, x.flip(3)), x.clamp(-0.3, 0.7), x.clamp_min(0.1), x.clamp(max=0.2),
+        x.div(0.3, rounding_mode="trunc"),
+        x / x.shape[0], 1.5 + x.mul(2).sub_(1).div_(3), torch.rsub(x, 1), torch.minimum(x, net.scale))),
+    "logic": around(lambda net, x: (
+        torch.where(x > 0, x, x * 0.1), x.masked_fill((x > 0.5) | (x < -0.5), 0.0), x * (x >= 0), (x != 0).float(),
+        torch.where((x > 0) & ~(x > 1), x, 0.0), x.tril(), x.triu(1), (x > 0).sum(1), x * (x > 0).float() + (x == 1))),
+    "other dtypes": around(lambda net, x: (
+        x + torch.arange(8), x * torch.arange(8).float(), torch.arange(8) / 3 * x, x * torch.tensor(2),
+        (x > 0).long() + 1.5 * x, x.argmax(1) * 2 + 0.5, x.round().int() * 2, x.to(torch.float32).double() * x)),
+    "matmuls": around(lambda net, x: (
+        x @ x.transpose(2, 3), x @ net.scale, torch.bmm(x[:, 0], x[:, 1]), x[:, 0] @ x[0, 0], net.scale @ x[0, 0],
+        x[0, 0] @ net.scale, torch.dot(net.scale, net.scale), net.scale @ x, x[:, :1] @ x, x[0, 0] @ x,
+        torch.addmm(net.scale, x[0, 0], x[0, 1], beta=0.5, alpha=2), torch.baddbmm(x[:, 0], x[:, 1], x[:, 2]),
+        F.linear(x, x[0, 0], net.scale), F.bilinear(x[:, 0], x[:, 1], x[0, :2]))),
+    "einsum": around(lambda net, x: (
+        torch.einsum("nchw,nchv->nwv", x, x), torch.einsum("b c h w, w -> b h", x, net.scale),
+        torch.einsum("bchw->bc", x), torch.einsum("i,j->ij", net.scale, net.scale))),
+    "shapes": around(lambda net, x: (
+        x.view(x.size(0), -1), x.flatten(1, 2), x.permute(0, 3, 1, 2), x.transpose(1, 3).contiguous(), x.unsqueeze(-1),
+        x[:, :1].squeeze(1), x.unflatten(1, (2, 2)), x.movedim(1, -1), x[:, :1].expand(-1, 5, -1, -1), x.mT,
+        x.repeat(1, 2, 1, 3), x.repeat_interleave(2, dim=2), torch.tile(x, (2, 1)), x.reshape(-1, 8).t(),
+        x.swapaxes(0, 1), x[:, :1].broadcast_to(x.shape), torch.stack((x, x), 2), x.reshape(x.shape[0] // 2, 2, -1))),
+    "splits": around(lambda net, x: (
+        *x.chunk(2, 1), *x.chunk(3, 2), *x.split(3, 3), *x.split([1, 3], 1), *x.unbind(1), *x.tensor_split(3, 2),
+        torch.cat(x.chunk(2, 1)[::-1], 1), *torch.tensor_split(x, (2, 5), dim=3))),
+    "indexing": around(lambda net, x: (
+        x[:, 0], x[:, -1], x[..., 1:-1], x[:, :, ::2, 1::3], x[:, None], x[:, [2, 0]], x[:, :, torch.arange(7, -1, -1)],
+        x[0], x[:, torch.tensor([[0, 1], [2, 3]])], x[:, :, [0, 1], [2, 3]], x.narrow(2, 1, 3), x.select(1, 2),
+        x[:, torch.tensor([True, False, True, True])], x.index_select(3, torch.tensor([5, 1])), x[1:, ..., None, 2],
+        net.scale[torch.arange(64).reshape(8, 8) % 8],
+        torch.gather(x, 3, torch.zeros(x.shape[0], 4, 8, 2).long() + 1))),
+    "moves": around(lambda net, x: (
+        x.roll(2, 3), x.roll((1, -2), (2, 3)), x.flip(2), x.flip((2, 3)), torch.roll(x, shifts=(-1,), dims=(1,)),
+        F.pixel_shuffle(x, 2), F.pixel_unshuffle(x, 2), F.channel_shuffle(x, 2))),
+    "pads": around(lambda net, x: (
+        F.pad(x, (1, 2)), F.pad(x, (1, 2, 0, 3), value=0.3), F.pad(x, (1, 1, 2, 2), mode="reflect"),
+        F.pad(x, (2, 1, 0, 1), mode="replicate"), F.pad(x, (1, 2, 3, 1), mode="circular"), F.pad(x, (-1, 2, -2, 0)),
+        F.pad(x, (0, 0, 0, 0, 1, 2)), F.pad(x.flatten(2), (3, 2), mode="reflect"),
+        F.pad(x.flatten(2), (3, 2), mode="replicate"))),
+    "interpolation": around(lambda net, x: (
+        F.interpolate(x, scale_factor=2), F.interpolate(x, size=(5, 11)), F.interpolate(x, size=12, mode="bilinear"),
+        F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True),
+        F.interpolate(x, size=13, mode="bicubic"),
+        F.interpolate(x, scale_factor=1.5, mode="bilinear"), F.interpolate(x, scale_factor=0.7),
+        F.interpolate(x.flatten(2), size=40, mode="linear"), F.interpolate(x, size=3, mode="bilinear", antialias=True),
+        F.interpolate(x, size=5, mode="nearest-exact"), F.interpolate(x.unsqueeze(1), size=5, mode="trilinear"))),
+    "reductions": around(lambda net, x: (
+        x.sum(), x.mean((2, 3)), x.sum(1, keepdim=True), x.amax((2, 3)), x.amin(1), x.max(1)[0], x.max(2, True).values,
+        x.min(3)[0], x.var(1), x.std((2, 3), unbiased=False), x.cumsum(2), torch.var_mean(x, 1)[0], x.max(),
+        x.min(1)[1],
+        torch.std(x, dim=1, correction=0), x.mean(), x.argmin(3), F.softmax(x, 1).sum(-1))),
+    "unfold": around(lambda net, x: F.unfold(x, 3, padding=1, stride=2)),
+    "attention": around(
+        lambda net, x: (
+            net.first(x.flatten(2), x.flatten(2), x.flatten(2))[0],
+            net.second(*x[:, :3].permute(1, 2, 0, 3), need_weights=False,
+                       attn_mask=torch.ones(8, 8).triu(1).bool())[0]),
+        first=lambda: nn.MultiheadAttention(64, 4, batch_first=True), second=lambda: nn.MultiheadAttention(8, 2)),
+    "products of attention": around(lambda net, x: (
+        F.scaled_dot_product_attention(x, x * 0.5, x), F.scaled_dot_product_attention(x, x, x, is_causal=True),
+        F.scaled_dot_product_attention(x, x, x, attn_mask=torch.linspace(0, 1, 64).view(8, 8), scale=0.3),
+        F.scaled_dot_product_attention(x, x[:, :2], x[:, :2], enable_gqa=True))),
+    "transformer": around(
+        lambda net, x: net.encoder(x.flatten(2).transpose(1, 2)),
+        encoder=lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True, norm_first=True)),
+    "embeddings": around(
+        lambda net, x: (net.table(torch.arange(6)) + x[..., :6, :6], net.padded(torch.tensor([[0, 1], [2, 0]]))),
+        table=lambda: nn.Embedding(9, 6), padded=lambda: nn.Embedding(3, 5, padding_idx=0)),
+    "assignments": around(setitem),
+    "windows by shape": around(padded_by_shape),
+    "class token": around(class_token),
+    "buffers": Counted,
+    "tied": lambda: Tied(),
+    "gradients that stop": Partly,
+    "weight norm": part(lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3))),
+}  # fmt: skip
