@@ -344,7 +344,9 @@ class Loop:
         right, average = self._evaluate() if self._evaluates else (None, None)
         loss = _mean(self.history.losses.numbers(self._first_of_epoch()))
         metrics = {"loss": loss} if right is None else {"loss": loss, "accuracy": right}
-        if right is not None and math.isfinite(loss):  # else every update was skipped: there is nothing to react to
+        # Where every update was skipped there is nothing to react to, and where the run ends before its epoch does, the
+        # epoch's own end is still to come: a run that goes on from here shows it then, as one that was not stopped.
+        if right is not None and math.isfinite(loss) and self._ends_epoch():
             self.session.observe(metrics, "epoch")
         if self.run_log:
             self.measured.collect()

@@ -238,6 +238,30 @@ def test_a_changed_reactive_schedule_begins_anew(
     assert "group 'head': its schedule is not what it was, and begins anew at 0.003." in capsys.readouterr().err
 
 
+class StopsAt(ll.Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_update(self, event: Any) -> None:
+        if event.step + 1 == self.step:
+            event.run.stop("half way through an epoch")
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+@pytest.mark.parametrize("ends", ["stopped", "shorter"])
+def test_a_plateau_reads_an_epoch_once_where_a_run_ends_within_it(
+    torch: Any, tmp_path: Path, ends: str, metric: str
+) -> None:
+    said = options("torch-eager", accumulate_steps=1, ema_decay=None, epochs=None)
+    schedule = ll.ReduceLROnPlateau(patience=1, factor=0.5, threshold=10.0, metric=metric)  # at every second epoch
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")], schedule)
+    whole = ll.run(spec, **said, max_steps=24)
+    early = {"max_steps": 8} if ends == "shorter" else {"max_steps": 24, "callbacks": [StopsAt(8)]}
+    ll.run(spec, **said, **early, checkpoints=tmp_path / "run")
+    assert_same(ll.resume(tmp_path / "run", data=said["data"], max_steps=24, trust=True), whole)
+    assert 1 < len(set(whole.rates["head"])) < 5  # it was lowered, and not at each of the epochs
+
+
 def test_norms_that_were_not_measured_before_a_change_are_nan(torch: Any, tmp_path: Path) -> None:
     said = options("torch-eager", epochs=1, accumulate_steps=1)
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")])

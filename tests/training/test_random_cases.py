@@ -1,0 +1,85 @@
+"""Random trainings on each backend, up to a hundred, beside the same ones by a plain loop written by hand."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from layered_lr.registry import TABLE
+from tests.conftest import open_backend
+from tests.support.isolation import values_of
+from tests.support.random_cases import case_of_seed
+
+RUNS = 100
+FEW = 12  # of the other ways
+JOBS: dict[str, list[tuple[str, int, int]]] = {
+    "torch-eager": [("run", 0, RUNS), ("resume", 0, FEW), ("loop", 0, FEW)],
+    "torch-compile": [("run", 0, 10)],  # most of a second for each
+    "oneflow-eager": [("run", 0, RUNS), ("loop", 0, FEW)],
+    "oneflow-graph": [("run", 0, 40), ("graph", 0, FEW)],  # half a second for each graph; `make fuzz` makes more
+}
+
+
+def judged(backend: str, way: str, first: int, stop: int) -> list[list[object]]:
+    """In a process of its own: the seeds of cases, and what was found."""
+    import gc
+    import warnings
+
+    from layered_lr.backend.loading import load_backend
+    from tests.support.judged_cases import judge_case, judge_seeds
+    from tests.support.random_cases import case_of_seed
+
+    warnings.simplefilter("ignore")
+    load_backend(backend, "cpu")
+    judge_case(case_of_seed(0), "run", "torch-eager")  # imports all of torch that the loop by hand needs
+    gc.collect()
+    gc.freeze()  # each graph begins with a collection of all that is not frozen
+    return [[seed, lines] for seed, lines in judge_seeds(backend, way, first, stop).items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend_name", JOBS)
+def test_they_are_those_by_hand(backend_name: str) -> None:
+    open_backend(backend_name)
+    jobs = JOBS[backend_name]
+    answers = values_of(judged, [[backend_name, *job] for job in jobs])
+    wrong = {
+        f"{way} {seed}": lines
+        for (way, *_), found in zip(jobs, answers, strict=True)
+        for seed, lines in found
+        if lines and not lines[0].startswith("refused")
+    }
+    assert not wrong
+    for (way, first, stop), found in zip(jobs, answers, strict=True):
+        refused = [lines[0] for _, lines in found if lines]
+        assert all("phase" in line or "momentum" in line for line in refused), refused
+        if way == "run":
+            assert len(found) == stop - first and len(refused) <= len(found) // 20, refused
+        assert len(found) > len(refused), refused
+
+
+def test_the_cases_have_everything_in_them() -> None:
+    cases = [case_of_seed(seed) for seed in range(RUNS)]
+    optimizers = Counter(case["spec"]["optimizer"]["type"] for case in cases)
+    assert len(optimizers) == 12 and min(optimizers.values()) >= 2
+    tables = [
+        each["schedule"] for case in cases for each in (case["spec"], *case["spec"]["groups"]) if "schedule" in each
+    ]
+    kinds = {table["type"] for table in tables}
+    assert kinds >= {"SequentialLR", "ChainedScheduler", "Warmup", "WSD", "OneCycleLR", "ReduceLROnPlateau", "Table"}
+    said = set(itertools.chain.from_iterable([*case["spec"], *(name for name in case if case[name])] for case in cases))
+    assert said >= {
+        "phases",
+        "clip_grad_norm",
+        "clip_grad_value",
+        "clip_per_group",
+        "no_weight_decay",
+        "ema_decay",
+        "norm",
+    }
+    phases = [phase for case in cases for phase in case["spec"].get("phases", ())]
+    in_phases = set(itertools.chain.from_iterable(phases))
+    assert in_phases >= {"frozen", "trained", "optimizer", "schedule", "counts_from", "carry", "momentum_warmup"}
+    assert set(JOBS) == set(TABLE)
