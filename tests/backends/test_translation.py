@@ -47,7 +47,6 @@ def test_answers_gradients_and_buffers_are_those_of_torch(name: str) -> None:
 def runs_of_one_model() -> dict[str, object]:
     """Losses, names and counters of a torch model on three backends; with dropout, in parts, and stopped on the way."""
     import tempfile
-    from typing import Any
 
     import numpy as np
 
@@ -56,13 +55,13 @@ def runs_of_one_model() -> dict[str, object]:
 
     spec = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("a", lr_scale=0.1), ll.Group("b"), ll.Group("head")])
     said = {"batch_size": 16, "progress": False, "seed": 3}
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for backend in ("torch-eager", "oneflow-eager", "oneflow-graph"):
         result = ll.run(spec, backend, Small, max_steps=4, **said)
         count = result.weights["b.num_batches_tracked"]
         found[backend] = {"losses": result.losses.tolist(), "names": list(result.weights), "count": int(count)}
 
-    def dropping() -> Any:
+    def dropping() -> object:
         return Small(0.4)
 
     for backend in ("oneflow-eager", "oneflow-graph"):
@@ -93,7 +92,6 @@ def test_a_run_trains_a_torch_model_on_every_backend_alike() -> None:
 
 def errors_of_translated() -> list[str]:
     """What a translated module says to inputs of another shape, and to modules in other modes than the model."""
-    from typing import Any
 
     import numpy as np
     import oneflow as flow
@@ -103,7 +101,7 @@ def errors_of_translated() -> list[str]:
 
     said = []
 
-    def note(action: Any) -> None:
+    def note(action) -> None:
         try:
             action()
         except ll.LayeredLRError as error:
