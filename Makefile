@@ -2,6 +2,7 @@
 
 ARGS =
 MINUTES = 1
+BACKEND =
 QUICK = $(addprefix tests/, spec plans models optimizers schedules state training/test_history.py training/test_recipes.py training/test_callbacks.py test_api.py)
 
 # They would mix another Python's packages into .venv.
@@ -27,8 +28,8 @@ test-integrations: setup ## specs in Lightning, transformers, accelerate, timm, 
 	@bash .ci/setup-apart .venv-integrations tests/integrations/requirements.txt torch,test --no-deps
 	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest -W default --require-trainers tests/integrations $(ARGS)
 
-fuzz: setup ## random arguments, specs and recipes for so many minutes a target (MINUTES=1): a result or a clear error, nothing else
-	FUZZ_MINUTES=$(MINUTES) .venv/bin/pytest -n 2 --dist worksteal --timeout 0 tests/fuzz $(ARGS)
+fuzz: setup ## random arguments, specs and recipes for so many minutes a target (MINUTES=1): a result or a clear error, nothing else (BACKEND=oneflow-graph for one)
+	FUZZ_MINUTES=$(MINUTES) .venv/bin/pytest -n 2 --dist worksteal --timeout 0 $(if $(BACKEND),tests/fuzz/test_backends.py -k $(BACKEND),tests/fuzz) $(ARGS)
 
 quick: setup ## the tests of a minute: specs, plans, models, data, schedules, state, options, callbacks
 	.venv/bin/pytest -n 2 --dist worksteal -m "not slow" -k "not torch-compile and not oneflow" $(QUICK) $(ARGS)

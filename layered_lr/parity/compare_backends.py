@@ -29,6 +29,7 @@ from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS, TABLE, check_name
 from layered_lr.spec.spec import Spec
 from layered_lr.training.grouped_options import Precision
+from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions, options_with_meaning
 
 _MOST_LOG_BYTES = 1 << 34
@@ -46,6 +47,7 @@ def compare_backends(
     resume_at: int | None,
 ) -> Comparison:
     """See ``layered_lr.compare``; ``options`` are those of every run, its model and backend left out."""
+    check_single_process()
     names = _names(backends)
     steps = whole_number("steps", steps, 1)
     if samples is not None:

@@ -35,7 +35,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", VALUES, ids=lambda kind: kind.__name__)
 def test_a_value_class(kind: Any) -> None:
-    hold(fields_of(kind), 30)
+    hold(fields_of(kind), 12)
 
 
 FUNCTIONS = [
@@ -108,7 +108,7 @@ METHODS = [
 
 @pytest.mark.parametrize("target", [*FUNCTIONS, *METHODS], ids=lambda target: target.name)
 def test_a_function(target: Target) -> None:
-    hold(target, 25)
+    hold(target, 12)
 
 
 @pytest.mark.parametrize("kind", SCHEDULES.values(), ids=lambda kind: kind.__name__)
@@ -121,7 +121,7 @@ def test_the_rates_of_a_schedule(kind: Any) -> None:
         bound.momentum(step)
         ll.Spec(ll.SGD(0.1, momentum=0.9), schedule=schedule).to_dict()
 
-    hold(Target(kind.__name__, rates, {"schedule": made(kind), "step": steps, "lr": rate, "length": lengths}), 15)
+    hold(Target(kind.__name__, rates, {"schedule": made(kind), "step": steps, "lr": rate, "length": lengths}), 8)
 
 
 def test_a_plan_of_any_spec() -> None:
@@ -139,7 +139,7 @@ def test_a_plan_of_any_spec() -> None:
             plan.to_csv()
         plan.momenta(0)
 
-    hold(Target("a plan", show, {"spec": specs, "parameters": parameters, "total": lengths, "per_epoch": lengths}), 60)
+    hold(Target("a plan", show, {"spec": specs, "parameters": parameters, "total": lengths, "per_epoch": lengths}), 25)
 
 
 def test_every_public_name_is_a_target() -> None:

@@ -15,7 +15,7 @@ import os
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,12 +125,26 @@ def hold(target: Target, examples: int = 60) -> None:
     Raises:
         AssertionError: It raised something else than a ``LayeredLRError``; hypothesis shows the smallest arguments.
     """
+    for number in rounds():
+        hold_once(target, 10 * examples if number else examples, number)
+
+
+def rounds() -> Iterator[int]:
+    """0, and in the long mode as many more numbers as there is time for."""
     until = time.monotonic() + 60 * MINUTES
-    _hold(target, examples, None)
-    rounds = 0
-    while time.monotonic() < until:
-        rounds += 1
-        _hold(target, 10 * examples, (target.name, rounds))
+    number = 0
+    while not number or time.monotonic() < until:
+        yield number
+        number += 1
+
+
+def hold_once(target: Target, examples: int, number: int) -> None:
+    """Call a target with so many values: the same ones for the same number.
+
+    Raises:
+        AssertionError: As ``hold``.
+    """
+    _hold(target, examples, (target.name, number) if number else None)
 
 
 def _hold(target: Target, examples: int, chosen: tuple[str, int] | None) -> None:

@@ -76,6 +76,28 @@ def net_of(framework: Any, case: Case) -> Any:
     return Net()
 
 
+def _small_net(framework: Any) -> Any:
+    model = framework.nn.Sequential()
+    model.add_module("flat", framework.nn.Flatten(1))
+    model.add_module("body", framework.nn.Linear(FEATURES, 4))
+    model.add_module("tanh", framework.nn.Tanh())
+    model.add_module("head", framework.nn.Linear(4, CLASSES))
+    return model
+
+
+def torch_net() -> Any:
+    """A small net without a case, whose parameters are in ``body`` and ``head``."""
+    return _small_net(framework_of("torch-eager"))
+
+
+def oneflow_net() -> Any:
+    """The same net of OneFlow."""
+    return _small_net(framework_of("oneflow-eager"))
+
+
+BUILDERS = {"torch": torch_net, "oneflow": oneflow_net}
+
+
 def spec_of(case: Case) -> ll.Spec:
     """The spec of a case."""
     return ll.Spec.from_dict(case["spec"])

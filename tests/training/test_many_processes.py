@@ -1,14 +1,16 @@
-"""Under a launcher of several processes, each would make the whole run: refused."""
+"""In one of several processes, each would make the whole run: refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import layered_lr as ll
 from layered_lr.training.many_processes import check_single_process
+from tests.support.isolation import value_of
 
 FEW: dict[str, Any] = {"max_steps": 1, "batch_size": 8, "progress": False}
 
@@ -33,3 +35,24 @@ def test_a_single_one_is_not(count: str) -> None:
     assert check_single_process({"WORLD_SIZE": count}) is None
     with pytest.raises(ll.Unsupported, match="as mpirun sets it"):
         check_single_process({"WORLD_SIZE": count, "OMPI_COMM_WORLD_SIZE": "4"})
+
+
+def spread(case: str) -> object:
+    from tests.support import replicas
+
+    return replicas.spread(case)
+
+
+def test_one_of_a_process_group_without_a_launcher_is_refused(torch: Any) -> None:
+    answers = value_of(spread, "try_everything")
+    assert len(answers) == 3, answers  # and no file was written
+    for answer in answers:
+        assert answer.startswith("Unsupported: this process is one of 2 (torch.distributed has a process group of 2)")
+        assert "Start a single one" in answer
+
+
+def test_a_process_group_of_one_is_not() -> None:
+    group = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_world_size=lambda: 1)
+    assert check_single_process({}, {"torch.distributed": group}) is None
+    without = SimpleNamespace(is_available=lambda: False)  # as in a torch that was built so
+    assert check_single_process({}, {"torch.distributed": without}) is None
