@@ -80,7 +80,8 @@ def train_by_hand(
         case: Which one.
         dtype: Of the net.
         rounds_norm: As in ``Net``.
-        disturbance: The seed of a noise on the images of the size of float32's rounding; None is without.
+        disturbance: The seed of a noise on the gradients, as float32 makes it: its size is that of the rounding of the
+            largest element, since each element is a sum of what may cancel. None is without.
     """
     return _Loop(case, Net(case["norm"], rounds_norm).to(dtype), dtype, disturbance).train()
 
@@ -210,10 +211,7 @@ class _Loop:
 
     def _update(self, step: int) -> None:
         parts = parts_of(self.case, step)
-        images: NDArray[Any]
         images, labels = batch(self.case, step, parts)
-        if self.noise is not None:
-            images = images * (1 + 2.0**-23 * self.noise.standard_normal(images.shape))
         for name, parameter in self.parameters.items():
             parameter.grad = None
             parameter.requires_grad_(name not in self.frozen)
@@ -225,6 +223,7 @@ class _Loop:
                 part.backward()  # type: ignore[no-untyped-call]
             loss += float(part.detach())
         self.losses.append(loss)
+        self._disturb()
         self._clip()
         for label, names in self.groups.items():
             trained = [name for name in names if name not in self.frozen]
@@ -238,6 +237,14 @@ class _Loop:
         self._average()
         for schedule in self.schedules.values():
             schedule.observe({"loss": loss}, "step")
+
+    def _disturb(self) -> None:
+        if self.noise is None:
+            return
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                drawn = torch.tensor(self.noise.standard_normal(parameter.grad.shape))
+                parameter.grad += 2.0**-23 * parameter.grad.abs().max() * drawn
 
     def _clip(self) -> None:
         gradients = {label: [self.parameters[name].grad for name in names] for label, names in self.groups.items()}

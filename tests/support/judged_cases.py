@@ -14,7 +14,7 @@ from tests.support.made_cases import WAYS, ways_of
 from tests.support.random_cases import Case, case_of_seed
 
 FLOAT64 = 1e-11  # of the size of the numbers: some thousand times float64's rounding, for a dozen updates
-# Times what float32 itself, and noise of its size on the images, move the loop by hand: an update that divides by a
+# Times what float32 itself, and noise of its size on the gradients, move the loop by hand: an update that divides by a
 # tiny gradient makes much of its last bit, and OneFlow rounds hyperparameters to float32 too.
 ROUNDING = 30
 FLOAT32 = 2e-6  # of the size of the numbers, some ten times float32's rounding
