@@ -135,7 +135,9 @@ def _choose_implementation(settings: Optimizer, model: Module, tensors: Sequence
     are_plain = all(
         type(tensor) in (torch.nn.Parameter, torch.Tensor) and tensor.is_floating_point() for tensor in tensors
     )
-    has_sparse = any(getattr(module, "sparse", False) for module in model.modules())  # embeddings: no fused kernel
+    has_sparse = any(
+        getattr(module, "sparse", False) is True for module in model.modules()
+    )  # embeddings: no fused kernel
     is_chosen_by_user = settings.foreach is not None or getattr(settings, "fused", None) is not None
     chosen = (
         choose_implementation(settings, devices.pop()) if len(devices) == 1 and are_plain and not has_sparse else None
