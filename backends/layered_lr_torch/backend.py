@@ -65,8 +65,13 @@ class TorchBackend(Backend):
         """Make a new model of the given dtype on the backend's device.
 
         A model known by name is laid out in memory as ``torch.channels_last``; a user's model keeps its own layout.
+
+        Raises:
+            Unsupported: A parameter of a user's model has another dtype, such as bfloat16.
         """
         built = models.build_model(model, num_classes, dropout, seed)
+        if not isinstance(model, str):
+            models.check_dtypes(built, getattr(torch, dtype))
         made = models.cast(built, self.device, getattr(torch, dtype))
         if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
             made.to(memory_format=torch.channels_last)  # half the time of an update

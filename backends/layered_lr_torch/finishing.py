@@ -6,7 +6,7 @@ without clipping, and could not update a parameter that begins to train late.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any, TypeAlias
 
@@ -15,15 +15,19 @@ import torch
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.grouped_steps import shorten_steps
 from layered_lr_torch.late_steps import allow_late_parameters
+from layered_lr_torch.omitted_parameters import NamedTensor, watch_omitted
 
 Reduced: TypeAlias = tuple[Any, tuple[Any, ...]]
 """A function and its arguments, which make a copy: see ``object.__reduce__``."""
 
-_CLIPPER = "_layered_lr_clipper"  # an attribute of the optimizer
+_CLIPPER, _OMITTED = "_layered_lr_clipper", "_layered_lr_omitted"  # attributes of the optimizer
 
 
 def finish_optimizer(
-    optimizer: torch.optim.Optimizer, clipper: GradientClipper | None, is_internal: bool = False
+    optimizer: torch.optim.Optimizer,
+    clipper: GradientClipper | None,
+    is_internal: bool = False,
+    omitted: Sequence[NamedTensor] = (),
 ) -> None:
     """Let an optimizer clip, update late parameters and step fast, and let its copies and pickles do so too.
 
@@ -33,12 +37,16 @@ def finish_optimizer(
         optimizer: As torch made it.
         clipper: Clips the gradients before each update; None clips nothing.
         is_internal: Whether no user ever sees the optimizer; then ``shorten_steps`` also serves few param groups.
+        omitted: Parameters of the model, by name, that were frozen by hand and are not in the optimizer.
     """
+    if omitted:
+        watch_omitted(optimizer, omitted)
     if clipper is not None:
         clipper.attach(optimizer)
     if not shorten_steps(optimizer, also_few=is_internal):
         allow_late_parameters(optimizer)
     vars(optimizer)[_CLIPPER] = clipper
+    vars(optimizer)[_OMITTED] = list(omitted)
     vars(optimizer)["__reduce_ex__"] = MethodType(_reduce, optimizer)  # copy and pickle look at the object first
 
 
@@ -55,14 +63,18 @@ def find_clipper(optimizer: torch.optim.Optimizer) -> GradientClipper | None:
 
 def _reduce(optimizer: torch.optim.Optimizer, protocol: int) -> Reduced:
     """Say how to make a copy; the clipper is part of it, so that it clips the copy's own parameters."""
-    return _restore, (type(optimizer), optimizer.__getstate__(), vars(optimizer)[_CLIPPER])
+    added = vars(optimizer)
+    return _restore, (type(optimizer), optimizer.__getstate__(), added[_CLIPPER], added[_OMITTED])
 
 
 def _restore(
-    cls: type[torch.optim.Optimizer], state: Mapping[str, Any], clipper: GradientClipper | None
+    cls: type[torch.optim.Optimizer],
+    state: Mapping[str, Any],
+    clipper: GradientClipper | None,
+    omitted: Sequence[NamedTensor],
 ) -> torch.optim.Optimizer:
     """Make the copy."""
     optimizer = cls.__new__(cls)
     optimizer.__setstate__(dict(state))
-    finish_optimizer(optimizer, clipper)
+    finish_optimizer(optimizer, clipper, omitted=omitted)
     return optimizer

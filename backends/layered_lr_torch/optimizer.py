@@ -12,6 +12,7 @@ import torch
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import Optimizer
+from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import Part, PlanGroup
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
@@ -33,7 +34,8 @@ def build_optimizer(
 
     A plan group has two parts if only some of its parameters decay; the name of the second param group is then the
     group's name and ``NO_DECAY``. A param group's ``lr`` is its rate at ``step``, already multiplied by ``lr_scale``,
-    which torch's optimizers do not know. Frozen parameters are included; without a gradient they stay as they are.
+    which torch's optimizers do not know. Parameters that a phase freezes are included; without a gradient they stay as
+    they are. Those that were frozen by hand when the plan was made are left out.
 
     Args:
         plan: Groups and hyperparameters. With phases, the optimizer is that of the phase of ``step``.
@@ -57,7 +59,9 @@ def build_optimizer(
     if not is_internal:
         ReplacedParameters(optimizer, model, clipper.exchange)  # before the clipper looks at gradients
     clips = clipper.has_work or any(part.spec.clip_grad_norm or part.spec.clip_grad_value for part in plan.phase_plans)
-    finish_optimizer(optimizer, clipper if clips else None, is_internal)
+    by_hand = find_frozen_by_hand(plan.parameters)
+    omitted = [(parameter.name, tensor) for parameter, tensor in parameters_of(model) if parameter.name in by_hand]
+    finish_optimizer(optimizer, clipper if clips else None, is_internal, omitted)
     return optimizer
 
 
@@ -74,14 +78,17 @@ def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]
     settings = here.spec.optimizer
     cls = find_optimizer_class(settings)
     tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-    chosen = _choose_implementation(settings, model, list(tensors.values()))
+    by_hand = find_frozen_by_hand(plan.parameters)
+    chosen = _choose_implementation(
+        settings, model, [tensor for name, tensor in tensors.items() if name not in by_hand]
+    )
     return [
         {
             **_make_arguments(cls, part.optimizer, chosen),
             "lr": rate,
             "initial_lr": group.lr_scale * group.lr,
             "name": group.name + (NO_DECAY if index else ""),
-            "params": [tensors[name] for name in part.parameters],
+            "params": [tensors[name] for name in part.parameters if name not in by_hand],
         }
         for column, (group, rate) in enumerate(zip(here.groups, LiveRates(here).rates(step), strict=True))
         for index, part in enumerate(divide_group(plan, group, column))
@@ -128,7 +135,9 @@ def _choose_implementation(settings: Optimizer, model: Module, tensors: Sequence
     are_plain = all(
         type(tensor) in (torch.nn.Parameter, torch.Tensor) and tensor.is_floating_point() for tensor in tensors
     )
-    has_sparse = any(getattr(module, "sparse", False) for module in model.modules())  # embeddings: no fused kernel
+    has_sparse = any(
+        getattr(module, "sparse", False) is True for module in model.modules()
+    )  # embeddings: no fused kernel
     is_chosen_by_user = settings.foreach is not None or getattr(settings, "fused", None) is not None
     chosen = (
         choose_implementation(settings, devices.pop()) if len(devices) == 1 and are_plain and not has_sparse else None

@@ -11,10 +11,12 @@ import torch
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import parameters_of, plain_name
 from layered_lr.optimizers import Optimizer
+from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import Part
 from layered_lr.plans.plan import Plan
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import find_clipper, is_finished
+from layered_lr_torch.omitted_parameters import watch_omitted
 from layered_lr_torch.optimizer import NO_DECAY, divide_group
 from layered_lr_torch.own_loop_phases import PhaseScheduler, check_phases
 from layered_lr_torch.plan_scheduler import PlanScheduler
@@ -32,6 +34,7 @@ def list_param_groups(plan: Plan, model: Module, divides_always: bool) -> list[P
         divides_always: Whether parameters that never decay stand apart even where nothing decays: a phase may change
             that.
     """
+    by_hand = find_frozen_by_hand(plan.parameters)
     tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     found = []
     for group in plan.groups:
@@ -41,11 +44,12 @@ def list_param_groups(plan: Plan, model: Module, divides_always: bool) -> list[P
             decayed = tuple(name for name in group.parameters if name not in free)
             parts = (Part(decayed, group.optimizer), Part(group.undecayed, group.optimizer))
         for index, part in enumerate(parts):
+            training = [name for name in part.parameters if name not in by_hand]
             found.append(
                 {
                     **_list_hyperparameters(part.optimizer),
-                    "params": [tensors[name] for name in part.parameters],
-                    "param_names": list(part.parameters),
+                    "params": [tensors[name] for name in training],
+                    "param_names": training,
                     "name": group.name + (NO_DECAY if index else ""),
                     "lr": group.lr_scale * group.lr,
                 }
@@ -68,12 +72,16 @@ def build_scheduler(plan: Plan, optimizer: torch.optim.Optimizer, model: Module 
     optimizer = innermost(optimizer)
     parts = list(_list_parts(plan))
     tensors = _find_tensors(optimizer, model)
-    places = _match(optimizer, [(plan.groups[column].name, part) for column, part in parts], tensors)
+    by_hand = find_frozen_by_hand(plan.parameters)
+    places = _match(optimizer, [(plan.groups[column].name, part) for column, part in parts], tensors, by_hand)
     owners = [parts[place][0] for place in places]
     for group, owner in zip(optimizer.param_groups, owners, strict=True):
         group["initial_lr"] = plan.groups[owner].lr_scale * plan.groups[owner].lr
     if model is None:
         return PlanScheduler(optimizer, plan, owners=owners, watches=True)
+    if not is_finished(optimizer):
+        known = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
+        watch_omitted(optimizer, [(name, tensors[name]) for name in by_hand if id(tensors[name]) not in known])
     clipper = find_clipper(optimizer)
     if clipper is None:
         clipper = GradientClipper(plan.plan_at(0), model)
@@ -112,15 +120,24 @@ def _find_tensors(optimizer: torch.optim.Optimizer, model: Module | None) -> Map
     }
 
 
-def _match(optimizer: torch.optim.Optimizer, parts: list[tuple[str, Part]], tensors: Mapping[str, Tensor]) -> list[int]:
+def _match(
+    optimizer: torch.optim.Optimizer,
+    parts: list[tuple[str, Part]],
+    tensors: Mapping[str, Tensor],
+    by_hand: frozenset[str],
+) -> list[int]:
     """Find for each param group the index of the part that has all of its parameters."""
     place_of = {id(tensors[name]): place for place, (_, part) in enumerate(parts) for name in part.parameters}
     name_of = {id(tensor): name for name, tensor in tensors.items()}
-    by_name = {name: place for place, (name, part) in enumerate(parts) if not part.parameters}
+    by_name: dict[str, int] = {}  # of parts of which no parameter is in the optimizer
+    for place, (name, part) in enumerate(parts):
+        is_second = place > 0 and parts[place - 1][0] == name
+        if by_hand.issuperset(part.parameters):
+            by_name[name + NO_DECAY * is_second] = place
     found = []
     for number, group in enumerate(optimizer.param_groups):
         places = {place_of.get(id(tensor), -1) for tensor in group["params"]}
-        if not places:  # of an optional group that matches nothing
+        if not places:  # of an optional group that matches nothing, or whose parameters are frozen by hand
             places = {by_name.get(group.get("name", ""), -1)}
         if -1 in places:
             raise SpecError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from layered_lr.arrays import Float64
 from layered_lr.models.nn_modules import Module, Tensor, parameters_of
+from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.plan import Plan
 
 
@@ -49,9 +50,11 @@ class AppliedRates:
         """
         held = np.array(self._rates[start * self._width : stop * self._width]).reshape(-1, self._width)
         table = np.empty((len(held), len(plan.groups)))
+        by_hand = find_frozen_by_hand(plan.parameters)  # which an optimizer may lack
         for column, group in enumerate(plan.groups):
             # A group without parameters also has a param group.
-            sources = list({self._holder[name] for name in group.parameters} or {self._first.get(column)})
+            holders = {self._holder[name] for name in group.parameters if name not in by_hand}
+            sources = list(holders or {self._first.get(column)})
             if None in sources or any((held[:, source] != held[:, sources[0]]).any() for source in sources):
                 raise RuntimeError(f"group {group.name!r}: its parameters had different rates, or none")
             table[:, column] = held[:, sources[0]]

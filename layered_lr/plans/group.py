@@ -28,7 +28,7 @@ class PlanGroup:
     Args:
         name: The group's name, or ``rest``.
         parameters: Names in model order; empty for an optional group that matches nothing.
-        elements: How many numbers all its parameters hold together.
+        elements: How many numbers those of its parameters hold together that may train (``requires_grad``).
         optimizer: The spec's optimizer with the group's own settings, such as ``lr``.
         lr_scale: The factor of the scheduled rate.
         schedule: The schedule of the group, of the spec, or ``Constant()``.

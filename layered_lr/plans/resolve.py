@@ -194,7 +194,7 @@ def _resolve_whole(
         PlanGroup(
             name=group.label,
             parameters=tuple(p.name for p in taken),
-            elements=sum(p.elements for p in taken),
+            elements=sum(p.elements for p in taken if p.requires_grad),
             optimizer=spec.optimizer_of(group),
             lr_scale=group.lr_scale,
             schedule=bound(group.schedule or spec.schedule or Constant()),
@@ -210,7 +210,7 @@ def _resolve_whole(
                 "with '*'."
             )
         names = tuple(p.name for p in rest)
-        elements = sum(p.elements for p in rest)
+        elements = sum(p.elements for p in rest if p.requires_grad)
         schedule = bound(spec.schedule or Constant())
         bare = tuple(name for name in names if name in free)
         groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, schedule, bare))

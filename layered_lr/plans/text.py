@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from layered_lr.errors import LayeredLRError
 from layered_lr.optimizers import Optimizer
+from layered_lr.plans.frozen_by_hand import count_training, find_frozen_by_hand
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.lowering import cost_of_phases, lowering_of
 from layered_lr.plans.view import PlanPhaseView, PlanView
@@ -50,9 +51,10 @@ def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
     """What ``plan_text`` says, in parts."""
     shown = backend or "oneflow-graph"
     lowerings, legend = _lowerings(plan, shown)
+    frozen = find_frozen_by_hand(plan.parameters)
     columns = {
         "group": [group.name for group in plan.groups],
-        "parameters": [str(len(group.parameters)) for group in plan.groups],
+        "parameters": [count_training(group.parameters, frozen) for group in plan.groups],
         "elements": [f"{group.elements:,}" for group in plan.groups],
         "lr": [f"{group.lr:g}" for group in plan.groups],
         "lr_scale": [f"{group.lr_scale:g}" for group in plan.groups],
@@ -138,6 +140,8 @@ def _headline(plan: PlanView) -> str:
     length = "length unknown" if plan.total_steps is None else f"{plan.total_steps:,} steps"
     epochs = f", {plan.steps_per_epoch:,} an epoch" if plan.steps_per_epoch else ""
     parameters = f"{len(plan.parameters)} parameter{'s' * (len(plan.parameters) != 1)}"
+    if by_hand := len(find_frozen_by_hand(plan.parameters)):
+        parameters += f" ({by_hand} with requires_grad=False)"
     return f"{_optimizer(plan.spec.optimizer)}, {parameters}, {length}{epochs}"
 
 

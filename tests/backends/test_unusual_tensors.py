@@ -176,3 +176,25 @@ def test_a_lazy_layer_is_refused(torch: Any) -> None:
 
     with pytest.raises(ll.SpecError, match=r"'1\.weight' has no shape yet"):
         ll.run(ll.Spec(ll.SGD(0.1)), **options("torch-eager", made))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_run_refuses_a_model_that_it_would_train_in_another_dtype(torch: Any, dtype: str) -> None:
+    """It was trained in float32, without a word."""
+
+    def made() -> Any:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).to(getattr(torch, dtype))
+
+    options: dict[str, Any] = {"backend": "torch-eager", "model": made, "data": "digits", "max_steps": 1}
+    with pytest.raises(ll.Unsupported, match=rf"'1.weight' is {dtype}, and this run trains in float32.*ll.compile"):
+        ll.run(ll.Spec(ll.SGD(0.1)), progress=False, **options)
+
+
+def test_a_buffer_called_sparse_is_no_sparse_embedding(torch: Any) -> None:
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("sparse", torch.eye(2))
+    optimizer, _ = ll.compile(ll.Spec(ll.SGD(0.5)), model)
+    model(torch.ones(1, 2)).sum().backward()
+    before = model.bias.detach().clone()
+    optimizer.step()
+    assert torch.equal(model.bias, before - 0.5)

@@ -84,6 +84,29 @@ def test_the_validation_reaches_the_schedule(tmp_path: Path) -> None:
     learner.record.check_plateau()
 
 
+def test_what_fastai_froze_is_freed(tmp_path: Path) -> None:
+    from fastai.data.core import DataLoaders
+    from fastai.data.load import DataLoader
+    from fastai.learner import Learner
+
+    loaders = DataLoaders(*(DataLoader(make_data(), bs=8, num_workers=0) for _ in range(2)))
+    net = Net()
+    learner = Learner(
+        loaders,
+        net,
+        loss_func=torch.nn.functional.cross_entropy,
+        splitter=lambda model: [list(part.parameters()) for part in (model.stem, model.body, model.head)],
+        train_bn=False,
+    )
+    learner.freeze()
+    assert not net.stem[0].weight.requires_grad
+    use_spec(learner, make_spec())
+    before = net.stem[0].weight.detach().clone()
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(1)
+    assert not torch.equal(before, net.stem[0].weight)
+
+
 def test_schedules_of_fastai_are_refused(tmp_path: Path) -> None:
     from fastai.callback.training import GradientAccumulation
 

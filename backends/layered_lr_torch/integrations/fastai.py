@@ -19,7 +19,7 @@ def use_spec(learner: Any, spec: ll.Spec, total_steps: int | None = None, steps_
     ``fit(epochs, start_epoch=k)`` after ``learner.load`` goes on at epoch ``k``.
 
     Args:
-        learner: Its ``opt_func`` and ``splitter`` do not count any more.
+        learner: Its ``opt_func`` and ``splitter`` do not count any more, and what its ``freeze()`` froze is freed.
         spec: Groups, optimizer, schedule, phases.
         total_steps: Updates of a fit; None is its batches. With ``GradientAccumulation`` say it.
         steps_per_epoch: Updates of an epoch; None is its batches. With ``GradientAccumulation`` say it.
@@ -93,6 +93,8 @@ def use_spec(learner: Any, spec: ll.Spec, total_steps: int | None = None, steps_
                 tell_metrics(self.scheduler, known, "valid_")
 
     callback = SpecCallback()
+    if learner.opt is not None:  # freeze() of vision_learner; a phase freezes instead
+        learner.unfreeze()
     learner.opt, learner.opt_func = None, make_optimizer
     learner.add_cb(callback)
     return callback
