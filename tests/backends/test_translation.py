@@ -47,7 +47,6 @@ def test_answers_gradients_and_buffers_are_those_of_torch(name: str) -> None:
 def runs_of_one_model() -> dict[str, object]:
     """Losses, names and counters of a torch model on three backends; with dropout, in parts, and stopped on the way."""
     import tempfile
-    from typing import Any
 
     import numpy as np
 
@@ -93,7 +92,6 @@ def test_a_run_trains_a_torch_model_on_every_backend_alike() -> None:
 
 def errors_of_translated() -> list[str]:
     """What a translated module says to inputs of another shape, and to modules in other modes than the model."""
-    from typing import Any
 
     import numpy as np
     import oneflow as flow

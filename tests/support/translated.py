@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,8 +54,8 @@ def compare(
     _shake_statistics(model)
     x = np.random.default_rng(seed).normal(size=shape).astype(dtype)
     translated = build_translated(trace_model(model, (x,)))
-    state = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
-    assert list(translated.state_dict()) == list(state)
+    assert list(translated.state_dict()) == list(model.state_dict())
+    untrained = copy.deepcopy(model)
     answers = []
     model.eval(), translated.eval()
     with torch.no_grad(), flow.no_grad():
@@ -65,14 +66,9 @@ def compare(
     answers.append(_far(theirs[0], ours[0]))
     graph = 0.0
     if in_graph:
-        again = build_translated(trace_model(_loaded(model, state), (x,)))
+        again = build_translated(trace_model(untrained, (x,)))
         graph = max(_far(one, two) for one, two in zip(ours, _train_graph(again, x), strict=True))
     return Differences(max(answers), _far(theirs[1], ours[1]), _far(theirs[2], ours[2]), graph)
-
-
-def _loaded(model: Any, state: Arrays) -> Any:
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    return model
 
 
 def _shake_statistics(model: Any) -> None:
