@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +31,6 @@ class Differences(NamedTuple):
     gradients: float
     buffers: float
     graph: float
-
-    @property
-    def largest(self) -> float:
-        return max(self)
 
 
 def compare(
@@ -79,12 +75,9 @@ def _shake_statistics(model: Any) -> None:
 
 
 def _numbers(output: Any) -> Arrays:
-    if isinstance(output, dict):
-        parts = output.items()
-    elif isinstance(output, tuple | list):
-        parts = enumerate(output)
-    else:
+    if not isinstance(output, dict | tuple | list):
         return {"": output.detach().numpy().copy()}
+    parts: Iterable[tuple[Any, Any]] = output.items() if isinstance(output, dict) else enumerate(output)
     return {f"{key}.{name}": array for key, part in parts if part is not None for name, array in _numbers(part).items()}
 
 
