@@ -113,6 +113,11 @@ class Translated(TranslatedPart):
         self._mode_bound: list[tuple[str, list[Module]]] = []
         self._constant_keys: dict[bytes, str] = {}
 
+    @property
+    def shares_masks(self) -> bool:
+        """Whether the model draws random numbers in training, all of which a session can draw from the run's seed."""
+        return bool(self.places)
+
     def add_programs(self, graph: ModelGraph) -> None:
         """Take the forward passes of a graph, whose tensors and modules are here already."""
         keys = {key: self._add_constant(array) for key, array in graph.constants.items()}

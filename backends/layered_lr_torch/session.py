@@ -27,6 +27,7 @@ from layered_lr_torch.moving_average import MovingAverage
 from layered_lr_torch.norms import NormHistory
 from layered_lr_torch.optimizer import build_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
+from layered_lr_torch.shared_draws import SharedDraws
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
 from layered_lr_torch.torch_types import Forward, Module, Parameters, Tensor
 
@@ -81,7 +82,12 @@ class TorchSession(Session):
             model, [group["params"] for group in self.optimizer.param_groups], self.scheduler.owners
         )
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
-        self._masks = DropoutMasks(model, extras.seed)
+        self._masks: DropoutMasks | SharedDraws
+        if getattr(model, "shares_masks", False):
+            self._masks = SharedDraws(extras.seed)
+            self.forward = self._masks.wrap(forward)
+        else:
+            self._masks = DropoutMasks(model, extras.seed)
         self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)
 
     def _compute_logits(self, forward: Forward, images: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ computed from them alone is a constant. What depends on the numbers of a fake te
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,12 +22,10 @@ from layered_lr.errors import Unsupported
 from layered_lr.models.graph import Argument, Constant, Held, Node, Result, Write
 from layered_lr.models.graph_operators import OPERATORS
 from layered_lr_torch import trace_composites, trace_rules
+from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_indices import plain_index
 
-_UNSEEN = {
-    name: lambda *_: False for name in ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
-}
 _EMPTY = ("empty", "new_empty", "empty_like")
 _DRAWS = ("rand", "rand_like")
 _WHOLE = (torch._assert, *trace_composites.RECORDED)  # functions in Python that are not looked into
@@ -77,8 +74,7 @@ class Recorder(TorchFunctionMode):
         self._viewed: set[int] = set()
         self._kept: list[object] = []
         self._items: dict[int, tuple[Tensor, Any]] = {}
-        self._inlined: list[tuple[object, tuple[int, ...]]] = []
-        self._globals: dict[int, dict[str, Any]] = {}
+        self._copies = FunctionCopies()
 
     def know(self, tensor: Tensor, argument: Argument) -> None:
         """Say what a tensor is in the graph."""
@@ -106,10 +102,10 @@ class Recorder(TorchFunctionMode):
         name, in_place = trace_rules.name_of(func)
         if name in trace_rules.REFUSED:
             raise self.refuse(f"calls {name}", trace_rules.REFUSED[name])
-        if isinstance(func, types.FunctionType) and func not in _WHOLE:
-            call = (func, tuple(id(leaf) for leaf in tree_leaves((args, kwargs))))
-            if call not in self._inlined:
-                return self._inline(call, func, args, kwargs)
+        if func not in _WHOLE:
+            made = self._copies.run(self, func, args, kwargs)
+            if made is not NotImplemented:
+                return made
         fakes = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]
         draws = name in trace_rules.RANDOM
         if not fakes and not draws and name not in _EMPTY:
@@ -124,26 +120,6 @@ class Recorder(TorchFunctionMode):
         if name == "setitem" or (in_place and args and isinstance(args[0], torch.Tensor)):
             return self._change(func, name, args, kwargs)
         return self._record(func, name, args, kwargs)
-
-    def _inline(self, call: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run a function of torch that is written in Python, so that the functions that it calls are recorded."""
-        self._inlined.append(call)
-        try:
-            with self:
-                return self._copy(func)(*args, **kwargs)
-        finally:
-            self._inlined.pop()
-
-    def _copy(self, func: types.FunctionType) -> Any:
-        """Copy a function, with names of its module bound so that it does not hand itself to this mode again."""
-        bound = self._globals.setdefault(id(func.__globals__), {**func.__globals__, **_UNSEEN})
-        closure = func.__closure__ and tuple(
-            types.CellType(self._copy(cell.cell_contents)) if _checks_for_modes(cell, func) else cell
-            for cell in func.__closure__
-        )
-        copied = types.FunctionType(func.__code__, bound, func.__name__, func.__defaults__, closure)
-        copied.__kwdefaults__ = func.__kwdefaults__
-        return copied
 
     def _replace(self, leaf: Any) -> Any:
         """Take the fake tensor that stands for a real one, and lists out of torch's own kinds of lists."""
@@ -325,15 +301,6 @@ class Recorder(TorchFunctionMode):
         key = f"constant_{len(self.constants)}"
         self.constants[key] = array
         return Constant(key)
-
-
-def _checks_for_modes(cell: types.CellType, func: types.FunctionType) -> bool:
-    inner = cell.cell_contents
-    return (
-        isinstance(inner, types.FunctionType)
-        and inner is not func
-        and any(name in _UNSEEN for name in inner.__code__.co_names)
-    )
 
 
 def _bump(target: Tensor) -> None:

@@ -392,6 +392,17 @@ class Backend(ABC):
             Unsupported: The callable returns a module of another framework, which cannot be translated.
         """
 
+    def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
+        """Let a user's model draw its random numbers from the run's seed, if it can, as it does on other backends.
+
+        Such a model gets an attribute ``shares_masks``, which is true if it draws any.
+
+        Args:
+            model: From ``build``, before a session is opened for it.
+            batch_shape: Of the batches.
+        """
+        return
+
     @abstractmethod
     def load(self, model: Module, weights: Weights) -> None:
         """Copy arrays into parameters and buffers by name; names and shapes were checked."""

@@ -45,6 +45,8 @@ def prepare_task(backend: Backend, task: Task, start: Weights | None = None) -> 
         SpecError: The start is of another model.
     """
     ready = prepare(task.spec, task.options, backend=backend, start=start)
+    if not isinstance(task.options.model, str):
+        backend.share_draws(ready.model, (task.options.batch_size, *ready.dataset.facts.image_shape))
     if task.float32_norms:
         hold_in_float32(ready.model)
     return ready._replace(extras=ready.extras._replace(grad_norms=True))
@@ -145,7 +147,8 @@ class Recorder(Callback):
     def on_batch(self, event: BatchEvent) -> None:
         """Note which batch it is; put its images into another order where the run is disturbed."""
         self._batches.append(digest(event.images, event.labels))
-        if self._disturbance is not None and not self._task.has_masks_by_place:
+        by_place = self._task.has_masks_by_place or getattr(self._ready.model, "shares_masks", False)
+        if self._disturbance is not None and not by_place:
             event.images, event.labels = self._disturbance.shuffled(event.images, event.labels, event.parts)
 
     def on_update(self, event: UpdateEvent) -> None:

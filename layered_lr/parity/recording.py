@@ -186,8 +186,9 @@ def _notes(ready: Prepared) -> Iterator[str]:
 
 def _dropouts(module: Module) -> Iterator[str]:
     """Dropout modules that drop anything by masks of the framework's own, as they call themselves."""
-    own = not getattr(module, "shares_masks", False)
-    if own and "Dropout" in type(module).__name__ and getattr(module, "p", False):
+    if getattr(module, "shares_masks", False):
+        return
+    if "Dropout" in type(module).__name__ and getattr(module, "p", False):
         yield f"{type(module).__name__}(p={module.p:g})"
     for child in module._modules.values():
         if child is not None:

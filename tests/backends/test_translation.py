@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+import layered_lr as ll
 from tests.support.isolation import value_of, values_of
-from tests.support.operator_networks import NETWORKS
+from tests.support.operator_networks import NETWORKS, Dropping
 
 pytestmark = pytest.mark.usefixtures("torch", "oneflow")
 
@@ -24,8 +25,8 @@ EXACT = 1e-11
 
 
 def differences(name: str) -> list[float]:
+    from benchmarks.translation.differences import compare
     from tests.support.operator_networks import NETWORKS, SHAPE
-    from tests.support.translated import compare
 
     return list(compare(NETWORKS[name], SHAPE))
 
@@ -129,3 +130,11 @@ def test_a_translated_module_says_what_it_cannot_take() -> None:
     assert said[1].startswith("SpecError: model: got a batch of float32 of shape (n, 3, 9, 8); it was translated for")
     assert "got a batch of float64" in said[2]
     assert said[6].startswith("Unsupported: model: module 'inner' is in evaluation mode while the model is in training")
+
+
+@pytest.mark.slow
+def test_a_transformer_with_dropout_trains_alike_by_the_certificate() -> None:
+    spec = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("c", lr_scale=0.1), ll.Group("a"), ll.Group("head")])
+    found = ll.compare(spec, model=Dropping, steps=20, batch_size=8, progress=False)
+    assert len(found.pairs) == 3 and {pair.verdict.kind for pair in found.pairs} <= {"bitwise", "rounding"}
+    assert "masks differ" not in str(found)

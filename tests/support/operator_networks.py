@@ -134,6 +134,25 @@ class Small(nn.Module):
         return self.head(self.drop(y).mean((2, 3)))
 
 
+class Dropping(nn.Module):
+    """A small transformer that drops in several ways: attention weights, activations, whole branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(3, 8, 8, 8)
+        self.a = nn.MultiheadAttention(8, 2, dropout=0.2, batch_first=True)
+        self.t = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c(x).flatten(2).transpose(1, 2)
+        branch = self.a(x, x, x, need_weights=False)[0]
+        if self.training:  # stochastic depth, as torchvision and timm draw it
+            branch = branch * branch.new_empty((branch.shape[0], 1, 1)).bernoulli_(0.8).div_(0.8)
+        x = x + branch
+        return self.head(F.dropout(self.t(x + self.a(x, x, x)[0]).mean(1), 0.3, self.training))
+
+
 class Inner(nn.Module):
     """A module that does other things in evaluation mode."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,10 +32,6 @@ class Differences(NamedTuple):
     buffers: float
     graph: float
 
-    @property
-    def largest(self) -> float:
-        return max(self)
-
 
 def compare(
     make: Callable[[], Any], shape: tuple[int, ...], dtype: str = "float64", *, in_graph: bool = True, seed: int = 0
@@ -53,8 +50,8 @@ def compare(
     _shake_statistics(model)
     x = np.random.default_rng(seed).normal(size=shape).astype(dtype)
     translated = build_translated(trace_model(model, (x,)))
-    state = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
-    assert list(translated.state_dict()) == list(state)
+    assert list(translated.state_dict()) == list(model.state_dict())
+    untrained = copy.deepcopy(model)
     answers = []
     model.eval(), translated.eval()
     with torch.no_grad(), flow.no_grad():
@@ -65,14 +62,9 @@ def compare(
     answers.append(_far(theirs[0], ours[0]))
     graph = 0.0
     if in_graph:
-        again = build_translated(trace_model(_loaded(model, state), (x,)))
+        again = build_translated(trace_model(untrained, (x,)))
         graph = max(_far(one, two) for one, two in zip(ours, _train_graph(again, x), strict=True))
     return Differences(max(answers), _far(theirs[1], ours[1]), _far(theirs[2], ours[2]), graph)
-
-
-def _loaded(model: Any, state: Arrays) -> Any:
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    return model
 
 
 def _shake_statistics(model: Any) -> None:
@@ -83,12 +75,9 @@ def _shake_statistics(model: Any) -> None:
 
 
 def _numbers(output: Any) -> Arrays:
-    if isinstance(output, dict):
-        parts = output.items()
-    elif isinstance(output, tuple | list):
-        parts = enumerate(output)
-    else:
+    if not isinstance(output, dict | tuple | list):
         return {"": output.detach().numpy().copy()}
+    parts: Iterable[tuple[Any, Any]] = output.items() if isinstance(output, dict) else enumerate(output)
     return {f"{key}.{name}": array for key, part in parts if part is not None for name, array in _numbers(part).items()}
 
 
