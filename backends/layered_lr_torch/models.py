@@ -80,8 +80,8 @@ def check_dtypes(model: Module, dtype: torch.dtype) -> None:
             asked, has = str(dtype).removeprefix("torch."), str(tensor.dtype).removeprefix("torch.")
             raise Unsupported(
                 f"model: parameter {name!r} is {has}, and this run trains in {asked}: it would be another model. Make "
-                "it in float32 and give precision='bfloat16' (autocast) or 'float64'; or train it as it is in a loop of "
-                "your own, by ll.compile."
+                "it in float32 and give precision='bfloat16' (autocast) or 'float64'; or train it as it is in a loop "
+                "of your own, by ll.compile."
             )
 
 

@@ -60,9 +60,11 @@ def prepare_traced(made: Module, dtype: str) -> Module:
 
     Raises:
         SpecError: It was made where it cannot train, or has shapes that are not known yet.
+        Unsupported: A parameter has another dtype than the run's.
     """
     models.check_made(made)
     parameters_of(made)
+    models.check_dtypes(made, getattr(torch, dtype))
     return models.cast(made, torch.device("cpu"), getattr(torch, dtype))
 
 
