@@ -225,6 +225,31 @@ def pooled(nn: Any, lib: Any) -> Any:
     return Net()
 
 
+def squeezed(nn: Any, lib: Any) -> Any:
+    """Squeeze and excitation, then attention between the pixels, with operators that each framework names otherwise."""
+
+    class Net(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.c1 = nn.Conv2d(CHANNELS, 12, 3, 2, 1, bias=False)
+            self.n1 = nn.BatchNorm2d(12)
+            self.squeeze = nn.Conv2d(12, 4, 1)
+            self.excite = nn.Conv2d(4, 12, 1)
+            self.norm = nn.LayerNorm(12)
+            self.attend = nn.MultiheadAttention(12, 2, batch_first=True)
+            self.head = nn.Linear(12, CLASSES)
+
+        def forward(self, x: Any) -> Any:
+            x = nn.functional.hardswish(self.n1(self.c1(x)))
+            pooled = nn.functional.adaptive_avg_pool2d(x, 1)
+            x = x * lib.sigmoid(self.excite(nn.functional.relu(self.squeeze(pooled))))
+            tokens = self.norm(x.flatten(2).transpose(1, 2))
+            return self.head((tokens + self.attend(tokens, tokens, tokens)[0]).mean(dim=1))
+
+    return Net()
+
+
+TRANSLATED = "a translated model"
 KINDS: dict[str, Build | None] = {
     "convolution with bias before BatchNorm": with_bias,
     "convolution without bias before BatchNorm": without_bias,
@@ -238,9 +263,10 @@ KINDS: dict[str, Build | None] = {
     "tied weights": tied,
     "auxiliary head": auxiliary,
     "max pooling, BatchNorm1d": pooled,
+    TRANSLATED: squeezed,
     "MobileNetV2": None,
 }
-"""By name; None is the library's own model by name."""
+"""By name; None is the library's own model by name, and the translated one is written in torch alone."""
 
 
 def builder(kind: str, framework: str) -> Any:
@@ -252,7 +278,7 @@ def builder(kind: str, framework: str) -> Any:
     def make() -> Any:
         import importlib
 
-        library = importlib.import_module(framework)
+        library = importlib.import_module("torch" if kind == TRANSLATED else framework)
         return build(library.nn, library)
 
     return make
