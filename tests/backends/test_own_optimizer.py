@@ -218,3 +218,15 @@ def test_a_second_scheduler_clips_as_its_own_spec_says(torch: Any, own: bool, la
     before = model.weight.detach().clone()
     optimizer.step()
     assert torch.equal(model.weight, before - twin.weight.grad)
+
+
+def test_oneflow_schedules_its_own_optimizers_only(oneflow: Any) -> None:
+    """Also where no model is given, and the names are to come from the optimizer."""
+    model = oneflow.nn.Linear(2, 2)
+    optimizer = oneflow.optim.SGD(model.parameters(), lr=0.1)
+    spec = ll.Spec(ll.SGD(0.1))
+    for given in (None, model):
+        with pytest.raises(ll.Unsupported, match=r"'oneflow-eager' schedules its own optimizers only: use ll\.compile"):
+            ll.scheduler(spec, optimizer, given)
+    with pytest.raises(ll.Unsupported, match=r"makes its own optimizers only: use ll\.compile"):
+        ll.param_groups(spec, model)
