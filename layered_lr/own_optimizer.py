@@ -8,7 +8,7 @@ from typing import Any
 
 from layered_lr.backend.base import LoopOptimizer, LoopScheduler
 from layered_lr.backend.loading import backend_of, load_backend
-from layered_lr.errors import SpecError
+from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.nn_modules import Module
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS
@@ -84,6 +84,8 @@ def scheduler(
         True
     """
     backend = load_backend(FRAMEWORKS[_framework_of_optimizer(optimizer)].loop) if model is None else backend_of(model)
+    if not backend.schedules_any_optimizer:
+        raise Unsupported(f"scheduler: backend {backend.name!r} schedules its own optimizers only: use ll.compile.")
     parameters = _list_parameters(spec, optimizer) if model is None else model
     plan = resolve(spec, parameters, total_steps, steps_per_epoch)
     return backend.build_scheduler(plan, optimizer, model)

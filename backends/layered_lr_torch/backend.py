@@ -44,6 +44,7 @@ class TorchBackend(Backend):
     """Builds torch models and trains them with torch's own optimizers."""
 
     compiles_phases: ClassVar[bool] = True
+    schedules_any_optimizer: ClassVar[bool] = True
     session: ClassVar[type[TorchSession]] = TorchSession
 
     def __init__(self, device: str = "auto") -> None:

@@ -30,8 +30,12 @@ class GradientClipper:
     """
 
     def __init__(self, plan: Plan, model: Module, norms: NormHistory | None = None) -> None:
-        parameters = [(parameter.name, tensor) for parameter, tensor in parameters_of(model)]
         self._norms = norms
+        self.begin(plan, model)
+
+    def begin(self, plan: Plan, model: Module) -> None:
+        """Begin anew with another plan, whose groups and names may be others."""
+        parameters = [(parameter.name, tensor) for parameter, tensor in parameters_of(model)]
         self._parameters = [tensor for _, tensor in parameters]
         self._owners = np.array([plan.group_of[name] for name, _ in parameters])
         self.follow(plan)

@@ -52,13 +52,22 @@ def finish_optimizer(
 
 def is_finished(optimizer: torch.optim.Optimizer) -> bool:
     """Whether an optimizer is one of ``finish_optimizer``."""
-    return _CLIPPER in vars(optimizer)
+    return _OMITTED in vars(optimizer)
 
 
 def find_clipper(optimizer: torch.optim.Optimizer) -> GradientClipper | None:
-    """Return what clips the gradients of an optimizer of ``finish_optimizer``; None if nothing does."""
+    """Return what clips the gradients of an optimizer, if it was attached here; None if nothing does."""
     clipper: GradientClipper | None = vars(optimizer).get(_CLIPPER)
     return clipper
+
+
+def attach_clipper(optimizer: torch.optim.Optimizer, clipper: GradientClipper) -> None:
+    """Let an optimizer clip from now on, which does not so far; the next scheduler of the optimizer finds the clipper.
+
+    Two clippers would clip one after the other.
+    """
+    clipper.attach(optimizer)
+    vars(optimizer)[_CLIPPER] = clipper
 
 
 def _reduce(optimizer: torch.optim.Optimizer, protocol: int) -> Reduced:

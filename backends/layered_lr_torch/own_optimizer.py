@@ -15,7 +15,7 @@ from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import Part
 from layered_lr.plans.plan import Plan
 from layered_lr_torch.clipping import GradientClipper
-from layered_lr_torch.finishing import find_clipper, is_finished
+from layered_lr_torch.finishing import attach_clipper, find_clipper, is_finished
 from layered_lr_torch.omitted_parameters import watch_omitted
 from layered_lr_torch.optimizer import NO_DECAY, divide_group
 from layered_lr_torch.own_loop_phases import PhaseScheduler, check_phases
@@ -86,7 +86,9 @@ def build_scheduler(plan: Plan, optimizer: torch.optim.Optimizer, model: Module 
     if clipper is None:
         clipper = GradientClipper(plan.plan_at(0), model)
         if any(part.spec.clip_grad_norm or part.spec.clip_grad_value for part in plan.phase_plans):
-            clipper.attach(optimizer)
+            attach_clipper(optimizer, clipper)
+    else:  # of an earlier scheduler, perhaps with another spec
+        clipper.begin(plan.plan_at(0), model)
     if plan.phases:
         return PhaseScheduler(optimizer, plan, model, clipper, None if is_finished(optimizer) else places)
     return PlanScheduler(optimizer, plan, owners=owners, watches=True)

@@ -194,3 +194,39 @@ def test_a_state_loads_whatever_wraps_the_model(torch: Any, tmp_path: Any, way: 
         train(torch, *new)
         for one, other in zip(old[0].parameters(), new[0].parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own optimizer", "compile"])
+@pytest.mark.parametrize("later", [0.5, None], ids=str)
+def test_a_second_scheduler_clips_as_its_own_spec_says(torch: Any, own: bool, later: float | None) -> None:
+    """Trainers make a new scheduler for each call of fit: the clipping of the one before would stay beside it."""
+
+    def spec(limit: float | None) -> ll.Spec:
+        return ll.Spec(ll.SGD(1.0), schedule=ll.CosineDecay(), clip_grad_norm=limit)
+
+    model = torch.nn.Linear(3, 1, bias=False)
+    first = spec(0.1)
+    optimizer = torch.optim.SGD(ll.param_groups(first, model)) if own else ll.compile(first, model, total_steps=2)[0]
+    ll.scheduler(first, optimizer, torch.nn.Sequential(model), total_steps=2)  # other names, as a wrapper gives them
+    ll.scheduler(spec(later), optimizer, model, total_steps=2)
+    optimizer.zero_grad()
+    (model.weight * 7.0).sum().backward()
+    twin = torch.nn.Linear(3, 1, bias=False)
+    twin.weight.grad = model.weight.grad.clone()
+    if later is not None:
+        torch.nn.utils.clip_grad_norm_(twin.parameters(), later)
+    before = model.weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(model.weight, before - twin.weight.grad)
+
+
+def test_oneflow_schedules_its_own_optimizers_only(oneflow: Any) -> None:
+    """Also where no model is given, and the names are to come from the optimizer."""
+    model = oneflow.nn.Linear(2, 2)
+    optimizer = oneflow.optim.SGD(model.parameters(), lr=0.1)
+    spec = ll.Spec(ll.SGD(0.1))
+    for given in (None, model):
+        with pytest.raises(ll.Unsupported, match=r"'oneflow-eager' schedules its own optimizers only: use ll\.compile"):
+            ll.scheduler(spec, optimizer, given)
+    with pytest.raises(ll.Unsupported, match=r"makes its own optimizers only: use ll\.compile"):
+        ll.param_groups(spec, model)

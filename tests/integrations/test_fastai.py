@@ -27,6 +27,7 @@ pytest.importorskip("fastai")
 
 
 def make_learner(spec: ll.Spec, folder: Path, each: int = 1, **settings: Any) -> Any:
+    import fastai.callback.progress  # noqa: F401 - adds no_bar
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
     from fastai.learner import Learner
@@ -85,6 +86,7 @@ def test_the_validation_reaches_the_schedule(tmp_path: Path) -> None:
 
 
 def test_what_fastai_froze_is_freed(tmp_path: Path) -> None:
+    import fastai.callback.progress  # noqa: F401 - adds no_bar
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader
     from fastai.learner import Learner

@@ -68,6 +68,28 @@ def test_each_update_has_the_rates_of_the_plan(spec: ll.Spec, each: int, precisi
     assert not torch.equal(before["stem.0.weight"], module.net.stem[0].weight)
 
 
+@pytest.mark.parametrize(
+    ("settings", "updates", "per_epoch"),
+    [({"max_epochs": None, "max_steps": 8}, 8, 6), ({"limit_train_batches": 0.5}, 9, 3), ({"max_steps": 4}, 4, 6)],
+    ids=str,
+)
+def test_lengths_come_from_the_trainer(settings: Any, updates: int, per_epoch: int, tmp_path: Path) -> None:
+    module = Module(make_phases())
+    fit(module, tmp_path, **settings)
+    module.record.check(ll.resolve(make_phases(), Net(), updates, per_epoch))
+
+
+def test_a_run_without_an_end(tmp_path: Path) -> None:
+    module = Module(ll.Spec(ll.SGD(0.1, momentum=0.9), [ll.Group("stem", lr_scale=0.1)], ll.StepLR(3)))
+
+    class Stop(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step == 8
+
+    fit(module, tmp_path, max_epochs=-1, callbacks=[Stop()])
+    assert [rates["stem"] for rates in module.record.rates] == pytest.approx([0.01] * 3 + [1e-3] * 3 + [1e-4] * 2)
+
+
 def test_a_phase_freezes(tmp_path: Path) -> None:
     module = Module(make_phases())
     before = trainers.copy_weights(module.net)

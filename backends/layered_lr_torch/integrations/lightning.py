@@ -45,7 +45,8 @@ def configure_optimizers(spec: ll.Spec, module: Any, model: Module | None = None
         ...             return ll_lightning.configure_optimizers(spec, self, model)
         ...     return Module()
     """
-    total = module.trainer.estimated_stepping_batches  # reads the data, so that the length of an epoch is known
+    module.trainer.fit_loop.setup_data()  # else the length of an epoch is not known, where max_steps alone is given
+    total = module.trainer.estimated_stepping_batches
     optimizer, scheduler = ll.compile(
         spec,
         module if model is None else model,
