@@ -23,9 +23,9 @@ from tests.support.random_cases import (
     HIDDEN,
     Case,
     batch,
+    held_out_images,
     parts_of,
     start_weights,
-    test_images,
     updates_of_epoch,
 )
 
@@ -297,7 +297,7 @@ class _Loop:
                 self.average[name] = tensor
 
     def _end_epoch(self, step: int) -> None:
-        images, labels = test_images(self.case)
+        images, labels = held_out_images(self.case)
         was_training = self.net.norm.training
         self.net.norm.eval()
         with torch.no_grad():

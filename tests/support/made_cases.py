@@ -20,9 +20,9 @@ from tests.support.random_cases import (
     HIDDEN,
     Case,
     batch,
+    held_out_images,
     parts_of,
     start_weights,
-    test_images,
     updates_of_epoch,
 )
 
@@ -106,7 +106,7 @@ def spec_of(case: Case) -> ll.Spec:
 def run_options(case: Case, backend: str) -> dict[str, Any]:
     """What ``ll.run`` is given beside the spec."""
     framework = framework_of(backend)
-    x_test, y_test = test_images(case)
+    x_test, y_test = held_out_images(case)
     size = BATCH * BATCHES_OF_EPOCH
     return {
         "backend": backend,

@@ -299,7 +299,7 @@ def batch(case: Case, step: int, parts: int) -> tuple[NDArray[np.float32], NDArr
     return rng.standard_normal((size, 3, 2, 2)).astype(np.float32), rng.integers(0, CLASSES, size)
 
 
-def test_images(case: Case) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def held_out_images(case: Case) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the accuracy is measured on."""
     rng = np.random.default_rng([3, case["seed"]])
     return rng.standard_normal((TEST, 3, 2, 2)).astype(np.float32), rng.integers(0, CLASSES, TEST)
