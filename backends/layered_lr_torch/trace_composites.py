@@ -128,7 +128,9 @@ def _repeat(x: Tensor, *sizes: Any) -> Any:
     whole = x.reshape([1] * (len(times) - x.dim()) + list(x.shape))
     for axis, time in enumerate(times):
         if time != 1:
-            whole = torch.cat([whole] * time, axis)
+            shape = list(whole.shape)
+            spread = whole.unsqueeze(axis).expand(*shape[:axis], time, *shape[axis:])
+            whole = spread.reshape(*shape[:axis], time * shape[axis], *shape[axis + 1 :])
     return whole
 
 
