@@ -159,6 +159,17 @@ class Dropping(nn.Module):
         return self.head(F.dropout(self.t(x + self.a(x, x, x)[0]).mean(1), 0.3, self.training))
 
 
+class Words(nn.Module):
+    """A model of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(5, 4), nn.Linear(4, 2)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.head(self.table(words).mean(1))
+
+
 class Inner(nn.Module):
     """A module that does other things in evaluation mode."""
 
