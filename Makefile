@@ -48,6 +48,9 @@ bench: setup ## measure everything, renew RESULTS.md and the tables in docs/meas
 	.venv/bin/layered-lr bench $(ARGS)
 	.venv/bin/python -m benchmarks.documents
 
+bench-translation: setup ## how far torch models that are translated to OneFlow are from torch
+	.venv/bin/python -m benchmarks.translation $(ARGS)
+
 bench-peers: setup ## the same beside Lightning, Keras, timm, fastai in .venv-peers
 	@bash .ci/setup-apart .venv-peers benchmarks/peers/requirements.txt torch,bench
 	.venv-peers/bin/python -m benchmarks.peers $(ARGS)

@@ -38,7 +38,7 @@ from layered_lr.models.nn_modules import list_modules, parameters_of
 from layered_lr_torch import models
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
-from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
+from layered_lr_torch.trace_recorder import OWN_PACKAGES, Recorder, dtype_name, find_source
 
 _BATCHES = (1, 2, 3)  # times the size of the example's batch
 _LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
@@ -205,7 +205,7 @@ def _line_of(error: BaseException) -> str:
     found, frame = "", error.__traceback__
     while frame is not None:
         package = str(frame.tb_frame.f_globals.get("__name__", "")).split(".")[0]
-        if package not in ("torch", "layered_lr_torch"):
+        if package not in OWN_PACKAGES:
             found = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
         frame = frame.tb_next
     return found or find_source()

@@ -29,7 +29,7 @@ from layered_lr_torch.trace_indices import plain_index
 _EMPTY = ("empty", "new_empty", "empty_like")
 _DRAWS = ("rand", "rand_like")
 _WHOLE = (torch._assert, *trace_composites.RECORDED)  # functions in Python that are not looked into
-_OWN_FOLDERS = ("torch", "layered_lr_torch")
+OWN_PACKAGES = ("torch", "layered_lr", "layered_lr_torch", "layered_lr_oneflow")
 
 
 class Known(NamedTuple):
@@ -334,7 +334,7 @@ def find_source() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).split(".")[0]
-        if package not in _OWN_FOLDERS:
+        if package not in OWN_PACKAGES:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "an unknown line"
