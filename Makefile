@@ -8,7 +8,7 @@ QUICK = $(addprefix tests/, spec plans models optimizers schedules state trainin
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test fuzz quick lint docs bench bench-peers certificate test-integrations clean
+.PHONY: help setup run test fuzz quick lint docs bench bench-peers bench-translation certificate test-integrations clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
