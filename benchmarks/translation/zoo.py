@@ -65,4 +65,7 @@ def make(name: str) -> Any:
             module.p = 0.0
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():  # a head of zeros would hide what comes before it
+            torch.nn.init.normal_(parameter, std=0.1)
     return model
