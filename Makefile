@@ -8,7 +8,7 @@ QUICK = $(addprefix tests/, spec plans models optimizers schedules state trainin
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test fuzz quick lint docs bench bench-peers certificate test-integrations clean
+.PHONY: help setup run test fuzz quick lint docs bench bench-peers bench-translation certificate test-integrations clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -47,6 +47,9 @@ bench: setup ## measure everything, renew RESULTS.md and the tables in docs/meas
 	.venv/bin/python -m compileall -q layered_lr backends benchmarks
 	.venv/bin/layered-lr bench $(ARGS)
 	.venv/bin/python -m benchmarks.documents
+
+bench-translation: setup ## how far torch models that are translated to OneFlow are from torch
+	.venv/bin/python -m benchmarks.translation $(ARGS)
 
 bench-peers: setup ## the same beside Lightning, Keras, timm, fastai in .venv-peers
 	@bash .ci/setup-apart .venv-peers benchmarks/peers/requirements.txt torch,bench

@@ -149,7 +149,7 @@ def _try_both_modes(root: Module, graph: ModelGraph) -> None:
         root.train(mode)
         tensors = tuple(flow.tensor(array.copy()) for array in inputs)
         program = root._find_programs(tensors)[mode]
-        output = program.run(Frame(root, tensors), _check_result)
+        output = program.run(Frame(root, tensors, is_trial=True), _check_result)
         made = list(_list_tensors(output))
         if not mode:
             _compare(made, answers)

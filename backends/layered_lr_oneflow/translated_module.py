@@ -6,7 +6,7 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from layered_lr.errors import LayeredLRError, SpecError, Unsupported
+from layered_lr.errors import DataError, LayeredLRError, SpecError, Unsupported
 from layered_lr.files import describe_error
 from layered_lr.models.graph import (
     Argument,
@@ -31,6 +31,8 @@ from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
+_INDEXING = ("index_select", "gather")
+
 CONSTANTS = "layered_lr_constants"
 
 Retrace: TypeAlias = Callable[[tuple[InputFacts, ...]], ModelGraph]
@@ -46,12 +48,18 @@ class GraphConstants(flow.nn.Module):
 
 
 class Frame:
-    """One forward pass: its inputs, and what each operator has given so far."""
+    """One forward pass: its inputs, and what each operator has given so far.
 
-    __slots__ = ("images", "inputs", "results", "root")
+    Args:
+        root: The model.
+        inputs: At least one.
+        is_trial: Whether every index is looked at before OneFlow sees it, also those that do not depend on the inputs.
+    """
 
-    def __init__(self, root: Module, inputs: tuple[Tensor, ...]) -> None:
-        self.root, self.inputs = root, inputs
+    __slots__ = ("images", "inputs", "is_trial", "results", "root")
+
+    def __init__(self, root: Module, inputs: tuple[Tensor, ...], is_trial: bool = False) -> None:
+        self.root, self.inputs, self.is_trial = root, inputs, is_trial
         self.images: int = inputs[0].shape[0]
         self.results: dict[str, Any] = {}
 
@@ -67,12 +75,20 @@ class Step:
         module: In whose ``forward`` it stands, whose mode it may follow.
         place: Its random numbers, if it draws some.
         last_uses: Names of results that nothing needs after it.
+        indexes_by_input: Whether it takes an index that depends on the model's inputs.
     """
 
-    __slots__ = ("_arguments", "_function", "_module", "_place", "_training", "last_uses", "node")
+    __slots__ = ("_arguments", "_function", "_indexes", "_module", "_place", "_training", "last_uses", "node")
 
-    def __init__(self, node: Node, module: Module, place: RandomPlace | None, last_uses: Sequence[str]) -> None:
-        self.node, self.last_uses = node, tuple(last_uses)
+    def __init__(
+        self,
+        node: Node,
+        module: Module,
+        place: RandomPlace | None,
+        last_uses: Sequence[str],
+        indexes_by_input: bool,
+    ) -> None:
+        self.node, self.last_uses, self._indexes = node, tuple(last_uses), indexes_by_input
         self._module, self._place = module, place
         self._function = FUNCTIONS.get(node.operator)
         self._arguments = [_make_getter(node.arguments[name]) for name in OPERATORS[node.operator]]
@@ -85,6 +101,8 @@ class Step:
         if self._training is not None:
             values[self._training] = bool(self._module.training)
         operator, place = self.node.operator, self._place
+        if self._indexes or (frame.is_trial and operator in _INDEXING):
+            _check_index(*values)
         if operator == "dropout":
             made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images)
         elif place is not None:
@@ -204,8 +222,16 @@ class _Runnable:
             used = {reference.node for reference in _results(node.arguments)} - seen
             last[node.name] = list(used)
             seen |= used
+        by_input = _find_dependent(program)
         self._steps = [
-            Step(node, modules[node.module], places.get(node.name), last[node.name]) for node in program.nodes
+            Step(
+                node,
+                modules[node.module],
+                places.get(node.name),
+                last[node.name],
+                node.operator in _INDEXING and _depends(node.arguments["index"], by_input),
+            )
+            for node in program.nodes
         ]
         self._writes = [
             (write, _make_getter(Held(write.name)), _make_getter(write.value), modules[write.module])
@@ -243,6 +269,36 @@ class _Runnable:
             for write, target, value, module in self._writes:
                 if not write.follows_mode or module.training:
                     assign(target(frame), value(frame).detach())
+
+
+def _find_dependent(program: Program) -> set[str]:
+    """Find the operators whose results depend on the model's inputs."""
+    found: set[str] = set()
+    for node in program.nodes:
+        if _depends(node.arguments, found):
+            found.add(node.name)
+    return found
+
+
+def _depends(argument: Argument, nodes: set[str]) -> bool:
+    references = list_references(argument)
+    return any(isinstance(each, Input) or (isinstance(each, Result) and each.node in nodes) for each in references)
+
+
+def _check_index(x: Tensor, axis: int, index: Tensor) -> None:
+    """Refuse an index out of range, at which OneFlow would abort the process; in a graph's trace there is none yet.
+
+    Raises:
+        DataError: It is out of range.
+    """
+    if index.is_lazy:
+        return
+    places = index.numpy()
+    if places.size and (places.min() < 0 or places.max() >= x.shape[axis]):
+        raise DataError(
+            f"model: looks up places {places.min()} to {places.max()} of {x.shape[axis]}; must be 0 to "
+            f"{x.shape[axis] - 1}. Bring the inputs into this range."
+        )
 
 
 def refuse_node(node: Node, why: str) -> Unsupported:

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from layered_lr.models.dropout_masks import draw_dropout_mask, draw_uniform
 from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Forward, Module, Tensor
-from layered_lr_torch.trace_composites import scaled_dot_product_attention
-from layered_lr_torch.trace_rules import name_of
+from layered_lr_torch.trace_layers import scaled_dot_product_attention
+from layered_lr_torch.trace_names import name_of
 
 _DROPOUTS = ("dropout", "feature_dropout")
 

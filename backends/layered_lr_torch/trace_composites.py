@@ -17,76 +17,27 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_indices import assign, get_item, select, slice_along
+from layered_lr_torch.trace_layers import (
+    bilinear,
+    cosine_similarity,
+    instance_norm,
+    logsumexp,
+    pad_as_asked,
+    rms_norm,
+    root,
+    scaled_dot_product_attention,
+    upsample,
+    vector_norm,
+    weight_norm,
+)
 
 Composite = Callable[..., Any]
-
-
-def scaled_dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
-    *, scale: float | None = None, enable_gqa: bool = False,
-) -> Tensor:  # fmt: skip
-    """Attention as torch's documentation writes it out."""
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    if enable_gqa:
-        repeats = query.shape[-3] // key.shape[-3]
-        key, value = (_repeat_heads(each, repeats) for each in (key, value))
-    scores = (query * factor) @ key.transpose(-2, -1)
-    if is_causal:
-        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
-    if attn_mask is not None:
-        is_choice = attn_mask.dtype == torch.bool
-        scores = torch.where(attn_mask, scores, -math.inf) if is_choice else scores + attn_mask
-    return torch.dropout(torch.softmax(scores, -1), dropout_p, True) @ value
-
-
-def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
-    shape = (*x.shape[:-3], x.shape[-3] * repeats, *x.shape[-2:])
-    return x.unsqueeze(-3).expand(*x.shape[:-2], repeats, *x.shape[-2:]).reshape(shape)
-
-
-def _convolution(count: int) -> Composite:
-    function = getattr(torch, f"conv{count}d")
-
-    def composite(
-        x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
-        groups: int = 1,
-    ) -> Any:  # fmt: skip
-        if padding == "valid":
-            return function(x, weight, bias, stride, 0, dilation, groups)
-        if padding != "same":
-            return NotImplemented
-        steps = [dilation] * count if isinstance(dilation, int) else list(dilation) * (count // len(dilation))
-        totals = [step * (size - 1) for step, size in zip(steps, weight.shape[2:], strict=True)]
-        widths = [width for total in reversed(totals) for width in (total // 2, total - total // 2)]
-        return function(F.pad(x, widths), weight, bias, stride, 0, dilation, groups)
-
-    return composite
 
 
 def _addmm(x: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     product = first @ second
     product = product if alpha == 1 else product * alpha
     return product + (x if beta == 1 else x * beta)
-
-
-def _vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    if dtype is not None or ord not in (1, 2, math.inf):
-        return NotImplemented
-    dim = list(range(x.dim())) if dim is None else dim
-    if ord == 1:
-        return x.abs().sum(dim, keepdim)
-    return _root(x.square().sum(dim, keepdim)) if ord == 2 else x.abs().amax(dim, keepdim)
-
-
-def _root(square: Tensor) -> Tensor:
-    """The square root, whose gradient at zero is zero, as that of torch's norms is."""
-    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
-
-
-def _logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
-    highest = x.detach().amax(dim, keepdim=True)
-    total = (x - highest).exp().sum(dim, keepdim=True).log() + highest
-    return total if keepdim else total.squeeze(dim)
 
 
 def _split(x: Tensor, sizes: Any, dim: int = 0) -> Any:
@@ -128,7 +79,9 @@ def _repeat(x: Tensor, *sizes: Any) -> Any:
     whole = x.reshape([1] * (len(times) - x.dim()) + list(x.shape))
     for axis, time in enumerate(times):
         if time != 1:
-            whole = torch.cat([whole] * time, axis)
+            shape = list(whole.shape)
+            spread = whole.unsqueeze(axis).expand(*shape[:axis], time, *shape[axis:])
+            whole = spread.reshape(*shape[:axis], time * shape[axis], *shape[axis + 1 :])
     return whole
 
 
@@ -220,21 +173,6 @@ def _embedding(
     return rows.reshape(*indices.shape, weight.shape[1])
 
 
-def _instance_norm(
-    x: Tensor, weight: Any, bias: Any, mean: Any, variance: Any, use_input_stats: bool, momentum: float, eps: float,
-    cudnn_enabled: bool = True,
-) -> Any:  # fmt: skip
-    if mean is not None or not use_input_stats:
-        return NotImplemented
-    axes = tuple(range(2, x.dim()))
-    shape = (1, -1, *(1 for _ in axes))
-    centred = x - x.mean(axes, keepdim=True)
-    scaled = centred * (centred.square().mean(axes, keepdim=True) + eps).rsqrt()
-    if weight is not None:
-        scaled = scaled * weight.reshape(shape)
-    return scaled if bias is None else scaled + bias.reshape(shape)
-
-
 def _pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
     *batch, channels, height, width = x.shape
     r, rank = upscale_factor, len(batch)
@@ -257,7 +195,7 @@ def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
 
 
 def _std(*args: Any, **kwargs: Any) -> Tensor:
-    return _root(torch.var(*args, **kwargs))
+    return root(torch.var(*args, **kwargs))
 
 
 def _var_mean(x: Tensor, dim: Any = None, **kwargs: Any) -> Any:
@@ -311,61 +249,6 @@ def _summed_as(name: str) -> Composite:
     return composite
 
 
-def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    axes = [axis for axis in range(v.dim()) if axis != dim % v.dim()]
-    return v * (g / v.square().sum(axes, keepdim=True).sqrt())
-
-
-def _upsample(name: str, rank: int, has_corners: bool) -> Composite:
-    """Interpolation as a product with a matrix for each axis, which torch's own function makes of the identity."""
-    if name in ("nearest", "nearest_exact", "linear"):
-        function, width = getattr(torch._C._nn, f"{'_' * (name == 'nearest_exact')}upsample_{name}1d"), 0
-    else:
-        function, width = getattr(torch._C._nn, name), 3  # of one axis only: a second one stays as wide as it is
-
-    def matrix(like: Tensor, axis: int, size: Any, corners: tuple[bool, ...], scale: Any) -> Any:
-        eye = torch.eye(like.shape[axis], dtype=like.dtype)[None]
-        sizes = None if size is None else (size, width) if width else (size,)
-        scales = None if scale is None else (scale, 1.0) if width else (scale,)
-        if width:
-            return function(eye[..., None].repeat(1, 1, 1, width), sizes, *corners, scales)[0, :, :, 1]
-        return function(eye, sizes, *corners, scales)[0]
-
-    def composite(x: Tensor, size: Any, *rest: Any, **named: Any) -> Any:
-        values = list(rest)
-        corners = (bool(values.pop(0) if values else named.pop("align_corners")),) if has_corners else ()
-        scales = values.pop(0) if values else named.pop("scale_factors", None)
-        if values or named or (size is None) == (scales is None) or x.dim() != rank + 2:
-            return NotImplemented
-        for place in range(rank):
-            axis = place + 2
-            weights = matrix(x, axis, size and size[place], corners, scales and scales[place])
-            x = (x.transpose(axis, -1) @ weights).transpose(axis, -1)
-        return x
-
-    return composite
-
-
-def _rms_norm(x: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-    axes = list(range(x.dim() - len(normalized_shape), x.dim()))
-    least = torch.finfo(x.dtype).eps if eps is None else eps
-    scaled = x * (x.square().mean(axes, keepdim=True) + least).rsqrt()
-    made: Tensor = scaled if weight is None else scaled * weight
-    return made
-
-
-def _cosine_similarity(x: Tensor, y: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    first, second = (each / _vector_norm(each, 2, dim, True).clamp(min=eps) for each in (x, y))
-    products: Tensor = first * second
-    return products.sum(dim)
-
-
-def _bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
-    made = torch.einsum("bi,oij,bj->bo", x.reshape(-1, x.shape[-1]), weight, y.reshape(-1, y.shape[-1]))
-    made = made if bias is None else made + bias
-    return made.reshape(*x.shape[:-1], weight.shape[0])
-
-
 def _multiply_chain(*tensors: Any) -> Tensor:
     matrices = list(tensors[0]) if isinstance(tensors[0], tuple | list) else list(tensors)
     product: Tensor = matrices[0]
@@ -387,14 +270,14 @@ RECORDED: Final = (slice_along, clamp_between, plain_elu, adaptive_max)
 
 COMPOSITES: Final[dict[str, Composite]] = {
     "scaled_dot_product_attention": scaled_dot_product_attention,
-    **{f"conv{count}d": _convolution(count) for count in (1, 2, 3)},
+    **{f"conv{count}d": pad_as_asked(count) for count in (1, 2, 3)},
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), _addmm),
     "addcmul": lambda x, a, b, *, value=1: x + a * b * value,
     "addcdiv": lambda x, a, b, *, value=1: x + a / b * value,
     "lerp": lambda x, end, weight: x + (end - x) * weight,
     "outer": lambda x, y: x.unsqueeze(1) * y.unsqueeze(0),
-    "linalg_vector_norm": _vector_norm,
-    "logsumexp": _logsumexp,
+    "linalg_vector_norm": vector_norm,
+    "logsumexp": logsumexp,
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     "chunk": _chunk,
     "tensor_split": _tensor_split,
@@ -423,7 +306,7 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "triu": _triangle(torch.triu),
     "take_along_dim": lambda x, index, dim: torch.gather(x, dim, index),
     "embedding": _embedding,
-    "instance_norm": _instance_norm,
+    "instance_norm": instance_norm,
     "pixel_shuffle": _pixel_shuffle,
     "pixel_unshuffle": _pixel_unshuffle,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _channel_shuffle),
@@ -445,21 +328,21 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "cumsum": _summed_as("cumsum"),
     "softmax": _summed_as("softmax"),
     "log_softmax": _summed_as("log_softmax"),
-    "weight_norm": _weight_norm,
-    **{f"upsample_nearest{rank}d": _upsample("nearest", rank, False) for rank in (1, 2, 3)},
-    **{f"upsample_nearest_exact{rank}d": _upsample("nearest_exact", rank, False) for rank in (1, 2, 3)},
-    "upsample_linear1d": _upsample("linear", 1, True),
-    "upsample_bilinear2d": _upsample("linear", 2, True),
-    "upsample_trilinear3d": _upsample("linear", 3, True),
-    "upsample_bicubic2d": _upsample("upsample_bicubic2d", 2, True),
-    "upsample_bilinear2d_aa": _upsample("_upsample_bilinear2d_aa", 2, True),
-    "upsample_bicubic2d_aa": _upsample("_upsample_bicubic2d_aa", 2, True),
-    "rms_norm": _rms_norm,
-    "cosine_similarity": _cosine_similarity,
-    "bilinear": _bilinear,
+    "weight_norm": weight_norm,
+    **{f"upsample_nearest{rank}d": upsample("nearest", rank, False) for rank in (1, 2, 3)},
+    **{f"upsample_nearest_exact{rank}d": upsample("nearest_exact", rank, False) for rank in (1, 2, 3)},
+    "upsample_linear1d": upsample("linear", 1, True),
+    "upsample_bilinear2d": upsample("linear", 2, True),
+    "upsample_trilinear3d": upsample("linear", 3, True),
+    "upsample_bicubic2d": upsample("upsample_bicubic2d", 2, True),
+    "upsample_bilinear2d_aa": upsample("_upsample_bilinear2d_aa", 2, True),
+    "upsample_bicubic2d_aa": upsample("_upsample_bicubic2d_aa", 2, True),
+    "rms_norm": rms_norm,
+    "cosine_similarity": cosine_similarity,
+    "bilinear": bilinear,
     "linalg_multi_dot": _multiply_chain,
     "log10": lambda x: x.log() * (1 / math.log(10)),
-    "frobenius_norm": _vector_norm,
+    "frobenius_norm": vector_norm,
     "adaptive_max_pool2d": lambda x, size: (adaptive_max(x, size), None),
 }  # fmt: skip
 

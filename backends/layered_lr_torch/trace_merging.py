@@ -136,13 +136,42 @@ class _Merger:
         keys = tuple(value.key for value in values)
         if keys in self._filled:
             return self._filled[keys]
-        if first.size == 0 or any(array.size == 0 or (array != first.flat[0]).any() for array in arrays):
+        if len({array.ndim for array in arrays}) > 1 or any(array.size == 0 for array in arrays):
             raise _Differs
         shape = self.merge(tuple(array.shape for array in arrays))
-        arguments = {"shape": shape, "value": first.flat[0].item(), "dtype": str(first.dtype)}
-        self.fills.append(Node(f"full_of_{keys[0]}", "full", arguments, shape, str(first.dtype)))
-        self._filled[keys] = Result(self.fills[-1].name)
+        if all((array == first.flat[0]).all() for array in arrays):
+            made = self._add_fill("full", {"shape": shape, "value": first.flat[0].item(), "dtype": str(first.dtype)})
+        else:
+            made = self._repeat(arrays)
+            if made.shape != shape:
+                made = self._add_fill("reshape", {"x": Result(made.name), "shape": shape})
+        self._filled[keys] = Result(made.name)
         return self._filled[keys]
+
+    def _repeat(self, arrays: Sequence[NDArray[Any]]) -> Node:
+        """Make arrays that are one array, once for each image, one after the other along the first axis.
+
+        Raises:
+            _Differs: They are not.
+        """
+        folded = []
+        for array, batch in zip(arrays, self._batches, strict=True):
+            if len(array) % batch:
+                raise _Differs
+            parts = array.reshape(batch, len(array) // batch, *array.shape[1:])
+            if (parts != parts[:1]).any():
+                raise _Differs
+            folded.append(parts[:1])
+        if any(one.shape != folded[0].shape or (one != folded[0]).any() for one in folded):
+            raise _Differs
+        shape = (BatchSized(1, 1, 0), *folded[0].shape[1:])
+        return self._add_fill("expand", {"x": self._keep(folded[0]), "shape": shape}, folded[0].dtype)
+
+    def _add_fill(self, operator: str, arguments: dict[str, Any], dtype: Any = None) -> Node:
+        kept = str(dtype) if dtype is not None else arguments.get("dtype") or self.fills[-1].dtype
+        name = f"{operator}_for_batch_{len(self.fills)}"
+        self.fills.append(Node(name, operator, arguments, arguments["shape"], kept))
+        return self.fills[-1]
 
     def _keep(self, array: NDArray[Any]) -> Constant:
         for key, known in self._constants.items():

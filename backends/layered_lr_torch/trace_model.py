@@ -38,7 +38,7 @@ from layered_lr.models.nn_modules import list_modules, parameters_of
 from layered_lr_torch import models
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
-from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
+from layered_lr_torch.trace_recorder import OWN_PACKAGES, Recorder, dtype_name, find_source
 
 _BATCHES = (1, 2, 3)  # times the size of the example's batch
 _LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
@@ -137,7 +137,14 @@ def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program)
         inputs.append(drawn.astype(array.dtype))
     with _put_back(model), torch.no_grad():
         model.eval()
-        answer = model(*(torch.from_numpy(array.copy()) for array in inputs))
+        try:
+            answer = model(*(torch.from_numpy(array.copy()) for array in inputs))
+        except Exception as error:  # such as an index out of range, which no shape tells
+            shapes = ", ".join(str(array.shape) for array in inputs)
+            raise SpecError(
+                f"model: its forward pass fails on inputs of shape {shapes}, in {_line_of(error)}: "
+                f"{describe_error(error).rstrip('.')}. Give a model that takes such inputs."
+            ) from error
     tensors = [leaf for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
     return tuple(inputs), tuple(models.to_array(tensor) for tensor in tensors)
 
@@ -198,7 +205,7 @@ def _line_of(error: BaseException) -> str:
     found, frame = "", error.__traceback__
     while frame is not None:
         package = str(frame.tb_frame.f_globals.get("__name__", "")).split(".")[0]
-        if package not in ("torch", "layered_lr_torch"):
+        if package not in OWN_PACKAGES:
             found = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
         frame = frame.tb_next
     return found or find_source()
@@ -209,7 +216,7 @@ def _put_back(model: Module) -> Iterator[None]:
     """Put the model back as it was, whatever happens in a ``with`` block: tensors, modes, attributes, generators."""
     own = ("_parameters", "_buffers", "_modules")
     kept = [(module, dict(module.__dict__)) for module in model.modules()]
-    apply = torch.autograd.Function.apply
+    apply = vars(torch.autograd.Function)["apply"]  # the class method itself, not bound to this class
     generator = torch.get_rng_state()
     for module, attributes in kept:
         module.__dict__.update({name: dict(attributes[name]) for name in own})

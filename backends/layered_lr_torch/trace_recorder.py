@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from layered_lr.errors import Unsupported
 from layered_lr.models.graph import Argument, Constant, Held, Node, Result, Write
 from layered_lr.models.graph_operators import OPERATORS
-from layered_lr_torch import trace_composites, trace_rules
+from layered_lr_torch import trace_composites, trace_names, trace_rules
 from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_indices import plain_index
@@ -29,7 +29,7 @@ from layered_lr_torch.trace_indices import plain_index
 _EMPTY = ("empty", "new_empty", "empty_like")
 _DRAWS = ("rand", "rand_like")
 _WHOLE = (torch._assert, *trace_composites.RECORDED)  # functions in Python that are not looked into
-_OWN_FOLDERS = ("torch", "layered_lr_torch")
+OWN_PACKAGES = ("torch", "layered_lr", "layered_lr_torch", "layered_lr_oneflow")
 
 
 class Known(NamedTuple):
@@ -99,22 +99,22 @@ class Recorder(TorchFunctionMode):
         self, func: Any, types_: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         args, kwargs = tree_map(self._replace, (tuple(args), dict(kwargs or {})))
-        name, in_place = trace_rules.name_of(func)
-        if name in trace_rules.REFUSED:
-            raise self.refuse(f"calls {name}", trace_rules.REFUSED[name])
+        name, in_place = trace_names.name_of(func)
+        if name in trace_names.REFUSED:
+            raise self.refuse(f"calls {name}", trace_names.REFUSED[name])
         if func not in _WHOLE:
             made = self._copies.run(self, func, args, kwargs)
             if made is not NotImplemented:
                 return made
         fakes = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]
-        draws = name in trace_rules.RANDOM
+        draws = name in trace_names.RANDOM
         if not fakes and not draws and name not in _EMPTY:
             out = func(*args, **kwargs)
             self._note_views(out, args)
             return out
         if kwargs.get("out") is not None:
             raise self.refuse(f"calls {name} with out=", "Use what the function returns.")
-        kwargs = {key: value for key, value in kwargs.items() if key not in trace_rules.IGNORED}
+        kwargs = {key: value for key, value in kwargs.items() if key not in trace_names.IGNORED}
         if name == "getitem":
             args = (args[0], plain_index(args[1]))
         if name == "setitem" or (in_place and args and isinstance(args[0], torch.Tensor)):
@@ -165,7 +165,7 @@ class Recorder(TorchFunctionMode):
         rule = trace_rules.RULES.get(name)
         if rule is None:
             raise self.refuse(f"calls {name}", "Write it with other functions, or train on a torch backend.")
-        if name in trace_rules.PROMOTED:
+        if name in trace_names.PROMOTED:
             with self:
                 args = trace_rules.promote(name, args)
         args, kwargs = trace_rules.plain_arguments(args, kwargs)
@@ -334,7 +334,7 @@ def find_source() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).split(".")[0]
-        if package not in _OWN_FOLDERS:
+        if package not in OWN_PACKAGES:
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "an unknown line"

@@ -14,122 +14,12 @@ import torch
 
 from layered_lr.models.graph_operators import BINARY, UNARY
 from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_names import IGNORED
 
 Made: TypeAlias = Any
 """What a rule returns: ``(operator, arguments)``, a tensor, or ``(None, reason)``."""
 
 Rule: TypeAlias = Callable[..., Made]
-
-IGNORED: Final = ("memory_format", "inplace", "_stacklevel", "pin_memory", "layout", "non_blocking", "copy")
-
-_DRAW_ELSEWHERE = "Draw with torch.nn.Dropout, torch.rand or Tensor.bernoulli_, or train on a torch backend."
-_NO_GRADIENT = "A translated model has torch's own gradients only: leave it out, or train on a torch backend."
-
-RANDOM: Final = frozenset(
-    [
-        "dropout",
-        "feature_dropout",
-        "alpha_dropout",
-        "feature_alpha_dropout",
-        "bernoulli",
-        "rand",
-        "rand_like",
-        "randn",
-        "randn_like",
-        "randint",
-        "randint_like",
-        "randperm",
-        "normal",
-        "uniform",
-        "exponential",
-        "multinomial",
-        "rrelu",
-        "rrelu_with_noise",
-        "poisson",
-        "geometric",
-        "cauchy",
-        "log_normal",
-        "random",
-        "native_dropout",
-    ]
-)
-
-REFUSED: Final[Mapping[str, str]] = {
-    **dict.fromkeys(
-        RANDOM - {"dropout", "feature_dropout", "bernoulli", "rand", "rand_like", "uniform"}, _DRAW_ELSEWHERE
-    ),
-    **dict.fromkeys(("backward", "register_hook", "register_post_accumulate_grad_hook", "retain_grad"), _NO_GRADIENT),
-    **dict.fromkeys(("item", "tolist", "numpy"), "Let no branch or number depend on what is in a tensor."),
-}
-
-PROMOTED: Final = frozenset({*BINARY, "where"})
-"""Functions whose tensors torch brings to one dtype before it computes."""
-
-_RENAMED = {
-    "multiply": "mul",
-    "subtract": "sub",
-    "divide": "div",
-    "truediv": "div",
-    "true_divide": "div",
-    "floordiv": "floor_divide",
-    "mod": "remainder",
-    "negative": "neg",
-    "absolute": "abs",
-    "clip": "clamp",
-    "concat": "cat",
-    "concatenate": "cat",
-    "and": "logical_and",
-    "or": "logical_or",
-    "xor": "logical_xor",
-    "invert": "logical_not",
-    "bitwise_and": "logical_and",
-    "bitwise_or": "logical_or",
-    "bitwise_xor": "logical_xor",
-    "bitwise_not": "logical_not",
-    "greater": "gt",
-    "greater_equal": "ge",
-    "less": "lt",
-    "less_equal": "le",
-    "not_equal": "ne",
-    "special_erf": "erf",
-    "special_expm1": "expm1",
-    "linalg_matmul": "matmul",
-    "log_sigmoid": "logsigmoid",
-    "special_logsumexp": "logsumexp",
-    "linalg_norm": "linalg_vector_norm",
-}
-
-_REVERSED = ("radd", "rmul", "rsub", "rand", "ror", "rxor", "rfloordiv", "rmod", "rtruediv", "rpow", "rmatmul")
-
-
-def name_of(func: Any) -> tuple[str, bool]:
-    """Return a function's name without underscores around it, and whether it changes its first argument."""
-    name = str(getattr(func, "__name__", func))
-    if name in ("__get__", "__set__", "__delete__"):
-        return f"{name.strip('_')}:{func.__self__.__name__}", False
-    if name.startswith("__") and name.endswith("__"):
-        plain = name.strip("_")
-        if plain in _REVERSED:
-            return f"reversed:{_RENAMED.get(plain[1:], plain[1:])}", False
-        in_place = plain[:1] == "i" and plain[1:] in {
-            "add",
-            "sub",
-            "mul",
-            "truediv",
-            "div",
-            "floordiv",
-            "pow",
-            "mod",
-            "and",
-            "or",
-            "xor",
-            "matmul",
-        }
-        plain = plain[1:] if in_place else plain
-        return _RENAMED.get(plain, plain), in_place
-    in_place = name.endswith("_")
-    plain = name.strip("_")
-    return _RENAMED.get(plain, plain), in_place
 
 
 def promote(name: str, args: Sequence[Any]) -> tuple[Any, ...]:

@@ -56,9 +56,16 @@ def make(name: str) -> Any:
         rest = {"head_dim": 8, "stochastic_depth_prob": 0.0, "partition_size": 4}
         return torchvision.models.MaxVit(**sizes, **rest, num_classes=CLASSES)
     model = getattr(torchvision.models, name)(**options)
+    if name in ("alexnet", "vgg16"):  # their heads have a hundred million parameters
+        linears = [module for module in model.classifier if isinstance(module, torch.nn.Linear)]
+        first = torch.nn.Linear(linears[0].in_features, 64)
+        model.classifier = torch.nn.Sequential(first, torch.nn.ReLU(True), torch.nn.Linear(64, CLASSES))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0
         if isinstance(module, torch.nn.MultiheadAttention):
             module.dropout = 0.0
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():  # a head of zeros would hide what comes before it
+            torch.nn.init.normal_(parameter, std=0.1)
     return model

@@ -106,6 +106,11 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     assert not model.a._forward_hooks and not model.a._forward_pre_hooks
 
 
+def test_tracing_leaves_functions_with_gradients_of_their_own_as_they_were() -> None:
+    trace_model(Small(), (np.zeros((2, 3, 8, 8), "float32"),))
+    assert torch.equal(OwnGradient.apply(torch.tensor([-2.0])), torch.tensor([2.0]))
+
+
 def test_a_model_that_fails_is_left_as_it_was() -> None:
     model = Small()
     with pytest.raises(ll.SpecError):

@@ -73,7 +73,13 @@ def class_token(net: Any, x: Tensor) -> Tensor:
     tokens = x.flatten(2).transpose(1, 2)
     token = net.scale[:4].expand(x.shape[0], 1, -1)
     tokens = torch.cat((token, tokens), dim=1)
-    return tokens[:, 0] + tokens[:, 1:].mean(dim=1) + torch.zeros(x.shape[0], 4) + x.new_ones(x.shape[0], 1)
+    return (
+        tokens[:, 0]
+        + tokens[:, 1:].mean(dim=1)
+        + torch.zeros(x.shape[0], 4)
+        + x.new_ones(x.shape[0], 1)
+        + (torch.arange(4).repeat(x.shape[0], 1))
+    )
 
 
 def counted(net: Any, x: Tensor) -> Tensor:
@@ -151,6 +157,17 @@ class Dropping(nn.Module):
             branch = branch * branch.new_empty((branch.shape[0], 1, 1)).bernoulli_(0.8).div_(0.8)
         x = x + branch
         return self.head(F.dropout(self.t(x + self.a(x, x, x)[0]).mean(1), 0.3, self.training))
+
+
+class Words(nn.Module):
+    """A model of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(5, 4), nn.Linear(4, 2)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.head(self.table(words).mean(1))
 
 
 class Inner(nn.Module):
