@@ -42,6 +42,7 @@ _ALLOWED = {
     "string_too_short": "a string that is not empty",
     "literal_error": "one of {expected}",
 }
+_WHOLE = ("int", "count")  # a field whose type has one of these words in its name takes whole numbers
 
 
 def _explain(cls: type, error: ValidationError) -> LayeredLRError:
@@ -69,11 +70,7 @@ def _explain(cls: type, error: ValidationError) -> LayeredLRError:
     if first["type"] == "multiple_argument_values":
         return SpecError(f"{what} was given {where!r} twice, by position and by name: give it once.")
     template = _ALLOWED.get(first["type"])
-    if (
-        first["type"].endswith("_equal")
-        and isinstance(first["input"], int)
-        and "int" in str(hints.get(where, "")).lower()
-    ):
+    if first["type"].endswith("_equal") and any(word in str(hints.get(where, "")).lower() for word in _WHOLE):
         template = template and template.replace("finite", "whole")
     allowed = template.format(**context) if template else first["msg"].removeprefix("Input should be ")
     return SpecError(f"{what}({where}={shown(first['input'])}): {where} must be {allowed}.")

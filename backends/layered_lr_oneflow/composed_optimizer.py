@@ -16,7 +16,7 @@ from layered_lr_oneflow.runtime import flow
 
 TORCH_ONLY = ("foreach", "fused")
 EAGER_ONLY = (
-    "this optimizer is for OneFlow's eager mode (lr_scale is folded into its rates). In a oneflow.nn.Graph "
+    "this optimizer is for OneFlow's eager mode (lr_scale is multiplied into its rates). In a oneflow.nn.Graph "
     "call layered_lr.attach(spec, self, model) in __init__ instead of add_optimizer()."
 )
 

@@ -83,7 +83,7 @@ def check_images(model: str, batch_size: int, image_shape: tuple[int, int, int])
 def _find(model: str) -> NamedModel:
     if model not in MODELS:
         raise SpecError(
-            f"model={model!r}: must be one of {', '.join(MODELS)}, or a callable that builds an nn.Module."
-            f"{did_you_mean(model, MODELS)}"
+            f"model={model!r}: must be one of {', '.join(MODELS)}, or a callable that builds an nn.Module (in a "
+            f"command or a recipe its import path, package.module:callable).{did_you_mean(model, MODELS)}"
         )
     return MODELS[model]

@@ -210,19 +210,23 @@ def find_undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> 
         SpecError: A pattern matches none of the parameters.
     """
     rule = {p.name for p in parameters if ONE_DIMENSIONAL in patterns and is_one_dimensional(p)}
+    advice = f" Give {ONE_DIMENSIONAL!r} for biases and normalisations, or patterns as in Group.match."
     named = [
-        select_parameters("no_weight_decay", pattern, parameters) for pattern in patterns if pattern != ONE_DIMENSIONAL
+        select_parameters("no_weight_decay", pattern, parameters, advice)
+        for pattern in patterns
+        if pattern != ONE_DIMENSIONAL
     ]
     return frozenset(rule).union(*named)
 
 
-def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter]) -> frozenset[str]:
+def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter], advice: str) -> frozenset[str]:
     """Return the names of the parameters that a pattern matches.
 
     Args:
         what: The name of the argument, for messages.
         pattern: A pattern as in ``Group.match``.
         parameters: In model order.
+        advice: What else the argument takes, for messages: a sentence after a space.
 
     Raises:
         SpecError: The pattern matches none of the parameters.
@@ -231,7 +235,7 @@ def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter]) 
     test = compile_pattern(pattern, find_paths(plain))
     found = {p.name for p in parameters if any(test(name) or test(plain[name]) for name in p.names)}
     if not found:
-        raise SpecError(_no_such_name(f"{what}={pattern!r}", [pattern], list(plain.values())))
+        raise SpecError(_no_such_name(f"{what}={pattern!r}", [pattern], list(plain.values())) + advice)
     return frozenset(found)
 
 

@@ -103,8 +103,8 @@ def _names(backends: Any) -> list[str]:
         raise SpecError(f"backends={', '.join(names)}: each may stand once; to compare is to compare different ones.")
     if len(names) < 2:
         raise SpecError(
-            f"backends={', '.join(names) or '()'}: must be two or more, the first of which is the reference, of "
-            f"{', '.join(TABLE)}."
+            f"backends={', '.join(names) or '()'}: must be two or more of {', '.join(TABLE)}. The others are compared "
+            "with the first one."
         )
     return list(names)
 

@@ -17,7 +17,8 @@ class Lowering(NamedTuple):
             gives exactly the planned rates. ``"table"``: the framework has a table of the rate at each step.
             ``"host"``: Python sets the rate before each update. ``"dynamic"``: operations inside a graph read the rate
             from a buffer.
-        lr_scale: ``"native"``: the framework multiplies. ``"folded"``: the rate is already multiplied.
+        lr_scale: ``"native"``: the framework multiplies by it. ``"folded"``: the library has multiplied the rate by it
+            already.
         detail: The scheduler's name, or the table's size.
         update: What makes the update, in words: the framework's own optimizer, or operations of this library.
     """
@@ -40,7 +41,7 @@ class Lowering(NamedTuple):
         return f"{words[self.schedule]} {self.detail}".rstrip()
 
     def __str__(self) -> str:
-        return f"{self.how}, {'native lr_scale' if self.lr_scale == 'native' else 'lr_scale folded in'}"
+        return f"{self.how}, {'native lr_scale' if self.lr_scale == 'native' else 'lr_scale multiplied in'}"
 
 
 def lowering_of(plan: PlanView, backend: str, timeline: Sequence[PlanView] = ()) -> tuple[Lowering, ...]:

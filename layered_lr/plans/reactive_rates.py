@@ -179,8 +179,8 @@ def read_step_call(given: tuple[object, ...], metrics: Any, is_reactive: bool) -
         return given[0]
     shown = ", ".join(map(repr, given))
     raise SpecError(
-        f"scheduler.step({shown}): say what it is. A metric for ReduceLROnPlateau is step(metrics={shown}), beside "
-        "the step() of each update."
+        f"scheduler.step({shown}): this may be an epoch or a metric; say which. Give a metric for ReduceLROnPlateau by "
+        f"its name, step(metrics={shown}), and call step() without it after each update."
     )
 
 

@@ -25,9 +25,10 @@ from layered_lr.printed import shown
 from layered_lr.schedules import Constant, Schedule
 from layered_lr.spec.phases import Phase, Which, steps_until
 from layered_lr.spec.spec import Spec
+from layered_lr.spelling import find_nearest
 
 REST = "rest"
-
+_MOST_NAMES = 8  # of groups, in a message
 _DEFAULTS: tuple[Any, ...] = ((), "float32", True)  # aliases, dtype and requires_grad, if they are left out
 
 
@@ -180,7 +181,12 @@ def _members(what: str, item: str | int, plan: Plan) -> frozenset[str]:
         if not -len(plan.groups) <= item < len(plan.groups):
             raise SpecError(f"{what}={item}: the plan has {len(plan.groups)} groups: {', '.join(by_name)}.")
         return frozenset(plan.groups[item].parameters)
-    return frozenset(by_name[item]) if item in by_name else select_parameters(what, item, plan.parameters)
+    if item in by_name:
+        return frozenset(by_name[item])
+    near = find_nearest(item, by_name)
+    first = ", ".join(list(by_name)[:_MOST_NAMES]) + (", …" if len(by_name) > _MOST_NAMES else "")
+    advice = f" Did you mean the group {near!r}?" if near else f" The groups are {first}."
+    return select_parameters(what, item, plan.parameters, advice)
 
 
 def _resolve_whole(

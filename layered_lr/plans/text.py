@@ -71,7 +71,7 @@ def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
         columns["its own"] = overrides
     below = [legend]
     if backend is None:
-        below.append("torch and oneflow-eager: every rate is set before each step, lr_scale folded in")
+        below.append("torch and oneflow-eager: every rate is set before each step, lr_scale multiplied in")
     below += [*_timeline(plan), *_extras(plan)]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     table = ReportTable(list(columns), rows, _NUMBERS)
@@ -165,7 +165,7 @@ def _lowerings(plan: PlanView, backend: str) -> tuple[list[str], str]:
         return ["refused"] * len(plan.groups), f"{backend} refuses: {error}"
     lowerings = [lowering for phase in by_phase for lowering in phase]
     updates = "; ".join(dict.fromkeys(lowering.update for lowering in lowerings if lowering.update))
-    scales = {"native": "native", "folded": "folded in"}
+    scales = {"native": "native", "folded": "multiplied in"}
     scale = " or ".join(dict.fromkeys(scales[lowering.lr_scale] for lowering in lowerings))
     hows = ["; then ".join(dict.fromkeys(each.how for each in group)) for group in zip(*by_phase, strict=True)]
     legend = f"{backend}: lr_scale is {scale}" + (f", update: {updates}" if updates else "")

@@ -19,7 +19,7 @@ from layered_lr.schedules.reference import trusting
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.spec.toml import check_depth, optimizer_from_table, read_toml, schedule_from_table, to_table
-from layered_lr.spelling import did_you_mean
+from layered_lr.spelling import did_you_mean, find_nearest
 from layered_lr.validation import Flag, Positive, value_class
 
 RUN_TABLE = "run"  # the table of a recipe that says how to run the spec; it is not part of the spec
@@ -256,7 +256,9 @@ class Spec:
     def _parts_of(table: Mapping[str, Any]) -> dict[str, Any]:
         parts = dict(table)
         if "optimizer" not in parts:
-            raise SpecError("a spec needs an [optimizer] table, such as: [optimizer] type = 'SGD', lr = 0.1")
+            near = find_nearest("optimizer", [name for name in parts if isinstance(name, str)])
+            instead = f" This one has {shown(near)}: rename it." if near else ""
+            raise SpecError(f"a spec needs an [optimizer] table, such as: [optimizer] type = 'SGD', lr = 0.1.{instead}")
         parts["optimizer"] = optimizer_from_table(parts["optimizer"])
         if "schedule" in parts:
             parts["schedule"] = schedule_from_table(parts["schedule"])

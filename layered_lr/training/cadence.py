@@ -54,8 +54,8 @@ def cadence(value: Any) -> Cadence:
     unit = found[2] or "step" if found else ""
     if found is None or float(found[1]) == 0 or (unit == "step" and not float(found[1]).is_integer()):
         raise SpecError(
-            f"checkpoint_every={shown(value)}: must be such as '1 epoch', '100 steps', '30 seconds', or a number of "
-            "updates."
+            f"checkpoint_every={shown(value)}: must be a time, such as '1 epoch', '100 steps' or '30 seconds', or a "
+            "whole number of updates."
         )
     if unit == "minute":
         return Cadence(60 * float(found[1]), "second")

@@ -218,7 +218,7 @@ def check_holds_a_run(path: Path) -> None:
         raise CheckpointError(f"{path}: holds no run ({RECIPE} is missing). {_GIVE}")
 
 
-_GIVE = "Give what was checkpoints (--checkpoint-dir)."
+_GIVE = "Give the folder that the run was started with: its checkpoints=... (--checkpoint-dir)."
 
 
 def _refuse_others(path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_number_with_a_fraction_is_a_metric(torch: Any, kind: Any) -> None:
         scheduler.step(given)
     assert scheduler.get_last_lr() == [0.05]
     assert scheduler.last_epoch == 1
-    with pytest.raises(ll.SpecError, match="say what it is"):
+    with pytest.raises(ll.SpecError, match="epoch or a metric; say which"):
         scheduler.step(2)
 
 

@@ -99,7 +99,7 @@ def test_momentum_cycles_in_a_graph_as_in_torch(oneflow: Any, torch: Any, name: 
     optimizer, scheduler = ll.compile(spec, theirs, **LENGTHS)
     graph = attached(oneflow, spec, ours, **LENGTHS)
     assert set(graph.scheduler.plan.lowering("oneflow-graph").values()) == {
-        f"dynamic table of {STEPS} rates and momenta, lr_scale folded in"
+        f"dynamic table of {STEPS} rates and momenta, lr_scale multiplied in"
     }
     for _ in range(STEPS):
         graph(ones(oneflow))

@@ -163,7 +163,7 @@ def test_each_backends_lowering_is_told(backend: str) -> None:
     plan = example(total_steps=10, steps_per_epoch=2)
     lowering = plan.lowering(backend)
     assert list(lowering) == [group.name for group in plan.groups]
-    assert all(("native" if backend == "oneflow-graph" else "folded") in text for text in lowering.values())
+    assert all(("native" if backend == "oneflow-graph" else "multiplied in") in text for text in lowering.values())
     with pytest.raises(ll.SpecError, match=r"oneflow_graph.*Did you mean 'oneflow-graph'"):
         plan.lowering("oneflow_graph")
 

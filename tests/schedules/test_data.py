@@ -104,13 +104,13 @@ def test_wrong_data(data, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ls.CosineAnnealingLR(0), "T_max must be a finite number >= 1"),
+        (lambda: ls.CosineAnnealingLR(0), "T_max must be a whole number >= 1"),
         (lambda: ls.StepLR(3, math.nan), r"StepLR\(gamma=nan\): gamma must be a finite number"),
         (lambda: ls.StepLR(3, -1), "gamma must be a finite number >= 0"),
         (lambda: ls.StepLR(True), "step_size must be a whole number"),
-        (lambda: ls.StepLR(2**60), "step_size must be a finite number <= 9.0072e"),
+        (lambda: ls.StepLR(2**60), "step_size must be a whole number <= 9.0072e"),
         (lambda: ls.MultiStepLR([5, 3]), "milestones must ascend, but 3 comes after 5"),
-        (lambda: ls.MultiStepLR([-1]), "milestones must be a finite number >= 0"),
+        (lambda: ls.MultiStepLR([-1]), "milestones must be a whole number >= 0"),
         (lambda: ls.MultiStepLR("35"), "milestones must be"),
         (lambda: ls.ConstantLR(1.5), "factor must be a finite number <= 1"),
         (lambda: ls.LinearLR(0), "start_factor must be a finite number > 0"),

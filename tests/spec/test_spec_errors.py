@@ -64,6 +64,7 @@ def test_a_wrong_spec_is_refused(make: Callable[[], Any], message: str) -> None:
 OPTIMIZER = '[optimizer]\ntype = "SGD"\nlr = 0.1\n'
 WRONG_TOML = [
     ("", "optimizer"),
+    ("[optimiser]\ntype = 'SGD'", r"needs an \[optimizer\] table.*'optimiser': rename it"),
     ("[optimizer]\nlr = = 3", "TOML.*line 2"),
     ("[optimizer]\nlr = 0.1", "type"),
     ('[optimizer]\ntype = "Adm"', "'Adm'.*SGD"),
@@ -111,6 +112,24 @@ def test_a_toml_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_toml_is_a_text_or_a_path(value: Any) -> None:
     with pytest.raises(ll.SpecError, match="must be"):
         ll.Spec.from_toml(value)
+
+
+@pytest.mark.parametrize(
+    ("phase", "advice"),
+    [
+        (ll.Phase("1 step", frozen="backbon"), "frozen='backbon'.* Did you mean the group 'backbone'"),
+        (ll.Phase("1 step", trained="q"), r"trained='q'.* The groups are backbone, rest\."),
+    ],
+)
+def test_a_phase_that_names_no_group_is_told_which_there_are(phase: ll.Phase, advice: str) -> None:
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("features", name="backbone")], phases=[phase])
+    with pytest.raises(ll.SpecError, match=advice):
+        ll.plan(spec, max_steps=2)
+
+
+def test_no_weight_decay_that_matches_nothing_says_what_it_takes() -> None:
+    with pytest.raises(ll.SpecError, match=r"no_weight_decay='2d'.* Give '1d' for biases"):
+        ll.plan(ll.Spec(ll.SGD(0.1), no_weight_decay="2d"), max_steps=2)
 
 
 @pytest.mark.parametrize("value", [3, None, "SGD", [1]])

@@ -113,5 +113,5 @@ def test_an_event_after_one_that_a_kill_cut_off_has_a_line_of_its_own(tmp_path: 
 def test_a_bare_number_is_a_cadence_of_updates_on_the_command_line_too() -> None:
     assert cadence("5") == cadence(5) == cadence("5 steps")
     for value in ("0", "1.5", "-3", ""):
-        with pytest.raises(SpecError, match="must be such as"):
+        with pytest.raises(SpecError, match="must be a time, such as '1 epoch'"):
             cadence(value)
