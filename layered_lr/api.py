@@ -140,7 +140,7 @@ def resume(
         path: The run's folder: what was given as ``checkpoints``.
         spec: Another spec for what is left of the run: other schedules, rates, phases.
         strict: Refuse a model whose parameters are not those of the run, other data or another optimizer. False takes
-            over what fits, says what does not, and initialises that anew.
+            over what fits, says what does not fit, and initialises that again.
         trust: Import the code that the folder names: a model of one's own, functions of schedules. Importing runs it,
             so a folder of somebody else is refused without this word. ``model=...`` and ``spec`` given again need it
             not.

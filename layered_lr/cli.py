@@ -100,7 +100,7 @@ def _would_run(backend: str, result: Any, arguments: dict[str, Any]) -> bool:
 @click.option("--recipe", metavar="FILE|NAME", help="Its spec takes the place of the run's, for what is left of it.")
 @_TRUST
 @add_flags("resume")
-@click.option("--strict/--no-strict", default=True, help="Refuse what does not fit, or initialise it anew.  [refuse]")
+@click.option("--strict/--no-strict", default=True, help="Refuse what does not fit, or initialise it again.  [refuse]")
 def resume(run: str, recipe: str | None, trust: bool, strict: bool, **options: Any) -> None:
     """Go on with a run that was stopped: RUN is the folder that was given as --checkpoint-dir."""
     from layered_lr.api import resume as go_on
@@ -226,20 +226,20 @@ def compare(
     context.exit(0 if found.same else FAILED)
 
 
-@cli.command(short_help="Measure the library beside what a user would pick instead (source checkout only).")
+@cli.command(short_help="Measure how fast the library is (source checkout only).")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--list", "as_list", is_flag=True, help="Say which there are, and what each answers.")
-@click.option("--quick", is_flag=True, help="Tiny sizes, one round: see that they work. The figures mean nothing.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Of each opponent, after a warm-up.  [as each has it]")
-@click.option("--out", metavar="DIR", help="For JSON and pictures.  [benchmarks/results; none of a quick run]")
-@click.option("--data", metavar="FILE", help="An .npz of real images, where a benchmark trains on some.")
+@click.option("--list", "as_list", is_flag=True, help="List the benchmarks, and the question that each answers.")
+@click.option("--quick", is_flag=True, help="Tiny sizes, one round, to see that they work. The figures mean nothing.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Rounds after a warm-up.  [as each benchmark has it]")
+@click.option("--out", metavar="DIR", help="For JSON and pictures.  [benchmarks/results; nothing of a quick run]")
+@click.option("--data", metavar="FILE", help="An .npz of real images, for the benchmarks that train on images.")
 @click.option("--trust", is_flag=True, help="Run the benchmarks of this folder, if the package has none.")
 @click.pass_context
 def bench(context: click.Context, /, names: tuple[str, ...], as_list: bool, trust: bool, **options: Any) -> None:
-    """Measure, beside what a user would pick instead: all that `make bench` does, or those named.
+    """Measure how fast the library is: by all benchmarks of `make bench`, or by those named.
 
-    The benchmarks come with the source checkout, and are found beside the installed package, or with --trust in this
-    folder.
+    The benchmarks are part of the source checkout. They are looked for next to the package, and with --trust also in
+    the current folder.
     """
     root = _checkout(trust)
     sys.path.append(str(root))
@@ -265,8 +265,8 @@ def _checkout(trust: bool) -> Path:
         if (folder / "benchmarks" / "suite.py").is_file():
             return folder
     raise SpecError(
-        f"bench: no benchmarks beside the installed package ({here[0]}). They come with the source checkout: call it "
-        "there, with --trust."
+        f"bench: there are no benchmarks next to the installed package ({here[0]}). They are part of the source "
+        "checkout: call the command there, with --trust."
     )
 
 

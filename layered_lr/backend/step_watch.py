@@ -44,8 +44,8 @@ class StepWatch:
         if step > self._end:
             self._end = _NEVER
             warnings.warn(
-                f"scheduler.step() was called more than total_steps={self._total_steps} times; the rates of the end "
-                "hold from here on. If the run is longer, make the plan with its real length. accelerate and tools "
+                f"scheduler.step() was called more than total_steps={self._total_steps} times; from now on the last "
+                "rates stay. If the run is longer, make the plan with its real length. accelerate and tools "
                 "like it call step() once for each process: there use Accelerator("
                 "step_scheduler_with_optimizer=False) and call scheduler.step() yourself, once an update.",
                 UserWarning,
@@ -56,8 +56,8 @@ class StepWatch:
             if not has_metric:
                 warnings.warn(
                     f"after {step - 1} updates ReduceLROnPlateau has not been given a metric, so its rate never "
-                    "changes. Call scheduler.step(metrics=loss) after each evaluation, beside the step() of each "
-                    "update.",
+                    "changes. Call scheduler.step(metrics=loss) after each evaluation, in addition to step() after "
+                    "each update.",
                     UserWarning,
                     stacklevel=4,
                 )

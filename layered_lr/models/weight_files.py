@@ -132,7 +132,7 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
     if missing:
         raise SpecError(
             f"initial_weights lacks {len(missing)} of the model's {len(parameters)} parameters, {missing[0]!r} first. "
-            "Name what is to be initialised anew: ll.InitialWeights(..., reset=[...]) or --reset-weights."
+            "Name what to initialise instead: ll.InitialWeights(..., reset=[...]) or --reset-weights."
         )
     return {name: wanted[name].astype(own.dtype) if name in wanted else own for name, own in start.items()}
 
@@ -151,7 +151,7 @@ def _check(name: str, array: Array, start: Weights) -> None:
         module = name.rpartition(".")[0] or name
         raise SpecError(
             f"initial_weights: {name!r} has shape {array.shape}, the model's has {own.shape}. "
-            f"To initialise it anew: ll.InitialWeights(..., reset=[{module!r}]) or --reset-weights {module}."
+            f"To initialise it instead: ll.InitialWeights(..., reset=[{module!r}]) or --reset-weights {module}."
         )
     if array.dtype.kind != own.dtype.kind:
         raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")

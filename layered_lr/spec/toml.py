@@ -21,7 +21,7 @@ else:
     import tomli as tomllib
 
 _DEEPEST = 40  # of tables and lists inside one another
-_FLATTER = "a spec needs a few. Put schedules beside one another, in one SequentialLR or ChainedScheduler."
+_FLATTER = "a spec needs a few. Put the schedules next to one another, in one SequentialLR or ChainedScheduler."
 
 
 def to_table(value: Any) -> dict[str, Any]:

@@ -282,7 +282,7 @@ class InitialWeights:
     reset: Sequence[str] = option(
         default=(),
         help=(
-            "Patterns (as in Group.match) of the parameters to initialise anew in spite of these weights, such as a "
+            "Patterns (as in Group.match) of parameters that are initialised and do not take these weights, such as a "
             "new head."
         ),
         check=_patterns,

@@ -66,7 +66,7 @@ def _model(value: Any) -> Any:
         where = "" if path is value else f" at {path!r}"
         raise SpecError(
             f"model: got a {type(value).__name__} object{where}; give what builds it, such as model=lambda: "
-            "make_model(), so that every run starts anew."
+            "make_model(), so that every run starts from the beginning."
         )
     if isinstance(value, str) or callable(value):
         return value

@@ -297,7 +297,7 @@ def _reactions(
         group = next(group for group in plan.plan_at(last).groups if group.name == name)
         if (reaction := group.schedule.start_reaction(group.lr)) is not None:
             if name in state.reactions:
-                tell(f"group {name!r}: its schedule is not what it was, and begins anew at {group.lr:g}.")
+                tell(f"group {name!r}: its schedule is another one now, and begins at {group.lr:g}.")
             found[name] = reaction.state()
     return found
 
@@ -315,23 +315,23 @@ def _check_optimizer(state: TrainingState, plan: Plan) -> None:
     try:
         state.check_optimizer(plan.plan_at(max(state.step - 1, 0)).spec.optimizer)
     except CheckpointError as error:
-        raise CheckpointError(f"{error} strict=False (--no-strict) starts what the optimizer keeps anew.") from None
+        raise CheckpointError(f"{error} strict=False (--no-strict) starts without the optimizer's state.") from None
 
 
 def _say_changes(before: Plan, now: Plan, about: Mapping[str, Any], options: RunOptions, trust: bool) -> None:
     if not trust and names_code({}, before.spec.to_dict()):
-        say("the plan before names functions, which are not imported: how it differs from this one is not said.")
+        say("the earlier plan names functions, which are not imported: so the differences to it are not shown.")
     elif difference := before.diff(now):
         say(f"from here on the plan is another one:\n{difference}")
     old, new = about.get("versions", {}), all_versions(options.backend)
     if changed := [f"{name} {old[name]} → {new[name]}" for name in new if name in old and old[name] != new[name]]:
-        say(f"versions are not those of the run before: {', '.join(changed)}; bitwise the same only with the same.")
+        say(f"versions have changed since the run began: {', '.join(changed)}. The result may differ in the last bits.")
 
 
 def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan, tell: Callable[[str], None]) -> TrainingState:
-    """The part of a state that a model has; everything else starts anew."""
+    """The part of a state that a model has; everything else is initialised again."""
     for difference in find_differences(state.weights, own):
-        tell(f"{difference}; starts anew.")
+        tell(f"{difference}; it is initialised again.")
     fits = {
         name
         for name, array in own.items()
@@ -343,6 +343,6 @@ def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan, tell: C
     slots: Any = {name: slots for name, slots in state.slots.items() if name in fits}
     optimizer = type(plan.plan_at(max(state.step - 1, 0)).spec.optimizer).__name__
     if state.optimizer != optimizer:
-        tell(f"the run trained with {state.optimizer}, what is left trains with {optimizer}: its state starts anew.")
+        tell(f"the run trained with {state.optimizer}; from now on {optimizer} trains, and starts without state.")
         slots = {}
     return replace(state, weights=weights, ema=ema if state.ema else {}, slots=slots, optimizer=optimizer)

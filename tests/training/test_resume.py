@@ -146,7 +146,7 @@ def test_a_changed_model_is_named_and_taken_with_strict_false(
     with pytest.raises(ll.CheckpointError, match=r"'more.weight' is not in it"):
         ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, trust=True)
     result = ll.resume(tmp_path / "run", epochs=2, data=arrays(), model=wider, strict=False, trust=True)
-    assert "'more.weight' is not in it; starts anew" in capsys.readouterr().err
+    assert "'more.weight' is not in it; it is initialised again." in capsys.readouterr().err
     assert result.weights["more.weight"].shape == (3, 3)
     np.testing.assert_array_equal(result.losses[:3], first.losses)
 
@@ -235,7 +235,7 @@ def test_a_changed_reactive_schedule_begins_anew(
         tmp_path / "run", replace(spec, optimizer=ll.SGD(0.003)), data=said["data"], epochs=5, trust=True
     )
     assert changed.rates["head"][20] == 0.003
-    assert "group 'head': its schedule is not what it was, and begins anew at 0.003." in capsys.readouterr().err
+    assert "group 'head': its schedule is another one now, and begins at 0.003." in capsys.readouterr().err
 
 
 class StopsAt(ll.Callback):
