@@ -1,4 +1,4 @@
-"""What is said to whoever watches: lines on stderr, and how wide text on stdout may be."""
+"""Lines on stderr for the user, and the width of text on stdout."""
 
 from __future__ import annotations
 

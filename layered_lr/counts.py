@@ -1,4 +1,4 @@
-"""The check of whole numbers that users give. It imports no NumPy, so that ``--help`` is instant."""
+"""Checks whole numbers that users give. It imports no NumPy, so that ``--help`` is instant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people write who come from another library, and what it is called here: plain tables.
+"""The names that other libraries use, and what each is called here: plain tables.
 
 The names are those of torch, timm, Keras, Hugging Face, Lightning, fastai, MMEngine, Paddle and OneFlow.
 """

@@ -1,4 +1,4 @@
-"""Files that this library writes: completely or not at all, as the umask says, and only over plain files."""
+"""Writes files: completely or not at all, with the permissions of the umask, and only over plain files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A spec for an optimizer that somebody else makes: its param groups, and later the scheduler of the optimizer."""
+"""Uses a spec with an optimizer of the user's own: makes its param groups, and later its scheduler."""
 
 from __future__ import annotations
 

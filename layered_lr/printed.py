@@ -1,4 +1,4 @@
-"""What is printed: texts from outside made harmless, and values of any kind made short.
+"""Prepares what is printed: makes texts from outside harmless, and long values short.
 
 A name may come from a file that somebody else wrote. In a terminal its control characters move the cursor, change the
 title or hide what stands before them; in an SVG they make the file invalid; in a spreadsheet ``=`` begins a formula.

@@ -1,4 +1,4 @@
-"""JSON as its standard has it: without ``Infinity`` and ``NaN``, which most other programs cannot read."""
+"""JSON as its standard says: without ``Infinity`` and ``NaN``, which most other programs cannot read."""
 
 from __future__ import annotations
 

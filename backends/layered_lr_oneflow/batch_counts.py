@@ -1,4 +1,4 @@
-"""Counts the batches of normalisations in a graph: OneFlow 0.9 moves their statistics there, and not the count."""
+"""Counts the batches of normalisations in a graph: OneFlow 0.9 updates their statistics there, but not this count."""
 
 from __future__ import annotations
 

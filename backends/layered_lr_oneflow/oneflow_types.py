@@ -1,4 +1,4 @@
-"""Names for what OneFlow hands around. OneFlow has no types: for mypy each of these is ``Any``."""
+"""Names for the types of OneFlow's values. OneFlow has no types of its own: for mypy each of these is ``Any``."""
 
 from __future__ import annotations
 

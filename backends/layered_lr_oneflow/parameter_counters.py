@@ -1,4 +1,4 @@
-"""Numbers that each parameter's update hands to the next one in a graph, such as the count of its updates."""
+"""Numbers that a parameter's update keeps for its next update in a graph, such as the count of updates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The places in a traced model that draw random numbers: each takes its numbers from the session, or draws its own."""
+"""The places in a traced model that draw random numbers: from the session's numbers, or from their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sessions of both OneFlow backends share: arrays in and out, and what happens beside the updates."""
+"""What the sessions of both OneFlow backends share: arrays in and out, and what happens between updates."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class OneFlowSession(Session):
         model: What is trained.
         num_classes: Labels are 0 to ``num_classes - 1``.
         device: OneFlow's name of the device that the model is on.
-        extras: What the session does beside the updates.
+        extras: What the session does in addition to the updates.
         step: Updates that the run has made before.
     """
 

@@ -1,4 +1,4 @@
-"""What an optimizer of torch is given once it is made, and what its copies and pickles are given anew.
+"""Changes a new torch optimizer as the library needs it, and does the same to its copies and pickles.
 
 torch leaves hooks and a replaced ``step`` out of copies and pickles of an optimizer. A copy would therefore train
 without clipping, and could not update a parameter that begins to train late.

@@ -1,4 +1,4 @@
-"""The first update of a parameter that begins to train later than others, with torch's fused SGD.
+"""The first update, by torch's fused SGD, of a parameter that begins to train later than others.
 
 torch's fused kernel of ``SGD`` takes either no momentum buffer at all or one for each parameter. It fails for a
 parameter that comes late: one that was unfrozen, or had no gradient until then. torch's other implementations of SGD

@@ -1,4 +1,4 @@
-"""Freed memory: the process keeps it, while glibc would give it back to the kernel at every update."""
+"""Lets the process keep freed memory, which glibc would otherwise give back to the kernel at every update."""
 
 from __future__ import annotations
 

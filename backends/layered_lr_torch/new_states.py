@@ -1,4 +1,4 @@
-"""The optimizer state of parameters that wait for their first update, in what is saved and loaded.
+"""The optimizer state of parameters that have had no update yet, in what is saved and loaded.
 
 Tools that load an optimizer's state by names, such as ``torch.distributed.checkpoint``, want a state for every
 parameter that requires a gradient. A parameter that a phase freezes has none until it trains.

@@ -1,4 +1,4 @@
-"""A plan as torch's own optimizer."""
+"""Makes torch's own optimizer from a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan's rates as a torch scheduler."""
+"""The torch scheduler that sets a plan's rates."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class PlanScheduler(LRScheduler):
         """Go on to the next update, or let reactive schedules look at a metric.
 
         A rate that was set in a param group by hand is replaced; the first time, a warning says so. Further warnings,
-        each at most once: calls behind the end of the run, calls that come once an epoch, and a
+        each at most once: calls after the end of the run, calls that come once an epoch, and a
         ``ReduceLROnPlateau`` that is given no metric.
 
         Args:

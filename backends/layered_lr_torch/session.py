@@ -1,4 +1,4 @@
-"""A torch model in training."""
+"""The session of both torch backends: a torch model that trains by a plan."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TorchSession(Session):
         num_classes: Labels are 0 to ``num_classes - 1``.
         device: Where the model is.
         forward: The model's forward pass in training: the model itself, or a compiled form of it.
-        extras: What the session does beside the updates.
+        extras: What the session does in addition to the updates.
         step: Updates that the run has made before.
     """
 

@@ -1,4 +1,4 @@
-"""How many threads torch's loops on a CPU use, for a moment."""
+"""Sets for a moment how many threads torch's loops on a CPU use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names for what torch hands around without a type of its own."""
+"""Names for values of torch that have no type of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watches which parameters have had a gradient: a model that hides them all would seem to train, and never move."""
+"""Watches which parameters get a gradient: without any, a model would seem to train and never change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notices rates that a user sets in param groups while training, which the scheduler's next step replaces."""
+"""Notices when a user sets rates in param groups during training: the scheduler's next step overwrites them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run with phases: one session after the other, each of which continues from the state of the one before."""
+"""A run with phases: one session for each phase, which begins with the state of the session before."""
 
 from __future__ import annotations
 

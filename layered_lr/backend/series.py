@@ -1,4 +1,4 @@
-"""Series of numbers that grow at the end, update by update."""
+"""Lists of numbers that grow by one at each update."""
 
 from __future__ import annotations
 

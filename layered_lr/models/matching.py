@@ -1,4 +1,4 @@
-"""Which parameter belongs to which group: to the first group with a pattern that matches one of its names."""
+"""Decides which parameter belongs to which group: the first group with a pattern that matches gets it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One array of a model's state, before any framework has made it: its name, its shape, and its first values."""
+"""One array of a model's state, as data without a framework: its name, its shape, and its first values."""
 
 from __future__ import annotations
 

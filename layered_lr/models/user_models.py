@@ -1,4 +1,4 @@
-"""A model that the user's own callable makes."""
+"""Models that a callable of the user builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A comparison from the outside in: what was asked for, the processes, what they found."""
+"""Compares backends: reads what was asked for, starts the processes, and collects what they found."""
 
 from __future__ import annotations
 

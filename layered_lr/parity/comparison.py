@@ -45,7 +45,7 @@ class Comparison:
         margin: By how many last bits samples were disturbed to measure what rounding explains.
         samples: How many there were.
         notes: What a reader should know.
-        options: What was asked for beside the spec, where it can be written down.
+        options: What was asked for in addition to the spec, where it can be written down.
     """
 
     reference: str

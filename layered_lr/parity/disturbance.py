@@ -1,4 +1,4 @@
-"""Rounding on purpose: errors of last bits that make a run differ from itself as rounding would."""
+"""Rounding errors that are added on purpose: they make a run differ from itself as rounding would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far rounding alone can drive a run from itself, step by step: measured on the reference backend."""
+"""How far rounding alone can change a run, step by step: this is measured on the reference backend."""
 
 from __future__ import annotations
 

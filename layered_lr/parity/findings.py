@@ -1,4 +1,4 @@
-"""What was found of each backend and of each pair of them."""
+"""What a comparison found out about each backend, and about each pair of backends."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Observed:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two backends beside each other.
+    """Two backends, compared with each other.
 
     Args:
         one: A backend; the reference, if it is one of the two.

@@ -1,4 +1,4 @@
-"""Whether a model that runs in float64 rounds to less somewhere inside, as one that says ``x.float()``."""
+"""Finds out whether a model in float64 rounds to a lower precision somewhere inside, as ``x.float()`` does."""
 
 from __future__ import annotations
 

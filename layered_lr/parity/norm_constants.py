@@ -1,4 +1,4 @@
-"""What OneFlow's batch normalisation keeps in float32 although it computes in float64."""
+"""The constants that OneFlow's batch normalisation keeps in float32 although it computes in float64."""
 
 from __future__ import annotations
 

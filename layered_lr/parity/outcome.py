@@ -1,4 +1,4 @@
-"""How it went with a backend's process."""
+"""How a backend's process ended: it ran, died, refused, or could not start here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Status: TypeAlias = Literal["ran", "died", "refused", "unavailable"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it went with a backend.
+    """How a backend's process ended.
 
     Args:
         backend: Its name.
         status: ``"ran"``; ``"died"`` where its process ended without saying why, ``"refused"`` where it said why,
             ``"unavailable"`` where it does not work on this machine.
-        words: The last that it wrote, or why it refused; empty where it ran.
+        words: The last words that it wrote, or why it refused; empty where it ran.
         exit_code: Of a process that died; negative where a signal ended it.
         error: What a backend raised that refused.
     """

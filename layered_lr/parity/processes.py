@@ -1,4 +1,4 @@
-"""Processes of their own for backends: started, watched, and ended with what they were doing when this one ends."""
+"""Starts one process for each backend, watches it, and ends it with its children when this process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that is recorded of one backend: its run, the same run in float64, and its probes."""
+"""Everything that is recorded of one backend: its run, the same run in float64, and its probes."""
 
 from __future__ import annotations
 

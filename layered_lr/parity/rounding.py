@@ -1,4 +1,4 @@
-"""What rounding explains of a comparison: of the runs, in each precision, of the rates, and of the probes."""
+"""Which differences rounding explains in a comparison: of the runs in each precision, the rates, and the probes."""
 
 from __future__ import annotations
 

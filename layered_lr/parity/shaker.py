@@ -1,4 +1,4 @@
-"""Puts the errors of a disturbance into a model that trains."""
+"""Adds the rounding errors of a ``Disturbance`` to a model while it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every backend is asked to do, in a form that goes to another process."""
+"""The work that every backend of a comparison does, in a form that can be sent to another process."""
 
 from __future__ import annotations
 

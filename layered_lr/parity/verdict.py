@@ -1,4 +1,4 @@
-"""Whether two recordings are of the same training, and if not, where they part and why.
+"""Decides whether two recordings are of the same training, and if not, where they begin to differ and why.
 
 The method, from the outside in:
 
@@ -92,7 +92,7 @@ class Verdict:
 
 
 class Judged(NamedTuple):
-    """Two runs in one precision beside each other, and what rounding explains of them.
+    """Two runs in one precision, and how much of their difference rounding explains.
 
     Args:
         one: A backend's run.

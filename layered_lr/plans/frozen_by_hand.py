@@ -1,4 +1,4 @@
-"""Parameters that the user froze (``requires_grad=False``): a plan has a rate for them, and no update moves them."""
+"""Parameters that the user froze (``requires_grad=False``): the plan has a rate for them, but they never change."""
 
 from __future__ import annotations
 

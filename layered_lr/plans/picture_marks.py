@@ -1,4 +1,4 @@
-"""What stands around the rates of a plan's picture: epochs, phases, warm-ups, and notes on them."""
+"""The marks in a plan's picture besides the rates: epochs, phases, warm-ups, and notes on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rates during training: those of the plan, and those that reactive schedules have decided so far."""
+"""The rates during training: the plan's, and those that schedules such as ReduceLROnPlateau have decided so far."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def held_step(plan: Plan, step: int) -> int:
 def rates_or_last(plan: Plan, step: int) -> list[float]:
     """Return a plan's rates at one step, or at the step before where no update is meant to follow.
 
-    Behind the end of the run, the rates of its end hold: a schedule may go up again there, or begin anew.
+    After the end of the run its last rates stay. A schedule could otherwise rise again there, or start again.
 
     A scheduler's ``step()`` also comes after the last update of a run. A schedule may have no rate for the step after
     it: a ``Table`` with one value for each update, whether the plan knows the length of the run or not.

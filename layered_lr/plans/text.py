@@ -1,4 +1,4 @@
-"""A plan as text that a person reads at a glance."""
+"""A plan as text: the table that ``print(plan)`` shows."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _changed(plan: PlanView, part: PlanPhaseView) -> str:
 
 
 def _extras(plan: PlanView) -> list[str]:
-    """What the spec asks for beside groups and rates."""
+    """What the spec asks for in addition to groups and rates."""
     extras = []
     if bare := sum(len(group.undecayed) for group in plan.groups):
         extras.append(f"no weight decay: {bare} of {len(plan.parameters)} parameters")

@@ -1,4 +1,4 @@
-"""Groups whose own ``lr`` is used nowhere: their schedule sets the rate to its own numbers."""
+"""Finds groups whose own ``lr`` has no effect, because their schedule sets the rate to its own numbers."""
 
 from __future__ import annotations
 

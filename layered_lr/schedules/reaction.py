@@ -1,4 +1,4 @@
-"""The decisions of torch's ReduceLROnPlateau during training."""
+"""What ``ReduceLROnPlateau`` decides during training."""
 
 from __future__ import annotations
 

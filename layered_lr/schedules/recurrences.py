@@ -1,4 +1,4 @@
-"""A table of numbers in which each step follows from the step before: every number is computed once and kept."""
+"""Tables of numbers in which each step is computed from the step before: each number is computed once and kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that users give to schedules; a function with an import path is kept as that path and can be saved."""
+"""Functions that users give to schedules. A function with an import path is kept as this path and can be saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Code of the user's own inside a run: it is told of each event, in the order of ``layered_lr.training.loop``."""
+"""``Callback``: the user's own code in a run. Its methods are called at each event of the training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run does when a loss or a gradient is not finite, and the states that it can go back to."""
+"""What a run does when a loss or a gradient is NaN or infinite, and the states that it can go back to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens in a run, as values that callbacks are given."""
+"""The events of a run: what each callback method is given."""
 
 from __future__ import annotations
 

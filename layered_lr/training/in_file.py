@@ -1,4 +1,4 @@
-"""Words of a file that may not be obeyed as they stand: code to import, and places to write to."""
+"""What a file may not make the library do without trust: import code, and write to places that it names."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 
 class InFile(str):
-    """A word that a file says. It is a text like any other, until an option would act on it."""
+    """A text that comes from a file. It is a string like any other, but an option refuses to act on it."""
 
 
 def by_hand(name: str, value: T) -> T:
-    """The value of an option that imports code or writes somewhere, where the user has said it.
+    """Return the value of an option that imports code or writes somewhere, if the user has given it.
 
     Args:
         name: The option's.
         value: What was given.
 
     Raises:
-        SpecError: A file has said it, and nobody that the file is to be trusted.
+        SpecError: A file has given it, and the user has not said that the file can be trusted.
     """
     if isinstance(value, InFile):
         what = "code to import, which runs it" if name == "model" else "a place to write to"
@@ -34,7 +34,7 @@ def by_hand(name: str, value: T) -> T:
 
 
 def marked(run: dict[str, Any]) -> dict[str, Any]:
-    """Options as a file has them, with what may not be obeyed marked as the file's."""
+    """The options of a file. Those that import code or write somewhere are marked as ``InFile``."""
     found = dict(run)
     for name in ("model", "save"):
         if isinstance(found.get(name), str) and (name == "save" or ":" in found[name]):

@@ -67,7 +67,7 @@ class Loop:
         run_log: What is written into the run's folder; None writes nothing.
         guard: What happens when numbers are not finite.
         reopen: Makes a session at rates times a factor, for a rollback.
-        good: States to go back to, beside the one that the run begins or goes on with.
+        good: States to go back to, in addition to the one that the run begins or goes on with.
         back_at: The step of the state that the run last went back to.
         left_out: Batches that were left out in a row before.
         skipped: Batches that were left out before.

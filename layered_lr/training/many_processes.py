@@ -1,4 +1,4 @@
-"""Refuses a run in one of several processes that a launcher has started: each would make the whole run."""
+"""Refuses to run in one of several processes that a launcher has started: each would train the whole run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run measures: losses that the framework still has, and tables that the session has noted."""
+"""What a run measures: losses that are still in the framework, and tables that the session has recorded."""
 
 from __future__ import annotations
 

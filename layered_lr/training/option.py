@@ -1,4 +1,4 @@
-"""What an option of a run is: declared once, with its default, what it may be, and what it means.
+"""The declaration of one option of a run: its default, allowed values, meaning, and where it applies.
 
 This module and ``options`` import no NumPy and no pydantic, so that ``layered-lr run --help`` answers at once.
 """

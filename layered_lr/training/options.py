@@ -1,4 +1,4 @@
-"""Every option of a run, each declared once.
+"""Every option of a run. Each is declared here once; flags, recipe keys, checks and docs come from it.
 
 From these declarations come the command's flags and their help, the keys of a recipe's ``[run]`` table, what may change
 when a run goes on, the signatures and ``Args`` of ``ll.run``, ``ll.plan`` and ``ll.compare`` (``docs.generated`` writes

@@ -1,4 +1,4 @@
-"""A run that is ready to begin: data read, model built and brought to its start, plan made."""
+"""Prepares a run: reads the data, builds the model, sets its first weights, makes the plan."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
         plan: Made for it.
         dataset: Read.
         batches: Of it.
-        extras: What sessions do beside the plan.
+        extras: What sessions do in addition to the plan.
         lowering: How the backend applies each group's rate.
     """
 

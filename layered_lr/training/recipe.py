@@ -1,4 +1,4 @@
-"""Recipes: a spec and how to run it, in one TOML file; some come with the library."""
+"""Recipes: TOML files with a spec and the arguments of a run. Some come with the library."""
 
 from __future__ import annotations
 

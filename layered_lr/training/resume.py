@@ -1,4 +1,4 @@
-"""Going on with a run that was stopped, as it was or changed."""
+"""Continues a run that was stopped, with the same settings or with other ones."""
 
 from __future__ import annotations
 

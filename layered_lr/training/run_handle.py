@@ -1,4 +1,4 @@
-"""The run that an event is of: what a callback may read of it, and ask of it."""
+"""The object ``event.run``: what a callback may read of the run, and what it may ask of it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class RunHandle:
         self._running().ask_for_checkpoint()
 
     def log(self, numbers: Mapping[str, float] | None = None, /, **more: float) -> None:
-        """Keep numbers of your own beside the run's: in ``Result.logged``, checkpoints and ``logged.csv``.
+        """Keep numbers of your own with the run: in ``Result.logged``, checkpoints and ``logged.csv``.
 
         Args:
             numbers: By name; each counts for the updates made so far (``step``).

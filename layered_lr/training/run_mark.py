@@ -1,4 +1,4 @@
-"""The mark of a run's folder: that it is ours, which run it is, and what the run is to do from now on."""
+"""The mark file of a run's folder: it says that the folder is ours, which run it is, and what is left to do."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FORMAT = "layered_lr.Run 1"
 class Mark:
     """What the mark says.
 
-    It is written before anything else is, when a run begins and when it goes on, so that a kill at any moment after it
-    loses nothing of what was asked for.
+    It is the first file that is written, both when a run begins and when it goes on. So whatever the user asked for is
+    still known after a kill at any later moment.
 
     Args:
-        run: The run's own name, which its checkpoints have too.
+        run: The run's identifier, which is in its checkpoints too.
         spec: Of what is left of the run, as plain tables; None before the run has begun.
         options: Of the run, as plain tables.
         unwritten: The names of options that are given and cannot be written down.

@@ -1,4 +1,4 @@
-"""Whether a state that was read is one that a run has written: whole, and in agreement with itself."""
+"""Checks that a state which was read from files is one that a run has written, whole and without contradictions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TABLES = ("rates", "planned", "grad_norms")
 
 
 def check_saved_run(state: TrainingState) -> None:
-    """Refuse a state that says other things of its run than a run writes down; its digests may all be right.
+    """Refuse a state that no run can have written; its digests may be right all the same.
 
     Raises:
         CheckpointError: Something is missing, of another kind, or does not agree with the rest.

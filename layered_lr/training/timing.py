@@ -1,4 +1,4 @@
-"""How long updates take, and how many of them may be asked for ahead."""
+"""How long updates take, and how many updates may be started before the framework has finished the last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LEAST_AHEAD = 2  # of those: with fewer, the framework would wait for this proce
 
 
 class Stopwatch:
-    """Mean time of an update; the first one, which may compile, is counted apart."""
+    """Mean time of an update. The time of the first update, which may compile, is kept separately."""
 
     def __init__(self) -> None:
         self.first_step_seconds = 0.0
@@ -18,7 +18,7 @@ class Stopwatch:
         self._began = time.perf_counter()
 
     def begin(self) -> None:
-        """Count from now on: what came before (an evaluation, a checkpoint) is not an update's."""
+        """Count from now on: the time before (an evaluation, a checkpoint) belongs to no update."""
         self._began = time.perf_counter()
 
     def count_update(self) -> None:

@@ -1,4 +1,4 @@
-"""Training, top to bottom: a spec, a backend, a model and data become a ``Result``."""
+"""Makes a whole run: from a spec, a backend, a model and data to a ``Result``."""
 
 from __future__ import annotations
 

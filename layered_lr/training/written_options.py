@@ -1,4 +1,4 @@
-"""What of a run's options can be written down, in a recipe or beside a result, and how."""
+"""Which options of a run can be written to a recipe or next to a result, and how."""
 
 from __future__ import annotations
 
