@@ -75,24 +75,23 @@ def run(
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
         backend: What trains: 'torch-eager', 'torch-compile', 'oneflow-eager' or 'oneflow-graph'.
-        model: 'mobilenet_v2', whose initial weights are drawn in NumPy from the seed, or a callable without arguments
-            that builds an nn.Module, which starts as it is built: of torch, which every backend trains, or of OneFlow
-            (on the command line package.module:callable).
-        data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
-            also these four as a mapping or tuple, or an ll.Dataset.
+        model: 'mobilenet_v2', or a callable without arguments that builds an nn.Module (on the command line
+            package.module:callable). Every backend trains a module of torch; the OneFlow backends also train one of
+            OneFlow. 'mobilenet_v2' starts with weights that NumPy draws from the seed, a module as it was built.
+        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
+            y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set; images that fill no batch are left out each time.
-        max_steps: The number of updates after which to stop, if the epochs do not end before.
+        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
-        seed: The seed of initial weights, order of the batches, augmentation and dropout.
-        dropout: The dropout probability in the head of a model known by name, whose masks are the same on every
-            backend.
+        seed: The seed for initial weights, the order of the batches, augmentation and dropout.
+        dropout: The dropout probability in the head of a model known by name. Its masks are the same on every backend.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.
-        initial_weights: The weights to begin with instead of the model's own start: a path, arrays by name, or
+        initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
-        accumulate_steps: How many batches make an update, by their mean gradient; the last update of an epoch may have
-            fewer. Schedules, max_steps and everything else that says step count updates.
+        accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
+            epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         ema_decay: Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
@@ -100,7 +99,7 @@ def run(
             stay.
         divergence: What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or
             ll.Divergence.
-        callbacks: Objects of classes that derive from ll.Callback, which are told of each event of the run.
+        callbacks: Objects of classes that derive from ll.Callback. The run calls their methods at each event.
         progress: Whether to show a progress bar where stderr is a terminal.
         save: The file to write the result to (an .npz), as Result.save does.
 
@@ -131,23 +130,23 @@ def run(
 def resume(
     path: str | Path, spec: Spec | None = None, *, strict: bool = True, trust: bool = False, **changes: Any
 ) -> Result:
-    """Go on with a run that was stopped, from its newest good checkpoint; bitwise as if it had not been stopped.
+    """Go on with a run that was stopped, from its newest good checkpoint. The result is bitwise that of one run.
 
-    Where a checkpoint is damaged, it is named on stderr, and the one before it is taken. What has changed since (the
-    plan, versions) is said there too.
+    If a checkpoint is damaged, stderr names it, and the one before it is used. stderr also says what has changed since
+    then: the plan, or versions of packages.
 
     Args:
         path: The run's folder: what was given as ``checkpoints``.
-        spec: Another spec for what is left of the run: other schedules, rates, phases.
-        strict: Refuse a model whose parameters are not those of the run, other data or another optimizer. False takes
-            over what fits, says what does not fit, and initialises that again.
-        trust: Import the code that the folder names: a model of one's own, functions of schedules. Importing runs it,
-            so a folder of somebody else is refused without this word. ``model=...`` and ``spec`` given again need it
-            not.
-        changes: Options of ``run`` to change: ``backend`` goes on with another framework, ``epochs`` or ``max_steps``
-            make the run longer. ``model`` and ``data`` are needed where they cannot be written down (a lambda,
-            arrays). Options that the position in the data or the arithmetic depends on cannot change: ``batch_size``,
-            ``accumulate_steps``, ``seed``, ``augment``, ``dropout``, ``precision``, ``ema_decay``.
+        spec: Another spec for the rest of the run: other schedules, rates, phases.
+        strict: Refuse a model with other parameters than the run's, other data, or another optimizer. False uses what
+            fits, says what does not fit, and initialises that again.
+        trust: Import the code that the folder names: your own model, functions of schedules. Importing runs the code,
+            so a folder that names code is refused without ``trust``. If you give ``model=...`` and ``spec`` again, you
+            do not need it.
+        changes: Options of ``run`` to change. ``backend`` goes on with another framework; ``epochs`` or ``max_steps``
+            make the run longer. Give ``model`` and ``data`` again if a file cannot hold them (a lambda, arrays).
+            ``batch_size``, ``accumulate_steps``, ``seed``, ``augment``, ``dropout``, ``precision`` and ``ema_decay``
+            cannot change, because the position in the data or the arithmetic depends on them.
 
     Returns:
         The result of the whole run, including what was before the stop.
@@ -196,17 +195,17 @@ def plan(
 
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
-        model: 'mobilenet_v2', whose initial weights are drawn in NumPy from the seed, or a callable without arguments
-            that builds an nn.Module, which starts as it is built: of torch, which every backend trains, or of OneFlow
-            (on the command line package.module:callable).
-        data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
-            also these four as a mapping or tuple, or an ll.Dataset.
+        model: 'mobilenet_v2', or a callable without arguments that builds an nn.Module (on the command line
+            package.module:callable). Every backend trains a module of torch; the OneFlow backends also train one of
+            OneFlow. 'mobilenet_v2' starts with weights that NumPy draws from the seed, a module as it was built.
+        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
+            y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set; images that fill no batch are left out each time.
-        max_steps: The number of updates after which to stop, if the epochs do not end before.
+        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
-        accumulate_steps: How many batches make an update, by their mean gradient; the last update of an epoch may have
-            fewer. Schedules, max_steps and everything else that says step count updates.
+        accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
+            epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
 
     Returns:
         Every group's parameters and rates. Print it to read it.
@@ -261,37 +260,37 @@ def compare(
 ) -> Comparison:
     """Whether a spec trains alike on several backends, measured: the same bitwise, within rounding, or different.
 
-    Each backend makes the same updates in a process of its own, through the loop that ``run`` goes through: the same
-    initial weights, batches and, for models known by name, dropout masks. It makes them once as asked for and once in
-    float64, where an honest difference is a billion times smaller than a fault. Beside it, each backend's own session
-    trains a small probe of the same spec whose gradients are known to the last bit, which no chaos of training blurs.
-    The tolerance is measured, not chosen: each backend's own distance from float64, and runs of the reference with
-    rounding errors on purpose. ``layered_lr.parity.verdict`` tells the method, ``parity.disturbance.margin`` the margin
-    and its reason, ``parity.probe`` the probe.
+    Each backend makes the same updates in a process of its own, in the loop of ``run``: with the same initial weights,
+    batches and, for models known by name, dropout masks. It makes them twice: as you asked for them, and in float64,
+    where rounding is a billion times smaller than a fault. In addition, each backend trains a small *probe* with the
+    same spec. Its gradients are known to the last bit, so small differences cannot grow there. Nobody chooses the
+    tolerance: it is measured, from each backend's own distance from float64, and from runs of the reference with
+    rounding errors that are added on purpose. ``layered_lr.parity.verdict`` explains the method,
+    ``parity.disturbance.margin`` the margin, ``parity.probe`` the probe.
 
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
         backends: Two or more, each once; the first one is the reference.
         model: A model's name, or a callable that builds a model: a torch model is translated for OneFlow. Or a mapping
             with a callable for each framework, such as ``{"torch": make_torch, "oneflow": make_oneflow}``, whose models
-            have the same names and shapes. All begin with the weights of the reference's. Callables, and functions in
-            the spec, must stand at a module's top level, where another process can import them. A torch model with
-            dropout gets the same masks on ``torch-eager`` and on the OneFlow backends; elsewhere set it to 0.
-        data: 'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python
-            also these four as a mapping or tuple, or an ll.Dataset.
+            have the same names and shapes. All begin with the weights of the first backend's model. Callables, and
+            functions in the spec, must be defined at a module's top level, where another process can import them. A
+            torch model with dropout gets the same masks on ``torch-eager`` and on the OneFlow backends; elsewhere set
+            its dropout to 0.
+        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
+            y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set; images that fill no batch are left out each time.
-        max_steps: The number of updates after which to stop, if the epochs do not end before.
+        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
-        seed: The seed of initial weights, order of the batches, augmentation and dropout.
-        dropout: The dropout probability in the head of a model known by name, whose masks are the same on every
-            backend.
+        seed: The seed for initial weights, the order of the batches, augmentation and dropout.
+        dropout: The dropout probability in the head of a model known by name. Its masks are the same on every backend.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.
-        initial_weights: The weights to begin with instead of the model's own start: a path, arrays by name, or
+        initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
-        accumulate_steps: How many batches make an update, by their mean gradient; the last update of an epoch may have
-            fewer. Schedules, max_steps and everything else that says step count updates.
+        accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
+            epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         ema_decay: Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.

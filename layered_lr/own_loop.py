@@ -1,4 +1,4 @@
-"""Functions for a training loop of the user: its optimizer and scheduler, and its state in a folder."""
+"""``compile``, ``attach``, ``save_state``, ``load_state``: for a training loop of the user's own."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def load_state(
             ``.pth`` or ``.pt`` file that has it, perhaps under ``"optimizer"`` (only tensors are unpickled). Such a
             ``state_dict`` contains no weights: the model keeps its own.
         model: The model whose weights are loaded.
-        optimizer: Its optimizer or graph, as for ``save_state``.
-        scheduler: Its scheduler, as for ``save_state``; it continues at the update of the state.
+        optimizer: Its optimizer or graph, as in ``save_state``.
+        scheduler: Its scheduler, as in ``save_state``. It continues at the update of the state.
         names: Only for a plain ``state_dict``: the names of its parameters, in the order of its groups. None is the
             order of ``model.parameters()``; if there are several groups, names are needed, unless torch has saved them
             (``torch.optim.SGD(model.named_parameters())``).

@@ -113,9 +113,9 @@ class RunOptions:
     model: Any = option(
         default="mobilenet_v2",
         help=(
-            "'mobilenet_v2', whose initial weights are drawn in NumPy from the seed, or a callable without arguments "
-            "that builds an nn.Module, which starts as it is built: of torch, which every backend trains, or of "
-            "OneFlow (on the command line package.module:callable)."
+            "'mobilenet_v2', or a callable without arguments that builds an nn.Module (on the command line "
+            "package.module:callable). Every backend trains a module of torch; the OneFlow backends also train one of "
+            "OneFlow. 'mobilenet_v2' starts with weights that NumPy draws from the seed, a module as it was built."
         ),
         check=_model,
         allowed="a model's name, or a callable",
@@ -126,8 +126,8 @@ class RunOptions:
     data: Any = option(
         default="digits",
         help=(
-            "'digits' (embedded), 'cifar10', or the path of an .npz with x_train, y_train, x_test, y_test; in Python "
-            "also these four as a mapping or tuple, or an ll.Dataset."
+            "'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train, "
+            "y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset."
         ),
         check=anything,
         allowed="a data set's name, a path, arrays, or ll.Dataset",
@@ -146,7 +146,7 @@ class RunOptions:
     )
     epochs: int | None = option(
         default=None,
-        help="How many times to go through the training set; images that fill no batch are left out each time.",
+        help="How many times to go through the training set. The last images are left out if they fill no batch.",
         check=optional(whole_number(1)),
         flag="--epochs",
         kind="int",
@@ -155,7 +155,7 @@ class RunOptions:
     )
     max_steps: int | None = option(
         default=None,
-        help="The number of updates after which to stop, if the epochs do not end before.",
+        help="The number of updates after which to stop, if the epochs do not end earlier.",
         check=optional(whole_number(1, _MOST_STEPS)),
         allowed="a whole number >= 1, or None",
         flag="--max-steps",
@@ -173,7 +173,7 @@ class RunOptions:
     )
     seed: int = option(
         default=0,
-        help="The seed of initial weights, order of the batches, augmentation and dropout.",
+        help="The seed for initial weights, the order of the batches, augmentation and dropout.",
         check=whole_number(0, _LARGEST_SEED),
         allowed="a whole number >= 0",
         meaning=TRAINING,
@@ -182,7 +182,7 @@ class RunOptions:
     )
     dropout: float = option(
         default=0.2,
-        help="The dropout probability in the head of a model known by name, whose masks are the same on every backend.",
+        help="The dropout probability in the head of a model known by name. Its masks are the same on every backend.",
         check=number("a number from 0 to 1", lambda value: 0 <= value <= 1),
         meaning=TRAINING,
         flag="--dropout",
@@ -209,9 +209,7 @@ class RunOptions:
     )
     initial_weights: InitialWeights | None = option(
         default=None,
-        help=(
-            "The weights to begin with instead of the model's own start: a path, arrays by name, or ll.InitialWeights."
-        ),
+        help=("The weights to begin with, instead of the model's own: a path, arrays by name, or ll.InitialWeights."),
         check=InitialWeights.of,
         allowed="a path, a mapping of arrays, ll.InitialWeights, or None",
         meaning=MAY_CHANGE,
@@ -221,8 +219,8 @@ class RunOptions:
     accumulate_steps: int = option(
         default=1,
         help=(
-            "How many batches make an update, by their mean gradient; the last update of an epoch may have fewer. "
-            "Schedules, max_steps and everything else that says step count updates."
+            "How many batches make one update, with the mean of their gradients. The last update of an epoch may have "
+            "fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints."
         ),
         check=whole_number(1),
         meaning=UPDATES,
@@ -272,7 +270,7 @@ class RunOptions:
     )
     callbacks: Sequence[Callback] = option(
         default=(),
-        help="Objects of classes that derive from ll.Callback, which are told of each event of the run.",
+        help="Objects of classes that derive from ll.Callback. The run calls their methods at each event.",
         check=_callbacks,
         allowed="a list of ll.Callback objects",
         meaning=GOES_ON,
