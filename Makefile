@@ -5,10 +5,14 @@ MINUTES = 1
 BACKEND =
 QUICK = $(addprefix tests/, spec plans models optimizers schedules state training/test_history.py training/test_recipes.py training/test_callbacks.py test_api.py)
 
+# In the environment of the target's name. OneFlow is not there, and what needs it skips; what needs torch has to run.
+TEST_TORCH = LAYERED_LR_REQUIRE_BACKENDS=torch-eager,torch-compile .venv-$(@:test-%=%)/bin/python -m pytest -n 2 --dist worksteal --max-worker-restart 50 $(ARGS)
+
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test fuzz quick lint docs bench bench-peers bench-translation certificate test-integrations clean
+.PHONY: help setup run test fuzz quick lint docs bench bench-peers bench-translation certificate test-integrations \
+	test-versions test-torch-oldest test-torch-newest clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -27,6 +31,16 @@ test: lint ## lint, then all tests
 test-integrations: setup ## specs in Lightning, transformers, accelerate, timm, … themselves, in .venv-integrations: two minutes, once it is made
 	@bash .ci/setup-apart .venv-integrations tests/integrations/requirements.txt torch,test --no-deps
 	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest -W default --require-trainers tests/integrations $(ARGS)
+
+test-versions: test-torch-oldest test-torch-newest ## the tests of torch with the oldest torch that is declared (Python 3.10) and with the newest (3.13), in .venv-torch-oldest and .venv-torch-newest; make -k runs both whatever comes
+
+test-torch-oldest: setup
+	@APART_CONSTRAINTS=tests/versions/torch-oldest.txt bash .ci/setup-apart .venv-torch-oldest tests/versions/torch-oldest.txt torch,test
+	$(TEST_TORCH)
+
+test-torch-newest: setup
+	@APART_PYTHON=3.13 APART_CONSTRAINTS=tests/versions/torch-newest.txt bash .ci/setup-apart .venv-torch-newest tests/versions/torch-newest.txt torch,test
+	$(TEST_TORCH)
 
 fuzz: setup ## random arguments, specs and recipes for so many minutes a target (MINUTES=1): a result or a clear error, nothing else (BACKEND=oneflow-graph for one)
 	FUZZ_MINUTES=$(MINUTES) .venv/bin/pytest -n 2 --dist worksteal --timeout 0 $(if $(BACKEND),tests/fuzz/test_backends.py -k $(BACKEND),tests/fuzz) $(ARGS)
@@ -61,5 +75,5 @@ certificate: setup ## measure how often the certificate is wrong, and renew docs
 
 clean: ## remove .venv, caches and build outputs; runs/ stays
 	rm -f .venv/setup-stamp
-	rm -rf .venv .venv-peers .venv-integrations .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
+	rm -rf .venv .venv-peers .venv-integrations .venv-torch-oldest .venv-torch-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

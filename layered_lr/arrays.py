@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,3 +31,9 @@ Weights: TypeAlias = Arrays
 
 Slots: TypeAlias = Mapping[str, Arrays]
 """What an optimizer keeps for each parameter: by the parameter's name, then by torch's name of the slot."""
+
+FLOAT32_MAX: Final = float.fromhex("0x1.fffffep+127")
+"""The largest finite float32. ``numpy.finfo`` warns, once, where a processor has been told to flush subnormals."""
+
+FLOAT32_TINY: Final = 2.0**-126
+"""The smallest float32 in full precision."""

@@ -16,7 +16,7 @@ from layered_lr.cli import main
 from layered_lr.errors import BackendUnavailable
 from layered_lr.registry import FRAMEWORKS, TABLE
 
-pytest_plugins = ["tests.support.oneflow_crashes"]
+pytest_plugins = ["tests.support.oneflow_crashes", "tests.support.old_torch"]
 
 # For this process and those that tests start; frameworks read it when they are imported. Tiny batches gain nothing by
 # threads, and threads wait for each other on a busy machine: tests/backends/test_phases_torch.py took 51 s of CPU time,

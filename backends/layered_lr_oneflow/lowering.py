@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from layered_lr.arrays import Float64, Int64
+from layered_lr.arrays import FLOAT32_MAX, FLOAT32_TINY, Float64, Int64
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.optimizers import SGD, Adagrad, Optimizer
 from layered_lr.plans.group import PlanGroup
@@ -173,13 +173,12 @@ def _make_length_error(group: PlanGroup) -> SpecError:
 
 def _check_range(plan: Plan, group: PlanGroup) -> None:
     """Refuse rates that are lost when the Graph rounds to float32, before it multiplies by ``lr_scale``."""
-    limits = np.finfo(np.float32)
     for rates in chain(_unscaled(plan, group), [np.array([group.lr])]):
         with np.errstate(over="ignore"):
-            lost = (rates > limits.max) | ((rates < limits.tiny) & (rates * group.lr_scale >= limits.tiny))
+            lost = (rates > FLOAT32_MAX) | ((rates < FLOAT32_TINY) & (rates * group.lr_scale >= FLOAT32_TINY))
         if lost.any():
             raise _make_range_error(group, rates[lost][0])
-    if not (group.lr_scale == 0 or limits.tiny <= group.lr_scale <= limits.max):
+    if not (group.lr_scale == 0 or FLOAT32_TINY <= group.lr_scale <= FLOAT32_MAX):
         raise _make_range_error(group, group.lr)
     _check_scaled(plan, group)
 
@@ -195,7 +194,7 @@ def _make_range_error(group: PlanGroup, rate: float) -> Unsupported:
 def _check_scaled(plan: Plan, group: PlanGroup) -> None:
     """Refuse rates that float32 cannot hold: OneFlow would make infinity of them."""
     largest = max(float(rates.max()) for rates in _unscaled(plan, group)) * group.lr_scale
-    if largest > np.finfo(np.float32).max:
+    if largest > FLOAT32_MAX:
         raise Unsupported(
             f"group {group.name!r}: the rate {largest:g} is more than float32 holds. Choose a smaller lr or lr_scale."
         )

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from layered_lr.arrays import FLOAT32_MAX, FLOAT32_TINY
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import (
@@ -67,7 +68,7 @@ def find_native_schedule(plan: Plan, group: PlanGroup) -> Schedule | None:
         return Constant()
     if group.lr == 0 and isinstance(group.schedule, FactorSchedule):
         return Constant()  # the kernel would make NaN of it where the factor is infinite
-    if not np.finfo(np.float32).tiny <= group.lr <= np.finfo(np.float32).max:
+    if not FLOAT32_TINY <= group.lr <= FLOAT32_MAX:
         return None
     steps = (plan.steps_per_epoch or 1) if group.schedule.unit == "epoch" else 1
     return _in_steps(group.schedule, _Context(steps, group.lr, plan.total_steps))

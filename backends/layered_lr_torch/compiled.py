@@ -6,6 +6,8 @@ import functools
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any, ClassVar, Final, final
 
@@ -64,6 +66,29 @@ def _get_stopwatch() -> _Stopwatch:
     return _Stopwatch()
 
 
+_SUBNORMAL: Final = 5e-324  # the smallest float64: 0 to a processor that flushes subnormals
+
+
+def _flushes_subnormals() -> bool:
+    """Whether this thread takes numbers near 0 (in float32 below 1.2e-38) for 0."""
+    return _SUBNORMAL * 1.0 == 0.0
+
+
+@contextmanager
+def _keep_subnormals() -> Iterator[None]:
+    """Let what runs inside change nothing about subnormals.
+
+    torch 2.4 compiles with ``-ffast-math``. Loading such code makes the processor flush subnormals from then on, in all
+    that the thread computes: also the updates, and every later run on ``torch-eager``.
+    """
+    flushed = _flushes_subnormals()
+    try:
+        yield
+    finally:
+        if not flushed and _flushes_subnormals():
+            torch.set_flush_denormal(False)
+
+
 @final
 class CompiledSession(TorchSession):
     """A ``TorchSession`` that measures how long torch has compiled."""
@@ -87,6 +112,10 @@ class CompiledSession(TorchSession):
         outcome = super()._update(images, labels, parts)
         self.compile_seconds = (self.compile_seconds or 0.0) + self._stopwatch.seconds - before
         return outcome
+
+    def _backward(self, images: Tensor, labels: Tensor, part: int, parts: int) -> Tensor:
+        with _keep_subnormals():  # torch compiles in the first forward pass, and in the first backward pass
+            return super()._backward(images, labels, part, parts)
 
 
 @final

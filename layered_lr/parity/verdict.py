@@ -225,7 +225,7 @@ def _first_update(one: Trace, other: Trace, own: Differences, apart: Differences
 
 def half_the_digits(dtype: str) -> float:
     """How many last bits half of a float's digits are."""
-    return float(2.0 ** ((np.finfo(dtype).nmant + 1) / 2))
+    return float(2.0 ** ((1 - np.log2(np.spacing(np.ones((), dtype)))) / 2))
 
 
 def _first(

@@ -74,6 +74,13 @@ def test_compiled_it_computes_in_bfloat16_too(torch: Any) -> None:
     assert np.abs(losses / without - 1).max() > 2**-16
 
 
+def test_compiled_code_does_not_make_the_process_flush_subnormals(torch: Any) -> None:
+    """torch 2.4 compiles with ``-ffast-math``; to load such code would change every later computation."""
+    torch._dynamo.reset()
+    run(torch, "torch-compile", max_steps=2)
+    assert torch.tensor([1e-40]).mul(1.0).item() > 0
+
+
 def test_a_run_under_it_goes_on_bitwise(torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = resuming.options("torch-eager", precision=ll.Precision(autocast="bfloat16"))
     whole = ll.run(resuming.SPEC, **said)
@@ -122,12 +129,13 @@ def test_float64_would_make_it_do_nothing() -> None:
         ll.run(precision=ll.Precision(autocast="bfloat16", dtype="float64"))
 
 
-def test_the_command_has_it_and_compare_refuses_it_on_oneflow(
-    call: Any, refused: Any, torch: Any, tmp_path: Path
-) -> None:
+def test_the_command_has_it(call: Any, torch: Any) -> None:
     words = ["--max-steps", "1", "--batch-size", "2", "--no-progress", "--autocast", "bfloat16", "--device", "cpu"]
     done = call("run", "--backend", "torch-eager", *words)
     assert done.code == 0 and "the same on" not in done.out
+
+
+def test_compare_refuses_it_on_oneflow(call: Any, refused: Any, torch: Any, oneflow: Any, tmp_path: Path) -> None:
     recipe = tmp_path / "half.toml"
     recipe.write_text('[run]\nprecision = "bfloat16"\n[optimizer]\ntype = "SGD"\nlr = 0.1\n')
     words = ["compare", "--recipe", str(recipe), "--backends", "oneflow-eager,torch-eager"]

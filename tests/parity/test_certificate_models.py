@@ -23,6 +23,7 @@ from layered_lr.parity.rounding import measure_rounding
 from layered_lr.parity.task import Task
 from layered_lr.parity.verdict import judge, judged
 from layered_lr.training.options import RunOptions
+from tests.support.old_torch import torch_release
 
 SMALL = [kind for kind, build in KINDS.items() if build is not None]
 BIASED = "convolution with bias before BatchNorm"
@@ -45,6 +46,8 @@ def test_honest_twins_in_two_frameworks_are_the_same(torch: Any, oneflow: Any, k
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_found_with_its_cause_group_and_step(torch: Any, fault: Fault) -> None:
+    if fault.name == "coupled for decoupled decay" and torch_release() < (2, 7):
+        pytest.skip("the AdamW of this torch has no switch for it, so that the fault cannot be planted")
     verdict = verdict_on(fault, fault.size, "float64")
     assert is_found(fault, verdict), verdict
 
