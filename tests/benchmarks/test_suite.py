@@ -74,7 +74,7 @@ def test_without_a_checkout_it_says_so(
 ) -> None:
     monkeypatch.setattr(layered_lr.cli, "__file__", str(tmp_path / "site" / "layered_lr" / "cli.py"))
     monkeypatch.chdir(tmp_path)
-    refused(call("bench"), "come with the source checkout")
+    refused(call("bench"), "part of the source checkout")
 
 
 def test_it_is_found_in_a_trusted_current_folder(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
