@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.frame.command import RESULTS
+from benchmarks.frame.pages import replace_part
 from benchmarks.frame.report import Report
 from benchmarks.frame.tables import markdown, pivot, targets
 from benchmarks.frame.worker import ROOT
@@ -62,8 +63,7 @@ def short_part(found: list[Report]) -> str:
 
 def renewed(text: str, part: str) -> str:
     """A page's text with its tables of benchmarks made anew."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{part}\n{END}{rest.split(END)[1]}"
+    return replace_part(text, BEGIN, END, part)
 
 
 def renew() -> None:

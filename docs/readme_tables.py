@@ -10,6 +10,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.frame.pages import replace_part
 from docs.generated import options_table
 from layered_lr.optimizers import OPTIMIZERS, SGD, Optimizer
 from layered_lr.plans.lowering import lowering_of
@@ -154,8 +155,7 @@ def renewed(text: str) -> str:
     for name, table in TABLES.items():
         begin, end = BEGIN.format(name), END.format(name)
         if begin in text:
-            before, rest = text.split(begin)
-            text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+            text = replace_part(text, begin, end, table())
     return text
 
 

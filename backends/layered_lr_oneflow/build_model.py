@@ -11,7 +11,7 @@ import numpy as np
 from layered_lr.errors import Unsupported
 from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, ModelGraph, Node
 from layered_lr.models.nn_modules import dtype_of, framework_of
-from layered_lr.models.user_models import make_model
+from layered_lr.models.user_models import check_dtypes, make_model
 from layered_lr.registry import load_tracer
 from layered_lr_oneflow import models
 from layered_lr_oneflow.eager_tensors import sync
@@ -48,12 +48,13 @@ def build_users_model(
 
     Raises:
         SpecError: The callable makes something else, or a model that fails on such images.
-        Unsupported: OneFlow cannot compute what a model of torch computes.
+        Unsupported: OneFlow cannot compute what a model of torch computes, or a parameter has another dtype.
     """
     flow.manual_seed(seed)
     seeded = _seed_torch(seed)
     made = make_model(make)
     if framework_of(made) == "oneflow":
+        check_dtypes(made, dtype)
         return made.to(device, getattr(flow, dtype))
     if not seeded:  # the callable itself has imported torch
         _seed_torch(seed)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-
 from layered_lr.arrays import Float64
-from layered_lr.models.dropout_masks import draw_dropout_mask, draw_uniform
+from layered_lr.models.dropout_masks import draw_dropout_mask, draw_trials, draw_uniform, shape_of_all_parts
 from layered_lr.models.graph import BatchSized, Size
 from layered_lr_oneflow.oneflow_types import Module, Tensor, TensorType
 from layered_lr_oneflow.operators.arithmetic import convert, make_constant
@@ -52,13 +48,12 @@ class RandomPlace:
             images: In all parts.
             parts: How many parts the batch has.
         """
-        shape = self.sizes_at(images // parts)
-        whole = (shape[0] * parts, *shape[1:]) if shape else (parts,)
+        whole = shape_of_all_parts(self.sizes_at(images // parts), parts)
         if self.operator == "uniform":
             return draw_uniform(seed, step, place, whole)
-        drops = self.p if self.training else 0.0
-        mask = draw_dropout_mask(seed, step, place, whole, drops)
-        return (mask > 0).astype(np.float64) if self.operator == "bernoulli" else mask
+        if self.operator == "bernoulli":
+            return draw_trials(seed, step, place, whole, self._p)
+        return draw_dropout_mask(seed, step, place, whole, self.p if self.training else 0.0)
 
     def sizes_at(self, images: int) -> tuple[int, ...]:
         """Return the shape of what it draws for one part of a batch."""
@@ -81,9 +76,3 @@ class RandomPlace:
         if self.p >= 1:
             return ones * 0
         return flow._C.dropout(ones, self.p, True, False, flow.default_generator, addend=None)
-
-
-Places = dict[str, RandomPlace]
-"""By the name of the node in the program."""
-
-FindModule = Callable[[str], Module]

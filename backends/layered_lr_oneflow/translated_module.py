@@ -91,8 +91,8 @@ class Step:
         self.node, self.last_uses, self._indexes = node, tuple(last_uses), indexes_by_input
         self._module, self._place = module, place
         self._function = FUNCTIONS.get(node.operator)
-        self._arguments = [_make_getter(node.arguments[name]) for name in OPERATORS[node.operator]]
         names = OPERATORS[node.operator]
+        self._arguments = [_make_getter(node.arguments[name]) for name in names]
         self._training = names.index("training") if node.follows_mode else None
 
     def run(self, frame: Frame) -> Tensor:

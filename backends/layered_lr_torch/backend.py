@@ -11,6 +11,7 @@ import torch
 from layered_lr.arrays import Array, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError, Unsupported
+from layered_lr.models.user_models import check_dtypes
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop, own_optimizer
@@ -72,7 +73,7 @@ class TorchBackend(Backend):
         """
         built = models.build_model(model, num_classes, dropout, seed)
         if not isinstance(model, str):
-            models.check_dtypes(built, getattr(torch, dtype))
+            check_dtypes(built, dtype)
         made = models.cast(built, self.device, getattr(torch, dtype))
         if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
             made.to(memory_format=torch.channels_last)  # half the time of an update

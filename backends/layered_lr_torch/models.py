@@ -66,25 +66,6 @@ def check_made(made: Module) -> None:
         raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
 
 
-def check_dtypes(model: Module, dtype: torch.dtype) -> None:
-    """Refuse a user's model whose parameters a run would train in another dtype than they have.
-
-    float32 is what models have where nobody chose: it may become float64.
-
-    Raises:
-        Unsupported: A parameter has another dtype than the run's, such as bfloat16.
-    """
-    allowed = {dtype, dtype.to_complex(), torch.float32, torch.complex64}
-    for name, tensor in model.named_parameters():
-        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in allowed:
-            asked, has = str(dtype).removeprefix("torch."), str(tensor.dtype).removeprefix("torch.")
-            raise Unsupported(
-                f"model: parameter {name!r} is {has}, and this run trains in {asked}: it would be another model. Make "
-                "it in float32 and give precision='bfloat16' (autocast) or 'float64'; or train it as it is in a loop "
-                "of your own, by ll.compile."
-            )
-
-
 def cast(model: Module, device: torch.device, dtype: torch.dtype) -> Module:
     """Bring a model to a device, and its floating tensors to a dtype; complex ones stay complex, of the same width."""
 

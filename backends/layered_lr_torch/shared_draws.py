@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 
-from layered_lr.models.dropout_masks import draw_dropout_mask, draw_uniform
+from layered_lr.models.dropout_masks import draw_dropout_mask, draw_trials, draw_uniform, shape_of_all_parts
 from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Forward, Module, Tensor
 from layered_lr_torch.trace_layers import scaled_dot_product_attention
@@ -96,7 +96,7 @@ class SharedDraws(TorchFunctionMode):
         place, shape = self._next_place(), tuple(made.shape)
         if name == "bernoulli":
             p = float(kwargs["p"] if "p" in kwargs else args[1])
-            numbers = (draw_dropout_mask(self._seed, self._step, place, self._whole(shape), 1 - p) > 0).astype(float)
+            numbers = draw_trials(self._seed, self._step, place, self._whole(shape), p)
         else:
             numbers = draw_uniform(self._seed, self._step, place, self._whole(shape))
         with torch.no_grad():
@@ -107,7 +107,7 @@ class SharedDraws(TorchFunctionMode):
         return self.drawn - 1
 
     def _whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (shape[0] * self._parts, *shape[1:]) if shape else (self._parts,)
+        return shape_of_all_parts(shape, self._parts)
 
     def _take(self, numbers: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Take the present part's share of the numbers."""

@@ -25,7 +25,7 @@ def scaled_dot_product_attention(
         key, value = (_repeat_heads(each, repeats) for each in (key, value))
     scores = (query * factor) @ key.transpose(-2, -1)
     if is_causal:
-        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
+        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
     if attn_mask is not None:
         is_choice = attn_mask.dtype == torch.bool
         scores = torch.where(attn_mask, scores, -math.inf) if is_choice else scores + attn_mask

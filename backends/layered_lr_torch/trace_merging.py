@@ -140,11 +140,13 @@ class _Merger:
             raise _Differs
         shape = self.merge(tuple(array.shape for array in arrays))
         if all((array == first.flat[0]).all() for array in arrays):
-            made = self._add_fill("full", {"shape": shape, "value": first.flat[0].item(), "dtype": str(first.dtype)})
+            made = self._add_fill(
+                "full", {"shape": shape, "value": first.flat[0].item(), "dtype": str(first.dtype)}, str(first.dtype)
+            )
         else:
             made = self._repeat(arrays)
             if made.shape != shape:
-                made = self._add_fill("reshape", {"x": Result(made.name), "shape": shape})
+                made = self._add_fill("reshape", {"x": Result(made.name), "shape": shape}, made.dtype)
         self._filled[keys] = Result(made.name)
         return self._filled[keys]
 
@@ -165,12 +167,11 @@ class _Merger:
         if any(one.shape != folded[0].shape or (one != folded[0]).any() for one in folded):
             raise _Differs
         shape = (BatchSized(1, 1, 0), *folded[0].shape[1:])
-        return self._add_fill("expand", {"x": self._keep(folded[0]), "shape": shape}, folded[0].dtype)
+        return self._add_fill("expand", {"x": self._keep(folded[0]), "shape": shape}, str(folded[0].dtype))
 
-    def _add_fill(self, operator: str, arguments: dict[str, Any], dtype: Any = None) -> Node:
-        kept = str(dtype) if dtype is not None else arguments.get("dtype") or self.fills[-1].dtype
+    def _add_fill(self, operator: str, arguments: dict[str, Any], dtype: str) -> Node:
         name = f"{operator}_for_batch_{len(self.fills)}"
-        self.fills.append(Node(name, operator, arguments, arguments["shape"], kept))
+        self.fills.append(Node(name, operator, arguments, arguments["shape"], dtype))
         return self.fills[-1]
 
     def _keep(self, array: NDArray[Any]) -> Constant:

@@ -35,6 +35,7 @@ from layered_lr.models.graph import (
 )
 from layered_lr.models.graph_operators import RANDOM
 from layered_lr.models.nn_modules import list_modules, parameters_of
+from layered_lr.models.user_models import check_dtypes
 from layered_lr_torch import models
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
@@ -64,7 +65,7 @@ def prepare_traced(made: Module, dtype: str) -> Module:
     """
     models.check_made(made)
     parameters_of(made)
-    models.check_dtypes(made, getattr(torch, dtype))
+    check_dtypes(made, dtype)
     return models.cast(made, torch.device("cpu"), getattr(torch, dtype))
 
 
@@ -330,7 +331,7 @@ def _structure(recorder: Recorder, output: Any) -> Argument:
         return Structure("namedtuple", type(output).__name__, tuple(output._fields), parts)
     if isinstance(output, tuple | list):
         parts = tuple(_structure(recorder, part) for part in output)
-        return Structure("list", "", (), parts) if isinstance(output, list) else Structure("tuple", "", (), parts)
+        return Structure("list" if isinstance(output, list) else "tuple", "", (), parts)
     return recorder.argument_of(output)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.certificate.models import KINDS
+from benchmarks.frame.pages import replace_part
 from benchmarks.frame.worker import ROOT
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "certificate.json"  # the machine and the planted faults
@@ -108,8 +109,8 @@ def page_part(found: Mapping[str, Any]) -> str:
 
 def renew_page(found: Mapping[str, Any]) -> None:
     """Put the tables into the page."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{page_part(found)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(replace_part(text, BEGIN, END, page_part(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from benchmarks.frame.pages import replace_part
 from benchmarks.translation.zoo import ZOO, make
 
 ROWS = Path(__file__).with_name("rows.json")
@@ -60,9 +61,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def write_page(rows: dict[str, dict[str, float]]) -> None:
     """Write the table into the page, between its two marks."""
     text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(replace_part(text, BEGIN, END, f"\n{table(rows)}\n"), encoding="utf-8")
 
 
 def main(words: list[str]) -> None:

@@ -11,10 +11,9 @@ import oneflow as flow
 import torch
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Arrays
 from layered_lr_oneflow.build_model import build_translated
 from layered_lr_torch.trace_model import trace_model
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class Differences(NamedTuple):

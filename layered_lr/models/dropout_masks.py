@@ -27,6 +27,19 @@ def draw_dropout_mask(seed: int, step: int, place: int, shape: tuple[int, ...], 
     return kept * (0.0 if p >= 1 else 1 / (1 - p))
 
 
+def draw_trials(seed: int, step: int, place: int, shape: tuple[int, ...], p: float) -> Float64:
+    """Draw Bernoulli trials: 1 with probability ``p``, else 0.
+
+    Args:
+        seed: The seed of the run.
+        step: The update, counted from the start of the run.
+        place: Index of what draws them among all in the model that draw.
+        shape: Of the trials for all images of the update.
+        p: Probability of a 1, 0 to 1.
+    """
+    return (draw_dropout_mask(seed, step, place, shape, 1 - p) > 0).astype(np.float64)
+
+
 def draw_uniform(seed: int, step: int, place: int, shape: tuple[int, ...]) -> Float64:
     """Draw numbers from 0 to below 1, which stay below 1 in float32.
 
@@ -38,3 +51,13 @@ def draw_uniform(seed: int, step: int, place: int, shape: tuple[int, ...]) -> Fl
     """
     rng = np.random.default_rng([seed, _UNIFORM_STREAM, step, place])
     return rng.random(shape, dtype=np.float32).astype(np.float64)
+
+
+def shape_of_all_parts(shape: tuple[int, ...], parts: int) -> tuple[int, ...]:
+    """Return the shape of the numbers of a whole update, whose parts stand one after the other along the first axis.
+
+    Args:
+        shape: Of the numbers of one part; a single number is ``()``.
+        parts: How many parts the update's batch has.
+    """
+    return (shape[0] * parts, *shape[1:]) if shape else (parts,)

@@ -198,3 +198,20 @@ def test_a_buffer_called_sparse_is_no_sparse_embedding(torch: Any) -> None:
     before = model.bias.detach().clone()
     optimizer.step()
     assert torch.equal(model.bias, before - 0.5)
+
+
+def double(framework: Any) -> Any:
+    layers = framework.nn.Sequential(framework.nn.Flatten(1), framework.nn.Linear(FEATURES, CLASSES))
+    return layers.to(framework.float64)
+
+
+def test_a_model_of_another_dtype_is_not_brought_to_the_runs(backend: Backend, framework_of_backend: Any) -> None:
+    spec, said = ll.Spec(ll.SGD(0.1)), options(backend.name, lambda: double(framework_of_backend), epochs=1)
+    with pytest.raises(ll.Unsupported, match=r"parameter '1\.weight' is float64, and this run trains in float32"):
+        ll.run(spec, **said)
+    assert ll.run(spec, **said, precision="float64").weights["1.weight"].dtype == np.float64
+
+
+def test_nor_is_a_model_of_torch_that_is_translated(torch: Any, oneflow: Any) -> None:
+    with pytest.raises(ll.Unsupported, match=r"parameter '1\.weight' is float64, and this run trains in float32"):
+        ll.run(ll.Spec(ll.SGD(0.1)), **options("oneflow-eager", lambda: double(torch)))

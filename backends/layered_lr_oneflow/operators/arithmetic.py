@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from layered_lr.models.graph_operators import UNARY
 from layered_lr_oneflow.oneflow_types import Tensor, TensorType
 from layered_lr_oneflow.runtime import flow
 
@@ -139,36 +140,7 @@ def _relu(x: Tensor) -> Tensor:
     return _C.relu(x)
 
 
-UNARY_FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
-    **{
-        name: getattr(flow, name)
-        for name in [
-            "abs",
-            "acos",
-            "asin",
-            "atan",
-            "ceil",
-            "cos",
-            "cosh",
-            "erf",
-            "exp",
-            "expm1",
-            "floor",
-            "log",
-            "log1p",
-            "neg",
-            "reciprocal",
-            "round",
-            "rsqrt",
-            "sigmoid",
-            "sign",
-            "sin",
-            "sinh",
-            "sqrt",
-            "tan",
-            "tanh",
-        ]
-    },
+_OTHERWISE: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "erfc": _erfc,
     "isnan": _isnan,
     "log2": _log2,
@@ -183,6 +155,11 @@ UNARY_FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "softsign": _softsign,
     "selu": _C.selu,
     "logsigmoid": _logsigmoid,
+}
+"""Those that OneFlow lacks under torch's name, or computes otherwise."""
+
+UNARY_FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
+    name: _OTHERWISE[name] if name in _OTHERWISE else getattr(flow, name) for name in UNARY
 }
 
 ARITHMETIC: Final[Mapping[str, Callable[..., Tensor]]] = {

@@ -11,7 +11,7 @@ import torch
 
 import layered_lr as ll
 from layered_lr.errors import CheckpointError, Unsupported
-from layered_lr_torch.integrations.tools import import_tool
+from layered_lr_torch.integrations.tools import import_tool, rates_by_name
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.slots import export_slots, import_slots
 from layered_lr_torch.torch_types import Parameters
@@ -109,7 +109,7 @@ def _make_class(base: Any) -> Any:
                 for name, total in self._sums.items():
                     self._parameters[name].grad = total / self._each
                 self._sums = {}
-            self.rates = {str(group["name"]): float(group["lr"]) for group in self.torch_optimizer.param_groups}
+            self.rates = rates_by_name(self.torch_optimizer, prefix="")
             self.torch_optimizer.step()
             self.scheduler.step()
             self.learning_rate = float(self.torch_optimizer.param_groups[0]["lr"])
