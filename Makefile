@@ -43,7 +43,7 @@ test-torch-newest: setup
 	$(TEST_TORCH)
 
 fuzz: setup ## random arguments, specs and recipes for so many minutes a target (MINUTES=1): a result or a clear error, nothing else (BACKEND=oneflow-graph for one)
-	FUZZ_MINUTES=$(MINUTES) .venv/bin/pytest -n 2 --dist worksteal --timeout 0 $(if $(BACKEND),tests/fuzz/test_backends.py -k $(BACKEND),tests/fuzz) $(ARGS)
+	FUZZ_MINUTES=$(MINUTES) $(if $(BACKEND),LAYERED_LR_REQUIRE_BACKENDS=$(BACKEND) ).venv/bin/pytest -n 2 --dist worksteal --timeout 0 $(if $(BACKEND),tests/fuzz/test_backends.py -k $(BACKEND),tests/fuzz) $(ARGS)
 
 quick: setup ## the tests of a minute: specs, plans, models, data, schedules, state, options, callbacks
 	.venv/bin/pytest -n 2 --dist worksteal -m "not slow" -k "not torch-compile and not oneflow" $(QUICK) $(ARGS)

@@ -150,7 +150,7 @@ class Recorder(TorchFunctionMode):
                     self._kept.append(made)
                 return made
         if not isinstance(out, torch.Tensor):
-            raise self.refuse(f"calls {name}", "Use functions that return one tensor.")
+            raise self.refuse(f"calls {name}", "Use functions that return one tensor, or train on a torch backend.")
         self._add_node(name, args, kwargs, out)
         return out
 
