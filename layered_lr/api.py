@@ -295,7 +295,8 @@ def compare(
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
         progress: Whether to show a progress bar where stderr is a terminal.
-        quick: Compare in float64 alone, over the first fifth of the updates (the probes make all of them).
+        quick: Compare in float64 alone, over the first fifth of the updates. The probes make all updates, with two
+            parameters of each kind: the same group, decay, phases and number of dimensions.
         resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.
         steps: How many updates to compare, the first ones of the run that ``epochs`` or ``max_steps`` say; the run is
             this long where neither is given.

@@ -33,7 +33,7 @@ from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions, options_with_meaning
 
 _MOST_LOG_BYTES = 1 << 34
-_QUICK_PART, _LEAST_QUICK_STEPS = 5, 3
+_QUICK_PART, _LEAST_QUICK_STEPS, _QUICK_PROBED = 5, 3, 2
 
 
 def compare_backends(
@@ -69,7 +69,19 @@ def compare_backends(
     with tempfile.TemporaryDirectory(prefix="layered_lr-") as folder:
         room = min(_MOST_LOG_BYTES, shutil.disk_usage(folder).free // 2) // (2 * len(names) + 1)
         constants = options.precision.dtype == "float64"
-        tasks = {name: Task(spec, each, steps, room, resume_at, probed, constants) for name, each in chosen.items()}
+        tasks = {
+            name: Task(
+                spec,
+                each,
+                steps,
+                log_bytes=room,
+                resume_at=resume_at,
+                probe_steps=probed,
+                probed_of_each_kind=_QUICK_PROBED if quick else None,
+                float32_norms=constants,
+            )
+            for name, each in chosen.items()
+        }
         return _compared(tasks, Path(folder), samples, (total, in_epoch))
 
 

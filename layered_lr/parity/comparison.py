@@ -300,7 +300,6 @@ def _by_section(
         return share
 
     apart, allowed, until = runs.apart, runs.allowed, runs.until
-    owners = np.array([plan.group_of[p.name] for p in probe_parameters(plan) for _ in range(p.elements)])
     update_norms = part(apart.update_norms, allowed.update_norms, until.arrays)
     rows = runs.one.rows - 1
     found = {
@@ -310,6 +309,8 @@ def _by_section(
         "update norm": layout.by_section(update_norms),
         "weights": layout.by_section(part(apart.weights, allowed.weights, until.arrays, rows)),
     }
+    probed = probe_parameters(plan, rounding.exact_probe.parameters)
+    owners = np.array([plan.group_of[p.name] for p in probed for _ in range(p.elements)])
     for rung, values in asked.probes.items():
         table = part(values[1:], rounding.probes[rung][1:])
         columns = [table[:, owners == group].max(axis=1, initial=0.0) for group in range(len(plan.groups))]

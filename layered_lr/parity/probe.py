@@ -89,12 +89,59 @@ def _groups_undecayed(groups: Sequence[Group]) -> list[Group]:
     return [group if group.weight_decay is None else replace(group, weight_decay=0.0) for group in groups]
 
 
-def probe_parameters(plan: Plan) -> list[Parameter]:
-    """The plan's parameters with at most four elements each."""
-    return [
-        parameter._replace(shape=(ELEMENTS, *[1] * (len(parameter.shape) - 1)) if parameter.shape else ())
-        for parameter in plan.parameters
+def choose_probed(plan: Plan, most: int | None) -> tuple[str, ...]:
+    """Names of the parameters to probe, in model order: all of them, or some of each kind.
+
+    Two parameters are of one kind if they are in the same group, have as many dimensions, and decay and train in the
+    same phases.
+
+    Args:
+        plan: Of the real run.
+        most: How many of each kind, evenly spread over the model; None takes all.
+    """
+    if most is None:
+        return tuple(parameter.name for parameter in plan.parameters)
+    kinds: dict[tuple[Any, ...], list[str]] = {}
+    for parameter in plan.parameters:
+        name = parameter.name
+        decays = [name not in group.undecayed for each in plan.phase_plans for group in each.groups]
+        trains = [name not in each.frozen for each in plan.phase_plans]
+        kind = (plan.group_of[name], len(parameter.shape), parameter.requires_grad, *decays, *trains)
+        kinds.setdefault(kind, []).append(name)
+    spread = (np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int) for names in kinds.values())
+    chosen = {names[place] for names, places in zip(kinds.values(), spread, strict=True) for place in places}
+    return tuple(parameter.name for parameter in plan.parameters if parameter.name in chosen)
+
+
+def probe_parameters(plan: Plan, names: Sequence[str]) -> list[Parameter]:
+    """Those parameters of the plan with at most four elements each."""
+    chosen = set(names)
+    return [_with_few_elements(parameter) for parameter in plan.parameters if parameter.name in chosen]
+
+
+def _with_few_elements(parameter: Parameter) -> Parameter:
+    return parameter._replace(shape=(ELEMENTS, *[1] * (len(parameter.shape) - 1)) if parameter.shape else ())
+
+
+def _keep_parameters(plan: Plan, names: frozenset[str]) -> Plan:
+    """The same plan without the other parameters; each group keeps its place, its settings and its rates."""
+    elements = {parameter.name: parameter.elements * parameter.requires_grad for parameter in plan.parameters}
+    groups = [
+        replace(
+            group,
+            parameters=tuple(name for name in group.parameters if name in names),
+            elements=sum(elements[name] for name in group.parameters if name in names),
+            undecayed=tuple(name for name in group.undecayed if name in names),
+        )
+        for group in plan.groups
     ]
+    return replace(
+        plan,
+        parameters=tuple(parameter for parameter in plan.parameters if parameter.name in names),
+        groups=tuple(groups),
+        frozen=plan.frozen & names,
+        phases=tuple(phase._replace(plan=_keep_parameters(phase.plan, names)) for phase in plan.phases),
+    )
 
 
 class Stimulus(NamedTuple):
@@ -109,10 +156,9 @@ class Stimulus(NamedTuple):
     gradients: NDArray[np.float32]
 
 
-def stimulus(plan: Plan, rung: Rung, seed: int) -> Stimulus:
-    """Starts and gradients, the same for every backend."""
+def stimulus(plan: Plan, parameters: Sequence[Parameter], rung: Rung, seed: int) -> Stimulus:
+    """Starts and gradients of the probe's parameters, the same for every backend."""
     rng = np.random.default_rng([seed, 5])
-    parameters = probe_parameters(plan)
     place = np.concatenate([np.arange(parameter.elements) for parameter in parameters])
     steps, parts = len(rung.parts), int(rung.parts.max(initial=1))
     starts = rng.standard_normal(len(place))
@@ -150,6 +196,7 @@ def run_rung(
     rung: Rung,
     *,
     frozen: Collection[str] = (),
+    most: int | None = None,
     dtype: Dtype = "float32",
     seed: int = 0,
     disturbance: Disturbance | None = None,
@@ -162,17 +209,19 @@ def run_rung(
         plan: Of the real run.
         rung: What of its spec to probe.
         frozen: Parameters with ``requires_grad=False``.
+        most: How many parameters of each kind to probe (``choose_probed``); None probes all.
         dtype: Of weights and arithmetic.
         seed: Of starts and gradients.
         disturbance: Shakes gradients and weights by last bits.
         advanced: Called after each update.
     """
-    parameters = probe_parameters(plan)
-    given = stimulus(plan, rung, seed)
+    names = choose_probed(plan, most)
+    parameters = probe_parameters(plan, names)
+    given = stimulus(plan, parameters, rung, seed)
     probe = load_probes(backend.name).Probe
     model = backend.build(lambda: probe(parameters, frozen), 2, 0.0, seed, dtype)
-    small = [parameter._replace(dtype=dtype) for parameter in parameters]
-    own = resolve(rung.spec, small, plan.total_steps, plan.steps_per_epoch)
+    small = [_with_few_elements(parameter)._replace(dtype=dtype) for parameter in plan.parameters]
+    own = _keep_parameters(resolve(rung.spec, small, plan.total_steps, plan.steps_per_epoch), frozenset(names))
     session = open_session(backend, own, model, 2, Extras(accumulate_steps=int(rung.parts.max(initial=1))))
     reactive = bool(own.reacting_units)
     weights = np.empty((len(rung.parts) + 1, len(given.start)))
@@ -193,7 +242,7 @@ def run_rung(
         if disturbance is not None:
             backend.load(model, _unpacked(disturbance.kept(shaken), parameters))
         advanced()
-    return ProbeTrace(weights, session.rates(0, len(rung.parts)))
+    return ProbeTrace(weights, session.rates(0, len(rung.parts)), names)
 
 
 def _observe(session: Session, plan: Plan, step: int) -> None:
@@ -228,7 +277,7 @@ def probed_rates(probe: ProbeTrace, exact: ProbeTrace, plan: Plan) -> Float64:
         Shape (steps, groups): the median over a group's parameters; NaN where the reference does not move.
     """
     firsts, groups, at = [], [], 0
-    for parameter in probe_parameters(plan):
+    for parameter in probe_parameters(plan, exact.parameters):
         firsts.append(at)
         groups.append(plan.group_of[parameter.name])
         at += parameter.elements

@@ -166,6 +166,7 @@ def record_probes(
             ready.plan,
             rung,
             frozen=frozen,
+            most=task.probed_of_each_kind,
             dtype=task.options.precision.dtype,
             seed=task.options.seed,
             disturbance=disturbance,

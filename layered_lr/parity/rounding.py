@@ -19,7 +19,7 @@ from layered_lr.parity.recorder import Advanced, prepare_task
 from layered_lr.parity.recording import Recording, record_probes
 from layered_lr.parity.shaker import frozen_parameters
 from layered_lr.parity.task import Task
-from layered_lr.parity.trace import Differences, ProbeTrace, Trace, probe_differences
+from layered_lr.parity.trace import Differences, ProbeTrace, Trace, load_probe, probe_differences
 
 HELD_RATES = 4
 """How often a rate may be rounded on its way: the schedule's, ``lr_scale``, their product, and what is read back."""
@@ -60,6 +60,7 @@ class Rounding:
         arrays: dict[str, Any] = {"rates": self.rates, "rounds_inside": np.array(self.rounds_inside)}
         arrays |= {f"probe/{rung}": values for rung, values in self.probes.items()}
         arrays |= {"exact_probe/weights": self.exact_probe.weights, "exact_probe/rates": self.exact_probe.rates}
+        arrays["exact_probe/parameters"] = np.array(self.exact_probe.parameters)
         for name, envelope in (("run", self.run), ("exact", self.exact)):
             if envelope is not None:
                 arrays |= {f"{name}/{field.name}": getattr(envelope, field.name) for field in fields(Envelope)}
@@ -80,7 +81,7 @@ class Rounding:
             run=Envelope(**run) if run else None,
             rates=arrays["rates"],
             probes=part("probe/"),
-            exact_probe=ProbeTrace(**part("exact_probe/")),
+            exact_probe=load_probe(arrays, "exact_probe/"),
             rounds_inside=bool(arrays["rounds_inside"]),
         )
 

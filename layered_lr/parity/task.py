@@ -33,6 +33,7 @@ class Task:
         log_bytes: How much room there is for the weights after each update.
         resume_at: After which update the run is stopped and goes on from a checkpoint's files; None lets it run.
         probe_steps: How many updates the probes make; None is as many as the run.
+        probed_of_each_kind: How many parameters of each kind the probes have; None is all of them.
         float32_norms: Whether torch's batch normalisations take ``eps`` and ``momentum`` as float32 holds them, as
             OneFlow's do.
     """
@@ -43,6 +44,7 @@ class Task:
     log_bytes: int = 1 << 34
     resume_at: int | None = None
     probe_steps: int | None = None
+    probed_of_each_kind: int | None = None
     float32_norms: bool = False
 
     @property

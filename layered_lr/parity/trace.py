@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +24,12 @@ class ProbeTrace:
     Args:
         weights: Every element after each update, the start first, shape (steps + 1, elements).
         rates: Each group's rate at each update, read off the framework, shape (steps, groups).
+        parameters: Names of the probed parameters, in model order.
     """
 
     weights: Float64
     rates: Float64
+    parameters: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -95,6 +98,7 @@ class Trace:
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         for rung, probe in self.probes.items():
             arrays |= {f"probe/{rung}/weights": probe.weights, f"probe/{rung}/rates": probe.rates}
+            arrays[f"probe/{rung}/parameters"] = np.array(probe.parameters)
         np.savez(folder / "trace.npz", about=np.array(json.dumps(about)), **arrays)
 
     @classmethod
@@ -108,7 +112,7 @@ class Trace:
             dtype=about["dtype"],
             layout=Layout(tuple(Array(*array) for array in about["layout"])),
             weights=weight_log(folder / WEIGHTS_FILE, tuple(about["shape"]), about["dtype"], "r"),
-            probes={r: ProbeTrace(arrays[f"probe/{r}/weights"], arrays[f"probe/{r}/rates"]) for r in rungs},
+            probes={rung: load_probe(arrays, f"probe/{rung}/") for rung in rungs},
             loss_bits=about["loss_bits"],
             ended=about["ended"],
             notes=tuple(about["notes"]),
@@ -116,6 +120,12 @@ class Trace:
             seconds=about["seconds"],
             **{name: arrays[name] for name in _ARRAYS},
         )
+
+
+def load_probe(arrays: Mapping[str, NDArray[Any]], prefix: str) -> ProbeTrace:
+    """Read a probe's three arrays."""
+    names = tuple(arrays[f"{prefix}parameters"].tolist())
+    return ProbeTrace(arrays[f"{prefix}weights"], arrays[f"{prefix}rates"], names)
 
 
 _ARRAYS = (

@@ -165,7 +165,8 @@ def _facts(one: Trace, other: Trace, apart: Differences, rounding: Rounding, pla
     if len(swapped := np.flatnonzero(one.batches[:steps] != other.batches[:steps])):
         yield Departure("batch", int(swapped[0]), None, None, float(len(swapped)), 0.0, one.dtype)
     yield from _first("rate", one.dtype, apart.rates, rounding.rates, [(group, None) for group in groups])
-    elements = [(groups[plan.group_of[p.name]], p.name) for p in probe_parameters(plan) for _ in range(p.elements)]
+    probed = probe_parameters(plan, rounding.exact_probe.parameters)
+    elements = [(groups[plan.group_of[p.name]], p.name) for p in probed for _ in range(p.elements)]
     for rung, values in apart.probes.items():
         yield from _first(f"probe: {rung}", one.dtype, values[1:], rounding.probes[rung][1:], elements)
     for trace in (one, other):
@@ -361,7 +362,7 @@ def _rate_or_state(
 ) -> tuple[Cause, str]:
     ratios = []
     at = 0
-    for parameter in probe_parameters(plan):
+    for parameter in probe_parameters(plan, one.parameters):
         span = slice(at, at + parameter.elements)
         at += parameter.elements
         if plan.groups[plan.group_of[parameter.name]].name == first.group:
