@@ -13,7 +13,7 @@ had before. The slope is that of the last three points in the log-log picture, w
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -116,22 +116,21 @@ class Growth:
         few = {"steps": (10**5, 10**6), "groups": (), "parameters": (10**8,)}  # the long ones once
         missing: dict[str, str] = {}
         curves = []
-        for along, asked in sizes.items():
-            there = [size for size in asked if along != "parameters" or _fits(size)]
-            for size in asked[len(there) :]:
-                missing[f"{size:.0e} {along}"] = "more memory than is free here"
-            points = {}
-            with ExitStack() as stack:
-                shared = stack.enter_context(_worker()) if quick else None
+        with _worker() if quick else nullcontext() as shared:
+            for along, asked in sizes.items():
+                there = [size for size in asked if along != "parameters" or _fits(size)]
+                for size in asked[len(there) :]:
+                    missing[f"{size:.0e} {along}"] = "more memory than is free here"
+                points = {}
                 for size in there:
                     try:
                         points[size] = _point(along, size, 1 if size in few[along] else rounds, shared)
                     except WorkerError as error:
                         missing[f"{size:.0e} {along}"] = one_line(error)
-            xs = tuple(float(size) for size in points)
-            for quantity, unit, key in (("time", "s", "seconds"), ("peak memory", "MB", "megabytes")):
-                taken = tuple(tuple(found[key] for found in points[size]) for size in points)
-                curves.append(Curve("ll.run, torch-eager", along, quantity, unit, xs, taken, LINEAR))
+                xs = tuple(float(size) for size in points)
+                for quantity, unit, key in (("time", "s", "seconds"), ("peak memory", "MB", "megabytes")):
+                    taken = tuple(tuple(found[key] for found in points[size]) for size in points)
+                    curves.append(Curve("ll.run, torch-eager", along, quantity, unit, xs, taken, LINEAR))
         return Report(
             self.name,
             self.question,

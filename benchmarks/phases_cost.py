@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,9 @@ class PhasesCost:
         for name in BACKENDS[:1] if quick else BACKENDS:
             say(name)
             try:
-                of, grown = _steps(name, rounds, 1 if quick else 4), _growth(name, 3 if quick else 30)
+                with _worker(name, 1) if quick else nullcontext() as shared:
+                    of = _steps(name, rounds, 1 if quick else 4, shared)
+                    grown = _growth(name, 3 if quick else 30, shared)
             except WorkerError as error:
                 missing[name] = str(error)
                 continue
@@ -105,12 +108,16 @@ class PhasesCost:
         return Report(self.name, self.question, tuple(series), tuple(ratios), (), missing, notes)
 
 
-def _steps(name: str, rounds: int, steps: int) -> tuple[Series, Series]:
-    settings = {"backend": name, "steps": steps}
+def _worker(backend: str, steps: int) -> Worker:
+    return Worker("benchmarks.phases_cost:Phases", {"backend": backend, "steps": steps})
+
+
+def _steps(name: str, rounds: int, steps: int, shared: Worker | None) -> tuple[Series, Series]:
+    """A process for each of the two; or one for all, where only a test looks."""
     kinds = {"frozen": True, "everything": False}
     with (
-        Worker("benchmarks.phases_cost:Phases", settings) as one,
-        Worker("benchmarks.phases_cost:Phases", settings) as other,
+        nullcontext(shared) if shared else _worker(name, steps) as one,
+        nullcontext(shared) if shared else _worker(name, steps) as other,
     ):
         workers = {"frozen": one, "everything": other}
         turns = {
@@ -124,10 +131,10 @@ def _steps(name: str, rounds: int, steps: int) -> tuple[Series, Series]:
     return frozen, everything
 
 
-def _growth(name: str, phases: int) -> list[Series]:
+def _growth(name: str, phases: int, shared: Worker | None) -> list[Series]:
     memory = []
     for count in (phases, 0):
-        with Worker("benchmarks.phases_cost:Phases", {"backend": name, "steps": 1}) as worker:
+        with nullcontext(shared) if shared else _worker(name, 1) as worker:
             memory.append(worker.call("growth", phases=count).value)
     (first, *_, last), plain = memory[0], memory[1][-1]
     return [

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.support.replicas import spread
 
 
-def test_replicas_stay_equal_through_phases(torch: Any) -> None:
+@pytest.fixture(scope="module")
+def answers(torch: Any) -> dict[str, Any]:
+    return spread("replicas_with_phases", "sharded_models", "sharded_states", "sharded_too_late")
+
+
+def test_replicas_stay_equal_through_phases(answers: dict[str, Any]) -> None:
     """Whichever comes first, ``compile`` or ``DistributedDataParallel``; with any of its options."""
-    found = spread("replicas_with_phases")
+    found = answers["replicas_with_phases"]
     assert isinstance(found, dict), found
     assert len(found) == 8
     for order, (between_ranks, from_one_process) in found.items():
@@ -17,18 +24,18 @@ def test_replicas_stay_equal_through_phases(torch: Any) -> None:
         assert from_one_process < 1e-5, order  # the mean of two means rounds otherwise, in float32
 
 
-def test_sharded_models_train_as_whole_ones(torch: Any) -> None:
-    found = spread("sharded_models")
+def test_sharded_models_train_as_whole_ones(answers: dict[str, Any]) -> None:
+    found = answers["sharded_models"]
     assert isinstance(found, dict), found
     for name, from_one_process in found.items():
         assert from_one_process < 1e-5, name  # the mean of two means rounds otherwise, in float32
 
 
-def test_states_of_sharded_models_go_on_bitwise(torch: Any) -> None:
-    found = spread("sharded_states")
+def test_states_of_sharded_models_go_on_bitwise(answers: dict[str, Any]) -> None:
+    found = answers["sharded_states"]
     assert isinstance(found, dict), found
     assert set(found.values()) == {0.0}, found
 
 
-def test_phases_of_a_model_that_is_sharded_too_late_are_refused(torch: Any) -> None:
-    assert "Call it after fully_shard." in spread("sharded_too_late")
+def test_phases_of_a_model_that_is_sharded_too_late_are_refused(answers: dict[str, Any]) -> None:
+    assert "Call it after fully_shard." in answers["sharded_too_late"]

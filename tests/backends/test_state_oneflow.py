@@ -34,8 +34,11 @@ def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
         "parts": (Extras(2, ema_decay=0.5), {"clip_grad_value": 0.1}),
         "reactive": (Extras(), {"schedule": plateau}),
     }
+    members = cases.members(first)
+    if (name, dtype) == ("oneflow-graph", "float64"):  # two graphs each; float32 has all of them
+        members = {case: members[case] for case in {type(members[case]): case for case in members}.values()}
     answers = {}
-    for case, optimizer in cases.members(first).items():
+    for case, optimizer in members.items():
         for way, (extras, options) in ways.items():
             if way != "plain" and case not in ("SGD momentum", "SGD dampening", "AdamW", "Adagrad"):
                 continue

@@ -11,36 +11,39 @@ PROCESSES = 2
 UPDATES = 8
 
 
-def spread(case: str) -> Any:
-    """Call a function of this file in each of two processes.
+def spread(*cases: str) -> dict[str, Any]:
+    """Call functions of this file in each of two processes, which take seconds to start.
 
     Args:
-        case: Its name; it is called without arguments.
+        cases: Their names; they are called without arguments.
 
     Returns:
-        What it returned in the first one, or the text of an error.
+        What each returned in the first process, or the text of an error.
     """
     import json
 
     import torch
 
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_begin, (case, folder), nprocs=PROCESSES)
-        return json.loads((Path(folder) / "0.json").read_text())
+        torch.multiprocessing.spawn(_begin, (cases, folder), nprocs=PROCESSES)
+        answers: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
+        return answers
 
 
-def _begin(rank: int, case: str, folder: str) -> None:
+def _begin(rank: int, cases: tuple[str, ...], folder: str) -> None:
     import json
 
     import torch
 
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
-    try:
-        answer = globals()[case]()
-    except Exception:
-        answer = traceback.format_exc()
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(answer))
+    answers = {}
+    for case in cases:
+        try:
+            answers[case] = globals()[case]()
+        except Exception:
+            answers[case] = traceback.format_exc()
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(answers))
     torch.distributed.destroy_process_group()
 
 

@@ -40,7 +40,7 @@ def test_a_single_one_is_not(count: str) -> None:
 def spread(case: str) -> object:
     from tests.support import replicas
 
-    return replicas.spread(case)
+    return replicas.spread(case)[case]
 
 
 def test_one_of_a_process_group_without_a_launcher_is_refused(torch: Any) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tests.support.resuming", str(run), backend.name]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and not (run / "recipe.toml").exists():
-            pass
+            time.sleep(0.001)
         try:
             process.wait(rng.uniform(0, 0.4))
         except subprocess.TimeoutExpired:
