@@ -24,7 +24,7 @@ from layered_lr.parity.processes import run_worker
 from layered_lr.parity.recording import ABSENT, Recording
 from layered_lr.parity.rounding import PROBE_SAMPLES, Rounding, usual_samples
 from layered_lr.parity.task import Task
-from layered_lr.parity.worker import ROUNDING, Request
+from layered_lr.parity.worker import MEASURING, ROUNDING, Request
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS, TABLE, check_name
 from layered_lr.spec.spec import Spec
@@ -141,24 +141,29 @@ def _compared(tasks: Mapping[str, Task], folder: Path, samples: int | None, leng
     outcomes: dict[str, Outcome] = {}
     recordings: dict[str, Recording] = {}
 
-    def request(role: Literal["record", "rounding"], name: str, float64: bool) -> Request:
-        return Request(role, name, tasks[name], folder / name, folder / "start.npz", float64, samples, -1)
+    def work(role: Literal["record", "reference", "rounding"], name: str, float64: bool) -> Outcome:
+        asked = Request(role, name, tasks[name], folder / name, folder / "start.npz", float64, samples, -1)
+        done = _with_progress(asked)
+        if done.status != "ran" and (folder / name / MEASURING).exists():
+            raise done.error or LayeredLRError(f"compare: while it was measured what rounding does, {done}")
+        return done
 
     for name in tasks:
-        float64 = name == reference or recordings[reference].exact is not None
-        outcome = _with_progress(request("record", name, float64))
+        is_reference = name == reference
+        float64 = is_reference or recordings[reference].exact is not None
+        outcome = work("reference" if is_reference else "record", name, float64)
         if outcome.status == "died" and (folder / name / ABSENT).exists():
             outcome = Outcome(name, "ran")  # its run is recorded; it has no float64
         outcomes[name] = outcome
         if outcome.status == "ran":
             recordings[name] = Recording.load(folder / name)
-        elif name == reference:
+        elif is_reference:
             raise outcome.error or LayeredLRError(f"compare: the reference, {outcome}")
-    all_exact = all(found.exact is not None for found in recordings.values())
-    measured = _with_progress(request("rounding", reference, all_exact))
-    if measured.status != "ran":
-        raise measured.error or LayeredLRError(f"compare: while it was measured what rounding does, {measured}")
-    rounding = Rounding.load(folder / reference / ROUNDING)
+    measured = folder / reference / ROUNDING
+    has_exact = [found.exact is not None for found in recordings.values()]
+    if not measured.exists() or (has_exact[0] and not all(has_exact)):  # only float64 is measured, or nothing
+        work("rounding", reference, float64=False)
+    rounding = Rounding.load(measured)
     plan = resolve(task.spec, json.loads((folder / reference / "parameters.json").read_text()), *lengths)
     compared_options = set(options_with_meaning("compare")) - {"progress"}
     options = {key: value for key, value in task.options.to_dict().items() if key in compared_options}
@@ -167,10 +172,12 @@ def _compared(tasks: Mapping[str, Task], folder: Path, samples: int | None, leng
 
 def _with_progress(request: Request) -> Outcome:
     task = request.task
-    what, runs, probes = request.backend, 2, 1
-    if request.role == "rounding":
-        what, probes = "what rounding does", PROBE_SAMPLES
-        runs = 1 + (request.samples or usual_samples(task))
+    what, runs, probes = request.backend, 0, 0
+    if request.role != "rounding":
+        runs, probes = 2, 1
+    if request.role != "record":
+        what = "what rounding does" if request.role == "rounding" else f"{what} and what rounding does"
+        runs, probes = runs + 1 + (request.samples or usual_samples(task)), probes + PROBE_SAMPLES
     total = runs * task.steps + probes * task.rungs * task.probed_steps
     hidden = None if task.options.progress else True
     with tqdm(total=total, desc=what, unit="update", disable=hidden, leave=False) as bar:

@@ -24,7 +24,8 @@ from layered_lr.parity.rounding import measure_rounding
 from layered_lr.parity.task import Task, unpacked
 
 REFUSED = 3  # the exit code of a backend that says itself why it does not run
-ROUNDING = "rounding.npz"
+ROUNDING, MEASURING = "rounding.npz", "measuring"
+"""The files of what rounding explains, and of a worker that has begun to measure it."""
 _WEIGHT = "weights/"
 
 
@@ -32,17 +33,17 @@ class Request(NamedTuple):
     """What a worker is to do.
 
     Args:
-        role: Record a backend, or measure on the reference what rounding explains.
+        role: Record a backend; record the reference and measure on it what rounding explains; or measure alone.
         backend: Its name.
         task: What to run.
         folder: Where the files go; those of the reference are there to measure rounding.
         start: File of the weights to begin with; written where it is not there.
-        float64: Whether to try float64, if the task may have it; to measure rounding, whether all backends have it.
+        float64: Whether to try float64, if the task may have it; to measure alone, whether all backends have it.
         samples: Disturbed runs of the reference; None chooses.
         pipe: File descriptor for progress.
     """
 
-    role: Literal["record", "rounding"]
+    role: Literal["record", "reference", "rounding"]
     backend: str
     task: Task
     folder: Path
@@ -93,7 +94,14 @@ def _record(request: Request) -> None:
     )
 
 
-def _rounding(request: Request) -> None:
+def _record_reference(request: Request) -> None:
+    """In one process, since each takes seconds to start; the other backends most likely have float64 too."""
+    _record(request)
+    _measure_rounding(request)
+
+
+def _measure_rounding(request: Request) -> None:
+    (request.folder / MEASURING).touch()
     measured = measure_rounding(
         load_backend(request.backend, request.task.options.device),
         request.task,
@@ -107,7 +115,7 @@ def _rounding(request: Request) -> None:
     measured.save(request.folder / ROUNDING)
 
 
-_RUNNERS = {"record": _record, "rounding": _rounding}
+_RUNNERS = {"record": _record, "reference": _record_reference, "rounding": _measure_rounding}
 
 
 def _tick(request: Request) -> None:
