@@ -166,7 +166,7 @@ def _series(values: Mapping[str, list[dict[str, Any]]]) -> list[Series]:
 
 def _second_processes(workers: Mapping[str, Worker], cache: Path, quick: bool) -> list[Series]:
     found = []
-    for name in sorted(workers.keys() & {"torch-compile", "oneflow-graph"}):
+    for name in sorted(workers.keys() & ({"oneflow-graph"} if quick else {"torch-compile", "oneflow-graph"})):
         settings = {"backend": name, "quick": quick}
         with Worker("benchmarks.backends:Trainer", settings, environment=_cached_in(cache)) as again:
             value = float(again.call("compiling").value)

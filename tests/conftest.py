@@ -39,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     required()  # a misspelt name would require nothing
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell script leaves it to what it runs in background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as nohup leaves it; the processes of tests inherit it
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(params=list(TABLE))

@@ -10,7 +10,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.training.many_processes import check_single_process
-from tests.support.isolation import value_of
+from tests.support.replicas import spread
 
 FEW: dict[str, Any] = {"max_steps": 1, "batch_size": 8, "progress": False}
 
@@ -37,14 +37,8 @@ def test_a_single_one_is_not(count: str) -> None:
         check_single_process({"WORLD_SIZE": count, "OMPI_COMM_WORLD_SIZE": "4"})
 
 
-def spread(case: str) -> object:
-    from tests.support import replicas
-
-    return replicas.spread(case)[case]
-
-
 def test_one_of_a_process_group_without_a_launcher_is_refused(torch: Any) -> None:
-    answers = value_of(spread, "try_everything")
+    answers = spread("try_everything")["try_everything"]
     assert len(answers) == 3, answers  # and no file was written
     for answer in answers:
         assert answer.startswith("Unsupported: this process is one of 2 (torch.distributed has a process group of 2)")
