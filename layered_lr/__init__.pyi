@@ -19,6 +19,8 @@ from .errors import ToolUnavailable as ToolUnavailable
 from .errors import TrainingDiverged as TrainingDiverged
 from .errors import Unsupported as Unsupported
 from .models.parameter import Parameter as Parameter
+from .models.where import Where as Where
+from .models.where import where as where
 from .optimizers import LAMB as LAMB
 from .optimizers import LARS as LARS
 from .optimizers import SGD as SGD
@@ -41,6 +43,7 @@ from .own_optimizer import scheduler as scheduler
 from .parity.comparison import Comparison as Comparison
 from .plans.diff import PlanDiff as PlanDiff
 from .plans.group import PlanGroup as PlanGroup
+from .plans.layer_decay import layer_decay as layer_decay
 from .plans.plan import Plan as Plan
 from .plans.resolve import plan_from_dict as plan_from_dict
 from .plans.resolve import resolve as resolve
@@ -68,6 +71,7 @@ from .schedules import StepLR as StepLR
 from .schedules import Table as Table
 from .schedules import Warmup as Warmup
 from .spec import phases as phases
+from .spec.discriminative import discriminative as discriminative
 from .spec.groups import Group as Group
 from .spec.phases import Phase as Phase
 from .spec.spec import Spec as Spec

@@ -22,6 +22,7 @@ T = TypeVar("T")
 NonNegative = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0)]
 Positive = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0)]
 Probability = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+LayerFactor = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0, le=1)]
 Share = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, gt=0, lt=1)]
 Decay = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
 Seed = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=0, lt=2**63)]  # what every generator takes

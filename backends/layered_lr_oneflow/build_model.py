@@ -85,7 +85,7 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     Raises:
         Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
     """
-    root = _name_class(Translated, graph.kind)(retrace)
+    root = _name_class(Translated, graph.kind, graph.modules[0].types)(retrace)
     parts = _add_modules(root, graph.modules)
     _add_tensors(parts, graph.tensors)
     root.add_module(CONSTANTS, GraphConstants())
@@ -99,9 +99,9 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     return root
 
 
-def _name_class(base: type, name: str) -> Any:
+def _name_class(base: type, name: str, types: tuple[str, ...]) -> Any:
     """Make a class with the name of torch's, which tells a reader, and this library, what the module is."""
-    return type(name, (base,), {"__module__": base.__module__})
+    return type(name, (base,), {"__module__": base.__module__, "stands_for": types})
 
 
 def _add_modules(root: Module, modules: tuple[HeldModule, ...]) -> dict[str, Module]:
@@ -109,7 +109,11 @@ def _add_modules(root: Module, modules: tuple[HeldModule, ...]) -> dict[str, Mod
     for module in modules:
         if not module.path:
             continue
-        made = parts[module.alias_of] if module.alias_of is not None else _name_class(TranslatedPart, module.kind)()
+        made = (
+            parts[module.alias_of]
+            if module.alias_of is not None
+            else _name_class(TranslatedPart, module.kind, module.types)()
+        )
         parts[module.path] = made
         parent, _, name = module.path.rpartition(".")
         parts[parent].add_module(name, made)

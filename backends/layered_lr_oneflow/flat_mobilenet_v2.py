@@ -29,6 +29,9 @@ from layered_lr_oneflow.runtime import flow
 LARGEST_DENSE_MAP = 256  # pixels; up to here a depthwise convolution is a matrix of pixels by pixels
 
 
+_CONVOLUTION = ("Conv2d", "_ConvNd")  # what torch calls these classes, for rules by type
+
+
 class ImageSizes:
     """The sizes of the present forward pass's images, as they leave the first layer.
 
@@ -48,6 +51,7 @@ class ImageSizes:
 class StemConv2d(flow.nn.Conv2d):
     """The first convolution; its output has the flat layout."""
 
+    stands_for = _CONVOLUTION
     sizes: ImageSizes
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,6 +63,8 @@ class StemConv2d(flow.nn.Conv2d):
 
 class PointwiseConv2d(flow.nn.Conv2d):
     """A convolution of 1x1 without bias, in the flat layout."""
+
+    stands_for = _CONVOLUTION
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply two matrices: (out, in) by (in, pixels of all images)."""
@@ -73,6 +79,7 @@ class DepthwiseConv2d(flow.nn.Conv2d):
         stride_before: The product of the strides of all convolutions between the first layer and this one.
     """
 
+    stands_for = _CONVOLUTION
     sizes: ImageSizes
     stride_before: int
 
@@ -92,6 +99,8 @@ class DepthwiseConv2d(flow.nn.Conv2d):
 
 class FlatBatchNorm2d(flow.nn.BatchNorm2d):
     """A batch normalisation in the flat layout."""
+
+    stands_for = ("BatchNorm2d", "_BatchNorm", "_NormBase")
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Accept three dimensions; OneFlow's class wants four."""

@@ -34,7 +34,7 @@ from layered_lr.models.graph import (
     Write,
 )
 from layered_lr.models.graph_operators import RANDOM
-from layered_lr.models.nn_modules import list_modules, parameters_of
+from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
 from layered_lr.models.user_models import check_dtypes
 from layered_lr_torch import models
 from layered_lr_torch.torch_types import Module, Tensor
@@ -372,5 +372,6 @@ def _list_modules(model: Module) -> Iterator[HeldModule]:
         absent = tuple(
             name for name, tensor in (*module._parameters.items(), *module._buffers.items()) if tensor is None
         )
-        yield HeldModule(path, type(module).__name__, absent, first.get(id(module)), module.training)
+        first_path, types = first.get(id(module)), type_names(module)
+        yield HeldModule(path, type(module).__name__, absent, first_path, module.training, types)
         first.setdefault(id(module), path)

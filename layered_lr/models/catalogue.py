@@ -44,11 +44,11 @@ def list_parameters(model: str, num_classes: int) -> list[Parameter]:
         SpecError: No model has that name.
 
     Example:
-        >>> list_parameters("mobilenet_v2", num_classes=10)[-1]
-        Parameter(name='classifier.1.bias', shape=(10,), aliases=(), dtype='float32', requires_grad=True)
+        >>> list_parameters("mobilenet_v2", num_classes=10)[-1][:2]
+        ('classifier.1.bias', (10,))
     """
     entries = _find(model).list_entries(num_classes)
-    return [Parameter(entry.name, entry.shape) for entry in entries if entry.is_parameter]
+    return [Parameter(entry.name, entry.shape, types=entry.types) for entry in entries if entry.is_parameter]
 
 
 def draw_initial_weights(model: str, num_classes: int, seed: int) -> dict[str, Array]:

@@ -121,6 +121,7 @@ class HeldModule(NamedTuple):
         absent: Names of parameters and buffers that it might have, and has not.
         alias_of: The first path of the same module, if it has another one.
         trains: Whether it was in training mode.
+        types: Names of its class and of those that it is derived from.
     """
 
     path: str
@@ -128,6 +129,7 @@ class HeldModule(NamedTuple):
     absent: tuple[str, ...] = ()
     alias_of: str | None = None
     trains: bool = True
+    types: tuple[str, ...] = ()
 
 
 class Node(NamedTuple):

@@ -2,85 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple, TypeAlias
 
 from layered_lr.errors import SpecError
-from layered_lr.models.nn_modules import CHECKPOINT_WRAPPER, plain_name
+from layered_lr.models.depth import find_depths
 from layered_lr.models.parameter import Parameter
-from layered_lr.printed import shown
+from layered_lr.models.patterns import GLOB_CHARACTERS, REGEX_PREFIX, compile_pattern
+from layered_lr.models.where import ANY_LENGTH, Where, is_bias, is_of_a_norm
+from layered_lr.models.wrappers import strip_wrappers
 from layered_lr.spelling import find_nearest
 
-GLOB_CHARACTERS = "*?["
-REGEX_PREFIX = "re:"
-WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", CHECKPOINT_WRAPPER, "_torch_params"})
-"""Components of names that only wrappers add."""
+Test: TypeAlias = Callable[[Parameter], bool]
+
 ONE_DIMENSIONAL = "1d"  # in `no_weight_decay`: biases and all parameters of at most one dimension
-
-
-def check_pattern(pattern: object, what: str = "match") -> str:
-    """Return the pattern if it is valid.
-
-    Args:
-        pattern: A module or parameter path, a glob, or ``"re:<regex>"``.
-        what: The name of the argument, for messages.
-
-    Raises:
-        SpecError: Not a string, empty, with characters that do not print, or an invalid regular expression.
-    """
-    if not isinstance(pattern, str):
-        raise SpecError(
-            f"{what}={shown(pattern)} ({type(pattern).__name__}): must be a module or parameter path, a glob, "
-            "'re:<regex>', or a list of these."
-        )
-    if not pattern.removeprefix(REGEX_PREFIX).strip():
-        raise SpecError(f"{what}={pattern!r}: the pattern is empty; use '*' to take every parameter.")
-    if not pattern.isprintable():
-        raise SpecError(
-            f"{what}={shown(pattern)}: holds a character that does not print. Write '?' for it, or '.' in a regular "
-            "expression."
-        )
-    if pattern.startswith(REGEX_PREFIX):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # such as 'possible nested set': later Pythons will read it differently
-                re.compile(pattern.removeprefix(REGEX_PREFIX))
-        except (re.error, OverflowError, RecursionError, FutureWarning, DeprecationWarning) as error:
-            raise SpecError(f"{what}={pattern!r}: not a valid regular expression: {error}.") from None
-    return pattern
-
-
-def compile_pattern(pattern: str, paths: Collection[str] = ()) -> Callable[[str], bool]:
-    """Make the function that tells whether a pattern matches a name.
-
-    A pattern that is the path of a parameter or module of the model is that path, whatever characters it has. Else a
-    pattern that begins with ``re:`` is a regular expression for the whole name, and a pattern with any of ``*?[`` is a
-    glob for the whole name, in which ``*`` also matches dots. Every other pattern is a path: it matches the parameter
-    of that name, and all parameters under the module of that name.
-
-    Args:
-        pattern: A valid pattern.
-        paths: From ``find_paths``.
-
-    Example:
-        >>> matches = compile_pattern("features.1")
-        >>> matches("features.1.conv.weight"), matches("features.18.0.weight")
-        (True, False)
-        >>> compile_pattern("conv[1]", find_paths(["conv[1].weight", "conv1.weight"]))("conv1.weight")
-        False
-    """
-    path = plain_name(pattern)
-    if path not in paths:
-        if pattern.startswith(REGEX_PREFIX):
-            expression = re.compile(pattern.removeprefix(REGEX_PREFIX))
-            return lambda name: expression.fullmatch(name) is not None
-        if any(character in pattern for character in GLOB_CHARACTERS):
-            return lambda name: fnmatch.fnmatchcase(name, pattern)
-    return lambda name: name == path or name.startswith(path + ".")
 
 
 def find_paths(names: Iterable[str]) -> set[str]:
@@ -91,33 +28,6 @@ def find_paths(names: Iterable[str]) -> set[str]:
             found.add(name)
             name = name.rpartition(".")[0]
     return found
-
-
-def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
-    """Map each name to the name without the components that a wrapper has added.
-
-    ``torch.compile`` adds ``_orig_mod`` to names, ``FullyShardedDataParallel``, ``checkpoint_wrapper`` and Keras on
-    torch add the others of ``WRAPPERS``; these are removed everywhere. ``DataParallel`` and ``DistributedDataParallel``
-    add ``module``. It is removed only if it is the only child of its parent, as it is under a wrapper. Where two names
-    would become equal, both stay as they are.
-    """
-    plain = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in names}
-    children: dict[tuple[str, ...], set[str]] = {}
-    for parts in plain.values():
-        for depth, part in enumerate(parts):
-            children.setdefault(tuple(parts[:depth]), set()).add(part)
-
-    def strip(parts: list[str]) -> str:
-        last = len(parts) - 1
-        return ".".join(
-            part
-            for depth, part in enumerate(parts)
-            if part != "module" or depth == last or children[tuple(parts[:depth])] != {"module"}
-        )
-
-    stripped = {name: strip(parts) for name, parts in plain.items()}
-    counts = Counter(stripped.values())
-    return {name: short if short and counts[short] == 1 else name for name, short in stripped.items()}
 
 
 def match_names(given: Iterable[str], own: Iterable[str]) -> dict[str, str]:
@@ -146,17 +56,82 @@ def match_names(given: Iterable[str], own: Iterable[str]) -> dict[str, str]:
 
 
 class Rule(NamedTuple):
-    """What matching needs to know about a group: its name, its patterns, and whether it may be empty."""
+    """What matching needs to know about a group: its name, its patterns and rules, and whether it may be empty."""
 
     name: str
-    patterns: tuple[str, ...]
+    patterns: tuple[str | Where, ...]
     optional: bool
+
+
+class Matcher:
+    """Tells which of a model's parameters patterns and rules choose.
+
+    A pattern may match a name as it is, or the name without the components of wrappers such as ``torch.compile``.
+
+    Args:
+        parameters: All of the model's, in model order.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self._parameters = parameters
+        self._plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
+        self._paths = find_paths(self._plain)
+        self.names = list(self._plain.values())
+
+    @cached_property
+    def _depths(self) -> dict[str, int]:
+        return find_depths(self._parameters)
+
+    def test(self, rule: str | Where) -> Test:
+        """Return the function that tells whether a pattern or a rule chooses a parameter.
+
+        Raises:
+            SpecError: The rule asks for what is not known of these parameters: types, depths.
+        """
+        if isinstance(rule, str):
+            matches = compile_pattern(rule, self._paths)
+            return lambda p: any(matches(name) or matches(self._plain[name]) for name in p.names)
+        kind, value = rule.kind, rule.value
+        if kind in ("type", "norm") and not any(parameter.types for parameter in self._parameters):
+            raise SpecError(
+                f"{rule!r}: only names and shapes are known here, not the types of modules. Give the model itself, or "
+                "choose by names."
+            )
+        tests: dict[str, Callable[[], Test]] = {
+            "pattern": lambda: self.test(str(value)),
+            "type": lambda: lambda p: value in p.types,
+            "ndim": lambda: lambda p: len(p.shape) == value,
+            "shape": lambda: lambda p: _has_shape(p, value),
+            "bias": lambda: is_bias,
+            "norm": lambda: is_of_a_norm,
+            "depth": lambda: self._test_depth(*value),
+            "all": lambda: self._join(all, value),
+            "any": lambda: self._join(any, value),
+            "not": lambda: self._negate(self.test(value)),
+        }
+        return tests[kind]()
+
+    def _test_depth(self, first: int, last: int) -> Test:
+        depths = self._depths
+        return lambda p: first <= depths[p.name] <= last
+
+    def _join(self, joint: Callable[[Iterable[bool]], bool], rules: Sequence[Where]) -> Test:
+        tests = [self.test(rule) for rule in rules]
+        return lambda p: joint(test(p) for test in tests)
+
+    @staticmethod
+    def _negate(test: Test) -> Test:
+        return lambda p: not test(p)
+
+
+def _has_shape(parameter: Parameter, lengths: Sequence[int]) -> bool:
+    return len(parameter.shape) == len(lengths) and all(
+        wanted in (length, ANY_LENGTH) for length, wanted in zip(parameter.shape, lengths, strict=True)
+    )
 
 
 def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[Parameter]]:
     """Give every parameter to the first rule that matches one of its names.
-
-    A rule may match a name as it is, or the name without the components of wrappers such as ``torch.compile``.
 
     Args:
         rules: In priority order.
@@ -168,35 +143,30 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
     Raises:
         SpecError: A rule that is not optional gets no parameters.
     """
-    plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
-    spellings = [{s for name in parameter.names for s in (name, plain[name])} for parameter in parameters]
-    paths = find_paths(name for parameter in parameters for name in parameter.names)
-    tests = [[compile_pattern(pattern, paths) for pattern in rule.patterns] for rule in rules]
+    matcher = Matcher(parameters)
+    tests = [[matcher.test(pattern) for pattern in rule.patterns] for rule in rules]
 
-    def matches(rule: int, parameter: int) -> bool:
-        return any(test(name) for test in tests[rule] for name in spellings[parameter])
+    def matches(rule: int, parameter: Parameter) -> bool:
+        return any(test(parameter) for test in tests[rule])
 
     owners = [
-        next((rule for rule in range(len(rules)) if matches(rule, index)), len(rules))
-        for index in range(len(parameters))
+        next((rule for rule in range(len(rules)) if matches(rule, parameter)), len(rules)) for parameter in parameters
     ]
     members: list[list[Parameter]] = [[] for _ in range(len(rules) + 1)]
     for parameter, owner in zip(parameters, owners, strict=True):
         members[owner].append(parameter)
     for index, rule in enumerate(rules):
         if not members[index] and not rule.optional:
-            taken = {rules[owner].name: None for p, owner in enumerate(owners) if matches(index, p)}
-            raise SpecError(_nothing_left(rule, list(taken)) if taken else _empty_group(rule, list(plain.values())))
+            pairs = zip(parameters, owners, strict=True)
+            taken = {rules[owner].name: None for parameter, owner in pairs if matches(index, parameter)}
+            raise SpecError(_nothing_left(rule, list(taken)) if taken else _empty_group(rule, matcher.names))
     return members
 
 
 def find_unused_patterns(rule: Rule, parameters: Sequence[Parameter]) -> list[str]:
-    """Return the patterns of a rule that match no parameter at all, whichever group the parameters are in."""
-    plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
-    tests = {pattern: compile_pattern(pattern, find_paths(plain)) for pattern in rule.patterns}
-    return [
-        pattern for pattern, test in tests.items() if not any(test(raw) or test(name) for raw, name in plain.items())
-    ]
+    """Return the patterns of a group that match no parameter at all, whichever group the parameters are in."""
+    matcher = Matcher(parameters)
+    return [str(pattern) for pattern in rule.patterns if not any(map(matcher.test(pattern), parameters))]
 
 
 def find_undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> frozenset[str]:
@@ -231,11 +201,10 @@ def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter], 
     Raises:
         SpecError: The pattern matches none of the parameters.
     """
-    plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
-    test = compile_pattern(pattern, find_paths(plain))
-    found = {p.name for p in parameters if any(test(name) or test(plain[name]) for name in p.names)}
+    matcher = Matcher(parameters)
+    found = {p.name for p in filter(matcher.test(pattern), parameters)}
     if not found:
-        raise SpecError(_no_such_name(f"{what}={pattern!r}", [pattern], list(plain.values())) + advice)
+        raise SpecError(_no_such_name(f"{what}={pattern!r}", [pattern], matcher.names) + advice)
     return frozenset(found)
 
 
@@ -261,11 +230,19 @@ def _empty_group(rule: Rule, names: list[str]) -> str:
     return _no_such_name(_describe(rule), rule.patterns, names)[:-1] + "; optional=True allows an empty group."
 
 
-def _no_such_name(what: str, patterns: Sequence[str], names: list[str]) -> str:
-    near = [suggestion for pattern in patterns if (suggestion := _suggest(pattern, names))]
+def _no_such_name(what: str, patterns: Sequence[str | Where], names: list[str]) -> str:
+    leaves = [leaf for rule in patterns if isinstance(rule, Where) for leaf in rule.leaves if leaf.kind == "pattern"]
+    texts = [*(pattern for pattern in patterns if isinstance(pattern, str)), *(leaf.value for leaf in leaves)]
+    near = [
+        suggestion for pattern in texts if not _matches_any(pattern, names) and (suggestion := _suggest(pattern, names))
+    ]
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
     return f"{what} matches none of the {len(names)} parameters.{hint} Names begin: {shown}."
+
+
+def _matches_any(pattern: str, names: list[str]) -> bool:
+    return any(map(compile_pattern(pattern), names))
 
 
 def _suggest(pattern: str, names: list[str]) -> str | None:

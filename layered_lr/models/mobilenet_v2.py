@@ -18,6 +18,7 @@ MOBILENET_V2 = (
     (6, 320, 1, 1),
 )
 """Expansion, channels, blocks, and stride of the first block, of each stage: table 2 of arXiv:1801.04381."""
+_CONV, _NORM, _LINEAR = ("Conv2d", "_ConvNd"), ("BatchNorm2d", "_BatchNorm", "_NormBase"), ("Linear",)
 STEM, LAST = 32, 1280  # channels of the first and the last convolution
 SMALLEST_MAP = 32  # the strides multiply to 32: up to this many pixels a side, the last feature map is 1x1
 
@@ -40,19 +41,19 @@ def list_entries(num_classes: int) -> Iterator[Entry]:
             yield from _conv_bn(f"{at}.{layer + 1}", f"{at}.{layer + 2}", (out, hidden, 1, 1))
             index, channels = index + 1, out
     yield from _conv_bn(f"features.{index}.0", f"features.{index}.1", (LAST, channels, 1, 1))
-    yield Entry("classifier.1.weight", (num_classes, LAST), "linear")
-    yield Entry("classifier.1.bias", (num_classes,), "zeros")
+    yield Entry("classifier.1.weight", (num_classes, LAST), "linear", _LINEAR)
+    yield Entry("classifier.1.bias", (num_classes,), "zeros", _LINEAR)
 
 
 def _conv_bn(conv: str, norm: str, shape: tuple[int, ...]) -> Iterator[Entry]:
     """Yield the arrays of a convolution and the batch normalisation after it."""
-    yield Entry(f"{conv}.weight", shape, "conv")
+    yield Entry(f"{conv}.weight", shape, "conv", _CONV)
     channels = (shape[0],)
-    yield Entry(f"{norm}.weight", channels, "ones")
-    yield Entry(f"{norm}.bias", channels, "zeros")
-    yield Entry(f"{norm}.running_mean", channels, "zeros_buffer")
-    yield Entry(f"{norm}.running_var", channels, "ones_buffer")
-    yield Entry(f"{norm}.num_batches_tracked", (), "count_buffer")
+    yield Entry(f"{norm}.weight", channels, "ones", _NORM)
+    yield Entry(f"{norm}.bias", channels, "zeros", _NORM)
+    yield Entry(f"{norm}.running_mean", channels, "zeros_buffer", _NORM)
+    yield Entry(f"{norm}.running_var", channels, "ones_buffer", _NORM)
+    yield Entry(f"{norm}.num_batches_tracked", (), "count_buffer", _NORM)
 
 
 def check_images(batch_size: int, image_shape: tuple[int, int, int]) -> None:

@@ -43,18 +43,37 @@ def parameters_of(model: Module) -> list[tuple[Parameter, Tensor]]:
         is_class = isinstance(model, type)
         hint = f" {model.__name__} is a class: give an object of it, {model.__name__}(...)." if is_class else ""
         raise SpecError(f"model: got a {type(model).__name__}; must be an nn.Module object of torch or OneFlow.{hint}")
-    found: dict[int, tuple[list[str], Tensor]] = {}
-    for name, parameter in _walk(model, ""):
-        found.setdefault(id(parameter), ([], parameter))[0].append(name)
+    found: dict[int, tuple[list[str], dict[str, None], Tensor]] = {}
+    for holder, name, parameter in _walk_with_holders(model, ""):
+        names, types, _ = found.setdefault(id(parameter), ([], {}, parameter))
+        names.append(name)
+        types.update(dict.fromkeys(type_names(holder)))
     return [
         (
             Parameter(
-                names[0], _shape(names[0], tensor), tuple(names[1:]), dtype_of(tensor), bool(tensor.requires_grad)
+                names[0],
+                _shape(names[0], tensor),
+                tuple(names[1:]),
+                dtype_of(tensor),
+                bool(tensor.requires_grad),
+                tuple(types),
             ),
             tensor,
         )
-        for names, tensor in found.values()
+        for names, types, tensor in found.values()
     ]
+
+
+def type_names(module: Module) -> tuple[str, ...]:
+    """Return the names of a module's class and of those that it is derived from, up to ``Module``.
+
+    A class that stands for another framework's says the other's names in ``stands_for``.
+    """
+    stands_for: tuple[str, ...] | None = getattr(type(module), "stands_for", None)
+    if stands_for is not None:
+        return stands_for
+    bases = [base.__name__ for base in type(module).__mro__ if base is not object]
+    return tuple(bases[: bases.index("Module")]) if "Module" in bases else tuple(bases)
 
 
 def list_modules(model: Module, prefix: str = "") -> list[tuple[str, Module]]:
@@ -170,12 +189,17 @@ def dtype_of(tensor: Tensor) -> str:
 
 
 def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for _, name, tensor in _walk_with_holders(module, prefix):
+        yield name, tensor
+
+
+def _walk_with_holders(module: Module, prefix: str) -> Iterator[tuple[Module, str, Tensor]]:
     for name, parameter in module._parameters.items():
         if parameter is not None:
-            yield prefix + name, parameter
+            yield module, prefix + name, parameter
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, prefix + _component(name))
+            yield from _walk_with_holders(child, prefix + _component(name))
 
 
 def _shape(name: str, parameter: Tensor) -> tuple[int, ...]:

@@ -14,6 +14,9 @@ class Parameter(NamedTuple):
         aliases: Its other paths, if the same array is used in several places (tied weights).
         dtype: The framework's name of the dtype, such as ``"float32"``.
         requires_grad: False where the user froze it by hand: a plan has a rate for it, and no update moves it.
+        types: Names of the class of the module that holds it, and of those that the class is derived from, such as
+            ``("LayerNorm2d", "LayerNorm")``; empty where only names and shapes are known. They do not count when
+            parameters are compared.
 
     Example:
         >>> import layered_lr as ll
@@ -26,6 +29,16 @@ class Parameter(NamedTuple):
     aliases: tuple[str, ...] = ()
     dtype: str = "float32"
     requires_grad: bool = True
+    types: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self[:5]) == tuple(other[:5]) if isinstance(other, Parameter) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(tuple(self[:5]))
 
     @property
     def names(self) -> tuple[str, ...]:

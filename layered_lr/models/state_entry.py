@@ -16,11 +16,13 @@ class Entry(NamedTuple):
         name: The name in torchvision and flowvision.
         shape: OIHW for convolutions, (out, in) for linear layers.
         start: How its first values are made. Names that end in ``_buffer`` mean buffers, all others parameters.
+        types: Names of the class of the module that holds it and of those that it is derived from, as in torch.
     """
 
     name: str
     shape: tuple[int, ...]
     start: Literal["conv", "linear", "ones", "zeros", "ones_buffer", "zeros_buffer", "count_buffer"]
+    types: tuple[str, ...]
 
     @property
     def is_parameter(self) -> bool:

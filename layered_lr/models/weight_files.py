@@ -12,7 +12,9 @@ import numpy as np
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, as_path, one_line, read_archive
-from layered_lr.models.matching import compile_pattern, find_paths, match_names, strip_wrappers
+from layered_lr.models.matching import find_paths, match_names
+from layered_lr.models.patterns import compile_pattern
+from layered_lr.models.wrappers import strip_wrappers
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
 

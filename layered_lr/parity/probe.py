@@ -123,9 +123,10 @@ def _with_few_elements(parameter: Parameter) -> Parameter:
     return parameter._replace(shape=(ELEMENTS, *[1] * (len(parameter.shape) - 1)) if parameter.shape else ())
 
 
-def _keep_parameters(plan: Plan, names: frozenset[str]) -> Plan:
-    """The same plan without the other parameters; each group keeps its place, its settings and its rates."""
-    elements = {parameter.name: parameter.elements * parameter.requires_grad for parameter in plan.parameters}
+def _shrink(plan: Plan, names: frozenset[str]) -> Plan:
+    """The same plan with few elements of these parameters; each group keeps its place, its settings and its rates."""
+    small = tuple(_with_few_elements(parameter) for parameter in plan.parameters if parameter.name in names)
+    elements = {parameter.name: parameter.elements * parameter.requires_grad for parameter in small}
     groups = [
         replace(
             group,
@@ -137,10 +138,10 @@ def _keep_parameters(plan: Plan, names: frozenset[str]) -> Plan:
     ]
     return replace(
         plan,
-        parameters=tuple(parameter for parameter in plan.parameters if parameter.name in names),
+        parameters=small,
         groups=tuple(groups),
         frozen=plan.frozen & names,
-        phases=tuple(phase._replace(plan=_keep_parameters(phase.plan, names)) for phase in plan.phases),
+        phases=tuple(phase._replace(plan=_shrink(phase.plan, names)) for phase in plan.phases),
     )
 
 
@@ -220,8 +221,8 @@ def run_rung(
     given = stimulus(plan, parameters, rung, seed)
     probe = load_probes(backend.name).Probe
     model = backend.build(lambda: probe(parameters, frozen), 2, 0.0, seed, dtype)
-    small = [_with_few_elements(parameter)._replace(dtype=dtype) for parameter in plan.parameters]
-    own = _keep_parameters(resolve(rung.spec, small, plan.total_steps, plan.steps_per_epoch), frozenset(names))
+    known = [parameter._replace(dtype=dtype) for parameter in plan.parameters]
+    own = _shrink(resolve(rung.spec, known, plan.total_steps, plan.steps_per_epoch), frozenset(names))
     session = open_session(backend, own, model, 2, Extras(accumulate_steps=int(rung.parts.max(initial=1))))
     reactive = bool(own.reacting_units)
     weights = np.empty((len(rung.parts) + 1, len(given.start)))

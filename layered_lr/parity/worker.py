@@ -82,8 +82,7 @@ def _record(request: Request) -> None:
         begun = backend.state(ready.model)
         np.savez(request.start, **{_WEIGHT + name: array for name, array in begun.items()})
         start = read_start(request.start)
-    parameters = [[p.name, list(p.shape), list(p.aliases), p.dtype] for p in ready.plan.parameters]
-    (request.folder / "parameters.json").write_text(json.dumps(parameters))
+    (request.folder / "parameters.json").write_text(json.dumps(ready.plan.parameters))
     record_fully(
         ready,
         request.task,

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from layered_lr.arrays import Float64, Int64
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
+from layered_lr.models.depth import find_depths
 from layered_lr.models.parameter import Parameter
 from layered_lr.plans.group import PlanGroup
 from layered_lr.printed import shown
@@ -524,14 +525,26 @@ class Plan:
             raise SpecError(f"diff: got a {type(other).__name__}; must be a plan, as resolve() and plan() return it.")
         return compare_plans(self, other)
 
+    @cached_property
+    def depths(self) -> Mapping[str, int]:
+        """The number of each parameter's layer, from 0 next to the images to the head; by name.
+
+        Raises:
+            SpecError: The names do not tell it; see ``layer_decay``.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> plan = ll.resolve(ll.Spec(ll.SGD(0.1)), [("0.weight", (4, 4)), ("1.weight", (2, 4))])
+            >>> plan.depths
+            {'0.weight': 0, '1.weight': 1}
+        """
+        return find_depths(self.parameters)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain tables, lists, strings and numbers; ``plan_from_dict`` makes it a plan again."""
         return {
             "spec": self.spec.to_dict(),
-            "parameters": [
-                [p.name, list(p.shape), list(p.aliases), p.dtype, *([] if p.requires_grad else [False])]
-                for p in self.parameters
-            ],
+            "parameters": [_to_row(parameter, self.spec.needs_types) for parameter in self.parameters],
             "total_steps": self.total_steps,
             "steps_per_epoch": self.steps_per_epoch,
         }
@@ -540,3 +553,11 @@ class Plan:
         from layered_lr.plans.text import plan_text
 
         return plan_text(self)
+
+
+def _to_row(parameter: Parameter, with_types: bool) -> list[Any]:
+    """A parameter as ``resolve`` takes it, in plain lists."""
+    row = [parameter.name, list(parameter.shape), list(parameter.aliases), parameter.dtype]
+    if with_types:
+        return [*row, parameter.requires_grad, list(parameter.types)]
+    return row if parameter.requires_grad else [*row, False]

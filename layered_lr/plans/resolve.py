@@ -19,7 +19,9 @@ from layered_lr.optimizers import Optimizer
 from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.layers import add_layers
 from layered_lr.plans.plan import Plan, PlanPhase
+from layered_lr.plans.rest_notes import describe_rest
 from layered_lr.plans.unused_rates import describe_unused_rates
 from layered_lr.printed import shown
 from layered_lr.schedules import Constant, Schedule
@@ -29,7 +31,7 @@ from layered_lr.spelling import find_nearest
 
 REST = "rest"
 _MOST_NAMES = 8  # of groups, in a message
-_DEFAULTS: tuple[Any, ...] = ((), "float32", True)  # aliases, dtype and requires_grad, if they are left out
+_DEFAULTS: tuple[Any, ...] = ((), "float32", True, ())  # aliases, dtype, requires_grad, types, if they are left out
 
 
 @explain_names("loop")
@@ -49,8 +51,8 @@ def resolve(
         spec: The spec, with its groups in priority order.
         parameters: A model of torch or OneFlow, or names and shapes in model order, e.g.
             ``[("features.0.0.weight", (32, 3, 3, 3))]`` (OIHW). Each may have a third item, the tuple of the
-            parameter's other names; a fourth, its dtype; and a fifth, False where it is frozen by hand
-            (``requires_grad=False``).
+            parameter's other names; a fourth, its dtype; a fifth, False where it is frozen by hand
+            (``requires_grad=False``); and a sixth, the names of the classes of the module that holds it.
         total_steps: Updates of the whole run. Schedules that need the length of the run take it from here.
         steps_per_epoch: Updates of one epoch. Schedules with ``unit="epoch"`` need it.
 
@@ -74,7 +76,8 @@ def resolve(
         total_steps = whole_number("total_steps", total_steps, 0)
     if steps_per_epoch is not None:
         steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, 1)
-    known = _check_parameters(parameters)
+    known = read_parameters(parameters)
+    spec = add_layers(spec, known)
     plan = _resolve_whole(replace(spec, phases=()), known, total_steps, steps_per_epoch)
     if spec.phases:
         phases = tuple(_resolve_phases(spec, plan))
@@ -281,7 +284,12 @@ def _explain_parameters(given: object) -> str:
     return ""
 
 
-def _check_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[Parameter, ...]:
+def read_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[Parameter, ...]:
+    """Return a model's parameters, or those of a list of names and shapes, checked.
+
+    Raises:
+        SpecError: Neither of them, a name is given twice, or there are none.
+    """
     if framework_of(parameters):
         parameters = [parameter for parameter, _ in parameters_of(parameters)]
     if isinstance(parameters, str) or not isinstance(parameters, Sequence):
@@ -306,10 +314,12 @@ def _check_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[P
 def _check_parameter(item: Any) -> Parameter:
     try:
         given = tuple(item)
-        name, shape, aliases, dtype, requires_grad = given + _DEFAULTS[len(given) - 2 :]
-        parameter = Parameter(name, tuple(map(operator.index, shape)), tuple(aliases), dtype, requires_grad)
+        name, shape, aliases, dtype, requires_grad, types = given + _DEFAULTS[len(given) - 2 :]
+        lengths = tuple(map(operator.index, shape))
+        parameter = Parameter(name, lengths, tuple(aliases), dtype, requires_grad, tuple(types))
         good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str) and isinstance(dtype, str)
-        good = good and isinstance(requires_grad, bool)
+        good = good and isinstance(requires_grad, bool) and not isinstance(types, str)
+        good = good and all(isinstance(name, str) for name in parameter.types)
         if good and all(isinstance(name, str) and name for name in parameter.names):
             return parameter
     except (TypeError, ValueError):
@@ -330,4 +340,5 @@ def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGro
         for group in spec.groups
         for pattern in find_unused_patterns(group.rule, parameters)
     ]
-    return tied + unused + list(describe_frozen_by_hand(groups, parameters))
+    rest = [note for group in groups if group.name == REST for note in describe_rest(group, groups, parameters)]
+    return tied + unused + rest + list(describe_frozen_by_hand(groups, parameters))

@@ -61,6 +61,8 @@ def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
         "schedule": [shortened(repr(group.schedule), _LONGEST_SCHEDULE) for group in plan.groups],
         "first rate": [f"{rate:.6g}" for rate in plan.rates(0)],
     }
+    if plan.spec.tells_depths:
+        columns["depth"] = [_span_of_depths(plan, group) for group in plan.groups]
     if plan.total_steps is None:
         columns["last rate"] = ["?"] * len(plan.groups)
     else:
@@ -76,6 +78,14 @@ def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     table = ReportTable(list(columns), rows, _NUMBERS)
     return PlanParts(_headline(plan), table, [*below, *(f"note: {note}" for note in plan.notes)])
+
+
+def _span_of_depths(plan: PlanView, group: PlanGroup) -> str:
+    """The numbers of the layers that a group's parameters are in."""
+    depths = sorted({plan.depths[name] for name in group.parameters})
+    if not depths:
+        return ""
+    return f"{depths[0]}" if len(depths) == 1 else f"{depths[0]} to {depths[-1]}"
 
 
 def _timeline(plan: PlanView) -> list[str]:

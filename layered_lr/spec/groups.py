@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import PlainValidator
 
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_value
-from layered_lr.models.matching import Rule, check_pattern
+from layered_lr.models.matching import Rule
+from layered_lr.models.patterns import check_pattern
+from layered_lr.models.where import Where, where_from_table
 from layered_lr.optimizers import Betas, Finite
 from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES, Schedule
 from layered_lr.spec.toml import schedule_from_table
 from layered_lr.validation import Flag, NonNegative, Probability, value_class
 
+Pattern: TypeAlias = str | Where
 
-def _check_patterns(value: object) -> str | tuple[str, ...]:
+
+def _check_patterns(value: object) -> Pattern | tuple[Pattern, ...]:
     if isinstance(value, list | tuple):
         if not value:
             raise SpecError("match=[]: the list is empty; give at least one module, parameter, glob or 're:<regex>'.")
-        return tuple(check_pattern(pattern) for pattern in value)
-    return check_pattern(value)
+        return tuple(map(_check_rule, value))
+    return _check_rule(value)
+
+
+def _check_rule(value: object) -> Pattern:
+    rule = where_from_table(value) if isinstance(value, Mapping) else value
+    if isinstance(rule, Where):
+        return str(rule.value) if rule.kind == "pattern" else rule
+    return check_pattern(rule)
 
 
 def check_schedule(value: object) -> Schedule | None:
@@ -61,8 +72,8 @@ class Group:
     Args:
         match: Which parameters. A path of a module or parameter: ``"features"`` matches ``features.0.weight``, but not
             ``features2.weight``. A glob for the whole name, with any of ``*?[`` (``*`` also matches dots). A regular
-            expression for the whole name: ``"re:..."``. Or a list of these. A name that the model has is always that
-            name, also with such characters.
+            expression for the whole name: ``"re:..."``. A rule by ``where``, such as ``where(ndim=2)``. Or a list of
+            these. A name that the model has is always that name, also with such characters.
         lr: The group's own rate, >= 0; None is the optimizer's.
         lr_scale: Factor of the scheduled rate, >= 0. It multiplies after the schedule, so that the ratio between groups
             also holds where a schedule reaches its lowest rate.
@@ -96,7 +107,7 @@ class Group:
         ('backbone', {'weight_decay': 0.0})
     """
 
-    match: Annotated[str | Sequence[str], PlainValidator(_check_patterns)]
+    match: Annotated[Pattern | Mapping[str, Any] | Sequence[Pattern], PlainValidator(_check_patterns)]
     lr: NonNegative | None = None
     lr_scale: NonNegative = 1.0
     schedule: OptionalSchedule = None
@@ -120,14 +131,14 @@ class Group:
     trust_coefficient: NonNegative | None = field(default=None, kw_only=True)
 
     @property
-    def patterns(self) -> tuple[str, ...]:
+    def patterns(self) -> tuple[Pattern, ...]:
         """``match`` as a tuple."""
-        return (self.match,) if isinstance(self.match, str) else tuple(self.match)
+        return self.match if isinstance(self.match, tuple) else (self.match,)
 
     @property
     def label(self) -> str:
         """``name``, or the patterns of ``match``."""
-        return self.name or ", ".join(self.patterns)
+        return self.name or ", ".join(map(str, self.patterns))
 
     @property
     def rule(self) -> Rule:

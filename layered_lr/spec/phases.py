@@ -13,7 +13,7 @@ from pydantic import PlainValidator
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_value
-from layered_lr.models.matching import check_pattern
+from layered_lr.models.patterns import check_pattern
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
 from layered_lr.scalars import read_number, unwrap_scalar

@@ -12,15 +12,18 @@ from pydantic import PlainValidator
 
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_guess, explain_value
-from layered_lr.models.matching import ONE_DIMENSIONAL, check_pattern
+from layered_lr.models.matching import ONE_DIMENSIONAL
+from layered_lr.models.patterns import check_pattern
+from layered_lr.models.where import Where
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
 from layered_lr.schedules.reference import trusting
+from layered_lr.spec.discriminative import groups_from_table
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.spec.toml import check_depth, optimizer_from_table, read_toml, schedule_from_table, to_table
 from layered_lr.spelling import did_you_mean, find_nearest
-from layered_lr.validation import Flag, Positive, value_class
+from layered_lr.validation import Flag, LayerFactor, Positive, value_class
 
 RUN_TABLE = "run"  # the table of a recipe that says how to run the spec; it is not part of the spec
 
@@ -71,6 +74,9 @@ class Spec:
         clip_grad_value: The largest size of each element of a gradient, > 0, as with
             ``torch.nn.utils.clip_grad_value_``.
         clip_per_group: Whether ``clip_grad_norm`` holds for the norm of each group alone.
+        layer_decay: Parameters that no group matches form a group for each layer, ``layer 0`` (next to the images) to
+            the head's. Its ``lr_scale`` is ``layer_decay`` to the power of the number of layers above it: > 0, at most
+            1. The function ``layer_decay`` tells how layers are counted.
         phases: Parts of the run, one after the other, such as a phase with a frozen backbone. Without phases everything
             trains. Which parameter belongs to which group never changes.
 
@@ -99,6 +105,7 @@ class Spec:
     clip_grad_norm: OptionalNorm = field(default=None, kw_only=True)
     clip_grad_value: Positive | None = field(default=None, kw_only=True)
     clip_per_group: Flag = field(default=False, kw_only=True)
+    layer_decay: LayerFactor | None = field(default=None, kw_only=True)
     phases: Annotated[Sequence[Phase], PlainValidator(_check_phases)] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
@@ -184,6 +191,21 @@ class Spec:
             phases=(),
         )
 
+    @property
+    def needs_types(self) -> bool:
+        """Whether a group is chosen by the types of modules, which names and shapes do not tell."""
+        return bool(self._rule_kinds & {"type", "norm"})
+
+    @property
+    def tells_depths(self) -> bool:
+        """Whether groups are chosen by how deep layers lie."""
+        return self.layer_decay is not None or "depth" in self._rule_kinds
+
+    @property
+    def _rule_kinds(self) -> set[str]:
+        rules = [rule for group in self.groups for rule in group.patterns if isinstance(rule, Where)]
+        return {leaf.kind for rule in rules for leaf in rule.leaves}
+
     def optimizer_of(self, group: Group) -> Optimizer:
         """Return the optimizer with this group's own settings.
 
@@ -266,6 +288,8 @@ class Spec:
         if not isinstance(groups, list | tuple):
             raise SpecError("groups must be an array of tables: write [[groups]] above each of them.")
         parts["groups"] = [group_from_table(group) for group in groups]
+        if "discriminative" in parts:
+            parts["groups"] += groups_from_table(parts.pop("discriminative"))
         phases = parts.get("phases", [])
         if not isinstance(phases, list | tuple):
             raise SpecError("phases must be an array of tables: write [[phases]] above each of them.")

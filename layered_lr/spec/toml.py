@@ -11,6 +11,7 @@ from typing import Any
 from layered_lr.errors import SpecError
 from layered_lr.files import as_path, one_line, read_plain
 from layered_lr.guesses import explain_type
+from layered_lr.models.where import Where
 from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES, Schedule, schedule_from_dict, schedule_to_dict
@@ -53,6 +54,8 @@ def to_table(value: Any) -> dict[str, Any]:
 def _to_plain(item: Any) -> Any:
     if isinstance(item, tuple):
         return [_to_plain(part) for part in item]
+    if isinstance(item, Where):
+        return item.to_table()
     return to_table(item) if hasattr(item, "__dataclass_fields__") else item
 
 

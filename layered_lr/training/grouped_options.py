@@ -45,7 +45,7 @@ def _autocast(value: Any) -> str | None:
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
-    from layered_lr.models.matching import check_pattern
+    from layered_lr.models.patterns import check_pattern
 
     patterns = value if isinstance(value, list | tuple) else (value,)
     return tuple(check_pattern(pattern, "reset") for pattern in patterns)

@@ -52,6 +52,7 @@ FUNCTIONS = [
             "clip_grad_norm": junk,
             "clip_grad_value": junk,
             "clip_per_group": junk,
+            "layer_decay": junk,
         },
     ),
     Target("Spec.from_toml", ll.Spec.from_toml, {"text_or_path": junk}),
@@ -60,6 +61,19 @@ FUNCTIONS = [
     Target("load_dataset", ll.load_dataset, {"data": junk}, {"data_root": junk}),
     Target(
         "Dataset", ll.Dataset, {"name": st.just("x"), **dict.fromkeys(("x_train", "y_train", "x_test", "y_test"), junk)}
+    ),
+    Target(
+        "where",
+        lambda patterns, **given: ll.where(*patterns, **given),
+        {"patterns": st.lists(junk, max_size=2)},
+        dict.fromkeys(("type", "ndim", "shape", "bias", "norm", "depth"), junk),
+    ),
+    Target("where and", lambda one, other: ll.where("a") & one | other, {"one": junk, "other": junk}),
+    Target("layer_decay", ll.layer_decay, {"model": or_junk(parameters)}, {"decay": or_junk(rate), "layers": junk}),
+    Target(
+        "discriminative",
+        ll.discriminative,
+        {"parts": or_junk(st.lists(junk, max_size=3)), "lr": or_junk(st.builds(slice, rate, rate))},
     ),
     Target("head_first", ll.phases.head_first, {}, {"until": junk, "head": junk}),
     Target("gradual_unfreeze", ll.phases.gradual_unfreeze, {"order": junk}, {"every": junk}),
@@ -154,6 +168,7 @@ def test_every_public_name_is_a_target() -> None:
         "Parameter",
         "BackendStatus",
         "Callback",
+        "Where",
     }
     elsewhere = {
         "attach",

@@ -1,0 +1,149 @@
+"""How deep each parameter lies: the number of its layer, counted from the images to the head, by names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from layered_lr.errors import SpecError
+from layered_lr.models.parameter import Parameter
+from layered_lr.models.patterns import compile_pattern
+from layered_lr.models.wrappers import strip_wrappers
+
+_NUMBERED = re.compile(r"\d+|.*?\d+[a-z]?")  # 3, layer2, inception4b, encoder_layer_11, block1-0
+_LISTS = frozenset({"blocks", "layers", "layer"})
+"""Modules inside a stage that are lists of its blocks: ``stages.0.blocks.1``."""
+_AUXILIARY = re.compile(r"aux", re.IGNORECASE)
+
+
+def find_depths(parameters: Sequence[Parameter], layers: Sequence[str] = ()) -> dict[str, int]:
+    """Number the layers that parameters are in: 0 next to the images, the largest number at the head.
+
+    Without ``layers``, numbers in names tell the order. A *block* is a numbered module with modules in it, such as
+    ``layer1.0``, ``blocks.3`` or ``encoder.layer.11``; blocks count in model order. What stands before the first block
+    (stem, embeddings, tokens) is layer 0. What comes after the last one is the head, but for normalisations, which
+    belong to the last block; so it is in timm. Auxiliary heads are heads. In a model without blocks, each module with
+    parameters is a layer, and a normalisation belongs to the layer before it. Tied weights are as deep as their first
+    use.
+
+    Args:
+        parameters: In model order.
+        layers: Patterns as in ``Group.match``, from the images to the head, instead of numbers in names.
+
+    Returns:
+        The depth of each parameter, by name.
+
+    Raises:
+        SpecError: No name has a number; or a pattern of ``layers`` matches nothing, or a parameter is in none.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> names = ["stem.weight", "blocks.0.fc.weight", "blocks.1.fc.weight", "norm.weight", "head.weight"]
+        >>> find_depths([ll.Parameter(name, (4, 4) if name != "norm.weight" else (4,)) for name in names])
+        {'stem.weight': 0, 'blocks.0.fc.weight': 1, 'blocks.1.fc.weight': 2, 'norm.weight': 2, 'head.weight': 3}
+    """
+    plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
+    if layers:
+        return _by_patterns(parameters, layers, plain)
+    paths = {p.name: [plain[name].split(".") for name in p.names] for p in parameters}
+    numbered = {path for own in paths.values() for parts in own if (path := _block_of(parts))}
+    if numbered:
+        return _by_blocks(parameters, paths)
+    return _by_modules(parameters, paths)
+
+
+def _by_patterns(parameters: Sequence[Parameter], layers: Sequence[str], plain: dict[str, str]) -> dict[str, int]:
+    tests = [compile_pattern(pattern) for pattern in layers]
+    found: dict[str, int] = {}
+    for parameter in parameters:
+        names = {spelling for name in parameter.names for spelling in (name, plain[name])}
+        places = [place for place, test in enumerate(tests) if any(map(test, names))]
+        if not places:
+            raise SpecError(f"layers: {parameter.name!r} is in none of them. Add a pattern that matches it.")
+        found[parameter.name] = places[0]
+    for place, pattern in enumerate(layers):
+        if place not in found.values():
+            raise SpecError(f"layers: {pattern!r} matches no parameter that the ones before it have left.")
+    return found
+
+
+def _by_blocks(parameters: Sequence[Parameter], paths: dict[str, list[list[str]]]) -> dict[str, int]:
+    blocks = _in_order(block for parameter in parameters for block in map(_block_of, paths[parameter.name]) if block)
+    places = {block: place for place, block in enumerate(blocks)}
+    found: dict[str, int] = {}
+    norms = _find_norms(parameters)
+    reached = -1  # the last block before a parameter, in model order
+    for parameter in parameters:
+        own = [_place(parts, places) for parts in paths[parameter.name]]
+        known = [place for place in own if place is not None]
+        if known:
+            reached = max(reached, known[0])
+            found[parameter.name] = min(known)
+        elif any(_is_auxiliary(parts) for parts in paths[parameter.name]):
+            found[parameter.name] = len(blocks)
+        elif reached < len(blocks) - 1:
+            found[parameter.name] = reached
+        else:
+            found[parameter.name] = reached if parameter.name in norms else len(blocks)
+    return _numbered_from_zero(found)
+
+
+def _by_modules(parameters: Sequence[Parameter], paths: dict[str, list[list[str]]]) -> dict[str, int]:
+    if not any(_NUMBERED.fullmatch(part) for own in paths.values() for parts in own for part in parts[:-1]):
+        raise SpecError(
+            f"no layer has a number in its name ({', '.join(map(repr, list(paths)[:3]))}), which would tell how deep "
+            "it lies. Give layers=[...]: patterns from the images to the head."
+        )
+    found: dict[str, int] = {}
+    norms = _find_norms(parameters)
+    places: dict[tuple[str, ...], int] = {}
+    for parameter in parameters:
+        module = min(
+            (tuple(parts[:-1]) for parts in paths[parameter.name]), key=lambda path: places.get(path, len(places))
+        )
+        if module not in places:
+            places[module] = max(places.values(), default=-1) + (parameter.name not in norms or not places)
+        found[parameter.name] = places[module]
+    return _numbered_from_zero(found)
+
+
+def _block_of(parts: Sequence[str]) -> tuple[str, ...] | None:
+    """The path of the block that a parameter is in: the first numbered module, or a numbered one right in it."""
+    place = next((at for at, part in enumerate(parts[:-2]) if _NUMBERED.fullmatch(part)), None)
+    if place is None or _is_auxiliary(parts):
+        return None
+    while True:
+        step = 2 if len(parts) > place + 1 and parts[place + 1] in _LISTS else 1
+        inner = place + step
+        if inner < len(parts) - 2 and _is_inner_block(parts[inner], step):
+            place = inner
+            continue
+        return tuple(parts[: place + 1])
+
+
+def _is_inner_block(part: str, step: int) -> bool:
+    return part.isdecimal() if step == 2 else _NUMBERED.fullmatch(part) is not None
+
+
+def _place(parts: Sequence[str], places: dict[tuple[str, ...], int]) -> int | None:
+    block = _block_of(parts)
+    return None if block is None else places[block]
+
+
+def _is_auxiliary(parts: Sequence[str]) -> bool:
+    return any(_AUXILIARY.match(part) for part in parts)
+
+
+def _find_norms(parameters: Sequence[Parameter]) -> set[str]:
+    """Names of the parameters whose module holds none of two or more dimensions, as a linear layer does."""
+    holders = {parameter.name.rpartition(".")[0] for parameter in parameters if len(parameter.shape) > 1}
+    return {parameter.name for parameter in parameters if parameter.name.rpartition(".")[0] not in holders}
+
+
+def _in_order(blocks: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(blocks))
+
+
+def _numbered_from_zero(found: dict[str, int]) -> dict[str, int]:
+    ranks = {place: rank for rank, place in enumerate(sorted(set(found.values())))}
+    return {name: ranks[place] for name, place in found.items()}

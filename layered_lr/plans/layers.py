@@ -1,0 +1,37 @@
+"""Groups by depth: one for each layer, with rates that fall from the head to the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from layered_lr.models.depth import find_depths
+from layered_lr.models.matching import assign
+from layered_lr.models.parameter import Parameter
+from layered_lr.spec.groups import Group
+from layered_lr.spec.spec import Spec
+
+
+def add_layers(spec: Spec, parameters: Sequence[Parameter]) -> Spec:
+    """Return the spec with a group for each layer, if it has a ``layer_decay``: of parameters that no group matches.
+
+    Raises:
+        SpecError: The names do not tell how deep the layers lie.
+    """
+    if spec.layer_decay is None:
+        return spec
+    free = assign([group.rule for group in spec.groups], parameters)[-1]
+    if not free:
+        return spec
+    depths = find_depths(parameters)
+    top = max(depths.values())
+    layers = make_layers({parameter.name: depths[parameter.name] for parameter in free}, spec.layer_decay, top)
+    return replace(spec, groups=(*spec.groups, *layers))
+
+
+def make_layers(depths: Mapping[str, int], decay: float, top: int) -> list[Group]:
+    """Return a group for each depth, with ``decay`` to the power of its distance from the top as ``lr_scale``."""
+    members: dict[int, list[str]] = {}
+    for name, depth in depths.items():
+        members.setdefault(depth, []).append(name)
+    return [Group(members[depth], lr_scale=decay ** (top - depth), name=f"layer {depth}") for depth in sorted(members)]
