@@ -27,9 +27,9 @@ def describe_rest(rest: PlanGroup, others: Sequence[PlanGroup], parameters: Sequ
     norms = [p.name for p in there if (is_of_a_norm(p) if p.types else is_named_as_norm(p))]
     modules = {parameter.name.rpartition(".")[0] for parameter in there}
     if norms:
-        more = ", …" if len(norms) > _MOST_NAMES else ""
+        more, many = ", …" if len(norms) > _MOST_NAMES else "", "s" if len(norms) > 1 else ""
         yield (
-            f"group {rest.name!r} trains {len(norms)} parameter{'s' * (len(norms) > 1)} of normalisations at the full rate: "
+            f"group {rest.name!r} trains {len(norms)} parameter{many} of normalisations at the full rate: "
             f"{', '.join(norms[:_MOST_NAMES])}{more}. ll.where(norm=True) chooses them"
         )
     elif len(modules) == 1:
