@@ -12,7 +12,8 @@ from typing import Any, cast
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_names, explain_value
-from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
+from layered_lr.models.heads import describe_words, expand_words
+from layered_lr.models.matching import Rule, assign, find_undecayed, find_unused_patterns, select_parameters
 from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
 from layered_lr.optimizers import Optimizer
@@ -23,6 +24,7 @@ from layered_lr.plans.plan import Plan, PlanPhase
 from layered_lr.plans.unused_rates import describe_unused_rates
 from layered_lr.printed import shown
 from layered_lr.schedules import Constant, Schedule
+from layered_lr.spec.groups import Group
 from layered_lr.spec.phases import Phase, Which, steps_until
 from layered_lr.spec.spec import Spec
 from layered_lr.spelling import find_nearest
@@ -186,7 +188,8 @@ def _members(what: str, item: str | int, plan: Plan) -> frozenset[str]:
     near = find_nearest(item, by_name)
     first = ", ".join(list(by_name)[:_MOST_NAMES]) + (", …" if len(by_name) > _MOST_NAMES else "")
     advice = f" Did you mean the group {near!r}?" if near else f" The groups are {first}."
-    return select_parameters(what, item, plan.parameters, advice)
+    paths = expand_words((item,), plan.parameters)
+    return frozenset[str]().union(*(select_parameters(what, path, plan.parameters, advice) for path in paths))
 
 
 def _resolve_whole(
@@ -194,8 +197,8 @@ def _resolve_whole(
 ) -> Plan:
     """Make the plan of a spec without phases."""
     bound = partial(_bind, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    members = assign([group.rule for group in spec.groups], known)
-    free = find_undecayed(spec.no_weight_decay, known)
+    members = assign([_rule_of(group, known) for group in spec.groups], known)
+    free = find_undecayed(expand_words(spec.no_weight_decay, known), known)
     groups = [
         PlanGroup(
             name=group.label,
@@ -223,6 +226,11 @@ def _resolve_whole(
     for group in groups:
         _check_group(group, steps_per_epoch)
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
+
+
+def _rule_of(group: Group, parameters: Sequence[Parameter]) -> Rule:
+    """The group's rule with the paths that ``head`` and ``backbone`` stand for in this model."""
+    return group.rule._replace(patterns=expand_words(group.rule.patterns, parameters))
 
 
 def _bind(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
@@ -328,6 +336,7 @@ def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGro
     unused = [
         f"group {group.label!r}: {pattern!r} matches nothing"
         for group in spec.groups
-        for pattern in find_unused_patterns(group.rule, parameters)
+        for pattern in find_unused_patterns(_rule_of(group, parameters), parameters)
     ]
-    return tied + unused + list(describe_frozen_by_hand(groups, parameters))
+    words = describe_words((pattern for group in spec.groups for pattern in group.rule.patterns), parameters)
+    return words + tied + unused + list(describe_frozen_by_hand(groups, parameters))
