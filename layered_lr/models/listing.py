@@ -101,8 +101,8 @@ def where_lines(where: Mapping[str, str]) -> str:
 
 def _where_text() -> str:
     return (
-        "On torch-eager and torch-compile: all. On oneflow-eager and oneflow-graph: mobilenet_v2 also without torch; the "
-        'others are translated when a run\nbegins. `layered-lr models NAME` tries it. In a spec, "head" and '
+        "torch-eager, torch-compile: all of them. oneflow-eager, oneflow-graph: mobilenet_v2, also without torch; the\n"
+        'others are translated when a run begins, and `layered-lr models NAME` tries it. In a spec, "head" and\n'
         '"backbone" are groups of each. Parameters are counted for 1,000 classes.'
     )
 

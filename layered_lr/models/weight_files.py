@@ -41,8 +41,8 @@ def read_weights(source: str | Path | Mapping[str, object], what: str = "initial
     if path.suffix not in readers:
         raise SpecError(f"{what}={str(path)!r}: must end in one of {', '.join(readers)}.")
     if not path.is_file():
-        what = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
-        raise DataError(f"{what}={str(path)!r}: {what}.")
+        why = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
+        raise DataError(f"{what}={str(path)!r}: {why}.")
     return readers[path.suffix](path)
 
 

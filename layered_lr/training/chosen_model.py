@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layered_lr.arrays import Array, Float32, Weights
+from layered_lr.console import say
 from layered_lr.data.dataset import DatasetFacts
 from layered_lr.errors import SpecError
 from layered_lr.models import catalogue
@@ -56,6 +57,26 @@ class ChosenModel(NamedTuple):
             return catalogue.list_parameters(self.source, self.num_classes)
         listed: Callable[[], list[Parameter]] | None = getattr(self.source, "list_parameters", None)
         return None if listed is None else listed()
+
+    def say_what_is_taken_over(self, is_uint8: bool) -> None:
+        """Say what pretrained weights change about the images, and which parameters they leave new.
+
+        Args:
+            is_uint8: Whether the data's images are normalised here.
+        """
+        if self.pretrained is None or self.pretrained.arrays is None:
+            return
+        _, height, width = self.image_shape
+        name, transform = self.pretrained.name, self.pretrained.transform
+        if transform is None:
+            say(f"pretrained: {name} does not say how its images were; yours are normalised by their own mean.")
+        else:
+            mean, std = (", ".join(f"{number:g}" for number in each) for each in (transform.mean, transform.std))
+            how = f"mean {mean}, deviation {std}" if is_uint8 else "as they are: floats are taken as normalised already"
+            usual = "" if transform.size == height == width else f" (these weights' own size is {transform.size})"
+            say(f"pretrained: {name}: images of {height}x{width}{usual}, {how}.")
+        if new := getattr(self.source, "new", None):
+            say(f"pretrained: new for {self.num_classes} classes: {', '.join(new)}.")
 
     def first_weights(self, seed: int, read_made: Callable[[], Weights]) -> dict[str, Array]:
         """The state that the model begins with, before other weights are given: drawn, pretrained, or as it was made.
@@ -138,7 +159,8 @@ def _read_pretrained(name: str | None, chosen: str | bool, progress: bool, loads
     zoo = open_zoo(name)
     transform = zoo.find_transform(name, word)
     if is_file:
-        return Pretrained(Path(word).name, read_weights(word, "pretrained") if loads else None, transform)
+        called = Path(word).name + (f" ({transform.name})" if transform else "")
+        return Pretrained(called, read_weights(word, "pretrained") if loads else None, transform)
     arrays = zoo.read_named(name, word, progress) if loads else None
     return Pretrained(transform.name if transform else word, arrays, transform)
 

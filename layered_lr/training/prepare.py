@@ -104,6 +104,7 @@ def prepare(
         options.precision.dtype,
         shape,
     )
+    chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
     check_trainable(plan, model)
     lowering = plan.lowering(backend.name)
