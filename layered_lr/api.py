@@ -59,6 +59,7 @@ def run(
     dropout: float | Mapping[str, float] | None = None,
     pretrained: str | Path | bool = False,
     head: str | None = None,
+    initialise: str | Mapping[str, str] | None = None,
     image_size: int | None = None,
     device: str = "auto",
     augment: bool | None = None,
@@ -97,6 +98,9 @@ def run(
             new. Images are resized and normalised as the weights want it.
         head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
             path, such as 'classifier.6'.
+        initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
+            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that
+            pretrained or initial_weights give stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.
@@ -271,6 +275,7 @@ def compare(
     dropout: float | Mapping[str, float] | None = 0.0,
     pretrained: str | Path | bool = False,
     head: str | None = None,
+    initialise: str | Mapping[str, str] | None = None,
     image_size: int | None = None,
     device: str = "auto",
     augment: bool | None = None,
@@ -319,6 +324,9 @@ def compare(
             new. Images are resized and normalised as the weights want it.
         head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
             path, such as 'classifier.6'.
+        initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
+            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that
+            pretrained or initial_weights give stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.

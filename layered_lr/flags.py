@@ -16,9 +16,16 @@ _PART = "__"  # between an option and its part in the name that click knows the 
 
 
 class _Pairs(click.ParamType[Any]):
-    """A number, or numbers by pattern: ``0.5``, or ``classifier=0.5,features=0.1``."""
+    """A value, or values by pattern: ``0.5``, or ``classifier=0.5,features=0.1``.
+
+    Args:
+        read: Makes a value of its text.
+    """
 
     name = "pairs"
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        self._read = read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read the flag's text."""
@@ -27,13 +34,13 @@ class _Pairs(click.ParamType[Any]):
         parts = [part.rpartition("=") for part in value.split(",")]
         try:
             if len(parts) == 1 and not parts[0][0]:
-                return float(parts[0][2])
-            return {pattern.strip(): float(number) for pattern, _, number in parts}
+                return self._read(parts[0][2])
+            return {pattern.strip(): self._read(text.strip()) for pattern, _, text in parts}
         except ValueError:
             self.fail(f"{value!r} is neither a number nor pattern=number,…", param, ctx)
 
 
-_TYPES: Mapping[str, Any] = {"int": int, "float": float, "pairs": _Pairs()}
+_TYPES: Mapping[str, Any] = {"int": int, "float": float, "pairs": _Pairs(float), "words": _Pairs(str)}
 
 
 def add_flags(command: str, *, without: tuple[str, ...] = ()) -> Callable[[C], C]:

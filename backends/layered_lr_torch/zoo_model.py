@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from layered_lr.errors import SpecError
-from layered_lr.models.nn_modules import framework_of, parameters_of
+from layered_lr.models.nn_modules import parameters_of
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.pretrained import Pretrained
-from layered_lr.models.user_models import make_model
 from layered_lr_torch import zoo_building
 from layered_lr_torch.dropout_settings import set_dropout
-from layered_lr_torch.heads import find_head_path, put_head
+from layered_lr_torch.heads import find_head_path
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.weight_fitting import load_pretrained
 
@@ -85,32 +83,3 @@ class ZooModel:
         if self._dropout is not None:
             set_dropout(made, self._dropout)
         return [parameter for parameter, _ in parameters_of(made)]
-
-
-class HeadedModel:
-    """Makes a model by the user's callable, and puts a head for the data's classes on it.
-
-    Args:
-        make: The user's; builds a torch module.
-        num_classes: Of the data.
-        head: ``"auto"``, or a path.
-    """
-
-    def __init__(self, make: Callable[[], Any], num_classes: int, head: str) -> None:
-        self._make, self._num_classes, self._head = make, num_classes, head
-        self.__name__ = getattr(make, "__name__", type(make).__name__)
-
-    def __call__(self) -> Module:
-        """Make the model.
-
-        Raises:
-            SpecError: No torch module, or no such head.
-        """
-        made: Module = make_model(self._make)
-        if framework_of(made) != "torch":
-            raise SpecError(
-                f"head={self._head!r}: puts a new head on modules of torch; the callable makes one of OneFlow. Build "
-                "it for the data's classes, and leave head out."
-            )
-        put_head(made, find_head_path(made, self._head), self._num_classes)
-        return made

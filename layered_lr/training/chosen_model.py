@@ -18,6 +18,7 @@ from layered_lr.models.heads import find_head
 from layered_lr.models.matching import compile_pattern
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.pretrained import Pretrained, fit_pretrained
+from layered_lr.models.users_callable import UsersCallable
 from layered_lr.models.weight_files import read_weights
 from layered_lr.models.zoo import is_catalogued, open_zoo
 from layered_lr.spelling import did_you_mean
@@ -78,7 +79,7 @@ class ChosenModel(NamedTuple):
         if new := getattr(self.source, "new", None):
             say(f"pretrained: new for {self.num_classes} classes: {', '.join(new)}.")
 
-    def first_weights(self, seed: int, read_made: Callable[[], Weights]) -> dict[str, Array]:
+    def first_weights(self, seed: int, read_made: Callable[[], Weights]) -> FirstWeights:
         """The state that the model begins with, before other weights are given: drawn, pretrained, or as it was made.
 
         Args:
@@ -86,14 +87,27 @@ class ChosenModel(NamedTuple):
             read_made: Reads the state of the model as it was made.
         """
         if not isinstance(self.source, str):
-            return dict(read_made())
+            return FirstWeights(dict(read_made()), getattr(self.source, "new", None))
         drawn = catalogue.draw_initial_weights(self.source, self.num_classes, seed)
         if self.pretrained is None or self.pretrained.arrays is None:
-            return drawn
+            return FirstWeights(drawn, None)
         parameters = catalogue.list_parameters(self.source, self.num_classes)
         names = {parameter.name for parameter in parameters}
         fitted = fit_pretrained(self.pretrained.name, self.pretrained.arrays, drawn, names, find_head(parameters) or "")
-        return {**drawn, **{name: array.astype(drawn[name].dtype) for name, array in fitted.arrays.items()}}
+        given = {name: array.astype(drawn[name].dtype) for name, array in fitted.arrays.items()}
+        return FirstWeights({**drawn, **given}, fitted.new)
+
+
+class FirstWeights(NamedTuple):
+    """The state that a model begins with.
+
+    Args:
+        arrays: Every parameter and buffer.
+        new: Names of the parameters that pretrained weights do not give; None where there are none.
+    """
+
+    arrays: dict[str, Array]
+    new: tuple[str, ...] | None
 
 
 def choose_model(options: RunOptions, facts: DatasetFacts, *, loads: bool = True) -> ChosenModel:
@@ -133,8 +147,8 @@ def choose_model(options: RunOptions, facts: DatasetFacts, *, loads: bool = True
     elif name is not None:
         _check_catalogued_head(name, options.head, facts.num_classes)
         dropout = _catalogued_dropout(name, options.dropout)
-    elif options.head is not None:
-        model = open_zoo(f"head={options.head}", options.backend).HeadedModel(model, facts.num_classes, options.head)
+    else:
+        model = UsersCallable(model, facts.num_classes, shape, options.head)
     return ChosenModel(model, facts.num_classes, dropout, shape, size, pretrained)
 
 

@@ -104,6 +104,26 @@ def _dropout(value: Any) -> float | dict[str, float] | None:
     return float(_probability(value))
 
 
+def _initialise(value: Any) -> str | dict[str, str] | None:
+    if value is None:
+        return None
+    from layered_lr.models.initialise import METHODS
+    from layered_lr.models.matching import check_pattern
+    from layered_lr.spelling import did_you_mean
+
+    for method in value.values() if isinstance(value, Mapping) else (value,):
+        if not isinstance(method, str) or method not in METHODS:
+            hint = did_you_mean(method, METHODS) if isinstance(method, str) else ""
+            raise SpecError(
+                f"initialise={shown(value)}: must be one of {', '.join(METHODS)}, or a table of these by pattern.{hint}"
+            )
+    if not isinstance(value, Mapping):
+        return str(value)
+    if not value:
+        raise Refused("a method's name, or methods by pattern, at least one")
+    return {check_pattern(pattern, "initialise"): str(method) for pattern, method in value.items()}
+
+
 def _device(value: Any) -> str:
     if isinstance(value, str) and (value in ("auto", "cpu") or value.split(":")[0] in ("cuda", "mps", "xpu")):
         return value
@@ -256,6 +276,21 @@ class RunOptions:
         flag="--head",
         metavar="PATH",
         shown_default="auto for models by name; a callable's model stays as it is",
+    )
+    initialise: str | Mapping[str, str] | None = option(
+        default=None,
+        help=(
+            "How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd' or "
+            "'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that "
+            "pretrained or initial_weights give stay."
+        ),
+        check=_initialise,
+        allowed="a method's name, methods by pattern, or None",
+        meaning=TRAINING,
+        flag="--initialise",
+        metavar="NAME|PATTERN=NAME,…",
+        kind="words",
+        shown_default="as the model is built",
     )
     image_size: int | None = option(
         default=None,

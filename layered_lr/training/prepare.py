@@ -14,6 +14,7 @@ from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.errors import SpecError
 from layered_lr.models.catalogue import check_images
 from layered_lr.models.heads import expand_words
+from layered_lr.models.initialise import initialise
 from layered_lr.models.weight_files import merge_weights, read_weights
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
@@ -130,7 +131,9 @@ def start_weights(
         read_made: Reads the state of the model as it was made.
         given: Instead of it.
     """
-    own = model.first_weights(options.seed, read_made)
+    own, new = model.first_weights(options.seed, read_made)
+    if options.initialise is not None:
+        own = initialise(own, plan.parameters, options.initialise, options.seed, new)
     if given is None:
         return own
     reset = () if options.initial_weights is None else options.initial_weights.reset
