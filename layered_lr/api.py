@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from layered_lr.data import dataset_facts
 from layered_lr.guesses import explain_names
-from layered_lr.models import catalogue
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.user_models import make_model
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.callback import Callback
+from layered_lr.training.chosen_model import choose_model
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
@@ -56,7 +56,11 @@ def run(
     max_steps: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
-    dropout: float = 0.2,
+    dropout: float | Mapping[str, float] | None = None,
+    pretrained: str | Path | bool = False,
+    head: str | None = None,
+    initialise: str | Mapping[str, str] | None = None,
+    image_size: int | None = None,
     device: str = "auto",
     augment: bool | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
@@ -75,9 +79,10 @@ def run(
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
         backend: What trains: 'torch-eager', 'torch-compile', 'oneflow-eager' or 'oneflow-graph'.
-        model: 'mobilenet_v2', or a callable without arguments that builds an nn.Module (on the command line
-            package.module:callable). Every backend trains a module of torch; the OneFlow backends also train one of
-            OneFlow. 'mobilenet_v2' starts with weights that NumPy draws from the seed, a module as it was built.
+        model: The name of a model: 'mobilenet_v2', another classifier of torchvision such as 'resnet18', 'timm:NAME'.
+            Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
+            Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
+            starts with weights that NumPy draws from the seed, all others as they were built.
         data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
             y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
@@ -85,7 +90,18 @@ def run(
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         seed: The seed for initial weights, the order of the batches, augmentation and dropout.
-        dropout: The dropout probability in the head of a model known by name. Its masks are the same on every backend.
+        dropout: The dropout probability of a model known by name: a number for all its dropouts, or numbers by pattern
+            of their paths (on the command line classifier=0.5,features=0.1). Stochastic depth follows a pattern alone.
+            The masks of 'mobilenet_v2' are the same on every backend.
+        pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
+            such as 'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays
+            new. Images are resized and normalised as the weights want it.
+        head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
+            path, such as 'classifier.6'.
+        initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
+            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that
+            pretrained or initial_weights give stay.
+        image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
@@ -185,25 +201,35 @@ def plan(
     epochs: int | None = None,
     max_steps: int | None = None,
     batch_size: int = 64,
+    pretrained: str | Path | bool = False,
+    head: str | None = None,
+    image_size: int | None = None,
     accumulate_steps: int = 1,
     # end of plan
 ) -> Plan:
-    """The plan that ``run`` would follow with the same arguments; needs no framework for a model known by name.
+    """The plan that ``run`` would follow with the same arguments; needs no framework for ``'mobilenet_v2'``.
 
     ``model`` may be an ``nn.Module`` object here too. Only the size of the data and its number of classes matter:
     ``"cifar10"`` is not downloaded.
 
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
-        model: 'mobilenet_v2', or a callable without arguments that builds an nn.Module (on the command line
-            package.module:callable). Every backend trains a module of torch; the OneFlow backends also train one of
-            OneFlow. 'mobilenet_v2' starts with weights that NumPy draws from the seed, a module as it was built.
+        model: The name of a model: 'mobilenet_v2', another classifier of torchvision such as 'resnet18', 'timm:NAME'.
+            Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
+            Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
+            starts with weights that NumPy draws from the seed, all others as they were built.
         data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
             y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
         epochs: How many times to go through the training set. The last images are left out if they fill no batch.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
+        pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
+            such as 'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays
+            new. Images are resized and normalised as the weights want it.
+        head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
+            path, such as 'classifier.6'.
+        image_size: Resize the images to squares of so many pixels a side, when batches are made.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
 
@@ -226,8 +252,10 @@ def plan(
     in_epoch = options.steps_per_epoch(facts.train_size)
     parameters: Any = made
     if made is None:
-        known = isinstance(options.model, str)
-        parameters = catalogue.list_parameters(options.model, facts.num_classes) if known else make_model(options.model)
+        chosen = choose_model(options, facts, loads=False)
+        parameters = chosen.list_parameters()
+        if parameters is None and callable(chosen.source):
+            parameters = make_model(chosen.source)
     return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
 
 
@@ -244,7 +272,11 @@ def compare(
     max_steps: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
-    dropout: float = 0.0,
+    dropout: float | Mapping[str, float] | None = 0.0,
+    pretrained: str | Path | bool = False,
+    head: str | None = None,
+    initialise: str | Mapping[str, str] | None = None,
+    image_size: int | None = None,
     device: str = "auto",
     augment: bool | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
@@ -284,7 +316,18 @@ def compare(
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         seed: The seed for initial weights, the order of the batches, augmentation and dropout.
-        dropout: The dropout probability in the head of a model known by name. Its masks are the same on every backend.
+        dropout: The dropout probability of a model known by name: a number for all its dropouts, or numbers by pattern
+            of their paths (on the command line classifier=0.5,features=0.1). Stochastic depth follows a pattern alone.
+            The masks of 'mobilenet_v2' are the same on every backend.
+        pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
+            such as 'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays
+            new. Images are resized and normalised as the weights want it.
+        head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
+            path, such as 'classifier.6'.
+        initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
+            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that
+            pretrained or initial_weights give stay.
+        image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or

@@ -23,6 +23,7 @@ from layered_lr.guesses import explain_guess
 from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
 from layered_lr.training.grouped_options import Precision
+from layered_lr.training.import_paths import is_import_path
 from layered_lr.training.options import merge_tables, options_with_meaning
 from layered_lr.version import __version__
 
@@ -84,7 +85,7 @@ def _would_run(backend: str, result: Any, arguments: dict[str, Any]) -> bool:
         return False
     if Precision.of(arguments.get("precision", "float32")).autocast is not None:  # which OneFlow has not
         return False
-    if not isinstance(arguments.get("model", ""), str) or ":" in arguments.get("model", ""):  # it is of one framework
+    if not isinstance(arguments.get("model", ""), str) or is_import_path(arguments.get("model", "")):
         return False
     if arguments.get("device", "auto") not in ("auto", "cpu", "cuda"):
         return False
@@ -270,6 +271,27 @@ def _checkout(trust: bool) -> Path:
     )
 
 
+@cli.command(short_help="List the models that are known by name.")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def models(names: tuple[str, ...], as_json: bool) -> None:
+    """List the models that are known by name: parameters, groups that suggest themselves, the least images, the head.
+
+    NAME may be a glob, such as 'resnet*' or 'timm:vit_*'. Of a single model it also says whether it can be translated
+    to OneFlow. The first listing measures each model, which takes a minute or two; the next ones are at once.
+    """
+    import json
+
+    from layered_lr.models.listing import list_models, models_text, try_translation
+
+    facts = list_models(names)
+    where = try_translation(facts[0]) if len(facts) == 1 else None
+    if as_json:
+        _print(json.dumps([{**each._asdict(), **({} if where is None else {"works": where})} for each in facts]))
+    else:
+        _print(models_text(facts, where))
+
+
 @cli.command()
 @click.pass_context
 def doctor(context: click.Context, /) -> None:
@@ -293,7 +315,7 @@ def _recipe(name: str | None, options: dict[str, Any], trust: bool) -> tuple[Any
 
 def _look_here_last(said: dict[str, Any], trust: bool) -> None:
     """Let Python find modules of the current folder, after all others: where --model names one, or --trust is said."""
-    if (trust or ":" in str(said.get("model", ""))) and (here := str(Path.cwd())) not in sys.path:
+    if (trust or is_import_path(str(said.get("model", "")))) and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
 
 

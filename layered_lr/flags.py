@@ -13,7 +13,34 @@ from layered_lr.training.options import RunOptions, options_with_meaning
 
 C = TypeVar("C", bound=Callable[..., Any])
 _PART = "__"  # between an option and its part in the name that click knows the flag by
-_TYPES: Mapping[str, Any] = {"int": int, "float": float}
+
+
+class _Pairs(click.ParamType[Any]):
+    """A value, or values by pattern: ``0.5``, or ``classifier=0.5,features=0.1``.
+
+    Args:
+        read: Makes a value of its text.
+    """
+
+    name = "pairs"
+
+    def __init__(self, read: Callable[[str], Any]) -> None:
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the flag's text."""
+        if not isinstance(value, str):
+            return value
+        parts = [part.rpartition("=") for part in value.split(",")]
+        try:
+            if len(parts) == 1 and not parts[0][0]:
+                return self._read(parts[0][2])
+            return {pattern.strip(): self._read(text.strip()) for pattern, _, text in parts}
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor pattern=number,…", param, ctx)
+
+
+_TYPES: Mapping[str, Any] = {"int": int, "float": float, "pairs": _Pairs(float), "words": _Pairs(str)}
 
 
 def add_flags(command: str, *, without: tuple[str, ...] = ()) -> Callable[[C], C]:
@@ -50,8 +77,9 @@ def _click_option(name: str, declared: Option, command: str) -> Callable[[C], C]
         return click.option(flags, name, default=None, help=help)
     if declared.kind == "list":
         return click.option(declared.flag, name, multiple=True, metavar=declared.metavar, help=f"{help} Repeatable.")
+    more: dict[str, Any] = {"is_flag": False, "flag_value": "DEFAULT"} if declared.kind == "optional" else {}
     return click.option(
-        declared.flag, name, type=_TYPES.get(declared.kind), metavar=declared.metavar or None, help=help
+        declared.flag, name, **more, type=_TYPES.get(declared.kind), metavar=declared.metavar or None, help=help
     )
 
 

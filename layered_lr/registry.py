@@ -25,6 +25,7 @@ class Framework(NamedTuple):
         probes: The module with the probe models of ``layered_lr.parity``, whose gradients are known.
         tracer: The module that traces models of this framework into ``layered_lr.models.graph``; None if there is none.
         builder: The function that builds a module of this framework from such a graph; None if there is none.
+        zoo: The module that makes models of libraries of this framework by name; None if there is none.
     """
 
     packages: tuple[str, ...]
@@ -34,6 +35,7 @@ class Framework(NamedTuple):
     probes: str
     tracer: str | None = None
     builder: str | None = None
+    zoo: str | None = None
 
 
 class Entry(NamedTuple):
@@ -61,6 +63,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         "torch-eager",
         "layered_lr_torch.probe",
         tracer="layered_lr_torch.trace_model",
+        zoo="layered_lr_torch.zoo",
     ),
     "oneflow": Framework(
         ("oneflow", "flowvision"),
@@ -117,6 +120,11 @@ def load_tracer(framework: str) -> Any:
     if path is None:
         raise SpecError(f"model: models of {framework} cannot be translated; give a torch.nn.Module.")
     return importlib.import_module(path)
+
+
+def load_zoo(framework: str) -> Any:
+    """Import the module that makes models of a framework by name, such as ``ZooModel`` and ``list_names``."""
+    return importlib.import_module(str(FRAMEWORKS[framework].zoo))
 
 
 def load_checkpoint_reader() -> Callable[[Path], object]:

@@ -60,14 +60,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({name: value}, name) for name in ("epochs", "max_steps", "batch_size") for value in NO_COUNT),
     ({"batch_size": None}, "batch_size"),
     *(({"seed": value}, "seed") for value in (-1, 1.5, True, None, "0", float("inf"), 2**64, 10**30)),
-    *(({"dropout": value}, "dropout") for value in (-0.1, 1.1, float("nan"), float("inf"), True, None, "0.2")),
+    *(({"dropout": value}, "dropout") for value in (-0.1, 1.1, float("nan"), float("inf"), True, {}, {"a": 2}, "0.2")),
     *(({"augment": value}, "augment") for value in (0, 1, "yes", 0.5)),
     *(({"progress": value}, "progress") for value in (0, None, "no")),
     *(({"device": value}, "device") for value in (None, 0, "tpu", "")),
     *(({"backend": value}, "backend") for value in (None, 3, "", "torch", "Torch-Eager", ["torch-eager"])),
     *(
         ({"model": value}, "model")
-        for value in (None, 3, "", "resnet18", "mobilenet_v3", "nowhere:build", ":", "os:path")
+        for value in (None, 3, "", "resnet81", "mobilenet_v3", "nowhere:build", ":", "os:path")
     ),
     *(
         ({"model": value}, "model")

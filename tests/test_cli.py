@@ -187,7 +187,7 @@ def test_wrong_words_are_refused(call: Any, refused: Any, words: list[str], mess
         (SPEC + "[run]\ndata_root = 3\n", "data_root"),
         (SPEC + "[run.initial_weights]\nreset = 3\n", "reset"),
         (SPEC + "[run]\nbackend = 'torch'\n", "backend='torch'"),
-        (SPEC + "[run]\nmodel = 'resnet18'\n", "model='resnet18'"),
+        (SPEC + "[run]\nmodel = 'resnet81'\n", "model='resnet81'"),
         (SPEC + "[run]\ndata = 'mnist'\n", "data='mnist'"),
         (SPEC + "[run]\nmodel = '.here:build'\n", ".here:build"),
         (SPEC.replace("features", "feature"), "Did you mean 'features'"),

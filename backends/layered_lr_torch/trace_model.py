@@ -136,7 +136,7 @@ def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program)
         shape = (_LEAST_BATCH, *array.shape[1:])
         drawn = rng.normal(size=shape) if array.dtype.kind == "f" else np.resize(array, shape)
         inputs.append(drawn.astype(array.dtype))
-    with _put_back(model), torch.no_grad():
+    with put_back(model), torch.no_grad():
         model.eval()
         try:
             answer = model(*(torch.from_numpy(array.copy()) for array in inputs))
@@ -152,9 +152,9 @@ def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program)
 
 def _trace_once(model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int) -> Recorder:
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    with _put_back(model):
+    with put_back(model):
         model.train(mode)
-        held, names = _swap_tensors(model, fakes)
+        held, names = swap_tensors(model, fakes)
         recorder = Recorder(fakes, held)
         for name, fake in names.items():
             recorder.hold(fake, name)
@@ -168,7 +168,7 @@ def _trace_once(model: Module, mode: bool, example: Sequence[NDArray[Any]], time
         draws = _Draws()
         handles = list(_follow_modules(model, recorder, draws))
         try:
-            with _quiet(), recorder, torch.enable_grad():
+            with quiet(), recorder, torch.enable_grad():
                 output = model(*inputs)
             draws.check("")
         except LayeredLRError:
@@ -213,7 +213,7 @@ def _line_of(error: BaseException) -> str:
 
 
 @contextmanager
-def _put_back(model: Module) -> Iterator[None]:
+def put_back(model: Module) -> Iterator[None]:
     """Put the model back as it was, whatever happens in a ``with`` block: tensors, modes, attributes, generators."""
     own = ("_parameters", "_buffers", "_modules")
     kept = [(module, dict(module.__dict__)) for module in model.modules()]
@@ -239,7 +239,7 @@ def _refuse_function(function: type, *_: Any, **__: Any) -> Any:
     )
 
 
-def _swap_tensors(model: Module, fakes: FakeTensorMode) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
+def swap_tensors(model: Module, fakes: FakeTensorMode) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
     """Put fake tensors in the place of parameters and buffers; returns them by the real one's id, and by name."""
     held: dict[int, Tensor] = {}
     names: dict[str, Tensor] = {}
@@ -281,7 +281,7 @@ class _Draws:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep torch from logging an error that is raised and explained anyway."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     before = logger.disabled

@@ -14,6 +14,7 @@ from layered_lr.data.augmentation import PADDING, Cropper
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.normalisation import PairTable, normalisation_table, normalise
 from layered_lr.data.random_draws import Crops, draw_crops, draw_order
+from layered_lr.data.resizing import Resizer
 from layered_lr.errors import SpecError
 
 
@@ -27,12 +28,22 @@ class Batches:
         batch_size: Images in a batch, from 1 to the size of the training set.
         seed: Whole number >= 0 for the order of the images and the augmentation.
         augment: Whether to crop at random (padding 4) and flip; None takes the data set's own setting.
+        image_size: Pixels of a side to resize the images to, after cropping; None leaves them.
+        normalisation: Mean and standard deviation of each channel for uint8 images; None takes the data set's own.
 
     Raises:
         SpecError: An argument is outside of its range.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, seed: int = 0, augment: bool | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int = 0,
+        augment: bool | None = None,
+        image_size: int | None = None,
+        normalisation: tuple[Float32, Float32] | None = None,
+    ) -> None:
         self.dataset = dataset
         self.batch_size = whole_number("batch_size", batch_size, 1)
         self.seed = whole_number("seed", seed, 0, is_count=False)
@@ -47,7 +58,13 @@ class Batches:
             )
         self._table = None
         if dataset.mean is not None and dataset.std is not None:
-            self._table = normalisation_table(dataset.mean, dataset.std)
+            self._table = normalisation_table(*(normalisation or (dataset.mean, dataset.std)))
+        channels, height, width = dataset.facts.image_shape
+        self._resizer = None
+        if image_size is not None and (height, width) != (image_size, image_size):
+            self._resizer = Resizer(height, width, image_size)
+            height = width = image_size
+        self.image_shape = (channels, height, width)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -146,7 +163,8 @@ class _Maker:
     def __init__(self, batches: Batches, source: Array, channels_last: bool = False) -> None:
         self._source = source
         self._table = batches._table
-        self._pairs = batches._pairs if channels_last else None
+        self._resizer = batches._resizer
+        self._pairs = batches._pairs if channels_last and self._resizer is None else None
         self._cropper = Cropper(source.shape[1:], source.dtype) if batches.augment else None
 
     def images(self, chosen: Int64, crops: Crops | None = None) -> Float32:
@@ -154,6 +172,6 @@ class _Maker:
         images = self._source[chosen]
         if crops is not None and self._cropper is not None:
             images = self._cropper.crop(images, crops)
-        if self._table is None:
-            return images
-        return normalise(images, self._table) if self._pairs is None else self._pairs.normalise(images)
+        if self._table is not None:
+            images = normalise(images, self._table) if self._pairs is None else self._pairs.normalise(images)
+        return images if self._resizer is None else self._resizer.resize(images)

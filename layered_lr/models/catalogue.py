@@ -21,15 +21,17 @@ class NamedModel(NamedTuple):
     Args:
         list_entries: Takes the number of classes; returns every parameter and buffer, in the model's order.
         check_images: Takes the batch size and (channels, height, width); refuses what the model cannot train on.
+        dropout: The path of its dropout, and the probability there.
     """
 
     list_entries: Callable[[int], Iterable[Entry]]
     check_images: Callable[[int, tuple[int, int, int]], None]
+    dropout: tuple[str, float]
 
 
 # One line for each model. The backends build it by the same name.
 MODELS: Mapping[str, NamedModel] = {
-    mobilenet_v2.NAME: NamedModel(mobilenet_v2.list_entries, mobilenet_v2.check_images),
+    mobilenet_v2.NAME: NamedModel(mobilenet_v2.list_entries, mobilenet_v2.check_images, mobilenet_v2.DROPOUT),
 }
 
 

@@ -20,6 +20,7 @@ MOBILENET_V2 = (
 """Expansion, channels, blocks, and stride of the first block, of each stage: table 2 of arXiv:1801.04381."""
 _CONV, _NORM, _LINEAR = ("Conv2d", "_ConvNd"), ("BatchNorm2d", "_BatchNorm", "_NormBase"), ("Linear",)
 STEM, LAST = 32, 1280  # channels of the first and the last convolution
+DROPOUT = ("classifier.0", 0.2)
 SMALLEST_MAP = 32  # the strides multiply to 32: up to this many pixels a side, the last feature map is 1x1
 
 

@@ -22,12 +22,13 @@ _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # of Lightn
 _WRAPPERS = ("module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
 
 
-def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
+def read_weights(source: str | Path | Mapping[str, object], what: str = "initial_weights") -> dict[str, Array]:
     """Read arrays by name.
 
     Args:
         source: A mapping of names to arrays, or the path of a file: ``.npz``, ``.safetensors``, or ``.pth`` /
             ``.pt``. torch reads the last two, so it must be installed; it loads only tensors.
+        what: The option that messages speak of.
 
     Raises:
         SpecError: Neither a mapping nor such a path.
@@ -36,14 +37,14 @@ def read_weights(source: str | Path | Mapping[str, object]) -> dict[str, Array]:
     if isinstance(source, Mapping):
         return {str(name): _array(str(name), value) for name, value in find_weights(source).items()}
     if not isinstance(source, str | Path):
-        raise SpecError(f"initial_weights: got a {type(source).__name__}; must be a path or a mapping of arrays.")
-    path = as_path("initial_weights", source)
+        raise SpecError(f"{what}: got a {type(source).__name__}; must be a path or a mapping of arrays.")
+    path = as_path(what, source)
     readers = {".npz": _npz, ".safetensors": _safetensors, ".pth": _torch, ".pt": _torch}
     if path.suffix not in readers:
-        raise SpecError(f"initial_weights={str(path)!r}: must end in one of {', '.join(readers)}.")
+        raise SpecError(f"{what}={str(path)!r}: must end in one of {', '.join(readers)}.")
     if not path.is_file():
-        what = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
-        raise DataError(f"initial_weights={str(path)!r}: {what}.")
+        why = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
+        raise DataError(f"{what}={str(path)!r}: {why}.")
     return readers[path.suffix](path)
 
 

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
 from layered_lr.errors import LayeredLRError, SpecError
-from layered_lr.models import catalogue
 from layered_lr.models.catalogue import check_images
 from layered_lr.models.nn_modules import framework_of
+from layered_lr.models.zoo import is_catalogued
 from layered_lr.parity.comparison import Comparison, compared
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.processes import run_worker
@@ -28,6 +28,7 @@ from layered_lr.parity.worker import MEASURING, ROUNDING, Request
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS, TABLE, check_name
 from layered_lr.spec.spec import Spec
+from layered_lr.training.chosen_model import choose_model
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions, options_with_meaning
@@ -63,9 +64,10 @@ def compare_backends(
     _check_resume_at(resume_at, steps)
     chosen = {name: replace(options, backend=name, model=_model_of(model, name)) for name in names}
     for each in chosen.values():
-        if isinstance(each.model, str):
-            check_images(each.model, each.batch_size, facts.image_shape)
-            resolve(spec, catalogue.list_parameters(each.model, facts.num_classes), total, in_epoch)
+        if is_catalogued(each.model):
+            known = choose_model(each, facts, loads=False)
+            check_images(each.model, each.batch_size, known.image_shape)
+            resolve(spec, known.list_parameters() or (), total, in_epoch)
     with tempfile.TemporaryDirectory(prefix="layered_lr-") as folder:
         room = min(_MOST_LOG_BYTES, shutil.disk_usage(folder).free // 2) // (2 * len(names) + 1)
         constants = options.precision.dtype == "float64"

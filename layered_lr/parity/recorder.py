@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Weights
 from layered_lr.backend.base import Backend
 from layered_lr.errors import TrainingDiverged
+from layered_lr.models.zoo import is_catalogued
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.norm_constants import hold_in_float32
 from layered_lr.parity.shaker import Shaker
@@ -45,8 +46,8 @@ def prepare_task(backend: Backend, task: Task, start: Weights | None = None) -> 
         SpecError: The start is of another model.
     """
     ready = prepare(task.spec, task.options, backend=backend, start=start)
-    if not isinstance(task.options.model, str):
-        backend.share_draws(ready.model, (task.options.batch_size, *ready.dataset.facts.image_shape))
+    if not is_catalogued(task.options.model):
+        backend.share_draws(ready.model, (task.options.batch_size, *ready.batches.image_shape))
     if task.float32_norms:
         hold_in_float32(ready.model)
     return ready._replace(extras=ready.extras._replace(grad_norms=True))

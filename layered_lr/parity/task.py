@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from layered_lr.errors import SpecError
+from layered_lr.models.zoo import is_catalogued
 from layered_lr.parity.probe import rungs_of
 from layered_lr.spec.spec import Spec
 from layered_lr.training.grouped_options import Precision
@@ -55,7 +56,7 @@ class Task:
     @property
     def has_masks_by_place(self) -> bool:
         """Whether the library's dropout masks belong to places in a batch: images in another order get other masks."""
-        return isinstance(self.options.model, str) and self.options.dropout > 0
+        return is_catalogued(self.options.model) and self.options.dropout != 0
 
     @property
     def may_have_float64(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_names, explain_value
+from layered_lr.models.heads import describe_words, expand_words
 from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
 from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
@@ -22,6 +23,7 @@ from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.layers import add_layers
 from layered_lr.plans.plan import Plan, PlanPhase
 from layered_lr.plans.rest_notes import describe_rest
+from layered_lr.plans.rules import list_names, rule_of
 from layered_lr.plans.unused_rates import describe_unused_rates
 from layered_lr.printed import shown
 from layered_lr.schedules import Constant, Schedule
@@ -189,7 +191,8 @@ def _members(what: str, item: str | int, plan: Plan) -> frozenset[str]:
     near = find_nearest(item, by_name)
     first = ", ".join(list(by_name)[:_MOST_NAMES]) + (", …" if len(by_name) > _MOST_NAMES else "")
     advice = f" Did you mean the group {near!r}?" if near else f" The groups are {first}."
-    return select_parameters(what, item, plan.parameters, advice)
+    paths = expand_words((item,), plan.parameters)
+    return frozenset[str]().union(*(select_parameters(what, path, plan.parameters, advice) for path in paths))
 
 
 def _resolve_whole(
@@ -197,8 +200,8 @@ def _resolve_whole(
 ) -> Plan:
     """Make the plan of a spec without phases."""
     bound = partial(_bind, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    members = assign([group.rule for group in spec.groups], known)
-    free = find_undecayed(spec.no_weight_decay, known)
+    members = assign([rule_of(group, known) for group in spec.groups], known)
+    free = find_undecayed(expand_words(spec.no_weight_decay, known), known)
     groups = [
         PlanGroup(
             name=group.label,
@@ -338,7 +341,8 @@ def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGro
     unused = [
         f"group {group.label!r}: {pattern!r} matches nothing"
         for group in spec.groups
-        for pattern in find_unused_patterns(group.rule, parameters)
+        for pattern in find_unused_patterns(rule_of(group, parameters), parameters)
     ]
     rest = [note for group in groups if group.name == REST for note in describe_rest(group, groups, parameters)]
-    return tied + unused + rest + list(describe_frozen_by_hand(groups, parameters))
+    words = describe_words(list_names(spec.groups), parameters)
+    return words + tied + unused + rest + list(describe_frozen_by_hand(groups, parameters))

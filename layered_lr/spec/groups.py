@@ -73,7 +73,9 @@ class Group:
         match: Which parameters. A path of a module or parameter: ``"features"`` matches ``features.0.weight``, but not
             ``features2.weight``. A glob for the whole name, with any of ``*?[`` (``*`` also matches dots). A regular
             expression for the whole name: ``"re:..."``. A rule by ``where``, such as ``where(ndim=2)``. Or a list of
-            these. A name that the model has is always that name, also with such characters.
+            these. A name that the model has is always that name, also with such characters. Where it has none of that
+            name, ``"head"`` is the layer that answers (the last linear layer or 1x1 convolution) and ``"backbone"`` all
+            the rest; the plan shows which.
         lr: The group's own rate, >= 0; None is the optimizer's.
         lr_scale: Factor of the scheduled rate, >= 0. It multiplies after the schedule, so that the ratio between groups
             also holds where a schedule reaches its lowest rate.

@@ -11,6 +11,16 @@ from layered_lr.errors import SpecError
 from layered_lr.printed import shown
 
 
+def is_import_path(model: str) -> bool:
+    """Whether a model's name is the import path of a callable; ``timm:NAME`` is not.
+
+    Example:
+        >>> is_import_path("package.module:make_net"), is_import_path("timm:resnet18"), is_import_path("resnet18")
+        (True, False, False)
+    """
+    return ":" in model and not model.startswith("timm:")
+
+
 def imported(path: str, what: str) -> Any:
     """The object that ``package.module:name`` stands for.
 

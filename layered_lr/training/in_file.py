@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from layered_lr.errors import SpecError
+from layered_lr.training.import_paths import is_import_path
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ def marked(run: dict[str, Any]) -> dict[str, Any]:
     """The options of a file. Those that import code or write somewhere are marked as ``InFile``."""
     found = dict(run)
     for name in ("model", "save"):
-        if isinstance(found.get(name), str) and (name == "save" or ":" in found[name]):
+        if isinstance(found.get(name), str) and (name == "save" or is_import_path(found[name])):
             found[name] = InFile(found[name])
     checkpoints = found.get("checkpoints")
     if isinstance(checkpoints, str):
@@ -62,7 +63,7 @@ _FUNCTIONS = ("function", "lr_lambda", "scale_fn", "metric")
 
 def names_code(options: Mapping[str, Any], spec: Any) -> bool:
     """Whether options or a spec, as plain tables, name code that going on with the run would import."""
-    return ":" in str(options.get("model", "")) or _names_functions(spec)
+    return is_import_path(str(options.get("model", ""))) or _names_functions(spec)
 
 
 def _names_functions(part: Any) -> bool:

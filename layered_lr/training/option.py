@@ -50,7 +50,8 @@ class Option(NamedTuple):
         flag: The command's flag; empty where there is none.
         metavar: What stands behind the flag in the command's help.
         kind: What the command reads: ``int``, ``float``, ``str``, ``bool`` (a flag for yes and one for no), ``list``
-            (the flag may be repeated).
+            (the flag may be repeated), ``pairs`` (a number, or numbers by pattern), ``words`` (a word, or words by
+            pattern), ``optional`` (the flag alone means ``"DEFAULT"``).
         accepts: The type that ``ll.run`` takes, where it is wider than the field's.
         parts: The class of values that this option groups. Its fields have flags of their own.
         compare_default: The default in ``compare``, where it is another one.

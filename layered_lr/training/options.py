@@ -23,13 +23,14 @@ from layered_lr.training.grouped_options import (
     anything,
     path_or_none,
 )
-from layered_lr.training.import_paths import imported
+from layered_lr.training.import_paths import imported, is_import_path
 from layered_lr.training.in_file import InFile, by_hand
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
     TRAINING,
     UPDATES,
+    Refused,
     number,
     option,
     option_class,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCHS = 6
 
+_LARGEST_IMAGE = 1 << 14
 _LARGEST_SEED = 2**63  # below which every generator takes a seed
 _MOST_STEPS = 2**53  # up to which every count is exact in float64
 
@@ -60,7 +62,7 @@ def _model(value: Any) -> Any:
     from layered_lr.models.nn_modules import framework_of
 
     path = value
-    if isinstance(path, str) and ":" in path:
+    if isinstance(path, str) and is_import_path(path):
         value = imported(by_hand("model", path), "model")
     if framework_of(value):
         where = "" if path is value else f" at {path!r}"
@@ -71,6 +73,55 @@ def _model(value: Any) -> Any:
     if isinstance(value, str) or callable(value):
         return value
     raise SpecError(f"model={shown(value)}: must be the name of a model, or a callable that builds an nn.Module.")
+
+
+def _pretrained(value: Any) -> str | bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str | Path) and str(value).strip():
+        return str(value)
+    raise Refused("true, false, the name of weights, or the path of a file")
+
+
+def _head(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise Refused("'auto', or the path of a linear layer, such as 'classifier.6'")
+
+
+_probability = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+def _dropout(value: Any) -> float | dict[str, float] | None:
+    from layered_lr.models.patterns import check_pattern
+
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        if not value:
+            raise Refused("a number from 0 to 1, or numbers by pattern, at least one")
+        return {check_pattern(pattern, "dropout"): _probability(number) for pattern, number in value.items()}
+    return float(_probability(value))
+
+
+def _initialise(value: Any) -> str | dict[str, str] | None:
+    if value is None:
+        return None
+    from layered_lr.models.initialise import METHODS
+    from layered_lr.models.patterns import check_pattern
+    from layered_lr.spelling import did_you_mean
+
+    for method in value.values() if isinstance(value, Mapping) else (value,):
+        if not isinstance(method, str) or method not in METHODS:
+            hint = did_you_mean(method, METHODS) if isinstance(method, str) else ""
+            raise SpecError(
+                f"initialise={shown(value)}: must be one of {', '.join(METHODS)}, or a table of these by pattern.{hint}"
+            )
+    if not isinstance(value, Mapping):
+        return str(value)
+    if not value:
+        raise Refused("a method's name, or methods by pattern, at least one")
+    return {check_pattern(pattern, "initialise"): str(method) for pattern, method in value.items()}
 
 
 def _device(value: Any) -> str:
@@ -113,9 +164,10 @@ class RunOptions:
     model: Any = option(
         default="mobilenet_v2",
         help=(
-            "'mobilenet_v2', or a callable without arguments that builds an nn.Module (on the command line "
-            "package.module:callable). Every backend trains a module of torch; the OneFlow backends also train one of "
-            "OneFlow. 'mobilenet_v2' starts with weights that NumPy draws from the seed, a module as it was built."
+            "The name of a model: 'mobilenet_v2', another classifier of torchvision such as 'resnet18', 'timm:NAME'. "
+            "Or a callable without arguments that builds an nn.Module (on the command line package.module:callable). "
+            "Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2' "
+            "starts with weights that NumPy draws from the seed, all others as they were built."
         ),
         check=_model,
         allowed="a model's name, or a callable",
@@ -180,14 +232,74 @@ class RunOptions:
         flag="--seed",
         kind="int",
     )
-    dropout: float = option(
-        default=0.2,
-        help="The dropout probability in the head of a model known by name. Its masks are the same on every backend.",
-        check=number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+    dropout: float | Mapping[str, float] | None = option(
+        default=None,
+        help=(
+            "The dropout probability of a model known by name: a number for all its dropouts, or numbers by pattern of "
+            "their paths (on the command line classifier=0.5,features=0.1). Stochastic depth follows a pattern alone. "
+            "The masks of 'mobilenet_v2' are the same on every backend."
+        ),
+        check=_dropout,
+        allowed="a number from 0 to 1, numbers by pattern, or None",
         meaning=TRAINING,
         flag="--dropout",
-        kind="float",
+        metavar="P|PATTERN=P,…",
+        kind="pairs",
         compare_default=0.0,
+        shown_default="the model's own",
+        compare_shown="0.0",
+    )
+    pretrained: str | bool = option(
+        default=False,
+        help=(
+            "Begin with pretrained weights: true for the best that torchvision or timm has, the name of some, such as "
+            "'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays new. "
+            "Images are resized and normalised as the weights want it."
+        ),
+        check=_pretrained,
+        allowed="true, false, a name, or a path",
+        meaning=UPDATES,
+        flag="--pretrained",
+        metavar="[NAME|FILE]",
+        kind="optional",
+        accepts="str | Path | bool",
+    )
+    head: str | None = option(
+        default=None,
+        help=(
+            "The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its "
+            "path, such as 'classifier.6'."
+        ),
+        check=optional(_head),
+        allowed="'auto', a path, or None",
+        meaning=UPDATES,
+        flag="--head",
+        metavar="PATH",
+        shown_default="auto for models by name; a callable's model stays as it is",
+    )
+    initialise: str | Mapping[str, str] | None = option(
+        default=None,
+        help=(
+            "How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd' or "
+            "'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that "
+            "pretrained or initial_weights give stay."
+        ),
+        check=_initialise,
+        allowed="a method's name, methods by pattern, or None",
+        meaning=TRAINING,
+        flag="--initialise",
+        metavar="NAME|PATTERN=NAME,…",
+        kind="words",
+        shown_default="as the model is built",
+    )
+    image_size: int | None = option(
+        default=None,
+        help="Resize the images to squares of so many pixels a side, when batches are made.",
+        check=optional(whole_number(1, _LARGEST_IMAGE)),
+        meaning=UPDATES,
+        flag="--image-size",
+        kind="int",
+        shown_default="as the pretrained weights want it, else as the data are",
     )
     device: str = option(
         default="auto",

@@ -12,13 +12,16 @@ from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.errors import SpecError
-from layered_lr.models import catalogue
 from layered_lr.models.catalogue import check_images
+from layered_lr.models.heads import expand_words
+from layered_lr.models.initialise import initialise
 from layered_lr.models.weight_files import merge_weights, read_weights
+from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.checks import check_autocast, check_trainable
+from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
 
@@ -46,7 +49,12 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    spec: Spec, options: RunOptions, *, backend: Backend | None = None, start: Weights | None = None
+    spec: Spec,
+    options: RunOptions,
+    *,
+    backend: Backend | None = None,
+    start: Weights | None = None,
+    goes_on: bool = False,
 ) -> Prepared:
     """Read the data, build the model, make the plan.
 
@@ -58,6 +66,7 @@ def prepare(
         backend: Instead of the one that ``options`` names.
         start: The weights to start from, of a model with the same names and shapes; None takes those that the options
             name, or draws them from the seed, or takes what the user's callable made.
+        goes_on: Whether the run has weights of its own already, so that no pretrained ones are read.
 
     Raises:
         SpecError: The spec, an option or the start does not fit the model or the data.
@@ -74,23 +83,34 @@ def prepare(
         )
     given = None if chosen is None or start is not None else read_weights(chosen.source)
     dataset = load_dataset(options.data, options.data_root)
-    batches = Batches(dataset, options.batch_size, options.seed, options.augment)
+    chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
+    normalisation = chosen_model.normalisation
+    batches = Batches(
+        dataset, options.batch_size, options.seed, options.augment, chosen_model.image_size, normalisation
+    )
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
     lengths = options.total_steps(in_epoch), in_epoch
-    if isinstance(options.model, str):
-        check_images(options.model, options.batch_size, dataset.facts.image_shape)
-        resolve(spec, catalogue.list_parameters(options.model, dataset.num_classes), *lengths)
+    if is_catalogued(options.model):
+        check_images(options.model, options.batch_size, batches.image_shape)
+    if (parameters := chosen_model.list_parameters()) is not None:
+        resolve(spec, parameters, *lengths)
 
     backend = backend or load_backend(options.backend, options.device)
-    shape = (options.batch_size, *dataset.facts.image_shape)
+    shape = (options.batch_size, *batches.image_shape)
     model = backend.build(
-        options.model, dataset.num_classes, options.dropout, options.seed, options.precision.dtype, shape
+        chosen_model.source,
+        dataset.num_classes,
+        chosen_model.dropout,
+        options.seed,
+        options.precision.dtype,
+        shape,
     )
+    chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
     check_trainable(plan, model)
     lowering = plan.lowering(backend.name)
     if start is None:
-        own = start_weights(options, plan, dataset.num_classes, lambda: backend.state(model), given)
+        own = start_weights(options, plan, chosen_model, lambda: backend.state(model), given)
     else:
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
@@ -100,23 +120,26 @@ def prepare(
 
 
 def start_weights(
-    options: RunOptions, plan: Plan, num_classes: int, read_made: Callable[[], Weights], given: Weights | None
+    options: RunOptions, plan: Plan, model: ChosenModel, read_made: Callable[[], Weights], given: Weights | None
 ) -> Weights:
     """The state to start from: given, or drawn from the seed, or as the user's callable made it.
 
     Args:
         options: Of the run.
         plan: Of the run.
-        num_classes: Of the data.
-        read_made: Reads the state of the user's model as it was made.
+        model: That the run trains.
+        read_made: Reads the state of the model as it was made.
         given: Instead of it.
     """
-    known = isinstance(options.model, str)
-    own = catalogue.draw_initial_weights(options.model, num_classes, options.seed) if known else read_made()
+    own, new = model.first_weights(options.seed, read_made)
+    if options.initialise is not None:
+        own = initialise(own, plan.parameters, options.initialise, options.seed, new)
     if given is None:
         return own
     reset = () if options.initial_weights is None else options.initial_weights.reset
-    return merge_weights(own, [parameter.name for parameter in plan.parameters], given, reset)
+    return merge_weights(
+        own, [parameter.name for parameter in plan.parameters], given, expand_words(reset, plan.parameters)
+    )
 
 
 def _start_as(start: Weights, own: Weights) -> dict[str, NDArray[Any]]:

@@ -62,7 +62,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
         spec_now = Spec.from_dict(said["spec"], trust=trust) if spec is None else spec
         before = _plan_of(found.state, trust)
         _say_unused(folder, before, changes)
-        ready = prepare(spec_now, options)
+        ready = prepare(spec_now, options, goes_on=True)
         loop, state = _open_newest(checkpoints, name, ready, options, trust, strict)
         folder.event("resumed", step=state.step, backend=options.backend, checkpoint=f"step-{state.step:08d}")
         return train_prepared(ready, options, folder, state, loop)

@@ -16,9 +16,11 @@ from layered_lr.backend.phased_session import open_session
 from layered_lr.console import say
 from layered_lr.errors import CheckpointError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
+from layered_lr.models.zoo import is_catalogued
 from layered_lr.outputs import clear_unfinished
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.unused_rates import describe_unused_rates
+from layered_lr.printed import shown
 from layered_lr.registry import TABLE, check_name, find_versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
@@ -29,7 +31,6 @@ from layered_lr.training.divergence import Guard
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
 from layered_lr.training.many_processes import check_single_process
-from layered_lr.training.option import options_of
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
@@ -47,8 +48,8 @@ def train(spec: Spec, options: RunOptions) -> Result:
     """
     check_name(options.backend)
     check_single_process()
-    if not isinstance(options.model, str) and options.dropout != options_of(RunOptions)["dropout"].default:
-        say(f"dropout={options.dropout:g}: not used, it is for models known by name. Build yours with it.")
+    if not isinstance(options.model, str) and options.dropout is not None:
+        say(f"dropout={shown(options.dropout)}: not used, it is for models known by name. Build yours with it.")
     if options.save is not None:
         clear_unfinished(options.save.parent)
     if options.checkpoints is None or options.checkpoints.folder is None:
@@ -143,7 +144,7 @@ def open_loop(
         return open_session(ready.backend, scaled, model, ready.dataset.num_classes, ready.extras, step)
 
     session = open_at(guard.rate_factor)
-    if not isinstance(options.model, str):  # what models known by name answer is known
+    if not is_catalogued(options.model):  # what those of the catalogue answer is known
         check_answer(session, ready.batches)
     if state is not None:
         session.import_state(state)

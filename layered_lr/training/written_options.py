@@ -37,6 +37,8 @@ def table_of_options(value: Any) -> dict[str, Any]:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
     return value is None or isinstance(value, str | bool | int | float | Path)
 
 

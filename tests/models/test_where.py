@@ -134,3 +134,12 @@ def test_a_class_that_is_derived_from_another_is_of_both_types(torch: Any) -> No
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), Norm(4))
     plan = ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group(ll.where(type="LayerNorm"), name="norms")]), model)
     assert plan.groups[0].parameters == ("1.weight", "1.bias")
+
+
+def test_words_stand_for_paths_inside_rules_too() -> None:
+    net = [("conv1.weight", (8, 3, 3, 3)), ("bn1.bias", (8,)), ("fc.weight", (2, 8)), ("fc.bias", (2,))]
+    assert chosen(~ll.where("head") & ~ll.where(ndim=1), net) == ["conv1.weight"]
+    assert chosen(ll.where("backbone", bias=True), net) == ["bn1.bias"]
+    plan = ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("head")], layer_decay=0.5), net)
+    assert [group.parameters for group in plan.groups] == [("fc.weight", "fc.bias"), ("conv1.weight", "bn1.bias")]
+    assert "'head' stands for fc" in plan.notes

@@ -55,7 +55,7 @@ def test_a_ready_recipe_fits_run_and_makes_a_plan(name: str) -> None:
 def test_the_default_is_the_backbone_at_a_tenth_of_the_heads_rate() -> None:
     spec, options = ll.load_recipe("backbone-and-head")
     backbone, head = spec.groups
-    assert (backbone.match, backbone.lr_scale, head.lr_scale) == ("features", 0.1, 1.0)
+    assert (backbone.match, backbone.lr_scale, head.lr_scale) == ("backbone", 0.1, 1.0)
     assert isinstance(spec.optimizer, ll.SGD) and (spec.optimizer.lr, spec.optimizer.momentum) == (0.1, 0.9)
     assert options["epochs"] == 6 and options["data"] == "digits"
 
@@ -97,7 +97,9 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
 def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "backend": "torch-eager", "model": "mobilenet_v2", "data": "cifar10", "data_root": "somewhere", "epochs": 2,
-        "max_steps": 3, "batch_size": 4, "seed": 5, "dropout": 0.5, "device": "cpu", "augment": False,
+        "max_steps": 3, "batch_size": 4, "seed": 5, "dropout": {"*": 0.5},
+        "pretrained": "w.npz", "head": "auto", "initialise": {"head": "xavier"}, "image_size": 48,
+        "device": "cpu", "augment": False,
         "progress": False, "save": str(tmp_path / "r.npz"), "accumulate_steps": 2, "ema_decay": 0.99,
         "initial_weights": {"source": "w.npz", "reset": ["classifier"]},
         "precision": {"dtype": "float64", "autocast": "bfloat16"},

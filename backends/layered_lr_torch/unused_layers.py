@@ -1,0 +1,127 @@
+"""Finds the head that a user has set under a misspelt name: a layer for the data's classes that is never used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from layered_lr.errors import SpecError
+from layered_lr.models.heads import find_head
+from layered_lr.models.nn_modules import parameters_of
+from layered_lr.spelling import find_nearest
+from layered_lr_torch.heads import count_outputs, list_outputs
+from layered_lr_torch.torch_types import Module
+from layered_lr_torch.trace_model import put_back, quiet, swap_tensors
+
+_BATCH = 2
+
+
+def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> None:
+    """Refuse a model with a layer for the data's classes that it never uses, or that answers for other classes.
+
+    The forward pass runs on tensors without numbers, in both modes. Where it cannot, nothing is refused here.
+
+    Args:
+        model: As the user's callable made it; it stays as it is.
+        num_classes: Of the data.
+        image_shape: (channels, height, width).
+
+    Raises:
+        SpecError: There is such a layer.
+    """
+    found = [_find_use(model, mode, image_shape) for mode in (True, False)]
+    if found[0] is None or found[1] is None:
+        return
+    used, width = found[0][0] | found[1][0], found[1][1]
+    for path in list_outputs(model, num_classes):
+        names = {f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters()}
+        if names & used:
+            continue
+        attribute = _outermost_unused(model, path, used)
+        parent, _, name = attribute.rpartition(".")
+        others = [each for each, child in model.get_submodule(parent).named_children() if each != name]
+        near = find_nearest(name, others)
+        if width == num_classes and near is None:
+            continue
+        answers = "" if width == num_classes else f", which answers with {width} numbers"
+        hint = f" Did you mean to set {_joined(parent, near)!r}?" if near else " Use it there, or take it away."
+        raise SpecError(
+            f"model: {attribute!r} has a layer for the data's {num_classes} classes ({path}), and the forward pass "
+            f"never uses it{answers}.{hint}"
+        )
+    if width is not None and width > num_classes:
+        head = find_head([parameter for parameter, _ in parameters_of(model)])
+        layer = f" by {head!r}" if head and count_outputs(model.get_submodule(head)) == width else ""
+        raise SpecError(
+            f"model: answers{layer} with {width} numbers for an image, and the data has {num_classes} classes. Build "
+            "it for these classes, or let a new head be put on it: head='auto' (--head auto)."
+        )
+
+
+def _find_use(model: Module, mode: bool, image_shape: tuple[int, ...]) -> tuple[set[str], int | None] | None:
+    """Run a forward pass on tensors without numbers.
+
+    Returns:
+        The names of the tensors that it uses, and how many numbers it answers with for an image (None where it answers
+        with something else); None where it cannot run so.
+    """
+    if any(isinstance(each, torch.jit.ScriptModule) or "_orig_mod" in each._modules for each in model.modules()):
+        return None
+    fakes = FakeTensorMode(allow_non_fake_inputs=True)
+    dtype = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
+    try:
+        with put_back(model):
+            model.train(mode)
+            held, names = swap_tensors(model, fakes)
+            watcher = _Watcher({id(fake): name for name, fake in names.items()})
+            watcher.names |= {real: watcher.names[id(fake)] for real, fake in held.items() if id(fake) in watcher.names}
+            with fakes:
+                images = torch.empty((_BATCH, *image_shape), dtype=dtype)
+            with quiet(), watcher, torch.no_grad():
+                output = model(images)
+    except Exception:  # whatever the user's code raises; the run's own forward pass will raise it too
+        return None
+    is_table = isinstance(output, torch.Tensor) and output.dim() == 2 and output.shape[0] == _BATCH
+    return watcher.used, int(output.shape[1]) if is_table else None
+
+
+class _Watcher(TorchFunctionMode):
+    """Writes down which of a model's tensors functions are called with.
+
+    Args:
+        names: Of the tensors, by their ids.
+
+    Attributes:
+        used: The names of those that were used.
+    """
+
+    def __init__(self, names: dict[int, str]) -> None:
+        super().__init__()
+        self.names = names
+        self.used: set[str] = set()
+
+    def __torch_function__(
+        self, func: Any, types_: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") != "__get__":  # a look at a shape uses nothing
+            self.used |= {self.names[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.names}
+        return func(*args, **(kwargs or {}))
+
+
+def _outermost_unused(model: Module, path: str, used: set[str]) -> str:
+    """Find the outermost module around a layer of which nothing is used."""
+    parts = path.split(".")
+    for depth in range(1, len(parts)):
+        around = ".".join(parts[:depth])
+        if not any(name.startswith(f"{around}.") for name in used):
+            return around
+    return path
+
+
+def _joined(parent: str, name: str | None) -> str:
+    return f"{parent}.{name}" if parent else str(name)

@@ -1,0 +1,124 @@
+"""The words ``head`` and ``backbone`` in a spec: what they stand for in a model, by the names and shapes it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from layered_lr.models.matching import find_paths
+from layered_lr.models.parameter import Parameter
+
+HEAD: Final = "head"
+BACKBONE: Final = "backbone"
+WORDS: Final = (HEAD, BACKBONE)
+
+
+def find_head(parameters: Sequence[Parameter]) -> str | None:
+    """Return the path of the layer that answers: the last linear layer, or the last convolution of 1x1.
+
+    Args:
+        parameters: In model order.
+
+    Returns:
+        The module's path; None where there is no such layer, or where it is the whole model.
+
+    Example:
+        >>> find_head([Parameter("conv1.weight", (8, 3, 3, 3)), Parameter("fc.weight", (10, 8))])
+        'fc'
+    """
+    for parameter in reversed(parameters):
+        path, _, last = parameter.name.rpartition(".")
+        if path and last == "weight" and is_linear(parameter.shape):
+            return path
+    return None
+
+
+def is_linear(shape: tuple[int, ...]) -> bool:
+    """Whether a weight of this shape is one of a linear layer, (out, in), or of a 1x1 convolution.
+
+    Example:
+        >>> is_linear((10, 64)), is_linear((10, 64, 1, 1)), is_linear((10, 64, 3, 3))
+        (True, True, False)
+    """
+    return len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))
+
+
+def find_word(word: str, parameters: Sequence[Parameter]) -> tuple[str, ...]:
+    """Return the paths that a word stands for in a model.
+
+    Args:
+        word: ``"head"`` or ``"backbone"``.
+        parameters: In model order.
+
+    Returns:
+        Paths of modules and parameters, in model order; none where the model has a module of that name, which the word
+        then means, or where no head is found.
+
+    Example:
+        >>> names = ["conv1.weight", "layer1.0.weight", "layer1.1.weight", "fc.weight", "fc.bias"]
+        >>> model = [Parameter(name, (4, 4)) for name in names]
+        >>> find_word("head", model), find_word("backbone", model)
+        (('fc',), ('conv1', 'layer1'))
+    """
+    names = [name for parameter in parameters for name in parameter.names]
+    if word not in WORDS or word in find_paths(names):
+        return ()
+    head = HEAD if HEAD in find_paths(names) else find_head(parameters)
+    if head is None:
+        return ()
+    if word == HEAD:
+        return (head,)
+    return tuple(_cover([parameter.name for parameter in parameters], head))
+
+
+def _cover(names: Iterable[str], left_out: str) -> list[str]:
+    """Return the shortest paths under which all names are, except those under one path."""
+    around = left_out.split(".")
+    found: dict[str, None] = {}
+    for name in names:
+        parts = name.split(".")
+        if parts[: len(around)] == around:
+            continue
+        shared = 0
+        while shared < len(around) and parts[shared : shared + 1] == around[shared : shared + 1]:
+            shared += 1
+        found[".".join(parts[: shared + 1])] = None
+    return list(found)
+
+
+def expand_words(patterns: Sequence[str], parameters: Sequence[Parameter]) -> tuple[str, ...]:
+    """Put the paths that they stand for in the place of words among patterns; all other patterns stay.
+
+    Args:
+        patterns: As in ``Group.match``.
+        parameters: In model order.
+
+    Example:
+        >>> expand_words(["head", "conv*"], [Parameter("conv1.weight", (8, 3, 3, 3)), Parameter("fc.weight", (10, 8))])
+        ('fc', 'conv*')
+    """
+    return tuple(path for pattern in patterns for path in find_word(pattern, parameters) or (pattern,))
+
+
+def describe_words(patterns: Iterable[str], parameters: Sequence[Parameter]) -> list[str]:
+    """Say what the words among patterns stand for.
+
+    Args:
+        patterns: As in ``Group.match``.
+        parameters: In model order.
+
+    Example:
+        >>> describe_words(["head"], [Parameter("conv1.weight", (8, 3, 3, 3)), Parameter("fc.weight", (10, 8))])
+        ["'head' stands for fc"]
+    """
+    found = {pattern: find_word(pattern, parameters) for pattern in patterns if pattern in WORDS}
+    return [f"{word!r} stands for {_listed(paths)}" for word, paths in found.items() if paths]
+
+
+_MOST_PATHS = 6
+
+
+def _listed(paths: Sequence[str]) -> str:
+    if len(paths) <= _MOST_PATHS:
+        return ", ".join(paths)
+    return f"{', '.join(paths[: _MOST_PATHS - 1])}, … and {paths[-1]}: {len(paths)} paths"

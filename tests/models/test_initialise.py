@@ -1,0 +1,118 @@
+"""Weights by named methods: distributions against torch.nn.init, orthogonality, and the same on every backend."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.backend.base import Backend
+from layered_lr.models.initialise import METHODS, draw_weight, initialise
+from layered_lr.training.options import RunOptions
+from layered_lr.training.prepare import prepare
+
+SHAPE = (48, 32, 3, 3)
+RNG = np.random.default_rng(0)
+PARAMETERS = [
+    ll.Parameter("conv.weight", SHAPE),
+    ll.Parameter("conv.bias", (48,)),
+    ll.Parameter("norm.weight", (48,)),
+    ll.Parameter("positions", (1, 5, 48)),
+    ll.Parameter("fc.weight", (10, 48), ("tied.weight",)),
+    ll.Parameter("fc.bias", (10,)),
+]
+START = {name: np.full(each.shape, 3, np.float32) for each in PARAMETERS for name in each.names}
+
+
+def drawn_by_torch(method: str) -> Any:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    made = torch.empty(SHAPE)
+    init = torch.nn.init
+    if method == "torch":
+        return torch.nn.Conv2d(SHAPE[1], SHAPE[0], 3).weight.detach().numpy()
+    name = {"kaiming": "kaiming_normal", "xavier": "xavier_uniform"}.get(method, method)
+    return getattr(init, f"{name}_")(made).numpy()
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "svd"])
+def test_the_distribution_is_that_of_torch(method: str) -> None:
+    ours, theirs = np.sort(draw_weight(method, SHAPE, RNG).ravel()), np.sort(drawn_by_torch(method).ravel())
+    size = len(ours)
+    # Kolmogorov and Smirnov: with one distribution in both, the distance is above this once in 100,000 draws.
+    both = np.concatenate([ours, theirs])
+    distance = np.abs(np.searchsorted(ours, both, "right") - np.searchsorted(theirs, both, "right")).max() / size
+    assert distance < math.sqrt(-0.5 * math.log(1e-5 / 2)) * math.sqrt(2 / size)
+    # A standard deviation of so many numbers scatters by 1 / sqrt(2 size) of itself; five times that is far.
+    assert ours.std() == pytest.approx(theirs.std(), rel=5 * math.sqrt(2) / math.sqrt(2 * size))
+    if "uniform" in method or method in ("xavier", "torch"):
+        assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=1e-3)
+
+
+@pytest.mark.parametrize("method", ["orthogonal", "svd"])
+@pytest.mark.parametrize("shape", [(6, 6), (3, 8), (8, 3), (4, 2, 3, 3), (1, 5), (20, 1, 2, 2)])
+def test_rows_or_columns_are_orthogonal(method: str, shape: tuple[int, ...]) -> None:
+    matrix = draw_weight(method, shape, RNG).reshape(shape[0], -1)
+    small = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+    np.testing.assert_allclose(small / small[0, 0], np.eye(len(small)), atol=1e-12)
+    if method == "orthogonal":
+        assert small[0, 0] == pytest.approx(1, abs=1e-12)
+    else:  # the mean square is kaiming's
+        assert (matrix**2).mean() == pytest.approx(2 / math.prod(shape[1:]), rel=1e-12)
+
+
+def test_biases_normalisations_and_tied_weights() -> None:
+    made = initialise(START, PARAMETERS, "kaiming", 0)
+    assert not made["conv.bias"].any() and not made["fc.bias"].any()
+    assert (made["norm.weight"] == 3).all() and (made["positions"] == 3).all()
+    assert (made["fc.weight"] == made["tied.weight"]).all() and made["fc.weight"].std() > 0
+    assert made["conv.weight"].dtype == np.float32
+    own = initialise(START, PARAMETERS, "torch", 0)
+    assert 0 < np.abs(own["fc.bias"]).max() <= 1 / math.sqrt(48)
+
+
+def test_patterns_choose_and_do_not_shift_each_other() -> None:
+    every = initialise(START, PARAMETERS, "orthogonal", 5)
+    one = initialise(START, PARAMETERS, {"head": "orthogonal"}, 5)
+    assert (one["fc.weight"] == every["fc.weight"]).all() and (one["conv.weight"] == 3).all()
+    first = initialise(START, PARAMETERS, {"fc": "svd", "*": "orthogonal"}, 5)
+    assert (first["conv.weight"] == every["conv.weight"]).all() and (first["fc.weight"] != every["fc.weight"]).any()
+    assert (initialise(START, PARAMETERS, "svd", 6)["fc.weight"] != first["fc.weight"]).any()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"fcc": "svd"}, "Did you mean 'fc'"),
+        ({"norm": "svd"}, "two dimensions or more"),
+        ({"positions": "svd"}, "more"),
+    ],
+)
+def test_a_pattern_without_a_weight_is_refused(chosen: dict[str, str], words: str) -> None:
+    with pytest.raises(ll.SpecError, match=words):
+        initialise(START, PARAMETERS, chosen, 0)
+
+
+def test_pretrained_weights_stay() -> None:
+    made = initialise(START, PARAMETERS, "svd", 0, ("fc.weight", "fc.bias"))
+    assert (made["conv.weight"] == 3).all() and not made["fc.bias"].any()
+    with pytest.raises(ll.SpecError, match="the pretrained weights give all of them"):
+        initialise(START, PARAMETERS, "svd", 0, ())
+
+
+@pytest.mark.parametrize("wrong", ["kaimin", 3, {}, {"fc": "x"}, {"": "svd"}])
+def test_a_wrong_method_is_refused(wrong: Any) -> None:
+    with pytest.raises(ll.SpecError, match="initialise"):
+        ll.run(initialise=wrong)
+
+
+def test_every_backend_begins_with_the_same(backend: Backend) -> None:
+    options = RunOptions(backend.name, max_steps=1, batch_size=4, seed=2, initialise={"head": "svd"})
+    ready = prepare(ll.Spec(ll.SGD(0.0)), options, backend=backend)
+    state = backend.state(ready.model)
+    made = initialise(state, ready.plan.parameters, {"classifier.1": "svd"}, 2)
+    assert (state["classifier.1.weight"] == made["classifier.1.weight"]).all()
+    assert not state["classifier.1.bias"].any() and options.to_dict()["initialise"] == {"head": "svd"}

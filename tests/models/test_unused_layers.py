@@ -1,0 +1,114 @@
+"""A head that was set under a misspelt name, or for other classes, is found before anything trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+
+torch = pytest.importorskip("torch")
+
+from layered_lr_torch.unused_layers import check_use  # noqa: E402
+
+SHAPE = (3, 8, 8)
+nn = torch.nn
+
+
+class Net(nn.Module):  # type: ignore[misc, name-defined]
+    """A body and a classifier; tests set more."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classifier = nn.Linear(6, classes)
+
+    def forward(self, x: Any) -> Any:
+        return self.classifier(self.body(x))
+
+
+class Auxiliary(Net):
+    """Its second head, whose name is near to the first one's, is used in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self.classifier2 = nn.Linear(6, 4)
+
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x)
+        return (self.classifier(maps), self.classifier2(maps)) if self.training else self.classifier(maps)
+
+
+def misspelt(classes: int) -> Net:
+    net = Net(classes)
+    net.classifer = nn.Linear(6, 4)
+    return net
+
+
+def in_sequence() -> Net:
+    net = Net(1000)
+    net.clasifier = nn.Sequential(nn.Dropout(), nn.Linear(6, 4))
+    return net
+
+
+REFUSED = [
+    (lambda: misspelt(1000), "'classifer' has a layer for the data's 4 classes .* answers with 1000 .*'classifier'"),
+    (lambda: misspelt(4), "'classifer' .* never uses it. Did you mean to set 'classifier'"),
+    (in_sequence, r"'clasifier' has a layer .*\(clasifier.1\).* Did you mean to set 'classifier'"),
+    (lambda: Net(5), "answers by 'classifier' with 5 numbers .* the data has 4 classes.* head='auto'"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED)
+def test_a_head_that_is_none_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(ll.SpecError, match=words):
+        check_use(make(), 4, SHAPE)
+
+
+def spare() -> Net:
+    net = Net(4)
+    net.projection = nn.Linear(6, 4)  # no name is near
+    return net
+
+
+class Functional(nn.Module):  # type: ignore[misc, name-defined]
+    """Uses its layer's weight, and not the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.heads = nn.Linear(192, 4), nn.Linear(192, 4)
+
+    def forward(self, x: Any) -> Any:
+        return nn.functional.linear(x.flatten(1), self.head.weight) + self.heads(x.flatten(1))
+
+
+class Failing(Net):
+    """Needs the numbers that the check does not have."""
+
+    def forward(self, x: Any) -> Any:
+        return self.classifier(self.body(x)) if x.sum().item() < 1e30 else x
+
+
+@pytest.mark.parametrize("make", [lambda: Net(4), spare, Auxiliary, Functional, lambda: Failing(5)])
+def test_other_models_pass_and_stay_as_they_are(make: Any) -> None:
+    model = make()
+    before = {name: (id(tensor), tensor.clone()) for name, tensor in model.state_dict(keep_vars=True).items()}
+    state = torch.get_rng_state()
+    check_use(model, 4, SHAPE)
+    after = model.state_dict(keep_vars=True)
+    assert all(id(after[name]) == key and (after[name] == value).all() for name, (key, value) in before.items())
+    assert model.training and (torch.get_rng_state() == state).all()
+
+
+def make_misspelt() -> Net:
+    return misspelt(1000)
+
+
+@pytest.mark.parametrize("backend", ["torch-eager", "oneflow-eager"])
+def test_a_run_is_refused_on_every_framework(backend: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(backend.partition("-")[0])
+    images, labels = np.zeros((8, 8, 8, 3), np.uint8), np.arange(8) % 4
+    with pytest.raises(ll.SpecError, match="'classifer' has a layer for the data's 4 classes"):
+        ll.run(backend=backend, spec=ll.Spec(ll.SGD(0.1)), model=make_misspelt, data=(images, labels) * 2, batch_size=4)
