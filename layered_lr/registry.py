@@ -25,6 +25,7 @@ class Framework(NamedTuple):
         probes: The module with the probe models of ``layered_lr.parity``, whose gradients are known.
         tracer: The module that traces models of this framework into ``layered_lr.models.graph``; None if there is none.
         builder: The function that builds a module of this framework from such a graph; None if there is none.
+        auditor: The function behind ``layered_lr.audit``; None if there is none.
     """
 
     packages: tuple[str, ...]
@@ -34,6 +35,7 @@ class Framework(NamedTuple):
     probes: str
     tracer: str | None = None
     builder: str | None = None
+    auditor: str | None = None
 
 
 class Entry(NamedTuple):
@@ -61,6 +63,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         "torch-eager",
         "layered_lr_torch.probe",
         tracer="layered_lr_torch.trace_model",
+        auditor="layered_lr_torch.audit.audit:audit_recipe",
     ),
     "oneflow": Framework(
         ("oneflow", "flowvision"),
