@@ -9,10 +9,12 @@ from layered_lr.backend.base import LoopOptimizer
 from layered_lr.backend.loading import load_backend
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError, Unsupported
+from layered_lr.files import describe_error
 from layered_lr.findings import Audit
 from layered_lr.models.nn_modules import Module, Tensor, framework_of
 from layered_lr.printed import shown
 from layered_lr.registry import FRAMEWORKS, load_attribute
+from layered_lr.training.import_paths import imported
 
 AnyScheduler: TypeAlias = Any
 """A scheduler of torch, timm or others, or a function ``(optimizer, step)`` that sets rates."""
@@ -78,6 +80,32 @@ def audit(
     load_backend(FRAMEWORKS["torch"].loop, "cpu")
     found: Audit = load_attribute(str(FRAMEWORKS["torch"].auditor))(optimizers, models, schedulers, steps, ema, clipped)
     return found
+
+
+def audit_made(path: str, steps: int | None) -> Audit:
+    """Audit what a function makes, as the command does.
+
+    Args:
+        path: ``package.module:name`` of a function without arguments. It returns the arguments of ``audit``: a tuple in
+            their order, or a mapping.
+        steps: As in ``audit``; None takes what the function gives.
+
+    Raises:
+        SpecError: It cannot be imported, it fails, or it returns something else.
+    """
+    make = imported(path, "MODULE:MAKE")
+    try:
+        made = make()
+    except (Exception, SystemExit) as error:  # whatever the user's code raises; argparse ends the process
+        raise SpecError(f"audit: {path}() failed: {describe_error(error)}") from error
+    names = ("optimizer", "model", "scheduler", "steps", "ema", "clipped")
+    given = dict(zip(names, made, strict=False)) if isinstance(made, tuple) and len(made) <= len(names) else made
+    if not isinstance(given, Mapping) or not {"optimizer", "model"} <= given.keys() <= set(names):
+        raise SpecError(
+            f"audit: {path}() returned {shown(made)}; must return (optimizer, model) or (optimizer, model, scheduler), "
+            f"or a dictionary with some of {', '.join(names)}."
+        )
+    return audit(**{**given, **({} if steps is None else {"steps": steps})})
 
 
 def _as_list(what: str, given: Any) -> tuple[Any, ...]:

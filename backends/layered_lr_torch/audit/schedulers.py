@@ -56,18 +56,19 @@ class ScheduleAudit:
     def _find_of_one(
         self, optimizer: torch.optim.Optimizer, groups: Sequence[ListedGroup], schedulers: Sequence[Any]
     ) -> Iterator[Finding]:
-        yield from _find_second(optimizer, groups, schedulers)
+        second = list(_find_second(optimizer, groups, schedulers))
+        yield from second
         late = False
         for scheduler in schedulers:
             for finding in _find_late_groups(groups, scheduler):
                 late = True
                 yield finding
-        if len(schedulers) == 1 and not late and is_torch_scheduler(schedulers[0]):
+        if len(schedulers) == 1 and not late and not second and is_torch_scheduler(schedulers[0]):
             yield from self._find_offset(optimizer, groups, schedulers[0])
         readers = 0
         for scheduler in schedulers:
             misfits = list(find_misfits(scheduler, self.recipe.steps))
-            rates = None if late else self._rates(optimizer, scheduler)
+            rates = None if late or isinstance(scheduler, PlanScheduler) else self._rates(optimizer, scheduler)
             if rates is not None:
                 bare = self._rates(optimizer, scheduler, without_scale=True) if _has_scales(groups) else rates
                 reads = bare is not None and not np.array_equal(bare, rates)

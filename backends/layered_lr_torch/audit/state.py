@@ -44,7 +44,7 @@ def find_swapped_states(recipe: AuditedRecipe) -> Iterator[Finding]:
                 (group.label,),
                 recipe.in_order(late),
                 "They belong to other parameters, or began late: their bias correction differs.",
-                "load the state in the order of the saved optimizer; give parameters that begin late a group of their own.",
+                "load states in the saved order; give parameters that begin late a group of their own.",
             )
 
 
