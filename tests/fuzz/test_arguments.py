@@ -73,6 +73,9 @@ FUNCTIONS = [
     Target("freeze_for_good", lambda what: ll.phases.freeze_for_good(what), {"what": junk}),
     Target("resolve anything", ll.resolve, {"spec": or_junk(specs), "parameters": junk}, {"total_steps": junk}),
     Target("plan", ll.plan, {}, dict.fromkeys(("spec", "model", "data", "data_root", "epochs", "batch_size"), junk)),
+    Target(
+        "plan of a loop", ll.plan, {}, dict.fromkeys(("total_steps", "steps_per_epoch", "epochs", "max_steps"), junk)
+    ),
     Target("run", lambda **given: ll.run(progress=False, **given), {"data": junk, "model": junk}, {"epochs": junk}),
     Target("compare", ll.compare, {"backends": junk}, dict.fromkeys(("steps", "samples", "data"), junk)),
     Target("resume", ll.resume, {"path": junk}, {"epochs": junk, "model": junk, "wild": junk}),
