@@ -17,6 +17,8 @@ WIDTH = 120
 POSITIONAL = {"run": ("backend", "model", "data"), "plan": ("model", "data"), "compare": ("data",)}
 HAND_WRITTEN = {"run": (), "plan": (), "compare": ("model",)}
 """Options that a function declares itself, because it takes more of them."""
+BEHIND = ("steps", "samples", "quick", "resume_at", "total_steps", "steps_per_epoch")
+"""Arguments that are no options and stand behind them."""
 
 
 def renew(text: str) -> str:
@@ -53,7 +55,7 @@ def _with_arguments(text: str, command: str) -> str:
     section, blank, tail = rest.partition("\n\n")
     entries = re.split(r"\n(?=        \w+: )", section)
     own = [entry for entry in entries if entry.split(":")[0].strip() not in _names(command)]
-    first = [entry for entry in own if entry.split(":")[0].strip() not in ("steps", "samples", "quick", "resume_at")]
+    first = [entry for entry in own if entry.split(":")[0].strip() not in BEHIND]
     last = [entry for entry in own if entry not in first]
     return head + args + "\n".join([*first, *map(argument_entry, _names(command)), *last]) + blank + tail
 

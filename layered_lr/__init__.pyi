@@ -5,6 +5,7 @@ from .api import compare as compare
 from .api import plan as plan
 from .api import resume as resume
 from .api import run as run
+from .auditing import audit as audit
 from .backend.doctor import BackendStatus as BackendStatus
 from .backend.doctor import backends as backends
 from .data import Dataset as Dataset
@@ -18,6 +19,8 @@ from .errors import SpecError as SpecError
 from .errors import ToolUnavailable as ToolUnavailable
 from .errors import TrainingDiverged as TrainingDiverged
 from .errors import Unsupported as Unsupported
+from .findings import Audit as Audit
+from .findings import Finding as Finding
 from .models.parameter import Parameter as Parameter
 from .models.where import Where as Where
 from .models.where import where as where

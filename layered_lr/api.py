@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
+from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_names
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.user_models import make_model
@@ -206,11 +208,14 @@ def plan(
     image_size: int | None = None,
     accumulate_steps: int = 1,
     # end of plan
+    total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
 ) -> Plan:
     """The plan that ``run`` would follow with the same arguments; needs no framework for ``'mobilenet_v2'``.
 
     ``model`` may be an ``nn.Module`` object here too. Only the size of the data and its number of classes matter:
-    ``"cifar10"`` is not downloaded.
+    ``"cifar10"`` is not downloaded. With ``total_steps`` or ``steps_per_epoch`` it is the plan of a training loop of
+    your own, without a data set: the one that ``compile`` makes, and ``scheduler.plan`` has.
 
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``.
@@ -232,6 +237,8 @@ def plan(
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
+        total_steps: Updates of a whole loop of your own; with ``epochs`` and ``steps_per_epoch`` they are known.
+        steps_per_epoch: Updates of one epoch of that loop.
 
     Returns:
         Every group's parameters and rates. Print it to read it.
@@ -244,19 +251,54 @@ def plan(
         >>> import layered_lr as ll
         >>> ll.plan(epochs=1).lr(0)
         {'backbone': 0.010000000000000002, 'head': 0.1}
+
+        Of a loop of your own, for a model of any kind:
+
+        >>> import torch
+        >>> spec = ll.Spec(ll.SGD(0.1), schedule=ll.StepLR(2, unit="epoch"))
+        >>> ll.plan(spec, model=torch.nn.Linear(8, 2), epochs=6, steps_per_epoch=100).total_steps
+        600
     """
     made = model if framework_of(model) else None
     options = _options_in(locals(), **({} if made is None else {"model": "mobilenet_v2"}))
     spec = default_spec() if spec is None else spec
     facts = dataset_facts(options.data, options.data_root)
-    in_epoch = options.steps_per_epoch(facts.train_size)
+    if total_steps is None and steps_per_epoch is None:
+        in_epoch = options.steps_per_epoch(facts.train_size)
+        lengths: tuple[int | None, int | None] = options.total_steps(in_epoch), in_epoch
+    else:
+        lengths = _lengths_of_own_loop(options, total_steps, steps_per_epoch)
     parameters: Any = made
     if made is None:
         chosen = choose_model(options, facts, loads=False)
         parameters = chosen.list_parameters()
         if parameters is None and callable(chosen.source):
             parameters = make_model(chosen.source)
-    return resolve(spec, parameters, options.total_steps(in_epoch), in_epoch)
+    return resolve(spec, parameters, *lengths)
+
+
+def _lengths_of_own_loop(
+    options: RunOptions, total_steps: int | None, steps_per_epoch: int | None
+) -> tuple[int | None, int | None]:
+    """The updates of a loop of the user's own, and those of an epoch.
+
+    Raises:
+        SpecError: Something else says how long the run is too.
+    """
+    said = options_of(RunOptions)
+    for name in ("max_steps", "batch_size", "accumulate_steps"):
+        if getattr(options, name) != said[name].default:
+            raise SpecError(
+                f"plan: {name} says how long a run is that ll.run makes, and total_steps and steps_per_epoch say it of "
+                f"a loop of your own: leave {name} out, or those."
+            )
+    if options.epochs is None:
+        return total_steps, steps_per_epoch
+    if total_steps is not None or steps_per_epoch is None:
+        raise SpecError(
+            "plan: give total_steps, or epochs and steps_per_epoch, or steps_per_epoch alone for a loop without an end."
+        )
+    return options.epochs * whole_number("steps_per_epoch", steps_per_epoch, 1), steps_per_epoch
 
 
 @explain_names("compare", old_name)

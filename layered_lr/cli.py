@@ -227,6 +227,26 @@ def compare(
     context.exit(0 if found.same else FAILED)
 
 
+@cli.command(short_help="Find faults in a training recipe that was written by hand.")
+@click.argument("make", metavar="MODULE:MAKE")
+@click.option("--steps", type=int, help="How often the loop calls scheduler.step() in the whole run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON instead of a table.")
+@click.pass_context
+def audit(context: click.Context, /, make: str, steps: int | None, as_json: bool) -> None:
+    """Find faults in a training recipe of torch: exit code 0 none found, 1 findings, 2 wrong input.
+
+    MODULE:MAKE names a function without arguments that returns optimizer, model and, if there is one, scheduler; or a
+    dictionary of the arguments of ll.audit. The module is imported, which runs it.
+    """
+    from layered_lr.auditing import audit_made
+
+    if (here := str(Path.cwd())) not in sys.path:  # after all others, as for --model
+        sys.path.append(here)
+    found = audit_made(make, steps)
+    _print(found.to_json() if as_json else found)
+    context.exit(0 if found.ok else FAILED)
+
+
 @cli.command(short_help="Measure how fast the library is (source checkout only).")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--list", "as_list", is_flag=True, help="List the benchmarks, and the question that each answers.")

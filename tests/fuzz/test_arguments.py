@@ -38,6 +38,13 @@ def test_a_value_class(kind: Any) -> None:
     hold(fields_of(kind), 12)
 
 
+def audit_of_a_recipe(**given: Any) -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(2, 2)
+    audit = ll.audit(torch.optim.SGD(net.parameters(), lr=0.1), net, **given)
+    assert str(audit) and audit.to_json()
+
+
 FUNCTIONS = [
     Target("Spec", ll.Spec, {"optimizer": junk}),
     Target(
@@ -80,12 +87,17 @@ FUNCTIONS = [
     Target("freeze_for_good", lambda what: ll.phases.freeze_for_good(what), {"what": junk}),
     Target("resolve anything", ll.resolve, {"spec": or_junk(specs), "parameters": junk}, {"total_steps": junk}),
     Target("plan", ll.plan, {}, dict.fromkeys(("spec", "model", "data", "data_root", "epochs", "batch_size"), junk)),
+    Target(
+        "plan of a loop", ll.plan, {}, dict.fromkeys(("total_steps", "steps_per_epoch", "epochs", "max_steps"), junk)
+    ),
     Target("run", lambda **given: ll.run(progress=False, **given), {"data": junk, "model": junk}, {"epochs": junk}),
     Target("compare", ll.compare, {"backends": junk}, dict.fromkeys(("steps", "samples", "data"), junk)),
     Target("resume", ll.resume, {"path": junk}, {"epochs": junk, "model": junk, "wild": junk}),
     Target("compile", ll.compile, {"spec": junk, "model": junk}, {"total_steps": junk}),
     Target("param_groups", ll.param_groups, {"spec": junk, "model": junk}),
     Target("scheduler", ll.scheduler, {"spec": junk, "optimizer": junk, "model": junk}, {"total_steps": junk}),
+    Target("audit", ll.audit, {"optimizer": junk, "model": junk}, {"scheduler": junk, "steps": junk, "ema": junk}),
+    Target("audit of a recipe", audit_of_a_recipe, {}, dict.fromkeys(("scheduler", "steps", "ema", "clipped"), junk)),
     Target("translate", ll.translate, {"module": junk}, {"example": junk}),
     Target("save_state", ll.save_state, {"path": junk, "model": junk, "optimizer": junk}),
     Target(
@@ -159,6 +171,8 @@ def test_a_plan_of_any_spec() -> None:
 def test_every_public_name_is_a_target() -> None:
     called = {each.name.split(" ")[0].split(".")[0] for each in FUNCTIONS} | {kind.__name__ for kind in VALUES}
     made_by_us = {
+        "Audit",
+        "Finding",
         "Plan",
         "PlanGroup",
         "PlanDiff",

@@ -1,0 +1,1 @@
+"""Finds faults in a torch recipe that somebody wrote by hand."""
