@@ -32,8 +32,28 @@ Weights: TypeAlias = Arrays
 Slots: TypeAlias = Mapping[str, Arrays]
 """What an optimizer keeps for each parameter: by the parameter's name, then by torch's name of the slot."""
 
+BFLOAT16: Final = "bfloat16"
+"""The name of the dtype that ml_dtypes adds to NumPy; its ``kind`` is that of raw bytes."""
+
 FLOAT32_MAX: Final = float.fromhex("0x1.fffffep+127")
 """The largest finite float32. ``numpy.finfo`` warns, once, where a processor has been told to flush subnormals."""
 
 FLOAT32_TINY: Final = 2.0**-126
 """The smallest float32 in full precision."""
+
+
+def kind_of(array: Array) -> str:
+    """Return ``array.dtype.kind``, which is ``"f"`` for every array of floats, bfloat16 too.
+
+    Example:
+        >>> kind_of(np.zeros(2))
+        'f'
+    """
+    return "f" if array.dtype.name == BFLOAT16 else array.dtype.kind
+
+
+def find_bfloat16() -> np.dtype[Any]:
+    """Return NumPy's dtype of bfloat16, by which it also knows that name from now on."""
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from layered_lr.arrays import Array
+from layered_lr.arrays import Array, find_bfloat16
 from layered_lr.errors import DataError, LayeredLRError, SpecError
 from layered_lr.printed import shown
 
@@ -116,7 +116,7 @@ def read_archive(path: Path) -> dict[str, Array]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UnreadableError("it holds a single array; save it with numpy.savez")
             check_complete(file, archive.zip)
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: _as_saved(archive[name]) for name in archive.files}
         if odd := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise UnreadableError(f"{odd[0]!r} in it is no array")
         return arrays
@@ -124,6 +124,12 @@ def read_archive(path: Path) -> dict[str, Array]:
         raise
     except Exception as error:  # for a damaged file, NumPy, zipfile and zlib raise many kinds of errors
         raise UnreadableError(one_line(error)) from None
+
+
+def _as_saved(array: Array) -> Array:
+    """Return an array in the dtype that it was saved in: ``.npy`` has no name for bfloat16, only for its two bytes."""
+    is_bfloat16 = isinstance(array, np.ndarray) and array.dtype == np.dtype("V2")
+    return array.view(find_bfloat16()) if is_bfloat16 else array
 
 
 def check_complete(file: IO[bytes], archive: Any) -> None:

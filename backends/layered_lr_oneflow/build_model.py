@@ -11,7 +11,7 @@ import numpy as np
 from layered_lr.errors import Unsupported
 from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, ModelGraph, Node
 from layered_lr.models.nn_modules import dtype_of, framework_of
-from layered_lr.models.user_models import check_dtypes, make_model
+from layered_lr.models.user_models import find_single_dtype, make_model
 from layered_lr.registry import load_tracer
 from layered_lr_oneflow import models
 from layered_lr_oneflow.eager_tensors import sync
@@ -48,21 +48,22 @@ def build_users_model(
 
     Raises:
         SpecError: The callable makes something else, or a model that fails on such images.
-        Unsupported: OneFlow cannot compute what a model of torch computes, or a parameter has another dtype.
+        Unsupported: OneFlow cannot compute what a model of torch computes, or cannot train a parameter's dtype.
     """
     flow.manual_seed(seed)
     seeded = _seed_torch(seed)
     made = make_model(make)
     if framework_of(made) == "oneflow":
-        check_dtypes(made, dtype)
-        return made.to(device, getattr(flow, dtype))
+        single = find_single_dtype(made, dtype)
+        return made.to(device, flow.float64) if single == "float64" else made.to(device)
     if not seeded:  # the callable itself has imported torch
         _seed_torch(seed)
         made = make_model(make)
     tracer = load_tracer("torch")
     model = tracer.prepare_traced(made, dtype)
     if batch_shape is not None:
-        return build_translated(tracer.trace_model(model, (np.zeros(batch_shape, dtype),))).to(device)
+        single = find_single_dtype(model, dtype)
+        return build_translated(tracer.trace_model(model, (np.zeros(batch_shape, single),))).to(device)
     return build_translated(tracer.trace_model(model, ()), tracer.make_retrace(model)).to(device)
 
 

@@ -11,7 +11,7 @@ import torch
 from layered_lr.arrays import Array, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr.models.user_models import check_dtypes
+from layered_lr.models.user_models import check_all_float64
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop, own_optimizer
@@ -64,16 +64,17 @@ class TorchBackend(Backend):
         dtype: Dtype = "float32",
         batch_shape: tuple[int, ...] | None = None,
     ) -> Module:
-        """Make a new model of the given dtype on the backend's device.
+        """Make a new model on the backend's device.
 
-        A model known by name is laid out in memory as ``torch.channels_last``; a user's model keeps its own layout.
+        A model known by name has the given dtype, and is laid out in memory as ``torch.channels_last``. A user's model
+        keeps its own layout and dtypes; only with ``"float64"`` what is float32 in it becomes float64.
 
         Raises:
-            Unsupported: A parameter of a user's model has another dtype, such as bfloat16.
+            Unsupported: The dtype is float64, and a parameter of a user's model is narrower than float32.
         """
         built = models.build_model(model, num_classes, dropout, seed)
-        if not isinstance(model, str):
-            check_dtypes(built, dtype)
+        if not isinstance(model, str) and dtype == "float64":
+            check_all_float64(built)
         made = models.cast(built, self.device, getattr(torch, dtype))
         if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
             made.to(memory_format=torch.channels_last)  # half the time of an update

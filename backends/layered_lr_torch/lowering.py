@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
 from layered_lr.optimizers import LAMB, LARS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Optimizer
@@ -22,24 +22,33 @@ def lower(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
     """
     optimizer = plan.spec.optimizer
     package = "layered_lr_torch" if isinstance(optimizer, OWN) else "torch.optim"
-    update = f"{package}.{type(optimizer).__name__}, {_describe_implementation(optimizer)}"
+    floats = [p.dtype for p in plan.parameters if p.requires_grad and "int" not in p.dtype]
+    implementation = _describe_implementation(optimizer, floats)
+    update = f"{package}.{type(optimizer).__name__}, {implementation}"
     for _ in plan.groups:
         yield Lowering("host", "folded", update=update)
 
 
-def choose_implementation(optimizer: Optimizer, device: str) -> Implementation | None:
+def choose_implementation(optimizer: Optimizer, device: str, dtypes: Iterable[str] = ()) -> Implementation | None:
     """Choose the fastest implementation that torch has of an optimizer, unless the user chose one.
+
+    Its implementations round differently. In float32 that is one last bit; with a dtype that somebody chose, the
+    updates are bitwise those of an optimizer that was made without a choice.
 
     Args:
         optimizer: Its ``foreach`` and ``fused`` are the user's choice; None leaves the choice to this function.
         device: A torch device's type, such as ``"cpu"``.
+        dtypes: Of the floating parameters.
 
     Returns:
-        None on devices for which torch has only some implementations: torch chooses there.
+        None where torch chooses: with other dtypes than float32, and on devices for which it has only some
+        implementations.
     """
     fused = getattr(optimizer, "fused", None)
     if optimizer.foreach is not None or fused is not None:
         return "fused" if fused else "foreach" if optimizer.foreach else "for-loop"
+    if any(dtype != "float32" for dtype in dtypes):
+        return None
     if device == "cuda":  # torch's own order; Adagrad's fused kernel came to CUDA after torch 2.4
         return "fused" if isinstance(optimizer, SGD | Adam | AdamW) else "foreach"
     if device == "cpu":
@@ -59,6 +68,8 @@ def _choose_on_cpu(optimizer: Optimizer) -> Implementation:
     return "for-loop" if isinstance(optimizer, Adadelta) else "foreach"
 
 
-def _describe_implementation(optimizer: Optimizer) -> str:
-    cpu, cuda = choose_implementation(optimizer, "cpu"), choose_implementation(optimizer, "cuda")
+def _describe_implementation(optimizer: Optimizer, dtypes: Sequence[str]) -> str:
+    cpu, cuda = (choose_implementation(optimizer, device, dtypes) for device in ("cpu", "cuda"))
+    if cpu is None:
+        return "torch's default"
     return str(cpu) if cpu == cuda else f"{cpu} on a CPU, {cuda} on CUDA"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
-from layered_lr.arrays import Array, Arrays, Weights
+from layered_lr.arrays import BFLOAT16, Array, Arrays, Weights, find_bfloat16
 from layered_lr.backend.gradient_watch import grad_mode_error
 from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
 from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr.models.user_models import make_model
 from layered_lr_torch.dropout import mask_dropout
+from layered_lr_torch.extra_states import NAME as EXTRA_STATE
+from layered_lr_torch.extra_states import check_extra_states, copy_extra_states, load_extra_states
 from layered_lr_torch.sharding import copy_into, gather
 from layered_lr_torch.torch_types import Module, Tensor
 
@@ -67,15 +70,27 @@ def check_made(made: Module) -> None:
 
 
 def cast(model: Module, device: torch.device, dtype: torch.dtype) -> Module:
-    """Bring a model to a device, and its floating tensors to a dtype; complex ones stay complex, of the same width."""
+    """Bring a model to a device, and what is float32 or complex64 in it to a dtype, or to the complex one of its width.
 
-    def convert(tensor: Tensor) -> Tensor:
-        if tensor.is_complex():
-            return tensor.to(device, dtype.to_complex())
-        return tensor.to(device, dtype if tensor.is_floating_point() else None)
-
-    model._apply(convert)
+    Tensors of all other dtypes keep them.
+    """
+    new = {torch.float32: dtype, torch.complex64: dtype.to_complex()}
+    model._apply(lambda tensor: tensor.to(device, new.get(tensor.dtype)))
     return model
+
+
+def find_dtype(model: Module) -> torch.dtype:
+    """Find the dtype that a model's images have: that of its first floating parameter, or of a complex one's parts."""
+    dtypes = [parameter.dtype for parameter in model.parameters()]
+    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+    complex_too = [dtype.to_real() for dtype in dtypes if dtype.is_complex]
+    return next(iter(floating + complex_too), torch.float32)
+
+
+def find_widest_dtype(model: Module) -> torch.dtype:
+    """Find the dtype that holds the numbers of every floating parameter of a model."""
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return functools.reduce(torch.promote_types, dtypes, find_dtype(model))
 
 
 def find_memory_format(model: Module) -> torch.memory_format:
@@ -118,7 +133,7 @@ def load_state(model: Module, weights: Weights) -> None:
     with torch.no_grad():
         for name, array in weights.items():
             try:
-                copy_into(tensors[name], torch.from_numpy(np.array(array)))
+                copy_into(tensors[name], to_tensor(array))
             except RuntimeError as error:  # such as a buffer that is expanded over its own memory
                 raise SpecError(
                     f"model: {name!r} cannot be written to: {str(error).splitlines()[0]} Give it memory of its own "
@@ -132,15 +147,23 @@ def copy_state(model: Module) -> dict[str, Array]:
 
 
 def copy_unsaved(model: Module) -> dict[str, Array]:
-    """Copy the buffers that ``state_dict()`` leaves out (``persistent=False``) to arrays, by name."""
+    """Copy the buffers that ``state_dict()`` leaves out (``persistent=False``) to arrays, and extra states, by name."""
+    return {**copy_buffers(model), **copy_extra_states(model)}
+
+
+def copy_buffers(model: Module) -> dict[str, Array]:
+    """Copy the buffers that ``state_dict()`` leaves out to arrays, by name."""
     return {name: to_array(tensor) for name, tensor in find_tensors(model, persistent=False).items()}
 
 
 def load_unsaved(model: Module, arrays: Arrays) -> None:
-    """Give the model the buffers of ``copy_unsaved``; one that it lacks, or has in another shape, is made anew."""
+    """Give the model what ``copy_unsaved`` copied; a buffer that it lacks, or has in another shape, is made anew."""
     tensors, modules = find_tensors(model, persistent=False), dict(list_modules(model))
+    load_extra_states(model, arrays)
     for name, array in arrays.items():
-        given = torch.from_numpy(np.array(array))
+        if name.rpartition(".")[2] == EXTRA_STATE:
+            continue
+        given = to_tensor(array)
         tensor = tensors.get(name)
         if tensor is not None and tensor.shape == given.shape:
             with torch.no_grad():
@@ -152,10 +175,12 @@ def load_unsaved(model: Module, arrays: Arrays) -> None:
 
 
 def to_array(tensor: Tensor) -> Array:
-    """Copy a tensor to an array in C order, whatever the tensor's memory format is; bfloat16 becomes float32."""
+    """Copy a tensor to an array of its dtype in C order, whatever the tensor's memory format is."""
     whole = gather(tensor.detach()).cpu()
+    if whole.dtype == torch.bfloat16 and whole.layout == torch.strided:
+        return whole.contiguous().view(torch.int16).numpy().copy().view(find_bfloat16())
     try:
-        array: Array = (whole.float() if whole.dtype == torch.bfloat16 else whole).resolve_conj().numpy().copy()
+        array: Array = whole.resolve_conj().resolve_neg().numpy().copy(order="C")
     except (TypeError, RuntimeError) as error:  # sparse, quantised, float8, lazy
         raise Unsupported(
             f"model: a tensor of dtype {whole.dtype} and layout {whole.layout} cannot become an array: "
@@ -164,17 +189,19 @@ def to_array(tensor: Tensor) -> Array:
     return array
 
 
+def to_tensor(array: Array) -> Tensor:
+    """Copy an array to a tensor of its dtype on the CPU."""
+    if array.dtype.name == BFLOAT16:
+        return torch.from_numpy(np.array(array, order="C").view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.array(array))
+
+
 def check_savable(model: Module) -> None:
     """Refuse a model whose state cannot be saved whole.
 
     Raises:
-        Unsupported: A module has a state that is no tensor (``get_extra_state``), or a tensor that NumPy cannot hold.
+        Unsupported: A module has an extra state of objects that no file can hold, or a tensor that NumPy cannot hold.
     """
-    for prefix, module in list_modules(model):
-        if type(module).get_extra_state is not torch.nn.Module.get_extra_state:
-            raise Unsupported(
-                f"module {prefix.rstrip('.') or type(module).__name__!r} has get_extra_state(), which no saved state "
-                "of this library can hold. Keep what it returns in a buffer, or train without checkpoints."
-            )
+    check_extra_states(model)
     copy_state(model)
     copy_unsaved(model)

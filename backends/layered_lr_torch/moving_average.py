@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 
 from layered_lr.arrays import Array, Weights
 from layered_lr.models.nn_modules import list_modules
-from layered_lr_torch.models import find_tensors, to_array
+from layered_lr_torch.models import find_tensors, to_array, to_tensor
 from layered_lr_torch.torch_types import Module, Tensor
 
 
@@ -67,7 +66,7 @@ class MovingAverage:
             average.copy_(weight)
         for name, index in self._index.items():
             if name in averages:
-                self._averages[index].copy_(torch.from_numpy(np.array(averages[name])))
+                self._averages[index].copy_(to_tensor(averages[name]))
         self._begun = has_begun and bool(averages)
 
     @contextmanager

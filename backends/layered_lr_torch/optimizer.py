@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from layered_lr.errors import Unsupported
-from layered_lr.models.nn_modules import parameters_of
+from layered_lr.models.nn_modules import dtype_of, parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import Part, PlanGroup
@@ -138,9 +138,12 @@ def _choose_implementation(settings: Optimizer, model: Module, tensors: Sequence
     has_sparse = any(
         getattr(module, "sparse", False) is True for module in model.modules()
     )  # embeddings: no fused kernel
+    dtypes = [dtype_of(tensor) for tensor in tensors]
     is_chosen_by_user = settings.foreach is not None or getattr(settings, "fused", None) is not None
     chosen = (
-        choose_implementation(settings, devices.pop()) if len(devices) == 1 and are_plain and not has_sparse else None
+        choose_implementation(settings, devices.pop(), dtypes)
+        if len(devices) == 1 and are_plain and not has_sparse
+        else None
     )
     if is_chosen_by_user or chosen is None:
         return {}

@@ -70,7 +70,8 @@ class TorchSession(Session):
             raise grad_mode_error()
         self._watch = GradientWatch(model)
         self.forward = forward
-        self.dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        self.dtype = models.find_dtype(model)
+        self._widest = models.find_widest_dtype(model)
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self._norms = NormHistory(plan, model)
         self.clipper = GradientClipper(plan, model, self._norms if self.extras.grad_norms else None)
@@ -91,12 +92,12 @@ class TorchSession(Session):
         self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)
 
     def _compute_logits(self, forward: Forward, images: Tensor) -> Tensor:
-        """Run the forward pass; the logits have the model's dtype."""
+        """Run the forward pass; under autocast the logits become what the widest floating parameter is."""
         if self._autocast_dtype is None:
             return forward(images)
         with torch.autocast(self.device.type, self._autocast_dtype):
             logits = forward(images)
-        return logits.to(self.dtype) if isinstance(logits, torch.Tensor) else logits
+        return logits.to(self._widest) if isinstance(logits, torch.Tensor) else logits
 
     def _set_training_mode(self) -> None:
         """Bring the model into training mode, except the modules that the plan's phase holds still."""
@@ -153,7 +154,7 @@ class TorchSession(Session):
         return loss.detach()
 
     def _place_images(self, images: Array) -> Tensor:
-        """Images as a tensor on the model's device, in its dtype and memory layout."""
+        """Images as a tensor on the model's device, in its memory layout and its first floating parameter's dtype."""
         given = torch.from_numpy(images).to(self.device, self.dtype)
         return given.contiguous(memory_format=self.memory_format if given.dim() == 4 else torch.contiguous_format)
 
@@ -178,7 +179,7 @@ class TorchSession(Session):
         finally:
             self._set_training_mode()
         self.check_logits(logits, len(images))
-        return models.to_array(logits)
+        return models.to_array(logits.float() if logits.dtype == torch.bfloat16 else logits)
 
     def rates(self, start: int, stop: int) -> Float64:
         """Rates of updates ``start`` to ``stop - 1``, read from the optimizer's param groups at each update."""

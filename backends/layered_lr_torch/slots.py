@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from layered_lr.arrays import Array, Slots
-from layered_lr_torch.models import to_array
+from layered_lr_torch.models import to_array, to_tensor
 from layered_lr_torch.sharding import copy_into
 from layered_lr_torch.torch_types import Options, Parameters, ParameterState, ParamGroup, Tensor
 
@@ -61,7 +61,7 @@ def import_slots(
     for name, tensor, example in list(pair_with_examples(optimizer, parameters)):
         optimizer.state.pop(tensor, None)
         if name not in without and slots.get(name):
-            given = {slot: torch.from_numpy(np.array(array)) for slot, array in slots[name].items()}
+            given = {slot: to_tensor(array) for slot, array in slots[name].items()}
             optimizer.state[tensor] = {slot: _place_slot(new, example.get(slot), tensor) for slot, new in given.items()}
     begin_sums(optimizer)
 

@@ -35,7 +35,7 @@ from layered_lr.models.graph import (
 )
 from layered_lr.models.graph_operators import RANDOM
 from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
-from layered_lr.models.user_models import check_dtypes
+from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
@@ -61,12 +61,11 @@ def prepare_traced(made: Module, dtype: str) -> Module:
 
     Raises:
         SpecError: It was made where it cannot train, or has shapes that are not known yet.
-        Unsupported: A parameter has another dtype than the run's.
+        Unsupported: A parameter has a dtype in which OneFlow cannot train.
     """
     models.check_made(made)
     parameters_of(made)
-    check_dtypes(made, dtype)
-    return models.cast(made, torch.device("cpu"), getattr(torch, dtype))
+    return models.cast(made, torch.device("cpu"), getattr(torch, find_single_dtype(made, dtype)))
 
 
 def make_retrace(model: Module) -> Callable[[tuple[InputFacts, ...]], ModelGraph]:
@@ -104,7 +103,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     facts: dict[str, Any] = {
         "tensors": tuple(_list_tensors(model)),
         "modules": tuple(_list_modules(model)),
-        "state": {**models.copy_state(model), **models.copy_unsaved(model)},
+        "state": {**models.copy_state(model), **models.copy_buffers(model)},
     }
     if not example:
         return ModelGraph(inputs=(), training=Program((), None), evaluation=Program((), None), **facts)

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Weights
+from layered_lr.arrays import BFLOAT16, Array, Weights, find_bfloat16, kind_of
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, as_path, one_line, read_archive
 from layered_lr.models.matching import find_paths, match_names
+from layered_lr.models.nn_modules import dtype_of
 from layered_lr.models.patterns import compile_pattern
 from layered_lr.models.wrappers import strip_wrappers
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
+from layered_lr.state.safetensors_files import read_safetensors
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # of Lightning, torch's tutorials, timm, DeepSpeed
 _WRAPPERS = ("module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
@@ -64,12 +66,20 @@ def find_weights(table: Mapping[Any, Any]) -> Mapping[Any, Any]:
 def _array(name: str, value: object) -> Array:
     """Turn an array, or a tensor of either framework, into an array of numbers."""
     try:
-        array = np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
+        array = _read_tensor(value) if hasattr(value, "detach") else np.asarray(value)
     except Exception as error:  # a tensor or an object of the user may raise anything
         raise DataError(f"initial_weights: {name!r} is not an array of numbers: {one_line(error)}") from None
-    if array.dtype.kind not in "fiub":
+    if kind_of(array) not in "fiubc":
         raise DataError(f"initial_weights: {name!r} holds {array.dtype}; must be numbers.")
     return array
+
+
+def _read_tensor(tensor: Any) -> Array:
+    """Copy a tensor of either framework to an array of its dtype; ``numpy()`` has no bfloat16."""
+    here = tensor.detach().cpu()
+    if dtype_of(here) == BFLOAT16:
+        return np.asarray(here.float().numpy()).astype(find_bfloat16())
+    return np.asarray((here.resolve_conj() if hasattr(here, "resolve_conj") else here).numpy())
 
 
 def _npz(path: Path) -> dict[str, Array]:
@@ -80,12 +90,10 @@ def _npz(path: Path) -> dict[str, Array]:
 
 
 def _safetensors(path: Path) -> dict[str, Array]:
-    from safetensors.numpy import load_file
-
     try:
-        return dict(load_file(path))
-    except Exception as error:  # errors of safetensors, of the system, and of NumPy for a dtype that it does not know
-        raise DataError(f"{path}: not a readable .safetensors: {one_line(error)}") from None
+        return read_safetensors(path)
+    except UnreadableError as error:
+        raise DataError(f"{path}: not a readable .safetensors: {error}") from None
 
 
 def _torch(path: Path) -> dict[str, Array]:
@@ -156,11 +164,11 @@ def _check(name: str, array: Array, start: Weights) -> None:
             f"initial_weights: {name!r} has shape {array.shape}, the model's has {own.shape}. "
             f"To initialise it instead: ll.InitialWeights(..., reset=[{module!r}]) or --reset-weights {module}."
         )
-    if array.dtype.kind != own.dtype.kind:
+    if kind_of(array) != kind_of(own):
         raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")
     with np.errstate(over="ignore"):
         taken = array.astype(own.dtype)
-        if array.dtype.kind in "fc" and not (np.isfinite(taken) | (taken == own)).all():  # a mask of -inf is its own
+        if kind_of(array) in "fc" and not (np.isfinite(taken) | (taken == own)).all():  # a mask of -inf is its own
             raise SpecError(
                 f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}: all must be "
                 "finite."

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Weights
 from layered_lr.backend.base import Backend
 from layered_lr.errors import TrainingDiverged
+from layered_lr.models.user_models import check_judged_dtype
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.norm_constants import hold_in_float32
@@ -44,8 +45,10 @@ def prepare_task(backend: Backend, task: Task, start: Weights | None = None) -> 
 
     Raises:
         SpecError: The start is of another model.
+        Unsupported: A parameter has another dtype than the one in which the task is judged.
     """
     ready = prepare(task.spec, task.options, backend=backend, start=start)
+    check_judged_dtype(ready.plan.parameters, task.options.precision.dtype)
     if not is_catalogued(task.options.model):
         backend.share_draws(ready.model, (task.options.batch_size, *ready.batches.image_shape))
     if task.float32_norms:

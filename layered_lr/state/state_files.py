@@ -17,12 +17,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layered_lr.arrays import Array, Arrays
 from layered_lr.errors import CheckpointError
-from layered_lr.files import one_line, open_plain, read_plain
+from layered_lr.files import UnreadableError, one_line, open_plain, read_plain
 from layered_lr.outputs import clear_unfinished, describe_obstacle, make_temporary
+from layered_lr.state.safetensors_files import read_safetensors, write_safetensors
 from layered_lr.state.training_state import TrainingState
 from layered_lr.strict_json import json_text, number_of
 
@@ -31,7 +30,6 @@ WEIGHTS, TRAINING, STATE = "weights.safetensors", "training.safetensors", "state
 FILES = frozenset((WEIGHTS, TRAINING, STATE))
 
 _SLOT, _EMA, _RANDOM, _HISTORY, _UNSAVED = "slot:", "ema:", "random:", "history:", "unsaved:"
-_COMPLEX = ":complex"  # ends the name of an array of pairs (real, imaginary)
 _CHUNK = 1 << 20
 _MOST_HEADER_BYTES = 100_000_000  # of a .safetensors, as its own reader has it
 _LARGE = 1 << 63  # of whole numbers: no count comes near it
@@ -225,38 +223,16 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
 
 
 def _save(file: Path, arrays: Arrays) -> None:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    try:
-        save_file(dict(_as_real(name, np.asarray(array, order="C")) for name, array in arrays.items()), file)
-    except SafetensorError as error:  # it contains the error of the system, such as a full disk
-        raise OSError(one_line(error)) from None
+    write_safetensors(file, arrays)
     file.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)  # the umask's, which safetensors does not ask
     _sync(file)
 
 
-def _as_real(name: str, array: Array) -> tuple[str, Array]:
-    """Turn complex numbers into pairs of floats: the format has no complex numbers."""
-    if array.dtype.kind != "c":
-        return name, array
-    return name + _COMPLEX, array.reshape(*array.shape, 1).view(array.real.dtype)
-
-
-def _as_complex(name: str, array: Array) -> tuple[str, Array]:
-    if not name.endswith(_COMPLEX):
-        return name, array
-    whole = np.complex64 if array.dtype == np.float32 else np.complex128
-    return name.removesuffix(_COMPLEX), array.view(whole)[..., 0]
-
-
 def _load(file: Path) -> dict[str, Array]:
-    from safetensors.numpy import load_file
-
     try:
-        return dict(_as_complex(name, array) for name, array in load_file(file).items())
-    except Exception as error:  # errors of safetensors, of the system, and of NumPy for a dtype that it does not know
-        raise CheckpointError(f"{file}: not a readable .safetensors: {one_line(error)}") from None
+        return read_safetensors(file)
+    except UnreadableError as error:
+        raise CheckpointError(f"{file}: not a readable .safetensors: {error}") from None
 
 
 def _put(folder: Path, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Slots
+from layered_lr.arrays import Array, Arrays, Slots, kind_of
 from layered_lr.errors import CheckpointError
 
 _MOST_SHOWN = 6
@@ -78,7 +78,7 @@ class TrainingState:
             CheckpointError: A weight, an average or a slot contains NaN or infinity.
         """
         for what, array in self.arrays():
-            if array.dtype.kind in "fc" and not np.isfinite(array).all():
+            if kind_of(array) in "fc" and not np.isfinite(array).all():
                 raise CheckpointError(f"{what} holds NaN or infinity.")
 
     def check_fits(self, own: Arrays, given: Arrays | None = None) -> None:
@@ -168,7 +168,7 @@ def find_masks(weights: Arrays, parameters: Collection[str]) -> tuple[str, ...]:
         name
         for name, array in weights.items()
         if name not in known
-        and array.dtype.kind == "f"
+        and kind_of(array) == "f"
         and not name.endswith(("running_mean", "running_var"))
         and not np.isfinite(array).all()
         and not np.isnan(array).any()

@@ -43,6 +43,20 @@ def check_autocast(options: RunOptions) -> None:
         )
 
 
+def check_autocast_dtypes(options: RunOptions, plan: Plan) -> None:
+    """Refuse autocast with a model that is float64 throughout, which torch leaves as it is.
+
+    Raises:
+        SpecError: It is.
+    """
+    floats = [parameter.dtype for parameter in plan.parameters if parameter.dtype.startswith(("float", "bfloat"))]
+    if options.precision.autocast is not None and floats and set(floats) == {"float64"}:
+        raise SpecError(
+            f"autocast={options.precision.autocast!r} with a model in float64: torch would compute all in float64. "
+            "Make the model in float32, or leave autocast out."
+        )
+
+
 def check_trainable(plan: Plan, model: Any) -> None:
     """Refuse a model of which nothing trains, and numbers that the weights' float32 cannot hold.
 
@@ -54,8 +68,7 @@ def check_trainable(plan: Plan, model: Any) -> None:
     steps = range(0, plan.total_steps or 0, _BLOCK_STEPS)
     blocks = (plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)) for start in steps)
     largest = max((float(rates.max(initial=0.0)) for rates in blocks), default=0.0)
-    dtype = max((parameter.dtype for parameter in plan.parameters), default="float32")
-    if dtype != "float32":
+    if all(parameter.dtype in ("float64", "complex128") for parameter in plan.parameters):
         return
     if largest > LARGEST:
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")

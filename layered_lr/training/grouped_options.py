@@ -218,7 +218,7 @@ class Precision:
 
     dtype: Dtype = option(
         default="float32",
-        help="The dtype of weights and arithmetic: 'float32' or 'float64'.",
+        help="'float64' makes float64 of what is float32 in a model; 'float32' leaves a model of yours as it is.",
         check=one_of("float32", "float64"),
         meaning=TRAINING,
         flag="--dtype",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Weights
+from layered_lr.arrays import Weights, kind_of
 from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import Batches, Dataset, load_dataset
@@ -20,7 +20,7 @@ from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
-from layered_lr.training.checks import check_autocast, check_trainable
+from layered_lr.training.checks import check_autocast, check_autocast_dtypes, check_trainable
 from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
@@ -108,6 +108,7 @@ def prepare(
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
     check_trainable(plan, model)
+    check_autocast_dtypes(options, plan)
     lowering = plan.lowering(backend.name)
     if start is None:
         own = start_weights(options, plan, chosen_model, lambda: backend.state(model), given)
@@ -161,4 +162,4 @@ def _start_as(start: Weights, own: Weights) -> dict[str, NDArray[Any]]:
 
 
 def _float_shapes(weights: Weights) -> Mapping[str, Any]:
-    return {name: array.shape for name, array in weights.items() if array.dtype.kind == "f"}
+    return {name: array.shape for name, array in weights.items() if kind_of(array) == "f"}

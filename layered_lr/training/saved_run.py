@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from layered_lr.arrays import Array, Arrays
+from layered_lr.arrays import Array, Arrays, kind_of
 from layered_lr.errors import CheckpointError, LayeredLRError
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
@@ -66,7 +66,7 @@ def _check_weights(state: TrainingState, plan: Plan) -> None:
         _check_as(name, average.shape, {**state.weights, **state.unsaved})
     for name, slots in state.slots.items():
         for slot, array in slots.items():
-            if array.dtype.kind not in "fiubc" or array.shape not in ((), state.weights[name].shape):
+            if kind_of(array) not in "fiubc" or array.shape not in ((), state.weights[name].shape):
                 raise ValueError(f"{slot} of {name!r} is {array.dtype} of shape {array.shape}")
             if slot == "step" and not (array.size == 1 and 0 <= array.item() <= state.step):
                 raise ValueError(f"step of {name!r} is {array!r:.40}, and the run has made {state.step} updates")

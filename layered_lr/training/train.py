@@ -87,8 +87,9 @@ def train_prepared(
     if loop is None:
         loop = open_loop(ready, options, options.callbacks, state)
     changed = False
-    if folder is not None:
+    if folder is not None or options.divergence.action != "stop":
         loop.session.check_savable()
+    if folder is not None:
         gone = {} if state is None else state.about
         about = {"run": gone.get("run", folder.mark.run), **run_about(ready, options)}
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
