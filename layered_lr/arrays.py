@@ -37,3 +37,19 @@ FLOAT32_MAX: Final = float.fromhex("0x1.fffffep+127")
 
 FLOAT32_TINY: Final = 2.0**-126
 """The smallest float32 in full precision."""
+
+COUNTS: Final = ("step", "mu_product", "eta", "mu")
+"""Slots that are a single number. In a state they are float64, whatever dtype the framework has."""
+
+
+def fits_parameter(slot: str, shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
+    """Whether a slot can belong to a parameter: it has the parameter's shape, or 1 in the place of some dimensions.
+
+    Args:
+        slot: Its name.
+        shape: The slot's.
+        parameter: The parameter's.
+    """
+    if shape == () or slot in COUNTS:
+        return shape == ()
+    return len(shape) == len(parameter) and all(one in (1, size) for one, size in zip(shape, parameter, strict=True))

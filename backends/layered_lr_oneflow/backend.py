@@ -14,7 +14,7 @@ from layered_lr_oneflow import models, own_loop
 from layered_lr_oneflow.build_model import build_users_model
 from layered_lr_oneflow.clipping import GradientClipper, clip_before_step
 from layered_lr_oneflow.float32_rates import Float32Rates
-from layered_lr_oneflow.lowering import has_native_updates
+from layered_lr_oneflow.lowering import check_optimizers, has_native_updates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer
 from layered_lr_oneflow.optimizer import (
     EagerScale,
@@ -93,6 +93,7 @@ def build_eager_optimizer(plan: Plan, model: Module, step: int = 0) -> tuple[Nat
     The rates are already multiplied by ``lr_scale``, because OneFlow 0.9's eager optimizers ignore it silently. The
     optimizer is OneFlow's own if that equals torch's, else a ``ComposedOptimizer``.
     """
+    check_optimizers(plan)
     if not has_native_updates(plan):
         composed = build_composed_optimizer(plan, model)
         return composed, PlanScheduler(composed, plan, range(len(plan.groups)), step)

@@ -8,10 +8,11 @@ from typing import Any, final
 
 import numpy as np
 
+from layered_lr.arrays import fits_parameter
 from layered_lr.errors import CheckpointError, Unsupported
 from layered_lr.optimizers import Optimizer
 from layered_lr_oneflow.oneflow_types import Closure, Message, NativeParamGroup, Options, Tensor
-from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, Scalars, make_rule
+from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, Scalars, make_rule, make_slots
 from layered_lr_oneflow.runtime import flow
 
 TORCH_ONLY = ("foreach", "fused")
@@ -81,16 +82,16 @@ class ComposedOptimizer(flow.optim.Optimizer):
             if key not in known:
                 known[key] = rule.compute_scalars(numbers, counters)
             scalars, following = known[key]
-            slots = {name: self._slot(tensor, name, value) for name, value in rule.slots.items()}
+            slots = self._slots(tensor, rule)
             if tensor.numel():
                 rule.update(tensor, tensor.grad, slots, scalars)
             state.update(following)
 
-    def _slot(self, tensor: Tensor, name: str, value: float) -> Tensor:
-        state = self._state[tensor]
-        if name not in state:
-            state[name] = flow.zeros_like(tensor).fill_(value)
-        return state[name]
+    def _slots(self, tensor: Tensor, rule: AnyRule) -> dict[str, Tensor]:
+        state, names = self._state[tensor], rule.list_slots(tuple(tensor.shape))
+        if not all(name in state for name in names):
+            state |= {name: slot for name, slot in make_slots(rule, tensor).items() if name not in state}
+        return {name: state[name] for name in names}
 
     def _rule(self, options: Mapping[str, Any]) -> AnyRule:
         """Get the update rule of these hyperparameters; it does not depend on the rate."""
@@ -134,7 +135,7 @@ def _copy_entry(tensor: Tensor, name: str, value: Any) -> Any:
     """Copy a slot or number, after checking that it fits the parameter."""
     if not isinstance(value, flow.Tensor):
         return value
-    if value.shape != tensor.shape or value.dtype != tensor.dtype:
+    if not fits_parameter(name, tuple(value.shape), tuple(tensor.shape)) or value.dtype != tensor.dtype:
         raise CheckpointError(
             f"optimizer state: {name!r} is {value.dtype} of shape {tuple(value.shape)}; must be {tensor.dtype} of "
             f"shape {tuple(tensor.shape)}."

@@ -9,7 +9,7 @@ import numpy as np
 
 from layered_lr.arrays import FLOAT32_MAX, FLOAT32_TINY, Float64, Int64
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr.optimizers import SGD, Adagrad, Optimizer
+from layered_lr.optimizers import LBFGS, SGD, Adagrad, Optimizer, SparseAdam
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.lowering import Lowering
 from layered_lr.plans.plan import Plan
@@ -47,6 +47,23 @@ def is_native(optimizer: Optimizer) -> bool:
     return isinstance(optimizer, Adagrad) and optimizer.lr_decay == 0
 
 
+def check_optimizers(plan: Plan) -> None:
+    """Refuse optimizers that OneFlow cannot have.
+
+    Raises:
+        Unsupported: A group has one.
+    """
+    for group in plan.groups:
+        kind = type(group.optimizer).__name__
+        if isinstance(group.optimizer, SparseAdam):
+            reason = "which takes sparse gradients, and OneFlow has none. Use Adam there"
+        elif isinstance(group.optimizer, LBFGS):
+            reason = "which calls the model several times for each update. Use another optimizer"
+        else:
+            continue
+        raise Unsupported(f"group {group.name!r}: OneFlow backends do not have {kind}, {reason}, or a torch backend.")
+
+
 def has_native_updates(plan: Plan) -> bool:
     """Whether OneFlow's own optimizers make the updates, or its own update ops if the rates are dynamic.
 
@@ -62,6 +79,7 @@ def lower_eager(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]
     OneFlow's eager optimizers ignore ``lr_scale``: the scheduler sets each group's rate, already scaled, before every
     update.
     """
+    check_optimizers(plan)
     for group in plan.groups:
         yield Lowering("host", "folded", update=_describe_update(plan, group))
 
@@ -109,6 +127,7 @@ def lower_graph(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]
     if shares_graph(timeline):
         yield from lower_eager(plan)
         return
+    check_optimizers(plan)
     lower = _lower_dynamically if is_dynamic(plan) else _lower_natively
     for group in plan.groups:
         yield lower(plan, group)

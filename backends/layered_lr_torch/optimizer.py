@@ -11,15 +11,15 @@ import torch
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import parameters_of
-from layered_lr.optimizers import Optimizer
+from layered_lr.optimizers import Muon, Optimizer
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import Part, PlanGroup
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
-from layered_lr_torch import paper_optimizers
+from layered_lr_torch import muon, paper_optimizers
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import finish_optimizer
-from layered_lr_torch.lowering import OWN, choose_implementation
+from layered_lr_torch.lowering import OWN, choose_implementation, is_own
 from layered_lr_torch.replaced_parameters import ReplacedParameters
 from layered_lr_torch.slots import begin_sums
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
@@ -124,8 +124,12 @@ def find_optimizer_class(settings: Optimizer) -> Any:
     """
     kind = type(settings).__name__
     cls = getattr(paper_optimizers if isinstance(settings, OWN) else torch.optim, kind, None)
+    if isinstance(settings, Muon) and (cls is None or is_own(settings)):  # torch has it since 2.9
+        return muon.Muon
     if cls is None:
-        raise Unsupported(f"torch {torch.__version__} has no optimizer {kind}. Install a newer release.")
+        raise Unsupported(
+            f"optimizer {kind} is not in torch {torch.__version__}: install a newer release, or use another optimizer."
+        )
     return cls
 
 

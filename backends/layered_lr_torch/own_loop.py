@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from layered_lr.errors import CheckpointError, SpecError
+from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.state.training_state import TrainingState, find_masks
 from layered_lr_torch import models, random_state
@@ -25,8 +25,10 @@ def export_loop(model: Module, optimizer: torch.optim.Optimizer, scheduler: Plan
 
     Raises:
         SpecError: One of these is of another kind, or the optimizer has parameters that are not the model's.
+        Unsupported: The optimizer is LBFGS.
     """
     parameters = _find_parameters(model, optimizer, scheduler)
+    _check_named(optimizer)
     models.check_savable(model)
     weights = models.copy_state(model)
     return TrainingState(
@@ -57,6 +59,7 @@ def import_loop(
         CheckpointError: The state does not fit the model, the optimizer or the scheduler.
     """
     parameters = _find_parameters(model, optimizer, scheduler)
+    _check_named(optimizer)
     own = models.copy_state(model)
     state.check_finite()
     if state.weights:
@@ -74,6 +77,19 @@ def import_loop(
     models.load_state(model, state.weights)
     models.load_unsaved(model, state.unsaved)
     import_slots(optimizer, parameters, state.slots)
+
+
+def _check_named(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer whose state is of all parameters together.
+
+    Raises:
+        Unsupported: It is LBFGS.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise Unsupported(
+            "save_state and load_state go by the names of parameters, and the state of LBFGS belongs to all of them "
+            "together. Use optimizer.state_dict() and scheduler.state_dict()."
+        )
 
 
 def _find_frozen(scheduler: PlanScheduler | None) -> frozenset[str]:

@@ -15,7 +15,7 @@ from layered_lr.guesses import explain_names, explain_value
 from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
 from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
-from layered_lr.optimizers import Optimizer
+from layered_lr.optimizers import Muon, Optimizer
 from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.group import PlanGroup
@@ -220,8 +220,9 @@ def _resolve_whole(
         schedule = bound(spec.schedule or Constant())
         bare = tuple(name for name in names if name in free)
         groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, schedule, bare))
-    for group in groups:
+    for group, taken in zip(groups, members, strict=False):
         _check_group(group, steps_per_epoch)
+        _check_matrices(group, taken)
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
 
 
@@ -249,6 +250,28 @@ def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
             f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0 (or betas[0] > 0)."
             " Set cycle_momentum=False, or give the optimizer a momentum."
         )
+
+
+def _check_matrices(group: PlanGroup, parameters: Sequence[Parameter]) -> None:
+    """Refuse Muon for what is no matrix."""
+    optimizer = group.optimizer
+    if not isinstance(optimizer, Muon):
+        return
+    odd = [
+        parameter
+        for parameter in parameters
+        if parameter.requires_grad
+        and not (len(parameter.shape) == 2 or (optimizer.flatten and len(parameter.shape) > 2))
+    ]
+    if not odd:
+        return
+    first, more = odd[0], f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+    flatten = ", or take it as a matrix with Muon(flatten=True)" if len(first.shape) > 2 else ""
+    raise SpecError(
+        f"group {group.name!r}: Muon takes matrices only, but {first.name!r}{more} in this group "
+        f"{'are' if more else 'is'} none; its shape is {first.shape}. Let an earlier group with another optimizer match "
+        f"it, such as Group({first.name!r}, optimizer=AdamW()), or let Muon's group match the matrices only{flatten}."
+    )
 
 
 def _explain_spec(given: object) -> str:

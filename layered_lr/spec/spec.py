@@ -13,7 +13,7 @@ from pydantic import PlainValidator
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_guess, explain_value
 from layered_lr.models.matching import ONE_DIMENSIONAL, check_pattern
-from layered_lr.optimizers import OPTIMIZERS, Optimizer
+from layered_lr.optimizers import LBFGS, OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
 from layered_lr.schedules.reference import trusting
 from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
@@ -109,6 +109,12 @@ class Spec:
             )
         if self.clip_per_group and self.clip_grad_norm is None:
             raise SpecError("Spec(clip_per_group=True): give clip_grad_norm=... too, the largest norm of each group.")
+        if isinstance(self.optimizer, LBFGS) and (self.groups or self.phases):
+            what = "groups" if self.groups else "phases"
+            raise SpecError(
+                f"Spec(LBFGS(...), {what}=...): LBFGS moves all parameters as one vector, at one rate. Leave {what} out, "
+                "or use another optimizer."
+            )
         kind = type(self.optimizer)
         known = [f.name for f in fields(kind)]
         seen: set[str] = set()

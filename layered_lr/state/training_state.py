@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Slots
+from layered_lr.arrays import Array, Arrays, Slots, fits_parameter
 from layered_lr.errors import CheckpointError
 
 _MOST_SHOWN = 6
@@ -147,7 +147,7 @@ class TrainingState:
             for name, slots in self.slots.items()
             if name not in own and name in self.weights
             for slot, array in slots.items()
-            if array.shape not in ((), self.weights[name].shape)
+            if not fits_parameter(slot, array.shape, self.weights[name].shape)
         ]
         found += [
             f"{name!r} is not a parameter" for name, slots in self.slots.items() if slots and name not in self.weights
