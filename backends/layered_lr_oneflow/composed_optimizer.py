@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, final
 
@@ -31,17 +31,19 @@ class ComposedOptimizer(flow.optim.Optimizer):
     with the parameter's first gradient, and a parameter without a gradient stays as it is.
 
     Args:
-        optimizer: Which one, and the hyperparameters that param groups leave out.
+        optimizers: Of each param group: which one, and the hyperparameters that the param group leaves out. They may be
+            of several kinds.
         groups: Param groups.
         undecayed: Parameters that never decay, whatever their group says.
     """
 
-    def __init__(self, optimizer: Optimizer, groups: list[Options], undecayed: Iterable[Tensor] = ()) -> None:
-        self._optimizer = optimizer
-        self._names = [f.name for f in fields(optimizer) if f.name not in TORCH_ONLY]
+    def __init__(
+        self, optimizers: Sequence[Optimizer], groups: list[Options], undecayed: Iterable[Tensor] = ()
+    ) -> None:
+        self._optimizers = list(optimizers)
         self._undecayed = {id(tensor) for tensor in undecayed}
         self._rules: dict[tuple[Hashable, ...], AnyRule] = {}
-        super().__init__(groups, {name: getattr(optimizer, name) for name in self._names})
+        super().__init__(groups, {"lr": optimizers[0].lr})
         self._state: dict[Any, Any] = {"step": 0}
         self._state |= {tensor: {} for group in self.param_groups for tensor in group.parameters}
 
@@ -62,14 +64,14 @@ class ComposedOptimizer(flow.optim.Optimizer):
             if closure is not None:
                 with flow.enable_grad():
                     loss = closure()
-            for group in self.param_groups:
-                self._update(group)
+            for group, optimizer in zip(self.param_groups, self._optimizers, strict=True):
+                self._update(group, optimizer)
             self._state["step"] += 1
             return loss
 
-    def _update(self, group: NativeParamGroup) -> None:
-        options = {name: group[name] for name in self._names}
-        rules = [self._rule(options), self._rule({**options, "weight_decay": 0.0})]
+    def _update(self, group: NativeParamGroup, optimizer: Optimizer) -> None:
+        options = {f.name: group[f.name] for f in fields(optimizer) if f.name not in TORCH_ONLY}
+        rules = [self._rule(optimizer, options), self._rule(optimizer, {**options, "weight_decay": 0.0})]
         numbers = RateAndMomentum(float(group["lr"]), rules[0].optimizer.first_momentum)
         known: dict[tuple[Hashable, ...], tuple[Scalars, Scalars]] = {}  # most parameters share all their numbers
         for tensor in group.parameters:
@@ -93,13 +95,13 @@ class ComposedOptimizer(flow.optim.Optimizer):
             state |= {name: slot for name, slot in make_slots(rule, tensor).items() if name not in state}
         return {name: state[name] for name in names}
 
-    def _rule(self, options: Mapping[str, Any]) -> AnyRule:
-        """Get the update rule of these hyperparameters; it does not depend on the rate."""
-        key = tuple(value for name, value in options.items() if name != "lr")
+    def _rule(self, optimizer: Optimizer, options: Mapping[str, Any]) -> AnyRule:
+        """Get the update rule of an optimizer with these hyperparameters; it does not depend on the rate."""
+        key = (type(optimizer), *(value for name, value in options.items() if name != "lr"))
         if key not in self._rules:
             if len(self._rules) > 100:  # a momentum that moves makes a new one at every update
                 self._rules.clear()
-            self._rules[key] = make_rule(replace(self._optimizer, **{**options, "lr": self._optimizer.lr}))
+            self._rules[key] = make_rule(replace(optimizer, **{**options, "lr": optimizer.lr}))
         return self._rules[key]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

@@ -49,8 +49,8 @@ def lower(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
     for group in plan.groups:
         if isinstance(group.optimizer, LBFGS):
             raise Unsupported(
-                "LBFGS calls the model several times for each update, which a run does not do. Use ll.compile, in a loop "
-                "of your own that gives optimizer.step a closure, or another optimizer."
+                "LBFGS calls the model several times for each update, which a run does not do. Use ll.compile, in a "
+                "loop of your own that gives optimizer.step a closure, or another optimizer."
             )
         package = "layered_lr_torch" if is_own(group.optimizer) else "torch.optim"
         update = f"{package}.{type(group.optimizer).__name__}{_describe_implementation(group.optimizer)}"

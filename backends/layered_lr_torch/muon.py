@@ -37,7 +37,7 @@ class Muon(Optimizer):
         *,
         flatten: bool = False,
     ) -> None:
-        settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
+        settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
         settings |= {"ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps}
         super().__init__(params, {**settings, "adjust_lr_fn": adjust_lr_fn, "flatten": flatten})
 

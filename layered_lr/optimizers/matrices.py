@@ -17,15 +17,18 @@ NsSteps = Annotated[int, BeforeValidator(unwrap_scalar), Field(strict=True, ge=0
 
 @value_class
 class Muon(Optimizer):
-    """Muon as ``torch.optim.Muon``: the formula and the defaults are torch's (https://kellerjordan.github.io/posts/muon).
+    """Muon as ``torch.optim.Muon``: the formula and the defaults are torch's.
 
-    It takes matrices only. Give biases, norms and embeddings to another optimizer: in a group,
-    ``Group(..., optimizer=Muon(...))``, or in the spec, and Muon in the groups of matrices.
+    From https://kellerjordan.github.io/posts/muon.
 
-    With ``m = momentum * m + (1 - momentum) * gradient`` and ``u`` the same mean of ``gradient`` and ``m`` (``nesterov``)
-    or ``m``, each update is ``p -= rate * weight_decay * p`` and ``p -= rate * ratio * orthogonal(u)``. The
-    orthogonal matrix is computed by ``ns_steps`` steps of an iteration of Newton and Schulz in bfloat16, as in torch. So
-    its last digit, 1 part in 256, depends on the order of sums: on the processor, and on the framework.
+    It takes matrices only. Give biases, norms and embeddings to another optimizer: make that one the spec's, and Muon
+    that of the groups of matrices, ``Group(..., optimizer=Muon(...))``.
+
+    With ``m = momentum * m + (1 - momentum) * gradient``, and ``u`` the same mean of ``gradient`` and ``m``
+    (``nesterov``) or ``m`` itself, each update is ``p -= rate * weight_decay * p`` and then
+    ``p -= rate * ratio * orthogonal(u)``. The orthogonal matrix is computed by ``ns_steps`` steps of an iteration of
+    Newton and Schulz in bfloat16, as in torch. So its last digit, 1 part in 256, depends on the order of sums: on the
+    processor, and on the framework.
 
     Args:
         lr: The rate of groups without their own ``lr``, >= 0.

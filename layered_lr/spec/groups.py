@@ -11,10 +11,21 @@ from pydantic import PlainValidator
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_value
 from layered_lr.models.matching import Rule, check_pattern
-from layered_lr.optimizers import AdjustLr, Betas, Coefficients, EpsPair, Etas, Finite, NsSteps, StepSizes
+from layered_lr.optimizers import (
+    OPTIMIZERS,
+    AdjustLr,
+    Betas,
+    Coefficients,
+    EpsPair,
+    Etas,
+    Finite,
+    NsSteps,
+    Optimizer,
+    StepSizes,
+)
 from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES, Schedule
-from layered_lr.spec.toml import schedule_from_table
+from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
 from layered_lr.validation import Flag, NonNegative, Probability, value_class
 
 
@@ -40,6 +51,21 @@ def check_schedule(value: object) -> Schedule | None:
     )
 
 
+def check_optimizer(value: object) -> Optimizer | None:
+    """Return ``value`` if it is an optimizer or None.
+
+    Raises:
+        SpecError: It is something else.
+    """
+    if value is None or (isinstance(value, Optimizer) and type(value) is not Optimizer):
+        return value
+    raise SpecError(
+        f"optimizer={shown(value)}: must be an optimizer of layered_lr, such as SGD(lr=0.1), or None."
+        f"{explain_value(value, 'optimizer', OPTIMIZERS)}"
+    )
+
+
+OptionalOptimizer = Annotated[Optimizer | None, PlainValidator(check_optimizer)]
 OptionalSchedule = Annotated[Schedule | None, PlainValidator(check_schedule)]
 
 
@@ -55,8 +81,8 @@ class Group:
 
     The rate of update ``t`` is ``lr_scale * schedule(t; lr)``. A parameter belongs to the first group that matches it.
 
-    Each setting after ``optional`` (and ``weight_decay``) replaces the one of the optimizer for this group; None keeps
-    the optimizer's. It is an error to give a setting that the spec's optimizer does not have.
+    Each setting after ``optimizer`` (and ``weight_decay``) replaces the one of the optimizer for this group; None keeps
+    the optimizer's. It is an error to give a setting that the optimizer does not have.
 
     Args:
         match: Which parameters. A path of a module or parameter: ``"features"`` matches ``features.0.weight``, but not
@@ -70,6 +96,8 @@ class Group:
         weight_decay: The group's own weight decay, >= 0.
         name: The group's name in plans and results; None takes ``match``.
         optional: Whether the group may match nothing. Otherwise that is an error.
+        optimizer: The group's own optimizer, which may be of another kind than the spec's; None is the spec's. Its
+            ``lr`` is the group's, unless the group has an ``lr`` too.
         momentum: Factor of the running sum (SGD, RMSprop, LARS) or mean (Muon).
         dampening: The part of each gradient that is not added to the running sum (SGD, LARS).
         nesterov: Look ahead by one momentum step (SGD, LARS, Muon).
@@ -114,6 +142,7 @@ class Group:
     weight_decay: NonNegative | None = None
     name: Annotated[str | None, PlainValidator(_check_name)] = None
     optional: Flag = False
+    optimizer: OptionalOptimizer = field(default=None, kw_only=True)
     momentum: NonNegative | None = field(default=None, kw_only=True)
     dampening: Finite | None = field(default=None, kw_only=True)
     nesterov: Flag | None = field(default=None, kw_only=True)
@@ -164,7 +193,7 @@ class Group:
 
 # The settings of an optimizer that a group can replace: all of its fields except those about the group itself.
 HYPERPARAMETERS = tuple(
-    f.name for f in fields(Group) if f.name not in ("match", "lr_scale", "schedule", "name", "optional")
+    f.name for f in fields(Group) if f.name not in ("match", "lr_scale", "schedule", "name", "optional", "optimizer")
 )
 
 
@@ -195,4 +224,6 @@ def group_from_table(table: object) -> Group:
     parts = dict(table)
     if "schedule" in parts:
         parts["schedule"] = schedule_from_table(parts["schedule"])
+    if "optimizer" in parts:
+        parts["optimizer"] = optimizer_from_table(parts["optimizer"])
     return Group(**parts)

@@ -119,9 +119,9 @@ AnyRule: TypeAlias = UpdateRule[Any]
 def make_slots(rule: AnyRule, parameter: Tensor) -> dict[str, Tensor]:
     """Make a rule's slots for a parameter, filled as before its first update."""
     return {
-        name: flow.zeros(*start.shape, dtype=parameter.dtype, device=parameter.device).fill_(start.value)
-        if start.shape != tuple(parameter.shape)
-        else flow.zeros_like(parameter).detach().fill_(start.value)
+        name: flow.zeros_like(parameter).detach().fill_(start.value)
+        if start.shape == tuple(parameter.shape)
+        else flow.tensor(np.full(start.shape, start.value), dtype=parameter.dtype, device=parameter.device)
         for name, start in rule.list_slots(tuple(parameter.shape)).items()
     }
 

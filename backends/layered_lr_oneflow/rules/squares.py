@@ -144,7 +144,7 @@ class AdafactorRule(UpdateRule[Adafactor]):
         return {"variance": 0.0}
 
     def list_slots(self, shape: tuple[int, ...]) -> Mapping[str, SlotStart]:
-        """The slots of a parameter of this shape: of a matrix, or of a stack of them, only means of rows and columns."""
+        """The slots of a parameter of this shape: of a matrix, or a stack of them, only means of rows and columns."""
         if len(shape) < 2:
             return super().list_slots(shape)
         row, column = (*shape[:-1], 1), (*shape[:-2], 1, shape[-1])
