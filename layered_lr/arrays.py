@@ -57,3 +57,20 @@ def find_bfloat16() -> np.dtype[Any]:
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16)
+
+
+COUNTS: Final = ("step", "mu_product", "eta", "mu")
+"""Slots that are a single number. In a state they are float64, whatever dtype the framework has."""
+
+
+def fits_parameter(slot: str, shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
+    """Whether a slot can belong to a parameter: it has the parameter's shape, or 1 in the place of some dimensions.
+
+    Args:
+        slot: Its name.
+        shape: The slot's.
+        parameter: The parameter's.
+    """
+    if shape == () or slot in COUNTS:
+        return shape == ()
+    return len(shape) == len(parameter) and all(one in (1, size) for one, size in zip(shape, parameter, strict=True))

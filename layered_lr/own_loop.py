@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from layered_lr.arrays import Array, Slots
+from layered_lr.arrays import COUNTS, Array, Slots, fits_parameter
 from layered_lr.backend.base import LoopOptimizer, LoopScheduler
 from layered_lr.backend.loading import backend_of, load_attach
 from layered_lr.counts import whole_number
@@ -25,8 +25,6 @@ from layered_lr.state.training_state import TrainingState, explain_wrapper, summ
 
 Graph: TypeAlias = Any
 """A ``oneflow.nn.Graph``. ``Any``, because OneFlow is not imported here."""
-
-_COUNTS = ("step", "mu_product")  # in a state these are float64, whatever dtype the framework has
 
 
 @explain_names("loop")
@@ -232,7 +230,7 @@ def _check_shapes(slots: Slots, model: Module) -> None:
         f"{slot} of {name!r} has shape {array.shape}, but the parameter has {shapes[name]}"
         for name, kept in slots.items()
         for slot, array in kept.items()
-        if array.shape not in ((), shapes[name])
+        if not fits_parameter(slot, array.shape, shapes[name])
     ]
     if wrong:
         raise CheckpointError(
@@ -243,7 +241,7 @@ def _check_shapes(slots: Slots, model: Module) -> None:
 
 def _copy_slot(slot: str, value: Tensor) -> Array:
     array = value.detach().cpu().numpy().copy() if hasattr(value, "detach") else np.array(value)
-    return array.astype(np.float64) if slot in _COUNTS else array
+    return array.astype(np.float64) if slot in COUNTS else array
 
 
 _WITHOUT_PHASES = "Use ll.run, or make a spec and an optimizer (or a graph) for each phase."

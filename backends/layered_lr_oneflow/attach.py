@@ -83,7 +83,10 @@ def attach(
         options["lr_scale"] = scale
     pairs = []
     for members in share_optimizers(plan):
-        optimizer = build_optimizer(plan, [options for index in members for i, options in param_groups if i == index])
+        optimizer = build_optimizer(
+            type(plan.groups[members[0]].optimizer),
+            [options for index in members for i, options in param_groups if i == index],
+        )
         pairs.append((optimizer, build_scheduler(plan, plan.groups[members[0]], optimizer)))
     for optimizer, scheduler in pairs:  # nothing can fail any more
         graph.add_optimizer(optimizer, lr_sch=scheduler)

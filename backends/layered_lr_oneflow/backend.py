@@ -8,13 +8,14 @@ from typing import Any
 from layered_lr.arrays import Array, Weights
 from layered_lr.backend.base import Backend, Dtype
 from layered_lr.errors import SpecError
+from layered_lr.plans.group import list_kinds
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models, own_loop
 from layered_lr_oneflow.build_model import build_users_model
 from layered_lr_oneflow.clipping import GradientClipper, clip_before_step
 from layered_lr_oneflow.float32_rates import Float32Rates
-from layered_lr_oneflow.lowering import has_native_updates
+from layered_lr_oneflow.lowering import check_optimizers, has_native_updates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer
 from layered_lr_oneflow.optimizer import (
     EagerScale,
@@ -93,12 +94,14 @@ def build_eager_optimizer(plan: Plan, model: Module, step: int = 0) -> tuple[Nat
     The rates are already multiplied by ``lr_scale``, because OneFlow 0.9's eager optimizers ignore it silently. The
     optimizer is OneFlow's own if that equals torch's, else a ``ComposedOptimizer``.
     """
-    if not has_native_updates(plan):
+    check_optimizers(plan)
+    kinds = list_kinds(plan)
+    if len(kinds) > 1 or not has_native_updates(plan):
         composed = build_composed_optimizer(plan, model)
         return composed, PlanScheduler(composed, plan, range(len(plan.groups)), step)
     rates = Float32Rates(plan).rates(step)
     param_groups = build_param_groups(plan, model)
     for index, options in param_groups:
         options.update(lr=rates[index], lr_scale=EagerScale(1.0))
-    optimizer = build_optimizer(plan, [options for _, options in param_groups])
+    optimizer = build_optimizer(kinds[0], [options for _, options in param_groups])
     return optimizer, PlanScheduler(optimizer, plan, [index for index, _ in param_groups], step)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, final
 
 import numpy as np
 
+from layered_lr.arrays import fits_parameter
 from layered_lr.errors import CheckpointError, Unsupported
 from layered_lr.optimizers import Optimizer
 from layered_lr_oneflow.oneflow_types import Closure, Message, NativeParamGroup, Options, Tensor
-from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, Scalars, make_rule
+from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, Scalars, make_rule, make_slots
 from layered_lr_oneflow.runtime import flow
 
 TORCH_ONLY = ("foreach", "fused")
@@ -30,17 +31,19 @@ class ComposedOptimizer(flow.optim.Optimizer):
     with the parameter's first gradient, and a parameter without a gradient stays as it is.
 
     Args:
-        optimizer: Which one, and the hyperparameters that param groups leave out.
+        optimizers: Of each param group: which one, and the hyperparameters that the param group leaves out. They may be
+            of several kinds.
         groups: Param groups.
         undecayed: Parameters that never decay, whatever their group says.
     """
 
-    def __init__(self, optimizer: Optimizer, groups: list[Options], undecayed: Iterable[Tensor] = ()) -> None:
-        self._optimizer = optimizer
-        self._names = [f.name for f in fields(optimizer) if f.name not in TORCH_ONLY]
+    def __init__(
+        self, optimizers: Sequence[Optimizer], groups: list[Options], undecayed: Iterable[Tensor] = ()
+    ) -> None:
+        self._optimizers = list(optimizers)
         self._undecayed = {id(tensor) for tensor in undecayed}
         self._rules: dict[tuple[Hashable, ...], AnyRule] = {}
-        super().__init__(groups, {name: getattr(optimizer, name) for name in self._names})
+        super().__init__(groups, {"lr": optimizers[0].lr})
         self._state: dict[Any, Any] = {"step": 0}
         self._state |= {tensor: {} for group in self.param_groups for tensor in group.parameters}
 
@@ -61,14 +64,14 @@ class ComposedOptimizer(flow.optim.Optimizer):
             if closure is not None:
                 with flow.enable_grad():
                     loss = closure()
-            for group in self.param_groups:
-                self._update(group)
+            for group, optimizer in zip(self.param_groups, self._optimizers, strict=True):
+                self._update(group, optimizer)
             self._state["step"] += 1
             return loss
 
-    def _update(self, group: NativeParamGroup) -> None:
-        options = {name: group[name] for name in self._names}
-        rules = [self._rule(options), self._rule({**options, "weight_decay": 0.0})]
+    def _update(self, group: NativeParamGroup, optimizer: Optimizer) -> None:
+        options = {f.name: group[f.name] for f in fields(optimizer) if f.name not in TORCH_ONLY}
+        rules = [self._rule(optimizer, options), self._rule(optimizer, {**options, "weight_decay": 0.0})]
         numbers = RateAndMomentum(float(group["lr"]), rules[0].optimizer.first_momentum)
         known: dict[tuple[Hashable, ...], tuple[Scalars, Scalars]] = {}  # most parameters share all their numbers
         for tensor in group.parameters:
@@ -81,24 +84,24 @@ class ComposedOptimizer(flow.optim.Optimizer):
             if key not in known:
                 known[key] = rule.compute_scalars(numbers, counters)
             scalars, following = known[key]
-            slots = {name: self._slot(tensor, name, value) for name, value in rule.slots.items()}
+            slots = self._slots(tensor, rule)
             if tensor.numel():
                 rule.update(tensor, tensor.grad, slots, scalars)
             state.update(following)
 
-    def _slot(self, tensor: Tensor, name: str, value: float) -> Tensor:
-        state = self._state[tensor]
-        if name not in state:
-            state[name] = flow.zeros_like(tensor).fill_(value)
-        return state[name]
+    def _slots(self, tensor: Tensor, rule: AnyRule) -> dict[str, Tensor]:
+        state, names = self._state[tensor], rule.list_slots(tuple(tensor.shape))
+        if not all(name in state for name in names):
+            state |= {name: slot for name, slot in make_slots(rule, tensor).items() if name not in state}
+        return {name: state[name] for name in names}
 
-    def _rule(self, options: Mapping[str, Any]) -> AnyRule:
-        """Get the update rule of these hyperparameters; it does not depend on the rate."""
-        key = tuple(value for name, value in options.items() if name != "lr")
+    def _rule(self, optimizer: Optimizer, options: Mapping[str, Any]) -> AnyRule:
+        """Get the update rule of an optimizer with these hyperparameters; it does not depend on the rate."""
+        key = (type(optimizer), *(value for name, value in options.items() if name != "lr"))
         if key not in self._rules:
             if len(self._rules) > 100:  # a momentum that moves makes a new one at every update
                 self._rules.clear()
-            self._rules[key] = make_rule(replace(self._optimizer, **{**options, "lr": self._optimizer.lr}))
+            self._rules[key] = make_rule(replace(optimizer, **{**options, "lr": optimizer.lr}))
         return self._rules[key]
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -134,7 +137,7 @@ def _copy_entry(tensor: Tensor, name: str, value: Any) -> Any:
     """Copy a slot or number, after checking that it fits the parameter."""
     if not isinstance(value, flow.Tensor):
         return value
-    if value.shape != tensor.shape or value.dtype != tensor.dtype:
+    if not fits_parameter(name, tuple(value.shape), tuple(tensor.shape)) or value.dtype != tensor.dtype:
         raise CheckpointError(
             f"optimizer state: {name!r} is {value.dtype} of shape {tuple(value.shape)}; must be {tensor.dtype} of "
             f"shape {tuple(tensor.shape)}."

@@ -20,7 +20,7 @@ from layered_lr_oneflow.eager_tensors import sync, write_tensor
 from layered_lr_oneflow.oneflow_types import Device, Graph, LazyLookup, Module, Tensor
 from layered_lr_oneflow.parameter_counters import ParameterCounters
 from layered_lr_oneflow.rate_buffers import MOMENTUM, RATE, RateBuffers, Tables
-from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, make_rule
+from layered_lr_oneflow.rules import AnyRule, RateAndMomentum, make_rule, make_slots
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.tracing import check_no_grad_scaler, get_build, make_lazy_lookup
 
@@ -258,11 +258,6 @@ class DynamicUpdate:
     def _drop_gradients(self) -> None:
         for tensor in self._parameters.values():
             tensor.grad = None
-
-
-def make_slots(rule: AnyRule, parameter: Tensor) -> dict[str, Tensor]:
-    """Make a rule's slots for a parameter, filled as before its first update."""
-    return {name: flow.zeros_like(parameter).detach().fill_(value) for name, value in rule.slots.items()}
 
 
 def _find_device(parameters: Mapping[str, Tensor]) -> Device:

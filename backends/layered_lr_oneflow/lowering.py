@@ -9,8 +9,8 @@ import numpy as np
 
 from layered_lr.arrays import FLOAT32_MAX, FLOAT32_TINY, Float64, Int64
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr.optimizers import SGD, Adagrad, Optimizer
-from layered_lr.plans.group import PlanGroup
+from layered_lr.optimizers import LBFGS, SGD, Adagrad, Optimizer, SparseAdam
+from layered_lr.plans.group import PlanGroup, list_kinds
 from layered_lr.plans.lowering import Lowering
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Constant
@@ -47,6 +47,25 @@ def is_native(optimizer: Optimizer) -> bool:
     return isinstance(optimizer, Adagrad) and optimizer.lr_decay == 0
 
 
+def check_optimizers(plan: Plan) -> None:
+    """Refuse optimizers that OneFlow cannot have.
+
+    Raises:
+        Unsupported: A group has one.
+    """
+    for group in plan.groups:
+        kind = type(group.optimizer).__name__
+        if not group.parameters:
+            continue
+        if isinstance(group.optimizer, SparseAdam):
+            reason = "which takes sparse gradients, and OneFlow has none. Use Adam there"
+        elif isinstance(group.optimizer, LBFGS):
+            reason = "which calls the model several times for each update. Use another optimizer"
+        else:
+            continue
+        raise Unsupported(f"group {group.name!r}: OneFlow backends do not have {kind}, {reason}, or a torch backend.")
+
+
 def has_native_updates(plan: Plan) -> bool:
     """Whether OneFlow's own optimizers make the updates, or its own update ops if the rates are dynamic.
 
@@ -62,13 +81,23 @@ def lower_eager(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]
     OneFlow's eager optimizers ignore ``lr_scale``: the scheduler sets each group's rate, already scaled, before every
     update.
     """
+    check_optimizers(plan)
+    is_composed = len(list_kinds(plan)) > 1  # one optimizer for all kinds
     for group in plan.groups:
-        yield Lowering("host", "folded", update=_describe_update(plan, group))
+        update = _describe_op(plan, group) if is_composed else _describe_update(plan, group)
+        yield Lowering("host", "folded", update=update)
 
 
 def _describe_update(plan: Plan, group: PlanGroup) -> str:
     kind = type(group.optimizer).__name__
     return f"oneflow.optim.{kind}" if has_native_updates(plan) else _describe_composed(group)
+
+
+def _describe_op(plan: Plan, group: PlanGroup) -> str:
+    """Describe an update that no optimizer of OneFlow makes; where its op equals torch's, the rules use it."""
+    if all(p.dtype == "float32" for p in plan.parameters) and is_native(group.optimizer):
+        return f"OneFlow's op of {type(group.optimizer).__name__}"
+    return _describe_composed(group)
 
 
 def _describe_composed(group: PlanGroup) -> str:
@@ -109,6 +138,7 @@ def lower_graph(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]
     if shares_graph(timeline):
         yield from lower_eager(plan)
         return
+    check_optimizers(plan)
     lower = _lower_dynamically if is_dynamic(plan) else _lower_natively
     for group in plan.groups:
         yield lower(plan, group)
@@ -138,9 +168,7 @@ def _is_too_long(plan: Plan, group: PlanGroup) -> bool:
 
 def _lower_dynamically(plan: Plan, group: PlanGroup) -> Lowering:
     _check_scaled(plan, group)
-    update = (
-        f"OneFlow's op of {type(group.optimizer).__name__}" if has_native_updates(plan) else _describe_composed(group)
-    )
+    update = _describe_op(plan, group)
     if group.is_reactive:
         return Lowering("dynamic", "folded", "decided while training", update)
     if isinstance(group.schedule, Constant) and not plan.moves_momentum(group):

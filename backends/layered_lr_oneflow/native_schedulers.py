@@ -86,12 +86,13 @@ class TableScheduler(schedulers._LRScheduler):  # type: ignore[name-defined] # O
 
 
 def make_sharing_key(plan: Plan, group: PlanGroup) -> tuple[Hashable, ...]:
-    """Make a key that is equal for groups that one scheduler can serve.
+    """Make a key that is equal for groups that one optimizer and its scheduler can serve.
 
     A native scheduler multiplies each group's own rate; a table sets the rate, so the groups' ``lr`` must be equal.
     """
     schedule = find_native_schedule(plan, group)
-    return ("native", schedule) if schedule is not None else ("table", group.schedule, group.lr)
+    kind = type(group.optimizer)
+    return (kind, "native", schedule) if schedule is not None else (kind, "table", group.schedule, group.lr)
 
 
 def build_scheduler(plan: Plan, group: PlanGroup, optimizer: NativeOptimizer) -> NativeScheduler | None:

@@ -46,9 +46,14 @@ def build_param_groups(plan: Plan, model: Module) -> list[ParamGroup]:
     return [ParamGroup(index, options) for _, index, options in sorted(ranked, key=lambda item: item[:2])]
 
 
-def build_optimizer(plan: Plan, groups: Iterable[Options]) -> NativeOptimizer:
-    """Make OneFlow's own optimizer of the plan's kind over these param groups; it must equal torch's."""
-    return getattr(flow.optim, type(plan.spec.optimizer).__name__)(list(groups))
+def build_optimizer(kind: type[Optimizer], groups: Iterable[Options]) -> NativeOptimizer:
+    """Make OneFlow's own optimizer of one kind over these param groups; it must equal torch's.
+
+    Args:
+        kind: Of the optimizer of all of them.
+        groups: Their options.
+    """
+    return getattr(flow.optim, kind.__name__)(list(groups))
 
 
 def build_composed_optimizer(plan: Plan, model: Module) -> ComposedOptimizer:
@@ -61,7 +66,7 @@ def build_composed_optimizer(plan: Plan, model: Module) -> ComposedOptimizer:
         _make_options(group, group.optimizer, [objects[name] for name in group.parameters]) for group in plan.groups
     ]
     undecayed = [objects[name] for group in plan.groups for name in group.undecayed]
-    return ComposedOptimizer(plan.spec.optimizer, groups, undecayed)
+    return ComposedOptimizer([group.optimizer for group in plan.groups], groups, undecayed)
 
 
 def _make_options(group: PlanGroup, optimizer: Optimizer, tensors: list[Tensor]) -> Options:

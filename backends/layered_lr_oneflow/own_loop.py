@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any, final
 
 from layered_lr.arrays import Slots
-from layered_lr.errors import CheckpointError, SpecError, Unsupported
+from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
-from layered_lr.state.training_state import TrainingState, find_masks
+from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 from layered_lr_oneflow import models
 from layered_lr_oneflow.graph_scheduler import GraphScheduler
 from layered_lr_oneflow.oneflow_types import Graph, Module, NativeOptimizer, Tensor
@@ -42,9 +42,11 @@ def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: An
     loop = _find_loop(model, optimizer, scheduler)
     step = loop.step()
     weights = models.copy_state(model)
+    optimizer = type(loop.plan.spec.optimizer).__name__
     return TrainingState(
         step=step,
-        optimizer=type(loop.plan.spec.optimizer).__name__,
+        optimizer=optimizer,
+        kinds=find_unusual(optimizer, loop.plan.kinds),
         weights=weights,
         slots=SlotConverter(loop.plan, model, frozen_too=True).export_changed_slots(loop.read(), step),
         reactions=scheduler.live.state(),
@@ -73,9 +75,8 @@ def import_loop(state: TrainingState, model: Module, optimizer: NativeOptimizer 
     state.check_finite()
     if state.weights:
         state.check_fits(own)
-    kind = type(loop.plan.spec.optimizer).__name__
-    if any(state.slots.values()) and state.optimizer not in ("", kind):
-        raise CheckpointError(f"the state is of {state.optimizer}, the optimizer is {kind}.")
+    if state.optimizer:
+        state.check_optimizer(loop.plan.kinds)
     replace(state, weights=state.weights or own).check_slots(converter.new_slots())
     state.check_reactions(scheduler.live.state())
     _check_rates(loop.plan, state)

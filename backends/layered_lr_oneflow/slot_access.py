@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from layered_lr.arrays import Array, Slots
+from layered_lr.arrays import COUNTS, Array, Slots
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr_oneflow.composed_optimizer import ComposedOptimizer
 from layered_lr_oneflow.eager_tensors import sync, write_tensor
@@ -114,6 +114,6 @@ def _to_value(tensor: Tensor, slot: str, value: Array) -> Tensor | float:
     """Turn an array into a slot: a tensor on its parameter's device, or a number."""
     if slot == "step":
         return int(value)
-    if slot == "mu_product":
+    if slot in COUNTS:
         return float(value)
     return flow.tensor(value, dtype=tensor.dtype, device=tensor.device)

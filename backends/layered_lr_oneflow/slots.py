@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Slots
 from layered_lr.models.nn_modules import parameters_of
-from layered_lr.optimizers import LARS, SGD, Lion, Optimizer
+from layered_lr.optimizers import LARS, SGD, Lion, Muon, Optimizer
 from layered_lr.plans.plan import Plan
 from layered_lr_oneflow.oneflow_types import Module
-from layered_lr_oneflow.rules import AnyRule, make_rule
+from layered_lr_oneflow.rules import AnyRule, SlotStart, make_rule
 
-_UNCOUNTED = (SGD, LARS, Lion)  # torch counts no updates for these; SGD's rule does if it dampens
+_UNCOUNTED = (SGD, LARS, Lion, Muon)  # torch counts no updates for these; SGD's rule does if it dampens
 
 
 class SlotConverter:
@@ -80,7 +80,8 @@ class SlotConverter:
         return {name: own for name, own in slots.items() if own}
 
     def _has_changed(self, name: str, held: Slots) -> bool:
-        begins = {**self.rules[name].slots, **self.rules[name].counters}
+        rule = self.rules[name]
+        begins = {slot: start.value for slot, start in self._list_slots(name).items()} | dict(rule.counters)
         return any(
             slot not in begins or bool((array != np.asarray(begins[slot], array.dtype)).any())
             for slot, array in held.get(name, {}).items()
@@ -98,8 +99,11 @@ class SlotConverter:
             given = slots.get(name, {})
             self._counts[name] = int(given["step"]) if "step" in given else int(bool(given))
             found = {**self._make_new_slots(name), **given, "step": np.array(float(self._counts[name]))}
-            taken[name] = {slot: found[slot] for slot in (*rule.slots, *rule.counters)}
+            taken[name] = {slot: found[slot] for slot in (*self._list_slots(name), *rule.counters)}
         return taken
+
+    def _list_slots(self, name: str) -> Mapping[str, SlotStart]:
+        return self.rules[name].list_slots(tuple(self._tensors[name].shape))
 
     def _get_optimizer(self, name: str) -> Optimizer:
         optimizer: Optimizer = self.rules[name].optimizer
@@ -108,7 +112,7 @@ class SlotConverter:
     def _make_new_slots(self, name: str) -> dict[str, Array]:
         rule, tensor = self.rules[name], self._tensors[name]
         dtype = str(tensor.dtype).rpartition(".")[2]
-        slots = {slot: np.full(tuple(tensor.shape), value, dtype) for slot, value in rule.slots.items()}
+        slots = {slot: np.full(start.shape, start.value, dtype) for slot, start in self._list_slots(name).items()}
         numbers = {slot: np.array(float(value)) for slot, value in rule.counters.items() if slot != "step"}
         step = {} if isinstance(rule.optimizer, _UNCOUNTED) else {"step": np.array(0.0)}
         return {**slots, **numbers, **step}

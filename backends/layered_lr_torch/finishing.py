@@ -15,6 +15,7 @@ import torch
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.grouped_steps import shorten_steps
 from layered_lr_torch.late_steps import allow_late_parameters
+from layered_lr_torch.mixed_optimizer import MixedOptimizer
 from layered_lr_torch.omitted_parameters import NamedTensor, watch_omitted
 
 Reduced: TypeAlias = tuple[Any, tuple[Any, ...]]
@@ -43,7 +44,7 @@ def finish_optimizer(
         watch_omitted(optimizer, omitted)
     if clipper is not None:
         clipper.attach(optimizer)
-    if not shorten_steps(optimizer, also_few=is_internal):
+    if not isinstance(optimizer, MixedOptimizer) and not shorten_steps(optimizer, also_few=is_internal):
         allow_late_parameters(optimizer)
     vars(optimizer)[_CLIPPER] = clipper
     vars(optimizer)[_OMITTED] = list(omitted)

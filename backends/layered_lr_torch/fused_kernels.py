@@ -196,9 +196,9 @@ class FusedStep:
 
 
 def is_plain(values: tuple[object, ...]) -> bool:
-    """Whether hyperparameters are Python's own numbers, which can be compared, and no tensors."""
+    """Whether hyperparameters are Python's own numbers and texts, which can be compared, and no tensors."""
     return all(
-        value is None or isinstance(value, bool | int | float) or (type(value) is tuple and is_plain(value))
+        value is None or isinstance(value, bool | int | float | str) or (type(value) is tuple and is_plain(value))
         for value in values
     )
 

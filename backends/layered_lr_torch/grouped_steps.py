@@ -68,15 +68,31 @@ def shorten_steps(optimizer: Optimizer, also_few: bool = False) -> bool:
         if closure is not None:  # here, because what follows looks at the gradients
             with torch.enable_grad():
                 loss = closure()
-        if fused_step is not None and fused_step(self):
-            return loss
-        with allow_late_parameters_once(self), _MergedGroups(self):
-            own(self)
+        update_shortly(self, own, fused_step)
         return loss
 
     vars(optimizer)["step"] = MethodType(add_hooks(step), optimizer)
     vars(optimizer)[_FUSED_STEP] = fused_step
     return True
+
+
+def update_shortly(optimizer: Optimizer, own: Callable[..., Any], fused_step: FusedStep | None) -> None:
+    """Make an update whose gradients are there.
+
+    Args:
+        optimizer: Of torch.
+        own: The step of its class, without hooks.
+        fused_step: Makes the update by direct calls, if it can.
+    """
+    if fused_step is not None and fused_step(optimizer):
+        return
+    with allow_late_parameters_once(optimizer), _MergedGroups(optimizer):
+        own(optimizer)
+
+
+def let_update_directly(optimizer: Optimizer, update: Callable[[Optimizer], bool]) -> None:
+    """Let ``HooklessStep`` make the updates of an optimizer by a function, which says whether it has made one."""
+    vars(optimizer)[_FUSED_STEP] = update
 
 
 class HooklessStep:
@@ -91,7 +107,7 @@ class HooklessStep:
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._step: Callable[..., Any] | None = vars(optimizer).get("step")
-        self._fused_step: FusedStep | None = vars(optimizer).get(_FUSED_STEP)
+        self._fused_step: Callable[[Optimizer], bool] | None = vars(optimizer).get(_FUSED_STEP)
         self._hooks = [
             getattr(holder, name, _UNKNOWN)
             for holder, name in (

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
+
+SHARES_STATE: Final = "_layered_lr_shares_state"
+"""An attribute of an optimizer: whether the states in it are not only those of its own parameters."""
 
 
 def allow_late_parameters(optimizer: torch.optim.Optimizer) -> None:
@@ -58,7 +61,8 @@ def _use_foreach_in_step(
 def _use_foreach(optimizer: torch.optim.Optimizer) -> None:
     """Switch the param groups that need it from fused to ``foreach``."""
     groups = [group for group in optimizer.param_groups if group["momentum"] and group["fused"]]
-    if len(optimizer.state) >= sum(len(group["params"]) for group in groups):
+    shares_state = vars(optimizer).get(SHARES_STATE, False)  # with optimizers of other parameters
+    if not shares_state and len(optimizer.state) >= sum(len(group["params"]) for group in groups):
         return
     for group in groups:
         updated = [parameter for parameter in group["params"] if parameter.grad is not None]

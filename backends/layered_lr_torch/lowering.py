@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, TypeAlias
 
-from layered_lr.optimizers import LAMB, LARS, SGD, Adadelta, Adagrad, Adam, AdamW, Lion, Optimizer
+from layered_lr.errors import Unsupported
+from layered_lr.optimizers import (
+    LAMB,
+    LARS,
+    LBFGS,
+    SGD,
+    Adadelta,
+    Adafactor,
+    Adagrad,
+    Adam,
+    AdamW,
+    Lion,
+    Muon,
+    Optimizer,
+    SparseAdam,
+)
 from layered_lr.plans.lowering import Lowering
 from layered_lr.plans.plan import Plan
 
@@ -14,18 +29,32 @@ Implementation: TypeAlias = Literal["fused", "foreach", "for-loop"]
 OWN: Final = (LAMB, LARS, Lion)
 """Optimizers that this package has and torch lacks."""
 
+ONE_WAY: Final = (Muon, SparseAdam, LBFGS)
+"""Optimizers of which torch has one implementation: they take neither ``foreach`` nor ``fused``."""
+
+
+def is_own(optimizer: Optimizer) -> bool:
+    """Whether this package updates by a class of its own, also where torch has one of the name."""
+    return isinstance(optimizer, OWN) or (isinstance(optimizer, Muon) and optimizer.flatten)
+
 
 def lower(plan: Plan, timeline: Sequence[Plan] = ()) -> Iterator[Lowering]:
     """Say for each group how its rates are applied.
 
     torch's optimizers know no ``lr_scale``: the scheduler sets each group's rate, already scaled, before every update.
+
+    Raises:
+        Unsupported: The optimizer needs a closure.
     """
-    optimizer = plan.spec.optimizer
-    package = "layered_lr_torch" if isinstance(optimizer, OWN) else "torch.optim"
     floats = [p.dtype for p in plan.parameters if p.requires_grad and "int" not in p.dtype]
-    implementation = _describe_implementation(optimizer, floats)
-    update = f"{package}.{type(optimizer).__name__}, {implementation}"
-    for _ in plan.groups:
+    for group in plan.groups:
+        if isinstance(group.optimizer, LBFGS):
+            raise Unsupported(
+                "LBFGS calls the model several times for each update, which a run does not do. Use ll.compile, in a "
+                "loop of your own that gives optimizer.step a closure, or another optimizer."
+            )
+        package = "layered_lr_torch" if is_own(group.optimizer) else "torch.optim"
+        update = f"{package}.{type(group.optimizer).__name__}{_describe_implementation(group.optimizer, floats)}"
         yield Lowering("host", "folded", update=update)
 
 
@@ -41,9 +70,11 @@ def choose_implementation(optimizer: Optimizer, device: str, dtypes: Iterable[st
         dtypes: Of the floating parameters.
 
     Returns:
-        None where torch chooses: with other dtypes than float32, and on devices for which it has only some
-        implementations.
+        None where torch chooses: with other dtypes than float32, on devices for which it has only some
+        implementations, and for optimizers of which it has only one.
     """
+    if isinstance(optimizer, ONE_WAY):
+        return None
     fused = getattr(optimizer, "fused", None)
     if optimizer.foreach is not None or fused is not None:
         return "fused" if fused else "foreach" if optimizer.foreach else "for-loop"
@@ -65,11 +96,13 @@ def _choose_on_cpu(optimizer: Optimizer) -> Implementation:
     """
     if isinstance(optimizer, SGD | Adam | AdamW | Adagrad):
         return "fused"
-    return "for-loop" if isinstance(optimizer, Adadelta) else "foreach"
+    return "for-loop" if isinstance(optimizer, Adadelta | Adafactor) else "foreach"
 
 
 def _describe_implementation(optimizer: Optimizer, dtypes: Sequence[str]) -> str:
+    if isinstance(optimizer, ONE_WAY):
+        return ""
     cpu, cuda = (choose_implementation(optimizer, device, dtypes) for device in ("cpu", "cuda"))
     if cpu is None:
-        return "torch's default"
-    return str(cpu) if cpu == cuda else f"{cpu} on a CPU, {cuda} on CUDA"
+        return ", torch's default"
+    return f", {cpu}" if cpu == cuda else f", {cpu} on a CPU, {cuda} on CUDA"

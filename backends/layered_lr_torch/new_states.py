@@ -11,7 +11,7 @@ from typing import Any, final
 
 import torch
 
-from layered_lr_torch.slots import make_new_state, pair_with_examples
+from layered_lr_torch.slots import begins_at_rate, make_new_state, pair_with_examples
 from layered_lr_torch.torch_types import Tensor
 
 
@@ -42,8 +42,11 @@ class NewStates:
                 table["state"][index_of[tensor]] = make_new_state(example, tensor)
 
     def _reduce_loaded(self, optimizer: torch.optim.Optimizer) -> None:
-        """With dampening, a first update differs from one with a buffer of zeros."""
+        """Drop states that differ from none: a buffer of zeros with dampening, and what begins at the rate."""
         for group in optimizer.param_groups:
+            for tensor in group["params"] if begins_at_rate(optimizer, group) else ():
+                if tensor in optimizer.state and not float(optimizer.state[tensor].get("step", 0)):
+                    del optimizer.state[tensor]
             for tensor in group["params"] if group.get("dampening") else ():
                 buffer = optimizer.state.get(tensor, {}).get("momentum_buffer")
                 if buffer is not None and not buffer.any():

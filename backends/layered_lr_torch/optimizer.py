@@ -11,15 +11,16 @@ import torch
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import dtype_of, parameters_of
-from layered_lr.optimizers import Optimizer
+from layered_lr.optimizers import Muon, Optimizer
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
-from layered_lr.plans.group import Part, PlanGroup
+from layered_lr.plans.group import Part, PlanGroup, list_kinds
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
-from layered_lr_torch import paper_optimizers
+from layered_lr_torch import muon, paper_optimizers
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import finish_optimizer
-from layered_lr_torch.lowering import OWN, choose_implementation
+from layered_lr_torch.lowering import OWN, choose_implementation, is_own
+from layered_lr_torch.mixed_optimizer import KIND, MixedOptimizer
 from layered_lr_torch.replaced_parameters import ReplacedParameters
 from layered_lr_torch.slots import begin_sums
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
@@ -47,13 +48,22 @@ def build_optimizer(
     Raises:
         Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
-    settings = plan.plan_at(step).spec.optimizer
-    cls = find_optimizer_class(settings)
+    here = plan.plan_at(step)
+    classes = find_classes(here)
     groups = build_param_groups(plan, model, step)
-    chosen = _choose_implementation(settings, model, [tensor for group in groups for tensor in group["params"]])
-    optimizer: torch.optim.Optimizer = cls(groups, **_make_arguments(cls, settings, chosen))
-    if chosen.get("fused"):  # a user who chose it knows; else Lightning refuses to clip under a GradScaler
-        vars(optimizer)["_step_supports_amp_scaling"] = False
+    arguments = {}
+    for kind, (cls, settings) in classes.items():
+        tensors = [tensor for group in groups if group.get(KIND, kind) == kind for tensor in group["params"]]
+        chosen = _choose_implementation(settings, model, tensors)
+        arguments[kind] = cls, _make_arguments(cls, settings, chosen)
+    optimizer: torch.optim.Optimizer
+    if len(arguments) > 1:
+        optimizer = MixedOptimizer(groups, arguments)
+    else:
+        ((cls, options),) = arguments.values()
+        optimizer = cls(groups, **options)
+        if chosen.get("fused"):  # a user who chose it knows; else Lightning refuses to clip under a GradScaler
+            vars(optimizer)["_step_supports_amp_scaling"] = False
     begin_sums(optimizer)
     clipper = clipper or GradientClipper(plan.plan_at(step), model)
     if not is_internal:
@@ -68,6 +78,8 @@ def build_optimizer(
 def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]:
     """Make the param groups of ``build_optimizer``; torch fills in what they leave out.
 
+    If the plan has several kinds of optimizers, each param group says which one is its own.
+
     They have the same parameters in every phase, so that a saved state fits whatever phase the optimizer is in.
     ``initial_lr`` is the group's own rate before its schedule, as torch's schedulers have it.
 
@@ -75,16 +87,25 @@ def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]
         Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
     here = plan.plan_at(step)
-    settings = here.spec.optimizer
-    cls = find_optimizer_class(settings)
+    classes = find_classes(here)
     tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     by_hand = find_frozen_by_hand(plan.parameters)
-    chosen = _choose_implementation(
-        settings, model, [tensor for name, tensor in tensors.items() if name not in by_hand]
-    )
+    chosen = {}
+    for kind, (_, settings) in classes.items():
+        mine = [tensor for name, tensor in tensors.items() if name not in by_hand and here.kinds[name] == kind]
+        chosen[kind] = _choose_implementation(settings, model, mine)
+    kinds = [name if (name := type(group.optimizer).__name__) in classes else None for group in here.groups]
+
+    def make_options(column: int, optimizer: Optimizer) -> ParamGroup:
+        kind = kinds[column]
+        if kind is None:  # a group without parameters, whose optimizer nothing else has
+            return {}
+        options = _make_arguments(classes[kind][0], optimizer, chosen[kind])
+        return {**options, KIND: kind} if len(classes) > 1 else options
+
     return [
         {
-            **_make_arguments(cls, part.optimizer, chosen),
+            **make_options(column, part.optimizer),
             "lr": rate,
             "initial_lr": group.lr_scale * group.lr,
             "name": group.name + (NO_DECAY if index else ""),
@@ -116,6 +137,28 @@ def find_owners(plan: Plan) -> list[int]:
     return [column for column, group in enumerate(plan.groups) for _ in divide_group(plan, group, column)]
 
 
+def find_classes(plan: Plan) -> dict[str, tuple[Any, Optimizer]]:
+    """Find the classes of a plan's optimizers, by the names of their kinds; the first one is that of ``rest``.
+
+    Args:
+        plan: Without phases.
+
+    Returns:
+        The kinds that some parameter has. Each with its class, and the settings of one of its groups.
+
+    Raises:
+        Unsupported: This release of torch lacks one.
+    """
+    found = {}
+    for kind in list_kinds(plan):
+        settings = [group.optimizer for group in plan.groups if type(group.optimizer) is kind]
+        usual = plan.spec.optimizer if type(plan.spec.optimizer) is kind else settings[0]
+        # Of our class, if one group needs it: it does what torch's does.
+        own = next((one for one in settings if is_own(one)), usual)
+        found[kind.__name__] = find_optimizer_class(own), usual
+    return found
+
+
 def find_optimizer_class(settings: Optimizer) -> Any:
     """Return torch's class of an optimizer, or our own where torch has none.
 
@@ -124,8 +167,12 @@ def find_optimizer_class(settings: Optimizer) -> Any:
     """
     kind = type(settings).__name__
     cls = getattr(paper_optimizers if isinstance(settings, OWN) else torch.optim, kind, None)
+    if isinstance(settings, Muon) and (cls is None or is_own(settings)):  # torch has it since 2.9
+        return muon.Muon
     if cls is None:
-        raise Unsupported(f"torch {torch.__version__} has no optimizer {kind}. Install a newer release.")
+        raise Unsupported(
+            f"optimizer {kind} is not in torch {torch.__version__}: install a newer release, or use another optimizer."
+        )
     return cls
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import torch
 
-from layered_lr.errors import CheckpointError, SpecError
+from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
-from layered_lr.state.training_state import TrainingState, find_masks
+from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 from layered_lr_torch import models, random_state
+from layered_lr_torch.mixed_optimizer import MixedOptimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
-from layered_lr_torch.slots import export_slots, import_slots, new_slots
+from layered_lr_torch.slots import export_slots, find_class, import_slots, new_slots
 from layered_lr_torch.torch_types import Module, Parameters
 
 
@@ -25,13 +26,17 @@ def export_loop(model: Module, optimizer: torch.optim.Optimizer, scheduler: Plan
 
     Raises:
         SpecError: One of these is of another kind, or the optimizer has parameters that are not the model's.
+        Unsupported: The optimizer is LBFGS.
     """
     parameters = _find_parameters(model, optimizer, scheduler)
+    _check_named(optimizer)
     models.check_savable(model)
     weights = models.copy_state(model)
+    usual = type(optimizer).__name__ if not isinstance(optimizer, MixedOptimizer) else optimizer.usual_kind
     return TrainingState(
         step=0 if scheduler is None else scheduler.last_epoch,
-        optimizer=type(optimizer).__name__,
+        optimizer=usual,
+        kinds=find_unusual(usual, _list_kinds(optimizer, parameters)),
         weights=weights,
         slots=export_slots(optimizer, parameters),
         reactions={} if scheduler is None else scheduler.reactions(),
@@ -57,13 +62,17 @@ def import_loop(
         CheckpointError: The state does not fit the model, the optimizer or the scheduler.
     """
     parameters = _find_parameters(model, optimizer, scheduler)
+    _check_named(optimizer)
     own = models.copy_state(model)
     state.check_finite()
     if state.weights:
         state.check_fits(own)
-    kind = type(optimizer).__name__
-    if any(state.slots.values()) and state.optimizer not in ("", kind):
-        raise CheckpointError(f"the state is of {state.optimizer}, the optimizer is {kind}.")
+    kinds = _list_kinds(optimizer, parameters)
+    named = [name for name, slots in state.slots.items() if slots and name in kinds and state.kind_of(name)]
+    if odd := [name for name in named if state.kind_of(name) != kinds[name]]:
+        raise CheckpointError(
+            f"the state is of {state.kind_of(odd[0])}, the optimizer is {kinds[odd[0]]} (of {odd[0]!r})."
+        )
     given = replace(state, weights=state.weights or own)
     given.check_slots(new_slots(optimizer, parameters, _find_frozen(scheduler)))
     if scheduler is not None:
@@ -74,6 +83,29 @@ def import_loop(
     models.load_state(model, state.weights)
     models.load_unsaved(model, state.unsaved)
     import_slots(optimizer, parameters, state.slots)
+
+
+def _list_kinds(optimizer: torch.optim.Optimizer, parameters: Parameters) -> dict[str, str]:
+    """The name of each parameter's optimizer, by the parameter."""
+    names = {id(tensor): name for name, tensor in parameters.items()}
+    return {
+        names[id(tensor)]: find_class(optimizer, group).__name__
+        for group in optimizer.param_groups
+        for tensor in group["params"]
+    }
+
+
+def _check_named(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer whose state is of all parameters together.
+
+    Raises:
+        Unsupported: It is LBFGS.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise Unsupported(
+            "save_state and load_state go by the names of parameters, and the state of LBFGS belongs to all of them "
+            "together. Use optimizer.state_dict() and scheduler.state_dict()."
+        )
 
 
 def _find_frozen(scheduler: PlanScheduler | None) -> frozenset[str]:

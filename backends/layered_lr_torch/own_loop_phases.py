@@ -37,8 +37,9 @@ def check_phases(plan: Plan) -> None:
     """
     first = plan.phase_plans[0]
     for number, phase_plan in enumerate(plan.phase_plans, start=1):
-        old, new = type(first.spec.optimizer).__name__, type(phase_plan.spec.optimizer).__name__
-        if old != new:
+        switched = [name for name, kind in first.kinds.items() if phase_plan.kinds[name] != kind]
+        for name in switched[:1]:
+            old, new = first.kinds[name], phase_plan.kinds[name]
             raise Unsupported(
                 f"phase {number} switches from {old} to {new}, and compile makes one optimizer. Compile the phases "
                 "before and after the switch one by one, with specs of their own, and take the weights along by the "

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from layered_lr.errors import SpecError
+from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of, plain_name
 from layered_lr.optimizers import Optimizer
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
-from layered_lr.plans.group import Part
+from layered_lr.plans.group import Part, describe_kinds, list_kinds
 from layered_lr.plans.plan import Plan
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import attach_clipper, find_clipper, is_finished
@@ -33,7 +33,16 @@ def list_param_groups(plan: Plan, model: Module, divides_always: bool) -> list[P
         model: Whose parameters they have.
         divides_always: Whether parameters that never decay stand apart even where nothing decays: a phase may change
             that.
+
+    Raises:
+        Unsupported: The groups have optimizers of several kinds.
     """
+    if len(list_kinds(plan)) > 1:
+        raise Unsupported(
+            f"param_groups: the groups have optimizers of several kinds ({describe_kinds(plan)}), but param groups go "
+            "to one optimizer, which would update all of them in its own way. Use ll.compile, which makes an optimizer "
+            "of several kinds."
+        )
     by_hand = find_frozen_by_hand(plan.parameters)
     tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     found = []

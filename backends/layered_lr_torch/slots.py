@@ -8,15 +8,16 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from layered_lr.arrays import Array, Slots
+from layered_lr.arrays import COUNTS, Array, Slots
 from layered_lr_torch.models import to_array, to_tensor
 from layered_lr_torch.sharding import copy_into
 from layered_lr_torch.torch_types import Options, Parameters, ParameterState, ParamGroup, Tensor
 
-COUNTS: Final = ("step", "mu_product")
-"""Slots that are a single number. They are exported in float64, whatever their dtype; torch has them in float32."""
+_SIZES: Final = (2, 3, 5, 7, 11)
+"""Sizes of a parameter that stands for those of the same number of dimensions; no slot has another size by chance."""
 
-_SHAPE = (2, 3)  # of a parameter that stands for all of a param group; no slot has it by chance
+_BEGINS_AT_RATE: Final = (torch.optim.ASGD, torch.optim.Rprop)
+"""Optimizers with a slot that begins at the rate of a parameter's first update: no slot before it means the same."""
 
 
 def export_slots(
@@ -62,7 +63,9 @@ def import_slots(
         optimizer.state.pop(tensor, None)
         if name not in without and slots.get(name):
             given = {slot: to_tensor(array) for slot, array in slots[name].items()}
-            optimizer.state[tensor] = {slot: _place_slot(new, example.get(slot), tensor) for slot, new in given.items()}
+            optimizer.state[tensor] = {
+                slot: _place_slot(slot, new, example.get(slot), tensor) for slot, new in given.items()
+            }
     begin_sums(optimizer)
 
 
@@ -99,14 +102,30 @@ def make_new_state(example: ParameterState, parameter: Tensor, count: float = 1.
     Args:
         example: Of ``pair_with_examples``.
         parameter: The parameter.
-        count: Where ``mu_product`` begins.
+        count: Where ``mu_product`` and ``mu`` begin.
     """
-    return {
-        slot: torch.zeros_like(parameter).detach()
-        if value.shape == _SHAPE
-        else torch.full_like(value, count if slot == "mu_product" else 0.0)
-        for slot, value in example.items()
-    }
+    return {slot: _make_new_tensor(slot, value, parameter, count) for slot, value in example.items()}
+
+
+def _make_new_tensor(slot: str, example: Any, parameter: Tensor, count: float) -> Any:
+    if not isinstance(example, torch.Tensor):  # SparseAdam's count
+        return type(example)(0)
+    start = count if slot in ("mu_product", "mu") else 0.0
+    if example.ndim == parameter.ndim and example.shape == _sizes_of(parameter) and slot not in COUNTS:
+        return torch.zeros_like(parameter).detach()
+    return torch.full(_fit_shape(tuple(example.shape), parameter), start, dtype=example.dtype, device=example.device)
+
+
+def begins_at_rate(optimizer: torch.optim.Optimizer, group: ParamGroup) -> bool:
+    """Whether a state whose count is 0 has to be dropped, so that it begins at the rate of the first update."""
+    return issubclass(find_class(optimizer, group), _BEGINS_AT_RATE)
+
+
+def find_class(optimizer: torch.optim.Optimizer, group: ParamGroup) -> type[torch.optim.Optimizer]:
+    """Return the class that updates a param group: the optimizer's own, unless it is a ``MixedOptimizer``."""
+    find: Any = getattr(optimizer, "find_class", None)
+    found: type[torch.optim.Optimizer] = type(optimizer) if find is None else find(group)
+    return found
 
 
 def begin_sums(optimizer: torch.optim.Optimizer) -> None:
@@ -114,10 +133,9 @@ def begin_sums(optimizer: torch.optim.Optimizer) -> None:
 
     torch fills them in the constructor from the constructor's argument, and ignores what the param group says.
     """
-    if not isinstance(optimizer, torch.optim.Adagrad):
-        return
     for group in optimizer.param_groups:
-        for tensor in group["params"]:
+        is_adagrad = issubclass(find_class(optimizer, group), torch.optim.Adagrad)
+        for tensor in group["params"] if is_adagrad else ():
             state = optimizer.state[tensor]
             state.setdefault("step", torch.zeros((), dtype=torch.float32, device=_find_count_device(group, tensor)))
             if not state["step"].item():
@@ -134,13 +152,13 @@ def pair_with_examples(
     """Each parameter with the slots that the optimizer makes for a similar one: dtypes and devices are the same."""
     names = {id(tensor): name for name, tensor in parameters.items()}
     for group in optimizer.param_groups:
-        examples: dict[tuple[torch.dtype, torch.device], ParameterState] = {}
+        examples: dict[tuple[torch.dtype, torch.device, int], ParameterState] = {}
         for tensor in group["params"]:
-            kind = (tensor.dtype, tensor.device)
+            kind = (tensor.dtype, tensor.device, tensor.ndim)
             if id(tensor) not in names:  # of a param group that the user has added
                 continue
             if kind not in examples:
-                examples[kind] = _make_example(type(optimizer), group, tensor)
+                examples[kind] = _make_example(find_class(optimizer, group), group, tensor)
             yield names[id(tensor)], tensor, examples[kind]
 
 
@@ -148,8 +166,10 @@ def _make_example(cls: Any, group: ParamGroup, like: Tensor) -> ParameterState:
     """The slots of a small parameter after an update with zero gradients; one of whole numbers has none."""
     if not (like.is_floating_point() or like.is_complex()):
         return {}
-    stand_in = torch.nn.Parameter(torch.zeros(_SHAPE, dtype=like.dtype, device=like.device))
+    stand_in = torch.nn.Parameter(torch.zeros(_sizes_of(like), dtype=like.dtype, device=like.device))
     stand_in.grad = torch.zeros_like(stand_in)
+    if cls is torch.optim.SparseAdam:
+        stand_in.grad = stand_in.grad.to_sparse()
     one = cls([{**group, "params": [stand_in]}], lr=group["lr"])
     one.step()
     return {slot: value for slot, value in one.state[stand_in].items() if value is not None}
@@ -160,19 +180,35 @@ def _to_slot_array(slot: str, value: object) -> Array:
     return array.astype(np.float64) if slot in COUNTS else array
 
 
+def _sizes_of(parameter: Tensor) -> tuple[int, ...]:
+    """Sizes of a small parameter of the same number of dimensions."""
+    return tuple(_SIZES[place % len(_SIZES)] for place in range(parameter.ndim))
+
+
+def _fit_shape(shape: tuple[int, ...], parameter: Tensor) -> tuple[int, ...]:
+    """The shape of a parameter's slot, from that of the small parameter's."""
+    if len(shape) != parameter.ndim:
+        return shape
+    own = zip(shape, _sizes_of(parameter), parameter.shape, strict=True)
+    return tuple(size if found == small else found for found, small, size in own)
+
+
 def _make_new_slot(slot: str, example: Tensor, parameter: Tensor) -> Array:
     array = _to_slot_array(slot, example)
-    shape = tuple(parameter.shape) if array.shape == _SHAPE else array.shape
+    shape = () if slot in COUNTS else _fit_shape(array.shape, parameter)
     return np.broadcast_to(np.zeros((), array.dtype), shape)
 
 
-def _place_slot(given: Tensor, example: Tensor | None, parameter: Tensor) -> Tensor:
+def _place_slot(slot: str, given: Tensor, example: Any, parameter: Tensor) -> Any:
     """A slot as the optimizer makes it; one of the parameter's shape has the parameter's memory layout.
 
     There is no example where the slot waits for a phase whose options differ from those that the param group has now.
     """
-    if given.shape == parameter.shape and (example is None or example.shape == _SHAPE):
-        slot = torch.empty_like(parameter, requires_grad=False)
-        copy_into(slot, given)
-        return slot
+    if isinstance(example, int | float):  # SparseAdam's count
+        return type(example)(given.item())
+    is_whole = example is None or example.shape == _sizes_of(parameter)
+    if slot not in COUNTS and is_whole and given.shape == parameter.shape:
+        placed = torch.empty_like(parameter, requires_grad=False)
+        copy_into(placed, given)
+        return placed
     return given if example is None else given.to(example.device, example.dtype)

@@ -14,7 +14,7 @@ from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.models.nn_modules import Module, dtype_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import Reactions
-from layered_lr.state.training_state import TrainingState, find_masks
+from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 
 Dtype: TypeAlias = Literal["float32", "float64"]
 
@@ -179,9 +179,12 @@ class Session(ABC):
         """Return a copy of everything that the next update depends on; this waits for the framework."""
         weights = self.weights()
         names = [name for parameter in self.plan.parameters for name in parameter.names]
+        here = self.plan.plan_at(max(self.step - 1, 0))
+        optimizer = type(here.spec.optimizer).__name__
         return TrainingState(
             step=self.step,
-            optimizer=type(self.plan.plan_at(max(self.step - 1, 0)).spec.optimizer).__name__,
+            optimizer=optimizer,
+            kinds=find_unusual(optimizer, here.kinds),
             weights=weights,
             slots=self._slots(),
             reactions=self._reactions(),
@@ -200,7 +203,7 @@ class Session(ABC):
             CheckpointError: The state is of another optimizer or has other reactive groups, or its weights, averages
                 or slots are missing, too many, of another shape or dtype, or not finite. Then nothing has changed.
         """
-        state.check_optimizer(self.plan.spec.optimizer)
+        state.check_optimizer(self.plan.kinds)
         state.check_finite()
         state.check_reactions(self._reactions())
         state.check_fits(self.weights())

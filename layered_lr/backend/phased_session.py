@@ -149,8 +149,8 @@ class PhasedSession(Session):
         plan = self.plan.phases[self._place].plan
         waiting = {name: slots for name, slots in state.slots.items() if name in plan.frozen}
         training = {name: slots for name, slots in state.slots.items() if name not in plan.frozen}
-        optimizer = type(plan.spec.optimizer).__name__  # the state may name the optimizer of the phase before
-        self.inner.import_state(replace(state, slots=training, optimizer=optimizer))
+        given = replace(state, slots=training)  # the state may name the optimizers of the phase before
+        self.inner.import_state(given.with_kinds(type(plan.spec.optimizer).__name__, plan.kinds))
         self._waiting = waiting
 
     def import_state(self, state: TrainingState) -> None:
@@ -163,7 +163,7 @@ class PhasedSession(Session):
         phase_plan = self.plan.phases[place].plan
         reacting = {group.name for group in phase_plan.groups if group.is_reactive}
         anywhere = {group.name for plan in self.plan.phase_plans for group in plan.groups if group.is_reactive}
-        state.check_optimizer(phase_plan.spec.optimizer)
+        state.check_optimizer(phase_plan.kinds)
         state.check_fits(self.weights())
         state.check_slots({})
         state.check_reactions(reacting | (anywhere & set(state.reactions)))
@@ -188,8 +188,8 @@ class PhasedSession(Session):
         if self.plan.phase_index(state.step) != self.plan.phase_index(max(state.step - 1, 0)):
             self.import_state(state)
             self._enter_next()
-            optimizer = type(self.inner.plan.spec.optimizer).__name__
-            state = replace(self.export_state(), optimizer=optimizer)
+            plan = self.inner.plan
+            state = self.export_state().with_kinds(type(plan.spec.optimizer).__name__, plan.kinds)
         super().pass_over(state)
 
     def _hold_still(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC
+from collections.abc import Callable
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -29,6 +30,80 @@ def _check_betas(value: object) -> tuple[float, float]:
 Betas = Annotated[tuple[float, float], BeforeValidator(_check_betas)]
 
 
+def read_numbers(value: object, count: int) -> tuple[float, ...]:
+    """Return so many finite numbers; an empty tuple if ``value`` is anything else."""
+    given = list(map(unwrap_scalar, value)) if isinstance(value, list | tuple) else []
+    numbers = [
+        float(number)
+        for number in given
+        if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < float("inf")
+    ]
+    return tuple(numbers) if len(numbers) == len(given) == count else ()
+
+
+def make_numbers_check(
+    name: str, count: int, is_allowed: Callable[..., bool], allowed: str
+) -> Callable[[object], tuple[float, ...]]:
+    """Make the check of a setting that is several numbers.
+
+    Args:
+        name: The setting's name.
+        count: How many numbers it is.
+        is_allowed: Whether they are allowed together; is given each of them.
+        allowed: What is allowed, in words.
+    """
+
+    def check(value: object) -> tuple[float, ...]:
+        numbers = read_numbers(value, count)
+        if not numbers or not is_allowed(*numbers):
+            raise SpecError(f"{name}={shown(value)}: must be {allowed}.")
+        return numbers
+
+    return check
+
+
+def _check_eps_pair(value: object) -> tuple[float | None, float]:
+    pair = list(value) if isinstance(value, list | tuple) else []
+    first_is_none = len(pair) == 2 and (pair[0] is None or pair[0] == "none")
+    numbers = read_numbers([0.0, pair[1]] if first_is_none else pair, 2)
+    if not numbers or min(numbers) < 0:
+        raise SpecError(
+            f"eps={shown(value)}: must be two numbers >= 0, such as (1e-30, 1e-3). The first may be None, or 'none' in "
+            "TOML: the smallest step of the dtype at 1."
+        )
+    return None if first_is_none else numbers[0], numbers[1]
+
+
+EpsPair = Annotated[tuple[float | None, float], BeforeValidator(_check_eps_pair)]
+Etas = Annotated[
+    tuple[float, float],
+    BeforeValidator(
+        make_numbers_check(
+            "etas", 2, lambda less, more: 0 < less < 1 < more, "two numbers, 0 < first < 1 < second, such as (0.5, 1.2)"
+        )
+    ),
+]
+StepSizes = Annotated[
+    tuple[float, float],
+    BeforeValidator(
+        make_numbers_check(
+            "step_sizes",
+            2,
+            lambda least, most: 0 <= least <= most,
+            "two numbers, 0 <= first <= second, such as (1e-6, 50)",
+        )
+    ),
+]
+Coefficients = Annotated[
+    tuple[float, float, float],
+    BeforeValidator(
+        make_numbers_check(
+            "ns_coefficients", 3, lambda *_: True, "three finite numbers, such as (3.4445, -4.775, 2.0315)"
+        )
+    ),
+]
+
+
 @value_class
 class Optimizer(ABC):
     """The settings that every optimizer has.
@@ -48,6 +123,7 @@ class Optimizer(ABC):
     """
 
     __kind__ = "optimizer"
+    __lacks__: ClassVar[tuple[str, ...]] = ()  # which of the settings below torch's optimizer does not have
 
     lr: NonNegative
     weight_decay: NonNegative = field(default=0.0, kw_only=True)
@@ -55,6 +131,13 @@ class Optimizer(ABC):
     foreach: Flag | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        for name in self.__lacks__:
+            if getattr(self, name):
+                what = type(self).__name__
+                raise SpecError(
+                    f"{what}({name}={getattr(self, name)!r}): {what} has no {name}, in torch too. Leave it out, or use "
+                    "another optimizer."
+                )
         if self.foreach and getattr(self, "fused", None):
             raise SpecError(
                 f"{type(self).__name__}(foreach=True, fused=True): only one of them can be true. Leave one out."

@@ -86,7 +86,14 @@ def _undecayed(spec: Spec) -> Spec:
 
 
 def _groups_undecayed(groups: Sequence[Group]) -> list[Group]:
-    return [group if group.weight_decay is None else replace(group, weight_decay=0.0) for group in groups]
+    return [
+        replace(
+            group,
+            weight_decay=None if group.weight_decay is None else 0.0,
+            optimizer=None if group.optimizer is None else replace(group.optimizer, weight_decay=0.0),
+        )
+        for group in groups
+    ]
 
 
 def choose_probed(plan: Plan, most: int | None) -> tuple[str, ...]:

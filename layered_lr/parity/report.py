@@ -12,6 +12,7 @@ import numpy as np
 from layered_lr.arrays import Float64
 from layered_lr.errors import LayeredLRError
 from layered_lr.parity.findings import Found, largest_known
+from layered_lr.plans.group import describe_kinds
 from layered_lr.reports.page import bullets, escaped, figure, folded, page, paragraphs, section
 from layered_lr.reports.tables import ReportTable, wrapped
 
@@ -64,7 +65,7 @@ def comparison_text(found: Found) -> str:
 
 
 def _headline(found: Found) -> str:
-    kind = type(found.plan.spec.optimizer).__name__
+    kind = describe_kinds(found.plan)
     ran = "all the same" if found.same else "not all the same"
     names = ", ".join(found.outcomes)
     return f"{names}: {ran} over {found.steps} updates of {kind}, {found.options.get('dtype', 'float32')}"

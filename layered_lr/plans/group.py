@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from layered_lr.optimizers import Optimizer
 from layered_lr.schedules import Schedule
+from layered_lr.spec.spec import Spec
 
 
 class Part(NamedTuple):
@@ -70,3 +71,27 @@ class PlanGroup:
     def is_reactive(self) -> bool:
         """Whether the rate is decided during training, from what is measured."""
         return self.schedule.start_reaction(self.lr) is not None
+
+
+class _Grouped(Protocol):
+    """A plan, of which this needs the spec and the groups."""
+
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def groups(self) -> tuple[PlanGroup, ...]: ...
+
+
+def list_kinds(plan: _Grouped) -> tuple[type[Optimizer], ...]:
+    """Return the kinds of optimizers that a plan's parameters have, the spec's first.
+
+    Groups without parameters do not count; if no group has any, it is the spec's.
+    """
+    used = {type(group.optimizer): None for group in plan.groups if group.parameters}
+    usual = type(plan.spec.optimizer)
+    return tuple(sorted(used or {usual: None}, key=lambda kind: kind is not usual))
+
+
+def describe_kinds(plan: _Grouped) -> str:
+    """Name the kinds of optimizers of a plan, such as ``AdamW and Muon``."""
+    return " and ".join(kind.__name__ for kind in list_kinds(plan))

@@ -70,6 +70,7 @@ class Plan:
         since: The update that schedules count from.
         start: The first update that this plan is for.
         phase: The phase of the spec, if this is the plan for one phase.
+        beginning: Names of the groups whose optimizer begins in this phase, so that ``momentum_warmup`` is theirs.
         phases: The phases, if the spec has any. ``groups`` are then those of the whole run; what they are in a phase,
             the plan of the phase says.
 
@@ -96,6 +97,7 @@ class Plan:
     since: int = 0
     start: int = 0
     phase: Phase | None = None
+    beginning: frozenset[str] = frozenset()
     phases: tuple[PlanPhase, ...] = ()
 
     @property
@@ -146,6 +148,11 @@ class Plan:
         groups = tuple(replace(group, lr_scale=factor * group.lr_scale) for group in self.groups)
         phases = tuple(phase._replace(plan=phase.plan.scale_rates(factor)) for phase in self.phases)
         return replace(self, groups=groups, phases=phases)
+
+    @cached_property
+    def kinds(self) -> Mapping[str, str]:
+        """The name of each parameter's optimizer, such as ``"AdamW"``, by the parameter's first name."""
+        return {name: type(group.optimizer).__name__ for group in self.groups for name in group.parameters}
 
     @cached_property
     def group_of(self) -> Mapping[str, int]:
@@ -213,7 +220,10 @@ class Plan:
             return [None] * len(self.groups)
         part = min(1.0, (step - plan.start + 1) / (plan.warmup_steps + 1))
         return [
-            part * plan._full_momentum(group, step) if plan.moves_momentum(group) else None for group in plan.groups
+            (part if group.name in plan.beginning else 1.0) * plan._full_momentum(group, step)
+            if plan.moves_momentum(group)
+            else None
+            for group in plan.groups
         ]
 
     @cached_property
@@ -231,7 +241,8 @@ class Plan:
             >>> plan.moves_momentum(plan.groups[0])
             False
         """
-        return group.schedule.drives_momentum or bool(self.warmup_steps and group.optimizer.first_momentum)
+        warms_up = self.warmup_steps and group.name in self.beginning and getattr(group.optimizer, "momentum", None)
+        return group.schedule.drives_momentum or bool(warms_up)
 
     @property
     def warmup_steps(self) -> int:

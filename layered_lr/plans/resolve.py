@@ -16,10 +16,10 @@ from layered_lr.models.heads import describe_words, expand_words
 from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
 from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
-from layered_lr.optimizers import Optimizer
+from layered_lr.optimizers import Muon, Optimizer
 from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
-from layered_lr.plans.group import PlanGroup
+from layered_lr.plans.group import PlanGroup, describe_kinds
 from layered_lr.plans.layers import add_layers
 from layered_lr.plans.plan import Plan, PlanPhase
 from layered_lr.plans.rest_notes import describe_rest
@@ -133,6 +133,7 @@ def _resolve_phases(spec: Spec, whole: Plan) -> Iterator[PlanPhase]:
                 return
             stop = stop if total is None or stop is None else min(stop, total)
             plan = _resolve_phase(spec, phase, whole, start, stop)
+            plan = replace(plan, beginning=_find_beginning(before, plan))
             _check_switch(phase, before, plan)
             yield PlanPhase(start, stop, phase, plan)
             before = plan
@@ -151,23 +152,29 @@ def _resolve_phase(spec: Spec, phase: Phase, whole: Plan, start: int, stop: int 
 
 def _check_switch(phase: Phase, before: Plan | None, plan: Plan) -> None:
     """Check ``carry`` and ``momentum_warmup`` of a phase, which belong to a switch of the optimizer."""
-    new = plan.spec.optimizer
-    is_switch = before is None or type(before.spec.optimizer) is not type(new)
-    if before is not None and is_switch:
-        for old, group in zip(before.groups, plan.groups, strict=True):
-            check_carry(old.optimizer, group.optimizer, phase.carry)
+    for old, group in zip(before.groups if before else (), plan.groups, strict=False):
+        check_carry(old.optimizer, group.optimizer, phase.carry)
     if not phase.momentum_warmup:
         return
-    if not is_switch:
+    beginning = [group.optimizer for group in plan.groups if group.name in plan.beginning]
+    if not beginning:
         raise SpecError(
-            f"momentum_warmup={phase.momentum_warmup}: the optimizer stays {type(new).__name__}. Give momentum_warmup "
-            "only where the optimizer changes, or in the first phase."
+            f"momentum_warmup={phase.momentum_warmup}: the optimizer stays {describe_kinds(plan)}. Give "
+            "momentum_warmup only where the optimizer changes, or in the first phase."
         )
-    if not any(getattr(group.optimizer, "momentum", 0.0) for group in plan.groups):
+    if not any(getattr(optimizer, "momentum", 0.0) for optimizer in beginning):
         raise SpecError(
-            f"momentum_warmup={phase.momentum_warmup}: {type(new).__name__} has no momentum > 0. Use it with SGD, LARS "
-            "or RMSprop with momentum."
+            f"momentum_warmup={phase.momentum_warmup}: {type(beginning[-1]).__name__} has no momentum > 0. Use it with "
+            "SGD, LARS, RMSprop or Muon with momentum."
         )
+
+
+def _find_beginning(before: Plan | None, plan: Plan) -> frozenset[str]:
+    """Names of the groups whose optimizer is of another kind than in the phase before."""
+    if before is None:
+        return frozenset(group.name for group in plan.groups)
+    pairs = zip(before.groups, plan.groups, strict=True)
+    return frozenset(new.name for old, new in pairs if type(old.optimizer) is not type(new.optimizer))
 
 
 def _frozen_names(phase: Phase, plan: Plan) -> frozenset[str]:
@@ -226,8 +233,9 @@ def _resolve_whole(
         schedule = bound(spec.schedule or Constant())
         bare = tuple(name for name in names if name in free)
         groups.append(PlanGroup(REST, names, elements, spec.optimizer, 1.0, schedule, bare))
-    for group in groups:
+    for group, taken in zip(groups, members, strict=False):
         _check_group(group, steps_per_epoch)
+        _check_matrices(group, taken)
     return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
 
 
@@ -255,6 +263,29 @@ def _check_group(group: PlanGroup, steps_per_epoch: int | None) -> None:
             f"group {group.name!r}: {kind}(cycle_momentum=True) needs an optimizer with momentum > 0 (or betas[0] > 0)."
             " Set cycle_momentum=False, or give the optimizer a momentum."
         )
+
+
+def _check_matrices(group: PlanGroup, parameters: Sequence[Parameter]) -> None:
+    """Refuse Muon for what is no matrix."""
+    optimizer = group.optimizer
+    if not isinstance(optimizer, Muon):
+        return
+    odd = [
+        parameter
+        for parameter in parameters
+        if parameter.requires_grad
+        and not (len(parameter.shape) == 2 or (optimizer.flatten and len(parameter.shape) > 2))
+    ]
+    if not odd:
+        return
+    first, more = odd[0], f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+    flatten = ", or take it as a matrix with Muon(flatten=True)" if len(first.shape) > 2 else ""
+    raise SpecError(
+        f"group {group.name!r}: Muon takes matrices only, but {first.name!r}{more} in this group "
+        f"{'are' if more else 'is'} none; its shape is {first.shape}. Let an earlier group with another optimizer "
+        f"match it, such as Group({first.name!r}, optimizer=AdamW()), or let Muon's group match the matrices only"
+        f"{flatten}."
+    )
 
 
 def _explain_spec(given: object) -> str:

@@ -142,6 +142,8 @@ def _extras(plan: PlanView) -> list[str]:
 
 def _overrides(plan: PlanView, group: PlanGroup) -> str:
     """What the group sets otherwise than the optimizer, its rate aside."""
+    if type(group.optimizer) is not type(plan.spec.optimizer):
+        return _optimizer(group.optimizer)
     usual, own = asdict(plan.spec.optimizer), asdict(group.optimizer)
     return ", ".join(f"{name}={own[name]}" for name in own if name != "lr" and own[name] != usual[name])
 

@@ -13,10 +13,21 @@ from layered_lr.guesses import explain_value
 from layered_lr.models.matching import Rule
 from layered_lr.models.patterns import check_pattern
 from layered_lr.models.where import Where, where_from_table
-from layered_lr.optimizers import Betas, Finite
+from layered_lr.optimizers import (
+    OPTIMIZERS,
+    AdjustLr,
+    Betas,
+    Coefficients,
+    EpsPair,
+    Etas,
+    Finite,
+    NsSteps,
+    Optimizer,
+    StepSizes,
+)
 from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES, Schedule
-from layered_lr.spec.toml import schedule_from_table
+from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
 from layered_lr.validation import Flag, NonNegative, Probability, value_class
 
 Pattern: TypeAlias = str | Where
@@ -51,6 +62,21 @@ def check_schedule(value: object) -> Schedule | None:
     )
 
 
+def check_optimizer(value: object) -> Optimizer | None:
+    """Return ``value`` if it is an optimizer or None.
+
+    Raises:
+        SpecError: It is something else.
+    """
+    if value is None or (isinstance(value, Optimizer) and type(value) is not Optimizer):
+        return value
+    raise SpecError(
+        f"optimizer={shown(value)}: must be an optimizer of layered_lr, such as SGD(lr=0.1), or None."
+        f"{explain_value(value, 'optimizer', OPTIMIZERS)}"
+    )
+
+
+OptionalOptimizer = Annotated[Optimizer | None, PlainValidator(check_optimizer)]
 OptionalSchedule = Annotated[Schedule | None, PlainValidator(check_schedule)]
 
 
@@ -66,8 +92,8 @@ class Group:
 
     The rate of update ``t`` is ``lr_scale * schedule(t; lr)``. A parameter belongs to the first group that matches it.
 
-    Each setting after ``optional`` (and ``weight_decay``) replaces the one of the optimizer for this group; None keeps
-    the optimizer's. It is an error to give a setting that the spec's optimizer does not have.
+    Each setting after ``optimizer`` (and ``weight_decay``) replaces the one of the optimizer for this group; None keeps
+    the optimizer's. It is an error to give a setting that the optimizer does not have.
 
     Args:
         match: Which parameters. A path of a module or parameter: ``"features"`` matches ``features.0.weight``, but not
@@ -83,21 +109,34 @@ class Group:
         weight_decay: The group's own weight decay, >= 0.
         name: The group's name in plans and results; None takes ``match``.
         optional: Whether the group may match nothing. Otherwise that is an error.
-        momentum: Factor of the running sum (SGD, RMSprop, LARS).
+        optimizer: The group's own optimizer, which may be of another kind than the spec's; None is the spec's. Its
+            ``lr`` is the group's, unless the group has an ``lr`` too.
+        momentum: Factor of the running sum (SGD, RMSprop, LARS) or mean (Muon).
         dampening: The part of each gradient that is not added to the running sum (SGD, LARS).
-        nesterov: Look ahead by one momentum step (SGD, LARS).
-        maximize: Follow the gradient up instead of down (every optimizer).
-        betas: The two decays of the running means (Adam, AdamW, NAdam, RAdam, Adamax, LAMB, Lion).
-        eps: A small number that keeps the divisor away from 0 (every optimizer except SGD and Lion).
+        nesterov: Look ahead by one momentum step (SGD, LARS, Muon).
+        maximize: Follow the gradient up instead of down (every optimizer except Muon).
+        betas: The two decays of the running means (Adam, AdamW, NAdam, RAdam, Adamax, LAMB, Lion, SparseAdam).
+        eps: A small number that keeps the divisor away from 0 (every optimizer except SGD, Lion, ASGD
+            and Rprop). Adafactor has two.
         amsgrad: Divide by the largest mean square so far (Adam, AdamW).
         decoupled_weight_decay: Decay the weights themselves (Adam, NAdam, RAdam).
         momentum_decay: How fast the momentum rises in the first updates (NAdam).
-        alpha: Decay of the mean square (RMSprop).
+        alpha: Decay of the mean square (RMSprop), or power of the rate's decay (ASGD).
         centered: Divide by the standard deviation of the gradient (RMSprop).
         lr_decay: Decay of the rate with the number of updates (Adagrad).
         initial_accumulator_value: First value of the running sum of squares (Adagrad).
         rho: Decay of the mean squares (Adadelta).
         trust_coefficient: How far an array may move, as a fraction of its norm (LARS).
+        ns_coefficients: Of the iteration that makes a matrix orthogonal (Muon).
+        ns_steps: Steps of that iteration (Muon).
+        adjust_lr_fn: How the rate depends on the matrix's shape (Muon).
+        flatten: Take parameters of more dimensions as matrices (Muon).
+        beta2_decay: How fast the mean squares forget (Adafactor).
+        d: The largest root mean square of an update (Adafactor).
+        lambd: Decay of the weights and of the rate (ASGD).
+        t0: The update at which averaging begins (ASGD).
+        etas: Factors by which a step shrinks and grows (Rprop).
+        step_sizes: The least and the largest step (Rprop).
 
     Raises:
         SpecError: A value is out of its bounds, a pattern is empty, or a regular expression is not valid.
@@ -116,21 +155,32 @@ class Group:
     weight_decay: NonNegative | None = None
     name: Annotated[str | None, PlainValidator(_check_name)] = None
     optional: Flag = False
+    optimizer: OptionalOptimizer = field(default=None, kw_only=True)
     momentum: NonNegative | None = field(default=None, kw_only=True)
     dampening: Finite | None = field(default=None, kw_only=True)
     nesterov: Flag | None = field(default=None, kw_only=True)
     maximize: Flag | None = field(default=None, kw_only=True)
     betas: Betas | None = field(default=None, kw_only=True)
-    eps: NonNegative | None = field(default=None, kw_only=True)
+    eps: NonNegative | EpsPair | None = field(default=None, kw_only=True)
     amsgrad: Flag | None = field(default=None, kw_only=True)
     decoupled_weight_decay: Flag | None = field(default=None, kw_only=True)
     momentum_decay: NonNegative | None = field(default=None, kw_only=True)
-    alpha: Probability | None = field(default=None, kw_only=True)
+    alpha: Finite | None = field(default=None, kw_only=True)
     centered: Flag | None = field(default=None, kw_only=True)
     lr_decay: NonNegative | None = field(default=None, kw_only=True)
     initial_accumulator_value: NonNegative | None = field(default=None, kw_only=True)
     rho: Probability | None = field(default=None, kw_only=True)
     trust_coefficient: NonNegative | None = field(default=None, kw_only=True)
+    ns_coefficients: Coefficients | None = field(default=None, kw_only=True)
+    ns_steps: NsSteps | None = field(default=None, kw_only=True)
+    adjust_lr_fn: AdjustLr | None = field(default=None, kw_only=True)
+    flatten: Flag | None = field(default=None, kw_only=True)
+    beta2_decay: Finite | None = field(default=None, kw_only=True)
+    d: NonNegative | None = field(default=None, kw_only=True)
+    lambd: NonNegative | None = field(default=None, kw_only=True)
+    t0: NonNegative | None = field(default=None, kw_only=True)
+    etas: Etas | None = field(default=None, kw_only=True)
+    step_sizes: StepSizes | None = field(default=None, kw_only=True)
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
@@ -156,7 +206,7 @@ class Group:
 
 # The settings of an optimizer that a group can replace: all of its fields except those about the group itself.
 HYPERPARAMETERS = tuple(
-    f.name for f in fields(Group) if f.name not in ("match", "lr_scale", "schedule", "name", "optional")
+    f.name for f in fields(Group) if f.name not in ("match", "lr_scale", "schedule", "name", "optional", "optimizer")
 )
 
 
@@ -187,4 +237,6 @@ def group_from_table(table: object) -> Group:
     parts = dict(table)
     if "schedule" in parts:
         parts["schedule"] = schedule_from_table(parts["schedule"])
+    if "optimizer" in parts:
+        parts["optimizer"] = optimizer_from_table(parts["optimizer"])
     return Group(**parts)

@@ -12,12 +12,10 @@ from pydantic import PlainValidator
 
 from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
-from layered_lr.guesses import explain_value
 from layered_lr.models.patterns import check_pattern
-from layered_lr.optimizers import OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
 from layered_lr.scalars import read_number, unwrap_scalar
-from layered_lr.spec.groups import Group, OptionalSchedule, check_groups, group_from_table
+from layered_lr.spec.groups import Group, OptionalOptimizer, OptionalSchedule, check_groups, group_from_table
 from layered_lr.spec.toml import optimizer_from_table, schedule_from_table
 from layered_lr.validation import NonNegative, Positive, value_class
 
@@ -102,15 +100,6 @@ def _check_momentum_warmup(value: object) -> int:
     return whole_number("momentum_warmup", value, 0)
 
 
-def _check_optimizer(value: object) -> Optimizer | None:
-    if value is None or (isinstance(value, Optimizer) and type(value) is not Optimizer):
-        return value
-    raise SpecError(
-        f"optimizer={shown(value)}: must be an optimizer of layered_lr, such as SGD(lr=0.1), or None."
-        f"{explain_value(value, 'optimizer', OPTIMIZERS)}"
-    )
-
-
 OptionalNorm = Annotated[float | None, PlainValidator(_check_norm)]
 # What a user may give for `frozen` and `trained`; the phase keeps a tuple.
 Frozen = Annotated[str | int | Sequence[str | int] | None, PlainValidator(_check_frozen)]
@@ -132,19 +121,20 @@ class Phase:
         frozen: What does not train: names or indices of groups (-1 is the last group), or patterns as in
             ``Group.match``.
         trained: The only parameters that train, instead of ``frozen``.
-        optimizer: Replaces the spec's optimizer.
+        optimizer: Replaces the spec's optimizer; groups with an optimizer of their own keep it.
         schedule: Replaces the spec's schedule and the schedules of its groups.
         groups: Each of these replaces the settings of the spec's group with the same name. Which parameters belong to
-            a group never changes.
-        weight_decay: Replaces the optimizer's weight decay, for groups without their own.
+            a group never changes. A group keeps its own optimizer, unless it is given another one here.
+        weight_decay: Replaces the weight decay of every optimizer that has one, for groups without their own.
         clip_grad_norm: Replaces the spec's limit of the gradient norm.
         clip_grad_value: Replaces the spec's limit of gradient elements.
         counts_from: Whether schedules count from the start of the ``"run"`` or of this ``"phase"``. With ``"phase"``
             they also take the length of the phase for the length of the run.
         carry: What a new optimizer takes over from the one before it: ``"nothing"``, or the ``"momentum"``, which is
             the running mean of the gradients.
-        momentum_warmup: Updates over which the momentum rises from 0 to its value after a switch to SGD, LARS or
-            RMSprop (or at the start of the run), so that the first steps are small. It cannot be used with
+        momentum_warmup: Updates over which the momentum rises from 0 to its value after a switch to SGD, LARS,
+            RMSprop or Muon (or at the start of the run), so that the first steps are small. Groups whose optimizer
+            does not switch keep their momentum. It cannot be used with
             ``carry="momentum"``, because a momentum that starts at 0 forgets what was carried.
         batch_norm: Whether the statistics of frozen batch normalisations stay ``"still"`` or keep ``"moving"``.
         dropout: Whether dropout in frozen modules is ``"on"`` or ``"off"``.
@@ -165,7 +155,7 @@ class Phase:
     until: Annotated[Until | None, PlainValidator(_check_until)] = None
     frozen: Frozen = None
     trained: Trained = field(default=None, kw_only=True)
-    optimizer: Annotated[Optimizer | None, PlainValidator(_check_optimizer)] = field(default=None, kw_only=True)
+    optimizer: OptionalOptimizer = field(default=None, kw_only=True)
     schedule: OptionalSchedule = field(default=None, kw_only=True)
     groups: Annotated[Sequence[Group], PlainValidator(check_groups)] = field(default=(), kw_only=True)
     weight_decay: NonNegative | None = field(default=None, kw_only=True)

@@ -15,7 +15,7 @@ from layered_lr.guesses import explain_guess, explain_value
 from layered_lr.models.matching import ONE_DIMENSIONAL
 from layered_lr.models.patterns import check_pattern
 from layered_lr.models.where import Where
-from layered_lr.optimizers import OPTIMIZERS, Optimizer
+from layered_lr.optimizers import LBFGS, OPTIMIZERS, Optimizer
 from layered_lr.printed import shown
 from layered_lr.schedules.reference import trusting
 from layered_lr.spec.discriminative import groups_from_table
@@ -63,7 +63,7 @@ class Spec:
     """Layer groups with their rates, an optimizer and a schedule, for any backend.
 
     Args:
-        optimizer: The update rule, and the settings that a group leaves out.
+        optimizer: The update rule of every group without its own, and the settings that such a group leaves out.
         groups: Layer groups in priority order. Parameters that no group matches go into a last group, ``rest``.
         schedule: The schedule of every group without its own; None is a constant rate.
         no_weight_decay: Parameters that never decay, in every group: ``"1d"`` (every bias, and every parameter of at
@@ -116,13 +116,26 @@ class Spec:
             )
         if self.clip_per_group and self.clip_grad_norm is None:
             raise SpecError("Spec(clip_per_group=True): give clip_grad_norm=... too, the largest norm of each group.")
-        kind = type(self.optimizer)
-        known = [f.name for f in fields(kind)]
+        for group in self.groups:
+            if isinstance(group.optimizer, LBFGS):
+                raise SpecError(
+                    f"group {group.label!r}: optimizer=LBFGS(...): LBFGS moves all parameters as one vector, so that "
+                    "it cannot be the optimizer of one group. Give the group another one, or make a spec of LBFGS "
+                    "alone."
+                )
+        if isinstance(self.optimizer, LBFGS) and (self.groups or self.phases):
+            what = "groups" if self.groups else "phases"
+            raise SpecError(
+                f"Spec(LBFGS(...), {what}=...): LBFGS moves all parameters as one vector, at one rate. Leave {what} "
+                "out, or use another optimizer."
+            )
         seen: set[str] = set()
         for group in self.groups:
             if group.label in seen:
                 raise SpecError(f"two groups are called {group.label!r}: give one of them another name=... .")
             seen.add(group.label)
+            kind = type(group.optimizer or self.optimizer)
+            known = [f.name for f in fields(kind)]
             for name in group.overrides:
                 if name not in known:
                     raise SpecError(
@@ -169,7 +182,15 @@ class Spec:
                     "phase: give the same match, or only the name."
                 )
         groups = [
-            replace(own[label], match=group.match, name=group.name, optional=group.optional) if label in own else group
+            replace(
+                own[label],
+                match=group.match,
+                name=group.name,
+                optional=group.optional,
+                optimizer=own[label].optimizer or group.optimizer,
+            )
+            if label in own
+            else group
             for label, group in known.items()
         ]
         if phase.schedule is not None:
@@ -177,6 +198,7 @@ class Spec:
         optimizer = phase.optimizer or self.optimizer
         if phase.weight_decay is not None:
             optimizer = replace(optimizer, weight_decay=phase.weight_decay)
+            groups = [_with_decay(group, phase.weight_decay) for group in groups]
         norm, value = phase.clip_grad_norm, phase.clip_grad_value
         if norm is None and value is None:
             norm, value = self.clip_grad_norm, self.clip_grad_value
@@ -207,7 +229,7 @@ class Spec:
         return {leaf.kind for rule in rules for leaf in rule.leaves}
 
     def optimizer_of(self, group: Group) -> Optimizer:
-        """Return the optimizer with this group's own settings.
+        """Return the group's optimizer, its own or the spec's, with the group's own settings.
 
         Raises:
             SpecError: The group's settings do not fit the optimizer's other settings.
@@ -219,7 +241,7 @@ class Spec:
             0.5
         """
         try:
-            return replace(self.optimizer, **group.overrides)
+            return replace(group.optimizer or self.optimizer, **group.overrides)
         except SpecError as error:
             raise SpecError(f"group {group.label!r}: {error}") from None
 
@@ -295,3 +317,11 @@ class Spec:
             raise SpecError("phases must be an array of tables: write [[phases]] above each of them.")
         parts["phases"] = [phase_from_table(phase) for phase in phases]
         return parts
+
+
+def _with_decay(group: Group, weight_decay: float) -> Group:
+    """The group with another weight decay of its own optimizer, if it has one that decays."""
+    own = group.optimizer
+    if own is None or "weight_decay" in own.__lacks__:
+        return group
+    return replace(group, optimizer=replace(own, weight_decay=weight_decay))

@@ -53,7 +53,7 @@ def to_table(value: Any) -> dict[str, Any]:
 
 def _to_plain(item: Any) -> Any:
     if isinstance(item, tuple):
-        return [_to_plain(part) for part in item]
+        return ["none" if part is None else _to_plain(part) for part in item]  # TOML has no None: Adafactor's eps
     if isinstance(item, Where):
         return item.to_table()
     return to_table(item) if hasattr(item, "__dataclass_fields__") else item

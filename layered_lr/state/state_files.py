@@ -55,6 +55,7 @@ _IS_VALID: Mapping[str, Callable[[object], bool]] = {
     "metric": lambda value: value is None or _is_number(value),
     "optimizer": lambda value: isinstance(value, str),
     "parameters": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    "kinds": lambda value: isinstance(value, dict) and all(isinstance(kind, str) for kind in value.values()),
     "masks": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "reactions": _are_reactions,
     "about": lambda value: isinstance(value, dict),
@@ -153,6 +154,7 @@ def read_state(path: Path) -> TrainingState:
             about=about["about"],
             unsaved=_select(_UNSAVED, training),
             masks=tuple(about.get("masks", ())),
+            kinds=about.get("kinds", {}),
         )
         state.check_finite()
     except (KeyError, TypeError, ValueError) as error:
@@ -179,6 +181,7 @@ def read_about(path: Path) -> dict[str, Any]:
                 f"{file}: it names the files {sorted(table['sha256'])}, but must name {sorted((WEIGHTS, TRAINING))}."
             )
         table.setdefault("masks", [])  # which states of earlier versions lack
+        table.setdefault("kinds", {})
         if wrong := [name for name, is_valid in _IS_VALID.items() if not is_valid(table[name])]:
             raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
         table["metric"] = number_of(table["metric"])
@@ -211,6 +214,7 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         "optimizer": state.optimizer,
         "parameters": list(state.slots),
         "masks": list(state.masks),
+        "kinds": dict(state.kinds),
         "reactions": state.reactions,
         "about": state.about,
         "sha256": {name: _hash_file(folder / name) for name in (WEIGHTS, TRAINING)},

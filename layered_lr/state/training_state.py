@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Slots, kind_of
+from layered_lr.arrays import Array, Arrays, Slots, fits_parameter, kind_of
 from layered_lr.errors import CheckpointError
 
 _MOST_SHOWN = 6
@@ -22,7 +22,7 @@ class TrainingState:
 
     Args:
         step: Updates made so far.
-        optimizer: The name of the optimizer that ``slots`` belong to, such as ``"AdamW"``.
+        optimizer: The name of the optimizer that ``slots`` belong to, such as ``"AdamW"``; empty if nobody knows.
         weights: Every parameter and buffer, by name.
         slots: What the optimizer keeps for each parameter, by the parameter's name and torch's name of the slot
             (``momentum_buffer``, ``exp_avg``, ...). The slot ``step`` counts the updates of this parameter.
@@ -33,6 +33,7 @@ class TrainingState:
         about: A description of the run as plain tables: spec, options, versions.
         unsaved: The buffers that ``state_dict()`` leaves out (``persistent=False``), by name. They are in a state all
             the same, because training may change them. They may hold NaN or infinity, as masks do.
+        kinds: Names of the optimizers of those parameters that have another one than ``optimizer``, by the parameter.
         masks: Names of buffers in ``weights`` that may hold infinity, such as -inf above the diagonal.
     """
 
@@ -47,6 +48,20 @@ class TrainingState:
     about: Mapping[str, Any] = field(default_factory=dict)
     unsaved: Arrays = field(default_factory=dict)
     masks: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+    def kind_of(self, name: str) -> str:
+        """Return the name of the optimizer that a parameter's slots belong to."""
+        return self.kinds.get(name, self.optimizer)
+
+    def with_kinds(self, optimizer: str, kinds: Mapping[str, str]) -> TrainingState:
+        """Return the same state for other optimizers.
+
+        Args:
+            optimizer: The usual one's name.
+            kinds: The name of each parameter's optimizer, by the parameter.
+        """
+        return replace(self, optimizer=optimizer, kinds=find_unusual(optimizer, kinds))
 
     def rename(self, names: Mapping[str, str]) -> TrainingState:
         """Return the same state with other names of parameters and buffers; those that are not named stay."""
@@ -60,6 +75,7 @@ class TrainingState:
             slots=renamed(self.slots),
             ema=renamed(self.ema),
             unsaved=renamed(self.unsaved),
+            kinds=renamed(self.kinds),
             masks=tuple(names.get(name, name) for name in self.masks),
         )
 
@@ -96,19 +112,22 @@ class TrainingState:
                 f"the state does not fit the model: {summarise(differences)}.{explain_wrapper(self.weights, own)}"
             )
 
-    def check_optimizer(self, own: object) -> None:
-        """Check that the slots belong to the plan's optimizer.
+    def check_optimizer(self, kinds: Mapping[str, str]) -> None:
+        """Check that each parameter's slots belong to its optimizer.
 
         Args:
-            own: The plan's optimizer.
+            kinds: The name of each parameter's optimizer, by the parameter.
 
         Raises:
-            CheckpointError: They belong to another kind of optimizer.
+            CheckpointError: Some belong to another kind of optimizer.
         """
-        if any(self.slots.values()) and self.optimizer != type(own).__name__:
+        given = [name for name, slots in self.slots.items() if slots and name in kinds]
+        odd = [name for name in given if kinds[name] != self.kind_of(name)]
+        if odd:
+            which = "" if len(odd) == len(given) else f" for {odd[0]!r}"
             raise CheckpointError(
-                f"the state is of {self.optimizer}, but the plan trains with {type(own).__name__}: give both the same "
-                "optimizer."
+                f"the state is of {self.kind_of(odd[0])}{which}, but the plan trains with {kinds[odd[0]]}: give both "
+                "the same optimizer."
             )
 
     def check_reactions(self, own: Collection[str]) -> None:
@@ -147,13 +166,23 @@ class TrainingState:
             for name, slots in self.slots.items()
             if name not in own and name in self.weights
             for slot, array in slots.items()
-            if array.shape not in ((), self.weights[name].shape)
+            if not fits_parameter(slot, array.shape, self.weights[name].shape)
         ]
         found += [
             f"{name!r} is not a parameter" for name, slots in self.slots.items() if slots and name not in self.weights
         ]
         if found:
             raise CheckpointError(f"the state does not fit the optimizer: {summarise(found)}.")
+
+
+def find_unusual(optimizer: str, kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the parameters' optimizers that are another one than the usual.
+
+    Args:
+        optimizer: The usual one's name.
+        kinds: The name of each parameter's optimizer, by the parameter.
+    """
+    return {name: kind for name, kind in kinds.items() if kind != optimizer}
 
 
 def find_masks(weights: Arrays, parameters: Collection[str]) -> tuple[str, ...]:

@@ -313,7 +313,7 @@ def _reacting(name: str, plan: Plan, step: int) -> tuple[Schedule, float, int] |
 
 def _check_optimizer(state: TrainingState, plan: Plan) -> None:
     try:
-        state.check_optimizer(plan.plan_at(max(state.step - 1, 0)).spec.optimizer)
+        state.check_optimizer(plan.plan_at(max(state.step - 1, 0)).kinds)
     except CheckpointError as error:
         raise CheckpointError(f"{error} strict=False (--no-strict) starts without the optimizer's state.") from None
 
@@ -341,8 +341,11 @@ def _what_fits(state: TrainingState, own: Mapping[str, Any], plan: Plan, tell: C
     weights = {name: state.weights[name] if name in fits else array for name, array in own.items()}
     ema = {name: state.ema.get(name, array) if name in fits else array for name, array in own.items()}
     slots: Any = {name: slots for name, slots in state.slots.items() if name in fits}
-    optimizer = type(plan.plan_at(max(state.step - 1, 0)).spec.optimizer).__name__
-    if state.optimizer != optimizer:
-        tell(f"the run trained with {state.optimizer}; from now on {optimizer} trains, and starts without state.")
-        slots = {}
-    return replace(state, weights=weights, ema=ema if state.ema else {}, slots=slots, optimizer=optimizer)
+    here = plan.plan_at(max(state.step - 1, 0))
+    switched = {name: (state.kind_of(name), here.kinds.get(name)) for name in state.slots}
+    switched = {name: (old, new) for name, (old, new) in switched.items() if new is not None and old != new}
+    for old, new in dict.fromkeys(switched.values()):
+        tell(f"the run trained with {old}; from now on {new} trains, and starts without state.")
+    slots = {name: own for name, own in slots.items() if name not in switched}
+    fitting = replace(state, weights=weights, ema=ema if state.ema else {}, slots=slots)
+    return fitting.with_kinds(type(here.spec.optimizer).__name__, here.kinds)

@@ -10,7 +10,10 @@ import pytest
 
 from layered_lr.errors import Unsupported
 
-SINCE = {"Adam(decoupled_weight_decay=...) is not in torch": (2, 7)}
+SINCE = {
+    "Adam(decoupled_weight_decay=...) is not in torch": (2, 7),
+    "optimizer Adafactor is not in torch": (2, 5),
+}
 """How a refusal begins, and the first release of torch in which there is nothing to refuse."""
 
 

@@ -49,14 +49,28 @@ CASES: dict[str, ll.Optimizer] = {
     "Adagrad maximize": ll.Adagrad(0.1, weight_decay=0.1, maximize=True),
     "Adadelta": ll.Adadelta(0.7, weight_decay=0.1),
     "Adadelta odd": ll.Adadelta(0.7, weight_decay=0.1, rho=0.99, eps=1e-4, maximize=True),
+    "Adafactor": ll.Adafactor(0.1, weight_decay=0.1),
+    "Adafactor odd": ll.Adafactor(0.3, beta2_decay=-0.5, eps=(1e-3, 0.2), d=1.5, weight_decay=0.1, maximize=True),
+    "Muon": ll.Muon(0.02),
+    "Muon odd": ll.Muon(
+        0.02, momentum=0.4, nesterov=False, ns_coefficients=(2.0, -1.5, 0.5), ns_steps=3, adjust_lr_fn="match_rms_adamw"
+    ),
+    "Muon unclamped": ll.Muon(0.02, momentum=0.8, weight_decay=0.0, eps=1e-2, adjust_lr_fn="spectral_unclamped"),
+    "ASGD": ll.ASGD(0.05, weight_decay=0.1),
+    "ASGD odd": ll.ASGD(0.05, lambd=0.1, alpha=0.5, t0=20.0, weight_decay=0.1, maximize=True),
+    "Rprop": ll.Rprop(0.01),
+    "Rprop odd": ll.Rprop(0.01, etas=(0.3, 1.4), step_sizes=(1e-3, 0.05), maximize=True),
 }
 FAMILIES = {
     "descent": ("SGD", "LARS"),
     "Adam": ("Adam", "AdamW"),
     "moments": ("NAdam", "RAdam", "Adamax", "LAMB", "Lion"),
-    "squares": ("RMSprop", "Adagrad", "Adadelta"),
+    "squares": ("RMSprop", "Adagrad", "Adadelta", "Adafactor"),
+    "others": ("Muon", "ASGD", "Rprop"),
 }
+TORCH_ONLY = ("SparseAdam", "LBFGS")  # they need sparse gradients, or a closure
 SHAPES: dict[str, tuple[int, ...]] = {"a": (3, 4), "b": (4,), "c": (2, 3), "d": (), "e": (5,)}
+MATRICES: dict[str, tuple[int, ...]] = {"a": (3, 4), "b": (4, 2), "c": (2, 3), "d": (1, 3), "e": (5, 2)}  # for Muon
 COLUMNS, SCALES = {"a": 0, "b": 1, "c": 1, "d": 2, "e": 2}, (1.0, 0.3, 1.0)
 UNDECAYED = ("b", "e")
 
@@ -68,19 +82,24 @@ def members(family: str) -> dict[str, ll.Optimizer]:
 
 def names_left_out() -> set[str]:
     """Optimizers of the library that no case is of."""
-    return set(OPTIMIZERS) - {type(case).__name__ for case in CASES.values()}
+    return set(OPTIMIZERS) - {type(case).__name__ for case in CASES.values()} - {*TORCH_ONLY}
 
 
-def start(seed: int = 1) -> Weights:
+def shapes_of(case: ll.Optimizer | None) -> dict[str, tuple[int, ...]]:
+    """The parameters' shapes: all kinds of them, but only matrices for Muon."""
+    return MATRICES if isinstance(case, ll.Muon) else SHAPES
+
+
+def start(seed: int = 1, case: ll.Optimizer | None = None) -> Weights:
     """The weights before the first update."""
     rng = np.random.default_rng(seed)
-    return {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
+    return {name: rng.normal(size=shape) for name, shape in shapes_of(case).items()}
 
 
-def gradients(steps: int) -> list[Weights]:
+def gradients(steps: int, case: ll.Optimizer | None = None) -> list[Weights]:
     """A gradient for every parameter at every step."""
     rng = np.random.default_rng(2)
-    return [{name: rng.normal(size=shape) for name, shape in SHAPES.items()} for _ in range(steps)]
+    return [{name: rng.normal(size=shape) for name, shape in shapes_of(case).items()} for _ in range(steps)]
 
 
 def rates(case: ll.Optimizer, steps: int) -> NDArray[np.float64]:
@@ -143,9 +162,9 @@ def train_graph(flow: Any, model: Any, bind: Any) -> Any:
 
 def eager(flow: Any, case: ll.Optimizer, dtype: str, steps: int) -> Weights:
     """The weights after all steps with ``ll.compile``."""
-    model = linear(flow, dtype, start())
+    model = linear(flow, dtype, start(case=case))
     optimizer, scheduler = ll.compile(spec_of(case, steps), model, total_steps=steps)
-    for gradient in gradients(steps):
+    for gradient in gradients(steps, case):
         optimizer.zero_grad(set_to_none=True)
         model(*tensors(flow, dtype, gradient)).backward()
         optimizer.step()
@@ -155,10 +174,10 @@ def eager(flow: Any, case: ll.Optimizer, dtype: str, steps: int) -> Weights:
 
 def graph(flow: Any, case: ll.Optimizer, dtype: str, steps: int) -> Weights:
     """The weights after all steps with ``ll.attach``."""
-    model = linear(flow, dtype, start())
+    model = linear(flow, dtype, start(case=case))
     spec = spec_of(case, steps)
     trained = train_graph(flow, model, lambda graph: ll.attach(spec, graph, model, total_steps=steps))
-    for gradient in gradients(steps):
+    for gradient in gradients(steps, case):
         trained(*tensors(flow, dtype, gradient))
     flow._oneflow_internal.eager.Sync()
     return weights_of(model)
@@ -166,7 +185,7 @@ def graph(flow: Any, case: ll.Optimizer, dtype: str, steps: int) -> Weights:
 
 def by_torch(torch: Any, case: ll.Optimizer, dtype: str, steps: int) -> Weights:
     """The weights after all steps with torch's own optimizer, one param group per parameter."""
-    model = linear(torch, dtype, start())
+    model = linear(torch, dtype, start(case=case))
     options = {**asdict(case), "foreach": False}
     groups = [
         {"params": [p], **options, **({"weight_decay": 0.0} if name in UNDECAYED else {})}
@@ -176,7 +195,7 @@ def by_torch(torch: Any, case: ll.Optimizer, dtype: str, steps: int) -> Weights:
     start_value = {k: v for k, v in options.items() if k == "initial_accumulator_value"}
     optimizer = getattr(torch.optim, type(case).__name__)(groups, **start_value)
     table = rates(case, steps)
-    for step, gradient in enumerate(gradients(steps)):
+    for step, gradient in enumerate(gradients(steps, case)):
         for group, column in zip(optimizer.param_groups, COLUMNS.values(), strict=True):
             group["lr"] = SCALES[column] * float(table[step, column])
         optimizer.zero_grad()
@@ -232,7 +251,7 @@ def lion(case: Any, w: Any, g: Any, memory: Any, rate: float, decay: float, step
 
 def apart(one: Weights, other: Weights) -> float:
     """The largest difference of a parameter, by how far that parameter moved."""
-    from_start = start()
+    from_start = start(case=ll.Muon() if one["b"].ndim == 2 else None)
     return max(
         float(np.max(np.abs(one[name] - other[name])) / np.max(np.abs(other[name] - from_start[name])))
         for name in SHAPES

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layered_lr import optimizers as data
-from layered_lr_oneflow.rules import descent, moments, squares
-from layered_lr_oneflow.rules.base import AnyRule, Number, RateAndMomentum, Scalars, SlotTensors, assign
+from layered_lr_oneflow.rules import descent, matrices, moments, squares, steps
+from layered_lr_oneflow.rules.base import (
+    AnyRule,
+    Number,
+    RateAndMomentum,
+    Scalars,
+    SlotStart,
+    SlotTensors,
+    assign,
+    make_slots,
+)
 
 _RULES: Mapping[type[data.Optimizer], type[AnyRule]] = {
     data.SGD: descent.SGDRule,
@@ -21,6 +30,10 @@ _RULES: Mapping[type[data.Optimizer], type[AnyRule]] = {
     data.RMSprop: squares.RMSpropRule,
     data.Adagrad: squares.AdagradRule,
     data.Adadelta: squares.AdadeltaRule,
+    data.Adafactor: squares.AdafactorRule,
+    data.Muon: matrices.MuonRule,
+    data.ASGD: steps.ASGDRule,
+    data.Rprop: steps.RpropRule,
 }
 
 
@@ -29,4 +42,14 @@ def make_rule(optimizer: data.Optimizer) -> AnyRule:
     return _RULES[type(optimizer)](optimizer)
 
 
-__all__ = ["AnyRule", "Number", "RateAndMomentum", "Scalars", "SlotTensors", "assign", "make_rule"]
+__all__ = [
+    "AnyRule",
+    "Number",
+    "RateAndMomentum",
+    "Scalars",
+    "SlotStart",
+    "SlotTensors",
+    "assign",
+    "make_rule",
+    "make_slots",
+]

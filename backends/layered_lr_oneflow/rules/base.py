@@ -40,6 +40,18 @@ class RateAndMomentum(NamedTuple):
     momentum: Number
 
 
+class SlotStart(NamedTuple):
+    """A slot before the first update.
+
+    Args:
+        shape: The slot's, which need not be the parameter's.
+        value: What fills it.
+    """
+
+    shape: tuple[int, ...]
+    value: float
+
+
 class UpdateRule(ABC, Generic[O]):
     """How an optimizer updates one parameter, as torch does it. Subclasses are final.
 
@@ -57,6 +69,10 @@ class UpdateRule(ABC, Generic[O]):
     @abstractmethod
     def slots(self) -> Mapping[str, float]:
         """The slots of each parameter, by torch's names, each with the number that fills it at first."""
+
+    def list_slots(self, shape: tuple[int, ...]) -> Mapping[str, SlotStart]:
+        """The slots of a parameter of this shape, by torch's names, each with its shape and first number."""
+        return {name: SlotStart(shape, value) for name, value in self.slots.items()}
 
     @property
     def counters(self) -> Mapping[str, float]:
@@ -98,6 +114,16 @@ class UpdateRule(ABC, Generic[O]):
 
 AnyRule: TypeAlias = UpdateRule[Any]
 """The rule of some optimizer."""
+
+
+def make_slots(rule: AnyRule, parameter: Tensor) -> dict[str, Tensor]:
+    """Make a rule's slots for a parameter, filled as before its first update."""
+    return {
+        name: flow.zeros_like(parameter).detach().fill_(start.value)
+        if start.shape == tuple(parameter.shape)
+        else flow.tensor(np.full(start.shape, start.value), dtype=parameter.dtype, device=parameter.device)
+        for name, start in rule.list_slots(tuple(parameter.shape)).items()
+    }
 
 
 def assign(target: Tensor, value: Tensor) -> None:

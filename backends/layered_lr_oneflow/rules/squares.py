@@ -1,23 +1,26 @@
-"""RMSprop, Adagrad and Adadelta."""
+"""RMSprop, Adagrad, Adadelta and Adafactor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import final
 
-from layered_lr.optimizers import Adadelta, Adagrad, RMSprop
+from layered_lr.optimizers import Adadelta, Adafactor, Adagrad, RMSprop
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.rules.base import (
     Number,
     RateAndMomentum,
     Scalars,
     ScalarsAndCounters,
+    SlotStart,
     SlotTensors,
     UpdateRule,
     apply_step,
     as_vector,
     assign,
+    choose,
     lerp,
+    norm,
     update_mean_square,
 )
 from layered_lr_oneflow.runtime import flow
@@ -124,3 +127,70 @@ class AdadeltaRule(UpdateRule[Adadelta]):
         assign(slots["square_avg"], squares)
         assign(slots["acc_delta"], update_mean_square(slots["acc_delta"], delta, o.rho))
         apply_step(parameter, delta, scalars["rate"])
+
+
+@final
+class AdafactorRule(UpdateRule[Adafactor]):
+    """``torch.optim.Adafactor``."""
+
+    @property
+    def counters(self) -> Mapping[str, float]:
+        """The count of the parameter's updates."""
+        return {"step": 0}
+
+    @property
+    def slots(self) -> Mapping[str, float]:
+        """Names of the slots of a parameter of at most one dimension, and the number that fills each at first."""
+        return {"variance": 0.0}
+
+    def list_slots(self, shape: tuple[int, ...]) -> Mapping[str, SlotStart]:
+        """The slots of a parameter of this shape: of a matrix, or a stack of them, only means of rows and columns."""
+        if len(shape) < 2:
+            return super().list_slots(shape)
+        row, column = (*shape[:-1], 1), (*shape[:-2], 1, shape[-1])
+        return {"row_var": SlotStart(row, 0.0), "col_var": SlotStart(column, 0.0)}
+
+    def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
+        """Compute the numbers of one update, in float64."""
+        step = counters["step"] + 1
+        share, slowest = step**self.optimizer.beta2_decay, 1 / step**0.5
+        scalars = {
+            "share": share,
+            "rest": 1 - share,
+            "is_new": choose(share >= 0.5, 1.0, 0.0),
+            "step_size": choose(slowest < numbers.rate, slowest, numbers.rate),
+            "kept": 1 - numbers.rate * self.optimizer.weight_decay,
+        }
+        return scalars, {"step": step}
+
+    def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
+        """Dispatch the ops of one update."""
+        o, gradient = self.optimizer, self.orient_gradient(gradient)
+        eps, least = o.eps[0], o.eps[1]
+        if eps is None:
+            eps = 2.0**-52 if parameter.dtype == flow.float64 else 2.0**-23
+        squares = gradient * gradient
+        if parameter.ndim > 1:
+            rows = _forget(slots["row_var"], squares.mean(dim=-1, keepdim=True), scalars)
+            columns = _forget(slots["col_var"], squares.mean(dim=-2, keepdim=True), scalars)
+            assign(slots["row_var"], rows)
+            assign(slots["col_var"], columns)
+            spread = rows * columns / flow.clamp(rows.mean(dim=-2, keepdim=True), min=eps)
+        else:
+            spread = _forget(slots["variance"], squares, scalars)
+            assign(slots["variance"], spread)
+        direction = gradient / flow.sqrt(flow.clamp(spread, min=eps * eps))
+        root = parameter.numel() ** 0.5
+        length = flow.clamp(norm(direction) / (root * o.d), min=1.0)
+        size = flow.clamp(norm(parameter) / root, min=least) * scalars["step_size"]
+        kept = parameter * scalars["kept"] if o.weight_decay else parameter
+        assign(parameter, kept - direction * (size / length))
+
+
+def _forget(old: Tensor, new: Tensor, scalars: Scalars) -> Tensor:
+    """Mix a mean square with a new one, rounded as torch's ``lerp`` rounds; the share may be a number of a graph."""
+    share, is_new = scalars["share"], scalars["is_new"]
+    if isinstance(is_new, float):
+        return lerp(old, new, share)
+    share, rest = (flow.reshape(scalars[name], (1,) * old.ndim) for name in ("share", "rest"))
+    return flow.where(share >= 0.5, new - (new - old) * rest, old + (new - old) * share)
