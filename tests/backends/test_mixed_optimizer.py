@@ -12,73 +12,9 @@ import pytest
 
 import layered_lr as ll
 from tests.support.isolation import value_of
+from tests.support.mixed_cases import STEPS, backward, begun, go_on, net, spec_of
 
-STEPS = 12
-SHAPES = {"body": (8, 6), "mid": (8, 8), "head": (3, 8)}
 MEMBERS = (("body.weight", "mid.weight"), ("head.weight", "head.bias"), ("mid.bias",), ("body.bias",))
-
-
-def spec_of(**options: Any) -> ll.Spec:
-    """Muon, SGD with momentum and Adagrad in groups, AdamW for the rest."""
-    muon = ll.Muon(0.02, momentum=0.9)
-    return ll.Spec(
-        ll.AdamW(0.01),
-        [
-            ll.Group(["body.weight", "mid.weight"], name="matrices", optimizer=muon, lr_scale=0.5, weight_decay=0.2),
-            ll.Group("head", optimizer=ll.SGD(0.1, momentum=0.7), schedule=ll.ExponentialLR(0.9)),
-            ll.Group("mid.bias", optimizer=ll.Adagrad(0.1, initial_accumulator_value=0.1)),
-        ],
-        ll.CosineDecay(),
-        no_weight_decay="1d",
-        **options,
-    )
-
-
-def net(framework: Any, dtype: str = "float64") -> Any:
-    nn = framework.nn
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.mid, self.head = (nn.Linear(columns, rows) for rows, columns in SHAPES.values())
-
-        def forward(self, x: Any) -> Any:
-            return self.head(framework.tanh(self.mid(framework.tanh(self.body(x)))))
-
-    rng = np.random.default_rng(3)
-    model = Net().to(getattr(framework, dtype))
-    with framework.no_grad():
-        for parameter in model.parameters():
-            drawn = 0.5 * rng.standard_normal(tuple(parameter.shape))
-            parameter.copy_(framework.tensor(drawn, dtype=getattr(framework, dtype)))
-    return model
-
-
-def batch(step: int) -> tuple[Any, Any]:
-    rng = np.random.default_rng([4, step])
-    return rng.standard_normal((5, 6)), rng.standard_normal((5, 3))
-
-
-def backward(framework: Any, model: Any, step: int) -> None:
-    dtype = next(iter(model.parameters())).dtype
-    x, y = (framework.tensor(array, dtype=dtype) for array in batch(step))
-    model.zero_grad(set_to_none=True)
-    ((model(x) - y) ** 2).mean().backward()
-
-
-def go_on(framework: Any, loop: tuple[Any, Any, Any], start: int, stop: int = STEPS) -> dict[str, Any]:
-    """Make some updates; the weights after them."""
-    model, optimizer, scheduler = loop
-    for step in range(start, stop):
-        backward(framework, model, step)
-        optimizer.step()
-        scheduler.step()
-    return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
-
-
-def begun(framework: Any, spec: ll.Spec | None = None, dtype: str = "float64") -> tuple[Any, Any, Any]:
-    model = net(framework, dtype)
-    return model, *ll.compile(spec or spec_of(), model, total_steps=STEPS)
 
 
 def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -255,30 +191,11 @@ def test_phases_keep_a_groups_kind_unless_they_give_another() -> None:
 
 def oneflow_ends(dtype: str) -> dict[str, dict[str, list[float]]]:
     """The weights after eager mode and after a graph."""
-    import layered_lr as ll
     from layered_lr_oneflow.runtime import flow
-    from tests.backends import test_mixed_optimizer as here
+    from tests.support.mixed_cases import begun, go_on, spec_of, train_graph
 
-    spec = here.spec_of(clip_grad_norm=0.3)
-    ends = {"eager": here.go_on(flow, here.begun(flow, spec, dtype), 0)}
-    model = here.net(flow, dtype)
-
-    class Train(flow.nn.Graph):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-            self.scheduler = ll.attach(spec, self, model, total_steps=here.STEPS)
-
-        def build(self, x: Any, y: Any) -> Any:
-            loss = ((self.model(x) - y) ** 2).mean()
-            loss.backward()
-            return loss
-
-    graph = Train()
-    for step in range(here.STEPS):
-        graph(*(flow.tensor(array, dtype=getattr(flow, dtype)) for array in here.batch(step)))
-    flow._oneflow_internal.eager.Sync()
-    ends["graph"] = {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    spec = spec_of(clip_grad_norm=0.3)
+    ends = {"eager": go_on(flow, begun(flow, spec, dtype), 0), "graph": train_graph(flow, spec, dtype)}
     return {mode: {name: array.tolist() for name, array in end.items()} for mode, end in ends.items()}
 
 
