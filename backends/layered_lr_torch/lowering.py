@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from layered_lr.errors import Unsupported
 from layered_lr.optimizers import (
+    ASGD,
     LAMB,
     LARS,
     LBFGS,
@@ -96,6 +97,8 @@ def _choose_on_cpu(optimizer: Optimizer) -> Implementation:
     """
     if isinstance(optimizer, SGD | Adam | AdamW | Adagrad):
         return "fused"
+    if isinstance(optimizer, ASGD):  # whose foreach computes the decay of float64 weights in float32
+        return "for-loop"
     return "for-loop" if isinstance(optimizer, Adadelta | Adafactor) else "foreach"
 
 

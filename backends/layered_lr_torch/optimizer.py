@@ -206,6 +206,8 @@ def _make_arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> P
     known = inspect.signature(cls).parameters
     values = asdict(settings) | {name: value for name, value in chosen.items() if hasattr(settings, name)}
     defaults = {field.name: field.default for field in fields(settings)}
+    if values.get("max_eval", 0) is None:  # LBFGS computes it in its constructor, but takes a param group's as it is
+        del values["max_eval"]
     for name in values.keys() - known.keys():
         if values[name] != defaults[name]:
             raise Unsupported(

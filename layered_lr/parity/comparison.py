@@ -14,6 +14,7 @@ import numpy as np
 from layered_lr.arrays import Float64
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.parity.findings import ByObservable, Observed, Pair
+from layered_lr.parity.inner_rounding import has_muon
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.probe import probe_parameters, probed_rates
 from layered_lr.parity.recording import Recording
@@ -23,6 +24,7 @@ from layered_lr.parity.trace import Differences, Trace, differences
 from layered_lr.parity.verdict import Judged, judge, judged
 from layered_lr.plans.plan import Plan
 from layered_lr.registry import TABLE
+from layered_lr.spec.spec import Spec
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,15 +224,21 @@ def compared(
         },
         margin=envelope.margin,
         samples=envelope.samples,
-        notes=(*_notes(recordings, first), *([_ROUNDS_INSIDE] if rounding.rounds_inside else [])),
+        notes=(*_notes(recordings, first), *([_explain_inner_rounding(plan.spec)] if rounding.rounds_inside else [])),
         options=dict(options),
     )
 
 
-_ROUNDS_INSIDE = (
-    "the model rounds to float32 inside although it runs in float64 (as x.float() does): float32 judges alone, less "
-    "sharply"
-)
+def _explain_inner_rounding(spec: Spec) -> str:
+    if has_muon(spec):
+        return (
+            "Muon rounds to bfloat16 inside, whatever the weights' dtype is, and the order of sums decides how: "
+            "float32 judges the runs alone, less sharply; the probes judge each update"
+        )
+    return (
+        "the model rounds to float32 inside although it runs in float64 (as x.float() does): float32 judges alone, "
+        "less sharply"
+    )
 
 
 def _known(step: int, steps: int) -> int | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Float64, Weights
 from layered_lr.backend.base import Backend
 from layered_lr.parity.disturbance import Disturbance, margin
+from layered_lr.parity.inner_rounding import FLOAT32_BITS, has_muon
 from layered_lr.parity.recorder import Advanced, prepare_task, record
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Differences, Trace, differences
@@ -131,6 +132,8 @@ def measure_envelope(
     weight keeps an error of up to ``margin`` last bits. The envelope at a step is the largest of all differences up to
     there, and at least ``margin`` half last bits of the number itself, which no float can do without.
 
+    With Muon, which sums in float32, last bits are those of float32 at least.
+
     One more run has errors of a single last bit. Where it is nearly as far off as the others are, what they measure
     does not grow with the errors, and no margin covers it.
 
@@ -144,7 +147,8 @@ def measure_envelope(
         log: File that each run's weights go to, one after the other; None is memory.
         advanced: Called after each update of each run.
     """
-    factor = margin(samples, _checks(reference))
+    unit = FLOAT32_BITS if has_muon(task.spec) and reference.dtype == "float64" else 1.0
+    factor = unit * margin(samples, _checks(reference))
     autocast = task.options.precision.autocast is not None
     single = BFLOAT16_BITS if autocast else 1.0
     bits = factor * single * max(1.0, reference.loss_bits)
@@ -157,7 +161,7 @@ def measure_envelope(
 
     found = [disturbed(sample, factor, bits) for sample in range(samples)]
     if nudged is None and not autocast:
-        nudged = disturbed(samples, 1.0, 1.0)
+        nudged = disturbed(samples, unit, unit)
 
     def widest(name: str, numbers: Float64, last_bits: float) -> Float64:
         floor = last_bits * np.spacing(np.abs(numbers).astype(reference.dtype)).astype(np.float64)
@@ -172,7 +176,7 @@ def measure_envelope(
     def noise(name: str, limits: Float64, steps: NDArray[np.int64]) -> NDArray[np.int64]:
         if nudged is None or autocast:
             return np.full(limits.shape[1:], reference.steps + 1)
-        near = np.sqrt(factor) * getattr(nudged, name) >= limits[: len(getattr(nudged, name))]
+        near = np.sqrt(factor / unit) * getattr(nudged, name) >= limits[: len(getattr(nudged, name))]
         return np.where(near.any(axis=0), steps[np.argmax(near, axis=0)], reference.steps + 1)
 
     updates = np.arange(reference.steps)

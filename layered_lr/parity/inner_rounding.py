@@ -1,4 +1,4 @@
-"""Finds out whether a model in float64 rounds to a lower precision somewhere inside, as ``x.float()`` does."""
+"""Finds out whether a run in float64 rounds to a lower precision inside, as ``x.float()`` and Muon do."""
 
 from __future__ import annotations
 
@@ -8,14 +8,28 @@ import numpy as np
 
 from layered_lr.arrays import Weights
 from layered_lr.backend.base import Backend
+from layered_lr.optimizers import Muon
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.recorder import prepare_task, record
 from layered_lr.parity.task import Task
 from layered_lr.parity.trace import Trace
+from layered_lr.spec.spec import Spec
 
 _BITS = 2.0**29, 2.0**25, 2.0**21  # of float64: a last bit of float32, and a sixteenth and a 256th of it
 _NOISE_BITS = 32.0  # of the loss itself
 _SHARE = 5e-4
+
+
+FLOAT32_BITS = 2.0**29
+"""A last bit of float32 in last bits of float64."""
+
+
+def has_muon(spec: Spec) -> bool:
+    """Whether Muon updates a part: it sums in float32 and rounds to bfloat16, whatever the weights' dtype is."""
+    settings = [spec.optimizer, *(group.optimizer for group in spec.groups)]
+    for phase in spec.phases:
+        settings += [phase.optimizer, *(group.optimizer for group in phase.groups)]
+    return any(isinstance(optimizer, Muon) for optimizer in settings)
 
 
 def rounds_inside(backend: Backend, task: Task, reference: Trace, start: Weights) -> bool:

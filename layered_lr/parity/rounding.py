@@ -14,7 +14,7 @@ from layered_lr.errors import Unsupported
 from layered_lr.files import read_archive
 from layered_lr.parity.disturbance import Disturbance, margin
 from layered_lr.parity.envelope import FLOAT64_BITS, Envelope, measure_envelope
-from layered_lr.parity.inner_rounding import rounds_inside
+from layered_lr.parity.inner_rounding import has_muon, rounds_inside
 from layered_lr.parity.recorder import Advanced, prepare_task
 from layered_lr.parity.recording import Recording, record_probes
 from layered_lr.parity.shaker import frozen_parameters
@@ -45,7 +45,7 @@ class Rounding:
         rates: Shape (steps, groups).
         probes: Of each element of the probes, by rung, shape (steps + 1, elements).
         exact_probe: The reference's probe on the bare rung in float64 (in its own dtype where it has no float64).
-        rounds_inside: Whether the model rounds to float32 inside although it runs in float64.
+        rounds_inside: Whether the model, or Muon, rounds to a lower precision inside although it runs in float64.
     """
 
     exact: Envelope | None
@@ -135,7 +135,7 @@ def measure_rounding(
 
     exact = reference.exact
     in_float64 = task.in_float64()
-    inside = exact is not None and rounds_inside(backend, in_float64, exact, start)
+    inside = exact is not None and (has_muon(task.spec) or rounds_inside(backend, in_float64, exact, start))
     if inside:
         exact = None
     rates = 0.5 * HELD_RATES * np.spacing(np.abs(reference.run.rates).astype(reference.run.dtype)).astype(np.float64)

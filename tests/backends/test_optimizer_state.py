@@ -17,7 +17,7 @@ STEPS = 12
 
 
 def made(framework: Any, case: ll.Optimizer, dtype: str = "float64") -> tuple[Any, Any, Any]:
-    model = cases.linear(framework, dtype, cases.start())
+    model = cases.linear(framework, dtype, cases.start(case=case))
     return model, *ll.compile(cases.spec_of(case, STEPS), model, total_steps=STEPS)
 
 
@@ -32,7 +32,7 @@ def update(framework: Any, model: Any, optimizer: Any, scheduler: Any, gradient:
 @pytest.mark.parametrize("name", cases.CASES)
 def test_a_saved_state_goes_on_bitwise(oneflow: Any, name: str) -> None:
     model, *pair = made(oneflow, cases.CASES[name], "float32")
-    for step, gradient in enumerate(cases.gradients(STEPS)):
+    for step, gradient in enumerate(cases.gradients(STEPS, cases.CASES[name])):
         if step == 5:
             weights, states = cases.weights_of(model), [saved(oneflow, thing.state_dict()) for thing in pair]
             again = cases.linear(oneflow, "float32", weights)
@@ -40,7 +40,7 @@ def test_a_saved_state_goes_on_bitwise(oneflow: Any, name: str) -> None:
             for thing, state in zip(resumed, states, strict=True):
                 thing.load_state_dict(state)
         update(oneflow, model, *pair, gradient, "float32")
-    for gradient in cases.gradients(STEPS)[5:]:
+    for gradient in cases.gradients(STEPS, cases.CASES[name])[5:]:
         update(oneflow, again, *resumed, gradient, "float32")
     assert cases.apart(cases.weights_of(again), cases.weights_of(model)) == 0
 

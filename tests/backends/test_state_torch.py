@@ -13,7 +13,7 @@ import layered_lr as ll
 from layered_lr.backend.base import Backend, Extras, Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.state import TrainingState, read_state, write_state
-from tests.support.optimizer_cases import CASES
+from tests.support.optimizer_cases import CASES, fitting
 from tests.support.timelines import CLASSES, opened, same, same_arrays, train
 
 EXTRAS = Extras(accumulate_steps=2, ema_decay=0.9, grad_norms=True)
@@ -22,9 +22,9 @@ general = pytest.mark.parametrize("backend_name", ["torch-eager", "torch-compile
 
 
 def spec_of(optimizer: ll.Optimizer) -> ll.Spec:
+    groups = [ll.Group("head", schedule=ll.ReduceLROnPlateau(patience=0, unit="step")), ll.Group("norm", lr_scale=0.3)]
     return ll.Spec(
-        optimizer,
-        [ll.Group("head", schedule=ll.ReduceLROnPlateau(patience=0, unit="step")), ll.Group("norm", lr_scale=0.3)],
+        *fitting(optimizer, groups, {"head": "head.weight"}),
         ll.CosineAnnealingLR(8),
         no_weight_decay="1d",
         clip_grad_norm=0.5,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,25 @@ UNDECAYED = ("b", "e")
 def members(family: str) -> dict[str, ll.Optimizer]:
     """A family's cases."""
     return {name: case for name, case in CASES.items() if type(case).__name__ in FAMILIES[family]}
+
+
+def fitting(
+    case: ll.Optimizer, groups: list[ll.Group], matrices: dict[str, str]
+) -> tuple[ll.Optimizer, list[ll.Group]]:
+    """The optimizer and the groups of a spec for a model with biases, which AdamW has where the case is Muon.
+
+    Args:
+        case: Which one.
+        groups: Of a spec for any other case.
+        matrices: Of the groups with a matrix: the matrix, by what the group matches.
+    """
+    if not isinstance(case, ll.Muon):
+        return case, groups
+    names = {group.label: matrices.get(group.label) for group in groups}
+    return ll.AdamW(0.01), [
+        group if (name := names[group.label]) is None else replace(group, match=name, name=group.label, optimizer=case)
+        for group in groups
+    ]
 
 
 def names_left_out() -> set[str]:

@@ -12,6 +12,7 @@ import layered_lr as ll
 from layered_lr.backend.base import Backend, Extras, Session
 from layered_lr.state import TrainingState
 from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays
+from tests.support.optimizer_cases import fitting
 
 X, Y, _, _ = arrays(96)
 STEPS = 11
@@ -44,7 +45,8 @@ def start(dtype: str = "float32") -> dict[str, NDArray[Any]]:
 def spec_of(optimizer: ll.Optimizer, **options: Any) -> ll.Spec:
     """Two groups at other rates, one of which falls at every step."""
     groups = [ll.Group("1", lr_scale=0.5), ll.Group("4", schedule=ll.ExponentialLR(0.9))]
-    return ll.Spec(optimizer, groups, **{"schedule": ll.StepLR(3, 0.7), **options})
+    usual, groups = fitting(optimizer, groups, {"1": "1.weight", "4": "4.weight"})
+    return ll.Spec(usual, groups, **{"schedule": ll.StepLR(3, 0.7), **options})
 
 
 def opened(
