@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from layered_lr.console import say
 from layered_lr.errors import SpecError
 from layered_lr.models.heads import find_head
 from layered_lr.models.nn_modules import parameters_of
@@ -22,7 +23,7 @@ _BATCH = 2
 
 
 def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> None:
-    """Refuse a model with a layer for the data's classes that it never uses, or that answers for other classes.
+    """Refuse a model with a layer for the data's classes that it never uses; say of one that answers for more classes.
 
     The forward pass runs on tensors without numbers, in both modes. Where it cannot, nothing is refused here.
 
@@ -54,12 +55,11 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
             f"model: {attribute!r} has a layer for the data's {num_classes} classes ({path}), and the forward pass "
             f"never uses it{answers}.{hint}"
         )
-    if width is not None and width > num_classes:
-        head = find_head([parameter for parameter, _ in parameters_of(model)])
-        layer = f" by {head!r}" if head and count_outputs(model.get_submodule(head)) == width else ""
-        raise SpecError(
-            f"model: answers{layer} with {width} numbers for an image, and the data has {num_classes} classes. Build "
-            "it for these classes, or let a new head be put on it: head='auto' (--head auto)."
+    head = find_head([parameter for parameter, _ in parameters_of(model)])
+    if head and width is not None and width > num_classes and count_outputs(model.get_submodule(head)) == width:
+        say(
+            f"model: answers by {head!r} with {width} numbers for an image, and the data has {num_classes} classes. "
+            "head='auto' (--head auto) puts a head for these on it."
         )
 
 

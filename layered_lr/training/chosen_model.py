@@ -60,7 +60,7 @@ class ChosenModel(NamedTuple):
         return None if listed is None else listed()
 
     def say_what_is_taken_over(self, is_uint8: bool) -> None:
-        """Say what pretrained weights change about the images, and which parameters they leave new.
+        """Say what pretrained weights change about the images.
 
         Args:
             is_uint8: Whether the data's images are normalised here.
@@ -76,8 +76,6 @@ class ChosenModel(NamedTuple):
             how = f"mean {mean}, deviation {std}" if is_uint8 else "as they are: floats are taken as normalised already"
             usual = "" if transform.size == height == width else f" (these weights' own size is {transform.size})"
             say(f"pretrained: {name}: images of {height}x{width}{usual}, {how}.")
-        if new := getattr(self.source, "new", None):
-            say(f"pretrained: new for {self.num_classes} classes: {', '.join(new)}.")
 
     def first_weights(self, seed: int, read_made: Callable[[], Weights]) -> FirstWeights:
         """The state that the model begins with, before other weights are given: drawn, pretrained, or as it was made.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Weights, kind_of
 from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
+from layered_lr.console import say
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.errors import SpecError
 from layered_lr.models.catalogue import check_images
@@ -133,6 +134,8 @@ def start_weights(
         given: Instead of it.
     """
     own, new = model.first_weights(options.seed, read_made)
+    if new:
+        say(f"pretrained: new for {model.num_classes} classes: {', '.join(new)}.")
     if options.initialise is not None:
         own = initialise(own, plan.parameters, options.initialise, options.seed, new)
     if given is None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import layered_lr as ll
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.schedules import SCHEDULES
+from layered_lr.training.options import RunOptions
 from tests.support.fuzz import OBJECTS, Target, hold, junk, or_junk
 from tests.support.fuzz_specs import PARAMETERS, fields_of, groups, lengths, made, phases, schedules, specs
 
@@ -91,6 +92,12 @@ FUNCTIONS = [
         "plan of a loop", ll.plan, {}, dict.fromkeys(("total_steps", "steps_per_epoch", "epochs", "max_steps"), junk)
     ),
     Target("run", lambda **given: ll.run(progress=False, **given), {"data": junk, "model": junk}, {"epochs": junk}),
+    Target(
+        "options of a model",
+        lambda **given: RunOptions(**given),
+        {},
+        dict.fromkeys(("model", "dropout", "pretrained", "head", "initialise", "image_size"), junk),
+    ),
     Target("compare", ll.compare, {"backends": junk}, dict.fromkeys(("steps", "samples", "data"), junk)),
     Target("resume", ll.resume, {"path": junk}, {"epochs": junk, "model": junk, "wild": junk}),
     Target("compile", ll.compile, {"spec": junk, "model": junk}, {"total_steps": junk}),

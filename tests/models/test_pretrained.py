@@ -84,12 +84,13 @@ def test_a_run_begins_with_them_and_a_resumed_one_needs_no_file(tmp_path: Path) 
     assert len(longer.losses) == 3 and longer.options["pretrained"] == str(path)
 
 
-def test_mobilenet_v2_takes_them_too(tmp_path: Path) -> None:
+def test_mobilenet_v2_takes_them_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = torchvision.models.mobilenet_v2().state_dict()
     torch.save(given, tmp_path / "w.pth")
     result = ll.run(STILL, max_steps=1, batch_size=4, pretrained=tmp_path / "w.pth", progress=False)
     assert (result.weights["features.0.0.weight"] == given["features.0.0.weight"].numpy()).all()
     assert result.weights["classifier.1.weight"].shape == (10, 1280)
+    assert "new for 10 classes: classifier.1.weight, classifier.1.bias." in capsys.readouterr().err
 
 
 def build(**options: Any) -> Any:

@@ -57,7 +57,6 @@ REFUSED = [
     (lambda: misspelt(1000), "'classifer' has a layer for the data's 4 classes .* answers with 1000 .*'classifier'"),
     (lambda: misspelt(4), "'classifer' .* never uses it. Did you mean to set 'classifier'"),
     (in_sequence, r"'clasifier' has a layer .*\(clasifier.1\).* Did you mean to set 'classifier'"),
-    (lambda: Net(5), "answers by 'classifier' with 5 numbers .* the data has 4 classes.* head='auto'"),
 ]
 
 
@@ -100,6 +99,13 @@ def test_other_models_pass_and_stay_as_they_are(make: Any) -> None:
     after = model.state_dict(keep_vars=True)
     assert all(id(after[name]) == key and (after[name] == value).all() for name, (key, value) in before.items())
     assert model.training and (torch.get_rng_state() == state).all()
+
+
+def test_a_head_for_more_classes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    check_use(Net(5), 4, SHAPE)
+    assert "answers by 'classifier' with 5 numbers for an image, and the data has 4 classes" in capsys.readouterr().err
+    check_use(Net(4), 4, SHAPE)
+    assert not capsys.readouterr().err
 
 
 def make_misspelt() -> Net:
