@@ -26,6 +26,7 @@ class Framework(NamedTuple):
         tracer: The module that traces models of this framework into ``layered_lr.models.graph``; None if there is none.
         builder: The function that builds a module of this framework from such a graph; None if there is none.
         auditor: The function behind ``layered_lr.audit``; None if there is none.
+        adopter: The function behind ``layered_lr.adopt``; None if there is none.
     """
 
     packages: tuple[str, ...]
@@ -36,6 +37,7 @@ class Framework(NamedTuple):
     tracer: str | None = None
     builder: str | None = None
     auditor: str | None = None
+    adopter: str | None = None
 
 
 class Entry(NamedTuple):
@@ -64,6 +66,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         "layered_lr_torch.probe",
         tracer="layered_lr_torch.trace_model",
         auditor="layered_lr_torch.audit.audit:audit_recipe",
+        adopter="layered_lr_torch.adopt.adopt:adopt_recipe",
     ),
     "oneflow": Framework(
         ("oneflow", "flowvision"),
