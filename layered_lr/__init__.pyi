@@ -1,6 +1,7 @@
 # The public names, each beside the module that defines it. This list is the only one: `lazy_loader` reads it when
 # the package is imported, and imports a name when it is first asked for.
 
+from .adoption import adopt as adopt
 from .api import compare as compare
 from .api import plan as plan
 from .api import resume as resume

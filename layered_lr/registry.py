@@ -27,6 +27,7 @@ class Framework(NamedTuple):
         builder: The function that builds a module of this framework from such a graph; None if there is none.
         zoo: The module that makes models of libraries of this framework by name; None if there is none.
         auditor: The function behind ``layered_lr.audit``; None if there is none.
+        adopter: The function behind ``layered_lr.adopt``; None if there is none.
     """
 
     packages: tuple[str, ...]
@@ -38,6 +39,7 @@ class Framework(NamedTuple):
     builder: str | None = None
     zoo: str | None = None
     auditor: str | None = None
+    adopter: str | None = None
 
 
 class Entry(NamedTuple):
@@ -67,6 +69,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         tracer="layered_lr_torch.trace_model",
         zoo="layered_lr_torch.zoo",
         auditor="layered_lr_torch.audit.audit:audit_recipe",
+        adopter="layered_lr_torch.adopt.adopt:adopt_recipe",
     ),
     "oneflow": Framework(
         ("oneflow", "flowvision"),

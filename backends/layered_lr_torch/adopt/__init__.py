@@ -1,0 +1,1 @@
+"""Reads a spec out of an optimizer and a scheduler of torch."""
