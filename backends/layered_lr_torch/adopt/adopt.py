@@ -226,7 +226,9 @@ def _compare_rates(
     rows = [[float(group["lr"]) for group in optimizer.param_groups]]
     is_reactive = any(isinstance(group.schedule, ReduceLROnPlateau) for group in plan.groups)
     if scheduler is not None and not is_reactive:
-        length = (own_length(scheduler) or _UNKNOWN_LENGTH) + 2
+        ends = own_length(scheduler)
+        behind = 0 if hasattr(scheduler, "lr_lambdas") else 2  # behind its end transformers' cosine rises again
+        length = _UNKNOWN_LENGTH if ends is None else ends + behind
         steps = max(1, min(length - begin, _MOST_RATES // len(optimizer.param_groups)))
         try:
             rows = simulate(recipe, optimizer, scheduler, steps).rates.tolist()

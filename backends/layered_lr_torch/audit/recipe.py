@@ -176,6 +176,12 @@ def is_function(scheduler: object) -> bool:
     return callable(scheduler) and not hasattr(scheduler, "optimizer")
 
 
+def list_parts(scheduler: Any) -> list[Any]:
+    """A scheduler and all those inside of it; timm's for a plateau has torch's inside."""
+    inside = [*getattr(scheduler, "_schedulers", ()), getattr(scheduler, "lr_scheduler", None)]
+    return [scheduler, *(part for inner in inside if inner is not None for part in list_parts(inner))]
+
+
 def _unwrap(scheduler: Any) -> Any:
     """Return the scheduler inside of accelerate's or Ignite's; refuse what is none."""
     inner = getattr(scheduler, "scheduler", None)
