@@ -23,10 +23,10 @@ def find_offset(
     made, place = _updates_made(optimizer), int(getattr(scheduler, "last_epoch", 0) or 0)
     labels = tuple(group.label for group in groups)
     mend = "load the states of both, optimizer and scheduler, after both are made, and from the same checkpoint."
-    if made and place == 0 and not getattr(optimizer, "_opt_called", False):
+    if (made or _has_momentum(optimizer)) and place == 0 and not getattr(optimizer, "_opt_called", False):
         yield Finding(
             "last-epoch-off",
-            f"The optimizer has made {made} updates, and the scheduler is at step 0.",
+            f"The optimizer has made {made or 'some'} updates, and the scheduler is at step 0.",
             labels,
             (),
             "The schedule begins again, with its warm-up and its highest rates.",
@@ -88,6 +88,13 @@ def _find_wrong_rates(
 def _updates_made(optimizer: torch.optim.Optimizer) -> int:
     counts = [float(state["step"]) for state in optimizer.state.values() if isinstance(state, dict) and "step" in state]
     return int(max(counts, default=0.0))
+
+
+def _has_momentum(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether updates have left a running sum; SGD does not count them."""
+    return any(
+        state.get("momentum_buffer") is not None for state in optimizer.state.values() if isinstance(state, dict)
+    )
 
 
 def _keeps_state(optimizer: torch.optim.Optimizer) -> bool:

@@ -33,12 +33,12 @@ class ListedGroup(NamedTuple):
     @property
     def rate(self) -> float:
         """The rate at present."""
-        return float(self.options["lr"])
+        return read_rate(self.options)
 
     @property
     def base_rate(self) -> float:
         """The rate that schedulers begin with."""
-        return float(self.options["initial_lr" if "initial_lr" in self.options else "lr"])
+        return read_rate(self.options, "initial_lr" if "initial_lr" in self.options else "lr")
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,12 @@ def read_recipe(
         if (inner := innermost(optimizer)) not in bare:
             bare.append(inner)
     return AuditedRecipe(bare, models, [_unwrap(each) for each in schedulers], steps)
+
+
+def read_rate(options: ParamGroup, name: str = "lr") -> float:
+    """The rate of a param group; 0 where the optimizer finds its own, as transformers' ``Adafactor(lr=None)``."""
+    rate = options.get(name)
+    return 0.0 if rate is None else float(rate)
 
 
 def is_torch_scheduler(scheduler: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
 
 from layered_lr.arrays import Float64
 from layered_lr.files import one_line
@@ -40,16 +41,11 @@ class ScheduleAudit:
 
     def find(self) -> Iterator[Finding]:
         """Yield all findings about schedulers."""
+        yield from _find_foreign(self.recipe)
         for optimizer in self.recipe.optimizers:
             groups = [group for group in self.recipe.groups if group.optimizer is optimizer]
-            schedulers = [each for each in self.recipe.schedulers if self._sets(each, optimizer)]
+            schedulers = [each for each in self.recipe.schedulers if _sets(each, optimizer)]
             yield from self._find_of_one(optimizer, groups, schedulers)
-
-    def _sets(self, scheduler: Any, optimizer: torch.optim.Optimizer) -> bool:
-        if is_function(scheduler):
-            return True
-        own = scheduler.optimizer
-        return (innermost(own) if isinstance(own, torch.optim.Optimizer) else own) is optimizer
 
     def _find_of_one(
         self, optimizer: torch.optim.Optimizer, groups: Sequence[ListedGroup], schedulers: Sequence[Any]
@@ -109,6 +105,27 @@ class ScheduleAudit:
             self.unchecked.append(reason)
 
 
+def _sets(scheduler: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a scheduler sets the rates of an optimizer."""
+    if is_function(scheduler):
+        return True
+    own = scheduler.optimizer
+    return (innermost(own) if isinstance(own, torch.optim.Optimizer) else own) is optimizer
+
+
+def _find_foreign(recipe: AuditedRecipe) -> Iterator[Finding]:
+    for scheduler in recipe.schedulers:
+        if not any(_sets(scheduler, optimizer) for optimizer in recipe.optimizers):
+            yield Finding(
+                "scheduler-of-another",
+                f"{type(scheduler).__name__} sets the rates of another optimizer.",
+                tuple(group.label for group in recipe.groups),
+                (),
+                "The rates of this one stay as they are: it was made again after the scheduler.",
+                "make the scheduler after the optimizer, and of it.",
+            )
+
+
 def _find_late_groups(groups: Sequence[ListedGroup], scheduler: Any) -> Iterator[Finding]:
     for part in list_parts(scheduler):
         known = getattr(part, "base_lrs", getattr(part, "base_values", None))
@@ -130,11 +147,10 @@ def _find_late_groups(groups: Sequence[ListedGroup], scheduler: Any) -> Iterator
 def _find_second(
     optimizer: torch.optim.Optimizer, groups: Sequence[ListedGroup], schedulers: Sequence[Any]
 ) -> Iterator[Finding]:
-    given = [part for each in schedulers for part in list_parts(each)]
-    others = [each for each in _alive_schedulers(optimizer) if all(each is not part for part in given)]
-    inside = {id(part) for each in others for part in list_parts(each)[1:]}
-    tops = [*schedulers, *(each for each in others if id(each) not in inside)]
-    around = [each for each in tops if not any(each is not other and each in list_parts(other) for other in tops)]
+    around = _list_outermost(optimizer, schedulers)
+    if len(around) > 1 and len(schedulers) < len(around):
+        gc.collect()  # what nobody holds any more may wait in a cycle
+        around = _list_outermost(optimizer, schedulers)
     if len(around) > 1:
         kinds = " and ".join(getattr(each, "__name__", type(each).__name__) for each in around)
         yield Finding(
@@ -145,6 +161,16 @@ def _find_second(
             "Each takes the rates that the other has left, or writes over them: the curve is that of neither.",
             "join them in SequentialLR (one after the other) or ChainedScheduler (multiplied), or delete one of them.",
         )
+
+
+def _list_outermost(optimizer: torch.optim.Optimizer, schedulers: Sequence[Any]) -> list[Any]:
+    """The schedulers that were given or are alive and set the rates, without those inside of others.
+
+    ``SWALR`` is left out: loops step it in place of another scheduler.
+    """
+    known = {id(each): each for each in [*schedulers, *_alive_schedulers(optimizer)]}
+    inside = {id(part) for each in known.values() for part in list_parts(each)[1:]}
+    return [each for key, each in known.items() if key not in inside and not isinstance(each, SWALR)]
 
 
 def _alive_schedulers(optimizer: torch.optim.Optimizer) -> list[Any]:
