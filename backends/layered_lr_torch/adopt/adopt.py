@@ -125,7 +125,7 @@ def _read_settings(optimizer: torch.optim.Optimizer, group: ParamGroup, is_sched
             values["betas"] = (group["max_momentum"], values["betas"][1])
         elif "momentum" in values:
             values["momentum"] = group["max_momentum"]
-    if not issubclass(kind, OWN) and group.get("foreach") is None and not group.get("fused"):
+    if not issubclass(kind, OWN) and "foreach" in group and group["foreach"] is None and not group.get("fused"):
         values["foreach"] = all(tensor.is_cuda for tensor in group["params"])  # as torch chooses
     try:
         return kind(**values)
@@ -135,7 +135,7 @@ def _read_settings(optimizer: torch.optim.Optimizer, group: ParamGroup, is_sched
 
 def _is_class_of(kind: type[Optimizer], optimizer: torch.optim.Optimizer) -> bool:
     try:
-        return type(optimizer) is find_optimizer_class(kind(lr=0.0))
+        return type(optimizer) is find_optimizer_class(kind(lr=1e-3))
     except Unsupported:
         return False
 
