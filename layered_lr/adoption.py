@@ -60,8 +60,8 @@ def adopt(optimizer: LoopOptimizer, model: Module, scheduler: AnyScheduler = Non
         raise SpecError(f"adopt: model is a {type(model).__name__}; must be a torch.nn.Module object.{hint}")
     if isinstance(optimizer, list | tuple):
         raise SpecError(
-            f"adopt: optimizer is a list of {len(optimizer)}; must be one optimizer, because a spec has one. Adopt "
-            "each of them with the part of the model that it trains."
+            f"adopt: optimizer is a list of {len(optimizer)}; must be one. Adopt each of "
+            "them with its part of the model, and join the specs: a group may have an optimizer of its own."
         )
     if isinstance(scheduler, list | tuple):
         raise SpecError(

@@ -21,6 +21,7 @@ KINDS: Final[Mapping[str, str]] = {
     "ratio-flattened": "the scheduler takes away the difference between the groups' rates",
     "behind-scheduler": "the scheduler was made before a group was added",
     "last-epoch-off": "scheduler and optimizer are at different updates, or a rate is not the scheduler's",
+    "scheduler-of-another": "a scheduler sets the rates of an optimizer that does not train",
     "two-schedulers": "two schedulers set the rates of one optimizer",
     "length-mismatch": "the schedule is much longer or shorter than the run: epochs where it counts updates",
     "decay-differs": "some biases or normalisations decay, and others of the same kind do not",

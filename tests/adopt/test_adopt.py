@@ -10,7 +10,7 @@ import layered_lr as ll
 from layered_lr.optimizers import OPTIMIZERS
 from tests.support.adopted_recipes import SCHEDULERS, STEPS, by_hand, train
 from tests.support.audited_nets import convolutional, perceptron
-from tests.support.optimizer_cases import CASES
+from tests.support.optimizer_cases import CASES, TORCH_ONLY
 
 OF_TORCH = {name: case for name, case in CASES.items() if not isinstance(case, ll.LAMB | ll.LARS | ll.Lion)}
 ONE_OF_EACH = {type(case).__name__: name for name, case in reversed(OF_TORCH.items())}
@@ -22,7 +22,7 @@ def round_trip(case: ll.Optimizer, scheduler: str | None) -> None:
     spec = ll.adopt(optimizer, model, theirs)
     other, _ = by_hand(case)
     mine, own = ll.compile(spec, other)
-    assert train(model, optimizer, theirs) == train(other, mine, own)
+    assert train(case, model, optimizer, theirs) == train(case, other, mine, own)
 
 
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
@@ -44,7 +44,7 @@ def test_every_scheduler_and_optimizer_is_in_the_tests(torch: Any) -> None:
     _, optimizer = by_hand(ll.SGD(0.1, momentum=0.9))
     made = {type(make(optimizer, True)) for make in SCHEDULERS.values()}
     assert made == set(_READERS)
-    assert set(ONE_OF_EACH) | {"LAMB", "LARS", "Lion"} >= set(OPTIMIZERS) & set(dir(torch.optim))
+    assert {*ONE_OF_EACH, *TORCH_ONLY, "LAMB", "LARS", "Lion"} == set(OPTIMIZERS)
 
 
 @pytest.mark.parametrize("scheduler", ["step", "cosine", "one_cycle", "sequence", "by_three_lambdas"])
@@ -52,20 +52,21 @@ def test_a_run_that_has_begun_goes_on_to_the_bit(torch: Any, scheduler: str) -> 
     case = ll.AdamW(0.01, weight_decay=0.1)
     model, optimizer = by_hand(case)
     theirs = SCHEDULERS[scheduler](optimizer, True)
-    train(model, optimizer, theirs, stop=4)
+    train(case, model, optimizer, theirs, stop=4)
     spec = ll.adopt(optimizer, model, theirs)
     other, _ = by_hand(case)
     other.load_state_dict(model.state_dict())
     mine, own = ll.compile(spec, other)
     names = ["a", "b", "c", "d", "e"]
     ll.load_state(optimizer.state_dict(), other, mine, own, names=names, step=4)
-    assert train(model, optimizer, theirs, first=4) == train(other, mine, own, first=4)
+    assert train(case, model, optimizer, theirs, first=4) == train(case, other, mine, own, first=4)
 
 
 def test_a_plateau_that_has_reduced_is_refused(torch: Any) -> None:
-    model, optimizer = by_hand(ll.SGD(0.1))
+    case = ll.SGD(0.1)
+    model, optimizer = by_hand(case)
     theirs = SCHEDULERS["plateau"](optimizer, False)
-    train(model, optimizer, theirs, stop=6)
+    train(case, model, optimizer, theirs, stop=6)
     with pytest.raises(ll.SpecError, match="has read 6 metrics"):
         ll.adopt(optimizer, model, theirs)
 
@@ -116,6 +117,14 @@ def test_cycles_in_proportion_become_lr_scale(torch: Any) -> None:
     spec = ll.adopt(optimizer, net, scheduler)
     assert [group.lr_scale for group in spec.groups] == [0.1, 1.0]
     assert spec.schedule == ll.OneCycleLR(0.1, 20) and spec.groups[0].schedule is None
+
+
+def test_optimizers_that_only_torch_has(torch: Any) -> None:
+    net = perceptron()
+    spec = ll.adopt(torch.optim.LBFGS(net.parameters(), lr=0.5, history_size=7), net)
+    assert spec.optimizer == ll.LBFGS(0.5, history_size=7, max_eval=25)
+    sparse = torch.nn.Embedding(3, 2, sparse=True)
+    assert ll.adopt(torch.optim.SparseAdam(sparse.parameters(), lr=0.5), sparse).optimizer == ll.SparseAdam(0.5)
 
 
 def test_epochs(torch: Any) -> None:
@@ -192,7 +201,7 @@ REFUSED = {
     "no optimizer": (lambda torch: (3, perceptron()), "optimizer is a int"),
     "no model": (lambda torch: (_of(torch)[1], 3), "model is a int"),
     "a class": (lambda torch: (_of(torch)[1], torch.nn.Linear), r"Linear\(\.\.\.\)"),
-    "two optimizers": (lambda torch: ([_of(torch)[1]] * 2, perceptron()), "a list of 2; must be one optimizer"),
+    "two optimizers": (lambda torch: ([_of(torch)[1]] * 2, perceptron()), "a list of 2; must be one"),
     "two schedulers": (lambda torch: (*_of(torch)[::-1], [1, 2]), "a list of 2; join them"),
     "another model": (lambda torch: (_of(torch)[1], perceptron()), "that the model has not"),
     "a part": (lambda torch: (torch.optim.SGD((n := perceptron()).head.parameters()), n), "are in no group, such as"),
@@ -201,7 +210,6 @@ REFUSED = {
     "without its scheduler": (_without_its_scheduler, "a scheduler has set the rate of group 0 from 0.1"),
     "an own scheduler": (_own_class, "scheduler is a Mine, whose settings cannot be read"),
     "an own optimizer": (_own_optimizer, "must be one of"),
-    "LBFGS": (lambda torch: (torch.optim.LBFGS((n := perceptron()).parameters()), n), "must be one of|a spec refuses"),
     "of another": (_scheduler_of_another, "scheduler belongs to another optimizer"),
 }
 
@@ -220,11 +228,15 @@ def test_a_unit_is_a_step_or_an_epoch(torch: Any) -> None:
 
 
 def test_adopting_touches_nothing(torch: Any) -> None:
-    model, optimizer = by_hand(ll.Adam(0.01))
+    case = ll.Adam(0.01)
+    model, optimizer = by_hand(case)
     theirs = SCHEDULERS["sequence"](optimizer, True)
-    plain, plain_optimizer = by_hand(ll.Adam(0.01))
+    plain, plain_optimizer = by_hand(case)
     plain_scheduler = SCHEDULERS["sequence"](plain_optimizer, True)
-    train(model, optimizer, theirs, stop=2), train(plain, plain_optimizer, plain_scheduler, stop=2)
+    train(case, model, optimizer, theirs, stop=2), train(case, plain, plain_optimizer, plain_scheduler, stop=2)
     ll.adopt(optimizer, model, theirs)
-    ends = train(model, optimizer, theirs, 2, STEPS), train(plain, plain_optimizer, plain_scheduler, 2, STEPS)
+    ends = (
+        train(case, model, optimizer, theirs, 2, STEPS),
+        train(case, plain, plain_optimizer, plain_scheduler, 2, STEPS),
+    )
     assert ends[0] == ends[1]

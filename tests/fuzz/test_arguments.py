@@ -39,6 +39,12 @@ def test_a_value_class(kind: Any) -> None:
     hold(fields_of(kind), 12)
 
 
+def adopt_of_a_recipe(**given: Any) -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(2, 2)
+    assert str(ll.adopt(torch.optim.SGD(net.parameters(), lr=0.1), net, **given))
+
+
 def audit_of_a_recipe(**given: Any) -> None:
     torch = pytest.importorskip("torch")
     net = torch.nn.Linear(2, 2)
@@ -103,6 +109,8 @@ FUNCTIONS = [
     Target("compile", ll.compile, {"spec": junk, "model": junk}, {"total_steps": junk}),
     Target("param_groups", ll.param_groups, {"spec": junk, "model": junk}),
     Target("scheduler", ll.scheduler, {"spec": junk, "optimizer": junk, "model": junk}, {"total_steps": junk}),
+    Target("adopt", ll.adopt, {"optimizer": junk, "model": junk}, {"scheduler": junk, "unit": junk}),
+    Target("adopt of a recipe", adopt_of_a_recipe, {}, dict.fromkeys(("scheduler", "unit"), junk)),
     Target("audit", ll.audit, {"optimizer": junk, "model": junk}, {"scheduler": junk, "steps": junk, "ema": junk}),
     Target("audit of a recipe", audit_of_a_recipe, {}, dict.fromkeys(("scheduler", "steps", "ema", "clipped"), junk)),
     Target("translate", ll.translate, {"module": junk}, {"example": junk}),

@@ -92,3 +92,54 @@ def test_resuming_as_its_script_does_goes_on_bitwise(spec: ll.Spec) -> None:
     train(second, start=1)
     assert whole[3].rates == first[3].rates + second[3].rates
     trainers.check_same(trainers.copy_weights(whole[0]), trainers.copy_weights(second[0]))
+
+
+def make_vit(layer_decay: float | None = 0.75) -> tuple[Any, Any]:
+    import timm
+    from timm.optim import create_optimizer_v2
+
+    model = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=3)
+    return model, create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=layer_decay)
+
+
+def make_scheduler(kind: str, optimizer: Any) -> Any:
+    import timm.scheduler as ts
+
+    if kind == "cosine":
+        return ts.CosineLRScheduler(optimizer, 30, lr_min=1e-5, warmup_t=5, warmup_lr_init=1e-6)
+    if kind == "cosine of updates":
+        return ts.CosineLRScheduler(optimizer, 25, warmup_t=5, warmup_prefix=True, t_in_epochs=False)
+    if kind == "step":
+        return ts.StepLRScheduler(optimizer, 10, 0.1)
+    if kind == "plateau":
+        return ts.PlateauLRScheduler(optimizer)
+    return {"tanh": ts.TanhLRScheduler, "poly": ts.PolyLRScheduler}[kind](optimizer, 30)
+
+
+@pytest.mark.filterwarnings("ignore:PlateauLRScheduler is deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", ["cosine", "cosine of updates", "step", "tanh", "poly", "plateau"])
+@pytest.mark.parametrize("layer_decay", [None, 0.75])
+def test_timms_own_recipes_have_no_findings(kind: str, layer_decay: float | None) -> None:
+    model, optimizer = make_vit(layer_decay)
+    audit = ll.audit(optimizer, model, make_scheduler(kind, optimizer), steps=30 if kind != "plateau" else 100)
+    assert audit.ok and not audit.unchecked, str(audit)
+
+
+def test_scales_without_timms_scheduler_are_found() -> None:
+    model, optimizer = make_vit()
+    assert ll.audit(optimizer, model).kinds == ("lr-scale-unread",)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
+    assert ll.audit(optimizer, model, scheduler, steps=30).kinds == ("lr-scale-unread",)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "cosine of updates", "step"])
+def test_timms_schedulers_are_adopted(kind: str) -> None:
+    model, optimizer = make_vit()
+    scheduler = make_scheduler(kind, optimizer)
+    spec = ll.adopt(optimizer, model, scheduler)
+    assert ll.Spec.from_toml(spec.to_toml()) == spec
+    plan = ll.plan(spec, model=model, total_steps=30, steps_per_epoch=1)
+    for step in range(30):
+        if step:
+            scheduler.step_update(step) if kind == "cosine of updates" else scheduler.step(step)
+        assert plan.rates(step) == pytest.approx([group["lr"] for group in optimizer.param_groups], rel=1e-12)

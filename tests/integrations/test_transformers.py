@@ -139,3 +139,32 @@ def test_peft_trains_its_adapters_at_their_rates(tmp_path: Path) -> None:
     assert [
         tuple(line[f"lr/{n}"] for n in ("b", "rest")) for line in trainer.state.log_history if "learning_rate" in line
     ] == [tuple(plan.rates(step)) for step in range(5)]
+
+
+SCHEDULES = {
+    "linear": lambda make, optimizer: make.get_linear_schedule_with_warmup(optimizer, 10, 60),
+    "linear without warm-up": lambda make, optimizer: make.get_linear_schedule_with_warmup(optimizer, 0, 60),
+    "cosine": lambda make, optimizer: make.get_cosine_schedule_with_warmup(optimizer, 10, 60),
+    "constant": lambda make, optimizer: make.get_constant_schedule(optimizer),
+    "constant after warm-up": lambda make, optimizer: make.get_constant_schedule_with_warmup(optimizer, 10),
+    "inverse root": lambda make, optimizer: make.get_inverse_sqrt_schedule(optimizer, 10),
+    "wsd": lambda make, optimizer: make.get_wsd_schedule(optimizer, 10, 20, num_stable_steps=30),
+    "floor": lambda make, optimizer: make.get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer, 10, 60, min_lr_rate=0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_of_transformers_are_adopted_as_values(name: str) -> None:
+    model = Net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    scheduler = SCHEDULES[name](transformers.optimization, optimizer)
+    assert ll.audit(optimizer, model, scheduler, steps=60).ok
+    spec = ll.adopt(optimizer, model, scheduler)
+    assert "transformers" not in spec.to_toml()
+    plan = ll.plan(spec, model=model, total_steps=60)
+    for step in range(60):
+        assert plan.rates(step) == pytest.approx([optimizer.param_groups[0]["lr"]], rel=1e-12)
+        optimizer.step()
+        scheduler.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Any
 import layered_lr as ll
 from tests.support.optimizer_cases import gradients, linear, start, tensors, weights_of
 
-STEPS = 7
+STEPS = 6
 SCHEDULERS: dict[str, Callable[[Any, bool], Any]] = {}
 
 
@@ -125,18 +126,23 @@ def plateau(tl: Any, optimizer: Any, _: bool) -> Any:
 def by_hand(case: ll.Optimizer) -> tuple[Any, Any]:
     """A model and an optimizer with three groups: other rates, and one without decay."""
     torch = _torch()
-    model = linear(torch, "float32", start())
-    options = {name: value for name, value in asdict(case).items() if name not in ("foreach", "fused")}
+    model = linear(torch, "float32", start(case=case))
+    kind = getattr(torch.optim, type(case).__name__)
+    known = inspect.signature(kind).parameters.keys() - {"foreach", "fused"}
+    options = {name: value for name, value in asdict(case).items() if name in known}
+    free = {"weight_decay": 0.0} if "weight_decay" in known else {}  # Rprop has none
     named = dict(model.named_parameters())
     groups = [
         {"params": [named["a"]], "lr": case.lr},
-        {"params": [named["b"], named["c"]], "lr": case.lr * 0.3, "weight_decay": 0.0},
+        {"params": [named["b"], named["c"]], "lr": case.lr * 0.3, **free},
         {"params": [named["d"], named["e"]], "lr": case.lr * 0.7},
     ]
-    return model, getattr(torch.optim, type(case).__name__)(groups, **options)
+    return model, kind(groups, **options)
 
 
-def train(model: Any, optimizer: Any, scheduler: Any, first: int = 0, stop: int = STEPS) -> dict[str, Any]:
+def train(
+    case: ll.Optimizer, model: Any, optimizer: Any, scheduler: Any, first: int = 0, stop: int = STEPS
+) -> dict[str, Any]:
     """The weights after some updates with given gradients; a plateau sees a metric that never gets better."""
     import torch
 
@@ -145,7 +151,7 @@ def train(model: Any, optimizer: Any, scheduler: Any, first: int = 0, stop: int 
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for gradient in gradients(stop)[first:]:
+        for gradient in gradients(stop, case)[first:]:
             optimizer.zero_grad()
             model(*tensors(torch, "float32", gradient)).backward()
             optimizer.step()

@@ -333,6 +333,45 @@ def swa() -> Given:
 
 
 @recipe
+def swa_with_its_own_scheduler() -> Given:
+    net = perceptron()
+    optimizer = _torch().optim.SGD(net.parameters(), lr=0.05)
+    scheduler = _schedulers().CosineAnnealingLR(optimizer, T_max=100)
+    later = _torch().optim.swa_utils.SWALR(
+        optimizer, swa_lr=0.05
+    )  # the loop steps it at the end, in place of the other
+    return {"optimizer": optimizer, "model": net, "scheduler": [scheduler, later], "steps": 100}
+
+
+@recipe
+def transformers_adafactor() -> Given:
+    class Adafactor(_torch().optim.Optimizer):  # type: ignore[misc] # its rate is None where it finds its own
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, {"lr": None, "weight_decay": 0.0, "relative_step": True})
+
+        def step(self, closure: Any = None) -> None: ...
+
+    net = transformer()
+    return {"optimizer": Adafactor(net.parameters()), "model": net}
+
+
+@recipe
+def lbfgs() -> Given:
+    net = perceptron()
+    return {"optimizer": _torch().optim.LBFGS(net.parameters()), "model": net}
+
+
+@recipe
+def diffusers_average() -> Given:
+    class EMAModel:
+        def __init__(self, parameters: Any) -> None:
+            self.shadow_params = [each.detach().clone() for each in parameters]
+
+    net = perceptron()
+    return {"optimizer": _torch().optim.AdamW(net.parameters()), "model": net, "ema": EMAModel(net.parameters())}
+
+
+@recipe
 def arcface_with_a_loss() -> Given:
     net, loss = convolutional(), _torch().nn.Linear(3, 7, bias=False)
     groups = [{"params": net.parameters()}, {"params": loss.parameters(), "lr": 0.1}]

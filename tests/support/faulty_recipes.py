@@ -388,6 +388,57 @@ def a_sequence_in_updates_each_epoch() -> Given:
     return {"optimizer": optimizer, "model": net, "scheduler": scheduler, "steps": 100}
 
 
+@fault("length-mismatch", "group 0")
+def milestones_of_epochs_each_update() -> Given:
+    net = perceptron()
+    optimizer = _sgd(net.parameters())
+    scheduler = _schedulers().MultiStepLR(optimizer, milestones=[30, 60])
+    return {"optimizer": optimizer, "model": net, "scheduler": scheduler, "steps": 5000}
+
+
+@fault("length-mismatch", "group 0")
+def a_fall_of_epochs_each_update() -> Given:
+    net = perceptron()
+    optimizer = _sgd(net.parameters())
+    scheduler = _schedulers().LinearLR(optimizer, 1.0, 0.01, total_iters=20)
+    return {"optimizer": optimizer, "model": net, "scheduler": scheduler, "steps": 800}
+
+
+@fault("length-mismatch", "group 0")
+def cycles_of_epochs_each_update() -> Given:
+    net = perceptron()
+    optimizer = _sgd(net.parameters())
+    scheduler = _schedulers().CyclicLR(optimizer, 0.01, 0.1, step_size_up=4)
+    return {"optimizer": optimizer, "model": net, "scheduler": scheduler, "steps": 800}
+
+
+@fault("scheduler-of-another", "group 0")
+def an_optimizer_made_again() -> Given:
+    net = perceptron()
+    scheduler = _schedulers().StepLR(_sgd(net.parameters()), 5)
+    return {"optimizer": _sgd(net.parameters()), "model": net, "scheduler": scheduler, "steps": 20}
+
+
+@fault("last-epoch-off", "group 0")
+def a_new_scheduler_beside_old_momentum() -> Given:
+    net = perceptron()
+    old = _sgd(net.parameters())
+    make_updates(net, old)
+    optimizer = _sgd(net.parameters())
+    optimizer.load_state_dict(old.state_dict())
+    return {"optimizer": optimizer, "model": net, "scheduler": _schedulers().StepLR(optimizer, 5), "steps": 20}
+
+
+@fault("ema-misses", "head.bias")
+def a_shadow_without_biases() -> Given:
+    class Average:
+        def __init__(self, net: Any) -> None:
+            self.shadow = {name: p.detach().clone() for name, p in net.named_parameters() if p.ndim > 1}
+
+    net = perceptron()
+    return {"optimizer": _sgd(net.parameters()), "model": net, "ema": Average(net)}
+
+
 @fault("ema-misses", "head.weight")
 def an_average_of_the_body() -> Given:
     net = perceptron()

@@ -125,7 +125,7 @@ def _read_settings(optimizer: torch.optim.Optimizer, group: ParamGroup, is_sched
             values["betas"] = (group["max_momentum"], values["betas"][1])
         elif "momentum" in values:
             values["momentum"] = group["max_momentum"]
-    if not issubclass(kind, OWN) and group.get("foreach") is None and not group.get("fused"):
+    if not issubclass(kind, OWN) and "foreach" in group and group["foreach"] is None and not group.get("fused"):
         values["foreach"] = all(tensor.is_cuda for tensor in group["params"])  # as torch chooses
     try:
         return kind(**values)
@@ -135,7 +135,7 @@ def _read_settings(optimizer: torch.optim.Optimizer, group: ParamGroup, is_sched
 
 def _is_class_of(kind: type[Optimizer], optimizer: torch.optim.Optimizer) -> bool:
     try:
-        return type(optimizer) is find_optimizer_class(kind(lr=0.0))
+        return type(optimizer) is find_optimizer_class(kind(lr=1e-3))
     except Unsupported:
         return False
 
@@ -226,7 +226,9 @@ def _compare_rates(
     rows = [[float(group["lr"]) for group in optimizer.param_groups]]
     is_reactive = any(isinstance(group.schedule, ReduceLROnPlateau) for group in plan.groups)
     if scheduler is not None and not is_reactive:
-        length = (own_length(scheduler) or _UNKNOWN_LENGTH) + 2
+        ends = own_length(scheduler)
+        behind = 0 if hasattr(scheduler, "lr_lambdas") else 2  # behind its end transformers' cosine rises again
+        length = _UNKNOWN_LENGTH if ends is None else ends + behind
         steps = max(1, min(length - begin, _MOST_RATES // len(optimizer.param_groups)))
         try:
             rows = simulate(recipe, optimizer, scheduler, steps).rates.tolist()

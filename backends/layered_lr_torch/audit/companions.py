@@ -24,6 +24,7 @@ def find_missed_by_ema(recipe: AuditedRecipe, ema: Any) -> Iterator[Finding]:
         SpecError: ``ema`` is neither a module nor tensors.
     """
     training = {name: tensor for name, tensor in recipe.tensors.items() if name not in recipe.frozen}
+    ema = _unwrap(ema)
     averaged = _named_average(recipe, ema)
     if averaged is None:
         tensors = _read_tensors("ema", ema)
@@ -83,6 +84,17 @@ def find_missed_by_clipping(recipe: AuditedRecipe, clipped: Any) -> Iterator[Fin
             "Their gradients are not part of the norm and are never made smaller: a large one goes through.",
             "clip the parameters of all groups: [p for group in optimizer.param_groups for p in group['params']].",
         )
+
+
+def _unwrap(ema: Any) -> Any:
+    """The tensors inside an object that averages: torch_ema's, diffusers', YOLO's, or of a class with ``shadow``."""
+    if framework_of(ema) == "torch" or isinstance(ema, Mapping | Iterable):
+        return ema
+    for name in ("shadow", "shadow_params", "ema_model", "ema", "module"):
+        inner = getattr(ema, name, None)
+        if framework_of(inner) == "torch" or isinstance(inner, Mapping | list | tuple):
+            return inner
+    return ema
 
 
 def _named_average(recipe: AuditedRecipe, ema: Any) -> Mapping[str, Tensor] | None:

@@ -14,6 +14,8 @@ from layered_lr_torch.plan_scheduler import PlanScheduler
 _EARLY = 0.8  # of a schedule's length: a run that ends before has left out a part that matters
 _LATE = 1.1
 _MOST_CYCLES = 40
+_AT_ONCE = 0.05  # of the run, in which the last milestone has been passed
+_AT_ONCE_LINEAR = 2  # lengths of a fall in the run
 _STILL = 1.05  # largest rate by smallest rate of a schedule that does nothing
 _DEAD = 1e-6  # of the largest rate
 _MOST_DEAD = 0.2  # of the run
@@ -95,6 +97,11 @@ def _find_misfits_of_one(scheduler: Any, steps: int) -> Iterator[Misfit]:
             yield Misfit(
                 f"{kind} acts first at step {first}, and the run has {steps}.", f"It never acts. {_PER_UPDATE}"
             )
+        elif isinstance(scheduler, lr_scheduler.MultiStepLR) and (length or 0) < _AT_ONCE * steps:
+            yield Misfit(
+                f"{kind} acts last at step {length}, and the run has {steps}.",
+                f"Nearly the whole run has the last rates. {_PER_EPOCH}",
+            )
         return
     if length is None:
         return
@@ -116,8 +123,17 @@ def _find_misfits_of_one(scheduler: Any, steps: int) -> Iterator[Misfit]:
         )
     elif _restarts_alike(scheduler) and steps > _MOST_CYCLES * length:
         yield Misfit(
-            f"{kind} restarts every {length} steps (T_0), and the run has {steps}.",
-            f"It restarts {(steps - 1) // length} times. {_PER_EPOCH}",
+            f"{kind} begins again every {length} steps, and the run has {steps}.",
+            f"It begins again {(steps - 1) // length} times. {_PER_EPOCH}",
+        )
+    elif (
+        isinstance(scheduler, lr_scheduler.LinearLR)
+        and scheduler.end_factor < scheduler.start_factor
+        and _AT_ONCE_LINEAR * length < steps
+    ):
+        yield Misfit(
+            f"{kind} reaches its lowest rate at step {length}, and the run has {steps}.",
+            f"It stays there for {1 - length / steps:.0%} of the run. {_PER_EPOCH}",
         )
 
 
@@ -141,7 +157,10 @@ def find_misfits_of_rates(scheduler: Any, rates: Float64) -> Iterator[Misfit]:
 
 
 def _restarts_alike(scheduler: Any) -> bool:
-    return isinstance(scheduler, lr_scheduler.CosineAnnealingWarmRestarts) and scheduler.T_mult == 1
+    """Whether a scheduler goes through one cycle of the same length again and again."""
+    if isinstance(scheduler, lr_scheduler.CosineAnnealingWarmRestarts):
+        return bool(scheduler.T_mult == 1)
+    return isinstance(scheduler, lr_scheduler.CyclicLR)
 
 
 def _written_length(scheduler: Any, name: str) -> int | None:

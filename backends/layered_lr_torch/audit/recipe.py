@@ -33,12 +33,12 @@ class ListedGroup(NamedTuple):
     @property
     def rate(self) -> float:
         """The rate at present."""
-        return float(self.options["lr"])
+        return read_rate(self.options)
 
     @property
     def base_rate(self) -> float:
         """The rate that schedulers begin with."""
-        return float(self.options["initial_lr" if "initial_lr" in self.options else "lr"])
+        return read_rate(self.options, "initial_lr" if "initial_lr" in self.options else "lr")
 
 
 @dataclass(frozen=True)
@@ -166,6 +166,12 @@ def read_recipe(
     return AuditedRecipe(bare, models, [_unwrap(each) for each in schedulers], steps)
 
 
+def read_rate(options: ParamGroup, name: str = "lr") -> float:
+    """The rate of a param group; 0 where the optimizer finds its own, as transformers' ``Adafactor(lr=None)``."""
+    rate = options.get(name)
+    return 0.0 if rate is None else float(rate)
+
+
 def is_torch_scheduler(scheduler: object) -> bool:
     """Whether a scheduler is one of torch, or derived from one."""
     return isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler | torch.optim.lr_scheduler.ReduceLROnPlateau)
@@ -174,6 +180,12 @@ def is_torch_scheduler(scheduler: object) -> bool:
 def is_function(scheduler: object) -> bool:
     """Whether a scheduler is a function of an optimizer and a step."""
     return callable(scheduler) and not hasattr(scheduler, "optimizer")
+
+
+def list_parts(scheduler: Any) -> list[Any]:
+    """A scheduler and all those inside of it; timm's for a plateau has torch's inside."""
+    inside = [*getattr(scheduler, "_schedulers", ()), getattr(scheduler, "lr_scheduler", None)]
+    return [scheduler, *(part for inner in inside if inner is not None for part in list_parts(inner))]
 
 
 def _unwrap(scheduler: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 
 from layered_lr.arrays import Float64
 from layered_lr.files import one_line
-from layered_lr_torch.audit.recipe import AuditedRecipe, is_function, is_torch_scheduler
+from layered_lr_torch.audit.recipe import AuditedRecipe, is_function, is_torch_scheduler, read_rate
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.torch_types import ParamGroup
 
@@ -134,4 +134,4 @@ def _copy_options(options: ParamGroup) -> ParamGroup:
 
 
 def _rates(twin: RatesOnly) -> list[float]:
-    return [float(group["lr"]) for group in twin.param_groups]
+    return [read_rate(group) for group in twin.param_groups]
