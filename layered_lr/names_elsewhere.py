@@ -55,9 +55,7 @@ ARGUMENTS: Mapping[str, Guesses] = {
             "clip clip_grad clip_grad_norm clip_grad_value max_norm max_grad_norm clipnorm clipvalue clip_norm"
         ),
         _WARMUP: "warmup warmup_steps warmup_epochs num_warmup_steps warmup_ratio",
-        "A group has the optimizer of the spec. Another one for a part of the run is Phase(optimizer=...).": (
-            "optimizer optim opt optimizer_type"
-        ),
+        "optimizer": "optim opt optimizer_type",
         **_HYPERPARAMETERS,
     },
     "Spec": {

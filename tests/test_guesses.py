@@ -25,7 +25,6 @@ ARGUMENT_CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: ll.Group("a", decay_mult=0.0), "Did you mean 'weight_decay'"),
     (lambda: ll.Group("a", LR=0.1), "Did you mean 'lr'"),
     (lambda: ll.Group("a", scheduler=None), "Did you mean 'schedule'"),
-    (lambda: ll.Group("a", optimizer=SGD), r"Phase\(optimizer="),
     (lambda: ll.SGD(0.1, Momentum=0.9), "Did you mean 'momentum'"),
     (lambda: ll.SGD(params=[], lr=0.1), "without parameters.*compile"),
     (lambda: ll.SGD(learning_rate=0.1), "Did you mean 'lr'"),

@@ -55,7 +55,7 @@ def build_optimizer(
     for kind, (cls, settings) in classes.items():
         tensors = [tensor for group in groups if group.get(KIND, kind) == kind for tensor in group["params"]]
         chosen = _choose_implementation(settings, model, tensors)
-        arguments[kind] = cls, _make_arguments(cls, settings, chosen)
+        arguments[kind] = cls, make_arguments(cls, settings, chosen)
     optimizer: torch.optim.Optimizer
     if len(arguments) > 1:
         optimizer = MixedOptimizer(groups, arguments)
@@ -100,7 +100,7 @@ def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]
         kind = kinds[column]
         if kind is None:  # a group without parameters, whose optimizer nothing else has
             return {}
-        options = _make_arguments(classes[kind][0], optimizer, chosen[kind])
+        options = make_arguments(classes[kind][0], optimizer, chosen[kind])
         return {**options, KIND: kind} if len(classes) > 1 else options
 
     return [
@@ -197,7 +197,7 @@ def _choose_implementation(settings: Optimizer, model: Module, tensors: Sequence
     return {"foreach": chosen == "foreach", "fused": chosen == "fused"}
 
 
-def _make_arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> ParamGroup:
+def make_arguments(cls: Any, settings: Optimizer, chosen: dict[str, bool]) -> ParamGroup:
     """Make the keyword arguments of the optimizer's constructor.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,13 @@ from layered_lr.optimizers import Optimizer
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import Part, describe_kinds, list_kinds
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.resolve import resolve
+from layered_lr.spec.spec import Spec
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import attach_clipper, find_clipper, is_finished
+from layered_lr_torch.mixed_optimizer import KIND, MixedOptimizer
 from layered_lr_torch.omitted_parameters import watch_omitted
-from layered_lr_torch.optimizer import NO_DECAY, divide_group
+from layered_lr_torch.optimizer import NO_DECAY, divide_group, find_classes, make_arguments
 from layered_lr_torch.own_loop_phases import PhaseScheduler, check_phases
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
@@ -25,7 +28,7 @@ from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
 _IMPLEMENTATION = frozenset({"foreach", "fused", "capturable", "differentiable"})  # the optimizer's own business
 
 
-def list_param_groups(plan: Plan, model: Module, divides_always: bool) -> list[ParamGroup]:
+def list_param_groups(plan: Plan, model: Module, divides_always: bool, is_mix: bool = False) -> list[ParamGroup]:
     """Make param groups at the groups' own rates, with names, for an optimizer of any class.
 
     Args:
@@ -33,11 +36,13 @@ def list_param_groups(plan: Plan, model: Module, divides_always: bool) -> list[P
         model: Whose parameters they have.
         divides_always: Whether parameters that never decay stand apart even where nothing decays: a phase may change
             that.
+        is_mix: Whether they are for a ``MixedOptimizer``, if the groups have optimizers of several kinds.
 
     Raises:
-        Unsupported: The groups have optimizers of several kinds.
+        Unsupported: They are not, but the groups have optimizers of several kinds.
     """
-    if len(list_kinds(plan)) > 1:
+    kinds = list_kinds(plan)
+    if len(kinds) > 1 and not is_mix:
         raise Unsupported(
             f"param_groups: the groups have optimizers of several kinds ({describe_kinds(plan)}), but param groups go "
             "to one optimizer, which would update all of them in its own way. Use ll.compile, which makes an optimizer "
@@ -57,6 +62,7 @@ def list_param_groups(plan: Plan, model: Module, divides_always: bool) -> list[P
             found.append(
                 {
                     **_list_hyperparameters(part.optimizer),
+                    **({KIND: type(part.optimizer).__name__} if len(kinds) > 1 and training else {}),
                     "params": [tensors[name] for name in training],
                     "param_names": training,
                     "name": group.name + (NO_DECAY if index else ""),
@@ -64,6 +70,28 @@ def list_param_groups(plan: Plan, model: Module, divides_always: bool) -> list[P
                 }
             )
     return found
+
+
+def build_bare_optimizer(spec: Spec, model: Module) -> torch.optim.Optimizer:
+    """Make the optimizer of a spec for a trainer that makes the scheduler later: it clips nothing and has no hooks.
+
+    Args:
+        spec: Groups and optimizers.
+        model: Whose parameters it has.
+
+    Raises:
+        SpecError: The spec does not fit the model.
+        Unsupported: This release of torch lacks an optimizer, or an option of it.
+    """
+    groups = [replace(group, schedule=None) for group in spec.groups]
+    plan = resolve(replace(spec, schedule=None, groups=groups, phases=()), model)
+    classes = find_classes(plan)
+    listed = list_param_groups(plan, model, divides_always=bool(spec.phases), is_mix=True)
+    if len(classes) == 1:
+        ((cls, _),) = classes.values()
+        optimizer: torch.optim.Optimizer = cls(listed)
+        return optimizer
+    return MixedOptimizer(listed, {kind: (cls, make_arguments(cls, own, {})) for kind, (cls, own) in classes.items()})
 
 
 def build_scheduler(plan: Plan, optimizer: torch.optim.Optimizer, model: Module | None) -> PlanScheduler:

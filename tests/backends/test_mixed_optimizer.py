@@ -177,6 +177,19 @@ def test_param_groups_for_one_optimizer_are_refused(torch: Any) -> None:
         ll.param_groups(spec_of(), net(torch))
 
 
+def test_a_trainer_gets_the_same_optimizer_and_makes_its_scheduler_later(torch: Any) -> None:
+    from layered_lr_torch.own_optimizer import build_bare_optimizer
+
+    spec, model = spec_of(), net(torch)
+    optimizer = build_bare_optimizer(spec, model)
+    loop = model, optimizer, ll.scheduler(spec, optimizer, model, total_steps=STEPS)
+    ends, whole = go_on(torch, loop, 0), by_hand(torch, None)
+    # 1e-13: torch chooses implementations here, which round the last bit otherwise
+    assert max(np.abs(ends[name] - whole[name]).max() for name in ends) < 1e-13
+    alone = ll.Spec(ll.SGD(0.1), [ll.Group("*", optimizer=ll.RAdam(0.1))])
+    assert type(build_bare_optimizer(alone, net(torch))) is torch.optim.RAdam
+
+
 def test_phases_keep_a_groups_kind_unless_they_give_another() -> None:
     phases = [ll.Phase("2 steps", weight_decay=0.05), ll.Phase("4 steps", groups=[ll.Group("head", lr_scale=0.1)])]
     spec = spec_of(phases=[*phases, ll.Phase(groups=[ll.Group("head", optimizer=ll.AdamW(0.3))])])

@@ -7,7 +7,7 @@ from typing import Any
 import layered_lr as ll
 from layered_lr.errors import SpecError
 from layered_lr_torch.integrations.tools import import_tool, rates_by_name, tell_metrics
-from layered_lr_torch.optimizer import find_optimizer_class
+from layered_lr_torch.own_optimizer import build_bare_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
 
@@ -42,7 +42,7 @@ def use_spec(learner: Any, spec: ll.Spec, total_steps: int | None = None, steps_
     wrapper = import_tool("fastai.optimizer", "fastai", "2.7").OptimWrapper
 
     def make_optimizer(*_: Any, **__: Any) -> Any:
-        return wrapper(opt=find_optimizer_class(spec.optimizer)(ll.param_groups(spec, learner.model)))
+        return wrapper(opt=build_bare_optimizer(spec, learner.model))
 
     class SpecCallback(callback_class):  # type: ignore[misc, valid-type]
         """Makes the scheduler before a fit, and calls it after each update."""

@@ -6,8 +6,7 @@ from typing import Any
 
 import layered_lr as ll
 from layered_lr_torch.integrations.tools import check_clips_once, import_tool, rates_by_name, tell_metrics
-from layered_lr_torch.optimizer import find_optimizer_class
-from layered_lr_torch.own_optimizer import innermost
+from layered_lr_torch.own_optimizer import build_bare_optimizer, innermost
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
 
@@ -42,8 +41,7 @@ def use_spec(trainer: Any, spec: ll.Spec) -> None:
 
     def create_optimizer(model: Any = None) -> Any:
         if trainer.optimizer is None:
-            groups = ll.param_groups(spec, trainer.model if model is None else model)
-            trainer.optimizer = find_optimizer_class(spec.optimizer)(groups)
+            trainer.optimizer = build_bare_optimizer(spec, trainer.model if model is None else model)
         return trainer.optimizer
 
     def create_scheduler(num_training_steps: int, optimizer: Any = None) -> Any:
