@@ -1,4 +1,4 @@
-"""RESULTS.md and the tables in docs/measured.md and README.md, from JSON: ``python -m benchmarks.documents``."""
+"""RESULTS.md and the tables in README.md and in pages of docs/, from JSON: ``python -m benchmarks.documents``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from benchmarks.frame.worker import ROOT
 from benchmarks.suite import MODULES
 
 MEASURED, README, PAGE = ROOT / "docs" / "measured.md", ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md"
+TRANSLATION = ROOT / "docs" / "translation.md"
 BEGIN, END = "<!-- benchmarks: made by benchmarks.documents -->", "<!-- end of benchmarks -->"
 
 # What README shows of the figures that have a target.
@@ -61,16 +62,23 @@ def short_part(found: list[Report]) -> str:
     return "\n".join([*table[:2], *(row for row in table[2:] if row.split("|")[2].strip() in IN_SHORT)])
 
 
+def speed_part(found: list[Report]) -> str:
+    """The table of docs/translation.md: convolutions and models, each with every opponent."""
+    parts = [pivot(report) for report in found if report.name == "convolutions" and not report.skipped]
+    return "\n\n".join(parts) or "Nothing is measured yet: `make bench`."
+
+
 def renewed(text: str, part: str) -> str:
     """A page's text with its tables of benchmarks made anew."""
     return replace_part(text, BEGIN, END, part)
 
 
 def renew() -> None:
-    """All three files."""
+    """All files."""
     found = reports()
     PAGE.write_text(results_text(found), encoding="utf-8")
-    for page, part in ((MEASURED, measured_part(found)), (README, short_part(found))):
+    parts = ((MEASURED, measured_part(found)), (README, short_part(found)), (TRANSLATION, speed_part(found)))
+    for page, part in parts:
         page.write_text(renewed(page.read_text(encoding="utf-8"), part), encoding="utf-8")
 
 

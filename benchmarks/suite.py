@@ -31,6 +31,7 @@ MODULES = {
     "phases_cost": "benchmarks.phases_cost",
     "checkpoint_cost": "benchmarks.checkpoint_cost",
     "faults": "benchmarks.faults",
+    "convolutions": "benchmarks.convolutions",
 }
 """Where each is."""
 

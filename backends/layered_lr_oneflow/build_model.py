@@ -17,15 +17,8 @@ from layered_lr_oneflow import models
 from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.translated_module import (
-    CONSTANTS,
-    Frame,
-    GraphConstants,
-    Retrace,
-    Translated,
-    TranslatedPart,
-    refuse_node,
-)
+from layered_lr_oneflow.translated_module import GraphConstants, Retrace, Translated, TranslatedPart
+from layered_lr_oneflow.translated_program import CONSTANTS, Frame, refuse_node
 
 _DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.translation [NAME ...]
 
-Each model is in a process of its own. Its row is kept in ``benchmarks/translation/rows.json`` as soon as it is known.
-Without names all models of the zoo are measured: about half an hour on two quiet cores.
+Each model is in a process of its own. Its row is appended to ``benchmarks/translation/rows.jsonl`` as soon as it is
+known. Without names the classifiers of torchvision that have no row yet are measured, one of each family first; with
+names these, anew.
 """
 
 from __future__ import annotations
@@ -11,75 +12,102 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from benchmarks.frame.pages import replace_part
-from benchmarks.translation.zoo import ZOO, make
+from benchmarks.translation.zoo import list_zoo
 
-ROWS = Path(__file__).with_name("rows.json")
+ROWS = Path(__file__).with_name("rows.jsonl")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "translation.md"
 BEGIN, END = "<!-- models: made by benchmarks.translation -->", "<!-- end of models -->"
-HEAD = ("model", "image", "parameters", "answers", "gradients", "buffers", "graph from eager", "translating, s")
+HEAD = (
+    "model",
+    "image",
+    "parameters",
+    "eager: answers",
+    "gradients",
+    "graph: answers",
+    "gradients",
+    "float32, eager",
+    "graph",
+    "20 updates, eager",
+    "graph",
+    "certificate",
+    "tracing, s",
+)
+TIMEOUT_SECONDS = 1800
+BACKENDS = ("oneflow-eager", "oneflow-graph")
 
 
-def measure(name: str) -> dict[str, float]:
-    """Measure one model, in this process."""
-    import numpy as np
-
-    from benchmarks.translation.differences import compare
-    from layered_lr_torch.trace_model import trace_model
-
-    size = ZOO[name]
-    shape = (size.images, 3, size.pixels, size.pixels)
-    model = make(name)
-    began = time.perf_counter()
-    trace_model(model, (np.zeros(shape, "float32"),))
-    seconds = time.perf_counter() - began
-    found = compare(lambda: make(name), shape)
-    return {
-        **found._asdict(),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": seconds,
-    }
+def read_rows() -> dict[str, dict[str, Any]]:
+    """The newest row of each model, in the order in which they were first measured."""
+    if not ROWS.exists():
+        return {}
+    rows = map(json.loads, ROWS.read_text(encoding="utf-8").splitlines())
+    return {row["model"]: row for row in rows}
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
+def table(rows: dict[str, dict[str, Any]]) -> str:
     """Make the table of all rows that are known."""
-    cells = []
-    for name, size in ZOO.items():
-        if name in rows:
-            row = rows[name]
-            numbers = [f"{row[key]:.0e}" if row[key] else "0" for key in ("answers", "gradients", "buffers", "graph")]
-            millions = f"{row['parameters'] / 1e6:.1f} M"
-            cells.append((name, f"{size.pixels} x {size.pixels}", millions, *numbers, f"{row['seconds']:.1f}"))
-    return tabulate(cells, HEAD, tablefmt="github", disable_numparse=True)
+    return tabulate(list(map(_cells, rows.values())), HEAD, tablefmt="github", disable_numparse=True)
 
 
-def write_page(rows: dict[str, dict[str, float]]) -> None:
+def _cells(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return [row["model"], row["error"], *[""] * (len(HEAD) - 2)]
+    cells = [row["model"], f"{row['pixels']} x {row['pixels']}", f"{row['parameters'] / 1e6:.1f} M"]
+    for backend in BACKENDS:
+        cells += [_worst(row["float64"][backend], kind) for kind in ("answers", "gradients")]
+    cells += [f"{max(row['float32'][backend].values()):.1f}" for backend in BACKENDS]
+    cells += [_short(row["updates"][backend]) if row["updates"] else "–" for backend in BACKENDS]
+    return [*cells, row.get("verdict", "–"), f"{row['seconds'] / 2:.1f}"]
+
+
+def _worst(distances: dict[str, float], kind: str) -> str:
+    return _short(max(value for name, value in distances.items() if name.endswith(kind)))
+
+
+def _short(distance: float) -> str:
+    return f"{distance:.0e}" if distance else "0"
+
+
+def write_page(rows: dict[str, dict[str, Any]]) -> None:
     """Write the table into the page, between its two marks."""
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(replace_part(text, BEGIN, END, f"\n{table(rows)}\n"), encoding="utf-8")
 
 
 def main(words: list[str]) -> None:
-    """Measure the models that are named, or all of them."""
+    """Measure the models that are named, or those that are missing."""
     if words[:1] == ["--one"]:
+        from benchmarks.translation.matrix import measure
+
         print(json.dumps(measure(words[1])))
         return
-    rows = json.loads(ROWS.read_text(encoding="utf-8")) if ROWS.exists() else {}
-    for name in words or ZOO:
-        command = [sys.executable, "-m", "benchmarks.translation", "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{name}: exit code {done.returncode}: {done.stderr[-500:]}", flush=True)
-            continue
-        rows[name] = json.loads(done.stdout.splitlines()[-1])
-        print(name, rows[name], flush=True)
-        ROWS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        write_page(rows)
+    known = read_rows()
+    for name in words or [name for name in list_zoo() if "error" in known.get(name, {"error": "missing"})]:
+        row = _measure_apart(name)
+        with ROWS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(_cells(row), flush=True)
+        write_page(read_rows())
+
+
+def _measure_apart(name: str) -> dict[str, Any]:
+    """Measure a model in a process of its own; one that dies or says no costs its own row alone."""
+    command = [sys.executable, "-m", "benchmarks.translation", "--one", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"model": name, "error": f"took longer than {TIMEOUT_SECONDS} s"}
+    if done.returncode:
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")
+        return {"model": name, "error": last or f"exit code {done.returncode}"}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 if __name__ == "__main__":

@@ -32,6 +32,20 @@ class Differences(NamedTuple):
     graph: float
 
 
+class Passed(NamedTuple):
+    """What a forward and a backward pass gave.
+
+    Args:
+        answers: What the model returned.
+        gradients: Of each parameter that got one.
+        buffers: After the pass.
+    """
+
+    answers: Arrays
+    gradients: Arrays
+    buffers: Arrays
+
+
 def compare(
     make: Callable[[], Any], shape: tuple[int, ...], dtype: str = "float64", *, in_graph: bool = True, seed: int = 0
 ) -> Differences:
@@ -46,31 +60,83 @@ def compare(
     """
     torch.manual_seed(seed)
     model = make().to(getattr(torch, dtype))
-    _shake_statistics(model)
+    shake_statistics(model)
     x = np.random.default_rng(seed).normal(size=shape).astype(dtype)
     translated = build_translated(trace_model(model, (x,)))
     assert list(translated.state_dict()) == list(model.state_dict())
     untrained = copy.deepcopy(model)
-    answers = []
     model.eval(), translated.eval()
     with torch.no_grad(), flow.no_grad():
-        answers.append(_far(_numbers(model(torch.from_numpy(x))), _numbers(translated(flow.tensor(x)))))
-    model.train(), translated.train()
-    theirs = _train_torch(model, x)
-    ours = _train_oneflow(translated, x)
-    answers.append(_far(theirs[0], ours[0]))
+        answers = find_difference(_numbers(model(torch.from_numpy(x))), _numbers(translated(flow.tensor(x))))
+    theirs = pass_through_torch(model.train(), x)
+    ours = pass_through_oneflow(translated.train(), x)
+    answers = max(answers, find_difference(theirs.answers, ours.answers))
     graph = 0.0
     if in_graph:
         again = build_translated(trace_model(untrained, (x,)))
-        graph = max(_far(one, two) for one, two in zip(ours, _train_graph(again, x), strict=True))
-    return Differences(max(answers), _far(theirs[1], ours[1]), _far(theirs[2], ours[2]), graph)
+        found = pass_through_graph(again.train(), x)
+        graph = max(find_difference(one, two) for one, two in zip(ours, found, strict=True))
+    gradients, buffers = (find_difference(getattr(theirs, kind), getattr(ours, kind)) for kind in Passed._fields[1:])
+    return Differences(answers, gradients, buffers, graph)
 
 
-def _shake_statistics(model: Any) -> None:
+def shake_statistics(model: Any) -> None:
+    """Give the batch normalisations of a torch model running statistics as training leaves them."""
     for module in model.modules():
         if getattr(module, "running_mean", None) is not None:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
+
+
+def pass_through_torch(model: Any, x: NDArray[Any]) -> Passed:
+    """Pass a batch through a torch model, forwards and backwards, in the mode that it is in."""
+    model.zero_grad()
+    output = model(torch.from_numpy(x))
+    _total(output).backward()
+    return Passed(_numbers(output), _gradients(model), {name: b.numpy().copy() for name, b in model.named_buffers()})
+
+
+def pass_through_oneflow(model: Any, x: NDArray[Any]) -> Passed:
+    """Pass a batch through a translated model, likewise, in eager mode."""
+    _forget_gradients(model)
+    output = model(flow.tensor(x))
+    _total(output).backward()
+    return Passed(_numbers(output), _gradients(model), _buffers(model))
+
+
+def pass_through_graph(model: Any, x: NDArray[Any]) -> Passed:
+    """Pass a batch through a translated model, likewise, in a graph."""
+    _forget_gradients(model)
+    graph = _Graph(model)
+    graph.parameters_of_model = dict(model.named_parameters())
+    found = graph(flow.tensor(x))
+    numbers = [tensor.numpy().copy() for tensor in (found if isinstance(found, tuple | list) else (found,))]
+    count = len(numbers) - len(graph.names)
+    gradients = dict(zip(graph.names, numbers[count:], strict=True))
+    return Passed({str(key): numbers[key] for key in range(count)}, gradients, _buffers(model))
+
+
+def find_difference(first: Arrays, second: Arrays) -> float:
+    """The largest difference of arrays in the same order, relative to the largest number of each."""
+    assert len(first) == len(second), (list(first), list(second))
+    largest = 0.0
+    for (name, one), two in zip(first.items(), second.values(), strict=True):
+        assert one.shape == two.shape, (name, one.shape, two.shape)
+        one, two = one.astype(np.float64), two.astype(np.float64)
+        assert (np.isfinite(one) == np.isfinite(two)).all(), name
+        finite = np.isfinite(one)
+        if finite.any():
+            largest = max(largest, float(np.abs(one - two)[finite].max() / max(np.abs(one[finite]).max(), 1e-6)))
+    return largest
+
+
+def _forget_gradients(model: Any) -> None:
+    for parameter in model.parameters():
+        parameter.grad = None  # a graph would add to it
+
+
+def _gradients(model: Any) -> Arrays:
+    return {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def _numbers(output: Any) -> Arrays:
@@ -89,21 +155,6 @@ def _total(output: Any) -> Any:
     if output.dtype not in (torch.float32, torch.float64, flow.float32, flow.float64):
         return 0.0
     return (output * output).sum() * 0.1 + output.sum() * 0.01
-
-
-def _train_torch(model: Any, x: NDArray[Any]) -> tuple[Arrays, Arrays, Arrays]:
-    model.zero_grad()
-    output = model(torch.from_numpy(x))
-    _total(output).backward()
-    gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
-    return _numbers(output), gradients, {name: b.numpy().copy() for name, b in model.named_buffers()}
-
-
-def _train_oneflow(model: Any, x: NDArray[Any]) -> tuple[Arrays, Arrays, Arrays]:
-    output = model(flow.tensor(x))
-    _total(output).backward()
-    gradients = {name: p.grad.numpy().copy() for name, p in model.named_parameters() if p.grad is not None}
-    return _numbers(output), gradients, _buffers(model)
 
 
 def _buffers(model: Any) -> Arrays:
@@ -133,30 +184,3 @@ def _flat(output: Any) -> list[Any]:
     if isinstance(output, tuple | list):
         return [tensor for part in output if part is not None for tensor in _flat(part)]
     return [output]
-
-
-def _train_graph(model: Any, x: NDArray[Any]) -> tuple[Arrays, Arrays, Arrays]:
-    model.train()
-    graph = _Graph(model)
-    graph.parameters_of_model = dict(model.named_parameters())
-    answers = graph(flow.tensor(x))
-    answers = answers if isinstance(answers, tuple | list) else (answers,)
-    numbers = [tensor.numpy().copy() for tensor in answers]
-    count = len(numbers) - len(graph.names)
-    keys = list(range(count))
-    gradients = dict(zip(graph.names, numbers[count:], strict=True))
-    return {str(key): numbers[key] for key in keys}, gradients, _buffers(model)
-
-
-def _far(first: Arrays, second: Arrays) -> float:
-    """The largest difference of arrays in the same order, relative to the largest number of each."""
-    assert len(first) == len(second), (list(first), list(second))
-    largest = 0.0
-    for (name, one), two in zip(first.items(), second.values(), strict=True):
-        assert one.shape == two.shape, (name, one.shape, two.shape)
-        one, two = one.astype(np.float64), two.astype(np.float64)
-        assert (np.isfinite(one) == np.isfinite(two)).all(), name
-        finite = np.isfinite(one)
-        if finite.any():
-            largest = max(largest, float(np.abs(one - two)[finite].max() / max(np.abs(one[finite]).max(), 1e-6)))
-    return largest

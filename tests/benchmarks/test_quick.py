@@ -31,6 +31,7 @@ OPPONENTS = {
     "phases_cost": {"torch-eager, frozen", "torch-eager, everything"},
     "checkpoint_cost": {"50 updates", "50 updates and 2 checkpoints", "a checkpoint"},
     "faults": {"torch-eager"},
+    "convolutions": {"OneFlow's own convolutions", "layered_lr", "torch"},
 }
 
 

@@ -16,11 +16,13 @@ from benchmarks.documents import (
     MEASURED,
     PAGE,
     README,
+    TRANSLATION,
     measured_part,
     renewed,
     reports,
     results_text,
     short_part,
+    speed_part,
 )
 from benchmarks.frame.report import Report, Series, Target
 
@@ -28,7 +30,8 @@ from benchmarks.frame.report import Report, Series, Target
 def test_results_and_the_page_are_those_of_the_files() -> None:
     found = reports()
     assert PAGE.read_text(encoding="utf-8") == results_text(found), "renew it: python -m benchmarks.documents"
-    for page, part in ((MEASURED, measured_part(found)), (README, short_part(found))):
+    parts = ((MEASURED, measured_part(found)), (README, short_part(found)), (TRANSLATION, speed_part(found)))
+    for page, part in parts:
         text = page.read_text(encoding="utf-8")
         assert renewed(text, part) == text, "renew it: python -m benchmarks.documents"
 

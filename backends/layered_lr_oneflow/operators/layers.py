@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.convolutions import convolve
 from layered_lr_oneflow.runtime import flow
 
 _C = flow._C
@@ -46,16 +47,7 @@ def _einsum(equation: str, tensors: tuple[Tensor, ...]) -> Tensor:
     return flow.einsum(equation.replace(" ", ""), *tensors)
 
 
-_CONVOLUTIONS = {3: _C.conv1d, 4: _C.conv2d, 5: _C.conv3d}
 _TRANSPOSED = {3: _C.deconv1d, 4: _C.deconv2d, 5: _C.deconv3d}
-
-
-def _convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...], padding: tuple[int, ...],
-    dilation: tuple[int, ...], groups: int,
-) -> Tensor:  # fmt: skip
-    sizes = {"stride": list(stride), "padding": list(padding), "dilation": list(dilation)}
-    return _CONVOLUTIONS[weight.ndim](x, weight, bias, groups=groups, **sizes)
 
 
 def _convolve_transposed(
@@ -109,7 +101,7 @@ LAYERS: Final[Mapping[str, Callable[..., Any]]] = {
     "matmul": _matmul,
     "linear": _linear,
     "einsum": _einsum,
-    "conv": _convolve,
+    "conv": convolve,
     "conv_transpose": _convolve_transposed,
     "unfold": _unfold,
     "batch_norm": _batch_norm,

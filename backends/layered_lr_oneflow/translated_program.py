@@ -1,0 +1,245 @@
+"""A traced forward pass, ready to run: its operators, each with the way to its arguments."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from layered_lr.errors import DataError, LayeredLRError, Unsupported
+from layered_lr.files import describe_error
+from layered_lr.models.graph import (
+    Argument,
+    BatchSized,
+    Constant,
+    Held,
+    Input,
+    Node,
+    Program,
+    Result,
+    Structure,
+    list_references,
+)
+from layered_lr.models.graph_operators import OPERATORS
+from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.operators import FUNCTIONS
+from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.random_places import RandomPlace
+from layered_lr_oneflow.rules.base import assign
+from layered_lr_oneflow.runtime import flow
+
+_INDEXING = ("index_select", "gather")
+
+CONSTANTS = "layered_lr_constants"
+
+
+class Frame:
+    """One forward pass: its inputs, and what each operator has given so far.
+
+    Args:
+        root: The model.
+        inputs: At least one.
+        is_trial: Whether every index is looked at before OneFlow sees it, also those that do not depend on the inputs.
+    """
+
+    __slots__ = ("images", "inputs", "is_trial", "results", "root")
+
+    def __init__(self, root: Module, inputs: tuple[Tensor, ...], is_trial: bool = False) -> None:
+        self.root, self.inputs, self.is_trial = root, inputs, is_trial
+        self.images: int = inputs[0].shape[0]
+        self.results: dict[str, Any] = {}
+
+
+Getter: TypeAlias = Callable[[Frame], Any]
+
+
+class Step:
+    """One operator of a program, ready to run.
+
+    Args:
+        node: The operator.
+        module: In whose ``forward`` it stands, whose mode it may follow.
+        place: Its random numbers, if it draws some.
+        last_uses: Names of results that nothing needs after it.
+        indexes_by_input: Whether it takes an index that depends on the model's inputs.
+    """
+
+    __slots__ = ("_arguments", "_function", "_indexes", "_module", "_place", "_training", "last_uses", "node")
+
+    def __init__(
+        self,
+        node: Node,
+        module: Module,
+        place: RandomPlace | None,
+        last_uses: Sequence[str],
+        indexes_by_input: bool,
+    ) -> None:
+        self.node, self.last_uses, self._indexes = node, tuple(last_uses), indexes_by_input
+        self._module, self._place = module, place
+        self._function = FUNCTIONS.get(node.operator)
+        names = OPERATORS[node.operator]
+        self._arguments = [_make_getter(node.arguments[name]) for name in names]
+        self._training = names.index("training") if node.follows_mode else None
+
+    def run(self, frame: Frame) -> Tensor:
+        """Run the operator."""
+        values = [get(frame) for get in self._arguments]
+        if self._training is not None:
+            values[self._training] = bool(self._module.training)
+        operator, place = self.node.operator, self._place
+        if self._indexes or (frame.is_trial and operator in _INDEXING):
+            _check_index(*values)
+        if operator == "dropout":
+            made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images)
+        elif place is not None:
+            made = place.make(getattr(flow, self.node.dtype), frame.inputs[0].device, frame.images)
+        elif operator == "full":
+            shape, value, dtype = values
+            made = make_constant(shape, value, getattr(flow, dtype), frame.inputs[0].device)
+        else:
+            assert self._function is not None
+            made = self._function(*values)
+        return made.detach() if self.node.detached and made.requires_grad else made
+
+
+class RunnableProgram:
+    """A program whose arguments are found without looking anything up."""
+
+    def __init__(self, program: Program, modules: Mapping[str, Module], places: Mapping[str, RandomPlace]) -> None:
+        last: dict[str, list[str]] = {}
+        seen = {reference.node for reference in _results((program.output, tuple(w.value for w in program.writes)))}
+        for node in reversed(program.nodes):
+            used = {reference.node for reference in _results(node.arguments)} - seen
+            last[node.name] = list(used)
+            seen |= used
+        by_input = _find_dependent(program)
+        self._steps = [
+            Step(
+                node,
+                modules[node.module],
+                places.get(node.name),
+                last[node.name],
+                node.operator in _INDEXING and _depends(node.arguments["index"], by_input),
+            )
+            for node in program.nodes
+        ]
+        self._writes = [
+            (write, _make_getter(Held(write.name)), _make_getter(write.value), modules[write.module])
+            for write in program.writes
+        ]
+        self._output = _make_getter(program.output)
+
+    def run(self, frame: Frame, check: Callable[[Node, Tensor, int], None] | None = None) -> Any:
+        """Run the program.
+
+        Args:
+            frame: Of this forward pass.
+            check: Sees what each operator gave.
+
+        Raises:
+            Unsupported: OneFlow cannot run an operator.
+        """
+        results = frame.results
+        for step in self._steps:
+            try:
+                results[step.node.name] = made = step.run(frame)
+            except LayeredLRError:
+                raise
+            except Exception as error:  # whatever OneFlow raises
+                raise refuse_node(step.node, describe_error(error)) from error
+            if check is not None:
+                check(step.node, made, frame.images)
+            for name in step.last_uses:
+                del results[name]
+        self._write(frame)
+        return self._output(frame)
+
+    def _write(self, frame: Frame) -> None:
+        with flow.no_grad():
+            for write, target, value, module in self._writes:
+                if not write.follows_mode or module.training:
+                    assign(target(frame), value(frame).detach())
+
+
+def _find_dependent(program: Program) -> set[str]:
+    """Find the operators whose results depend on the model's inputs."""
+    found: set[str] = set()
+    for node in program.nodes:
+        if _depends(node.arguments, found):
+            found.add(node.name)
+    return found
+
+
+def _depends(argument: Argument, nodes: set[str]) -> bool:
+    references = list_references(argument)
+    return any(isinstance(each, Input) or (isinstance(each, Result) and each.node in nodes) for each in references)
+
+
+def _check_index(x: Tensor, axis: int, index: Tensor) -> None:
+    """Refuse an index out of range, at which OneFlow would abort the process; in a graph's trace there is none yet.
+
+    Raises:
+        DataError: It is out of range.
+    """
+    if index.is_lazy:
+        return
+    places = index.numpy()
+    if places.size and (places.min() < 0 or places.max() >= x.shape[axis]):
+        raise DataError(
+            f"model: looks up places {places.min()} to {places.max()} of {x.shape[axis]}; must be 0 to "
+            f"{x.shape[axis] - 1}. Bring the inputs into this range."
+        )
+
+
+def refuse_node(node: Node, why: str) -> Unsupported:
+    """Make the error for an operator that OneFlow does not run as torch does."""
+    return Unsupported(
+        f"model: OneFlow cannot run {node.operator}, in {node.describe_place()}: {why}. Write it with other functions, "
+        "or train on a torch backend."
+    )
+
+
+def _results(argument: Argument) -> list[Result]:
+    return [reference for reference in list_references(argument) if isinstance(reference, Result)]
+
+
+def _make_getter(argument: Argument) -> Getter:
+    """Make a function that finds an argument in a forward pass."""
+    if isinstance(argument, Result):
+        name = argument.node
+        return lambda frame: frame.results[name]
+    if isinstance(argument, Held | Constant):
+        path = argument.name.split(".") if isinstance(argument, Held) else [CONSTANTS, argument.key]
+        return lambda frame: _walk(frame.root, path)
+    if isinstance(argument, Input):
+        place = argument.place
+        return lambda frame: frame.inputs[place]
+    if isinstance(argument, BatchSized):
+        size = argument
+        return lambda frame: size.at(frame.images)
+    if isinstance(argument, Structure):
+        return _make_structure_getter(argument)
+    if isinstance(argument, tuple):
+        getters = [_make_getter(part) for part in argument]
+        if any(True for _ in list_references(argument)) or any(isinstance(part, BatchSized) for part in argument):
+            return lambda frame: tuple([get(frame) for get in getters])
+    return lambda frame: argument
+
+
+def _make_structure_getter(structure: Structure) -> Getter:
+    getters = [_make_getter(part) for part in structure.parts]
+    if structure.kind == "dict":
+        keys = structure.keys
+        return lambda frame: OrderedDict((key, get(frame)) for key, get in zip(keys, getters, strict=True))
+    if structure.kind == "namedtuple":
+        kind: Any = namedtuple(structure.name, structure.keys)  # type: ignore[misc]
+        return lambda frame: kind(*(get(frame) for get in getters))
+    made: type = list if structure.kind == "list" else tuple
+    return lambda frame: made(get(frame) for get in getters)
+
+
+def _walk(root: Module, path: Sequence[str]) -> Any:
+    found = root
+    for name in path:
+        found = getattr(found, name)
+    return found
