@@ -58,7 +58,7 @@ REFUSED = [
     ({"model": "nothing_like_it_at_all"}, "one of torchvision's"),
     (
         {"model": "alexnet"},
-        "images of 32x32 pixels are too small: least that it takes is 63x63. Give image_size=63",
+        "images of 32x32 pixels are too small: the least that it takes is 63x63. Give image_size=63",
     ),
     ({"model": "maxvit_t"}, "the least that it takes is 221x221"),
     ({"model": "vit_b_16", "image_size": 40}, "do not fit: the least that it takes is 16x16. Give image_size=48"),
