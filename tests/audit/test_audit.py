@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,8 @@ def test_a_planted_fault_is_found_in_its_place(torch: Any, name: str) -> None:
 def test_every_kind_is_planted() -> None:
     assert {fault.kind for fault in FAULTS.values()} == set(KINDS)
     assert len(FAULTS) >= 30 and len(CLEAN) >= 30
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"| `{kind}` |" not in page] == []
 
 
 def state_of(value: Any) -> Any:
