@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import final
 
+import numpy as np
+
 from layered_lr.optimizers import Muon
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.rules.base import (
@@ -58,7 +60,7 @@ def make_orthogonal(matrix: Tensor, optimizer: Muon) -> Tensor:
     if is_tall:
         found = flow.transpose(found, 0, 1)
     size = _round(flow.sqrt((found * found).sum()))
-    found = _round(found / flow.maximum(size, _round(flow.zeros_like(size) + optimizer.eps)))
+    found = _round(found / flow.clamp(size, min=_round_number(optimizer.eps)))
     for _ in range(optimizer.ns_steps):
         gram = _round(flow.matmul(found, flow.transpose(found, 0, 1)))
         change = _round(gram * b + flow.matmul(gram, gram) * c)
@@ -69,6 +71,12 @@ def make_orthogonal(matrix: Tensor, optimizer: Muon) -> Tensor:
 def _round(tensor: Tensor) -> Tensor:
     """Round to bfloat16 as torch does, which goes by float32; the result is float64."""
     return tensor.to(flow.float32).to(flow.bfloat16).to(flow.float32).to(flow.float64)
+
+
+def _round_number(number: float) -> float:
+    """Round a positive number to bfloat16: to the nearest, and to an even last digit where two are as near."""
+    bits = int(np.float32(number).view(np.uint32))
+    return float(np.uint32((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32))
 
 
 def _compute_ratio(optimizer: Muon, rows: int, columns: int) -> float:

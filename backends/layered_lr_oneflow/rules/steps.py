@@ -85,10 +85,10 @@ class RpropRule(UpdateRule[Rprop]):
         (less, more), (least, most) = self.optimizer.etas, self.optimizer.step_sizes
         gradient = self.orient_gradient(gradient)
         agrees = gradient * slots["prev"]
-        one = flow.ones_like(gradient)
-        factor = flow.where(agrees > 0, one * more, flow.where(agrees < 0, one * less, one))
+        grows, shrinks, stays = (which.to(gradient.dtype) for which in (agrees > 0, agrees < 0, agrees == 0))
+        factor = grows * more + shrinks * less + stays
         size = flow.clamp((slots["step_size"] * scalars["kept"] + scalars["first"]) * factor, min=least, max=most)
-        gradient = flow.where(agrees < 0, flow.zeros_like(gradient), gradient)
+        gradient = gradient * (1 - shrinks)
         assign(slots["step_size"], size)
         assign(slots["prev"], gradient)
         assign(parameter, parameter - flow.sign(gradient) * size)
