@@ -282,7 +282,7 @@ class RunOptions:
         help=(
             "How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd' or "
             "'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that "
-            "pretrained or initial_weights give stay."
+            "weights that are given stay."
         ),
         check=_initialise,
         allowed="a method's name, methods by pattern, or None",
