@@ -101,8 +101,7 @@ def run(
         head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
             path, such as 'classifier.6'.
         initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
-            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that weights
-            that are given stay.
+            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.
@@ -367,8 +366,7 @@ def compare(
         head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
             path, such as 'classifier.6'.
         initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
-            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that weights
-            that are given stay.
+            or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
         augment: Whether to crop (padding 4) and flip images at random.

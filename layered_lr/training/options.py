@@ -281,8 +281,8 @@ class RunOptions:
         default=None,
         help=(
             "How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd' or "
-            "'torch' (or a table of these by pattern), from the seed, the same on every backend. Weights that "
-            "weights that are given stay."
+            "'torch' (or a table of these by pattern), from the seed, the same on every backend. Given "
+            "weights stay."
         ),
         check=_initialise,
         allowed="a method's name, methods by pattern, or None",
