@@ -268,7 +268,7 @@ def compile(
     Raises:
         SpecError: The spec does not fit the model, or the model is not an ``nn.Module``.
         Unsupported: The framework's optimizer differs from torch's, or the spec has phases that one optimizer cannot go
-            through: a switch of the optimizer, or any phases in OneFlow.
+            through, because one switches to another kind.
 
     Example:
         >>> import torch
@@ -286,10 +286,6 @@ def compile(
     """
     backend = backend_of(model)
     plan = resolve(spec, model, total_steps, steps_per_epoch)
-    if plan.phases and not backend.compiles_phases:
-        raise Unsupported(
-            f"compile: {backend.name!r} cannot train phases in a training loop of your own. {_WITHOUT_PHASES}"
-        )
     return backend.compile(plan, model)
 
 

@@ -10,6 +10,7 @@ from layered_lr.backend.base import Backend, Dtype
 from layered_lr.errors import SpecError
 from layered_lr.plans.group import list_kinds
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.single_optimizer import check_single_optimizer
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models, own_loop
 from layered_lr_oneflow.build_model import build_users_model
@@ -24,6 +25,7 @@ from layered_lr_oneflow.optimizer import (
     build_optimizer,
     build_param_groups,
 )
+from layered_lr_oneflow.own_loop_phases import PhaseScheduler
 from layered_lr_oneflow.runtime import flow
 
 
@@ -73,8 +75,15 @@ class OneFlowBackend(Backend):
     def compile(self, plan: Plan, model: Module) -> tuple[NativeOptimizer, PlanScheduler]:
         """Make an eager optimizer for the model, and its scheduler, for a loop of the user's own.
 
-        The optimizer's ``step()`` clips gradients first, if the plan clips. For a graph use ``layered_lr.attach``.
+        The optimizer's ``step()`` clips gradients first, if the plan clips. With phases it is a ``ComposedOptimizer``:
+        phases may change every hyperparameter, and each parameter counts its own updates. For a graph use
+        ``layered_lr.attach``.
         """
+        if plan.phases:
+            check_single_optimizer(plan)
+            first = plan.plan_at(0)
+            composed, clipper = build_composed_optimizer(first, model), GradientClipper(first, model)
+            return composed, PhaseScheduler(composed, plan, model, clipper, range(len(plan.groups)))
         optimizer, scheduler = build_eager_optimizer(plan, model)
         clip_before_step(optimizer, GradientClipper(plan, model))
         return optimizer, scheduler

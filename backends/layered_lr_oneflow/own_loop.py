@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, final
+
+import numpy as np
 
 from layered_lr.arrays import Slots
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates
+from layered_lr.plans.single_optimizer import enter_phase
 from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 from layered_lr_oneflow import models
 from layered_lr_oneflow.graph_scheduler import GraphScheduler
@@ -41,15 +43,16 @@ def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: An
     """
     loop = _find_loop(model, optimizer, scheduler)
     step = loop.step()
+    there = scheduler.live.plan
     weights = models.copy_state(model)
-    optimizer = type(loop.plan.spec.optimizer).__name__
+    optimizer = type(there.spec.optimizer).__name__
     return TrainingState(
         step=step,
         optimizer=optimizer,
-        kinds=find_unusual(optimizer, loop.plan.kinds),
+        kinds=find_unusual(optimizer, there.kinds),
         weights=weights,
-        slots=SlotConverter(loop.plan, model, frozen_too=True).export_changed_slots(loop.read(), step),
-        reactions=scheduler.live.state(),
+        slots=SlotConverter(there, model, frozen_too=True).export_changed_slots(loop.read(), step),
+        reactions=scheduler.reactions(),
         unsaved=models.copy_unsaved(model),
         masks=find_masks(weights, [name for parameter in loop.plan.parameters for name in parameter.names]),
     )
@@ -70,27 +73,27 @@ def import_loop(state: TrainingState, model: Module, optimizer: NativeOptimizer 
         CheckpointError: The state does not fit the model, the optimizer or the scheduler.
     """
     loop = _find_loop(model, optimizer, scheduler)
-    converter = SlotConverter(loop.plan, model, frozen_too=True)
+    there = loop.plan.plan_at(state.step)
+    converter = SlotConverter(there, model, frozen_too=True)
     own = models.copy_state(model)
     state.check_finite()
     if state.weights:
         state.check_fits(own)
     if state.optimizer:
-        state.check_optimizer(loop.plan.kinds)
-    replace(state, weights=state.weights or own).check_slots(converter.new_slots())
-    state.check_reactions(scheduler.live.state())
-    _check_rates(loop.plan, state)
+        state.check_optimizer(there.kinds)
+    training = {name: slots for name, slots in converter.new_slots().items() if name not in there.frozen}
+    state = enter_phase(loop.plan, state, training)
+    replace(state, weights=state.weights or own).check_slots(training)
+    scheduler.check_state(state)
     models.load_state(model, state.weights)
     models.load_unsaved(model, state.unsaved)
-    loop.write(converter.import_slots(state.slots), state.step)
     scheduler.go_to(state.step, state.reactions)
+    loop.write({**converter.import_slots(state.slots), **_wait(state.slots, there.frozen)}, state.step)
 
 
-def _check_rates(plan: Plan, state: TrainingState) -> None:
-    """Refuse a step that the schedules have no rate for, before anything is changed."""
-    live = LiveRates(plan)
-    live.restore(state.reactions)
-    live.rates(state.step)
+def _wait(slots: Slots, frozen: Collection[str]) -> Slots:
+    """Return the slots of frozen parameters as they are, whatever the options of the phase; they wait."""
+    return {name: {"step": np.array(1.0), **given} if (given := slots.get(name)) else {} for name in frozen}
 
 
 class _Loop(ABC):
@@ -118,7 +121,7 @@ class _EagerLoop(_Loop):
             raise SpecError(f"scheduler is {_describe(scheduler)}; must be the one of ll.compile. {_GIVE}")
         if scheduler.optimizer is not optimizer:
             raise SpecError(f"optimizer: not the one that ll.compile gave together with this scheduler. {_GIVE}")
-        self.plan = scheduler.live.plan
+        self.plan = scheduler.plan
         self._scheduler, self._optimizer = scheduler, optimizer
         self._slots = EagerSlots(optimizer, model)
         known = {id(tensor) for _, tensor in parameters_of(model)}

@@ -13,11 +13,11 @@ from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.user_models import check_all_float64
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.single_optimizer import check_single_optimizer
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop, own_optimizer
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import build_optimizer
-from layered_lr_torch.own_loop_phases import check_phases
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.session import TorchSession
 from layered_lr_torch.torch_types import Forward, Module, ParamGroup
@@ -44,7 +44,6 @@ def pick_device(device: str) -> torch.device:
 class TorchBackend(Backend):
     """Builds torch models and trains them with torch's own optimizers."""
 
-    compiles_phases: ClassVar[bool] = True
     schedules_any_optimizer: ClassVar[bool] = True
     session: ClassVar[type[TorchSession]] = TorchSession
 
@@ -114,7 +113,7 @@ class TorchBackend(Backend):
 
         Phases may change everything except the kind of optimizer.
         """
-        check_phases(plan)
+        check_single_optimizer(plan)
         optimizer = build_optimizer(plan, model, GradientClipper(plan.plan_at(0), model))
         return optimizer, own_optimizer.build_scheduler(plan, optimizer, model)
 

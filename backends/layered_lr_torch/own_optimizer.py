@@ -15,13 +15,14 @@ from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import Part, describe_kinds, list_kinds
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
+from layered_lr.plans.single_optimizer import check_single_optimizer
 from layered_lr.spec.spec import Spec
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import attach_clipper, find_clipper, is_finished
 from layered_lr_torch.mixed_optimizer import KIND, MixedOptimizer
 from layered_lr_torch.omitted_parameters import watch_omitted
 from layered_lr_torch.optimizer import NO_DECAY, divide_group, find_classes, make_arguments
-from layered_lr_torch.own_loop_phases import PhaseScheduler, check_phases
+from layered_lr_torch.own_loop_phases import PhaseScheduler
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
 
@@ -105,7 +106,7 @@ def build_scheduler(plan: Plan, optimizer: torch.optim.Optimizer, model: Module 
     Raises:
         SpecError: A param group is in no group of the plan, or in several.
     """
-    check_phases(plan)
+    check_single_optimizer(plan)
     optimizer = innermost(optimizer)
     parts = list(_list_parts(plan))
     tensors = _find_tensors(optimizer, model)

@@ -191,6 +191,10 @@ class PlanScheduler(LRScheduler):
         """What reactive schedules have seen, by group."""
         return self.live.state()
 
+    def param_groups_at(self, step: int) -> list[ParamGroup]:
+        """The optimizer's param groups as the phase of an update has them."""
+        return self.optimizer.param_groups
+
     def _go_to_update(self, step: int) -> None:
         self.last_epoch = step
         self._apply()
