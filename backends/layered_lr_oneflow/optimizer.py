@@ -161,6 +161,11 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
         self._apply()
 
     @property
+    def here(self) -> Plan:
+        """The plan of the present phase."""
+        return self.live.plan
+
+    @property
     def total_steps(self) -> int | None:
         """Updates of the whole run; None if the plan does not know it."""
         return self.plan.total_steps

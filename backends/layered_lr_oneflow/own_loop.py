@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, final
 
@@ -43,7 +43,7 @@ def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: An
     """
     loop = _find_loop(model, optimizer, scheduler)
     step = loop.step()
-    there = scheduler.live.plan
+    there = scheduler.here
     weights = models.copy_state(model)
     optimizer = type(there.spec.optimizer).__name__
     return TrainingState(
@@ -51,7 +51,7 @@ def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: An
         optimizer=optimizer,
         kinds=find_unusual(optimizer, there.kinds),
         weights=weights,
-        slots=SlotConverter(there, model, frozen_too=True).export_changed_slots(loop.read(), step),
+        slots={**SlotConverter(there, model, frozen_too=True).export_changed_slots(loop.read(), step), **loop.waiting},
         reactions=scheduler.reactions(),
         unsaved=models.copy_unsaved(model),
         masks=find_masks(weights, [name for parameter in loop.plan.parameters for name in parameter.names]),
@@ -88,12 +88,9 @@ def import_loop(state: TrainingState, model: Module, optimizer: NativeOptimizer 
     models.load_state(model, state.weights)
     models.load_unsaved(model, state.unsaved)
     scheduler.go_to(state.step, state.reactions)
-    loop.write({**converter.import_slots(state.slots), **_wait(state.slots, there.frozen)}, state.step)
-
-
-def _wait(slots: Slots, frozen: Collection[str]) -> Slots:
-    """Return the slots of frozen parameters as they are, whatever the options of the phase; they wait."""
-    return {name: {"step": np.array(1.0), **given} if (given := slots.get(name)) else {} for name in frozen}
+    taken = converter.import_slots(state.slots)
+    loop.write({name: slots for name, slots in taken.items() if name not in there.frozen}, state.step)
+    loop.wait({name: state.slots.get(name, {}) for name in there.frozen})
 
 
 class _Loop(ABC):
@@ -104,6 +101,15 @@ class _Loop(ABC):
     @abstractmethod
     def step(self) -> int:
         """How many updates were made so far."""
+
+    @property
+    def waiting(self) -> Slots:
+        """What ``wait`` was given, unless ``read`` returns it."""
+        return {}
+
+    @abstractmethod
+    def wait(self, slots: Slots) -> None:
+        """Keep the slots of parameters that the phase freezes, as they are; they may not fit the phase's options."""
 
     @abstractmethod
     def read(self) -> Slots:
@@ -138,6 +144,10 @@ class _EagerLoop(_Loop):
     def read(self) -> Slots:
         return self._slots.read()
 
+    def wait(self, slots: Slots) -> None:
+        # SGD's rule may count: of a parameter with a momentum buffer, the next update is not the first one
+        self._slots.write({name: {"step": np.array(1.0), **given} if given else {} for name, given in slots.items()})
+
     def write(self, slots: Slots, step: int) -> None:
         self._slots.write(slots)
         self._optimizer._state["step"] = step
@@ -155,18 +165,30 @@ class _GraphLoop(_Loop):
         if mine.keys() != theirs.keys() or any(mine[name] is not theirs[name] for name in mine):
             raise SpecError("model: not the one that ll.attach(spec, graph, model) was given for this scheduler.")
         self.plan = scheduler.plan
+        self._scheduler = scheduler
         self._updates = scheduler.updates
         self._native = NativeSlots(graph, model)
 
+    @property
+    def _since(self) -> int:
+        return self._scheduler.here.since
+
+    @property
+    def waiting(self) -> Slots:
+        return self._scheduler.waiting
+
+    def wait(self, slots: Slots) -> None:
+        self._scheduler.waiting = {name: dict(given) for name, given in slots.items() if given}
+
     def step(self) -> int:
-        return self.plan.since + (self._native.step() if self._updates is None else self._updates.step())
+        return self._since + (self._native.step() if self._updates is None else self._updates.step())
 
     def read(self) -> Slots:
         return self._native.read() if self._updates is None else self._updates.slots()
 
     def write(self, slots: Slots, step: int) -> None:
         if self._updates is None:
-            self._native.write(slots, step - self.plan.since)
+            self._native.write(slots, step - self._since)
             return
         own = self._updates.slots()  # the scheduler sets the step
         self._updates.load_slots({name: {slot: slots[name][slot] for slot in own[name]} for name in own})

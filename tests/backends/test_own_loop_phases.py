@@ -10,76 +10,8 @@ import pytest
 
 import layered_lr as ll
 from tests.support.models import ones, taken, unit_gradients
-from tests.support.timelines import batch, net, start
-
-GROUPS = [ll.Group("head", lr_scale=2.0), ll.Group("norm", schedule=ll.StepLR(2))]
-HEAD_LATE = [ll.Phase(3, frozen="head"), ll.Phase(6, trained="head"), ll.Phase()]
-TOTAL = 9
-PLATEAU = ll.ReduceLROnPlateau(patience=0, factor=0.5, threshold=0.5, unit="step")
-SPECS = {
-    "SGD": ll.Spec(ll.SGD(0.1, momentum=0.9), GROUPS, phases=HEAD_LATE, clip_grad_norm=0.5),
-    "NAdam": ll.Spec(ll.NAdam(0.01), GROUPS, phases=HEAD_LATE),
-    "Adagrad": ll.Spec(ll.Adagrad(0.1, lr_decay=0.1, initial_accumulator_value=0.1), GROUPS, phases=HEAD_LATE),
-    "options": ll.Spec(
-        ll.SGD(0.05, momentum=0.8), GROUPS, no_weight_decay="1d",
-        phases=[
-            ll.Phase(2),
-            ll.Phase(4, optimizer=ll.SGD(0.05), weight_decay=0.1, frozen="norm", batch_norm="moving"),
-            ll.Phase(7, optimizer=ll.SGD(0.05, momentum=0.5, dampening=0.2), frozen="body.bias"),
-            ll.Phase(clip_grad_value=0.01),
-        ],
-    ),
-    "slots": ll.Spec(
-        ll.Adam(0.01), GROUPS,
-        phases=[
-            ll.Phase(3, frozen="head"),
-            ll.Phase(5, optimizer=ll.Adam(0.01, betas=(0.8, 0.99), amsgrad=True)),
-            ll.Phase(weight_decay=0.1),
-        ],
-    ),
-    "reactive": ll.Spec(
-        ll.SGD(0.1, momentum=0.9), GROUPS, PLATEAU,
-        phases=[ll.Phase(3, frozen="body"), ll.Phase(5, schedule=ll.Constant()), ll.Phase(counts_from="run")],
-    ),
-}  # fmt: skip
-NEAR = 1e-6  # float64; OneFlow's normalisation has its momentum in float32
-
-
-class Loop:
-    """A loop as the README shows it, in float64; reactive schedules see the loss."""
-
-    def __init__(self, framework: Any, spec: ll.Spec, seed: int = 0) -> None:
-        self.framework = framework
-        self.model = net(framework).to(framework.float64)
-        named = dict(self.model.named_parameters())
-        with framework.no_grad():
-            for name, array in start(self.model, seed).items():
-                named[name].copy_(framework.tensor(array, dtype=framework.float64))
-        self.optimizer, self.scheduler = ll.compile(spec, self.model, TOTAL, 4)
-
-    @property
-    def parts(self) -> tuple[Any, Any, Any]:
-        """What ``save_state`` and ``load_state`` take."""
-        return self.model, self.optimizer, self.scheduler
-
-    def train(self, steps: range) -> list[float]:
-        """The losses of these updates."""
-        losses = []
-        for step in steps:
-            self.model.train()  # as many loops do: what a phase holds still stays so
-            images, labels = map(self.framework.tensor, batch(step))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self.framework.nn.functional.cross_entropy(self.model(images.to(self.framework.float64)), labels)
-            loss.backward()
-            self.optimizer.step()
-            self.scheduler.step()
-            losses.append(float(loss.detach().numpy()))
-            if self.scheduler.plan.reacting_units:
-                self.scheduler.step(metrics=losses[-1])
-        return losses
-
-    def weights(self) -> dict[str, Any]:
-        return {name: tensor.detach().numpy().copy() for name, tensor in self.model.state_dict().items()}
+from tests.support.phase_loops import GROUPS, NEAR, SPECS, TOTAL, Loop
+from tests.support.timelines import net
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -146,3 +78,91 @@ def test_what_is_frozen_by_hand_stays_frozen(framework: Any) -> None:
         optimizer.step()
         scheduler.step()
         assert list(taken(model, framework)) == expected
+
+
+def graph_phases(folder: str, name: str) -> list[str]:
+    """What is wrong where graphs of one's own, one for each phase, train as an eager loop does."""
+    import numpy as np
+    import oneflow as flow
+
+    import layered_lr as ll
+    from tests.support.phase_loops import NEAR, SPECS, TOTAL, Loop
+    from tests.support.timelines import batch
+
+    spec, wrong = SPECS[name], []
+
+    class Train(flow.nn.Graph):  # type: ignore[misc]
+        def __init__(self, model: object, step: int) -> None:
+            super().__init__()
+            self.net = model
+            self.scheduler = ll.attach(spec, self, model, TOTAL, 4, step=step)
+
+        def build(self, images: object, labels: object) -> object:
+            loss = flow.nn.functional.cross_entropy(self.net(images), labels)
+            loss.backward()
+            return loss
+
+    def made(seed: int, step: int) -> tuple[object, object]:
+        model = Loop(flow, ll.Spec(ll.SGD(0.1)), seed).model
+        return model, Train(model, step)
+
+    def train(model: object, graph: object, steps: range) -> list[float]:
+        losses = []
+        for step in steps:
+            try:
+                images, labels = map(flow.tensor, batch(step))
+                losses.append(float(graph(images.to(flow.float64), labels).numpy()))
+            except ll.SpecError as error:
+                if f"phase {graph.scheduler.plan.phase_index(step)} has ended before update {step}. A graph" not in str(
+                    error
+                ):
+                    raise
+                ll.save_state(f"{folder}/hand", model, graph, graph.scheduler)
+                graph = Train(model, step)
+                ll.load_state(f"{folder}/hand", model, graph, graph.scheduler)
+                losses.append(float(graph(images.to(flow.float64), labels).numpy()))
+            graph.scheduler.step()
+            if graph.scheduler.plan.reacting_units:
+                graph.scheduler.step(metrics=losses[-1])
+            ll.save_state(f"{folder}/graph{step + 1}", model, graph, graph.scheduler)
+        return losses
+
+    eager = Loop(flow, spec)
+    expected = eager.train(range(TOTAL))
+    model, graph = made(0, 0)
+    losses = train(model, graph, range(TOTAL))
+    if not np.allclose(losses, expected, rtol=0, atol=NEAR):
+        wrong.append(f"losses {losses} {expected}")
+    wrong += [
+        f"{key}" for key, array in eager.weights().items()
+        if not np.allclose(model.state_dict()[key].numpy(), array, rtol=0, atol=NEAR)
+    ]  # fmt: skip
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        wrong.append("frozen between calls")
+    for step in (3, 4):
+        model, graph = made(5, step)
+        ll.load_state(f"{folder}/graph{step}", model, graph, graph.scheduler)
+        if train(model, graph, range(step, TOTAL)) != losses[step:]:
+            wrong.append(f"resumed at {step}")
+    loop = Loop(flow, spec, 5)
+    ll.load_state(f"{folder}/graph4", *loop.parts)
+    again = loop.train(range(4, TOTAL))
+    if not np.allclose(again, losses[4:], rtol=0, atol=NEAR):
+        wrong.append(f"eager from the graph's state: {again} {losses[4:]}")
+    model, graph = made(5, 0)
+    try:
+        ll.load_state(f"{folder}/graph4", model, graph, graph.scheduler)
+        wrong.append("a state of another phase is taken")
+    except ll.CheckpointError as error:
+        wrong += [] if "Make one with ll.attach(..., step=4)" in str(error) else [str(error)]
+    return wrong
+
+
+@pytest.mark.slow
+def test_a_graph_for_each_phase_trains_as_an_eager_loop(oneflow: Any, tmp_path: Path) -> None:
+    from tests.support.isolation import values_of
+
+    names = ["options", "reactive"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert values_of(graph_phases, [(str(tmp_path / name), name) for name in names]) == [[] for _ in names]
