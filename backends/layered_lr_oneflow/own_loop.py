@@ -16,6 +16,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.single_optimizer import enter_phase
 from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 from layered_lr_oneflow import models
+from layered_lr_oneflow.composed_optimizer import ComposedOptimizer
 from layered_lr_oneflow.graph_scheduler import GraphScheduler
 from layered_lr_oneflow.oneflow_types import Graph, Module, NativeOptimizer, Tensor
 from layered_lr_oneflow.optimizer import PlanScheduler
@@ -128,6 +129,7 @@ class _EagerLoop(_Loop):
         if scheduler.optimizer is not optimizer:
             raise SpecError(f"optimizer: not the one that ll.compile gave together with this scheduler. {_GIVE}")
         self.plan = scheduler.plan
+        _check_known(optimizer, type(scheduler.here.spec.optimizer).__name__)
         self._scheduler, self._optimizer = scheduler, optimizer
         self._slots = EagerSlots(optimizer, model)
         known = {id(tensor) for _, tensor in parameters_of(model)}
@@ -212,6 +214,29 @@ def _find_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: Any
     if odd := sorted({parameter.name for parameter in loop.plan.parameters} ^ known.keys()):
         raise SpecError(f"model: not the one that the scheduler's plan is for, which differs in {odd[0]!r}.")
     return loop
+
+
+def _check_known(optimizer: NativeOptimizer, kind: str) -> None:
+    """Refuse an optimizer of the user's whose state has no names here.
+
+    Args:
+        optimizer: Of the loop.
+        kind: The spec's.
+
+    Raises:
+        SpecError: It is of another kind than the spec's.
+        Unsupported: What it keeps is not known by torch's names.
+    """
+    if isinstance(optimizer, ComposedOptimizer):
+        return
+    own = type(optimizer).__name__
+    if type(optimizer) not in (flow.optim.SGD, flow.optim.Adagrad):
+        raise Unsupported(
+            f"optimizer: what {own} keeps is not known here by torch's names. Save its own state_dict() and the "
+            "scheduler's, or make the optimizer by ll.compile."
+        )
+    if own != kind:
+        raise SpecError(f"optimizer is {own}, but the spec's is {kind}: what it keeps would be misread. Name it there.")
 
 
 def _describe(given: object) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, final
 
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
+from layered_lr.plans.param_groups import list_hyperparameters, list_parts
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
 from layered_lr.spec.phases import Phase
@@ -14,7 +15,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.clipping import GradientClipper, call_before_step
 from layered_lr_oneflow.composed_optimizer import ComposedOptimizer
 from layered_lr_oneflow.float32_rates import Float32Rates
-from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, Options
+from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer
 from layered_lr_oneflow.optimizer import PlanScheduler, check_rates, list_composed_groups
 
 _NOT_OURS: Final = frozenset({"params", "name", "lr", "lr_scale", "initial_lr"})
@@ -37,6 +38,8 @@ class PhaseScheduler(PlanScheduler):
         model: What the optimizer trains.
         clipper: Clips the gradients before each update.
         owners: For each param group the index of its group in the plan.
+        places: For each param group of another one's optimizer, the index of its part among those of ``list_parts``;
+            its clipper is attached already. None if the optimizer is a ``ComposedOptimizer``.
     """
 
     def __init__(
@@ -46,8 +49,10 @@ class PhaseScheduler(PlanScheduler):
         model: Module,
         clipper: GradientClipper,
         owners: Sequence[int],
+        places: Sequence[int] | None = None,
     ) -> None:
         self.model = model
+        self._places = places
         self._clipper = clipper
         self._trainable = trainable_parameters(model)
         self._phase_index = 0
@@ -95,7 +100,8 @@ class PhaseScheduler(PlanScheduler):
         """Freeze where the model was used without the call of any module, and clip."""
         if not self._has_frozen:
             self._freeze()
-        self._clipper.clip()
+        if self._places is None:
+            self._clipper.clip()
 
     def _choose_reactions(
         self, step: int, reactions: Mapping[str, Mapping[str, float]]
@@ -130,15 +136,16 @@ class PhaseScheduler(PlanScheduler):
         self._float32_rates = Float32Rates(plan, rounds=False)
         self._clipper.begin(plan, self.model)
         groups, undecayed = list_composed_groups(plan, self.model)
-        for mine, owner in zip(self.optimizer.param_groups, self.owners, strict=False):
-            mine._options.update(self._choose_options(mine._options, groups[owner]))
+        if self._places is not None:
+            parts = [list_hyperparameters(part.optimizer) for _, part in list_parts(self.plan, plan)]
+            groups = [parts[place] for place in self._places]
+        for mine, new in zip(self.optimizer.param_groups, groups, strict=True):
+            own = mine._options
+            own.update({name: value for name, value in new.items() if name in own and name not in _NOT_OURS})
         if isinstance(self.optimizer, ComposedOptimizer):
             self.optimizer.set_undecayed(undecayed)
             frozen = {id(tensor) for parameter, tensor in parameters_of(self.model) if parameter.name in plan.frozen}
             self.optimizer.fit_states(frozen)
-
-    def _choose_options(self, mine: Options, new: Options) -> Options:
-        return {name: value for name, value in new.items() if name in mine and name not in _NOT_OURS}
 
     def _wait(self) -> None:
         """Let everything train that may, until the next forward pass."""

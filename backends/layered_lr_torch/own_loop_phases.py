@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
+from layered_lr.plans.param_groups import find_owners
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
 from layered_lr.spec.phases import Phase
@@ -18,7 +19,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.module_hooks import FirstForward, StillHook
 from layered_lr_torch.new_states import NewStates
-from layered_lr_torch.optimizer import build_param_groups, find_owners
+from layered_lr_torch.optimizer import build_param_groups
 from layered_lr_torch.plan_scheduler import PlanScheduler, set_number
 from layered_lr_torch.replicas import has_replicas, reduce_what_trains
 from layered_lr_torch.sharding import is_sharded

@@ -10,10 +10,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from layered_lr.backend.hand_rates import HandRates
 from layered_lr.backend.step_watch import StepWatch
+from layered_lr.plans.param_groups import find_owners
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, held_step, read_step_call
 from layered_lr.state.training_state import TrainingState
-from layered_lr_torch.optimizer import find_owners
 from layered_lr_torch.torch_types import ParamGroup
 
 

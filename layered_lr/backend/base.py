@@ -363,8 +363,6 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
-    schedules_any_optimizer: ClassVar[bool] = False
-    """Whether ``build_scheduler`` takes optimizers that ``compile`` has not made."""
 
     @abstractmethod
     def __init__(self, device: str = "auto") -> None: ...
