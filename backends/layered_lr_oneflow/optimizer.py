@@ -105,7 +105,6 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
         self.plan = plan
         self.live = LiveRates(plan.plan_at(step))
         self.owners = owners
-        self._rounds = rounds
         self._hand_rates = HandRates()
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
         self._float32_rates = Float32Rates(self.live.plan, rounds)
