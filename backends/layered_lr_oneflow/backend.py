@@ -83,6 +83,8 @@ class OneFlowBackend(Backend):
         """
         if plan.phases:
             check_single_optimizer(plan)
+            for there in plan.phase_plans:
+                check_optimizers(there)
             first = plan.plan_at(0)
             composed, clipper = build_composed_optimizer(first, model), GradientClipper(first, model)
             return composed, PhaseScheduler(composed, plan, model, clipper, range(len(plan.groups)))
