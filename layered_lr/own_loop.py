@@ -12,7 +12,7 @@ from layered_lr.arrays import COUNTS, Array, Slots, fits_parameter
 from layered_lr.backend.base import LoopOptimizer, LoopScheduler
 from layered_lr.backend.loading import backend_of, load_attach
 from layered_lr.counts import whole_number
-from layered_lr.errors import CheckpointError, SpecError, Unsupported
+from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.files import as_path, one_line, open_plain
 from layered_lr.guesses import explain_names
 from layered_lr.models.matching import match_names
@@ -244,9 +244,6 @@ def _copy_slot(slot: str, value: Tensor) -> Array:
     return array.astype(np.float64) if slot in COUNTS else array
 
 
-_WITHOUT_PHASES = "Use ll.run, or make a spec and an optimizer (or a graph) for each phase."
-
-
 @explain_names("loop")
 def compile(
     spec: Spec, model: Module, total_steps: int | None = None, steps_per_epoch: int | None = None
@@ -268,7 +265,7 @@ def compile(
     Raises:
         SpecError: The spec does not fit the model, or the model is not an ``nn.Module``.
         Unsupported: The framework's optimizer differs from torch's, or the spec has phases that one optimizer cannot go
-            through: a switch of the optimizer, or any phases in OneFlow.
+            through, because one switches to another kind.
 
     Example:
         >>> import torch
@@ -286,16 +283,17 @@ def compile(
     """
     backend = backend_of(model)
     plan = resolve(spec, model, total_steps, steps_per_epoch)
-    if plan.phases and not backend.compiles_phases:
-        raise Unsupported(
-            f"compile: {backend.name!r} cannot train phases in a training loop of your own. {_WITHOUT_PHASES}"
-        )
     return backend.compile(plan, model)
 
 
 @explain_names("loop")
 def attach(
-    spec: Spec, graph: Graph, model: Module, total_steps: int | None = None, steps_per_epoch: int | None = None
+    spec: Spec,
+    graph: Graph,
+    model: Module,
+    total_steps: int | None = None,
+    steps_per_epoch: int | None = None,
+    step: int = 0,
 ) -> LoopScheduler:
     """Put a spec into your own ``oneflow.nn.Graph``, with OneFlow's native ``lr_scale`` and schedules.
 
@@ -308,6 +306,8 @@ def attach(
         model: The ``oneflow.nn.Module`` that the graph trains.
         total_steps: Updates of the whole run, if a schedule needs it or becomes a table.
         steps_per_epoch: Updates of one epoch, if a schedule counts epochs.
+        step: Only for a spec with phases: updates made so far. The graph trains the phase of the next one, and refuses
+            calls after the phase's end. Make a graph for each phase; hand over by ``save_state`` and ``load_state``.
 
     Returns:
         A scheduler with ``plan``, ``step()``, ``get_last_lr()``, ``state_dict()`` and ``load_state_dict()``. Only
@@ -316,7 +316,8 @@ def attach(
     Raises:
         SpecError: The spec does not fit the model, ``graph`` is not a graph, or the graph is already compiled or has an
             optimizer for one of these parameters.
-        Unsupported: OneFlow's Graph cannot do the schedule or the optimizer exactly, or the spec has phases.
+        Unsupported: OneFlow's Graph cannot do the schedule or the optimizer exactly, or a phase switches to another
+            kind of optimizer.
 
     Example:
         >>> import oneflow
@@ -341,6 +342,7 @@ def attach(
         )
     attach_plan = load_attach()
     plan = resolve(spec, model, total_steps, steps_per_epoch)
-    if plan.phases:
-        raise Unsupported(f"attach: a graph is compiled once and cannot go through phases. {_WITHOUT_PHASES}")
-    return attach_plan(plan, graph, model)
+    step = whole_number("attach: step", step, 0)
+    if step and not plan.phases:
+        raise SpecError(f"attach: step={step} is for a spec with phases; leave it out, and continue by ll.load_state.")
+    return attach_plan(plan, graph, model, step)

@@ -8,7 +8,7 @@ from typing import Any
 
 from layered_lr.backend.base import LoopOptimizer, LoopScheduler
 from layered_lr.backend.loading import backend_of, load_backend
-from layered_lr.errors import SpecError, Unsupported
+from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import Module
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS
@@ -22,7 +22,7 @@ def param_groups(spec: Spec, model: Module) -> list[dict[str, Any]]:
 
     Args:
         spec: Groups and optimizer. The kind of the optimizer only says which hyperparameters there are.
-        model: A ``torch.nn.Module``.
+        model: A ``torch.nn.Module`` or a ``oneflow.nn.Module``.
 
     Returns:
         For each group of the spec a dict with ``params``, ``param_names``, ``name``, ``lr`` (the group's own rate,
@@ -30,7 +30,6 @@ def param_groups(spec: Spec, model: Module) -> list[dict[str, Any]]:
 
     Raises:
         SpecError: The spec does not fit the model, or the model is not an ``nn.Module``.
-        Unsupported: The model is one of OneFlow.
 
     Example:
         >>> import torch
@@ -57,8 +56,9 @@ def scheduler(
 
     Args:
         spec: Groups and schedules.
-        optimizer: A ``torch.optim.Optimizer`` of any class. Each of its param groups must be inside one group of the
-            spec. If the spec clips gradients, the optimizer does so from now on.
+        optimizer: A ``torch.optim.Optimizer`` of any class, or a ``oneflow.optim.Optimizer`` in eager mode. Each of its
+            param groups must be inside one group of the spec. If the spec clips gradients, the optimizer does so
+            from now on.
         model: What it trains. None is enough where the optimizer has the names of its parameters (``param_names``), and
             the spec has no phases and does not clip.
         total_steps: Updates of the whole run, if a schedule needs it.
@@ -69,7 +69,8 @@ def scheduler(
 
     Raises:
         SpecError: The spec does not fit the model or the optimizer, or the model is needed.
-        Unsupported: The optimizer is one of OneFlow, or a phase switches the optimizer.
+        Unsupported: A phase switches the optimizer, or the spec has phases and the optimizer is one of OneFlow's that
+            counts the updates of all parameters together.
 
     Example:
         >>> import torch
@@ -84,8 +85,6 @@ def scheduler(
         True
     """
     backend = load_backend(FRAMEWORKS[_framework_of_optimizer(optimizer)].loop) if model is None else backend_of(model)
-    if not backend.schedules_any_optimizer:
-        raise Unsupported(f"scheduler: backend {backend.name!r} schedules its own optimizers only: use ll.compile.")
     parameters = _list_parameters(spec, optimizer) if model is None else model
     plan = resolve(spec, parameters, total_steps, steps_per_epoch)
     return backend.build_scheduler(plan, optimizer, model)
@@ -96,13 +95,13 @@ def _framework_of_optimizer(optimizer: LoopOptimizer) -> str:
         root = base.__module__.split(".")[0]
         if base.__name__ == "Optimizer" and root in FRAMEWORKS:
             return root
-    raise SpecError(f"optimizer is a {type(optimizer).__name__}; must be a torch.optim.Optimizer.")
+    raise SpecError(f"optimizer is a {type(optimizer).__name__}; must be an optimizer of torch or OneFlow.")
 
 
 def _list_parameters(spec: Spec, optimizer: LoopOptimizer) -> Sequence[tuple[Any, ...]]:
     """The parameters of an optimizer that has their names."""
-    groups = optimizer.param_groups
-    if any(len(group.get("param_names", ())) != len(group["params"]) for group in groups):
+    groups = [_read_members(group) for group in optimizer.param_groups]
+    if any(len(names) != len(tensors) for names, tensors in groups):
         raise SpecError(
             "scheduler: the optimizer has no names of its parameters. Give model=..., or make the optimizer from "
             "ll.param_groups(spec, model)."
@@ -111,6 +110,13 @@ def _list_parameters(spec: Spec, optimizer: LoopOptimizer) -> Sequence[tuple[Any
         raise SpecError("scheduler: a spec with phases or clipping needs the model. Give model=....")
     return [
         (name, tuple(tensor.shape), (), str(tensor.dtype).rpartition(".")[2], bool(tensor.requires_grad))
-        for group in groups
-        for name, tensor in zip(group["param_names"], group["params"], strict=True)
+        for names, tensors in groups
+        for name, tensor in zip(names, tensors, strict=True)
     ]
+
+
+def _read_members(group: Any) -> tuple[Sequence[str], Sequence[Any]]:
+    """The names and the parameters of a param group: a dict in torch, an object in OneFlow."""
+    if isinstance(group, dict):
+        return group.get("param_names", ()), group["params"]
+    return group.options.get("param_names", ()), group.parameters

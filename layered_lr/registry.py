@@ -95,7 +95,7 @@ TABLE: Mapping[str, Entry] = {
     ),
 }
 
-ATTACH = "layered_lr_oneflow.attach:attach"
+ATTACH = "layered_lr_oneflow.graph_phases:attach_plan"
 CHECKPOINT_READER = "layered_lr_torch.pth_files:read_checkpoint"
 STATE_DICT_READER = "layered_lr_torch.pth_files:read_state_dict"
 

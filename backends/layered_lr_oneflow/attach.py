@@ -31,6 +31,7 @@ def attach(
     measures: bool = False,
     step: int | None = None,
     counts_batches: bool = True,
+    whole: Plan | None = None,
 ) -> GraphScheduler:
     """Add the plan's optimizers to a graph; call it in the graph's ``__init__``, after ``super().__init__()``.
 
@@ -47,6 +48,7 @@ def attach(
             ``build`` returns.
         step: Updates made before; None is where the plan's schedules begin. The graph itself counts from there.
         counts_batches: Whether the graph counts ``num_batches_tracked`` of batch normalisations; OneFlow does not.
+        whole: The plan with phases of which ``plan`` is one; None if there are none.
 
     Returns:
         The graph's scheduler.
@@ -75,7 +77,7 @@ def attach(
         updates = build_dynamic_update(plan, model)
         clip_in_build(graph, clipper)
         updates.bind(graph)  # after clip_in_build: the updates then read the clipped gradients
-        return GraphScheduler(plan, graph, model, updates, step)
+        return GraphScheduler(plan, graph, model, updates, step, whole)
     param_groups = build_param_groups(plan, model)
     for _, options in param_groups:
         scale = GraphScale(options["lr_scale"])
@@ -93,7 +95,7 @@ def attach(
     if step is not None and step > plan.since:
         graph.load_state_dict({TRAIN_STEP: flow.tensor([step - plan.since], dtype=flow.int64)})
     clip_in_build(graph, clipper)
-    return GraphScheduler(plan, graph, model, None, step)
+    return GraphScheduler(plan, graph, model, None, step, whole)
 
 
 def build_dynamic_update(plan: Plan, model: Module) -> DynamicUpdate:

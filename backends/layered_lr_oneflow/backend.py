@@ -9,14 +9,16 @@ from layered_lr.arrays import Array, Weights
 from layered_lr.backend.base import Backend, Dtype
 from layered_lr.errors import SpecError
 from layered_lr.plans.group import list_kinds
+from layered_lr.plans.param_groups import list_param_groups
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.single_optimizer import check_single_optimizer
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models, own_loop
 from layered_lr_oneflow.build_model import build_users_model
 from layered_lr_oneflow.clipping import GradientClipper, clip_before_step
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.lowering import check_optimizers, has_native_updates
-from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer
+from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, Options
 from layered_lr_oneflow.optimizer import (
     EagerScale,
     PlanScheduler,
@@ -24,6 +26,8 @@ from layered_lr_oneflow.optimizer import (
     build_optimizer,
     build_param_groups,
 )
+from layered_lr_oneflow.own_loop_phases import PhaseScheduler
+from layered_lr_oneflow.own_optimizer import build_scheduler
 from layered_lr_oneflow.runtime import flow
 
 
@@ -73,11 +77,28 @@ class OneFlowBackend(Backend):
     def compile(self, plan: Plan, model: Module) -> tuple[NativeOptimizer, PlanScheduler]:
         """Make an eager optimizer for the model, and its scheduler, for a loop of the user's own.
 
-        The optimizer's ``step()`` clips gradients first, if the plan clips. For a graph use ``layered_lr.attach``.
+        The optimizer's ``step()`` clips gradients first, if the plan clips. With phases it is a ``ComposedOptimizer``:
+        phases may change every hyperparameter, and each parameter counts its own updates. For a graph use
+        ``layered_lr.attach``.
         """
+        if plan.phases:
+            check_single_optimizer(plan)
+            for there in plan.phase_plans:
+                check_optimizers(there)
+            first = plan.plan_at(0)
+            composed, clipper = build_composed_optimizer(first, model), GradientClipper(first, model)
+            return composed, PhaseScheduler(composed, plan, model, clipper, range(len(plan.groups)))
         optimizer, scheduler = build_eager_optimizer(plan, model)
         clip_before_step(optimizer, GradientClipper(plan, model))
         return optimizer, scheduler
+
+    def list_param_groups(self, plan: Plan, model: Module, divides_always: bool) -> list[Options]:
+        """Make the param groups of a plan for an optimizer of any class, in eager mode."""
+        return list_param_groups(plan, model, divides_always, by_hand=())
+
+    def build_scheduler(self, plan: Plan, optimizer: Any, model: Module | None) -> PlanScheduler:
+        """Make the scheduler of an optimizer that exists, for eager mode."""
+        return build_scheduler(plan, optimizer, model)
 
     def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
         """Copy the state of a loop of the user's own; a graph stands in the place of the optimizer."""

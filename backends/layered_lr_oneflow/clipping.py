@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from layered_lr.errors import Unsupported
@@ -32,13 +32,17 @@ class GradientClipper:
     """
 
     def __init__(self, plan: Plan, model: Module, measures: bool = False) -> None:
+        self.measures = measures
+        self.begin(plan, model)
+
+    def begin(self, plan: Plan, model: Module) -> None:
+        """Clip as a plan says from now on."""
         tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self._groups = [[tensors[name] for name in group.parameters] for group in plan.groups]
         limit = plan.spec.clip_grad_norm
         self._limit = None if limit is None or math.isinf(limit) else limit
         self._value = plan.spec.clip_grad_value
         self._per_group = plan.spec.clip_per_group
-        self.measures = measures
         if self.has_work and any(tensor.is_global for tensor in tensors.values()):
             raise Unsupported(
                 "OneFlow backends clip no gradients of global tensors: each rank would see its part. Leave "
@@ -101,17 +105,21 @@ def _clip_values(groups: Sequence[Sequence[Tensor]], limit: float) -> None:
 
 
 def clip_before_step(optimizer: NativeOptimizer, clipper: GradientClipper) -> None:
-    """Let an optimizer clip before each update.
+    """Let an optimizer clip before each update."""
+    if clipper.has_work:
+        call_before_step(optimizer, clipper.clip)
+
+
+def call_before_step(optimizer: NativeOptimizer, call: Callable[[], object]) -> None:
+    """Let an optimizer call something before each update, when the gradients are there.
 
     OneFlow 0.9's optimizers have no hooks; OneFlow itself wraps ``step`` in the same way.
     """
-    if not clipper.has_work:
-        return
     update = optimizer.step
 
     def step(closure: Closure | None = None) -> Any:
         loss = None if closure is None else closure()
-        clipper.clip()
+        call()
         update()
         return loss
 

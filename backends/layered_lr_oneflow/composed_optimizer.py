@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, final
 
@@ -70,8 +70,7 @@ class ComposedOptimizer(flow.optim.Optimizer):
             return loss
 
     def _update(self, group: NativeParamGroup, optimizer: Optimizer) -> None:
-        options = {f.name: group[f.name] for f in fields(optimizer) if f.name not in TORCH_ONLY}
-        rules = [self._rule(optimizer, options), self._rule(optimizer, {**options, "weight_decay": 0.0})]
+        rules = self._find_rules(group, optimizer)
         numbers = RateAndMomentum(float(group["lr"]), rules[0].optimizer.first_momentum)
         known: dict[tuple[Hashable, ...], tuple[Scalars, Scalars]] = {}  # most parameters share all their numbers
         for tensor in group.parameters:
@@ -94,6 +93,37 @@ class ComposedOptimizer(flow.optim.Optimizer):
         if not all(name in state for name in names):
             state |= {name: slot for name, slot in make_slots(rule, tensor).items() if name not in state}
         return {name: state[name] for name in names}
+
+    def set_undecayed(self, undecayed: Iterable[Tensor]) -> None:
+        """Choose the parameters that never decay from now on, whatever their group says."""
+        self._undecayed = {id(tensor) for tensor in undecayed}
+
+    def fit_states(self, without: Collection[int]) -> None:
+        """Let states fit the hyperparameters that the param groups have now.
+
+        Slots that these do not use are dropped, and slots that are missing begin at 0. A parameter without a state
+        stays without.
+
+        Args:
+            without: The ``id`` of each parameter whose state stays as it is.
+        """
+        for group, optimizer in zip(self.param_groups, self._optimizers, strict=True):
+            rules = self._find_rules(group, optimizer)
+            for tensor in group.parameters:
+                state, rule = self._state[tensor], rules[id(tensor) in self._undecayed]
+                names = rule.list_slots(tuple(tensor.shape))
+                if id(tensor) in without or not state or state.keys() == {*names, *rule.counters}:
+                    continue
+                new = make_slots(rule, tensor)
+                kept = {name: state[name] if name in state else flow.zeros_like(new[name]) for name in names}
+                # SGD counts only where it dampens, and there only its first update differs.
+                counters = {name: state.get(name, 1 if kept else start) for name, start in rule.counters.items()}
+                self._state[tensor] = {**kept, **counters}
+
+    def _find_rules(self, group: NativeParamGroup, optimizer: Optimizer) -> tuple[AnyRule, AnyRule]:
+        """The rule of a group's parameters, and of those that never decay."""
+        options = {f.name: group[f.name] for f in fields(optimizer) if f.name not in TORCH_ONLY}
+        return self._rule(optimizer, options), self._rule(optimizer, {**options, "weight_decay": 0.0})
 
     def _rule(self, optimizer: Optimizer, options: Mapping[str, Any]) -> AnyRule:
         """Get the update rule of an optimizer with these hyperparameters; it does not depend on the rate."""

@@ -26,11 +26,12 @@ class Float32Rates:
 
     Args:
         plan: The exact rates, from which these differ by at most 1.2e-7 of their size.
+        rounds: False gives the exact rates always.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, rounds: bool = True) -> None:
         self._exact = plan
-        self._rounds = has_native_updates(plan)
+        self._rounds = rounds and has_native_updates(plan)
         self._unscaled = replace(plan, groups=tuple(_unscale(plan, group) for group in plan.groups))
         self._scales = np.array([group.lr_scale for group in plan.groups], np.float64)
 

@@ -6,12 +6,16 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from layered_lr.arrays import Slots
+from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, read_step_call
+from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, read_step_call
+from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dynamic_updates import DynamicUpdate
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Graph, Module
+from layered_lr_oneflow.optimizer import check_rates
 from layered_lr_oneflow.slot_access import NativeSlots
 
 
@@ -24,21 +28,33 @@ class GraphScheduler:
     what it decides, without being compiled again.
 
     Attributes:
-        plan: The plan; ``plan.lowering("oneflow-graph")`` says how each group's rate is applied.
+        plan: The whole plan; ``plan.lowering("oneflow-graph")`` says how each group's rate is applied.
+        waiting: The optimizer's slots of parameters that the graph's phase freezes.
         parameters: What the graph trains, by name.
 
     Args:
-        plan: The plan.
+        plan: The plan, or the one of the graph's phase.
         graph: The graph that it was attached to.
         model: What the graph trains.
         updates: The graph's updates if the lowering is dynamic; None if OneFlow's own optimizers are compiled in.
         step: Updates made before; None is where the plan's schedules begin.
+        whole: The plan with phases of which ``plan`` is one; None if there are none.
     """
 
     def __init__(
-        self, plan: Plan, graph: Graph, model: Module, updates: DynamicUpdate | None, step: int | None = None
+        self,
+        plan: Plan,
+        graph: Graph,
+        model: Module,
+        updates: DynamicUpdate | None,
+        step: int | None = None,
+        whole: Plan | None = None,
     ) -> None:
-        self.plan = plan
+        self.plan = plan if whole is None else whole
+        self._here = plan
+        self._place = next((place for place, each in enumerate(self.plan.phases) if each.plan is plan), 0)
+        self.waiting: Slots = {}
+        self._earlier_reactions: Mapping[str, Mapping[str, float]] = {}
         self.updates = updates
         self.parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
         self._model = model
@@ -46,6 +62,7 @@ class GraphScheduler:
         self.live = LiveRates(plan)
         self._float32_rates = Float32Rates(plan)
         self._step = plan.since if step is None else step
+        self._call = self._began = self._step
         if updates is not None and self._step > plan.since:
             updates.seek(self._step - plan.since)
         self._apply()
@@ -54,6 +71,70 @@ class GraphScheduler:
     def graph(self) -> Graph:
         """The graph; None when it no longer exists."""
         return self._graph()
+
+    @property
+    def here(self) -> Plan:
+        """The plan that the graph is compiled for."""
+        return self._here
+
+    @property
+    def total_steps(self) -> int | None:
+        """Updates of the whole run; None if the plan does not know it."""
+        return self.plan.total_steps
+
+    def check_call(self) -> None:
+        """Refuse a call of the graph after the end of its phase.
+
+        Raises:
+            SpecError: The phase has ended.
+        """
+        if self.plan.phase_index(self._call) != self._place:
+            ended = f"phase {self._place + 1} has ended before update {self._call}."
+            raise SpecError(f"{ended} {_describe_next(self._call)}")
+
+    def count_call(self) -> None:
+        """Count a call of the graph."""
+        self._call += 1
+
+    def reactions(self) -> dict[str, Mapping[str, float]]:
+        """What reactive schedules of all phases so far have seen, by group."""
+        return {**self._earlier_reactions, **self.live.state()}
+
+    def check_state(self, state: TrainingState) -> None:
+        """Refuse a state that the graph cannot go on from, before anything is changed.
+
+        Raises:
+            CheckpointError: Its reactive groups are not the plan's, or it is of another phase than the graph.
+            SpecError: A schedule has no rate for its step.
+        """
+        if self.plan.phase_index(state.step) != self._place:
+            raise CheckpointError(
+                f"the state's next update is {state.step}, in phase {self.plan.phase_index(state.step) + 1}, and the "
+                f"graph is compiled for phase {self._place + 1}. Make one with ll.attach(..., step={state.step})."
+            )
+        if self.plan.phases:
+            anywhere = {group.name for there in self.plan.phase_plans for group in there.groups if group.is_reactive}
+            state.check_reactions(anywhere & set(state.reactions))
+        else:
+            state.check_reactions(self.live.state())
+        check_rates(self._here, state.step, self._choose_reactions(state.step, state.reactions))
+
+    def _choose_reactions(
+        self, step: int, reactions: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, Mapping[str, float]]:
+        """What the reactive schedules of the graph's phase go on with."""
+        if not self.plan.phases:
+            return dict(reactions)
+        new = carry_reactions(self.plan, self.plan.phase_index(step), {})
+        return {name: reactions.get(name, start) for name, start in new.items()}
+
+    def _follow(self) -> None:
+        """After the phase's last update, let metrics count for the schedules of the next phase, as in eager mode."""
+        step = self._step if self._step > self._began else self._call  # not everybody calls step()
+        if self.live.plan is self._here and self.plan.phase_index(step) == self._place + 1:
+            self._earlier_reactions = self.reactions()
+            self.live = LiveRates(self.plan.plan_at(step))
+            self.live.restore(carry_reactions(self.plan, self._place + 1, self._earlier_reactions))
 
     def step(self, *unnamed: object, metrics: Any = None) -> None:
         """Count an update that the graph has made, or let reactive schedules look at a metric.
@@ -66,11 +147,12 @@ class GraphScheduler:
         Raises:
             SpecError: An argument that may be an epoch, or a metric that is missing or no number.
         """
-        metrics = read_step_call(unnamed, metrics, self.live.is_reactive)
+        metrics = read_step_call(unnamed, metrics, bool(self.plan.reacting_units))
         if metrics is not None:
             self.observe(metrics)
             return
         self._step += 1
+        self._follow()
         self._apply()
 
     def observe(self, metrics: Any, unit: str | None = None) -> None:
@@ -80,6 +162,7 @@ class GraphScheduler:
             metrics: A number, or numbers by name (``loss``, ``accuracy``).
             unit: Only schedules that count this, ``"step"`` or ``"epoch"``, look at it; None is all of them.
         """
+        self._follow()
         self.live.observe(metrics, unit)
         self._apply()
 
@@ -103,12 +186,13 @@ class GraphScheduler:
         if graph is None or not graph._is_compiled:
             return self._step
         made = NativeSlots(graph, self._model).step() if self.updates is None else self.updates.step()
-        return self.plan.since + made
+        return self._here.since + made
 
     def state_dict(self) -> dict[str, Any]:
         """The count of updates that the graph has made, and what reactive schedules have seen."""
         count = {"last_step": self._count_updates()}
-        return count | ({"reactions": self.live.state()} if self.live.is_reactive else {})
+        reactions = self.reactions()
+        return count | ({"reactions": reactions} if reactions else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved count. With the native lowering, also call the graph's own ``load_state_dict``."""
@@ -116,16 +200,27 @@ class GraphScheduler:
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, with what reactive schedules have seen."""
-        self.live.restore(reactions)
-        self._step = step
+        self.live = LiveRates(self._here)
+        self.live.restore(self._choose_reactions(step, reactions))
+        self._earlier_reactions = dict(reactions) if self.plan.phases else {}
+        self._step = self._call = self._began = step
         if self.updates is not None:
-            self.updates.seek(self._step - self.plan.since)
+            self.updates.seek(self._step - self._here.since)
         self._apply()
 
     def _apply(self) -> None:
         """Write the rates of reactive groups into the graph's buffers."""
-        if self.updates is None or not self.live.is_reactive:
+        if self.updates is None or not self.live.is_reactive or self.live.plan is not self._here:
             return
         rates = self.next_rates()
-        chosen = [rate if group.is_reactive else None for group, rate in zip(self.plan.groups, rates, strict=True)]
+        chosen = [rate if group.is_reactive else None for group, rate in zip(self._here.groups, rates, strict=True)]
         self.updates.set(chosen)
+
+
+def _describe_next(step: int) -> str:
+    """Say what to do at the end of a phase."""
+    return (
+        "A graph is compiled for one phase. Save the state: ll.save_state(path, model, graph, graph.scheduler). Make "
+        f"another graph, with ll.attach(spec, self, model, ..., step={step}) in its __init__. Give it the state: "
+        "ll.load_state(path, model, new, new.scheduler)."
+    )

@@ -12,7 +12,8 @@ from layered_lr.models.nn_modules import parameters_of
 from layered_lr.optimizers import Optimizer
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, read_step_call
+from layered_lr.plans.reactive_rates import LiveRates, held_step, read_step_call
+from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.composed_optimizer import EAGER_ONLY, TORCH_ONLY, ComposedOptimizer
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, NativeParamGroup, Options, Tensor
@@ -61,12 +62,16 @@ def build_composed_optimizer(plan: Plan, model: Module) -> ComposedOptimizer:
 
     It has one param group for each group of the plan.
     """
+    return ComposedOptimizer([group.optimizer for group in plan.groups], *list_composed_groups(plan, model))
+
+
+def list_composed_groups(plan: Plan, model: Module) -> tuple[list[Options], list[Tensor]]:
+    """List the param groups of a composed optimizer, and the parameters that never decay."""
     objects = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     groups = [
         _make_options(group, group.optimizer, [objects[name] for name in group.parameters]) for group in plan.groups
     ]
-    undecayed = [objects[name] for group in plan.groups for name in group.undecayed]
-    return ComposedOptimizer([group.optimizer for group in plan.groups], groups, undecayed)
+    return groups, [objects[name] for group in plan.groups for name in group.undecayed]
 
 
 def _make_options(group: PlanGroup, optimizer: Optimizer, tensors: list[Tensor]) -> Options:
@@ -82,6 +87,8 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
     metric. Its state is the count and what reactive schedules have seen.
 
     Attributes:
+        plan: The whole plan.
+        live: The rates of the present phase.
         owners: For each param group the index of its group in the plan.
 
     Args:
@@ -89,14 +96,18 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
         plan: The rates.
         owners: For each param group the index of its group in the plan.
         step: Updates made before.
+        rounds: Whether to round rates as the Graph does, where the Graph would have OneFlow's own optimizer.
     """
 
-    def __init__(self, optimizer: NativeOptimizer, plan: Plan, owners: Sequence[int], step: int = 0) -> None:
-        self.live = LiveRates(plan)
+    def __init__(
+        self, optimizer: NativeOptimizer, plan: Plan, owners: Sequence[int], step: int = 0, rounds: bool = True
+    ) -> None:
+        self.plan = plan
+        self.live = LiveRates(plan.plan_at(step))
         self.owners = owners
         self._hand_rates = HandRates()
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
-        self._float32_rates = Float32Rates(plan)
+        self._float32_rates = Float32Rates(self.live.plan, rounds)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])  # OneFlow needs it where a scheduler does not begin at 0
         super().__init__(optimizer, step - 1)
@@ -114,7 +125,7 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
         Raises:
             SpecError: An argument that may be an epoch, or a metric that is missing or no number.
         """
-        metrics = read_step_call(unnamed, metrics, self.live.is_reactive)
+        metrics = read_step_call(unnamed, metrics, bool(self.plan.reacting_units))
         self._hand_rates.look(self.optimizer.param_groups[: len(self.owners)], self._last_lr)
         if metrics is not None:
             self.observe(metrics)
@@ -135,7 +146,8 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """The count of updates, in OneFlow's name, the rates, and the state of reactive schedules."""
         state = {"last_step": self.last_step, "_last_lr": list(self._last_lr)}
-        return state | ({"reactions": self.live.state()} if self.live.is_reactive else {})
+        reactions = self.reactions()
+        return state | ({"reactions": reactions} if reactions else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved count, at the plan's rates for it."""
@@ -147,13 +159,52 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
         self.last_step = step
         self._apply()
 
+    @property
+    def here(self) -> Plan:
+        """The plan of the present phase."""
+        return self.live.plan
+
+    @property
+    def total_steps(self) -> int | None:
+        """Updates of the whole run; None if the plan does not know it."""
+        return self.plan.total_steps
+
+    def reactions(self) -> Mapping[str, Mapping[str, float]]:
+        """What reactive schedules have seen, by group."""
+        return self.live.state()
+
+    def check_state(self, state: TrainingState) -> None:
+        """Refuse a state that the schedules cannot go on from, before anything is changed.
+
+        Raises:
+            CheckpointError: Its reactive groups are not the plan's.
+            SpecError: A schedule has no rate for its step.
+        """
+        state.check_reactions(self.live.state())
+        check_rates(self.plan, state.step, state.reactions)
+
+    def _follow(self) -> None:
+        """Begin the phase of update ``last_step``; a plan without phases has none to begin."""
+
     def _apply(self) -> None:
+        self._follow()
         rates = self._float32_rates.round_rates(self.last_step, self.live.rates(self.last_step))
-        momenta = self.live.plan.momenta(self.last_step)
+        momenta = self.live.plan.momenta(held_step(self.live.plan, self.last_step))
         self.update_lrs([rates[owner] for owner in self.owners])
         for group, owner in zip(self.optimizer.param_groups, self.owners, strict=True):
             if (momentum := momenta[owner]) is not None:
                 _set_momentum(group, momentum)
+
+
+def check_rates(plan: Plan, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
+    """Refuse a step that the schedules of a plan without phases have no rate for.
+
+    Raises:
+        SpecError: They have none.
+    """
+    live = LiveRates(plan)
+    live.restore(reactions)
+    live.rates(step)
 
 
 def _set_momentum(group: NativeParamGroup, momentum: float) -> None:

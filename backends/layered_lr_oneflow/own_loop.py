@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, final
 
+import numpy as np
+
 from layered_lr.arrays import Slots
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates
+from layered_lr.plans.single_optimizer import enter_phase
 from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 from layered_lr_oneflow import models
+from layered_lr_oneflow.composed_optimizer import ComposedOptimizer
 from layered_lr_oneflow.graph_scheduler import GraphScheduler
 from layered_lr_oneflow.oneflow_types import Graph, Module, NativeOptimizer, Tensor
 from layered_lr_oneflow.optimizer import PlanScheduler
@@ -41,15 +44,16 @@ def export_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: An
     """
     loop = _find_loop(model, optimizer, scheduler)
     step = loop.step()
+    there = scheduler.here
     weights = models.copy_state(model)
-    optimizer = type(loop.plan.spec.optimizer).__name__
+    optimizer = type(there.spec.optimizer).__name__
     return TrainingState(
         step=step,
         optimizer=optimizer,
-        kinds=find_unusual(optimizer, loop.plan.kinds),
+        kinds=find_unusual(optimizer, there.kinds),
         weights=weights,
-        slots=SlotConverter(loop.plan, model, frozen_too=True).export_changed_slots(loop.read(), step),
-        reactions=scheduler.live.state(),
+        slots={**SlotConverter(there, model, frozen_too=True).export_changed_slots(loop.read(), step), **loop.waiting},
+        reactions=scheduler.reactions(),
         unsaved=models.copy_unsaved(model),
         masks=find_masks(weights, [name for parameter in loop.plan.parameters for name in parameter.names]),
     )
@@ -70,27 +74,24 @@ def import_loop(state: TrainingState, model: Module, optimizer: NativeOptimizer 
         CheckpointError: The state does not fit the model, the optimizer or the scheduler.
     """
     loop = _find_loop(model, optimizer, scheduler)
-    converter = SlotConverter(loop.plan, model, frozen_too=True)
+    there = loop.plan.plan_at(state.step)
+    converter = SlotConverter(there, model, frozen_too=True)
     own = models.copy_state(model)
     state.check_finite()
     if state.weights:
         state.check_fits(own)
     if state.optimizer:
-        state.check_optimizer(loop.plan.kinds)
-    replace(state, weights=state.weights or own).check_slots(converter.new_slots())
-    state.check_reactions(scheduler.live.state())
-    _check_rates(loop.plan, state)
+        state.check_optimizer(there.kinds)
+    training = {name: slots for name, slots in converter.new_slots().items() if name not in there.frozen}
+    state = enter_phase(loop.plan, state, training)
+    replace(state, weights=state.weights or own).check_slots(training)
+    scheduler.check_state(state)
     models.load_state(model, state.weights)
     models.load_unsaved(model, state.unsaved)
-    loop.write(converter.import_slots(state.slots), state.step)
     scheduler.go_to(state.step, state.reactions)
-
-
-def _check_rates(plan: Plan, state: TrainingState) -> None:
-    """Refuse a step that the schedules have no rate for, before anything is changed."""
-    live = LiveRates(plan)
-    live.restore(state.reactions)
-    live.rates(state.step)
+    taken = converter.import_slots(state.slots)
+    loop.write({name: slots for name, slots in taken.items() if name not in there.frozen}, state.step)
+    loop.wait({name: state.slots.get(name, {}) for name in there.frozen})
 
 
 class _Loop(ABC):
@@ -101,6 +102,15 @@ class _Loop(ABC):
     @abstractmethod
     def step(self) -> int:
         """How many updates were made so far."""
+
+    @property
+    def waiting(self) -> Slots:
+        """What ``wait`` was given, unless ``read`` returns it."""
+        return {}
+
+    @abstractmethod
+    def wait(self, slots: Slots) -> None:
+        """Keep the slots of parameters that the phase freezes, as they are; they may not fit the phase's options."""
 
     @abstractmethod
     def read(self) -> Slots:
@@ -118,7 +128,8 @@ class _EagerLoop(_Loop):
             raise SpecError(f"scheduler is {_describe(scheduler)}; must be the one of ll.compile. {_GIVE}")
         if scheduler.optimizer is not optimizer:
             raise SpecError(f"optimizer: not the one that ll.compile gave together with this scheduler. {_GIVE}")
-        self.plan = scheduler.live.plan
+        self.plan = scheduler.plan
+        _check_known(optimizer, type(scheduler.here.spec.optimizer).__name__)
         self._scheduler, self._optimizer = scheduler, optimizer
         self._slots = EagerSlots(optimizer, model)
         known = {id(tensor) for _, tensor in parameters_of(model)}
@@ -134,6 +145,10 @@ class _EagerLoop(_Loop):
 
     def read(self) -> Slots:
         return self._slots.read()
+
+    def wait(self, slots: Slots) -> None:
+        # SGD's rule may count: of a parameter with a momentum buffer, the next update is not the first one
+        self._slots.write({name: {"step": np.array(1.0), **given} if given else {} for name, given in slots.items()})
 
     def write(self, slots: Slots, step: int) -> None:
         self._slots.write(slots)
@@ -152,18 +167,30 @@ class _GraphLoop(_Loop):
         if mine.keys() != theirs.keys() or any(mine[name] is not theirs[name] for name in mine):
             raise SpecError("model: not the one that ll.attach(spec, graph, model) was given for this scheduler.")
         self.plan = scheduler.plan
+        self._scheduler = scheduler
         self._updates = scheduler.updates
         self._native = NativeSlots(graph, model)
 
+    @property
+    def _since(self) -> int:
+        return self._scheduler.here.since
+
+    @property
+    def waiting(self) -> Slots:
+        return self._scheduler.waiting
+
+    def wait(self, slots: Slots) -> None:
+        self._scheduler.waiting = {name: dict(given) for name, given in slots.items() if given}
+
     def step(self) -> int:
-        return self.plan.since + (self._native.step() if self._updates is None else self._updates.step())
+        return self._since + (self._native.step() if self._updates is None else self._updates.step())
 
     def read(self) -> Slots:
         return self._native.read() if self._updates is None else self._updates.slots()
 
     def write(self, slots: Slots, step: int) -> None:
         if self._updates is None:
-            self._native.write(slots, step - self.plan.since)
+            self._native.write(slots, step - self._since)
             return
         own = self._updates.slots()  # the scheduler sets the step
         self._updates.load_slots({name: {slot: slots[name][slot] for slot in own[name]} for name in own})
@@ -187,6 +214,29 @@ def _find_loop(model: Module, optimizer: NativeOptimizer | Graph, scheduler: Any
     if odd := sorted({parameter.name for parameter in loop.plan.parameters} ^ known.keys()):
         raise SpecError(f"model: not the one that the scheduler's plan is for, which differs in {odd[0]!r}.")
     return loop
+
+
+def _check_known(optimizer: NativeOptimizer, kind: str) -> None:
+    """Refuse an optimizer of the user's whose state has no names here.
+
+    Args:
+        optimizer: Of the loop.
+        kind: The spec's.
+
+    Raises:
+        SpecError: It is of another kind than the spec's.
+        Unsupported: What it keeps is not known by torch's names.
+    """
+    if isinstance(optimizer, ComposedOptimizer):
+        return
+    own = type(optimizer).__name__
+    if type(optimizer) not in (flow.optim.SGD, flow.optim.Adagrad):
+        raise Unsupported(
+            f"optimizer: what {own} keeps is not known here by torch's names. Save its own state_dict() and the "
+            "scheduler's, or make the optimizer by ll.compile."
+        )
+    if own != kind:
+        raise SpecError(f"optimizer is {own}, but the spec's is {kind}: what it keeps would be misread. Name it there.")
 
 
 def _describe(given: object) -> str:

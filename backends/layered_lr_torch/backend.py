@@ -12,12 +12,14 @@ from layered_lr.arrays import Array, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.user_models import check_all_float64
+from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
+from layered_lr.plans.param_groups import list_param_groups
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.single_optimizer import check_single_optimizer
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop, own_optimizer
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import build_optimizer
-from layered_lr_torch.own_loop_phases import check_phases
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.session import TorchSession
 from layered_lr_torch.torch_types import Forward, Module, ParamGroup
@@ -44,8 +46,6 @@ def pick_device(device: str) -> torch.device:
 class TorchBackend(Backend):
     """Builds torch models and trains them with torch's own optimizers."""
 
-    compiles_phases: ClassVar[bool] = True
-    schedules_any_optimizer: ClassVar[bool] = True
     session: ClassVar[type[TorchSession]] = TorchSession
 
     def __init__(self, device: str = "auto") -> None:
@@ -114,13 +114,13 @@ class TorchBackend(Backend):
 
         Phases may change everything except the kind of optimizer.
         """
-        check_phases(plan)
+        check_single_optimizer(plan)
         optimizer = build_optimizer(plan, model, GradientClipper(plan.plan_at(0), model))
         return optimizer, own_optimizer.build_scheduler(plan, optimizer, model)
 
     def list_param_groups(self, plan: Plan, model: Module, divides_always: bool) -> list[ParamGroup]:
         """Make the param groups of a plan for an optimizer of any class."""
-        return own_optimizer.list_param_groups(plan, model, divides_always)
+        return list_param_groups(plan, model, divides_always, find_frozen_by_hand(plan.parameters))
 
     def build_scheduler(self, plan: Plan, optimizer: Any, model: Module | None) -> PlanScheduler:
         """Make the scheduler of an optimizer that exists."""

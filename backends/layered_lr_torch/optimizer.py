@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import dtype_of, parameters_of
 from layered_lr.optimizers import Muon, Optimizer
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
-from layered_lr.plans.group import Part, PlanGroup, list_kinds
+from layered_lr.plans.group import list_kinds
+from layered_lr.plans.param_groups import NO_DECAY, divide_group
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr_torch import muon, paper_optimizers
@@ -24,8 +25,6 @@ from layered_lr_torch.mixed_optimizer import KIND, MixedOptimizer
 from layered_lr_torch.replaced_parameters import ReplacedParameters
 from layered_lr_torch.slots import begin_sums
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
-
-NO_DECAY = " (no weight decay)"
 
 
 def build_optimizer(
@@ -114,27 +113,6 @@ def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]
         for column, (group, rate) in enumerate(zip(here.groups, LiveRates(here).rates(step), strict=True))
         for index, part in enumerate(divide_group(plan, group, column))
     ]
-
-
-def divide_group(plan: Plan, group: PlanGroup, column: int) -> tuple[Part, ...]:
-    """Return the parts of a group of one phase: two, if it has two in any phase of the plan.
-
-    Args:
-        plan: With all phases.
-        group: Of one of them.
-        column: Its index.
-    """
-    most = max(len(part.groups[column].parts) for part in plan.phase_plans)
-    if len(group.parts) == most:
-        return group.parts
-    free = set(group.undecayed)
-    decayed = tuple(name for name in group.parameters if name not in free)
-    return Part(decayed, group.optimizer), Part(group.undecayed, replace(group.optimizer, weight_decay=0.0))
-
-
-def find_owners(plan: Plan) -> list[int]:
-    """Return for each param group of ``build_param_groups`` the index of its group in the plan."""
-    return [column for column, group in enumerate(plan.groups) for _ in divide_group(plan, group, column)]
 
 
 def find_classes(plan: Plan) -> dict[str, tuple[Any, Optimizer]]:

@@ -8,6 +8,7 @@ import torch
 
 from layered_lr.errors import CheckpointError, SpecError, Unsupported
 from layered_lr.models.nn_modules import parameters_of
+from layered_lr.plans.single_optimizer import enter_phase
 from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 from layered_lr_torch import models, random_state
 from layered_lr_torch.mixed_optimizer import MixedOptimizer
@@ -73,8 +74,13 @@ def import_loop(
         raise CheckpointError(
             f"the state is of {state.kind_of(odd[0])}, the optimizer is {kinds[odd[0]]} (of {odd[0]!r})."
         )
-    given = replace(state, weights=state.weights or own)
-    given.check_slots(new_slots(optimizer, parameters, _find_frozen(scheduler)))
+    if scheduler is None:
+        fitting = new_slots(optimizer, parameters)
+    else:
+        frozen, groups = scheduler.plan.plan_at(state.step).frozen, scheduler.param_groups_at(state.step)
+        fitting = new_slots(optimizer, parameters, frozen, groups)
+        state = enter_phase(scheduler.plan, state, fitting)
+    replace(state, weights=state.weights or own).check_slots(fitting)
     if scheduler is not None:
         scheduler.check_reactions(state)
     random_state.restore_states(state.random, _find_device(model))  # the first one: it may refuse
@@ -106,11 +112,6 @@ def _check_named(optimizer: torch.optim.Optimizer) -> None:
             "save_state and load_state go by the names of parameters, and the state of LBFGS belongs to all of them "
             "together. Use optimizer.state_dict() and scheduler.state_dict()."
         )
-
-
-def _find_frozen(scheduler: PlanScheduler | None) -> frozenset[str]:
-    """Parameters that are frozen now: their slots may be from a phase with other options."""
-    return frozenset() if scheduler is None else scheduler.live.plan.frozen
 
 
 def _find_parameters(model: Module, optimizer: object, scheduler: object) -> Parameters:

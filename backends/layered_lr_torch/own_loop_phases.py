@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
+from layered_lr.plans.param_groups import find_owners
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
 from layered_lr.spec.phases import Phase
@@ -18,33 +19,15 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.module_hooks import FirstForward, StillHook
 from layered_lr_torch.new_states import NewStates
-from layered_lr_torch.optimizer import build_param_groups, find_owners
+from layered_lr_torch.optimizer import build_param_groups
 from layered_lr_torch.plan_scheduler import PlanScheduler, set_number
 from layered_lr_torch.replicas import has_replicas, reduce_what_trains
 from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.slots import fit_states
-from layered_lr_torch.torch_types import Module, Parameters, Tensor
+from layered_lr_torch.torch_types import Module, Parameters, ParamGroup, Tensor
 
 _NOT_OURS = frozenset({"name", "foreach", "fused", "capturable", "differentiable"})
 """What a phase leaves alone in param groups of an optimizer that somebody else made."""
-
-
-def check_phases(plan: Plan) -> None:
-    """Refuse a plan that one optimizer cannot go through.
-
-    Raises:
-        Unsupported: A phase switches to another kind of optimizer.
-    """
-    first = plan.phase_plans[0]
-    for number, phase_plan in enumerate(plan.phase_plans, start=1):
-        switched = [name for name, kind in first.kinds.items() if phase_plan.kinds[name] != kind]
-        for name in switched[:1]:
-            old, new = first.kinds[name], phase_plan.kinds[name]
-            raise Unsupported(
-                f"phase {number} switches from {old} to {new}, and compile makes one optimizer. Compile the phases "
-                "before and after the switch one by one, with specs of their own, and take the weights along by the "
-                "model; or use ll.run, which switches."
-            )
 
 
 class PhaseScheduler(PlanScheduler):
@@ -158,13 +141,28 @@ class PhaseScheduler(PlanScheduler):
 
     def _set_param_groups(self, step: int) -> None:
         """Give the param groups the hyperparameters of the phase."""
+        for mine, changes in zip(self.optimizer.param_groups, self._list_changes(step), strict=False):
+            for name, value in changes.items():
+                set_number(mine, name, value)
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _list_changes(self, step: int) -> list[ParamGroup]:
+        """What the phase of an update sets in each param group."""
         groups = build_param_groups(self.plan, self.model, step)
         places = range(len(groups)) if self._places is None else self._places
-        for mine, place in zip(self.optimizer.param_groups, places, strict=False):
-            for name, value in groups[place].items():
-                if name != "params" and (self._places is None or (name in mine and name not in _NOT_OURS)):
-                    set_number(mine, name, value)
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        return [
+            {
+                name: value
+                for name, value in groups[place].items()
+                if name != "params" and (self._places is None or (name in mine and name not in _NOT_OURS))
+            }
+            for mine, place in zip(self.optimizer.param_groups, places, strict=False)
+        ]
+
+    def param_groups_at(self, step: int) -> list[ParamGroup]:
+        """The optimizer's param groups as the phase of an update has them."""
+        mine, changes = self.optimizer.param_groups, self._list_changes(step)
+        return [{**group, **change} for group, change in zip(mine, changes, strict=False)] + mine[len(changes) :]
 
     def exchange(self, new: Callable[[Tensor], Tensor]) -> None:
         """Go on with the objects that ``new`` gives for the parameters so far."""

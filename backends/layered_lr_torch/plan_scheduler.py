@@ -10,10 +10,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from layered_lr.backend.hand_rates import HandRates
 from layered_lr.backend.step_watch import StepWatch
+from layered_lr.plans.param_groups import find_owners
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, held_step, read_step_call
 from layered_lr.state.training_state import TrainingState
-from layered_lr_torch.optimizer import find_owners
 from layered_lr_torch.torch_types import ParamGroup
 
 
@@ -190,6 +190,10 @@ class PlanScheduler(LRScheduler):
     def reactions(self) -> Mapping[str, Mapping[str, float]]:
         """What reactive schedules have seen, by group."""
         return self.live.state()
+
+    def param_groups_at(self, step: int) -> list[ParamGroup]:
+        """The optimizer's param groups as the phase of an update has them."""
+        return self.optimizer.param_groups
 
     def _go_to_update(self, step: int) -> None:
         self.last_epoch = step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -39,11 +39,23 @@ def export_slots(
     return found
 
 
-def new_slots(optimizer: torch.optim.Optimizer, parameters: Parameters, without: Collection[str] = ()) -> Slots:
-    """Make the slots that a first update with zero gradients would leave: names, shapes and dtypes are right."""
+def new_slots(
+    optimizer: torch.optim.Optimizer,
+    parameters: Parameters,
+    without: Collection[str] = (),
+    groups: Sequence[ParamGroup] | None = None,
+) -> Slots:
+    """Make the slots that a first update with zero gradients would leave: names, shapes and dtypes are right.
+
+    Args:
+        optimizer: As in ``export_slots``.
+        parameters: The parameters by name.
+        without: Names to leave out.
+        groups: With other hyperparameters than the optimizer's param groups have now; None takes those.
+    """
     return {
         name: {slot: _make_new_slot(slot, value, tensor) for slot, value in example.items()}
-        for name, tensor, example in pair_with_examples(optimizer, parameters)
+        for name, tensor, example in pair_with_examples(optimizer, parameters, groups)
         if name not in without
     }
 
@@ -147,11 +159,11 @@ def _find_count_device(group: Options, tensor: Tensor) -> torch.device:
 
 
 def pair_with_examples(
-    optimizer: torch.optim.Optimizer, parameters: Parameters
+    optimizer: torch.optim.Optimizer, parameters: Parameters, groups: Sequence[ParamGroup] | None = None
 ) -> Iterator[tuple[str, Tensor, ParameterState]]:
     """Each parameter with the slots that the optimizer makes for a similar one: dtypes and devices are the same."""
     names = {id(tensor): name for name, tensor in parameters.items()}
-    for group in optimizer.param_groups:
+    for group in optimizer.param_groups if groups is None else groups:
         examples: dict[tuple[torch.dtype, torch.device, int], ParameterState] = {}
         for tensor in group["params"]:
             kind = (tensor.dtype, tensor.device, tensor.ndim)

@@ -363,10 +363,6 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
-    compiles_phases: ClassVar[bool] = False
-    """Whether ``compile`` accepts plans with phases (it may still refuse some of them)."""
-    schedules_any_optimizer: ClassVar[bool] = False
-    """Whether ``build_scheduler`` takes optimizers that ``compile`` has not made."""
 
     @abstractmethod
     def __init__(self, device: str = "auto") -> None: ...

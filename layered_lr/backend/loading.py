@@ -45,14 +45,14 @@ def backend_of(model: object) -> Backend:
     return load_backend(FRAMEWORKS[framework].loop)
 
 
-def load_attach() -> Callable[[Plan, Module, Module], LoopScheduler]:
-    """Import the function behind ``layered_lr.attach``; it takes a plan, a graph and a model.
+def load_attach() -> Callable[[Plan, Module, Module, int], LoopScheduler]:
+    """Import the function behind ``layered_lr.attach``; it takes a plan, a graph, a model, and the updates made so far.
 
     Raises:
         BackendUnavailable: OneFlow is not installed or cannot be imported.
     """
     load_backend("oneflow-graph")
-    attach: Callable[[Plan, Module, Module], LoopScheduler] = load_attribute(ATTACH)
+    attach: Callable[[Plan, Module, Module, int], LoopScheduler] = load_attribute(ATTACH)
     return attach
 
 

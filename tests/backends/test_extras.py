@@ -99,7 +99,7 @@ def by_hand(
         for members, rate in ((first, 0.05), (others, 0.1))
         for decays in (True, False)
     ]
-    optimizer = torch.optim.SGD(groups, momentum=0.9, fused=True)
+    optimizer = torch.optim.SGD(groups, momentum=0.9, fused=True if dtype == "float32" else None)
     average = None
     if decay is not None:
         swa = torch.optim.swa_utils

@@ -90,11 +90,6 @@ def test_what_does_not_go_together_is_refused(torch: Any, case: str) -> None:
         calls[case][0]()
 
 
-def test_a_model_of_oneflow_is_refused(oneflow: Any) -> None:
-    with pytest.raises(ll.Unsupported, match=r"use ll\.compile"):
-        ll.param_groups(ll.Spec(ll.SGD(0.1)), unit_gradients(oneflow, ["p0"]))
-
-
 def test_the_end_holds_and_says_so_once(torch: Any) -> None:
     model = make_model(torch)
     optimizer, scheduler = ll.compile(ll.Spec(ll.SGD(0.1), schedule=ll.CosineAnnealingLR(T_max=4)), model, 4)
@@ -220,13 +215,66 @@ def test_a_second_scheduler_clips_as_its_own_spec_says(torch: Any, own: bool, la
     assert torch.equal(model.weight, before - twin.weight.grad)
 
 
-def test_oneflow_schedules_its_own_optimizers_only(oneflow: Any) -> None:
-    """Also where no model is given, and the names are to come from the optimizer."""
-    model = oneflow.nn.Linear(2, 2)
-    optimizer = oneflow.optim.SGD(model.parameters(), lr=0.1)
-    spec = ll.Spec(ll.SGD(0.1))
-    for given in (None, model):
-        with pytest.raises(ll.Unsupported, match=r"'oneflow-eager' schedules its own optimizers only: use ll\.compile"):
-            ll.scheduler(spec, optimizer, given)
-    with pytest.raises(ll.Unsupported, match=r"makes its own optimizers only: use ll\.compile"):
-        ll.param_groups(spec, model)
+ONEFLOW_SPECS = {
+    "plain": ll.Spec(
+        ll.SGD(0.01, momentum=0.9, weight_decay=0.1), GROUPS, ll.CosineDecay(warmup_steps=2), no_weight_decay="1d"
+    ),
+    "clipped": ll.Spec(ll.SGD(0.01, momentum=0.8), GROUPS, ll.OneCycleLR(0.02), clip_grad_norm=0.1),
+    "phases": ll.Spec(
+        ll.SGD(0.01, momentum=0.9), GROUPS, ll.CosineDecay(), no_weight_decay="1d",
+        phases=[ll.Phase("3 steps", trained="3"), ll.Phase(weight_decay=0.1, clip_grad_value=0.1)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ONEFLOW_SPECS))
+def test_an_optimizer_of_oneflow_trains_as_one_of_torch(torch: Any, oneflow: Any, name: str) -> None:
+    """Weights per update, in float64; the rates are the plan's."""
+    spec = ONEFLOW_SPECS[name]
+
+    def made(framework: Any) -> tuple[Any, Any, Any]:
+        layers = framework.nn
+        model = layers.Sequential(layers.Linear(4, 8), layers.LayerNorm(8), layers.ReLU(), layers.Linear(8, 2))
+        model = model.to(framework.float64)
+        rng = np.random.default_rng(0)
+        with framework.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(framework.tensor(rng.normal(size=tuple(parameter.shape)) / 2))
+        optimizer = framework.optim.SGD(ll.param_groups(spec, model))
+        return model, optimizer, ll.scheduler(spec, optimizer, model, total_steps=TOTAL)
+
+    loops = [(torch, *made(torch)), (oneflow, *made(oneflow))]
+    for step in range(TOTAL):
+        images = np.random.default_rng(step).normal(size=(8, 4))
+        for framework, model, optimizer, scheduler in loops:
+            optimizer.zero_grad()
+            model(framework.tensor(images)).pow(2).sum().backward()
+            assert [group["lr"] for group in optimizer.param_groups] == scheduler.get_last_lr()
+            optimizer.step()
+            scheduler.step()
+        ours, theirs = ([parameter.detach().numpy() for parameter in model.parameters()] for _, model, _, _ in loops)
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-7)  # OneFlow's SGD has rate and decay in float32
+        assert loops[0][3].get_last_lr() == loops[1][3].get_last_lr()
+
+
+def test_what_an_optimizer_of_oneflow_cannot_do_is_refused(oneflow: Any) -> None:
+    model = unit_gradients(oneflow, ["p0", "p1"])
+    phased = ll.Spec(ll.Adam(0.1), phases=[ll.Phase(1, frozen="p0"), ll.Phase()])
+    adam = oneflow.optim.Adam(ll.param_groups(ll.Spec(ll.Adam(0.1)), model))
+    with pytest.raises(
+        ll.Unsupported, match=r"oneflow\.optim\.Adam has one count of updates for all .* Use ll\.compile"
+    ):
+        ll.scheduler(phased, adam, model, total_steps=4)
+    scheduler = ll.scheduler(ll.Spec(ll.Adam(0.1), schedule=ll.StepLR(1)), adam)  # by the names in param_groups
+    scheduler.step()
+    assert scheduler.get_last_lr() == [pytest.approx(0.01)] and scheduler.plan.total_steps is None
+    with pytest.raises(ll.Unsupported, match="what Adam keeps is not known here"):
+        ll.save_state("never-written", model, adam, scheduler)
+    with pytest.raises(ll.Unsupported, match=r"call layered_lr\.attach"):
+        float(adam.param_groups[0]["lr_scale"])  # as a Graph reads it when it is compiled
+    own, _ = ll.compile(ll.Spec(ll.AdamW(0.1)), model)
+    with pytest.raises(ll.SpecError, match=r"this optimizer is from ll\.compile"):
+        ll.scheduler(ll.Spec(ll.AdamW(0.1)), own, model)
+    with pytest.raises(ll.SpecError, match="must be an optimizer of torch or OneFlow"):
+        ll.scheduler(ll.Spec(ll.AdamW(0.1)), model, None)

@@ -19,8 +19,6 @@ PHASES = ll.Spec(ll.SGD(0.5), [ll.Group("p0", lr_scale=0.5)], phases=[ll.Phase("
 @pytest.mark.parametrize("number", [85, 0.85, np.float32(0.85), {"accuracy": 0.5}], ids=repr)
 def test_a_number_without_a_name_is_refused(framework: Any, spec: ll.Spec, number: Any) -> None:
     """torch's plateau takes it for a metric; it would jump to that update."""
-    if spec is PHASES and framework.__name__ == "oneflow":
-        pytest.skip("compile refuses phases")
     _, scheduler = ll.compile(spec, unit_gradients(framework, ["p0", "p1"]), total_steps=9)
     rates = scheduler.get_last_lr()
     with pytest.raises(ll.SpecError, match=r"epoch or a metric; say which\. .* by its name, step\(metrics="):
@@ -30,8 +28,6 @@ def test_a_number_without_a_name_is_refused(framework: Any, spec: ll.Spec, numbe
 
 @pytest.mark.parametrize("spec", [SPEC, PHASES], ids=["plain", "phases"])
 def test_a_rate_set_by_hand_is_replaced_with_one_warning(framework: Any, spec: ll.Spec) -> None:
-    if spec is PHASES and framework.__name__ == "oneflow":
-        pytest.skip("compile refuses phases")
     model = unit_gradients(framework, ["p0", "p1"])
     optimizer, scheduler = ll.compile(spec, model, total_steps=9)
 

@@ -61,7 +61,7 @@ class Loop:
             if self.counts:
                 self.scheduler.step()
             losses.append(float(loss.numpy()))
-            if self.scheduler.live.is_reactive:
+            if self.scheduler.plan.reacting_units:
                 self.scheduler.step(metrics=losses[-1])
         return losses
 
