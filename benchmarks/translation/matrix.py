@@ -34,11 +34,12 @@ LARGEST_JUDGED = 2_000_000  # parameters; the certificate trains some twenty run
 KINDS = ("evaluation answers", "evaluation gradients", "training answers", "training gradients", "buffers")
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(name: str, judges: bool = True) -> dict[str, Any]:
     """Measure one model, in this process.
 
     Args:
         name: Of torchvision.
+        judges: Whether the certificate judges a small model, too.
 
     Returns:
         A row: sizes; ``float64``, which has the distance from torch of each backend and kind of number; ``float32``,
@@ -69,7 +70,7 @@ def measure(name: str) -> dict[str, Any]:
             row[dtype][backend] = far
         if dtype == "float64":
             row["updates"] = dict(_compare_updates(model, graph, size.pixels, size.images))
-    if row["parameters"] <= LARGEST_JUDGED and size.pixels == 32:
+    if judges and row["parameters"] <= LARGEST_JUDGED and size.pixels == 32:
         row["verdict"] = _judge(name, model)
     return row
 
