@@ -21,16 +21,17 @@ def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def by_hand(torch: Any, clip: float | None) -> dict[str, Any]:
-    """Separate optimizers of torch."""
-    model = net(torch)
+def by_hand(torch: Any, clip: float | None, dtype: str = "float64") -> dict[str, Any]:
+    """Separate optimizers of torch, fused in float32, as the library chooses."""
+    fused = True if dtype == "float32" else None
+    model = net(torch, dtype)
     named = dict(model.named_parameters())
     members = [[named[name] for name in names] for names in MEMBERS]
     optimizers = [
         torch.optim.Muon(members[0], momentum=0.9, weight_decay=0.2),
-        torch.optim.SGD(members[1], momentum=0.7, fused=True),
-        torch.optim.Adagrad(members[2], initial_accumulator_value=0.1, fused=True),
-        torch.optim.AdamW(members[3], weight_decay=0.0, fused=True),
+        torch.optim.SGD(members[1], momentum=0.7, fused=fused),
+        torch.optim.Adagrad(members[2], initial_accumulator_value=0.1, fused=fused),
+        torch.optim.AdamW(members[3], weight_decay=0.0, fused=fused),
     ]
     plan = ll.resolve(spec_of(), model, total_steps=STEPS)
     for step in range(STEPS):
@@ -49,10 +50,11 @@ def _has_muon(torch: Any) -> None:
         pytest.skip("the oracle is torch.optim.Muon, which came with torch 2.9")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("clip", [None, 0.3])
-def test_it_trains_as_separate_optimizers_do(torch: Any, clip: float | None) -> None:
+def test_it_trains_as_separate_optimizers_do(torch: Any, clip: float | None, dtype: str) -> None:
     spec = spec_of() if clip is None else spec_of(clip_grad_norm=clip)  # one norm over all kinds
-    assert equal(go_on(torch, begun(torch, spec), 0), by_hand(torch, clip))
+    assert equal(go_on(torch, begun(torch, spec, dtype), 0), by_hand(torch, clip, dtype))
 
 
 def test_its_format_is_torchs(torch: Any) -> None:
