@@ -39,15 +39,16 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | N
 def _conv2d(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor | None:
-    sizes = [_pair(each) for each in (stride, padding, dilation)]
+    sizes = [pair for each in (stride, padding, dilation) if (pair := _pair(each)) is not None]
     fits = x.dim() == weight.dim() == 4 and x.is_contiguous() and weight.is_contiguous() and x.dtype == weight.dtype
-    if not fits or None in sizes or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+    if not fits or len(sizes) < 3 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         return None
     if bias is not None and (bias.dtype != x.dtype or bias.shape != weight.shape[:1]):
         return None
+    steps, pads, aparts = sizes
     spatial = [
         (size + 2 * pad - apart * (kernel - 1) - 1) // step + 1
-        for size, kernel, step, pad, apart in zip(x.shape[2:], weight.shape[2:], *sizes, strict=True)  # type: ignore[arg-type]
+        for size, kernel, step, pad, apart in zip(x.shape[2:], weight.shape[2:], steps, pads, aparts, strict=True)
     ]
     return x.new_empty((x.shape[0], weight.shape[0], *spatial)) if min(spatial) > 0 else None
 
