@@ -39,16 +39,18 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | N
 def _conv2d(
     x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> Tensor | None:
-    sizes = [pair for each in (stride, padding, dilation) if (pair := _pair(each)) is not None]
+    pairs = (_pair(stride), _pair(padding), _pair(dilation))
     fits = x.dim() == weight.dim() == 4 and x.is_contiguous() and weight.is_contiguous() and x.dtype == weight.dtype
-    if not fits or len(sizes) < 3 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+    if not fits or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         return None
     if bias is not None and (bias.dtype != x.dtype or bias.shape != weight.shape[:1]):
         return None
-    steps, pads, aparts = sizes
+    steps, pads, apart = pairs
+    if steps is None or pads is None or apart is None:
+        return None
     spatial = [
-        (size + 2 * pad - apart * (kernel - 1) - 1) // step + 1
-        for size, kernel, step, pad, apart in zip(x.shape[2:], weight.shape[2:], steps, pads, aparts, strict=True)
+        (x.shape[axis + 2] + 2 * pads[axis] - apart[axis] * (weight.shape[axis + 2] - 1) - 1) // steps[axis] + 1
+        for axis in range(2)
     ]
     return x.new_empty((x.shape[0], weight.shape[0], *spatial)) if min(spatial) > 0 else None
 
