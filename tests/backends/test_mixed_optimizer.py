@@ -22,15 +22,15 @@ def equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def by_hand(torch: Any, clip: float | None) -> dict[str, Any]:
-    """Separate optimizers of torch."""
+    """Separate optimizers of torch, in float64, where ours have torch's defaults."""
     model = net(torch)
     named = dict(model.named_parameters())
     members = [[named[name] for name in names] for names in MEMBERS]
     optimizers = [
         torch.optim.Muon(members[0], momentum=0.9, weight_decay=0.2),
-        torch.optim.SGD(members[1], momentum=0.7, fused=True),
-        torch.optim.Adagrad(members[2], initial_accumulator_value=0.1, fused=True),
-        torch.optim.AdamW(members[3], weight_decay=0.0, fused=True),
+        torch.optim.SGD(members[1], momentum=0.7),
+        torch.optim.Adagrad(members[2], initial_accumulator_value=0.1),
+        torch.optim.AdamW(members[3], weight_decay=0.0),
     ]
     plan = ll.resolve(spec_of(), model, total_steps=STEPS)
     for step in range(STEPS):
