@@ -323,7 +323,7 @@ def test_wrong_states_change_nothing(oneflow: Any, graph: bool, tmp_path: Path) 
     said = value_of(refusals, graph, str(tmp_path))
     assert said.pop("unchanged after 0") and said.pop("unchanged after 2")
     wanted = {
-        "sgd": "CheckpointError: the state is of SGD, the optimizer is AdamW",
+        "sgd": "CheckpointError: the state is of SGD, but the plan trains with AdamW",
         "reactive": "groups with reactive schedules are head, rest in the state, but none in the plan",
         "wide": "'body.weight' is float64 of shape (8, 12), but the model's is float32 of shape (8, 12); 'body.bias'",
         "infinite": "CheckpointError: exp_avg of 'body.weight' holds NaN or infinity",
