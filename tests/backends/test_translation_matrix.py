@@ -17,16 +17,14 @@ def measured(name: str) -> dict[str, object]:
     return measure(name, judges=False)
 
 
-@pytest.mark.parametrize(
-    "name", ["squeezenet1_1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("resnet18", "mnasnet0_5"))]
-)
+@pytest.mark.parametrize("name", ["squeezenet1_1", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_a_model_computes_and_trains_as_in_torch(name: str) -> None:
     pytest.importorskip("torchvision")
     row: dict[str, Any] = value_of(measured, name)
-    # Without batch normalisations rounding alone; they hold eps and momentum in float32, which deep networks amplify.
-    exact = 1e-12 if name.startswith("squeezenet") else 1e-5
     for backend in ("oneflow-eager", "oneflow-graph"):
-        assert max(row["float64"][backend].values()) < exact
-        assert row["updates"][backend] < exact
+        far = row["float64"][backend]
+        assert far.pop("buffers") < 1e-6  # OneFlow's running statistics are 2e-7 off: its momentum is a float32
+        assert max(far.values()) < 1e-11  # sums in another order
+        assert row["updates"][backend] < 1e-8
         # Of torch's own rounding, as the disturbance of one random run; a fault is thousands of times as much.
         assert max(row["float32"][backend].values()) < 20

@@ -17,6 +17,7 @@ def test_every_row_is_within_its_bounds() -> None:
     assert rows
     for row in rows:
         for backend in ("oneflow-eager", "oneflow-graph"):
-            # OneFlow's batch normalisation holds its eps in float32, and a deep network amplifies that.
-            assert max(row["float64"][backend].values()) < 1e-5, row["model"]
+            far = dict(row["float64"][backend])
+            assert far.pop("buffers") < 1e-6, row["model"]  # OneFlow's batch normalisation has a float32 momentum
+            assert max(far.values()) < 1e-9, row["model"]
         assert row.get("verdict", "within rounding") == "within rounding", row["model"]
