@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from layered_lr_torch.heads import count_outputs, list_outputs
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.trace_model import put_back, quiet, swap_tensors
 
+_TYPO = 0.9  # how alike two names are of which one is misspelt: classifer and classifier, but not used and unused
 _BATCH = 2
 
 
@@ -47,8 +49,8 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
         parent, _, name = attribute.rpartition(".")
         others = [each for each, child in model.get_submodule(parent).named_children() if each != name]
         near = find_nearest(name, others)
-        if width == num_classes and near is None:
-            continue
+        if width == num_classes and (near is None or SequenceMatcher(None, name, near).ratio() < _TYPO):
+            continue  # it may be left out on purpose
         answers = "" if width == num_classes else f", which answers with {width} numbers"
         hint = f" Did you mean to set {_joined(parent, near)!r}?" if near else " Use it there, or take it away."
         raise SpecError(

@@ -247,6 +247,8 @@ def at_the_edges() -> list[str]:
     bad = [[1.0, 0.0, -2.0], [np.nan, 0.0, 1.0], [np.inf, 0.0, 1.0], [1.0, 0.0, -np.inf]]
     wrong = []
     for name, case in cases.CASES.items():
+        if isinstance(case, ll.Muon):  # it takes matrices only
+            continue
         ends = []
         for mode in ("eager", "graph"):
             model = Edges()

@@ -12,6 +12,7 @@ import layered_lr as ll
 from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.schedules import SCHEDULES
 from tests.support.fuzz import Target, or_junk
+from tests.support.optimizer_cases import TORCH_ONLY
 
 PARAMETERS = [("body.weight", (4, 12)), ("body.bias", (4,)), ("head.weight", (3, 4)), ("head.bias", (3,))]
 
@@ -104,7 +105,7 @@ def made(kind: Any, sensible: bool = False) -> SearchStrategy[Any]:
 
 optimizers = st.one_of(
     st.sampled_from([ll.SGD(0.1), ll.SGD(0.1, momentum=0.9), ll.AdamW(0.01), ll.LAMB(0.01), ll.Lion(0.01)]),
-    *(made(kind, sensible=True) for kind in OPTIMIZERS.values()),
+    *(made(kind, sensible=True) for name, kind in OPTIMIZERS.items() if name not in TORCH_ONLY),
 )
 groups = st.lists(made(ll.Group, sensible=True), max_size=3)
 phases = st.one_of(st.just(()), st.lists(made(ll.Phase, sensible=True), max_size=3))
