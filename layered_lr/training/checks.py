@@ -115,6 +115,14 @@ def train_first_step(session: Session, images: Any, labels: Any, parts: int) -> 
         raise SpecError(
             f"model: the first update, on images of shape {images.shape}, failed: {describe_error(error)}.{hint}"
         ) from error
+    except RuntimeError as error:
+        if "does not support dense gradients" not in str(error):  # torch's words
+            raise
+        raise SpecError(
+            "SparseAdam takes sparse gradients alone, such as those of Embedding(sparse=True), and a parameter of this "
+            "model has a dense one. Give such parameters another optimizer: Group(match, optimizer=SparseAdam(...)) "
+            "for the sparse ones, and Adam for the rest."
+        ) from error
 
 
 def check_finite(plan: Plan, weights: Weights) -> None:

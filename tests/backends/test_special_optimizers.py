@@ -111,3 +111,11 @@ def test_what_a_backend_cannot_do_is_refused_with_the_reason(optimizer: Any, bac
     plan = ll.resolve(ll.Spec(optimizer), [("w", (2, 2))])
     with pytest.raises(ll.Unsupported, match=reason):
         plan.lowering(backend)
+
+
+def test_a_run_says_that_sparse_adam_takes_no_dense_gradients(torch: Any) -> None:
+    from tests.support.models import arrays, mlp
+
+    spec = ll.Spec(ll.SparseAdam(0.1))
+    with pytest.raises(ll.SpecError, match="SparseAdam takes sparse gradients alone"):
+        ll.run(spec, "torch-eager", mlp(torch), arrays(), max_steps=1, batch_size=8, progress=False, device="cpu")
