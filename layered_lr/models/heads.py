@@ -60,10 +60,12 @@ def find_word(word: str, parameters: Sequence[Parameter]) -> tuple[str, ...]:
         >>> find_word("head", model), find_word("backbone", model)
         (('fc',), ('conv1', 'layer1'))
     """
-    names = [name for parameter in parameters for name in parameter.names]
-    if word not in WORDS or word in find_paths(names):
+    if word not in WORDS:
         return ()
-    head = HEAD if HEAD in find_paths(names) else find_head(parameters)
+    paths = find_paths(name for parameter in parameters for name in parameter.names)
+    if word in paths:
+        return ()
+    head = HEAD if HEAD in paths else find_head(parameters)
     if head is None:
         return ()
     if word == HEAD:

@@ -73,14 +73,15 @@ class Matcher:
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
-        self._parameters = parameters
-        self._plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
-        self._paths = find_paths(self._plain)
-        self.names = list(self._plain.values())
+        self.parameters = parameters
+        plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
+        self._spellings = {p.name: {s for name in p.names for s in (name, plain[name])} for p in parameters}
+        self._paths = find_paths(plain)
+        self.names = list(plain.values())
 
     @cached_property
     def _depths(self) -> dict[str, int]:
-        return find_depths(self._parameters)
+        return find_depths(self.parameters)
 
     def test(self, rule: str | Where) -> Test:
         """Return the function that tells whether a pattern or a rule chooses a parameter.
@@ -90,9 +91,9 @@ class Matcher:
         """
         if isinstance(rule, str):
             matches = compile_pattern(rule, self._paths)
-            return lambda p: any(matches(name) or matches(self._plain[name]) for name in p.names)
+            return lambda p: any(map(matches, self._spellings[p.name]))
         kind, value = rule.kind, rule.value
-        if kind in ("type", "norm") and not any(parameter.types for parameter in self._parameters):
+        if kind in ("type", "norm") and not any(parameter.types for parameter in self.parameters):
             raise SpecError(
                 f"{rule!r}: only names and shapes are known here, not the types of modules. Give the model itself, or "
                 "choose by names."
@@ -130,12 +131,12 @@ def _has_shape(parameter: Parameter, lengths: Sequence[int]) -> bool:
     )
 
 
-def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[Parameter]]:
+def assign(rules: Sequence[Rule], matcher: Matcher) -> list[list[Parameter]]:
     """Give every parameter to the first rule that matches one of its names.
 
     Args:
         rules: In priority order.
-        parameters: In model order.
+        matcher: Of the model's parameters.
 
     Returns:
         One list for each rule, and a last list of the parameters that no rule matches; all in model order.
@@ -143,7 +144,7 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
     Raises:
         SpecError: A rule that is not optional gets no parameters.
     """
-    matcher = Matcher(parameters)
+    parameters = matcher.parameters
     tests = [[matcher.test(pattern) for pattern in rule.patterns] for rule in rules]
 
     def matches(rule: int, parameter: Parameter) -> bool:
@@ -163,10 +164,9 @@ def assign(rules: Sequence[Rule], parameters: Sequence[Parameter]) -> list[list[
     return members
 
 
-def find_unused_patterns(rule: Rule, parameters: Sequence[Parameter]) -> list[str]:
+def find_unused_patterns(rule: Rule, matcher: Matcher) -> list[str]:
     """Return the patterns of a group that match no parameter at all, whichever group the parameters are in."""
-    matcher = Matcher(parameters)
-    return [str(pattern) for pattern in rule.patterns if not any(map(matcher.test(pattern), parameters))]
+    return [str(pattern) for pattern in rule.patterns if not any(map(matcher.test(pattern), matcher.parameters))]
 
 
 def find_undecayed(patterns: Sequence[str], parameters: Sequence[Parameter]) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from layered_lr.models.depth import find_depths
-from layered_lr.models.matching import assign
+from layered_lr.models.matching import Matcher, assign
 from layered_lr.models.parameter import Parameter
 from layered_lr.plans.rules import rule_of
 from layered_lr.spec.groups import Group
@@ -21,7 +21,7 @@ def add_layers(spec: Spec, parameters: Sequence[Parameter]) -> Spec:
     """
     if spec.layer_decay is None:
         return spec
-    free = assign([rule_of(group, parameters) for group in spec.groups], parameters)[-1]
+    free = assign([rule_of(group, parameters) for group in spec.groups], Matcher(parameters))[-1]
     if not free:
         return spec
     depths = find_depths(parameters)

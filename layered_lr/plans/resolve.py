@@ -13,7 +13,14 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_names, explain_value
 from layered_lr.models.heads import describe_words, expand_words
-from layered_lr.models.matching import assign, find_undecayed, find_unused_patterns, select_parameters
+from layered_lr.models.matching import (
+    Matcher,
+    Rule,
+    assign,
+    find_undecayed,
+    find_unused_patterns,
+    select_parameters,
+)
 from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
 from layered_lr.optimizers import Muon, Optimizer
@@ -207,7 +214,8 @@ def _resolve_whole(
 ) -> Plan:
     """Make the plan of a spec without phases."""
     bound = partial(_bind, total_steps=total_steps, steps_per_epoch=steps_per_epoch)
-    members = assign([rule_of(group, known) for group in spec.groups], known)
+    rules, matcher = [rule_of(group, known) for group in spec.groups], Matcher(known)
+    members = assign(rules, matcher)
     free = find_undecayed(expand_words(spec.no_weight_decay, known), known)
     groups = [
         PlanGroup(
@@ -236,7 +244,7 @@ def _resolve_whole(
     for group, taken in zip(groups, members, strict=False):
         _check_group(group, steps_per_epoch)
         _check_matrices(group, taken)
-    return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, known, groups)))
+    return Plan(spec, known, tuple(groups), total_steps, steps_per_epoch, tuple(_notes(spec, rules, matcher, groups)))
 
 
 def _bind(schedule: Schedule, total_steps: int | None, steps_per_epoch: int | None) -> Schedule:
@@ -361,7 +369,8 @@ def _check_parameter(item: Any) -> Parameter:
     raise SpecError(f"parameters: {shown(item)} is not (name, shape), such as ('fc.weight', (10, 64)).")
 
 
-def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGroup]) -> list[str]:
+def _notes(spec: Spec, rules: Sequence[Rule], matcher: Matcher, groups: Sequence[PlanGroup]) -> list[str]:
+    parameters = matcher.parameters
     owner = {name: group.name for group in groups for name in group.parameters}
     tied = [
         f"{parameter.name} is also {', '.join(parameter.aliases)}: "
@@ -370,9 +379,9 @@ def _notes(spec: Spec, parameters: Sequence[Parameter], groups: Sequence[PlanGro
         if parameter.aliases
     ]
     unused = [
-        f"group {group.label!r}: {pattern!r} matches nothing"
-        for group in spec.groups
-        for pattern in find_unused_patterns(rule_of(group, parameters), parameters)
+        f"group {rule.name!r}: {pattern!r} matches nothing"
+        for rule in rules
+        for pattern in find_unused_patterns(rule, matcher)
     ]
     rest = [note for group in groups if group.name == REST for note in describe_rest(group, groups, parameters)]
     words = describe_words(list_names(spec.groups), parameters)
