@@ -10,7 +10,14 @@ from layered_lr.arrays import Slots
 from layered_lr.errors import CheckpointError, SpecError
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, read_step_call
+from layered_lr.plans.reactive_rates import (
+    LiveRates,
+    Reactions,
+    carry_reactions,
+    choose_reactions,
+    list_reactive,
+    read_step_call,
+)
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dynamic_updates import DynamicUpdate
 from layered_lr_oneflow.float32_rates import Float32Rates
@@ -113,20 +120,14 @@ class GraphScheduler:
                 f"graph is compiled for phase {self._place + 1}. Make one with ll.attach(..., step={state.step})."
             )
         if self.plan.phases:
-            anywhere = {group.name for there in self.plan.phase_plans for group in there.groups if group.is_reactive}
-            state.check_reactions(anywhere & set(state.reactions))
+            state.check_reactions(list_reactive(self.plan) & set(state.reactions))
         else:
             state.check_reactions(self.live.state())
         check_rates(self._here, state.step, self._choose_reactions(state.step, state.reactions))
 
-    def _choose_reactions(
-        self, step: int, reactions: Mapping[str, Mapping[str, float]]
-    ) -> dict[str, Mapping[str, float]]:
+    def _choose_reactions(self, step: int, reactions: Reactions) -> Reactions:
         """What the reactive schedules of the graph's phase go on with."""
-        if not self.plan.phases:
-            return dict(reactions)
-        new = carry_reactions(self.plan, self.plan.phase_index(step), {})
-        return {name: reactions.get(name, start) for name, start in new.items()}
+        return choose_reactions(self.plan, step, reactions) if self.plan.phases else reactions
 
     def _follow(self) -> None:
         """After the phase's last update, let metrics count for the schedules of the next phase, as in eager mode."""

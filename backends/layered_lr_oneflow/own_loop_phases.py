@@ -9,7 +9,7 @@ from typing import Any, Final, final
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.param_groups import list_hyperparameters, list_parts
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
+from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, choose_reactions, list_reactive
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.clipping import GradientClipper, call_before_step
@@ -78,9 +78,9 @@ class PhaseScheduler(PlanScheduler):
             CheckpointError: It has reactions of groups whose schedule reacts in no phase.
             SpecError: A schedule has no rate for its step.
         """
-        anywhere = {group.name for there in self.plan.phase_plans for group in there.groups if group.is_reactive}
-        state.check_reactions(anywhere & set(state.reactions))
-        check_rates(self.plan.plan_at(state.step), state.step, self._choose_reactions(state.step, state.reactions))
+        state.check_reactions(list_reactive(self.plan) & set(state.reactions))
+        reactions = choose_reactions(self.plan, state.step, state.reactions)
+        check_rates(self.plan.plan_at(state.step), state.step, reactions)
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, in its phase, with what reactive schedules have seen."""
@@ -103,16 +103,10 @@ class PhaseScheduler(PlanScheduler):
         if self._places is None:
             self._clipper.clip()
 
-    def _choose_reactions(
-        self, step: int, reactions: Mapping[str, Mapping[str, float]]
-    ) -> dict[str, Mapping[str, float]]:
-        new = carry_reactions(self.plan, self.plan.phase_index(step), {})
-        return {name: dict(reactions.get(name, start)) for name, start in new.items()}
-
     def _go_to_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         self._earlier_reactions = dict(reactions)
         self._phase_index = self.plan.phase_index(step)
-        self._enter_phase(self._choose_reactions(step, reactions))
+        self._enter_phase(choose_reactions(self.plan, step, reactions))
 
     def _follow(self) -> None:
         """Begin every phase up to the one of update ``last_step``, or go back to it."""

@@ -13,7 +13,7 @@ from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.param_groups import find_owners
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions
+from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, choose_reactions, list_reactive
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
@@ -94,8 +94,7 @@ class PhaseScheduler(PlanScheduler):
 
     def check_reactions(self, state: TrainingState) -> None:
         """Refuse a state with reactions of groups whose schedule reacts in no phase."""
-        anywhere = {group.name for there in self.plan.phase_plans for group in there.groups if group.is_reactive}
-        state.check_reactions(anywhere & set(state.reactions))
+        state.check_reactions(list_reactive(self.plan) & set(state.reactions))
 
     def reactions(self) -> dict[str, Mapping[str, float]]:
         """What reactive schedules of all phases so far have seen, by group."""
@@ -110,8 +109,7 @@ class PhaseScheduler(PlanScheduler):
     def _go_to_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         self._earlier_reactions = dict(reactions)
         self._phase_index = self.plan.phase_index(step)
-        here = carry_reactions(self.plan, self._phase_index, {})
-        self._enter_phase(step, {name: dict(reactions.get(name, new)) for name, new in here.items()})
+        self._enter_phase(step, choose_reactions(self.plan, step, reactions))
 
     def _follow(self) -> None:
         """Begin every phase up to the one of update ``last_epoch``, or go back to it."""

@@ -13,7 +13,7 @@ from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOut
 from layered_lr.models.nn_modules import Module, set_trainable, set_training, trainable_parameters
 from layered_lr.optimizers.handover import carry_over, complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import Reactions, carry_reactions
+from layered_lr.plans.reactive_rates import Reactions, carry_reactions, list_reactive
 from layered_lr.state.training_state import TrainingState
 
 
@@ -162,11 +162,10 @@ class PhasedSession(Session):
         place = self.plan.phase_index(max(state.step - 1, 0))
         phase_plan = self.plan.phases[place].plan
         reacting = {group.name for group in phase_plan.groups if group.is_reactive}
-        anywhere = {group.name for plan in self.plan.phase_plans for group in plan.groups if group.is_reactive}
         state.check_optimizer(phase_plan.kinds)
         state.check_fits(self.weights())
         state.check_slots({})
-        state.check_reactions(reacting | (anywhere & set(state.reactions)))
+        state.check_reactions(reacting | (list_reactive(self.plan) & set(state.reactions)))
         given = replace(state, reactions={name: state.reactions[name] for name in reacting})
         old = (self._place, self.inner)
         try:

@@ -129,6 +129,26 @@ def rates_or_last(plan: Plan, step: int) -> list[float]:
             raise error from None
 
 
+def list_reactive(plan: Plan) -> set[str]:
+    """Return the names of the groups whose schedule reacts to a metric in any phase."""
+    return {group.name for there in plan.phase_plans for group in there.groups if group.is_reactive}
+
+
+def choose_reactions(plan: Plan, step: int, reactions: Reactions) -> dict[str, dict[str, float]]:
+    """Return what the reactive groups of an update's phase go on with.
+
+    Args:
+        plan: The plan of the run, with phases.
+        step: The update.
+        reactions: Those of a state; a group that has none begins.
+
+    Returns:
+        A state for ``LiveRates.restore``.
+    """
+    new = carry_reactions(plan, plan.phase_index(step), {})
+    return {name: dict(reactions.get(name, start)) for name, start in new.items()}
+
+
 def carry_reactions(
     plan: Plan, place: int, remembered: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, float]]:
