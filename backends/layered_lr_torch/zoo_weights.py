@@ -34,11 +34,6 @@ def _weights_of(name: str) -> Any:
     return importlib.import_module("torchvision.models").get_model_weights(name)
 
 
-def list_weights(name: str) -> list[str]:
-    """List the names of the weights that there are for a model."""
-    return [] if name.startswith(TIMM) else [each.name for each in _weights_of(name)]
-
-
 def find_weights(name: str, chosen: str) -> Any:
     """Find weights of a model by their name; ``"DEFAULT"`` is the best of them.
 

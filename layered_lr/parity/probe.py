@@ -120,19 +120,19 @@ def choose_probed(plan: Plan, most: int | None) -> tuple[str, ...]:
     return tuple(parameter.name for parameter in plan.parameters if parameter.name in chosen)
 
 
-def probe_parameters(plan: Plan, names: Sequence[str]) -> list[Parameter]:
+def probe_parameters(plan: Plan, names: Collection[str]) -> list[Parameter]:
     """Those parameters of the plan with at most four elements each."""
     chosen = set(names)
-    return [_with_few_elements(parameter) for parameter in plan.parameters if parameter.name in chosen]
-
-
-def _with_few_elements(parameter: Parameter) -> Parameter:
-    return parameter._replace(shape=(ELEMENTS, *[1] * (len(parameter.shape) - 1)) if parameter.shape else ())
+    return [
+        parameter._replace(shape=(ELEMENTS, *[1] * (len(parameter.shape) - 1)) if parameter.shape else ())
+        for parameter in plan.parameters
+        if parameter.name in chosen
+    ]
 
 
 def _shrink(plan: Plan, names: frozenset[str]) -> Plan:
     """The same plan with few elements of these parameters; each group keeps its place, its settings and its rates."""
-    small = tuple(_with_few_elements(parameter) for parameter in plan.parameters if parameter.name in names)
+    small = tuple(probe_parameters(plan, names))
     elements = {parameter.name: parameter.elements * parameter.requires_grad for parameter in small}
     groups = [
         replace(
