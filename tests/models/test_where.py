@@ -10,6 +10,7 @@ import layered_lr as ll
 from layered_lr.models.catalogue import list_parameters
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.models.where import where_from_table
+from tests.support.isolation import value_of
 
 NET = [
     ("embed.weight", (9, 4), (), "float32", True, ("Embedding",)),
@@ -143,3 +144,23 @@ def test_words_stand_for_paths_inside_rules_too() -> None:
     plan = ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("head")], layer_decay=0.5), net)
     assert [group.parameters for group in plan.groups] == [("fc.weight", "fc.bias"), ("conv1.weight", "bn1.bias")]
     assert "'head' stands for fc" in plan.notes
+
+
+def types_of_both() -> list[list[tuple[str, ...]]]:
+    """Of a torch model and of its translation, in a process of its own."""
+    import torch
+
+    import layered_lr as ll
+    from layered_lr.models.nn_modules import parameters_of
+
+    class Norm(torch.nn.LayerNorm):  # type: ignore[misc]
+        pass
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4), Norm(4), torch.nn.Linear(4, 3))
+    return [[p.types for p, _ in parameters_of(each)] for each in (model, ll.translate(model, torch.zeros(2, 3, 2, 2)))]
+
+
+@pytest.mark.usefixtures("torch", "oneflow")
+def test_a_translated_model_has_torchs_types() -> None:
+    ours, theirs = value_of(types_of_both)
+    assert ours == theirs == [["Linear"]] * 2 + [["Norm", "LayerNorm"]] * 2 + [["Linear"]] * 2
