@@ -76,6 +76,11 @@ def _times(factor: float) -> Any:
     return lambda values: np.asarray(values) * factor
 
 
+def file_content(search: SearchView, suffix: str) -> bytes:
+    """The drawing as a file's content, of ``".png"`` or ``".svg"``."""
+    return content_of(plot(search).get_figure(), suffix)
+
+
 def inline_svg(search: SearchView, *, narrow: bool = False) -> str:
     """The drawing as an ``<svg>`` element for an HTML page, which refers to nothing outside it."""
     rows = min(len(search.scales), _MOST_SCALES) if search.group is None else 0
