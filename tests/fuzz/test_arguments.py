@@ -205,6 +205,7 @@ def test_every_public_name_is_a_target() -> None:
         "Plan",
         "PlanGroup",
         "PlanDiff",
+        "RateSuggestion",
         "Result",
         "Recipe",
         "Comparison",
