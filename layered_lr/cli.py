@@ -280,6 +280,30 @@ def find_lr(
         _print(f"written: {', '.join(str(path) for path in (drawn, written) if path)}")
 
 
+@cli.command(short_help="Say whether a model learns one batch by heart, and what is wrong where not.")
+@_RECIPE
+@_TRUST
+@add_flags("run", without=(*_KEPT_OF_A_RUN, "augment"))
+@click.option("--batches", type=int, help="How many batches to learn.  [1]")
+@click.option("--steps", type=int, help="The most updates.  [50]")
+@click.option("--target", type=float, help="The loss to reach.  [a twentieth of the first loss]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of a table.")
+@click.pass_context
+def overfit(context: click.Context, /, recipe: str | None, trust: bool, as_json: bool, **options: Any) -> None:
+    """Train on one batch again and again: exit code 0 where it is learned, 1 where not, 2 for wrong input.
+
+    Whatever the loss does, it looks for faults: rates of 0, a frozen head, labels that do not go with the images,
+    images that are not normalised, dead activations, gradients that explode or vanish.
+    """
+    from layered_lr.before.overfit import overfit as learn_by_heart
+
+    spec, arguments = _recipe(recipe, options, trust)
+    left_out = (*_KEPT_OF_A_RUN, "augment")
+    found = learn_by_heart(spec, **{name: value for name, value in arguments.items() if name not in left_out})
+    _print(found.to_json() if as_json else found)
+    context.exit(0 if found.ok else FAILED)
+
+
 @cli.command(short_help="Find faults in a training recipe that was written by hand.")
 @click.argument("make", metavar="MODULE:MAKE")
 @click.option("--steps", type=int, help="How often the loop calls scheduler.step() in the whole run.")
