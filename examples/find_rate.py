@@ -9,15 +9,14 @@ import layered_lr as ll
 
 def build() -> torch.nn.Module:
     """A small convolutional network for the embedded digits."""
-    body = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 16, 3, stride=2), torch.nn.ReLU(), torch.nn.Conv2d(16, 32, 3, stride=2)
-    )
-    return torch.nn.Sequential(body, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(32 * 7 * 7, 10))
+    first, second = torch.nn.Conv2d(3, 16, 3, stride=2), torch.nn.Conv2d(16, 32, 3, stride=2)
+    body = torch.nn.Sequential(first, torch.nn.ReLU(), second, torch.nn.ReLU())
+    return torch.nn.Sequential(body, torch.nn.Flatten(), torch.nn.Linear(32 * 7 * 7, 10))
 
 
 spec = ll.Spec(
     ll.SGD(lr=0.1, momentum=0.9),
-    groups=[ll.Group("0", lr_scale=0.1, name="body"), ll.Group("3", name="head")],
+    groups=[ll.Group("0", lr_scale=0.1, name="body"), ll.Group("2", name="head")],
     schedule=ll.CosineDecay(),
 )
 

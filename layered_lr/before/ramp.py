@@ -90,7 +90,7 @@ def make_ramp(plan: Plan, model: Module, rates: Float64, group: str | None, phas
     own = {one.name: own_rate(there, one) for one in there.groups}
     if group is None:
         base = _base_of(there, own)
-        scales = {one.name: one.lr_scale * own[one.name] / base for one in there.groups}
+        scales = {one.name: one.lr_scale * (own[one.name] / base) for one in there.groups}
         fixed: dict[str, float] = {}
     else:
         chosen = _find_group(there, group)
