@@ -108,6 +108,9 @@ def all_kept(model: Module, batches: Iterable[Any]) -> Iterator[None]:
         batches: A ``DataLoader``, or anything else.
     """
     tensors = [*model.parameters(), *model.buffers()]
+    held = [
+        (table, dict(table)) for _, module in list_modules(model) for table in (module._parameters, module._buffers)
+    ]
     copies = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     contents = [None if gradient is None else gradient.detach().clone() for _, gradient, _ in gradients]
@@ -116,6 +119,9 @@ def all_kept(model: Module, batches: Iterable[Any]) -> Iterator[None]:
     try:
         yield
     finally:
+        for table, entries in held:  # a module may have put another tensor in the place of one
+            table.clear()
+            table.update(entries)
         with torch.no_grad():
             for tensor, copy in zip(tensors, copies, strict=True):
                 tensor.copy_(copy)

@@ -25,7 +25,8 @@ def find_unnormalised(images: Array) -> Iterator[Finding]:
         images: As the model gets them, shape (N, C, H, W).
     """
     wide = images.astype(np.float64)
-    means, deviations = wide.mean(axis=(0, 2, 3)), wide.std(axis=(0, 2, 3))
+    others = (0, *range(2, images.ndim))
+    means, deviations = wide.mean(axis=others), wide.std(axis=others)
     odd = (np.abs(means) > _FARTHEST_MEAN) | (deviations > _LARGEST_DEVIATION) | (deviations < _LEAST_DEVIATION)
     if odd.any():
         worst = int(np.argmax(np.where(odd, np.abs(means) + np.abs(np.log(np.maximum(deviations, 1e-30))), -1)))
@@ -100,6 +101,8 @@ def _sample(batches: Batches) -> tuple[Float64, Array]:
 
 def _small(images: Array) -> Float64:
     """Images averaged to at most 8x8 pixels, as vectors."""
+    if images.ndim != 4:
+        return np.asarray(images.reshape(len(images), -1).astype(np.float64))
     count, channels, height, width = images.shape
     down, across = max(1, height // _SIDE), max(1, width // _SIDE)
     cut = images[:, :, : height // down * down, : width // across * across].astype(np.float64)

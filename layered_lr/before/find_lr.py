@@ -17,8 +17,9 @@ from layered_lr.before.kept_model import model_kept
 from layered_lr.before.ramp import Ramp, make_ramp
 from layered_lr.before.rate_search import RateSearch
 from layered_lr.before.settings import SearchSettings, check_settings
-from layered_lr.errors import SpecError, TrainingDiverged
+from layered_lr.errors import SpecError, TrainingDiverged, Unsupported
 from layered_lr.models.nn_modules import Module, framework_of
+from layered_lr.optimizers import LBFGS
 from layered_lr.plans.resolve import resolve
 from layered_lr.printed import shown
 from layered_lr.registry import check_name
@@ -263,6 +264,11 @@ class _OwnLoop(NamedTuple):
 def _search_own_loop(spec: Spec, loop: _OwnLoop, settings: SearchSettings) -> RateSearch:
     batches = _check_own_loop(loop)
     backend = backend_of(loop.model)
+    if isinstance(getattr(spec, "optimizer", None), LBFGS):
+        raise Unsupported(
+            "find_lr with batches: LBFGS computes the loss several times an update. Use ll.find_lr(model=..., "
+            "backend=...) without batches."
+        )
     plan = resolve(spec, loop.model, loop.total_steps, loop.steps_per_epoch)
     ramp = make_ramp(plan, loop.model, settings.rates, settings.group, settings.phase)
     check_trainable(ramp.plan, loop.model)

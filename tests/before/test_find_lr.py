@@ -146,6 +146,24 @@ def test_a_model_of_the_users_stays_as_it_was() -> None:
     assert not net.training
 
 
+def test_a_buffer_that_a_module_replaces_is_put_back() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Counting(torch.nn.Linear):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+        def forward(self, inputs: Any) -> Any:
+            self.calls = self.calls + 1
+            return super().forward(inputs)
+
+    net = Counting()
+    calls = net.calls
+    ll.find_lr(ll.Spec(ll.SGD(0.1)), net, batches=[(torch.ones(2, 2), torch.tensor([0, 1]))], end=0.1, steps=10)
+    assert net.calls is calls and float(calls) == 0
+
+
 class _Steps:
     """A loop of the user's own: everything in it that a search could change."""
 
@@ -266,6 +284,8 @@ def test_what_cannot_be_in_a_loop_of_ones_own() -> None:
         ll.find_lr(spec, net)
     with pytest.raises(ll.SpecError, match="first guess"):
         ll.find_lr(ll.Spec(ll.SGD(0.0)), net, batches=[pair])
+    with pytest.raises(ll.Unsupported, match="LBFGS"):
+        ll.find_lr(ll.Spec(ll.LBFGS(0.1)), net, batches=[pair])
     with pytest.raises(ll.TrainingDiverged, match="first loss"):
         ll.find_lr(spec, net, batches=[(pair[0] * np.nan, pair[1])])
 
