@@ -100,17 +100,15 @@ def _repeat(batches: Iterable[Any]) -> Iterator[Any]:
 def all_kept(model: Module, batches: Iterable[Any]) -> Iterator[None]:
     """Give back at the end, bitwise, what updates change.
 
-    That are the model's tensors, gradients, modes and switches of gradients; and the generators of torch (on the CPU
-    and on each GPU), of NumPy, of Python, and of a ``DataLoader``.
+    That are the model's tensors, gradients, modes, hooks and switches of gradients; and the generators of torch (on
+    the CPU and on each GPU), of NumPy, of Python, and of a ``DataLoader``.
 
     Args:
         model: The user's.
         batches: A ``DataLoader``, or anything else.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    held = [
-        (table, dict(table)) for _, module in list_modules(model) for table in (module._parameters, module._buffers)
-    ]
+    held = [(table, dict(table)) for module in model.modules() for table in _tables_of(module)]
     copies = [tensor.detach().clone() for tensor in tensors]
     gradients = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     contents = [None if gradient is None else gradient.detach().clone() for _, gradient, _ in gradients]
@@ -119,7 +117,7 @@ def all_kept(model: Module, batches: Iterable[Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        for table, entries in held:  # a module may have put another tensor in the place of one
+        for table, entries in held:
             table.clear()
             table.update(entries)
         with torch.no_grad():
@@ -133,6 +131,12 @@ def all_kept(model: Module, batches: Iterable[Any]) -> Iterator[None]:
         for module, mode in modes:
             module.training = mode
         give_back()
+
+
+def _tables_of(module: Module) -> list[dict[Any, Any]]:
+    """What a module holds in tables: tensors, in whose place it may put others, and hooks, which phases add."""
+    hooks = [table for name, table in vars(module).items() if "_hooks" in name and isinstance(table, dict)]
+    return [module._parameters, module._buffers, *hooks]
 
 
 def _keep_generators(batches: Iterable[Any]) -> Callable[[], None]:

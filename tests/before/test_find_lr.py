@@ -339,3 +339,18 @@ def _search(spec: ll.Spec, **settings: Any) -> ll.RateSearch:
     torch = pytest.importorskip("torch")
     said = {"model": mlp(torch), "start": 1e-3, "end": 10.0, "steps": 30, "batch_size": 8, "progress": False}
     return ll.find_lr(spec, data=arrays(), **{**said, **settings})
+
+
+def test_a_phase_of_a_loop_of_ones_own_leaves_no_freezing_behind() -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("2", name="head")], phases=[ll.Phase("5 steps", trained="head"), ll.Phase()])
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 4), torch.arange(8) % 2)]
+    hooks = [len(module._forward_pre_hooks) for module in net.modules()]
+    before = [tensor.clone() for tensor in net.state_dict().values()]
+    search = ll.find_lr(spec, net, batches=batches, start=1e-3, end=0.5, steps=12)
+    assert (search.rates["rest"] == 0).all() and (search.rates["head"] > 0).all()
+    assert all(parameter.requires_grad for parameter in net.parameters()) and all(m.training for m in net.modules())
+    assert [len(module._forward_pre_hooks) for module in net.modules()] == hooks
+    assert all((one == other).all() for one, other in zip(before, net.state_dict().values(), strict=True))
