@@ -15,6 +15,7 @@ from .before.overfit_verdict import OverfitVerdict as OverfitVerdict
 from .before.rate_search import RateSearch as RateSearch
 from .before.rate_suggestion import RateSuggestion as RateSuggestion
 from .data import Dataset as Dataset
+from .data import ImageFolder as ImageFolder
 from .data import load_dataset as load_dataset
 from .errors import BackendUnavailable as BackendUnavailable
 from .errors import CallbackError as CallbackError
