@@ -16,6 +16,7 @@ from .before.rate_search import RateSearch as RateSearch
 from .before.rate_suggestion import RateSuggestion as RateSuggestion
 from .data import Dataset as Dataset
 from .data import ImageFolder as ImageFolder
+from .data import Samples as Samples
 from .data import Transform as Transform
 from .data import load_dataset as load_dataset
 from .errors import BackendUnavailable as BackendUnavailable
