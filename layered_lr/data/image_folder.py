@@ -135,6 +135,18 @@ class ImageFolder:
         Raises:
             DataError: The folder or one of its classes is missing or empty, images are broken, or their sizes differ
                 and no size is given.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from PIL import Image
+            >>> root = Path(tempfile.mkdtemp())
+            >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+            ...     (root / name).parent.mkdir(exist_ok=True)
+            ...     Image.new("RGB", (40, 30)).save(root / name)
+            >>> data = ImageFolder(root).load(size=16)
+            >>> data.class_names, data.x_train.shape
+            (('cat', 'dog'), (2, 16, 16, 3))
         """
         listing, decoder = self._list(), self._decoder(size)
         height, width = (decoder.size, decoder.size) if decoder.size else self._find_size(listing, decoder)
@@ -160,6 +172,17 @@ class ImageFolder:
 
         Args:
             size: As for ``load``.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> from PIL import Image
+            >>> root = Path(tempfile.mkdtemp())
+            >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+            ...     (root / name).parent.mkdir(exist_ok=True)
+            ...     Image.new("RGB", (40, 30)).save(root / name)
+            >>> ImageFolder(root).facts()
+            DatasetFacts(train_size=2, test_size=2, num_classes=2, image_shape=(3, 30, 40))
         """
         if self.broken == "skip":
             return self.load(size).facts

@@ -98,6 +98,12 @@ class Samples:
 
         Raises:
             DataError: A sample cannot be read, or is no image with a label.
+
+        Example:
+            >>> from PIL import Image
+            >>> pairs = [(Image.new("RGB", (40, 30)), number % 2) for number in range(10)]
+            >>> Samples(pairs).load(size=16).facts
+            DatasetFacts(train_size=8, test_size=2, num_classes=2, image_shape=(3, 16, 16))
         """
         if size is not None:
             whole_number("image_size", size, 1)
