@@ -23,6 +23,7 @@ MODULES = {
     "peers": "benchmarks.peers.race",
     "groups": "benchmarks.groups",
     "data_pipeline": "benchmarks.data_pipeline",
+    "folder_pipeline": "benchmarks.folder_pipeline",
     "overhead": "benchmarks.overhead",
     "startup": "benchmarks.startup",
     "growth": "benchmarks.growth",

@@ -23,6 +23,7 @@ OPPONENTS = {
         "oneflow-graph by hand",
     },
     "groups": {"SGD, 1 group", "SGD, a group per parameter", "AdamW, torch, 158 groups, fused"},
+    "folder_pipeline": {"ImageFolder", "ImageFolder, kept", "torchvision's DataLoader, 2 workers"},
     "data_pipeline": {"Batches to torch", "Batches to OneFlow", "torchvision's DataLoader, 2 workers"},
     "overhead": {"ll.run", "bare loop", "ll.run minus bare loop"},
     "startup": {"layered-lr run, torch-eager", "script by hand, torch-eager"},
