@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,9 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         planned_rates=_by_group(plan, history.planned.numbers()),
         events=tuple(loop.events),
         logged={name: rows.numbers() for name, rows in history.logged.items()},
+        unsaved=dict(session.unsaved()),
+        model_input=replace(ready.model_input, digest=ready.dataset.digest()),
+        make_model=None if isinstance(options.model, str) else options.model,
     )
 
 
@@ -215,6 +219,7 @@ def run_about(ready: Prepared, options: RunOptions) -> dict[str, Any]:
         "groups": {group.name: list(group.parameters) for group in ready.plan.groups},
         "options": options.to_dict(),
         "data": ready.dataset.digest(),
+        "input": ready.model_input.to_dict(),
         "versions": all_versions(options.backend),
     }
 
