@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -20,6 +21,7 @@ from layered_lr_torch import models
 from layered_lr_torch.torch_types import Module, Tensor
 
 _OLDEST_FOR_ONNX = (2, 6)  # whose torch.onnx.export returns the model, and takes dynamic shapes
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _EXAMPLE_IMAGES = 2  # torch.export takes a batch of 1 for a fixed size
 
 
@@ -71,15 +73,8 @@ def make_onnx(
         raise Unsupported(f"export: ONNX needs torch 2.6 or later; this is torch {torch.__version__}.")
     wrapped, example, dynamic = _prepare(model, shape, normalisation)
     with _explained("ONNX"):
-        program = torch.onnx.export(
-            wrapped,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=(dynamic,),
-            input_names=["images"],
-            output_names=["logits"],
-            verbose=False,
-        )
+        traced = torch.export.export(wrapped, (example,), dynamic_shapes=(dynamic,))
+        program = torch.onnx.export(traced, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False)
         assert program is not None  # torch's types allow None, for its older exporter
         proto = program.model_proto
         _strip(proto)
@@ -156,9 +151,10 @@ def _explained(what: str) -> Iterator[None]:
             log.setLevel(logging.ERROR)
             yield
     except Exception as error:  # torch raises many kinds of errors
+        why = _COLOUR.sub("", describe_error(error))
         raise Unsupported(
-            f"export: torch cannot make {what} of this model: {describe_error(error)} Export its weights instead: a "
-            ".safetensors or a .pth."
+            f"export: torch cannot make {what} of this model: {why} Export its weights instead: a .safetensors or a "
+            ".pth."
         ) from None
     finally:
         log.setLevel(level)

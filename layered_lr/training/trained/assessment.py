@@ -91,12 +91,13 @@ class Evaluation:
 
         Example:
             >>> import tempfile
+            >>> from pathlib import Path
             >>> import numpy as np
             >>> import layered_lr as ll
             >>> found = ll.Evaluation(np.eye(2, dtype=int), 0.1, ("cat", "dog"), "pets", "torch-eager", "last")
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     found.to_csv(f"{folder}/confusion.csv")
-            ...     print(open(f"{folder}/confusion.csv").read().strip())
+            ...     print(Path(folder, "confusion.csv").read_text().strip())
             true class,cat,dog
             cat,1,0
             dog,0,1

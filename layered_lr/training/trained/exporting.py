@@ -264,7 +264,7 @@ def _compare(
         Unsupported: They differ by more than rounding.
     """
     given, images = _draw_images(opened, normalises)
-    found = [run(batch) for batch in given]
+    found = [_answer_of(run, batch) for batch in given]
     differences, unchecked = {"torch-eager": _difference(found, opened, images)}, {}
     loop = FRAMEWORKS["oneflow"].loop
     if importlib.util.find_spec(TABLE[loop].framework) is None:
@@ -283,6 +283,22 @@ def _compare(
                 "is written. Export its weights instead: a .safetensors or a .pth."
             )
     return differences, unchecked
+
+
+def _answer_of(run: Callable[[Array], Array], images: Array) -> Array:
+    try:
+        found = run(images)
+    except Exception as error:  # of onnxruntime or torch
+        raise Unsupported(
+            f"export: what was exported does not take a batch of {len(images)}: {describe_error(error)} Nothing is "
+            "written. Export its weights instead: a .safetensors or a .pth."
+        ) from None
+    if len(found) != len(images):
+        raise Unsupported(
+            f"export: what was exported answers {len(images)} images with {len(found)} rows. Nothing is written. "
+            "Export its weights instead: a .safetensors or a .pth."
+        )
+    return found
 
 
 def _draw_images(opened: Answerer, normalises: bool) -> tuple[list[Array], list[Array]]:

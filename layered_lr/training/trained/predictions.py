@@ -99,12 +99,13 @@ class Predictions:
 
         Example:
             >>> import tempfile
+            >>> from pathlib import Path
             >>> import numpy as np
             >>> import layered_lr as ll
             >>> predictions = ll.Predictions(np.array([[2.0, 1.0]]), ("0",), ("cat", "dog"), 1, "torch-eager", "last")
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     predictions.to_csv(f"{folder}/predictions.csv")
-            ...     print(open(f"{folder}/predictions.csv").readline().strip())
+            ...     print(Path(folder, "predictions.csv").read_text().splitlines()[0])
             image,rank,class,name,probability,logit
         """
         write_whole(check_csv("path", path), [self._csv_text().encode()])
