@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -44,7 +44,6 @@ class Dataset:
         y_test: The labels of ``x_test``, like ``y_train``.
         augment: Whether batches crop and flip at random if the run does not say.
         class_names: A name for each class, in the order of the class numbers; None where they have none.
-        fingerprint: Makes the digest where the source of the images has one of its own, such as its files.
 
     Attributes:
         num_classes: The number of class names; without names the largest label of both parts plus 1, at least 2.
@@ -71,7 +70,6 @@ class Dataset:
     y_test: Array = field(repr=False)
     augment: bool = False
     class_names: tuple[str, ...] | None = None
-    fingerprint: Callable[[], str] | None = field(default=None, repr=False)
     num_classes: int = field(init=False)
     mean: Float32 | None = field(init=False)
     std: Float32 | None = field(init=False)
@@ -94,8 +92,6 @@ class Dataset:
 
     def digest(self) -> str:
         """Return 32 hexadecimal digits that differ from those of any other data."""
-        if self.fingerprint is not None:
-            return self.fingerprint()
         found = hashlib.blake2b(digest_size=16)
         for array in (self.x_train, self.y_train, self.x_test, self.y_test):
             found.update(f"{array.dtype} {array.shape};".encode())

@@ -65,7 +65,7 @@ class StoredImages(ABC):
         numbers = np.arange(len(self))
         return self.stream(numbers[start : start + BLOCK_IMAGES] for start in range(0, len(self), BLOCK_IMAGES))
 
-    def __getitem__(self, chosen: Any) -> Array:
+    def __getitem__(self, chosen: Any) -> Any:
         first, rest = (chosen[0], chosen[1:]) if isinstance(chosen, tuple) else (chosen, ())
         numbers = np.arange(len(self))[first]
         images = self.read(np.atleast_1d(numbers))
