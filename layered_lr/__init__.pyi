@@ -10,6 +10,7 @@ from .auditing import audit as audit
 from .backend.doctor import BackendStatus as BackendStatus
 from .backend.doctor import backends as backends
 from .data import Dataset as Dataset
+from .data import ImageFolder as ImageFolder
 from .data import load_dataset as load_dataset
 from .errors import BackendUnavailable as BackendUnavailable
 from .errors import CallbackError as CallbackError

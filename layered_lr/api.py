@@ -85,8 +85,9 @@ def run(
             Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
             Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
             starts with weights that NumPy draws from the seed, all others as they were built.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
-            y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
+        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
+            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
+            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
         epochs: How many times to go through the training set. The last images are left out if they fill no batch.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
@@ -222,8 +223,9 @@ def plan(
             Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
             Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
             starts with weights that NumPy draws from the seed, all others as they were built.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
-            y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
+        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
+            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
+            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
         epochs: How many times to go through the training set. The last images are left out if they fill no batch.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
@@ -261,7 +263,7 @@ def plan(
     made = model if framework_of(model) else None
     options = _options_in(locals(), **({} if made is None else {"model": "mobilenet_v2"}))
     spec = default_spec() if spec is None else spec
-    facts = dataset_facts(options.data, options.data_root)
+    facts = dataset_facts(options.data, options.data_root, options.image_size)
     if total_steps is None and steps_per_epoch is None:
         in_epoch = options.steps_per_epoch(facts.train_size)
         lengths: tuple[int | None, int | None] = options.total_steps(in_epoch), in_epoch
@@ -350,8 +352,9 @@ def compare(
             functions in the spec, must be defined at a module's top level, where another process can import them. A
             torch model with dropout gets the same masks on ``torch-eager`` and on the OneFlow backends; elsewhere set
             its dropout to 0.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train,
-            y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset.
+        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
+            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
+            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
         epochs: How many times to go through the training set. The last images are left out if they fill no batch.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.

@@ -1,11 +1,22 @@
-"""Data sets as NumPy arrays, and their batches: every backend gets the same pixels in the same order.
+"""Data sets, and their batches as NumPy arrays: every backend gets the same pixels in the same order.
 
-Importing this package imports only NumPy. The functions that need scikit-learn (digits) or pooch (to download CIFAR-10)
-import it themselves.
+Importing this package imports only NumPy. The functions that need scikit-learn (digits), pooch (to download CIFAR-10)
+or Pillow (images of a folder) import it themselves.
 """
 
 from layered_lr.data.batches import Batches
 from layered_lr.data.dataset import Dataset, DatasetFacts
+from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.sources import DataSource, dataset_facts, load_dataset
+from layered_lr.data.stored_images import StoredImages
 
-__all__ = ["Batches", "DataSource", "Dataset", "DatasetFacts", "dataset_facts", "load_dataset"]
+__all__ = [
+    "Batches",
+    "DataSource",
+    "Dataset",
+    "DatasetFacts",
+    "ImageFolder",
+    "StoredImages",
+    "dataset_facts",
+    "load_dataset",
+]

@@ -11,6 +11,8 @@ from layered_lr.files import describe_error
 # A classifier has one output for each class up to the largest label. A label above this limit is surely not a class.
 MAX_CLASSES = 1_000_000
 
+_CHECKED_TOGETHER = 1024  # images; of an array that is mapped from a file no more are in memory
+
 
 def as_images(name: str, value: object) -> Array:
     """Check images and convert them to the dtype that batches are made from.
@@ -45,7 +47,12 @@ def as_images(name: str, value: object) -> Array:
         return _read_only(array)
     with np.errstate(over="ignore"):  # a float64 that float32 cannot hold becomes infinite, which is refused below
         array = array.astype(np.float32, copy=False)
-    finite = np.isfinite(array).all(axis=(1, 2, 3))
+    finite = np.concatenate(
+        [
+            np.isfinite(array[start : start + _CHECKED_TOGETHER]).all(axis=(1, 2, 3))
+            for start in range(0, len(array), _CHECKED_TOGETHER)
+        ]
+    )
     if not finite.all():
         raise DataError(
             f"{name} has values that are NaN, infinite or too large for float32 in {np.count_nonzero(~finite)} of "

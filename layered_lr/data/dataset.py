@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from layered_lr.arrays import Array, Float32
 from layered_lr.data.arrays import as_images, as_labels
 from layered_lr.data.normalisation import channel_statistics
+from layered_lr.data.stored_images import StoredImages
 from layered_lr.errors import DataError
+from layered_lr.printed import shown
 
 
 class DatasetFacts(NamedTuple):
@@ -25,11 +28,13 @@ class DatasetFacts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels in memory; a data set that exists is valid.
+    """Images and labels; a data set that exists is valid.
 
     uint8 images are normalised for each channel when batches are made, with the mean and standard deviation of the
     training images. Float images are used as they are: they must be preprocessed already. The arrays are read-only
-    views of the given arrays, or copies where they had to be converted.
+    views of the given arrays, or copies where they had to be converted. An array that ``numpy.load(mmap_mode="r")``
+    has mapped stays on the disk if its dtype is uint8 or float32. The images of a folder, or of a data set of torch,
+    that do not fit into memory are ``StoredImages``: they are indexed like an array, and each batch reads its own.
 
     Args:
         name: The name for messages and reports.
@@ -38,9 +43,10 @@ class Dataset:
         x_test: Images with the same H, W, C and the same kind of dtype as ``x_train``.
         y_test: The labels of ``x_test``, like ``y_train``.
         augment: Whether batches crop and flip at random if the run does not say.
+        class_names: A name for each class, in the order of the class numbers; None where they have none.
 
     Attributes:
-        num_classes: The largest label of both parts plus 1, at least 2.
+        num_classes: The number of class names; without names the largest label of both parts plus 1, at least 2.
         mean: float32 ``(C,)``, the mean of the training images / 255; None for float images.
         std: float32 ``(C,)``, their standard deviation, or 1 for a channel with a single value; None for float images.
 
@@ -63,6 +69,7 @@ class Dataset:
     x_test: Array = field(repr=False)
     y_test: Array = field(repr=False)
     augment: bool = False
+    class_names: tuple[str, ...] | None = None
     num_classes: int = field(init=False)
     mean: Float32 | None = field(init=False)
     std: Float32 | None = field(init=False)
@@ -71,12 +78,16 @@ class Dataset:
         """Check and convert the arrays, and compute the other fields from them."""
         try:
             values = _check_arrays(self.x_train, self.y_train, self.x_test, self.y_test)
+            names = _check_class_names(self.class_names, values["y_train"], values["y_test"])
         except DataError as error:
             raise DataError(f"data {self.name!r}: {error}") from None
-        y_largest = max(int(values["y_train"].max()), int(values["y_test"].max()))
-        is_uint8 = values["x_train"].dtype == np.uint8
-        mean, std = channel_statistics(values["x_train"]) if is_uint8 else (None, None)
-        for name, value in {**values, "num_classes": max(2, y_largest + 1), "mean": mean, "std": std}.items():
+        if names is None:
+            num_classes = max(2, int(values["y_train"].max()) + 1, int(values["y_test"].max()) + 1)
+        else:
+            num_classes = len(names)
+        mean, std = _statistics(values["x_train"])
+        computed = {"class_names": names, "num_classes": num_classes, "mean": mean, "std": std}
+        for name, value in {**values, **computed}.items():
             object.__setattr__(self, name, value)
 
     def digest(self) -> str:
@@ -84,7 +95,10 @@ class Dataset:
         found = hashlib.blake2b(digest_size=16)
         for array in (self.x_train, self.y_train, self.x_test, self.y_test):
             found.update(f"{array.dtype} {array.shape};".encode())
-            found.update(np.ascontiguousarray(array).view(np.uint8).data)
+            if isinstance(array, StoredImages):
+                found.update(array.digest().encode())
+            else:
+                found.update(np.ascontiguousarray(array).view(np.uint8).data)
         return found.hexdigest()
 
     @property
@@ -93,11 +107,45 @@ class Dataset:
         return DatasetFacts(len(self.y_train), len(self.y_test), self.num_classes, _image_shape(self.x_train))
 
 
+def _statistics(images: Any) -> tuple[Float32 | None, Float32 | None]:
+    """Mean and standard deviation of each channel; None for float images."""
+    if isinstance(images, StoredImages):
+        return images.statistics() or (None, None)
+    return channel_statistics(images) if images.dtype == np.uint8 else (None, None)
+
+
+def _check_class_names(names: object, *labels: Array) -> tuple[str, ...] | None:
+    """The names as a tuple, one for each class at least.
+
+    Raises:
+        DataError: They are not different words, or fewer than the classes that the labels have.
+    """
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
+        raise DataError(f"class_names={shown(names)}: must be a list of names, one for each class.")
+    listed = tuple(str(name) if isinstance(name, np.str_) else name for name in names)
+    odd = [name for name in listed if not isinstance(name, str) or not name]
+    if odd or len(set(listed)) < len(listed):
+        wrong = odd[0] if odd else next(name for name in listed if listed.count(name) > 1)
+        raise DataError(
+            f"class_names has {shown(wrong)}: each class needs a name of its own, a text that is not empty."
+        )
+    if len(listed) < 2:
+        raise DataError(f"class_names has {len(listed)} names: a classifier needs two classes or more.")
+    if len(listed) <= (largest := max(int(each.max()) for each in labels)):
+        raise DataError(
+            f"class_names has {len(listed)} names, but the largest label is {largest}: give {largest + 1} names, in "
+            "the order of the class numbers."
+        )
+    return listed
+
+
 def _check_arrays(x_train: object, y_train: object, x_test: object, y_test: object) -> dict[str, Array]:
     values = {
-        "x_train": as_images("x_train", x_train),
+        "x_train": _as_images("x_train", x_train),
         "y_train": as_labels("y_train", y_train),
-        "x_test": as_images("x_test", x_test),
+        "x_test": _as_images("x_test", x_test),
         "y_test": as_labels("y_test", y_test),
     }
     for part in ("train", "test"):
@@ -113,6 +161,10 @@ def _check_arrays(x_train: object, y_train: object, x_test: object, y_test: obje
             "bring both to one size."
         )
     return values
+
+
+def _as_images(name: str, value: object) -> Any:
+    return value if isinstance(value, StoredImages) else as_images(name, value)
 
 
 def _image_shape(images: Array) -> tuple[int, int, int]:

@@ -25,20 +25,42 @@ def channel_statistics(images: Array) -> tuple[Float32, Float32]:
         ``mean`` and ``std``, each float32 of shape ``(C,)``. A channel with a single value has ``std`` 1, so that it
         becomes 0.
     """
-    channels = images.shape[-1]
-    rows = images.reshape(len(images), -1)  # (N, H*W*C)
-    totals = np.zeros((2, rows.shape[1]), np.int64)  # of the values, and of their squares
-    images_together = min(max(_CHUNK_BYTES // rows.shape[1], 1), _MOST_TOGETHER)
-    for start in range(0, len(rows), images_together):
-        chunk = rows[start : start + images_together]
-        totals[0] += np.add.reduce(chunk, axis=0, dtype=np.uint32)
-        totals[1] += np.add.reduce(np.multiply(chunk, chunk, dtype=np.uint16), axis=0, dtype=np.uint32)
-    size = rows.size // channels
-    # Python's integers from here on, because the squares exceed 64 bits
-    sums, squares = (total.reshape(-1, channels).sum(axis=0).tolist() for total in totals)
-    mean = [total / (size * 255) for total in sums]
-    variance = [(size * square - total**2) / (size * 255) ** 2 for total, square in zip(sums, squares, strict=True)]
-    return np.array(mean, np.float32), np.array([math.sqrt(v) or 1 for v in variance], np.float32)
+    sums = ChannelSums(images.shape[1:])
+    sums.add(images)
+    return sums.statistics()
+
+
+class ChannelSums:
+    """Adds up the pixels of uint8 images, block after block, for the statistics of each channel.
+
+    Args:
+        shape: ``(H, W, C)`` of the images.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._channels = shape[-1]
+        self._row_size = math.prod(shape)
+        self._totals = np.zeros((2, self._row_size), np.int64)  # of the values, and of their squares
+        self._images = 0
+
+    def add(self, images: Array) -> None:
+        """Add images, uint8 NHWC."""
+        rows = images.reshape(len(images), -1)  # (N, H*W*C)
+        images_together = min(max(_CHUNK_BYTES // self._row_size, 1), _MOST_TOGETHER)
+        for start in range(0, len(rows), images_together):
+            chunk = rows[start : start + images_together]
+            self._totals[0] += np.add.reduce(chunk, axis=0, dtype=np.uint32)
+            self._totals[1] += np.add.reduce(np.multiply(chunk, chunk, dtype=np.uint16), axis=0, dtype=np.uint32)
+        self._images += len(images)
+
+    def statistics(self) -> tuple[Float32, Float32]:
+        """Mean and standard deviation of each channel, as ``channel_statistics`` says."""
+        size = self._images * self._row_size // self._channels
+        # Python's integers from here on, because the squares exceed 64 bits
+        sums, squares = (total.reshape(-1, self._channels).sum(axis=0).tolist() for total in self._totals)
+        mean = [total / (size * 255) for total in sums]
+        variance = [(size * square - total**2) / (size * 255) ** 2 for total, square in zip(sums, squares, strict=True)]
+        return np.array(mean, np.float32), np.array([math.sqrt(v) or 1 for v in variance], np.float32)
 
 
 def normalisation_table(mean: Float32, std: Float32) -> Float32:

@@ -10,6 +10,7 @@ from layered_lr.arrays import Array, Arrays
 from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
+from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import describe_error
@@ -17,19 +18,24 @@ from layered_lr.guesses import is_foreign
 from layered_lr.printed import shown
 from layered_lr.spelling import did_you_mean
 
-DataSource: TypeAlias = str | os.PathLike[str] | Arrays | tuple[Array, Array, Array, Array] | Dataset
+DataSource: TypeAlias = str | os.PathLike[str] | Arrays | tuple[Array, Array, Array, Array] | Dataset | ImageFolder
 
 _FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS}
+_FOLDER = "folder:"  # before a path, on the command line and in recipes
 
 
-def load_dataset(data: DataSource, data_root: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a data set by its name, from a file or from arrays.
+def load_dataset(
+    data: DataSource, data_root: str | os.PathLike[str] | None = None, image_size: int | None = None
+) -> Dataset:
+    """Load a data set by its name, from a file, from a folder or from arrays.
 
     Args:
         data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` (downloaded once, augmented by default), the
-            path of an ``.npz`` file, a mapping with the arrays x_train, y_train, x_test and y_test, a tuple of these
-            four, or a ``Dataset``. The docstring of ``Dataset`` says which arrays are allowed.
+            path of an ``.npz`` file, the path of a folder of images (also as ``"folder:PATH"``), an ``ImageFolder`` or
+            a mapping with its arguments, a mapping with the arrays x_train, y_train, x_test and y_test, a tuple of
+            these four, or a ``Dataset``. The docstring of ``Dataset`` says which arrays are allowed.
         data_root: The folder of CIFAR-10, or where to download it to; None is the user's cache folder.
+        image_size: Pixels of a side of a folder's images, where nothing else says it.
 
     Returns:
         The data set, checked. A ``Dataset`` is returned unchanged.
@@ -47,6 +53,8 @@ def load_dataset(data: DataSource, data_root: str | os.PathLike[str] | None = No
     _check_data_root(data_root)
     if isinstance(data, Dataset):
         return data
+    if (folder := _as_folder(data)) is not None:
+        return folder.load(image_size)
     if isinstance(data, str) and not data.lower().endswith(".npz"):
         _check_name(data)
         return load_digits() if data == "digits" else load_cifar10(data_root)
@@ -64,15 +72,19 @@ def load_dataset(data: DataSource, data_root: str | os.PathLike[str] | None = No
             )
         return Dataset("arrays", *data)
     raise SpecError(
-        f"data must be {_known_names()}, the path of an .npz file, a mapping or 4-tuple of arrays "
-        f"({', '.join(KEYS)}), or a Dataset. Received {type(data).__name__}.{_explain_source(data)}"
+        f"data must be {_known_names()}, the path of an .npz file or of a folder of images, a mapping or 4-tuple of "
+        f"arrays ({', '.join(KEYS)}), an ImageFolder or a Dataset. "
+        f"Received {type(data).__name__}.{_explain_source(data)}"
     )
 
 
-def dataset_facts(data: DataSource, data_root: str | os.PathLike[str] | None = None) -> DatasetFacts:
+def dataset_facts(
+    data: DataSource, data_root: str | os.PathLike[str] | None = None, image_size: int | None = None
+) -> DatasetFacts:
     """Return the sizes, the number of classes and ``(C, H, W)`` of the data, so that a plan can be printed.
 
-    For the known names, nothing is read or downloaded. All other data is loaded with ``load_dataset``.
+    For the known names, nothing is read or downloaded; the images of a folder are listed. All other data is loaded with
+    ``load_dataset``.
 
     Raises:
         SpecError: ``data`` is not a known name, or of another type.
@@ -81,7 +93,23 @@ def dataset_facts(data: DataSource, data_root: str | os.PathLike[str] | None = N
     _check_data_root(data_root)
     if isinstance(data, str) and data in _FACTS:
         return _FACTS[data]
-    return load_dataset(data, data_root).facts
+    if (folder := _as_folder(data)) is not None:
+        return folder.facts(image_size)
+    return load_dataset(data, data_root, image_size).facts
+
+
+def _as_folder(data: object) -> ImageFolder | None:
+    """The folder of images that ``data`` stands for; None where it is something else."""
+    if isinstance(data, ImageFolder):
+        return data
+    if isinstance(data, Mapping) and "folder" in data:
+        return ImageFolder.from_dict(data)
+    if isinstance(data, str) and data.startswith(_FOLDER):
+        return ImageFolder(data.removeprefix(_FOLDER))
+    if isinstance(data, os.PathLike) or (isinstance(data, str) and data not in _FACTS):
+        path = os.path.expanduser(data)
+        return ImageFolder(data) if os.path.isdir(path) and not str(path).lower().endswith(".npz") else None
+    return None
 
 
 _OWN_LOOP = (
@@ -111,8 +139,8 @@ def _known_names() -> str:
 def _check_name(data: str) -> None:
     if data not in _FACTS:
         raise SpecError(
-            f"data={data!r} is unknown.{did_you_mean(data.lower(), _FACTS)} Give {_known_names()}, or the path of a "
-            "file that ends in .npz."
+            f"data={data!r} is unknown.{did_you_mean(data.lower(), _FACTS)} Give {_known_names()}, the path of a file "
+            "that ends in .npz, or the path of a folder of images that is there."
         )
 
 

@@ -53,7 +53,7 @@ def compare_backends(
     steps = whole_number("steps", steps, 1)
     if samples is not None:
         samples = whole_number("samples", samples, 2)
-    facts = dataset_facts(options.data, options.data_root)
+    facts = dataset_facts(options.data, options.data_root, options.image_size)
     in_epoch = options.steps_per_epoch(facts.train_size)
     if options.epochs is None and options.max_steps is None:
         options = replace(options, max_steps=steps)

@@ -178,13 +178,14 @@ class RunOptions:
     data: Any = option(
         default="digits",
         help=(
-            "'digits' (comes with the library), 'cifar10' (is downloaded once), or the path of an .npz with x_train, "
-            "y_train, x_test, y_test. In Python also these four arrays as a mapping or a tuple, or an ll.Dataset."
+            "'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train, "
+            "y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as "
+            "a mapping or a tuple, an ll.ImageFolder or an ll.Dataset."
         ),
         check=anything,
-        allowed="a data set's name, a path, arrays, or ll.Dataset",
+        allowed="a data set's name, a path, arrays, ll.ImageFolder, or ll.Dataset",
         flag="--data",
-        metavar="NAME|FILE",
+        metavar="NAME|PATH",
     )
     data_root: Path | None = option(
         default=None,

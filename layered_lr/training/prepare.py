@@ -86,7 +86,7 @@ def prepare(
             f"initial_weights: reset={list(chosen.reset)} needs a source: ll.InitialWeights(source, reset=...)."
         )
     given = None if chosen is None or start is not None else read_weights(chosen.source)
-    dataset = load_dataset(options.data, options.data_root)
+    dataset = load_dataset(options.data, options.data_root, options.image_size)
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     batches = Batches(

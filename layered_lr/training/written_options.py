@@ -29,9 +29,17 @@ def table_of_options(value: Any) -> dict[str, Any]:
         if each.parts is not None and isinstance(own, each.parts):
             if parts := table_of_options(own):
                 table[name] = parts
-        elif _is_plain(own := import_path(own) if name == "model" else own):
+        elif _is_plain(own := _plainer(name, own)):
             table[name] = _written(own)
     return table
+
+
+def _plainer(name: str, value: Any) -> Any:
+    """A callable by its import path, a folder of images as a table of its arguments; anything else as it is."""
+    if name == "model":
+        return import_path(value)
+    to_table = getattr(value, "to_dict", None)
+    return to_table() if name == "data" and callable(to_table) else value
 
 
 def _is_plain(value: Any) -> bool:

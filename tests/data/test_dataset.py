@@ -1,6 +1,7 @@
 """Dataset: what it takes, what it works out, and what it says of arrays it cannot take."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -140,3 +141,37 @@ def test_wrong_arrays_are_named_in_one_line(changes: dict[str, Any], message: st
 def test_only_square_images_are_suspected_of_the_other_layout() -> None:
     signals = np.zeros((6, 1, 100, 12), np.uint8)  # one row of 100 pixels with 12 channels
     assert Dataset("signals", **arrays(x_train=signals, x_test=signals[:4])).facts.image_shape == (12, 1, 100)
+
+
+def test_class_names_say_how_many_classes_there_are() -> None:
+    data = Dataset("pets", **arrays(), class_names=["cat", "dog", "emu", "fox", "gnu", "hen"])
+    assert data.class_names == ("cat", "dog", "emu", "fox", "gnu", "hen")
+    assert data.num_classes == data.facts.num_classes == 6  # no image of a hen
+    assert data.digest() == Dataset("pets", **arrays()).digest()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("abcde", r"class_names='abcde': must be a list of names"),
+        (["a"], r"class_names has 1 names: a classifier needs two classes"),
+        (list("abcd"), r"class_names has 4 names, but the largest label is 4: give 5 names"),
+        (list("abcda"), r"class_names has 'a': each class needs a name of its own"),
+        ([1, 2, 3, 4, 5], r"class_names has 1: each class needs a name"),
+        (["a", "b", "", "d", "e"], r"class_names has '': each class"),
+        ({"a": 1}, r"class_names=\{'a': 1\}: must be a list"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused(names: Any, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        Dataset("pets", **arrays(), class_names=names)
+
+
+def test_arrays_mapped_from_files_stay_on_the_disk(tmp_path: Path) -> None:
+    given = arrays()
+    for name, array in given.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    files = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in given}
+    mapped = Dataset("mapped", **files)
+    assert np.shares_memory(mapped.x_train, files["x_train"])
+    assert mapped.digest() == Dataset("in memory", **given).digest()

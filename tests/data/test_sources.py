@@ -46,7 +46,7 @@ class Closed(dict[str, Any]):
         (
             "digit",
             SpecError,
-            r"data='digit' is unknown\. Did you mean 'digits'\? Give 'digits' or 'cifar10', or the path",
+            r"data='digit' is unknown\. Did you mean 'digits'\? Give 'digits' or 'cifar10', the path",
         ),
         ("CIFAR10", SpecError, "Did you mean 'cifar10'"),
         ("mnist", SpecError, r"data='mnist' is unknown\. Give 'digits' or 'cifar10'"),

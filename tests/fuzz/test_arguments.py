@@ -92,7 +92,16 @@ FUNCTIONS = [
     Target("Spec.from_toml", ll.Spec.from_toml, {"text_or_path": junk}),
     Target("Spec.from_dict", ll.Spec.from_dict, {"table": junk}),
     Target("load_recipe", ll.load_recipe, {"name_or_path": junk}),
-    Target("load_dataset", ll.load_dataset, {"data": junk}, {"data_root": junk}),
+    Target("load_dataset", ll.load_dataset, {"data": junk}, {"data_root": junk, "image_size": junk}),
+    Target(
+        "ImageFolder",
+        ll.ImageFolder,
+        {"folder": junk},
+        dict.fromkeys(
+            ("size", "fit", "grey", "share", "seed", "test_folder", "broken", "augment", "workers", "memory_bytes"),
+            junk,
+        ),
+    ),
     Target(
         "Dataset", ll.Dataset, {"name": st.just("x"), **dict.fromkeys(("x_train", "y_train", "x_test", "y_test"), junk)}
     ),

@@ -1,0 +1,204 @@
+"""Which images a folder has, of which classes, for training and for testing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from layered_lr.arrays import Int64
+from layered_lr.data.random_draws import draw_split
+from layered_lr.errors import DataError
+from layered_lr.files import describe_error
+from layered_lr.spelling import did_you_mean
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""The endings that torchvision's ImageFolder takes; capital letters are good too."""
+TEST_FOLDERS = ("val", "valid", "validation", "test")
+
+
+class Files(NamedTuple):
+    """Images of one part of the data.
+
+    Args:
+        root: The folder that ``names`` are in.
+        names: Paths of the images inside of it, with ``/``.
+        labels: The class number of each.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    labels: Int64
+
+    def path(self, index: int) -> Path:
+        """Where an image is."""
+        return self.root / self.names[index]
+
+    def without(self, left_out: Sequence[int]) -> Files:
+        """The images that stay when some are left out, by their numbers."""
+        stays = np.ones(len(self.names), np.bool_)
+        stays[list(left_out)] = False
+        return self.take(np.flatnonzero(stays))
+
+    def take(self, chosen: Int64) -> Files:
+        """Some of the images, by their numbers."""
+        return Files(self.root, tuple(self.names[index] for index in chosen.tolist()), self.labels[chosen])
+
+
+class Listing(NamedTuple):
+    """What a folder has.
+
+    Args:
+        classes: The names of the classes, sorted.
+        train: Images to train with.
+        test: Images to test with.
+    """
+
+    classes: tuple[str, ...]
+    train: Files
+    test: Files
+
+
+def list_folder(root: Path, share: float, seed: int, test_folder: str | None) -> Listing:
+    """Find the images of a folder, ``root/CLASS/*.jpg`` or ``root/train/CLASS/*.jpg`` with a test folder beside.
+
+    Args:
+        root: The folder.
+        share: The part of each class to test with, where the folder has no part for it.
+        seed: Of the draw of that part.
+        test_folder: The folder to test with; None takes the first of ``TEST_FOLDERS``.
+
+    Raises:
+        DataError: No such folder, no classes, a class without images, or a test image of an unknown class.
+    """
+    if not os.path.isdir(root):
+        raise DataError(_describe_missing(root))
+    parts = _folders(root)
+    if not _is_split(root, parts):
+        if test_folder is not None:
+            raise DataError(f"{root}: has no folder 'train' with classes, so test_folder={test_folder!r} says nothing.")
+        classes, train = _read_part(root, None)
+        return Listing(classes, *_divide(train, classes, share, seed))
+    tests = [name for name in TEST_FOLDERS if name in parts] if test_folder is None else [test_folder]
+    classes, train = _read_part(root / "train", None)
+    if not tests:
+        return Listing(classes, *_divide(train, classes, share, seed))
+    if tests[0] not in parts:
+        raise DataError(
+            f"{root}: has no folder {tests[0]!r}.{did_you_mean(tests[0], parts)} It has {', '.join(parts)}."
+        )
+    return Listing(classes, train, _read_part(root / tests[0], classes)[1])
+
+
+def _describe_missing(root: Path) -> str:
+    if os.path.lexists(root):
+        return f"{root} is no folder: give the folder that has one folder of images for each class."
+    try:
+        others = sorted(other.name for other in root.parent.iterdir() if other.is_dir())
+    except OSError:
+        others = []
+    return f"{root} does not exist.{did_you_mean(root.name, others)} Check the path of the folder of images."
+
+
+def _folders(root: Path) -> list[str]:
+    try:
+        with os.scandir(root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root} cannot be read ({describe_error(error)}): check its permissions.") from None
+
+
+def _is_split(root: Path, parts: Sequence[str]) -> bool:
+    """Whether the folder is divided into parts: it has a folder ``train``, in which are folders and no images."""
+    return "train" in parts and bool(_folders(root / "train")) and not any(_images_in(root / "train"))
+
+
+def _images_in(folder: Path) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        yield from (entry.name for entry in entries if _is_image(entry.name))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def _read_part(root: Path, known: tuple[str, ...] | None) -> tuple[tuple[str, ...], Files]:
+    """The classes and images of one part.
+
+    Args:
+        root: Its folder.
+        known: The classes of the training part, which a test part may have; None for the training part itself.
+    """
+    classes = tuple(_folders(root))
+    if known is not None and (odd := [name for name in classes if name not in known]):
+        raise DataError(
+            f"{root}: has class {odd[0]!r}, which has no training images.{did_you_mean(odd[0], known)} The classes are "
+            f"{_shortened(known)}."
+        )
+    found = {name: _walk(root, name) for name in classes}
+    if not classes or not any(found.values()):
+        loose = sum(1 for _ in _images_in(root))
+        hint = f" It has {loose} images that are in no folder of a class." if loose else ""
+        raise DataError(
+            f"{root}: has no images in folders of classes: put each class's into a folder of its own, such as "
+            f"{root.name}/cat/1.jpg ({', '.join(ENDINGS)}).{hint}"
+        )
+    if known is None and len(classes) < 2:
+        raise DataError(
+            f"{root}: has one class, {classes[0]!r}: a classifier needs two or more. Give the folder above it if this "
+            "is a class's own."
+        )
+    if known is None and (empty := [name for name in classes if not found[name]]):
+        raise DataError(
+            f"{root}: no images in {_shortened(empty)}: remove a folder that is no class, or put its images there "
+            f"({', '.join(ENDINGS)})."
+        )
+    numbers = {name: number for number, name in enumerate(known or classes)}
+    return known or classes, _files(root, found, numbers)
+
+
+def _files(root: Path, found: Mapping[str, Sequence[str]], numbers: Mapping[str, int]) -> Files:
+    names = tuple(name for each in found.values() for name in each)
+    labels = np.repeat([numbers[name] for name in found], [len(each) for each in found.values()])
+    return Files(root, names, labels.astype(np.int64))
+
+
+def _walk(root: Path, name: str) -> list[str]:
+    """The images of a class, also those in folders inside; in the order of torchvision's ImageFolder."""
+    found: list[str] = []
+    seen: set[str] = set()
+    places = []
+    for place, inside, files in os.walk(root / name, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above
+            inside.clear()
+            continue
+        seen.add(real)
+        inside[:] = [each for each in inside if not each.startswith(".")]
+        places.append((place, sorted(filter(_is_image, files))))
+    for place, files in sorted(places):
+        beginning = Path(place).relative_to(root).as_posix()
+        found += [f"{beginning}/{file}" for file in files]
+    return found
+
+
+def _divide(files: Files, classes: Sequence[str], share: float, seed: int) -> tuple[Files, Files]:
+    """Draw a share of each class for testing, one image at least; at least one stays for training."""
+    order = draw_split(seed, len(files.names))
+    in_test = np.zeros(len(files.names), np.bool_)
+    for number, name in enumerate(classes):
+        own = order[files.labels[order] == number]
+        if len(own) < 2:
+            raise DataError(
+                f"{files.root}: class {name!r} has one image, and needs two or more: one to train with and one to test "
+                "with. Or make folders train and test."
+            )
+        in_test[own[: min(max(1, round(share * len(own))), len(own) - 1)]] = True
+    return files.take(np.flatnonzero(~in_test)), files.take(np.flatnonzero(in_test))
+
+
+def _shortened(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(map(repr, names[:most])) + (f", … ({len(names)} in all)" if len(names) > most else "")
