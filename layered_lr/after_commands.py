@@ -87,8 +87,9 @@ def predict(
 
 @click.command(short_help="Say how good a trained model is on labelled images.")
 @_RUN
-@click.option("--data", metavar="NAME|FILE", help="As for `run`; its test images count.  [what the run was trained on]")
+@click.option("--data", metavar="NAME|FILE", help="As for `run`.  [what the run was trained on]")
 @click.option("--data-root", metavar="DIR", help="The folder of the CIFAR-10 files.  [the user's cache]")
+@click.option("--part", type=click.Choice(["test", "train", "all"]), default="test", help="Which images count.  [test]")
 @_answering
 @click.option("--batch-size", type=int, help="How many images the model takes at a time.  [the run's]")
 @click.option("--csv", metavar="FILE", help="Write the confusion matrix to this .csv file.")

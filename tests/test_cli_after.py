@@ -87,7 +87,7 @@ def test_what_is_wrong_is_refused_in_one_line(call: Any, refused: Any, place: Pa
         (["predict", run], "Missing argument"),
         (["evaluate", run, "--data", str(small), "--model", MODEL], "(3, 3, 6)"),
         (["evaluate", run, "--model", MODEL], "--data"),
-        (["evaluate", run, "--data", "digit"], "digits"),
+        (["evaluate", run, "--data", "digit", "--model", MODEL], "digits"),
         (["export", run, str(tmp_path / "model")], "must end in"),
         (["export", run, str(tmp_path / "m.onx")], ".onnx"),
         (["export", run, str(tmp_path / "mine.pth")], "--overwrite"),

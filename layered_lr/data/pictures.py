@@ -12,17 +12,13 @@ import numpy as np
 
 from layered_lr.arrays import Array, Float32
 from layered_lr.data.arrays import as_images
+from layered_lr.data.decoding import BadImage, Decoder, Fit
+from layered_lr.data.folder_listing import ENDINGS
 from layered_lr.data.normalisation import normalisation_table, normalise
 from layered_lr.data.resizing import resizing_matrix
 from layered_lr.errors import DataError, SpecError
-from layered_lr.files import as_path, describe_error, open_plain
+from layered_lr.files import as_path, describe_error
 from layered_lr.printed import shown
-
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""Of the files of a folder that are taken for images."""
-
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names of 8-bit images, by their channels
-_DEEP_MODES = ("I", "F")  # of more than 8 bits a channel, which Pillow would cut to 255
 
 
 class Wanted(NamedTuple):
@@ -33,12 +29,16 @@ class Wanted(NamedTuple):
         sizes: (height, width) of images that are taken as they are.
         normalisation: Mean and standard deviation of each channel of pixels / 255; None takes floats as they are.
         resizes: Whether images of other sizes are resized, whatever they are.
+        folder_size: Pixels of a side that files get as ``fit`` says, as in a folder of images; None leaves them.
+        fit: How a file that is no square becomes one, see ``Decoder``.
     """
 
     shape: tuple[int, int, int]
     sizes: tuple[tuple[int, int], ...]
     normalisation: tuple[Float32, Float32] | None
     resizes: bool
+    folder_size: int | None = None
+    fit: Fit = "stretch"
 
 
 class Picture(NamedTuple):
@@ -77,6 +77,10 @@ class Pictures:
     """
 
     def __init__(self, source: Source, wanted: Wanted, resize: bool | None = None) -> None:
+        if resize is not None and not isinstance(resize, bool):
+            raise SpecError(f"resize={shown(resize)}: must be True, False or None.")
+        if resize is False:  # a file is not made to fit either
+            wanted = wanted._replace(folder_size=None)
         self._wanted, self._resize = wanted, resize
         self._items = list(_list_pictures(source, wanted))
         if not self._items:
@@ -158,7 +162,10 @@ def _list_pictures(source: Source, wanted: Wanted, place: str = "") -> Iterator[
     if isinstance(source, str | os.PathLike):
         yield from _list_files(as_path("images", source), wanted)
     elif _is_pillow(source):
-        yield Picture(place or "0", functools.partial(_from_pillow, source, wanted, f"image {place or 0}"), True)
+        name = place or "0"
+        yield Picture(
+            name, functools.partial(_from_pillow, source, _find_decoder(wanted, "images"), f"image {name}"), True
+        )
     elif isinstance(source, list | tuple) and not all(map(_is_number_or_list, source)):
         for index, each in enumerate(source):
             yield from _list_pictures(each, wanted, f"{place}.{index}" if place else str(index))
@@ -222,10 +229,9 @@ def _list_files(path: Path, wanted: Wanted) -> Iterator[Picture]:
         files = [path]
         if not os.path.lexists(path):
             raise DataError(f"images={str(path)!r}: there is no such file or folder; check the path.")
-    if wanted.normalisation is None:
-        raise DataError(f"images={str(path)!r}: {_explain_kind(wanted)}")
+    decoder = _find_decoder(wanted, f"images={str(path)!r}")
     for file in files:
-        yield Picture(str(file), functools.partial(_read_file, file, wanted), True)
+        yield Picture(str(file), functools.partial(_read_file, file, decoder), True)
 
 
 def _find_images(folder: Path) -> Iterable[Path]:
@@ -236,40 +242,33 @@ def _find_images(folder: Path) -> Iterable[Path]:
         yield from (Path(where) / name for name in names if name.lower().endswith(ENDINGS))
 
 
-def _read_file(file: Path, wanted: Wanted) -> Array:
-    pillow = _import_pillow()
+def _read_file(file: Path, decoder: Decoder) -> Array:
     try:
-        with open_plain(file) as opened, pillow.open(opened) as image:
-            return _from_pillow(image, wanted, str(file))
-    except DataError:
-        raise
-    except Exception as error:  # Pillow raises many kinds of errors for a damaged file
-        raise DataError(f"{file} is no image that can be read: {describe_error(error)}") from None
-
-
-def _import_pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DataError("images: reading a file needs Pillow, which is not installed: pip install pillow.") from None
-    return Image
+        return decoder.decode(file)
+    except BadImage as error:
+        raise DataError(f"{file} cannot be read: {error}.") from None
 
 
 def _is_pillow(value: object) -> bool:
     return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
 
 
-def _from_pillow(image: Any, wanted: Wanted, name: str) -> Array:
-    """Pixels of Pillow's image in the model's channels, uint8 of shape (H, W, C)."""
+def _from_pillow(image: Any, decoder: Decoder, name: str) -> Array:
+    try:
+        return decoder.convert(image)
+    except Exception as error:  # an image that Pillow reads only now may be damaged in many ways
+        raise DataError(f"{name} cannot be read: {describe_error(error)}.") from None
+
+
+def _find_decoder(wanted: Wanted, what: str) -> Decoder:
+    """What makes pixels of a file for a model: as in its run's folder of images, else in the size that the file has.
+
+    Raises:
+        DataError: The model takes floats, or another number of channels than files have.
+    """
     channels = wanted.shape[0]
     if wanted.normalisation is None:
-        raise DataError(f"images: {_explain_kind(wanted)}")
-    if channels not in _MODES:
-        raise DataError(f"images: the model takes {channels} channels, which no file has: give an array.")
-    if str(image.mode).split(";")[0] in _DEEP_MODES:
-        raise DataError(f"{name} has more than 8 bits a channel ({image.mode}): convert it to 8 bits first.")
-    try:
-        pixels = np.array(image.convert(_MODES[channels]), np.uint8)
-    except Exception as error:  # an image that Pillow reads only now may be damaged
-        raise DataError(f"{name} is no image that can be read: {describe_error(error)}") from None
-    return pixels.reshape(*pixels.shape[:2], channels)
+        raise DataError(f"{what}: {_explain_kind(wanted)}")
+    if channels not in (1, 3):
+        raise DataError(f"{what}: the model takes {channels} channels, which no file has: give an array.")
+    return Decoder(wanted.folder_size, wanted.fit, grey=channels == 1)

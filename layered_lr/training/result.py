@@ -341,18 +341,21 @@ class Result:
         data: DataSource | None = None,
         *,
         data_root: str | Path | None = None,
+        part: Literal["test", "train", "all"] = "test",
         batch_size: int | None = None,
         backend: str | None = None,
         weights: Literal["average", "last"] | None = None,
         model: str | Callable[[], Any] | None = None,
         device: str = "auto",
     ) -> Evaluation:
-        """Measure the run's model on the test images of some data: accuracy, loss, confusion matrix.
+        """Measure the run's model on labelled images: accuracy, loss, confusion matrix.
 
         Args:
-            data: As for ``run``; None is what the run was trained on. Images must be like those of the run. Classes
-                that have names in both are matched by name, else by number.
+            data: As for ``run``; None is what the run was trained on. Images must be like those of the run; those of a
+                folder become what the run's became. Classes that have names in both are matched by name, else by
+                number.
             data_root: The folder of the CIFAR-10 files, as for ``run``.
+            part: Which images count: those to ``"test"`` with, those to ``"train"`` with, or ``"all"``.
             batch_size: How many images the model takes at a time; None is the run's.
             backend: As in ``predict``.
             weights: As in ``predict``.
@@ -380,6 +383,7 @@ class Result:
             self,
             data,
             data_root=data_root,
+            part=part,
             batch_size=batch_size,
             backend=backend,
             weights=weights,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from layered_lr.backend.base import Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.console import say
+from layered_lr.data.stored_images import StoredImages
 from layered_lr.errors import CheckpointError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.models.zoo import is_catalogued
@@ -203,9 +204,15 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         events=tuple(loop.events),
         logged={name: rows.numbers() for name, rows in history.logged.items()},
         unsaved=dict(session.unsaved()),
-        model_input=replace(ready.model_input, digest=ready.dataset.digest()),
+        model_input=replace(ready.model_input, digest=_find_digest(ready, options)),
         make_model=None if isinstance(options.model, str) else options.model,
     )
+
+
+def _find_digest(ready: Prepared, options: RunOptions) -> str:
+    """The digest of the data; empty for images on the disk, which take long to read, where nothing is written down."""
+    is_stored = isinstance(ready.dataset.x_train, StoredImages)
+    return "" if is_stored and options.save is None and options.checkpoints is None else ready.dataset.digest()
 
 
 def _by_group(plan: Plan, table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -96,14 +96,14 @@ def damaged(folder: Path) -> dict[str, Any]:
     (folder / "text.jpg").write_text("no image")
     (folder / "empty.png").touch()
     (folder / "nothing").mkdir()
-    Image.fromarray(np.zeros((5, 4), np.uint16)).save(folder / "deep.png")
+    Image.fromarray(np.zeros((5, 4), np.float32)).save(folder / "deep.tif")
     os.mkfifo(folder / "fifo.png")
     return {
         "cut.png": folder / "cut.png",
         "text.jpg": folder / "text.jpg",
         "empty.png": folder / "empty.png",
         "no image in this folder": folder / "nothing",
-        "more than 8 bits": folder / "deep.png",
+        "32 bits": folder / "deep.tif",
         "a FIFO": folder / "fifo.png",
         "no such file": folder / "gone.png",
         "there are none": [],

@@ -107,15 +107,18 @@ def test_classes_are_named_and_matched_by_name(result: ll.Result) -> None:
     named = ll.Result(**{**vars(result), "model_input": takes})
     found = named.predict(pixels(3), top_k=3)
     assert [[names.index(each) for each in row] for row in found.names] == found.classes.tolist()
-    dataset = ll.Dataset("pets", *data())
-    object.__setattr__(dataset, "class_names", ("emu", "cat", "dog"))
+    dataset = ll.Dataset("pets", *data(), class_names=("emu", "cat", "dog"))
     there = named.evaluate(dataset, weights="last")
     turned = [1, 2, 0]  # 'cat' of the model is 1 there
     assert there.class_names == names
     assert there.confusion.sum(1).tolist() == np.bincount(data()[3], minlength=3)[turned].tolist()
-    object.__setattr__(dataset, "class_names", ("cat", "dog", "fox"))
     with pytest.raises(ll.DataError, match="does not know the class 'fox'"):
-        named.evaluate(dataset)
+        named.evaluate(ll.Dataset("pets", *data(), class_names=("cat", "dog", "fox")))
+    every = named.evaluate(dataset, part="all")
+    assert every.count == 31 and named.evaluate(dataset, part="train").count == 24
+    assert (every.confusion - named.evaluate(dataset, part="train").confusion).tolist() == named.evaluate(
+        dataset
+    ).confusion.tolist()
 
 
 def test_data_that_are_not_the_models_are_refused(result: ll.Result) -> None:
@@ -125,7 +128,7 @@ def test_data_that_are_not_the_models_are_refused(result: ll.Result) -> None:
     for wrong, words in (
         (small, r"\(3, 4, 6\), but the model was trained on \(3, 6, 6\)"),
         (floats, "the images are floats, but the model was trained on uint8"),
-        ((x, y, x_test, y_test + 1), "labels go up to 3, but the model was trained on 3 classes"),
+        ((x, y, x_test, y_test + 1), "the labels go up to 3, but the model was trained on 3 classes"),
     ):
         with pytest.raises(ll.DataError, match=words):
             result.evaluate(wrong)
@@ -190,6 +193,27 @@ def test_a_damaged_run_and_one_without_weights(result: ll.Result, folder: Path, 
         ll.Result.load(run)
     with pytest.raises(ll.CheckpointError, match="holds no run"):
         ll.Result.load(tmp_path)
+
+
+def test_a_run_on_a_folder_names_classes_and_fits_files_as_it_did(torch: Any, tmp_path: Path) -> None:
+    for part, count in (("train", 4), ("val", 3)):
+        for label, name in enumerate(("ant", "bee", "cow")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index, image in enumerate(pixels(count, label)):
+                sides = (9, 6) if index % 2 else (6, 8)
+                Image.fromarray(image).resize(sides).save(tmp_path / part / name / f"{index}.png")
+    run = train(data=ll.ImageFolder(tmp_path, size=6, fit="pad"), epochs=1, batch_size=6, save=tmp_path / "r.npz")
+    again = ll.Result.load(tmp_path / "r.npz", trust=True)
+    found = again.predict(tmp_path / "val", top_k=3)
+    dataset = ll.ImageFolder(tmp_path, size=6, fit="pad").load()
+    assert np.array_equal(found.logits, again.predict(np.asarray(dataset.x_test)).logits), "decoded as in the run"
+    assert set(found.names[0]) == {"ant", "bee", "cow"} and found.images[0].endswith("val/ant/0.png")
+    for given in (None, tmp_path, f"folder:{tmp_path}"):
+        evaluation = again.evaluate(given)
+        assert evaluation.accuracy == run.accuracies[-1] and evaluation.class_names == ("ant", "bee", "cow")
+    with pytest.raises(ll.DataError, match=r"is \d+x\d+"):
+        again.predict(tmp_path / "val", resize=False)
+    assert again.model_input == run.model_input and run.model_input is not None and run.model_input.digest
 
 
 def answers_of_all_backends(backends: list[str]) -> dict[str, list[object]]:

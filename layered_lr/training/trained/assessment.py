@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,15 +18,18 @@ from layered_lr.arrays import Array, Float64, Floats, Int64
 from layered_lr.console import say
 from layered_lr.counts import whole_number
 from layered_lr.data import Batches, Dataset, DataSource, load_dataset
-from layered_lr.errors import DataError
+from layered_lr.data.image_folder import ImageFolder
+from layered_lr.data.sources import FOLDER
+from layered_lr.errors import DataError, SpecError
 from layered_lr.files import open_plain
 from layered_lr.outputs import check_output, write_whole
-from layered_lr.printed import csv_cell, harmless
+from layered_lr.printed import csv_cell, harmless, shown
 from layered_lr.reports.tables import ReportTable
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.predictions import list_class_names, want_images
 from layered_lr.training.trained.trained_model import Answerer, Trained, Which, load_own_data, open_model
 
+_PARTS = ("test", "train", "all")
 _CORNER = "true class"
 _MOST_SHOWN = 20  # classes of a confusion matrix that is printed
 
@@ -185,43 +190,68 @@ def evaluate(
     data: DataSource | None = None,
     *,
     data_root: str | Path | None = None,
+    part: Literal["test", "train", "all"] = "test",
     batch_size: int | None = None,
     backend: str | None = None,
     weights: Which | None = None,
     model: str | Callable[[], Any] | None = None,
     device: str = "auto",
 ) -> Evaluation:
-    """Measure a run's model on the test images of some data; see ``Result.evaluate``."""
+    """Measure a run's model on labelled images; see ``Result.evaluate``."""
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
-    dataset = load_own_data(trained) if data is None else load_dataset(data, data_root)
+    if part not in _PARTS:
+        raise SpecError(f"evaluate: part={shown(part)}: must be 'test', 'train' or 'all'.")
     opened = open_model(trained, backend, weights, model, device, batch_size)
     takes = opened.takes
+    dataset = load_own_data(trained) if data is None else _load(data, data_root, takes)
     _check_images(dataset, takes)
     if data is None and takes.digest and dataset.digest() != takes.digest:
         say(f"data: {dataset.name!r} is not what the run was trained on: it has changed since.")
     numbers = _number_classes(dataset, takes)
     chosen = batch_size or int(trained.options.get("batch_size", 64))
-    batches = Batches(
-        dataset,
-        min(chosen, len(dataset.y_train)),
-        image_size=takes.image_size,
-        augment=False,
-        normalisation=want_images(takes).normalisation,
-    )
+    parts = [
+        replace(dataset, x_train=images, y_train=labels, x_test=images, y_test=labels)
+        for name, images, labels in (
+            ("train", dataset.x_train, dataset.y_train),
+            ("test", dataset.x_test, dataset.y_test),
+        )
+        if part in (name, "all")
+    ]
+    batches = [
+        Batches(
+            each,
+            min(chosen, len(each.y_test)),
+            image_size=takes.image_size,
+            augment=False,
+            normalisation=want_images(takes).normalisation,
+        )
+        for each in parts
+    ]
     return _measure(opened, batches, numbers)
 
 
-def _measure(opened: Answerer, batches: Batches, numbers: Int64) -> Evaluation:
-    """Answer to all test images, and count.
+def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> Dataset:
+    """Load data for a model: the images of a folder become what those of the run's folder became."""
+    _, height, width = takes.data_shape
+    side = height if height == width else None
+    is_path = isinstance(data, str | os.PathLike)
+    path = os.path.expanduser(str(data).removeprefix(FOLDER)) if is_path else ""
+    if is_path and takes.fit is not None and (str(data).startswith(FOLDER) or os.path.isdir(path)):
+        data = ImageFolder(path, side, takes.fit, grey=takes.data_shape[0] == 1)
+    return load_dataset(data, data_root, side)
+
+
+def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64) -> Evaluation:
+    """Answer to all images, and count.
 
     Args:
         opened: The model.
-        batches: Of the data.
+        batches: Of each part of the data.
         numbers: The model's class for each of the data's.
     """
     confusion, total, count = np.zeros((0, 0), np.int64), 0.0, 0
-    for images, labels, counted in batches.test():
+    for images, labels, counted in itertools.chain.from_iterable(each.test() for each in batches):
         logits = opened.answer(images)[:counted]
         true = numbers[labels[:counted]]
         if not len(confusion):
@@ -230,7 +260,7 @@ def _measure(opened: Answerer, batches: Batches, numbers: Int64) -> Evaluation:
         total += float(_cross_entropy(logits, true).sum())
         count += counted
     names = list_class_names(opened.takes, len(confusion))
-    return Evaluation(confusion, total / count, names, str(batches.dataset.name), opened.backend.name, opened.which)
+    return Evaluation(confusion, total / count, names, str(batches[0].dataset.name), opened.backend.name, opened.which)
 
 
 def _cross_entropy(logits: Floats, labels: Int64) -> Float64:
@@ -267,7 +297,7 @@ def _number_classes(dataset: Dataset, takes: ModelInput) -> Int64:
     Raises:
         DataError: The data have a class that the model does not know.
     """
-    names: Sequence[str] | None = getattr(dataset, "class_names", None)
+    names: Sequence[str] | None = dataset.class_names
     if names is not None and takes.class_names is not None:
         known = {name: index for index, name in enumerate(takes.class_names)}
         if unknown := [name for name in names if name not in known]:
@@ -276,10 +306,10 @@ def _number_classes(dataset: Dataset, takes: ModelInput) -> Int64:
                 f"{', '.join(takes.class_names[:10])}{', …' if len(takes.class_names) > 10 else ''}."
             )
         return np.array([known[name] for name in names], np.int64)
-    largest = int(dataset.y_test.max())
+    largest = max(int(dataset.y_train.max()), int(dataset.y_test.max()))
     if largest >= takes.num_classes:
         raise DataError(
-            f"data {dataset.name!r}: the test labels go up to {largest}, but the model was trained on "
+            f"data {dataset.name!r}: the labels go up to {largest}, but the model was trained on "
             f"{takes.num_classes} classes, 0 to {takes.num_classes - 1}."
         )
     return np.arange(max(takes.num_classes, largest + 1))

@@ -11,6 +11,8 @@ import numpy as np
 
 from layered_lr.arrays import Float32
 from layered_lr.data import Dataset
+from layered_lr.data.decoding import FITS, Fit
+from layered_lr.data.folder_images import FolderImages
 
 _LARGEST_SIDE = 1 << 16
 _MOST_CLASSES = 1_000_000
@@ -32,6 +34,8 @@ class ModelInput:
         image_size: What images are resized to, if the run does so.
         mean: Of each channel of pixels / 255, to normalise with; None for data of floats, which are taken as they are.
         std: Standard deviation of each channel, likewise.
+        fit: How files became squares: ``"crop"``, ``"stretch"`` or ``"pad"`` in a folder of images with a size, None
+            elsewhere.
     """
 
     data: str
@@ -45,6 +49,7 @@ class ModelInput:
     image_size: int | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    fit: Fit | None = None
 
     @property
     def takes_pixels(self) -> bool:
@@ -81,6 +86,7 @@ class ModelInput:
             image_size=None if table["image_size"] is None else _count(table["image_size"], _LARGEST_SIDE),
             mean=_numbers(table["mean"]),
             std=_numbers(table["std"]),
+            fit=table.get("fit"),
         )
         found._check()
         return found
@@ -99,6 +105,8 @@ class ModelInput:
                 raise ValueError(f"a normalisation of {len(numbers)} channels for images of {channels}")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError("a standard deviation that is not positive")
+        if self.fit is not None and (self.fit not in FITS or len(set(self.data_shape[1:])) > 1):
+            raise ValueError(f"files that became squares by {self.fit!r:.40}")
         if self.image_size is not None and self.image_shape[1:] != (self.image_size, self.image_size):
             raise ValueError("an image_size that is not the images'")
 
@@ -121,7 +129,8 @@ def describe_input(
     """
     facts = dataset.facts
     mean, std = normalisation if normalisation is not None and dataset.mean is not None else (dataset.mean, dataset.std)
-    names = getattr(dataset, "class_names", None)
+    names = dataset.class_names
+    decoder = dataset.x_train.decoder if isinstance(dataset.x_train, FolderImages) else None
     return ModelInput(
         data=str(dataset.name),
         digest=digest,
@@ -134,6 +143,7 @@ def describe_input(
         image_size=image_size,
         mean=None if mean is None else tuple(map(float, mean)),
         std=None if std is None else tuple(map(float, std)),
+        fit=None if decoder is None or decoder.size is None else decoder.fit,
     )
 
 

@@ -173,7 +173,8 @@ def want_images(takes: ModelInput) -> Wanted:
     mean, std = (None if each is None else np.array(each, np.float32) for each in (takes.mean, takes.std))
     normalisation: tuple[Float32, Float32] | None = None if mean is None or std is None else (mean, std)
     sizes = tuple(dict.fromkeys((takes.data_shape[1:], takes.image_shape[1:])))
-    return Wanted(takes.image_shape, sizes, normalisation, takes.image_size is not None)
+    wanted = Wanted(takes.image_shape, sizes, normalisation, takes.image_size is not None)
+    return wanted if takes.fit is None else wanted._replace(folder_size=takes.data_shape[1], fit=takes.fit)
 
 
 def predict(

@@ -154,7 +154,9 @@ def load_own_data(trained: Trained) -> Dataset:
             "data: the run was trained on arrays, which are not written down with it; give the data again: data=... "
             "(--data FILE)."
         )
-    return load_dataset(data, root if root is not None and has_cifar10(root) else None)
+    return load_dataset(
+        data, root if root is not None and has_cifar10(root) else None, trained.options.get("image_size")
+    )
 
 
 def open_model(
