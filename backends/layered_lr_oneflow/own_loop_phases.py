@@ -8,8 +8,9 @@ from typing import Any, Final, final
 
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.param_groups import list_hyperparameters, list_parts
+from layered_lr.plans.phase_position import PhasePosition
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, choose_reactions, list_reactive
+from layered_lr.plans.reactive_rates import choose_reactions
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.clipping import GradientClipper, call_before_step
@@ -55,12 +56,12 @@ class PhaseScheduler(PlanScheduler):
         self._places = places
         self._clipper = clipper
         self._trainable = trainable_parameters(model)
-        self._phase_index = 0
-        self._earlier_reactions: dict[str, Mapping[str, float]] = {}
+        self._position = PhasePosition(plan)
         self._still: dict[int, Module] = {}
         self._has_frozen = False
         self._always = frozenset.intersection(*(part.frozen for part in plan.phase_plans))
         super().__init__(optimizer, plan, owners, rounds=False)
+        self.live = self._position.live
         hook = _BeforeForward(self)
         for module in {id(module): module for module in model.modules()}.values():
             module.register_forward_pre_hook(hook)
@@ -69,7 +70,7 @@ class PhaseScheduler(PlanScheduler):
 
     def reactions(self) -> dict[str, Mapping[str, float]]:
         """What reactive schedules of all phases so far have seen, by group."""
-        return {**self._earlier_reactions, **self.live.state()}
+        return self._position.reactions()
 
     def check_state(self, state: TrainingState) -> None:
         """Refuse a state that the schedules cannot go on from, before anything is changed.
@@ -78,13 +79,14 @@ class PhaseScheduler(PlanScheduler):
             CheckpointError: It has reactions of groups whose schedule reacts in no phase.
             SpecError: A schedule has no rate for its step.
         """
-        state.check_reactions(list_reactive(self.plan) & set(state.reactions))
+        self._position.check_reactions(state)
         reactions = choose_reactions(self.plan, state.step, state.reactions)
         check_rates(self.plan.plan_at(state.step), state.step, reactions)
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, in its phase, with what reactive schedules have seen."""
-        self._go_to_phase(step, reactions)
+        self._position.go_to(step, reactions)
+        self._enter_phase()
         self._wait()
         self.last_step = step
         self._apply()
@@ -103,30 +105,18 @@ class PhaseScheduler(PlanScheduler):
         if self._places is None:
             self._clipper.clip()
 
-    def _go_to_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
-        self._earlier_reactions = dict(reactions)
-        self._phase_index = self.plan.phase_index(step)
-        self._enter_phase(choose_reactions(self.plan, step, reactions))
-
     def _follow(self) -> None:
         """Begin every phase up to the one of update ``last_step``, or go back to it."""
-        step = max(self.last_step, 0)
-        wanted = self.plan.phase_index(step)
-        if wanted == self._phase_index:
-            return
-        if wanted < self._phase_index:
-            self._go_to_phase(step, self.reactions())
-        while self._phase_index < wanted:
-            self._phase_index += 1
-            self._earlier_reactions |= self.live.state()
-            self._enter_phase(carry_reactions(self.plan, self._phase_index, self._earlier_reactions))
-        if self._has_frozen:
+        has_entered = False
+        for _ in self._position.follow(max(self.last_step, 0)):
+            self._enter_phase()
+            has_entered = True
+        if has_entered and self._has_frozen:
             self._freeze()
 
-    def _enter_phase(self, reactions: Mapping[str, Mapping[str, float]]) -> None:
-        plan = self.plan.phases[self._phase_index].plan
-        self.live = LiveRates(plan)
-        self.live.restore(reactions)
+    def _enter_phase(self) -> None:
+        self.live = self._position.live
+        plan = self.live.plan
         self._float32_rates = Float32Rates(plan, rounds=False)
         self._clipper.begin(plan, self.model)
         groups, undecayed = list_composed_groups(plan, self.model)

@@ -12,8 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import find_still_modules, parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.param_groups import find_owners
+from layered_lr.plans.phase_position import PhasePosition
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, carry_reactions, choose_reactions, list_reactive
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.clipping import GradientClipper
@@ -62,8 +62,7 @@ class PhaseScheduler(PlanScheduler):
         self._clipper = clipper
         self._trainable = trainable_parameters(model)
         self._parameters: Parameters = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
-        self._phase_index = 0
-        self._earlier_reactions: dict[str, Mapping[str, float]] = {}
+        self._position = PhasePosition(plan)
         self._still: list[tuple[Module, RemovableHandle]] = []
         self._first_forward: FirstForward | None = None
         self._has_frozen = False
@@ -77,6 +76,7 @@ class PhaseScheduler(PlanScheduler):
         super().__init__(
             optimizer, plan, owners=owners if places is None else [owners[place] for place in places], watches=True
         )
+        self.live = self._position.live
         self._attach()
         self._wait()
 
@@ -94,44 +94,34 @@ class PhaseScheduler(PlanScheduler):
 
     def check_reactions(self, state: TrainingState) -> None:
         """Refuse a state with reactions of groups whose schedule reacts in no phase."""
-        state.check_reactions(list_reactive(self.plan) & set(state.reactions))
+        self._position.check_reactions(state)
 
     def reactions(self) -> dict[str, Mapping[str, float]]:
         """What reactive schedules of all phases so far have seen, by group."""
-        return {**self._earlier_reactions, **self.live.state()}
+        return self._position.reactions()
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, in its phase, with what reactive schedules have seen."""
-        self._go_to_phase(step, reactions)
+        self._position.go_to(step, reactions)
+        self._enter_phase(step)
         self._wait()
         super().go_to(step, self.live.state())
-
-    def _go_to_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
-        self._earlier_reactions = dict(reactions)
-        self._phase_index = self.plan.phase_index(step)
-        self._enter_phase(step, choose_reactions(self.plan, step, reactions))
 
     def _follow(self) -> None:
         """Begin every phase up to the one of update ``last_epoch``, or go back to it."""
         step = max(self.last_epoch, 0)
-        wanted = self.plan.phase_index(step)
-        if wanted == self._phase_index:
-            return
-        if wanted < self._phase_index:
-            self._go_to_phase(step, self.reactions())
-        while self._phase_index < wanted:
-            self._phase_index += 1
-            self._earlier_reactions |= self.live.state()
-            self._enter_phase(step, carry_reactions(self.plan, self._phase_index, self._earlier_reactions))
-        if self._has_frozen:
+        has_entered = False
+        for _ in self._position.follow(step):
+            self._enter_phase(step)
+            has_entered = True
+        if has_entered and self._has_frozen:
             self._freeze()
             if has_replicas():
                 self._call_at_forward()
 
-    def _enter_phase(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
-        plan = self.plan.phases[self._phase_index].plan
-        self.live = LiveRates(plan)
-        self.live.restore(reactions)
+    def _enter_phase(self, step: int) -> None:
+        self.live = self._position.live
+        plan = self.live.plan
         self._clipper.follow(plan)
         self._set_param_groups(step)
         if self._knows_states:
