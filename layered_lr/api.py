@@ -28,6 +28,7 @@ from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
 from layered_lr.training.recipe import default_spec
 from layered_lr.training.result import Result
+from layered_lr.training.sizes import Sizes
 from layered_lr.training.train import train
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def run(
     initialise: str | Mapping[str, str] | None = None,
     image_size: int | None = None,
     device: str = "auto",
-    augment: bool | None = None,
+    augment: bool | Callable[..., Any] | None = None,
+    drop_last: bool = True,
+    sizes: Sizes | Sequence[int] | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
@@ -89,7 +92,7 @@ def run(
             y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
             mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         seed: The seed for initial weights, the order of the batches, augmentation and dropout.
@@ -105,7 +108,10 @@ def run(
             or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
-        augment: Whether to crop (padding 4) and flip images at random.
+        augment: Whether to crop (padding 4) and flip images at random. In Python also a function fn(image, rng), or
+            ll.Transform(transform) of torchvision's, which are seeded by epoch and image.
+        drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
+        sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
@@ -206,6 +212,7 @@ def plan(
     pretrained: str | Path | bool = False,
     head: str | None = None,
     image_size: int | None = None,
+    drop_last: bool = True,
     accumulate_steps: int = 1,
     # end of plan
     total_steps: int | None = None,
@@ -227,7 +234,7 @@ def plan(
             y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
             mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
@@ -236,6 +243,7 @@ def plan(
         head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
             path, such as 'classifier.6'.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
+        drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         total_steps: Updates of a whole loop of your own; with ``epochs`` and ``steps_per_epoch`` they are known.
@@ -321,7 +329,9 @@ def compare(
     initialise: str | Mapping[str, str] | None = None,
     image_size: int | None = None,
     device: str = "auto",
-    augment: bool | None = None,
+    augment: bool | Callable[..., Any] | None = None,
+    drop_last: bool = True,
+    sizes: Sizes | Sequence[int] | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
@@ -356,7 +366,7 @@ def compare(
             y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
             mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         seed: The seed for initial weights, the order of the batches, augmentation and dropout.
@@ -372,7 +382,10 @@ def compare(
             or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
-        augment: Whether to crop (padding 4) and flip images at random.
+        augment: Whether to crop (padding 4) and flip images at random. In Python also a function fn(image, rng), or
+            ll.Transform(transform) of torchvision's, which are seeded by epoch and image.
+        drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
+        sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an

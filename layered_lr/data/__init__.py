@@ -9,6 +9,7 @@ from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.sources import DataSource, dataset_facts, load_dataset
 from layered_lr.data.stored_images import StoredImages
+from layered_lr.data.transforms import Transform
 
 __all__ = [
     "Batches",
@@ -17,6 +18,7 @@ __all__ = [
     "DatasetFacts",
     "ImageFolder",
     "StoredImages",
+    "Transform",
     "dataset_facts",
     "load_dataset",
 ]
