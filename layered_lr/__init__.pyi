@@ -11,6 +11,7 @@ from .backend.doctor import BackendStatus as BackendStatus
 from .backend.doctor import backends as backends
 from .data import Dataset as Dataset
 from .data import ImageFolder as ImageFolder
+from .data import Samples as Samples
 from .data import Transform as Transform
 from .data import load_dataset as load_dataset
 from .errors import BackendUnavailable as BackendUnavailable

@@ -90,7 +90,7 @@ def run(
             starts with weights that NumPy draws from the seed, all others as they were built.
         data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
             y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
+            mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
@@ -232,7 +232,7 @@ def plan(
             starts with weights that NumPy draws from the seed, all others as they were built.
         data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
             y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
+            mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
@@ -364,7 +364,7 @@ def compare(
             its dropout to 0.
         data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
             y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
+            mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset.
         data_root: The folder of the CIFAR-10 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.

@@ -83,13 +83,22 @@ class Decoder(NamedTuple):
             raise BadImage(_why(error)) from None
 
     def _decode(self, content: bytes) -> Array:
-        from PIL import Image, ImageOps
+        from PIL import Image
 
         with Image.open(io.BytesIO(content)) as opened:
-            image: Any = opened
-            if _orientation(image) != 1:
-                image = ImageOps.exif_transpose(image)
-            image = self._in_mode(image)
+            return self.convert(opened)
+
+    def convert(self, image: Any) -> Array:
+        """Make the array of a Pillow image, uint8 ``(H, W, C)``, newly allocated.
+
+        Raises:
+            BadImage: It has pixels of 32 bits, or is too narrow.
+        """
+        from PIL import ImageOps
+
+        if _orientation(image) != 1:
+            image = ImageOps.exif_transpose(image)
+        image = self._in_mode(image)
         if self.size is not None:
             image = self._fit(image, self.size)
         pixels: Array = np.array(image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from layered_lr.arrays import Array, Arrays
 from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
@@ -12,13 +12,36 @@ from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
+from layered_lr.data.samples import Samples, explain_samples, is_map_style
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.guesses import is_foreign
 from layered_lr.printed import shown
 from layered_lr.spelling import did_you_mean
 
-DataSource: TypeAlias = str | os.PathLike[str] | Arrays | tuple[Array, Array, Array, Array] | Dataset | ImageFolder
+
+class SupportsSamples(Protocol):
+    """A data set of torch, of Hugging Face, or of one's own: samples by their numbers."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """One sample: an image and its label."""
+
+
+DataSource: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | Arrays
+    | tuple[Array, Array, Array, Array]
+    | Dataset
+    | ImageFolder
+    | Samples
+    | SupportsSamples
+    | tuple[SupportsSamples, SupportsSamples]
+)
+"""What says which data to train on; ``load_dataset`` has the list in words."""
 
 _FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS}
 _FOLDER = "folder:"  # before a path, on the command line and in recipes
@@ -32,8 +55,9 @@ def load_dataset(
     Args:
         data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` (downloaded once, augmented by default), the
             path of an ``.npz`` file, the path of a folder of images (also as ``"folder:PATH"``), an ``ImageFolder`` or
-            a mapping with its arguments, a mapping with the arrays x_train, y_train, x_test and y_test, a tuple of
-            these four, or a ``Dataset``. The docstring of ``Dataset`` says which arrays are allowed.
+            a mapping with its arguments, a data set of torch or Hugging Face or two of them (``Samples``), a mapping
+            with the arrays x_train, y_train, x_test and y_test, a tuple of these four, or a ``Dataset``. The docstring
+            of ``Dataset`` says which arrays are allowed.
         data_root: The folder of CIFAR-10, or where to download it to; None is the user's cache folder.
         image_size: Pixels of a side of a folder's images, where nothing else says it.
 
@@ -55,6 +79,8 @@ def load_dataset(
         return data
     if (folder := _as_folder(data)) is not None:
         return folder.load(image_size)
+    if (samples := _as_samples(data)) is not None:
+        return samples.load(image_size)
     if isinstance(data, str) and not data.lower().endswith(".npz"):
         _check_name(data)
         return load_digits() if data == "digits" else load_cifar10(data_root)
@@ -73,7 +99,7 @@ def load_dataset(
         return Dataset("arrays", *data)
     raise SpecError(
         f"data must be {_known_names()}, the path of an .npz file or of a folder of images, a mapping or 4-tuple of "
-        f"arrays ({', '.join(KEYS)}), an ImageFolder or a Dataset. "
+        f"arrays ({', '.join(KEYS)}), an ImageFolder, Samples or a Dataset. "
         f"Received {type(data).__name__}.{_explain_source(data)}"
     )
 
@@ -113,14 +139,31 @@ def _as_folder(data: object) -> ImageFolder | None:
 
 
 _OWN_LOOP = (
-    " run reads whole arrays in memory, and makes the batches itself. For batches of a {name} write the loop: "
-    "optimizer, scheduler = ll.compile(spec, model)."
+    " run makes the batches itself. For batches of a {name} write the loop: optimizer, scheduler = ll.compile(spec, "
+    "model)."
 )
+_TEST_PARTS = ("validation", "val", "valid", "test")
+
+
+def _as_samples(data: object) -> Samples | None:
+    """The samples that ``data`` stands for: a data set of torch or Hugging Face, or two of them; None otherwise."""
+    if isinstance(data, Samples):
+        return data
+    if is_map_style(data):
+        return Samples(data)
+    if isinstance(data, tuple) and len(data) == 2 and all(map(is_map_style, data)):
+        return Samples(*data)
+    if isinstance(data, Mapping) and "train" in data and is_map_style(data["train"]):
+        test = next((data[name] for name in _TEST_PARTS if name in data), None)
+        return Samples(data["train"], test)
+    return None
 
 
 def _explain_source(data: object) -> str:
     """What to do with data of another kind: a DataLoader, a list of arrays, a training set alone."""
     for part in data if isinstance(data, tuple | list) else (data,):
+        if any(base.__name__ == "DataLoader" for base in type(part).__mro__):
+            return explain_samples(part)
         if is_foreign(part) and not hasattr(part, "__array__"):
             return _OWN_LOOP.format(name=(part if isinstance(part, type) else type(part)).__name__)
     if isinstance(data, list) and len(data) == len(KEYS):

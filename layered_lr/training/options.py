@@ -193,7 +193,7 @@ class RunOptions:
         help=(
             "'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train, "
             "y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as "
-            "a mapping or a tuple, an ll.ImageFolder or an ll.Dataset."
+            "a mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset."
         ),
         check=anything,
         allowed="a data set's name, a path, arrays, ll.ImageFolder, or ll.Dataset",

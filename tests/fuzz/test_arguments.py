@@ -73,6 +73,7 @@ FUNCTIONS = [
     Target("Spec.from_dict", ll.Spec.from_dict, {"table": junk}),
     Target("load_recipe", ll.load_recipe, {"name_or_path": junk}),
     Target("load_dataset", ll.load_dataset, {"data": junk}, {"data_root": junk, "image_size": junk}),
+    Target("Samples", ll.Samples, {"train": junk}, {"test": junk, "size": junk, "share": junk, "class_names": junk}),
     Target("Transform", ll.Transform, {"transform": junk}),
     Target(
         "ImageFolder",
