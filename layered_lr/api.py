@@ -88,10 +88,11 @@ def run(
             Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
             Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
             starts with weights that NumPy draws from the seed, all others as they were built.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
-            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset.
-        data_root: The folder of the CIFAR-10 files.
+        data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
+            with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
+            or two (ll.Samples), or an ll.Dataset.
+        data_root: The folder of the CIFAR-10 or CIFAR-100 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
@@ -230,10 +231,11 @@ def plan(
             Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
             Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
             starts with weights that NumPy draws from the seed, all others as they were built.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
-            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset.
-        data_root: The folder of the CIFAR-10 files.
+        data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
+            with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
+            or two (ll.Samples), or an ll.Dataset.
+        data_root: The folder of the CIFAR-10 or CIFAR-100 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
@@ -362,10 +364,11 @@ def compare(
             functions in the spec, must be defined at a module's top level, where another process can import them. A
             torch model with dropout gets the same masks on ``torch-eager`` and on the OneFlow backends; elsewhere set
             its dropout to 0.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
-            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset.
-        data_root: The folder of the CIFAR-10 files.
+        data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
+            with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
+            or two (ll.Samples), or an ll.Dataset.
+        data_root: The folder of the CIFAR-10 or CIFAR-100 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.

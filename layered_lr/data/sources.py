@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from layered_lr.arrays import Array, Arrays
 from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
+from layered_lr.data.cifar100 import CIFAR100_FACTS, load_cifar100
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.image_folder import ImageFolder
+from layered_lr.data.npy_folder import dataset_from_npy, is_npy_folder
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
 from layered_lr.data.samples import Samples, explain_samples, is_map_style
 from layered_lr.errors import DataError, SpecError
@@ -43,7 +46,8 @@ DataSource: TypeAlias = (
 )
 """What says which data to train on; ``load_dataset`` has the list in words."""
 
-_FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS}
+_FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS, "cifar100": CIFAR100_FACTS}
+_LOADERS = {"cifar10": load_cifar10, "cifar100": load_cifar100}
 _FOLDER = "folder:"  # before a path, on the command line and in recipes
 
 
@@ -53,12 +57,13 @@ def load_dataset(
     """Load a data set by its name, from a file, from a folder or from arrays.
 
     Args:
-        data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` (downloaded once, augmented by default), the
-            path of an ``.npz`` file, the path of a folder of images (also as ``"folder:PATH"``), an ``ImageFolder`` or
-            a mapping with its arguments, a data set of torch or Hugging Face or two of them (``Samples``), a mapping
-            with the arrays x_train, y_train, x_test and y_test, a tuple of these four, or a ``Dataset``. The docstring
-            of ``Dataset`` says which arrays are allowed.
-        data_root: The folder of CIFAR-10, or where to download it to; None is the user's cache folder.
+        data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` or ``"cifar100"`` (downloaded once, augmented by
+            default), the path of an ``.npz`` file, the path of a folder of images (also as ``"folder:PATH"``) or of a
+            folder with the files x_train.npy, y_train.npy, x_test.npy and y_test.npy, an ``ImageFolder`` or a mapping
+            with its arguments, a data set of torch or Hugging Face or two of them (``Samples``), a mapping with the
+            arrays x_train, y_train, x_test and y_test, a tuple of these four, or a ``Dataset``. The docstring of
+            ``Dataset`` says which arrays are allowed.
+        data_root: The folder of CIFAR-10 or CIFAR-100, or where to download it to; None is the user's cache folder.
         image_size: Pixels of a side of a folder's images, where nothing else says it.
 
     Returns:
@@ -77,13 +82,15 @@ def load_dataset(
     _check_data_root(data_root)
     if isinstance(data, Dataset):
         return data
+    if (arrays := _as_npy_folder(data)) is not None:
+        return dataset_from_npy(arrays)
     if (folder := _as_folder(data)) is not None:
         return folder.load(image_size)
     if (samples := _as_samples(data)) is not None:
         return samples.load(image_size)
     if isinstance(data, str) and not data.lower().endswith(".npz"):
         _check_name(data)
-        return load_digits() if data == "digits" else load_cifar10(data_root)
+        return load_digits() if data == "digits" else _LOADERS[data](data_root)
     if isinstance(data, (str, os.PathLike)):
         return dataset_from_npz(data)
     if isinstance(data, Mapping):
@@ -119,9 +126,17 @@ def dataset_facts(
     _check_data_root(data_root)
     if isinstance(data, str) and data in _FACTS:
         return _FACTS[data]
-    if (folder := _as_folder(data)) is not None:
+    if _as_npy_folder(data) is None and (folder := _as_folder(data)) is not None:
         return folder.facts(image_size)
     return load_dataset(data, data_root, image_size).facts
+
+
+def _as_npy_folder(data: object) -> Path | None:
+    """The folder of ``.npy`` files that ``data`` names; None where it is something else."""
+    if not isinstance(data, (str, os.PathLike)) or (isinstance(data, str) and data in _FACTS):
+        return None
+    text = os.path.expanduser(data)
+    return Path(text) if isinstance(text, str) and os.path.isdir(text) and is_npy_folder(Path(text)) else None
 
 
 def _as_folder(data: object) -> ImageFolder | None:
@@ -176,7 +191,8 @@ def _explain_source(data: object) -> str:
 
 
 def _known_names() -> str:
-    return " or ".join(repr(name) for name in _FACTS)
+    *names, last = map(repr, _FACTS)
+    return f"{', '.join(names)} or {last}"
 
 
 def _check_name(data: str) -> None:

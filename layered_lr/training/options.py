@@ -191,9 +191,10 @@ class RunOptions:
     data: Any = option(
         default="digits",
         help=(
-            "'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train, "
-            "y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as "
-            "a mapping or a tuple, an ll.ImageFolder, a data set of torch or two (ll.Samples), or an ll.Dataset."
+            "'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz "
+            "with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as "
+            ".npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of "
+            "torch or two (ll.Samples), or an ll.Dataset."
         ),
         check=anything,
         allowed="a data set's name, a path, arrays, ll.ImageFolder, or ll.Dataset",
@@ -202,7 +203,7 @@ class RunOptions:
     )
     data_root: Path | None = option(
         default=None,
-        help="The folder of the CIFAR-10 files.",
+        help="The folder of the CIFAR-10 or CIFAR-100 files.",
         check=functools.partial(path_or_none, "data_root"),
         allowed="a path, or None",
         flag="--data-root",
@@ -336,7 +337,7 @@ class RunOptions:
         flag="--augment",
         kind="bool",
         accepts="bool | Callable[..., Any] | None",
-        shown_default="as the data set says; cifar10: yes",
+        shown_default="as the data set says; cifar10 and cifar100: yes",
     )
     drop_last: bool = option(
         default=True,
