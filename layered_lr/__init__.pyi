@@ -11,6 +11,8 @@ from .backend.doctor import BackendStatus as BackendStatus
 from .backend.doctor import backends as backends
 from .data import Dataset as Dataset
 from .data import ImageFolder as ImageFolder
+from .data import Samples as Samples
+from .data import Transform as Transform
 from .data import load_dataset as load_dataset
 from .errors import BackendUnavailable as BackendUnavailable
 from .errors import CallbackError as CallbackError
@@ -95,6 +97,7 @@ from .training.recipe import Recipe as Recipe
 from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes
 from .training.result import Result as Result
+from .training.sizes import Sizes as Sizes
 from .training.trained.assessment import Evaluation as Evaluation
 from .training.trained.exporting import Export as Export
 from .training.trained.predictions import Predictions as Predictions

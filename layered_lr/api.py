@@ -28,6 +28,7 @@ from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
 from layered_lr.training.recipe import default_spec
 from layered_lr.training.result import Result
+from layered_lr.training.sizes import Sizes
 from layered_lr.training.train import train
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def run(
     initialise: str | Mapping[str, str] | None = None,
     image_size: int | None = None,
     device: str = "auto",
-    augment: bool | None = None,
+    augment: bool | Callable[..., Any] | None = None,
+    drop_last: bool = True,
+    sizes: Sizes | Sequence[int] | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
@@ -85,11 +88,12 @@ def run(
             Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
             Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
             starts with weights that NumPy draws from the seed, all others as they were built.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
-            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
-        data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
+            with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
+            or two (ll.Samples), or an ll.Dataset.
+        data_root: The folder of the CIFAR-10 or CIFAR-100 files.
+        epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         seed: The seed for initial weights, the order of the batches, augmentation and dropout.
@@ -105,7 +109,10 @@ def run(
             or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
-        augment: Whether to crop (padding 4) and flip images at random.
+        augment: Whether to crop (padding 4) and flip images at random. In Python also a function fn(image, rng), or
+            ll.Transform(transform) of torchvision's, which are seeded by epoch and image.
+        drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
+        sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
@@ -206,6 +213,7 @@ def plan(
     pretrained: str | Path | bool = False,
     head: str | None = None,
     image_size: int | None = None,
+    drop_last: bool = True,
     accumulate_steps: int = 1,
     # end of plan
     total_steps: int | None = None,
@@ -223,11 +231,12 @@ def plan(
             Or a callable without arguments that builds an nn.Module (on the command line package.module:callable).
             Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2'
             starts with weights that NumPy draws from the seed, all others as they were built.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
-            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
-        data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
+            with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
+            or two (ll.Samples), or an ll.Dataset.
+        data_root: The folder of the CIFAR-10 or CIFAR-100 files.
+        epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
@@ -236,6 +245,7 @@ def plan(
         head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
             path, such as 'classifier.6'.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
+        drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         total_steps: Updates of a whole loop of your own; with ``epochs`` and ``steps_per_epoch`` they are known.
@@ -321,7 +331,9 @@ def compare(
     initialise: str | Mapping[str, str] | None = None,
     image_size: int | None = None,
     device: str = "auto",
-    augment: bool | None = None,
+    augment: bool | Callable[..., Any] | None = None,
+    drop_last: bool = True,
+    sizes: Sizes | Sequence[int] | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
@@ -352,11 +364,12 @@ def compare(
             functions in the spec, must be defined at a module's top level, where another process can import them. A
             torch model with dropout gets the same masks on ``torch-eager`` and on the OneFlow backends; elsewhere set
             its dropout to 0.
-        data: 'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train,
-            y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as a
-            mapping or a tuple, an ll.ImageFolder or an ll.Dataset.
-        data_root: The folder of the CIFAR-10 files.
-        epochs: How many times to go through the training set. The last images are left out if they fill no batch.
+        data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
+            with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
+            or two (ll.Samples), or an ll.Dataset.
+        data_root: The folder of the CIFAR-10 or CIFAR-100 files.
+        epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
         batch_size: How many images a batch has.
         seed: The seed for initial weights, the order of the batches, augmentation and dropout.
@@ -372,7 +385,10 @@ def compare(
             or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         device: Where to train: 'auto', 'cpu' or 'cuda'.
-        augment: Whether to crop (padding 4) and flip images at random.
+        augment: Whether to crop (padding 4) and flip images at random. In Python also a function fn(image, rng), or
+            ll.Transform(transform) of torchvision's, which are seeded by epoch and image.
+        drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
+        sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an

@@ -49,6 +49,7 @@ PARTS = {
     name: {field.name for field in fields(cls)}
     for name, cls in {
         "initial_weights": ll.InitialWeights,
+        "sizes": ll.Sizes,
         "precision": ll.Precision,
         "checkpoints": ll.Checkpoints,
         "divergence": ll.Divergence,
@@ -65,7 +66,7 @@ def test_each_option_can_stand_in_the_recipe_too() -> None:
     flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe", "trust"}
     assert {name.partition("__")[0] for name in flags} == known
     grouped = {name for name in flags if "__" in name}
-    assert len(grouped) == 11 and all(part in PARTS[name] for name, _, part in map(split, grouped))
+    assert len(grouped) == 13 and all(part in PARTS[name] for name, _, part in map(split, grouped))
     shown = {"plot", "scale", "csv", "as_json"}  # how the plan is told, no part of a run
     assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {"recipe", "trust"} - shown <= known
 

@@ -1,6 +1,7 @@
 """Updates from batches in parts on ``oneflow-graph``: a graph adds up gradients, an eager optimizer uses the sums.
 
-The graph knows nothing of optimizers, so one ``GradientGraph`` can serve any number of phases.
+The graph knows nothing of optimizers, so one ``GradientGraph`` can serve any number of phases, and images of several
+sizes can have a graph each.
 
 A second graph could make the update, with bitwise the same result. But OneFlow 0.9 has a race when a graph is called
 while none runs (``runtime.schedule_as_batch`` describes it), and each change from one graph to another risks it. On a
@@ -16,6 +17,7 @@ from typing import final
 from layered_lr.arrays import Array, Slots
 from layered_lr.backend.base import Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.console import say
 from layered_lr.models.nn_modules import parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
@@ -141,8 +143,33 @@ class AccumulatingSession(EagerUpdates):
             set_trainable(model, frozenset.intersection(*(there.frozen for there in shared)), trainable)
             self._switches = ModeSwitches(model, shared)
             self._masks = DropoutMasks(model, extras.seed, always=True)
-        self._graph = GradientGraph(model, self._logits_check, self._masks, self._switches)
-        self._caller = GraphCaller()
+        self._graph, self._caller = self._make_graph(), GraphCaller()
+        self._graphs: dict[int, tuple[GradientGraph, GraphCaller]] = {}
+        if extras.sizes:
+            self._say_what_graphs_hold()
+
+    def _make_graph(self) -> GradientGraph:
+        return GradientGraph(self.model, self._logits_check, self._masks, self._switches)
+
+    def _say_what_graphs_hold(self) -> None:
+        floats = sum(tensor.numel() * tensor.element_size() for _, tensor in parameters_of(self.model))
+        sizes = ", ".join(map(str, self.extras.sizes))
+        say(
+            f"oneflow-graph: one graph for each of the {len(self.extras.sizes)} sizes ({sizes} pixels), compiled when "
+            f"the size first comes. Each holds sums of the gradients, up to {floats / 1e6:.1f} MB, and its own "
+            "activations; the system has this memory back when the process ends."
+        )
+
+    def _choose_graph(self, images: Tensor) -> None:
+        """Take the graph for images of this size; a new one where it comes for the first time."""
+        size = images.shape[-1]
+        if size not in self._graphs:
+            made = (self._make_graph(), GraphCaller()) if self._graphs else (self._graph, self._caller)
+            self._graphs[size] = made
+        self._graph, self._caller = self._graphs[size]
+
+    def _callers(self) -> list[GraphCaller]:
+        return [caller for _, caller in self._graphs.values()] or [self._caller]
 
     def _begin(self, plan: Plan, step: int) -> None:
         super()._begin(plan, step)
@@ -166,6 +193,8 @@ class AccumulatingSession(EagerUpdates):
         return True
 
     def _backward(self, parts: Sequence[Inputs]) -> list[Tensor]:
+        if self.extras.sizes:
+            self._choose_graph(parts[0][0])
         self._caller.check_call(parts[0][0])
         count = flow.tensor([len(parts)], dtype=self.dtype, device=self.device)
         if self._positions is None:
@@ -181,7 +210,7 @@ class AccumulatingSession(EagerUpdates):
             self._caller.run(self._graph, images, labels, count, self._positions, *masks)
             for images, labels, *masks in parts
         ]
-        self.compile_seconds = self._caller.compile_seconds
+        self.compile_seconds = sum(caller.compile_seconds for caller in self._callers())
         self._caller.count_passes(len(parts))
         if self._switches is not None:
             self._switches.write_statistics(self.plan)
@@ -191,9 +220,13 @@ class AccumulatingSession(EagerUpdates):
 
     def _restore(self, state: TrainingState, slots: Slots) -> None:
         super()._restore(state, slots)
-        self._caller.passes = 0
+        for caller in self._callers():
+            caller.passes = 0
         self._positions = None
 
     def weights(self) -> dict[str, Array]:
         """Copy the model's parameters and buffers."""
-        return self._caller.add_passes(super().weights(), self.model)
+        state = super().weights()
+        for caller in self._callers():
+            caller.add_passes(state, self.model)
+        return state

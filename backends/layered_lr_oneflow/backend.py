@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from layered_lr.arrays import Array, Arrays, Float32, Weights
@@ -63,10 +63,11 @@ class OneFlowBackend(Backend):
         seed: int,
         dtype: Dtype = "float32",
         batch_shape: tuple[int, ...] | None = None,
+        other_shapes: Sequence[tuple[int, ...]] = (),
     ) -> Module:
         """Make a new model of the given dtype on the backend's device; one of torch's is translated."""
         if not isinstance(model, str):
-            return build_users_model(model, seed, dtype, self.device, batch_shape)
+            return build_users_model(model, seed, dtype, self.device, batch_shape, other_shapes)
         return models.build_model(model, num_classes, dropout, seed, self.device).to(self.device, getattr(flow, dtype))
 
     def load(self, model: Module, weights: Weights) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,12 @@ _CLOSE = {"float32": 1e-3, "float64": 1e-6}
 
 
 def build_users_model(
-    make: Callable[[], Any], seed: int, dtype: str, device: str, batch_shape: tuple[int, ...] | None
+    make: Callable[[], Any],
+    seed: int,
+    dtype: str,
+    device: str,
+    batch_shape: tuple[int, ...] | None,
+    other_shapes: Sequence[tuple[int, ...]] = (),
 ) -> Module:
     """Make a model with the user's callable; one of torch is translated, with the weights that torch drew.
 
@@ -38,6 +43,7 @@ def build_users_model(
         dtype: Of parameters and floating-point buffers.
         device: OneFlow's name of where the model will run.
         batch_shape: (N, C, H, W) of the batches; None lets a model of torch be traced at its first batch.
+        other_shapes: Of batches that have another size of images.
 
     Raises:
         SpecError: The callable makes something else, or a model that fails on such images.
@@ -56,7 +62,15 @@ def build_users_model(
     model = tracer.prepare_traced(made, dtype)
     if batch_shape is not None:
         single = find_single_dtype(model, dtype)
-        return build_translated(tracer.trace_model(model, (np.zeros(batch_shape, single),))).to(device)
+        built = build_translated(tracer.trace_model(model, (np.zeros(batch_shape, single),)))
+        if other_shapes and built.places:
+            raise Unsupported(
+                f"sizes: this model draws random numbers in training ({built.places[0].operator}), which OneFlow "
+                "repeats for images of one size alone. Train it on a torch backend, without dropout, or without sizes."
+            )
+        for shape in other_shapes:
+            built.add_programs(tracer.trace_model(model, (np.zeros(shape, single),)))
+        return built.to(device)
     return build_translated(tracer.trace_model(model, ()), tracer.make_retrace(model)).to(device)
 
 

@@ -202,5 +202,5 @@ class OneFlowGraph(OneFlowBackend):
             return EagerSession(plan, model, num_classes, self.device, extras, step)
         if shares_graph(timeline) and ModeSwitches(model, timeline).are_possible:
             return AccumulatingSession(plan, model, num_classes, self.device, extras, step, timeline)
-        session = GraphSession if extras.accumulate_steps == 1 else AccumulatingSession
+        session = GraphSession if extras.accumulate_steps == 1 and not extras.sizes else AccumulatingSession
         return session(plan, model, num_classes, self.device, extras, step)

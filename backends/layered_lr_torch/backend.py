@@ -63,6 +63,7 @@ class TorchBackend(Backend):
         seed: int,
         dtype: Dtype = "float32",
         batch_shape: tuple[int, ...] | None = None,
+        other_shapes: Sequence[tuple[int, ...]] = (),
     ) -> Module:
         """Make a new model on the backend's device.
 

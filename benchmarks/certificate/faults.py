@@ -40,9 +40,10 @@ class Faulty(Backend):
         seed: int,
         dtype: Dtype = "float32",
         batch_shape: tuple[int, ...] | None = None,
+        other_shapes: Sequence[tuple[int, ...]] = (),
     ) -> Any:
         """Build a model, as torch-eager does."""
-        return self.own.build(model, num_classes, dropout, seed, dtype, batch_shape)
+        return self.own.build(model, num_classes, dropout, seed, dtype, batch_shape, other_shapes)
 
     def load(self, model: Any, weights: Mapping[str, NDArray[Any]]) -> None:
         """Load weights, as torch-eager does."""

@@ -38,6 +38,7 @@ class Extras(NamedTuple):
         seed: Seed of the dropout masks of models that the library builds.
         autocast: The dtype of matrix products and convolutions in the forward pass, such as ``"bfloat16"``; None is the
             dtype of the model.
+        sizes: Pixels of a side of the training images, where they have several.
     """
 
     accumulate_steps: int = 1
@@ -45,6 +46,7 @@ class Extras(NamedTuple):
     grad_norms: bool = False
     seed: int = 0
     autocast: str | None = None
+    sizes: tuple[int, ...] = ()
 
 
 NO_EXTRAS = Extras()
@@ -383,6 +385,7 @@ class Backend(ABC):
         seed: int,
         dtype: Dtype = "float32",
         batch_shape: tuple[int, ...] | None = None,
+        other_shapes: Sequence[tuple[int, ...]] = (),
     ) -> Module:
         """Build a new model, by its name or with the user's callable.
 
@@ -394,6 +397,7 @@ class Backend(ABC):
             dtype: The dtype of parameters and floating-point buffers.
             batch_shape: (N, C, H, W) of the batches, where it is known: a model of another framework is translated for
                 such images, and else at its first batch.
+            other_shapes: Of batches that have another size of images.
 
         Raises:
             SpecError: The callable returns something other than a module that this backend can train.

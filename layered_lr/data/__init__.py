@@ -7,8 +7,10 @@ or Pillow (images of a folder) import it themselves.
 from layered_lr.data.batches import Batches
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.image_folder import ImageFolder
+from layered_lr.data.samples import Samples
 from layered_lr.data.sources import DataSource, dataset_facts, load_dataset
 from layered_lr.data.stored_images import StoredImages
+from layered_lr.data.transforms import Transform
 
 __all__ = [
     "Batches",
@@ -16,7 +18,9 @@ __all__ = [
     "Dataset",
     "DatasetFacts",
     "ImageFolder",
+    "Samples",
     "StoredImages",
+    "Transform",
     "dataset_facts",
     "load_dataset",
 ]

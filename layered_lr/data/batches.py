@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from layered_lr.counts import whole_number
 from layered_lr.data.augmentation import PADDING, Cropper
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.normalisation import PairTable, normalisation_table, normalise
-from layered_lr.data.random_draws import Crops, draw_crops, draw_order
+from layered_lr.data.random_draws import Crops, draw_choice, draw_crops, draw_order
 from layered_lr.data.resizing import Resizer
+from layered_lr.data.stored_images import StoredImages
+from layered_lr.data.transforms import as_augmentation, augment_images
 from layered_lr.errors import SpecError
 
 
@@ -27,9 +30,14 @@ class Batches:
         dataset: The data set.
         batch_size: Images in a batch, from 1 to the size of the training set.
         seed: Whole number >= 0 for the order of the images and the augmentation.
-        augment: Whether to crop at random (padding 4) and flip; None takes the data set's own setting.
+        augment: Whether to crop at random (padding 4) and flip; None takes the data set's own setting. A function
+            augments each image by itself: it takes the image and a generator (``numpy.random.Generator``).
         image_size: Pixels of a side to resize the images to, after cropping; None leaves them.
         normalisation: Mean and standard deviation of each channel for uint8 images; None takes the data set's own.
+        drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
+        sizes: Pixels of a side of training images, one of which is drawn for every ``sizes_every`` updates; none
+            leaves them as ``image_size`` says. The test images are not concerned.
+        sizes_every: For how many updates a size is kept.
 
     Raises:
         SpecError: An argument is outside of its range.
@@ -40,16 +48,24 @@ class Batches:
         dataset: Dataset,
         batch_size: int,
         seed: int = 0,
-        augment: bool | None = None,
+        augment: bool | Callable[..., Any] | None = None,
         image_size: int | None = None,
         normalisation: tuple[Float32, Float32] | None = None,
+        drop_last: bool = True,
+        sizes: Sequence[int] = (),
+        sizes_every: int = 1,
     ) -> None:
         self.dataset = dataset
         self.batch_size = whole_number("batch_size", batch_size, 1)
         self.seed = whole_number("seed", seed, 0, is_count=False)
-        if augment is not None and not isinstance(augment, (bool, np.bool_)):
-            raise SpecError(f"augment={augment!r}: must be True, False, or None for the data set's own setting.")
-        self.augment = dataset.augment if augment is None else bool(augment)
+        if augment is not None and not isinstance(augment, (bool, np.bool_)) and not callable(augment):
+            raise SpecError(
+                f"augment={augment!r}: must be True, False, a function of an image and a generator, or None for the "
+                "data set's own setting."
+            )
+        self.transform = as_augmentation(augment) if callable(augment) else None
+        self.augment = self.transform is None and bool(dataset.augment if augment is None else augment)
+        self.drop_last = drop_last
         train_size = len(dataset.y_train)
         if self.batch_size > train_size:
             raise SpecError(
@@ -63,17 +79,21 @@ class Batches:
         self._resizer = None
         if image_size is not None and (height, width) != (image_size, image_size):
             self._resizer = Resizer(height, width, image_size)
-            height = width = image_size
-        self.image_shape = (channels, height, width)
+        self.sizes, self._sizes_every = tuple(sizes), sizes_every
+        self._resizers = {
+            size: None if (height, width) == (size, size) else Resizer(height, width, size) for size in self.sizes
+        }
+        self.image_shape = (channels, height, width) if image_size is None else (channels, image_size, image_size)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one epoch.
 
-        The last images of an epoch are dropped if they do not fill a batch, because a compiled graph has one batch
-        shape. Each epoch has another order, so that no image is always left out.
+        By default the last images of an epoch are dropped if they do not fill a batch, because a compiled graph has one
+        batch shape. Each epoch has another order, so that no image is always left out.
         """
-        return len(self.dataset.y_train) // self.batch_size
+        size = len(self.dataset.y_train)
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Float32, Int64]]:
         """Return the training batches of one epoch.
@@ -83,7 +103,8 @@ class Batches:
             start: The first batch to make, 0-based. A resumed run skips the batches before it.
 
         Returns:
-            An iterator of images, float32 NCHW, C-contiguous, and labels, int64 ``(batch_size,)``.
+            An iterator of images, float32 NCHW, C-contiguous, and labels, int64 ``(batch_size,)``. The last batch is
+            smaller if ``drop_last`` is false and the images do not fill it.
 
         Raises:
             SpecError: ``epoch`` or ``start`` is not a whole number >= 0, or ``start`` is after the end of the epoch.
@@ -121,12 +142,30 @@ class Batches:
         if self.augment:
             by_image = draw_crops(self.seed, epoch, size, PADDING)
             crops = Crops(by_image.top[order], by_image.left[order], by_image.flip[order])
-        for first in range(start, self.steps_per_epoch, together):
-            parts = min(together, self.steps_per_epoch - first)
-            place = slice(first * self.batch_size, (first + parts) * self.batch_size)
+        firsts = range(start, self.steps_per_epoch, together)
+        ends = [min(first + together, self.steps_per_epoch) for first in firsts]
+        places = [
+            slice(first * self.batch_size, end * self.batch_size) for first, end in zip(firsts, ends, strict=True)
+        ]
+        per_epoch = -(-self.steps_per_epoch // together)
+        given = maker.read((order[place] for place in places), epoch)
+        for first, end, place, images in zip(firsts, ends, places, given, strict=True):
             chosen = order[place]
             cut = None if crops is None else Crops(crops.top[place], crops.left[place], crops.flip[place])
-            yield maker.images(chosen, cut), self.dataset.y_train[chosen], parts
+            if self.transform is not None:
+                images = augment_images(images, chosen, self.transform, self.seed, epoch)
+            size_now = self.size_of_update(epoch * per_epoch + first // together)
+            yield maker.finish(images, cut, size_now), self.dataset.y_train[chosen], end - first
+
+    def size_of_update(self, update: int) -> int | None:
+        """Pixels of a side of an update's images; None without ``sizes``.
+
+        Args:
+            update: 0-based, counted from the start of the run.
+        """
+        if not self.sizes:
+            return None
+        return self.sizes[draw_choice(self.seed, update // self._sizes_every, len(self.sizes))]
 
     def test(self, channels_last: bool = False) -> Iterator[tuple[Float32, Int64, int]]:
         """Yield the test set in its own order, without augmentation, in batches of equal size.
@@ -140,9 +179,16 @@ class Batches:
         """
         size = len(self.dataset.y_test)
         maker = _Maker(self, self.dataset.x_test, channels_last)
-        for first in range(0, size, self.batch_size):
-            chosen = np.arange(first, first + self.batch_size) % size
-            yield maker.images(chosen), self.dataset.y_test[chosen], min(self.batch_size, size - first)
+        firsts = range(0, size, self.batch_size)
+        batches = [np.arange(first, first + self.batch_size) % size for first in firsts]
+        for first, chosen, images in zip(firsts, batches, maker.read(batches, None), strict=True):
+            yield maker.finish(images), self.dataset.y_test[chosen], min(self.batch_size, size - first)
+
+    def test_at(self, size: int) -> Float32:
+        """Return the first test images as an update of that size would get them, ``(batch_size, C, size, size)``."""
+        maker = _Maker(self, self.dataset.x_test)
+        chosen = np.arange(self.batch_size) % len(self.dataset.y_test)
+        return maker.finish(next(maker.read([chosen], None)), size=size)
 
     @cached_property
     def _pairs(self) -> PairTable | None:
@@ -163,15 +209,28 @@ class _Maker:
     def __init__(self, batches: Batches, source: Array, channels_last: bool = False) -> None:
         self._source = source
         self._table = batches._table
-        self._resizer = batches._resizer
-        self._pairs = batches._pairs if channels_last and self._resizer is None else None
+        self._resizer, self._resizers = batches._resizer, batches._resizers
+        self._pairs = batches._pairs if channels_last and (batches._resizer is None or batches.sizes) else None
         self._cropper = Cropper(source.shape[1:], source.dtype) if batches.augment else None
 
-    def images(self, chosen: Int64, crops: Crops | None = None) -> Float32:
-        """Return the chosen images cropped, flipped and normalised: float32 NCHW, newly allocated."""
-        images = self._source[chosen]
+    def read(self, batches: Iterable[Int64], epoch: int | None) -> Iterator[Array]:
+        """Yield the images of each batch as the data set has them, newly allocated."""
+        if isinstance(self._source, StoredImages):
+            return self._source.stream(batches, epoch)
+        return (self._source[chosen] for chosen in batches)
+
+    def finish(self, images: Array, crops: Crops | None = None, size: int | None = None) -> Float32:
+        """Return images cropped, flipped, normalised and resized: float32 NCHW, newly allocated.
+
+        Args:
+            images: From ``read``.
+            crops: Of each image; None leaves them whole.
+            size: One of the sizes of training images; None takes the run's image size.
+        """
         if crops is not None and self._cropper is not None:
             images = self._cropper.crop(images, crops)
+        resizer = self._resizer if size is None else self._resizers[size]
         if self._table is not None:
-            images = normalise(images, self._table) if self._pairs is None else self._pairs.normalise(images)
-        return images if self._resizer is None else self._resizer.resize(images)
+            fast = self._pairs if resizer is None else None
+            images = normalise(images, self._table) if fast is None else fast.normalise(images)
+        return images if resizer is None else resizer.resize(images)

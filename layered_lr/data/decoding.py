@@ -89,13 +89,10 @@ class Decoder(NamedTuple):
             return self.convert(opened)
 
     def convert(self, image: Any) -> Array:
-        """Bring an image of Pillow to pixels as ``decode`` does, uint8 ``(H, W, C)``, newly allocated.
-
-        Args:
-            image: Of any mode.
+        """Make the array of a Pillow image, uint8 ``(H, W, C)``, newly allocated.
 
         Raises:
-            BadImage: It is damaged, or of a kind that 8 bits do not hold.
+            BadImage: It has pixels of 32 bits, or is too narrow.
         """
         from PIL import ImageOps
 

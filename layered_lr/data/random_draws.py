@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Int64
 
 # Each purpose has its own stream, so that augmentation does not change the order of the images.
-_SHUFFLE, _CROP, _SPLIT = range(3)
+_SHUFFLE, _CROP, _SPLIT, _AUGMENT, _SIZE = range(5)
 
 
 class Crops(NamedTuple):
@@ -47,6 +47,17 @@ def draw_crops(seed: int, epoch: int, size: int, padding: int) -> Crops:
         left=((words & np.uint64(0x7FFFFFFF)) % offsets).astype(np.int64),
         flip=(words >> np.uint64(31) & np.uint64(1)).astype(np.bool_),
     )
+
+
+def make_generator(seed: int, epoch: int, image: int) -> np.random.Generator:
+    """Make the generator that augments one image in one epoch; NumPy may change what it draws of the raw words."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(_AUGMENT, epoch, image))
+    return np.random.Generator(np.random.PCG64(sequence))
+
+
+def draw_choice(seed: int, block: int, count: int) -> int:
+    """Draw one of ``range(count)`` for a block of updates."""
+    return int(_draw_words(seed, _SIZE, block, 1)[0] % np.uint64(count))
 
 
 def _draw_words(seed: int, purpose: int, epoch: int, count: int) -> NDArray[np.uint64]:

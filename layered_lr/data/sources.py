@@ -4,23 +4,50 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Final, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
 
 from layered_lr.arrays import Array, Arrays
 from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
+from layered_lr.data.cifar100 import CIFAR100_FACTS, load_cifar100
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.image_folder import ImageFolder
+from layered_lr.data.npy_folder import dataset_from_npy, is_npy_folder
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
+from layered_lr.data.samples import Samples, explain_samples, is_map_style
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.guesses import is_foreign
 from layered_lr.printed import shown
 from layered_lr.spelling import did_you_mean
 
-DataSource: TypeAlias = str | os.PathLike[str] | Arrays | tuple[Array, Array, Array, Array] | Dataset | ImageFolder
 
-_FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS}
+class SupportsSamples(Protocol):
+    """A data set of torch, of Hugging Face, or of one's own: samples by their numbers."""
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """One sample: an image and its label."""
+
+
+DataSource: TypeAlias = (
+    str
+    | os.PathLike[str]
+    | Arrays
+    | tuple[Array, Array, Array, Array]
+    | Dataset
+    | ImageFolder
+    | Samples
+    | SupportsSamples
+    | tuple[SupportsSamples, SupportsSamples]
+)
+"""What says which data to train on; ``load_dataset`` has the list in words."""
+
+_FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS, "cifar100": CIFAR100_FACTS}
+_LOADERS = {"cifar10": load_cifar10, "cifar100": load_cifar100}
 FOLDER: Final = "folder:"
 """Before the path of a folder of images, on the command line and in recipes."""
 
@@ -31,11 +58,13 @@ def load_dataset(
     """Load a data set by its name, from a file, from a folder or from arrays.
 
     Args:
-        data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` (downloaded once, augmented by default), the
-            path of an ``.npz`` file, the path of a folder of images (also as ``"folder:PATH"``), an ``ImageFolder`` or
-            a mapping with its arguments, a mapping with the arrays x_train, y_train, x_test and y_test, a tuple of
-            these four, or a ``Dataset``. The docstring of ``Dataset`` says which arrays are allowed.
-        data_root: The folder of CIFAR-10, or where to download it to; None is the user's cache folder.
+        data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` or ``"cifar100"`` (downloaded once, augmented by
+            default), the path of an ``.npz`` file, the path of a folder of images (also as ``"folder:PATH"``) or of a
+            folder with the files x_train.npy, y_train.npy, x_test.npy and y_test.npy, an ``ImageFolder`` or a mapping
+            with its arguments, a data set of torch or Hugging Face or two of them (``Samples``), a mapping with the
+            arrays x_train, y_train, x_test and y_test, a tuple of these four, or a ``Dataset``. The docstring of
+            ``Dataset`` says which arrays are allowed.
+        data_root: The folder of CIFAR-10 or CIFAR-100, or where to download it to; None is the user's cache folder.
         image_size: Pixels of a side of a folder's images, where nothing else says it.
 
     Returns:
@@ -54,11 +83,15 @@ def load_dataset(
     _check_data_root(data_root)
     if isinstance(data, Dataset):
         return data
+    if (arrays := _as_npy_folder(data)) is not None:
+        return dataset_from_npy(arrays)
     if (folder := _as_folder(data)) is not None:
         return folder.load(image_size)
+    if (samples := _as_samples(data)) is not None:
+        return samples.load(image_size)
     if isinstance(data, str) and not data.lower().endswith(".npz"):
         _check_name(data)
-        return load_digits() if data == "digits" else load_cifar10(data_root)
+        return load_digits() if data == "digits" else _LOADERS[data](data_root)
     if isinstance(data, (str, os.PathLike)):
         return dataset_from_npz(data)
     if isinstance(data, Mapping):
@@ -74,7 +107,7 @@ def load_dataset(
         return Dataset("arrays", *data)
     raise SpecError(
         f"data must be {_known_names()}, the path of an .npz file or of a folder of images, a mapping or 4-tuple of "
-        f"arrays ({', '.join(KEYS)}), an ImageFolder or a Dataset. "
+        f"arrays ({', '.join(KEYS)}), an ImageFolder, Samples or a Dataset. "
         f"Received {type(data).__name__}.{_explain_source(data)}"
     )
 
@@ -94,9 +127,17 @@ def dataset_facts(
     _check_data_root(data_root)
     if isinstance(data, str) and data in _FACTS:
         return _FACTS[data]
-    if (folder := _as_folder(data)) is not None:
+    if _as_npy_folder(data) is None and (folder := _as_folder(data)) is not None:
         return folder.facts(image_size)
     return load_dataset(data, data_root, image_size).facts
+
+
+def _as_npy_folder(data: object) -> Path | None:
+    """The folder of ``.npy`` files that ``data`` names; None where it is something else."""
+    if not isinstance(data, (str, os.PathLike)) or (isinstance(data, str) and data in _FACTS):
+        return None
+    text = os.path.expanduser(data)
+    return Path(text) if isinstance(text, str) and os.path.isdir(text) and is_npy_folder(Path(text)) else None
 
 
 def _as_folder(data: object) -> ImageFolder | None:
@@ -114,14 +155,31 @@ def _as_folder(data: object) -> ImageFolder | None:
 
 
 _OWN_LOOP = (
-    " run reads whole arrays in memory, and makes the batches itself. For batches of a {name} write the loop: "
-    "optimizer, scheduler = ll.compile(spec, model)."
+    " run makes the batches itself. For batches of a {name} write the loop: optimizer, scheduler = ll.compile(spec, "
+    "model)."
 )
+_TEST_PARTS = ("validation", "val", "valid", "test")
+
+
+def _as_samples(data: object) -> Samples | None:
+    """The samples that ``data`` stands for: a data set of torch or Hugging Face, or two of them; None otherwise."""
+    if isinstance(data, Samples):
+        return data
+    if is_map_style(data):
+        return Samples(data)
+    if isinstance(data, tuple) and len(data) == 2 and all(map(is_map_style, data)):
+        return Samples(*data)
+    if isinstance(data, Mapping) and "train" in data and is_map_style(data["train"]):
+        test = next((data[name] for name in _TEST_PARTS if name in data), None)
+        return Samples(data["train"], test)
+    return None
 
 
 def _explain_source(data: object) -> str:
     """What to do with data of another kind: a DataLoader, a list of arrays, a training set alone."""
     for part in data if isinstance(data, tuple | list) else (data,):
+        if any(base.__name__ == "DataLoader" for base in type(part).__mro__):
+            return explain_samples(part)
         if is_foreign(part) and not hasattr(part, "__array__"):
             return _OWN_LOOP.format(name=(part if isinstance(part, type) else type(part)).__name__)
     if isinstance(data, list) and len(data) == len(KEYS):
@@ -134,7 +192,8 @@ def _explain_source(data: object) -> str:
 
 
 def _known_names() -> str:
-    return " or ".join(repr(name) for name in _FACTS)
+    *names, last = map(repr, _FACTS)
+    return f"{', '.join(names)} or {last}"
 
 
 def _check_name(data: str) -> None:

@@ -111,9 +111,12 @@ def train_first_step(session: Session, images: Any, labels: Any, parts: int) -> 
     except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:
         hint = ""
         if "more than 1 value per channel" in str(error):  # torch's words
-            hint = " A batch normalisation needs more than one value of each channel: give batch_size=2 or more."
+            hint = (
+                " A batch normalisation needs more than one value of each channel: give batch_size=2 or more, or leave "
+                "out a last batch of one image (drop_last)."
+            )
         raise SpecError(
-            f"model: the first update, on images of shape {images.shape}, failed: {describe_error(error)}.{hint}"
+            f"model: an update on images of shape {images.shape} failed: {describe_error(error)}.{hint}"
         ) from error
     except RuntimeError as error:
         if "does not support dense gradients" not in str(error):  # torch's words

@@ -9,6 +9,7 @@ from layered_lr.errors import SpecError
 from layered_lr.training.import_paths import is_import_path
 
 T = TypeVar("T")
+_CODE = ("model", "augment")  # options that may be the import path of a callable
 
 
 class InFile(str):
@@ -26,7 +27,7 @@ def by_hand(name: str, value: T) -> T:
         SpecError: A file has given it, and the user has not said that the file can be trusted.
     """
     if isinstance(value, InFile):
-        what = "code to import, which runs it" if name == "model" else "a place to write to"
+        what = "code to import, which runs it" if name in _CODE else "a place to write to"
         raise SpecError(
             f"{name}={str(value)!r}: a file names {what}. If you trust whoever wrote the file, say so: --trust "
             f"(trust=True); or give {name} yourself."
@@ -37,7 +38,7 @@ def by_hand(name: str, value: T) -> T:
 def marked(run: dict[str, Any]) -> dict[str, Any]:
     """The options of a file. Those that import code or write somewhere are marked as ``InFile``."""
     found = dict(run)
-    for name in ("model", "save"):
+    for name in (*_CODE, "save"):
         if isinstance(found.get(name), str) and (name == "save" or is_import_path(found[name])):
             found[name] = InFile(found[name])
     checkpoints = found.get("checkpoints")
@@ -63,7 +64,7 @@ _FUNCTIONS = ("function", "lr_lambda", "scale_fn", "metric")
 
 def names_code(options: Mapping[str, Any], spec: Any) -> bool:
     """Whether options or a spec, as plain tables, name code that going on with the run would import."""
-    return is_import_path(str(options.get("model", ""))) or _names_functions(spec)
+    return any(is_import_path(str(options.get(name, ""))) for name in _CODE) or _names_functions(spec)
 
 
 def _names_functions(part: Any) -> bool:

@@ -226,7 +226,8 @@ class Loop:
                 return self._leave_out(batch.skipped_because)
             images, labels = batch.images, batch.labels
         before = self._state_before_update()
-        train_step = self.session.train_step if self.step else functools.partial(train_first_step, self.session)
+        is_known = self.step and len(labels) == parts * self.batches.batch_size
+        train_step = self.session.train_step if is_known else functools.partial(train_first_step, self.session)
         outcome = train_step(images, labels, parts)
         if not outcome.made_update:
             return self._leave_out(outcome.why)

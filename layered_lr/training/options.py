@@ -8,7 +8,7 @@ them into ``api.py``), and the documentation's table. A new option is a field he
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -39,6 +39,7 @@ from layered_lr.training.option import (
     whole_number,
     yes_or_no,
 )
+from layered_lr.training.sizes import Sizes
 from layered_lr.training.written_options import is_written, table_of_options
 
 if TYPE_CHECKING:
@@ -140,6 +141,18 @@ def _writable(value: Any) -> Path | None:
     return check_output("save", by_hand("save", value), is_ours=holds_a_result)
 
 
+def _augment(value: Any) -> Any:
+    path = value
+    if isinstance(path, str) and is_import_path(path):
+        value = imported(by_hand("augment", path), "augment")
+    if value is None or isinstance(value, bool) or (callable(value) and not isinstance(value, type)):
+        return value
+    raise SpecError(
+        f"augment={shown(path)}: must be true, false, or a function fn(image, rng) that gives an image back (in a "
+        "recipe package.module:function); a transform of torchvision is ll.Transform(transform)."
+    )
+
+
 def _callbacks(value: Any) -> tuple[Callback, ...]:
     from layered_lr.training.callback import check_callbacks
 
@@ -178,9 +191,10 @@ class RunOptions:
     data: Any = option(
         default="digits",
         help=(
-            "'digits' (comes with the library), 'cifar10' (is downloaded once), the path of an .npz with x_train, "
-            "y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg). In Python also these four arrays as "
-            "a mapping or a tuple, an ll.ImageFolder or an ll.Dataset."
+            "'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz "
+            "with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as "
+            ".npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of "
+            "torch or two (ll.Samples), or an ll.Dataset."
         ),
         check=anything,
         allowed="a data set's name, a path, arrays, ll.ImageFolder, or ll.Dataset",
@@ -189,7 +203,7 @@ class RunOptions:
     )
     data_root: Path | None = option(
         default=None,
-        help="The folder of the CIFAR-10 files.",
+        help="The folder of the CIFAR-10 or CIFAR-100 files.",
         check=functools.partial(path_or_none, "data_root"),
         allowed="a path, or None",
         flag="--data-root",
@@ -199,7 +213,7 @@ class RunOptions:
     )
     epochs: int | None = option(
         default=None,
-        help="How many times to go through the training set. The last images are left out if they fill no batch.",
+        help="How many times to go through the training set.",
         check=optional(whole_number(1)),
         flag="--epochs",
         kind="int",
@@ -311,14 +325,36 @@ class RunOptions:
         flag="--device",
         metavar="NAME",
     )
-    augment: bool | None = option(
+    augment: bool | Callable[..., Any] | None = option(
         default=None,
-        help="Whether to crop (padding 4) and flip images at random.",
-        check=optional(yes_or_no),
-        meaning=TRAINING,
+        help=(
+            "Whether to crop (padding 4) and flip images at random. In Python also a function fn(image, rng), or "
+            "ll.Transform(transform) of torchvision's, which are seeded by epoch and image."
+        ),
+        check=_augment,
+        allowed="true, false, a function, or None",
+        meaning=("run", "compare", "resume"),
         flag="--augment",
         kind="bool",
-        shown_default="as the data set says; cifar10: yes",
+        accepts="bool | Callable[..., Any] | None",
+        shown_default="as the data set says; cifar10 and cifar100: yes",
+    )
+    drop_last: bool = option(
+        default=True,
+        help="Whether the last images of an epoch are left out if they do not fill a batch.",
+        check=yes_or_no,
+        meaning=UPDATES,
+        flag="--drop-last",
+        kind="bool",
+    )
+    sizes: Sizes | None = option(
+        default=None,
+        help="Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.",
+        check=Sizes.of,
+        allowed="ll.Sizes, numbers of pixels, or None",
+        meaning=TRAINING,
+        parts=Sizes,
+        accepts="Sizes | Sequence[int] | None",
     )
     initial_weights: InitialWeights | None = option(
         default=None,
@@ -416,7 +452,8 @@ class RunOptions:
         """
         if self.batch_size > train_size:
             raise SpecError(f"run(batch_size={self.batch_size}): the training set has only {train_size} images.")
-        return -(-(train_size // self.batch_size) // self.accumulate_steps)
+        batches = train_size // self.batch_size if self.drop_last else -(-train_size // self.batch_size)
+        return -(-batches // self.accumulate_steps)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """How many updates the run makes: ``epochs`` of them, and no more than ``max_steps``."""

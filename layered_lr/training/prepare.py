@@ -21,6 +21,7 @@ from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
+from layered_lr.training.batch_shapes import check_last_batch
 from layered_lr.training.checks import check_autocast, check_autocast_dtypes, check_trainable
 from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.many_processes import check_single_process
@@ -89,25 +90,36 @@ def prepare(
     dataset = load_dataset(options.data, options.data_root, options.image_size)
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
+    sizes = options.sizes
+    check_last_batch(options, len(dataset.y_train))
     batches = Batches(
-        dataset, options.batch_size, options.seed, options.augment, chosen_model.image_size, normalisation
+        dataset,
+        options.batch_size,
+        options.seed,
+        options.augment,
+        chosen_model.image_size,
+        normalisation,
+        options.drop_last,
+        () if sizes is None else sizes.sides,
+        1 if sizes is None else sizes.every,
     )
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
     lengths = options.total_steps(in_epoch), in_epoch
     if is_catalogued(options.model):
-        check_images(options.model, options.batch_size, batches.image_shape)
+        for shape in [batches.image_shape, *_shapes(batches)]:
+            check_images(options.model, options.batch_size, shape)
     if (parameters := chosen_model.list_parameters()) is not None:
         resolve(spec, parameters, *lengths)
 
     backend = backend or load_backend(options.backend, options.device)
-    shape = (options.batch_size, *batches.image_shape)
     model = backend.build(
         chosen_model.source,
         dataset.num_classes,
         chosen_model.dropout,
         options.seed,
         options.precision.dtype,
-        shape,
+        (options.batch_size, *batches.image_shape),
+        [(options.batch_size, *other) for other in _shapes(batches)],
     )
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
@@ -120,9 +132,22 @@ def prepare(
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
     measured = options.divergence.action != "stop"
-    extras = Extras(options.accumulate_steps, options.ema_decay, measured, options.seed, options.precision.autocast)
+    extras = Extras(
+        options.accumulate_steps,
+        options.ema_decay,
+        measured,
+        options.seed,
+        options.precision.autocast,
+        tuple(batches.sizes),
+    )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)
+
+
+def _shapes(batches: Batches) -> list[tuple[int, int, int]]:
+    """``(C, H, W)`` of training images that differ from those of the test images."""
+    channels, *_ = own = batches.image_shape
+    return [(channels, size, size) for size in batches.sizes if (channels, size, size) != own]
 
 
 def start_weights(

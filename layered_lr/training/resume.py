@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layered_lr.console import say
 from layered_lr.data.cifar10 import has_cifar10
+from layered_lr.data.cifar100 import has_cifar100
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path, open_plain
 from layered_lr.guesses import explain_guess
@@ -58,6 +59,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
         name = folder.mark.run if folder.mark_is_whole else folder.described().get("run")
         found = checkpoints.read_newest(name, check_saved_run)
         said = _said(folder, found.state)
+        _check_augment(folder.mark.unwritten, changes)
         options = replace(_options(said["options"], changes, run, trust), initial_weights=None)
         spec_now = Spec.from_dict(said["spec"], trust=trust) if spec is None else spec
         before = _plan_of(found.state, trust)
@@ -173,6 +175,7 @@ def _from_the_start(folder: RunFolder, spec: Spec | None, trust: bool, changes: 
     else:
         mark = folder.mark
         said, own, unwritten = mark.options, Spec.from_dict(mark.spec or {}, trust=trust), mark.unwritten
+    _check_augment(unwritten, changes)
     options = _options(said, changes, folder.path, trust)
     given = options.initial_weights is not None and options.initial_weights.source is not None
     if "initial_weights" in unwritten and not given:
@@ -182,6 +185,16 @@ def _from_the_start(folder: RunFolder, spec: Spec | None, trust: bool, changes: 
         )
     say(f"{folder.path}: there is no checkpoint yet; starting at the beginning.")
     return train_prepared(prepare(own if spec is None else spec, options), options, folder)
+
+
+def _check_augment(unwritten: Iterable[str], changes: Mapping[str, Any]) -> None:
+    """Refuse to go on without the function that has augmented the images.
+
+    Raises:
+        SpecError: The folder cannot name it, and it is not given again.
+    """
+    if "augment" in unwritten and "augment" not in changes:
+        raise SpecError("resume: the run's augment cannot be written down; give it again: resume(..., augment=...).")
 
 
 def _has_measured(path: Path) -> bool:
@@ -245,10 +258,12 @@ def _check_data_root(said: Mapping[str, Any], changes: Mapping[str, Any]) -> Non
         SpecError: The data are not there.
     """
     root = said.get("data_root")
-    is_cifar10 = changes.get("data", said.get("data")) == "cifar10"
-    if is_cifar10 and root is not None and "data_root" not in changes and not has_cifar10(root):
+    has_data = {"cifar10": has_cifar10, "cifar100": has_cifar100}
+    data = changes.get("data", said.get("data"))
+    known = has_data.get(data) if isinstance(data, str) else None
+    if known is not None and root is not None and "data_root" not in changes and not known(root):
         raise SpecError(
-            f"resume: CIFAR-10 is not in data_root={str(root)!r}, which the run's folder names; nothing is "
+            f"resume: {data} is not in data_root={str(root)!r}, which the run's folder names; nothing is "
             "downloaded to a place that a folder names. Give it again: resume(..., data_root=...)."
         )
 

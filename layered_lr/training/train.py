@@ -27,6 +27,7 @@ from layered_lr.registry import TABLE, check_name, find_versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
 from layered_lr.strict_json import json_text
+from layered_lr.training.batch_shapes import check_sizes
 from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
@@ -149,6 +150,8 @@ def open_loop(
     session = open_at(guard.rate_factor)
     if not is_catalogued(options.model):  # what those of the catalogue answer is known
         check_answer(session, ready.batches)
+    if ready.batches.sizes:
+        check_sizes(session, ready.batches)
     if state is not None:
         session.import_state(state)
     return Loop(

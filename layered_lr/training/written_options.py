@@ -36,10 +36,10 @@ def table_of_options(value: Any) -> dict[str, Any]:
 
 def _plainer(name: str, value: Any) -> Any:
     """A callable by its import path, a folder of images as a table of its arguments; anything else as it is."""
-    if name == "model":
+    if name in ("model", "augment"):
         return import_path(value)
-    to_table = getattr(value, "to_dict", None)
-    return to_table() if name == "data" and callable(to_table) else value
+    is_folder = type(value).__module__ == "layered_lr.data.image_folder"  # not imported here: it needs NumPy
+    return value.to_dict() if name == "data" and is_folder else value
 
 
 def _is_plain(value: Any) -> bool:

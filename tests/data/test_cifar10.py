@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from layered_lr.data import Batches, cifar10, dataset_facts, load_dataset
+from layered_lr.data import Batches, cifar10, cifar_archive, dataset_facts, load_dataset
 from layered_lr.data.cifar10_pickles import load_arrays
 from layered_lr.errors import DataError
 
@@ -137,7 +137,7 @@ def test_a_pickle_of_python_3_is_read_too(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_damaged_file_is_refused_before_it_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "load_arrays", lambda content: pytest.fail("unpickled"))
+    monkeypatch.setattr(cifar_archive, "load_arrays", lambda content: pytest.fail("unpickled"))
     flipped = bytearray(CONTENTS["data_batch_3"])
     flipped[500] ^= 1
     folder = unpack(tmp_path / "a" / "cifar-10-batches-py", data_batch_3=bytes(flipped))
@@ -188,7 +188,7 @@ def test_offline_the_message_says_what_to_put_where(tmp_path: Path) -> None:
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(cifar10, "URL", f"http://127.0.0.1:{server.getsockname()[1]}/cifar-10-python.tar.gz")
-        monkeypatch.setattr(cifar10, "TIMEOUT_SECONDS", (0.2, 0.2))
+        monkeypatch.setattr(cifar_archive, "TIMEOUT_SECONDS", (0.2, 0.2))
         assert "ReadTimeout" in refused(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -46,10 +46,10 @@ class Closed(dict[str, Any]):
         (
             "digit",
             SpecError,
-            r"data='digit' is unknown\. Did you mean 'digits'\? Give 'digits' or 'cifar10', the path",
+            r"data='digit' is unknown\. Did you mean 'digits'\? Give 'digits', 'cifar10' or 'cifar100', the path",
         ),
         ("CIFAR10", SpecError, "Did you mean 'cifar10'"),
-        ("mnist", SpecError, r"data='mnist' is unknown\. Give 'digits' or 'cifar10'"),
+        ("mnist", SpecError, r"data='mnist' is unknown\. Give 'digits', 'cifar10' or 'cifar100'"),
         ("some/folder", SpecError, "a file that ends in .npz"),
         ("", SpecError, "data='' is unknown"),
         (None, SpecError, "Received NoneType"),

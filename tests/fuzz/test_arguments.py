@@ -19,7 +19,7 @@ from tests.support.fuzz_specs import PARAMETERS, fields_of, groups, lengths, mad
 VALUES = [
     *OPTIMIZERS.values(),
     *SCHEDULES.values(),
-    *(ll.Group, ll.Phase, ll.Checkpoints, ll.Divergence, ll.Precision, ll.InitialWeights),
+    *(ll.Group, ll.Phase, ll.Checkpoints, ll.Divergence, ll.Precision, ll.InitialWeights, ll.Sizes),
 ]
 parameters = st.one_of(
     st.just(PARAMETERS),
@@ -93,6 +93,8 @@ FUNCTIONS = [
     Target("Spec.from_dict", ll.Spec.from_dict, {"table": junk}),
     Target("load_recipe", ll.load_recipe, {"name_or_path": junk}),
     Target("load_dataset", ll.load_dataset, {"data": junk}, {"data_root": junk, "image_size": junk}),
+    Target("Samples", ll.Samples, {"train": junk}, {"test": junk, "size": junk, "share": junk, "class_names": junk}),
+    Target("Transform", ll.Transform, {"transform": junk}),
     Target(
         "ImageFolder",
         ll.ImageFolder,

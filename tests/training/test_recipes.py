@@ -99,7 +99,7 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
         "backend": "torch-eager", "model": "mobilenet_v2", "data": "cifar10", "data_root": "somewhere", "epochs": 2,
         "max_steps": 3, "batch_size": 4, "seed": 5, "dropout": {"*": 0.5},
         "pretrained": "w.npz", "head": "auto", "initialise": {"head": "xavier"}, "image_size": 48,
-        "device": "cpu", "augment": False,
+        "device": "cpu", "augment": False, "drop_last": False, "sizes": {"sides": [32, 48], "every": 3},
         "progress": False, "save": str(tmp_path / "r.npz"), "accumulate_steps": 2, "ema_decay": 0.99,
         "initial_weights": {"source": "w.npz", "reset": ["classifier"]},
         "precision": {"dtype": "float64", "autocast": "bfloat16"},
@@ -115,6 +115,7 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
 
 VALUES: dict[str, Any] = {
     "initial_weights": ll.InitialWeights,
+    "sizes": ll.Sizes,
     "precision": ll.Precision,
     "checkpoints": ll.Checkpoints,
     "divergence": ll.Divergence,

@@ -12,6 +12,7 @@ from layered_lr.backend.base import Backend
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import DatasetFacts, load_dataset
 from layered_lr.data.cifar10 import has_cifar10
+from layered_lr.data.cifar100 import has_cifar100
 from layered_lr.data.dataset import Dataset
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import describe_error
@@ -154,9 +155,9 @@ def load_own_data(trained: Trained) -> Dataset:
             "data: the run was trained on arrays, which are not written down with it; give the data again: data=... "
             "(--data FILE)."
         )
-    return load_dataset(
-        data, root if root is not None and has_cifar10(root) else None, trained.options.get("image_size")
-    )
+    has_data = {"cifar10": has_cifar10, "cifar100": has_cifar100}.get(data) if isinstance(data, str) else None
+    is_there = root is not None and has_data is not None and has_data(root)
+    return load_dataset(data, root if is_there else None, trained.options.get("image_size"))
 
 
 def open_model(

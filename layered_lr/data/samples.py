@@ -1,0 +1,263 @@
+"""Data that are read sample by sample: a data set of torch, of Hugging Face, or any sequence of images and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layered_lr.arrays import Array, Int64
+from layered_lr.counts import read_whole_number, whole_number
+from layered_lr.data.arrays import as_images, as_labels
+from layered_lr.data.dataset import Dataset
+from layered_lr.data.decoding import FITS, BadImage, Decoder, Fit
+from layered_lr.data.random_draws import draw_split
+from layered_lr.data.sample_images import SampleImages
+from layered_lr.data.sample_labels import find_class_names, find_labels
+from layered_lr.errors import DataError, LayeredLRError, SpecError
+from layered_lr.files import describe_error
+from layered_lr.printed import shown
+from layered_lr.scalars import read_number
+
+_IMAGES = ("image", "img", "images", "pixel_values", "x")
+_LABELS = ("label", "labels", "fine_label", "target", "y")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples that are read by their numbers, such as a ``Dataset`` of torch or of Hugging Face.
+
+    It is what ``data=`` takes; ``data=(train, test)`` and ``data=train`` stand for it. A sample is an image and a
+    label, as a pair or in a dict. An image is a Pillow image, a uint8 array ``(H, W, C)``, a float array ``(C, H, W)``,
+    or a tensor ``(C, H, W)``. All have one shape. uint8 images are normalised, float images are used as they are.
+
+    Each batch reads its own samples in the main thread, so none has to fit into memory. Order and batches are the run's
+    own. A random transform of the data set draws from generators of torch, NumPy and Python that begin at a seed of
+    epoch and sample: the same on every backend, and after a resume.
+
+    Args:
+        train: Has a length, and ``train[number]`` is a sample.
+        test: The same; None takes a share of each class from ``train``.
+        size: Pixels of a side of Pillow images; None takes ``image_size`` of the run, or leaves images of one size.
+        fit: How a Pillow image becomes a square, as for ``ImageFolder``.
+        grey: Whether Pillow images get one channel instead of three.
+        share: The part of each class to test with, above 0 and below 1, where there is no ``test``.
+        seed: Whole number >= 0, of that share and of random transforms.
+        class_names: A name for each class; None takes those that the data set has.
+        image: The key of the image in samples that are dicts; None finds usual ones.
+        label: The key of the label.
+
+    Raises:
+        SpecError: An argument is outside of its range.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> import numpy as np
+        >>> pairs = [(np.full((8, 8, 3), number, np.uint8), number % 2) for number in range(20)]
+        >>> ll.load_dataset(ll.Samples(pairs, share=0.3)).facts
+        DatasetFacts(train_size=14, test_size=6, num_classes=2, image_shape=(3, 8, 8))
+    """
+
+    train: Any
+    test: Any = None
+    size: int | None = None
+    fit: Fit = "crop"
+    grey: bool = False
+    share: float = 0.2
+    seed: int = 0
+    class_names: Sequence[str] | None = None
+    image: str | int | None = None
+    label: str | int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        for name in ("train", "test"):
+            value = getattr(self, name)
+            if name == "test" and value is None:
+                continue
+            if not is_map_style(value) and not isinstance(value, list | tuple):
+                raise SpecError(f"Samples: {name} is a {type(value).__name__}.{explain_samples(value)}")
+        if self.size is not None:
+            whole_number("Samples: size", self.size, 1)
+        whole_number("Samples: seed", self.seed, 0, is_count=False)
+        share = read_number(self.share)
+        if share is None or not 0 < share < 1:
+            raise SpecError(f"Samples: share={shown(self.share)}: must be a number above 0 and below 1.")
+        if self.fit not in FITS:
+            raise SpecError(f"Samples: fit={shown(self.fit)}: must be {', '.join(map(repr, FITS))}.")
+        if not isinstance(self.grey, bool):
+            raise SpecError(f"Samples: grey={shown(self.grey)}: must be true or false.")
+
+    def load(self, size: int | None = None) -> Dataset:
+        """Read what is needed to know of the samples: labels, the first image, mean and deviation of uint8 images.
+
+        Args:
+            size: Pixels of a side of Pillow images where ``self.size`` is None.
+
+        Raises:
+            DataError: A sample cannot be read, or is no image with a label.
+        """
+        if size is not None:
+            whole_number("image_size", size, 1)
+        decoder = Decoder(self.size or size, self.fit, self.grey)
+        train = _Reader("train", self.train, decoder, self.image, self.label)
+        labels = train.labels()
+        numbers = np.arange(len(labels))
+        if self.test is None:
+            numbers, tests = self._divide(labels)
+            test, test_labels = train, labels
+        else:
+            test = _Reader("test", self.test, decoder, self.image, self.label)
+            test_labels = test.labels()
+            tests = np.arange(len(test_labels))
+        names = self.class_names if self.class_names is not None else find_class_names(self.train, train.label_key())
+        if self.class_names is None and names is not None and len(names) <= max(labels.max(), test_labels.max()):
+            names = None
+        first = train.read(int(numbers[0]))[0]
+        images = SampleImages(train.read, numbers, labels[numbers], first.shape, first.dtype, self.seed)
+        return Dataset(
+            type(self.train).__name__,
+            images,  # type: ignore[arg-type]  # indexed like an array
+            labels[numbers],
+            SampleImages(test.read, tests, test_labels[tests], first.shape, first.dtype, self.seed),  # type: ignore[arg-type]
+            test_labels[tests],
+            class_names=names,  # type: ignore[arg-type]  # checked there
+        )
+
+    def _divide(self, labels: Int64) -> tuple[Int64, Int64]:
+        """Draw a share of each class for testing, one sample at least; at least one stays for training."""
+        order = draw_split(self.seed, len(labels))
+        in_test = np.zeros(len(labels), np.bool_)
+        for number in np.unique(labels).tolist():
+            own = order[labels[order] == number]
+            if len(own) < 2:
+                raise DataError(
+                    f"class {number} has one sample, and needs two or more: one to train with and one to test with. Or "
+                    "give test samples: ll.Samples(train, test)."
+                )
+            in_test[own[: min(max(1, round(self.share * len(own))), len(own) - 1)]] = True
+        return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+def is_map_style(value: object) -> bool:
+    """Whether something has a length and samples by number, and is neither an array, a table nor a text."""
+    kind = type(value)
+    if isinstance(value, str | bytes | Mapping | list | tuple | type) or hasattr(kind, "__array__"):
+        return False
+    if any(base.__name__ in ("IterableDataset", "DataLoader") for base in kind.__mro__):
+        return False
+    return hasattr(kind, "__getitem__") and hasattr(kind, "__len__")
+
+
+def explain_samples(value: object) -> str:
+    """What to give instead of something that makes batches or samples in an order of its own."""
+    if any(base.__name__ == "DataLoader" for base in type(value).__mro__):
+        size = getattr(value, "batch_size", None)
+        return (
+            " A DataLoader makes batches of its own, in an order that no resume could go on with: give the data sets, "
+            f"data=(train_loader.dataset, test_loader.dataset), batch_size={size if isinstance(size, int) else '...'}."
+        )
+    return (
+        " It must have a length and give samples by number (len(data), data[0]). Samples that come one after the other "
+        "can be made a list; for a stream, use a loop of your own with ll.compile."
+    )
+
+
+class _Reader:
+    """Reads samples of one data set.
+
+    Args:
+        name: For messages.
+        source: The data set.
+        decoder: What becomes of Pillow images.
+        image: The key of images; None finds it.
+        label: The key of labels; None finds it.
+    """
+
+    def __init__(
+        self, name: str, source: Any, decoder: Decoder, image: str | int | None, label: str | int | None
+    ) -> None:
+        self._name, self._source, self._decoder = name, source, decoder
+        self._image, self._label = image, label
+        try:
+            self.length = len(source)
+        except Exception as error:  # whatever a foreign __len__ raises
+            raise DataError(
+                f"{name}: its length is not known ({describe_error(error)}).{explain_samples(source)}"
+            ) from None
+        if self.length == 0:
+            raise DataError(f"{name} is empty: at least one sample is needed.")
+
+    def read(self, index: int) -> tuple[Array, int]:
+        """Image and label of one sample.
+
+        Raises:
+            DataError: It cannot be read, or is no image with a label.
+        """
+        where = f"{self._name}[{index}]"
+        image, label = self._parts(where, self._sample(index))
+        number = read_whole_number(label)
+        if number is None:
+            raise DataError(
+                f"{where}: its label is {shown(label)}: must be a class number; of a name class_names.index(name)."
+            )
+        return self._pixels(where, image), number
+
+    def label_key(self) -> str | int:
+        """The key of labels in a sample."""
+        sample = self._sample(0)
+        return self._key(f"{self._name}[0]", sample, self._label, _LABELS) if isinstance(sample, Mapping) else 1
+
+    def labels(self) -> Int64:
+        """All labels: of the data set's own list where it has one, or else read with the samples."""
+        found = find_labels(self._source, self.label_key())
+        if found is None:
+            found = [self.read(index)[1] for index in range(self.length)]
+        return as_labels(f"labels of {self._name}", found)
+
+    def _sample(self, index: int) -> Any:
+        try:
+            return self._source[index]
+        except LayeredLRError:
+            raise
+        except Exception as error:  # whatever a foreign __getitem__ raises
+            raise DataError(f"{self._name}[{index}] cannot be read ({describe_error(error)}).") from error
+
+    def _parts(self, where: str, sample: Any) -> tuple[Any, Any]:
+        if isinstance(sample, Mapping):
+            image = self._key(where, sample, self._image, _IMAGES)
+            return sample[image], sample[self._key(where, sample, self._label, _LABELS)]
+        if isinstance(sample, list | tuple) and len(sample) >= 2:
+            return sample[0], sample[1]
+        raise DataError(f"{where} is a {type(sample).__name__}: a sample must be (image, label), or a dict of them.")
+
+    def _key(self, where: str, sample: Mapping[Any, Any], given: str | int | None, usual: Sequence[str]) -> Any:
+        known = [given] if given is not None else usual
+        found = next((key for key in known if key in sample), None)
+        if found is None:
+            what = "image" if usual is _IMAGES else "label"
+            keys = ", ".join(map(repr, list(sample)[:10]))
+            raise DataError(f"{where} has {keys}: say which is the {what}: ll.Samples(..., {what}=...).")
+        return found
+
+    def _pixels(self, where: str, image: Any) -> Array:
+        if hasattr(image, "convert") and hasattr(image, "getexif"):  # Pillow's
+            try:
+                return self._decoder.convert(image)
+            except (BadImage, OSError) as error:
+                raise DataError(f"{where}: its image cannot be read ({error}).") from None
+        is_tensor = not isinstance(image, np.ndarray) and hasattr(image, "detach")
+        array = np.asarray(image.detach().cpu() if is_tensor else image)
+        if array.ndim == 2:
+            array = array[:, :, None] if array.dtype == np.uint8 else array[None]
+        elif is_tensor and array.dtype == np.uint8 and array.ndim == 3:
+            array = array.transpose(1, 2, 0)  # CHW, as torchvision has it
+        if array.ndim != 3:
+            raise DataError(
+                f"{where}: its image is {array.dtype} of shape {array.shape}: must be a Pillow image, uint8 (H, W, C), "
+                "float (C, H, W), or a tensor (C, H, W)."
+            )
+        checked: Array = as_images(where, array[None])[0]
+        return checked

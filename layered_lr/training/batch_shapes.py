@@ -1,0 +1,52 @@
+"""Checks of batches of more than one shape: several sizes of images, and a last batch that is smaller."""
+
+from __future__ import annotations
+
+from layered_lr.backend.base import Session
+from layered_lr.data import Batches
+from layered_lr.errors import LayeredLRError, SpecError, Unsupported
+from layered_lr.printed import shown
+from layered_lr.training.options import RunOptions
+
+
+def check_last_batch(options: RunOptions, train_size: int) -> None:
+    """Refuse to keep a last batch that is smaller where an update of it would not be exact.
+
+    Raises:
+        Unsupported: A graph has one batch shape, and a batch that is filled up would change batch normalisations.
+        SpecError: It would be one of several batches of an update.
+    """
+    rest = train_size % options.batch_size
+    if options.drop_last or rest == 0:
+        return
+    fitting = next(size for size in range(options.batch_size, 0, -1) if train_size % size == 0)
+    where = f"drop_last=False: the last batch of an epoch has {rest} of {options.batch_size} images"
+    if options.backend == "oneflow-graph":
+        raise Unsupported(
+            f"{where}, and a graph has one batch shape; a batch that is filled up would change batch normalisations. "
+            f"Use 'oneflow-eager', leave drop_last out, or give a batch_size that divides {train_size} (such as "
+            f"{fitting})."
+        )
+    if options.accumulate_steps > 1:
+        raise SpecError(
+            f"{where}, and accumulate_steps={options.accumulate_steps} makes an update of batches of equal size: leave "
+            f"one of the two out, or give a batch_size that divides {train_size} (such as {fitting})."
+        )
+
+
+def check_sizes(session: Session, batches: Batches) -> None:
+    """Send a batch of each size through the model, before anything trains.
+
+    Raises:
+        SpecError: The model does not take images of one of the sizes.
+    """
+    for size in batches.sizes:
+        try:
+            session.logits(batches.test_at(size))
+        except Unsupported:
+            raise
+        except Exception as error:  # whatever a forward pass raises
+            why = str(error).strip().splitlines()[0] if isinstance(error, LayeredLRError) else repr(error)
+            raise SpecError(
+                f"sizes={shown(list(batches.sizes))}: the model does not take {size}x{size}: {why}"
+            ) from error
