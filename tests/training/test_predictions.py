@@ -258,3 +258,32 @@ def test_a_file_of_an_older_version_says_less(torch: Any, result: ll.Result, tmp
         with pytest.raises(ll.CheckpointError, match=r"old\.npz"):
             ll.Result.load(tmp_path / "old.npz")
     assert result.model_input.image_shape[1] == SIZE
+
+
+def test_what_a_stranger_wrote_is_refused_in_one_line(result: ll.Result, tmp_path: Path) -> None:
+    def changed(**changes: Any) -> ll.Result:
+        own = {**vars(result), **changes}
+        ll.Result(**own).save(tmp_path / "r.npz")
+        return ll.Result.load(tmp_path / "r.npz", trust=True)
+
+    def use(forged: ll.Result) -> None:
+        forged.predict(pixels(1))
+        forged.evaluate(None if forged.options.get("data") == 5 else data())
+
+    weights = dict(result.weights)
+    scale = {"nowhere.scale": np.ones(1), "body.0.weight": np.array(["x"])}
+    for forged in (
+        changed(unsaved=scale),
+        changed(weights={**weights, "head.weight": np.zeros((3, 5), np.float32)}, ema_weights={}),
+        changed(weights={**weights, "head.weight": np.array(["a"])}, ema_weights={}),
+        changed(weights={name: weights[name] for name in list(weights)[:2]}, ema_weights={}),
+        changed(weights={}, ema_weights={}),
+        changed(weights={**weights, "head.bias": np.full(3, np.nan, np.float32)}, ema_weights={}),
+        changed(options={**result.options, "batch_size": "many"}),
+        changed(options={**result.options, "precision": {"dtype": []}}),
+        changed(options={**result.options, "model": "no.such.module:thing"}),
+        changed(options={**result.options, "data": 5, "data_root": []}),
+    ):
+        with pytest.raises(ll.LayeredLRError) as caught:
+            use(forged)
+        assert "\n" not in str(caught.value)

@@ -209,24 +209,18 @@ def evaluate(
     if data is None and takes.digest and dataset.digest() != takes.digest:
         say(f"data: {dataset.name!r} is not what the run was trained on: it has changed since.")
     numbers = _number_classes(dataset, takes)
-    chosen = batch_size or int(trained.options.get("batch_size", 64))
-    parts = [
-        replace(dataset, x_train=images, y_train=labels, x_test=images, y_test=labels)
-        for name, images, labels in (
-            ("train", dataset.x_train, dataset.y_train),
-            ("test", dataset.x_test, dataset.y_test),
-        )
-        if part in (name, "all")
-    ]
+    chosen = whole_number("batch_size", batch_size or trained.options.get("batch_size", 64), 1)
+    train = replace(dataset, x_test=dataset.x_train, y_test=dataset.y_train)
     batches = [
         Batches(
             each,
-            min(chosen, len(each.y_test)),
+            min(chosen, len(each.y_train)),
             image_size=takes.image_size,
             augment=False,
             normalisation=want_images(takes).normalisation,
         )
-        for each in parts
+        for name, each in (("train", train), ("test", dataset))
+        if part in (name, "all")
     ]
     return _measure(opened, batches, numbers)
 

@@ -16,6 +16,7 @@ from layered_lr.data.folder_images import FolderImages
 
 _LARGEST_SIDE = 1 << 16
 _MOST_CLASSES = 1_000_000
+_MOST_NUMBERS = 1 << 30  # in one image
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _count(value: Any, most: int) -> int:
 
 def _shape(value: Any) -> tuple[int, int, int]:
     channels, height, width = (_count(size, _LARGEST_SIDE) for size in value)
-    if not channels * height * width:
+    if not 0 < channels * height * width <= _MOST_NUMBERS:
         raise ValueError(f"images of shape {value!r:.40}")
     return channels, height, width
 

@@ -156,7 +156,7 @@ def load_own_data(trained: Trained) -> Dataset:
             "(--data FILE)."
         )
     has_data = {"cifar10": has_cifar10, "cifar100": has_cifar100}.get(data) if isinstance(data, str) else None
-    is_there = root is not None and has_data is not None and has_data(root)
+    is_there = isinstance(root, str) and has_data is not None and has_data(root)
     return load_dataset(data, root if is_there else None, trained.options.get("image_size"))
 
 
@@ -220,5 +220,11 @@ def _load(backend: Backend, model: Module, weights: Weights, unsaved: Arrays) ->
             "the run was trained with: model=..."
         )
     backend.load(model, weights)
-    if unsaved:
-        backend.load_unsaved(model, unsaved)
+    try:
+        if unsaved:
+            backend.load_unsaved(model, unsaved)
+    except Exception as error:  # a file may hold anything under such a name
+        raise CheckpointError(
+            f"what the run's state_dict() leaves out does not fit the model: {describe_error(error)}. Give the model "
+            "that the run was trained with: model=..."
+        ) from None
