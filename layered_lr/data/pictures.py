@@ -204,7 +204,7 @@ def _as_batch(source: Any, wanted: Wanted) -> Array:
     if array.ndim == 2:
         array = array[None]
     if array.ndim == 3:
-        is_one = channels in (array.shape[0], array.shape[2]) and channels > 1
+        is_one = channels in (array.shape[0], array.shape[2])
         array = array[None] if is_one else array[:, None] if array.dtype.kind == "f" else array[..., None]
     if array.ndim != 4:
         raise DataError(f"images: {_explain_kind(wanted)} {received}")

@@ -43,11 +43,12 @@ def test_the_same_pixels_in_every_form(source: Any) -> None:
     assert np.allclose(read(source), EXPECTED, atol=1e-6)  # float64 against a table that is rounded to float32
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 4), (5, 4), (2, 5, 4, 1), (2, 1, 5, 4)])
+@pytest.mark.parametrize("shape", [(2, 5, 4), (5, 4), (2, 5, 4, 1), (2, 1, 5, 4), (5, 4, 1), (1, 5, 4)])
 def test_grey_arrays_need_no_axis_for_the_channel(shape: tuple[int, ...]) -> None:
     grey = PIXELS[:2, :, :, 0]
-    given = (grey if len(shape) > 2 else grey[0]).reshape(shape)
-    expected = ((grey[: 2 if len(shape) > 2 else 1] / 255 - MEAN[0]) / STD[0])[:, None]
+    count = int(np.prod(shape)) // 20
+    given = grey[:count].reshape(shape)
+    expected = ((grey[:count] / 255 - MEAN[0]) / STD[0])[:, None]
     assert np.allclose(read(given, GREY), expected, atol=1e-6)
 
 

@@ -139,6 +139,7 @@ def test_data_that_are_not_the_models_are_refused(result: ll.Result) -> None:
         ({"batch_size": 1.5}, "batch_size"),
         ({"weights": "best"}, "'average', 'last'"),
         ({"backend": "torch"}, "backend='torch'"),
+        ({"device": 3}, "device=3"),
         ({"model": lambda: sys.modules["torch"].nn.Linear(3, 3)}, "do not fit the model"),
     ):
         with pytest.raises((ll.SpecError, ll.CheckpointError), match=words):

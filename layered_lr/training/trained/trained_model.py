@@ -187,17 +187,19 @@ def open_model(
     found, weights = pick_weights(trained, which)
     name = trained.backend if backend is None else backend
     check_name(name)
-    options, takes = _options_of_model(trained, name, model), find_input(trained)
+    options, takes = _options_of_model(trained, name, model, device), find_input(trained)
     facts = DatasetFacts(takes.train_size, takes.test_size, takes.num_classes, takes.data_shape)
     chosen = choose_model(options, facts, loads=False)
-    opened = load_backend(name, device)
+    opened = load_backend(name, options.device)
     shape = (batch_size or 1, *takes.image_shape)
     built = opened.build(chosen.source, takes.num_classes, chosen.dropout, options.seed, options.precision.dtype, shape)
     _load(opened, built, weights, trained.unsaved)
     return Answerer(opened, built, takes, found)
 
 
-def _options_of_model(trained: Trained, backend: str, model: str | Callable[[], Any] | None) -> RunOptions:
+def _options_of_model(
+    trained: Trained, backend: str, model: str | Callable[[], Any] | None, device: str = "auto"
+) -> RunOptions:
     known: Mapping[str, Any] = trained.options
     given: dict[str, Any] = {name: known[name] for name in _OF_MODELS if name in known}
     if model is not None:
@@ -210,7 +212,7 @@ def _options_of_model(trained: Trained, backend: str, model: str | Callable[[], 
             "(on the command line --model package.module:callable)."
         )
     size = trained.model_input.image_size if trained.model_input is not None else known.get("image_size")
-    return RunOptions(backend=backend, image_size=size, progress=False, **given)
+    return RunOptions(backend=backend, device=device, image_size=size, progress=False, **given)
 
 
 def _load(backend: Backend, model: Module, weights: Weights, unsaved: Arrays) -> None:
