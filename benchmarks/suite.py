@@ -30,6 +30,7 @@ MODULES = {
     "plan_speed": "benchmarks.plan_speed",
     "phases_cost": "benchmarks.phases_cost",
     "checkpoint_cost": "benchmarks.checkpoint_cost",
+    "rate_search": "benchmarks.rate_search",
     "faults": "benchmarks.faults",
     "convolutions": "benchmarks.convolutions",
 }

@@ -9,6 +9,11 @@ from .api import run as run
 from .auditing import audit as audit
 from .backend.doctor import BackendStatus as BackendStatus
 from .backend.doctor import backends as backends
+from .before.find_lr import find_lr as find_lr
+from .before.overfit import overfit as overfit
+from .before.overfit_verdict import OverfitVerdict as OverfitVerdict
+from .before.rate_search import RateSearch as RateSearch
+from .before.rate_suggestion import RateSuggestion as RateSuggestion
 from .data import Dataset as Dataset
 from .data import ImageFolder as ImageFolder
 from .data import Samples as Samples

@@ -77,6 +77,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
     save: str | Path | None = None,
+    dry_run: bool = False,
     # end of run
 ) -> Result:
     """Train a model under a spec; the same weights, batches and rates on every backend.
@@ -127,6 +128,8 @@ def run(
         callbacks: Objects of classes that derive from ll.Callback. The run calls their methods at each event.
         progress: Whether to show a progress bar where stderr is a terminal.
         save: The file to write the result to (an .npz), as Result.save does.
+        dry_run: Only try the run: one update, one batch of evaluation, one checkpoint that is read again and removed.
+            It says what it did, and keeps no file.
 
     Returns:
         Losses, rates as applied, accuracies, weights, timings.

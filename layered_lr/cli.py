@@ -73,6 +73,8 @@ def run(context: click.Context, /, recipe: str | None, trust: bool, **options: A
     spec, arguments = _recipe(recipe, options, trust)
     result = train(spec, **arguments)
     _print(result)
+    if arguments.get("dry_run"):
+        return
     other, framework = ("oneflow-graph", "OneFlow") if result.backend.startswith("torch") else ("torch-eager", "torch")
     if _would_run(other, result, arguments):
         _print(f"the same on {framework}: {_command(context, backend=other)}")
@@ -226,6 +228,81 @@ def compare(
     if report is not None and not as_json:
         _print(f"written: {report}")
     context.exit(0 if found.same else FAILED)
+
+
+# Options of a run that say what is kept of it, which nothing is of what is tried before it.
+_KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "save", "ema_decay", "dry_run")
+
+
+@cli.command("find-lr", short_help="Find a rate: train at rising rates, and look at the loss.")
+@_RECIPE
+@_TRUST
+@add_flags("run", without=_KEPT_OF_A_RUN)
+@click.option("--start", type=float, help="The first rate.  [1e-07]")
+@click.option("--end", type=float, help="The last rate.  [10]")
+@click.option("--steps", type=int, help="How many updates, each with a rate of its own.  [100]")
+@click.option("--group", metavar="NAME", help="Search for the rate of this group alone.  [all, their ratios kept]")
+@click.option("--phase", type=int, help="The phase of the recipe whose rates and frozen groups hold.  [1]")
+@click.option("--seeds", type=int, help="How many sweeps, each with a seed of its own.  [1]")
+@click.option("--smoothing", type=float, help="How much of the mean of losses stays at each update.  [0.98]")
+@click.option("--stop-factor", type=float, help="Stop at so many times the lowest smoothed loss.  [4]")
+@click.option("--plot", metavar="FILE", help="Draw the curve, its suggestions marked: a .png, .svg or .html.")
+@click.option("--recipe-out", metavar="FILE", help="Write the spec at the suggested rate to this .toml file.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of a table.")
+def find_lr(
+    recipe: str | None, trust: bool, plot: str | None, recipe_out: str | None, as_json: bool, **options: Any
+) -> None:
+    """Train at rising rates, every group's ratio kept, and print the rates that the loss suggests.
+
+    Nothing is kept of what is trained. Exit code 1: the curve suggests no rate.
+    """
+    from layered_lr.before.find_lr import find_lr as search_rate
+    from layered_lr.before.search_picture import file_content
+    from layered_lr.outputs import check_output, write_whole
+    from layered_lr.reports.figures import check_matplotlib
+    from layered_lr.strict_json import json_text
+
+    drawn = None if plot is None else check_output("--plot", plot, (".png", ".svg", ".html"))
+    if drawn is not None:
+        check_matplotlib()
+    written = None if recipe_out is None else check_output("--recipe-out", recipe_out, (".toml",))
+    spec, arguments = _recipe(recipe, options, trust)
+    arguments = {name: value for name, value in arguments.items() if name not in _KEPT_OF_A_RUN}
+    found = search_rate(spec, **arguments)
+    if drawn is not None:
+        is_page = drawn.suffix.lower() == ".html"
+        write_whole(drawn, [found.to_html().encode() if is_page else file_content(found, drawn.suffix.lower())])
+    _print(json_text(found.to_dict(), indent=1) if as_json else found)
+    if not found.suggestions:
+        sys.exit(FAILED)
+    if written is not None:
+        write_whole(written, [found.suggestion.spec.to_toml().encode()])
+    if (drawn or written) and not as_json:
+        _print(f"written: {', '.join(str(path) for path in (drawn, written) if path)}")
+
+
+@cli.command(short_help="Say whether a model learns one batch by heart, and what is wrong where not.")
+@_RECIPE
+@_TRUST
+@add_flags("run", without=(*_KEPT_OF_A_RUN, "augment"))
+@click.option("--batches", type=int, help="How many batches to learn.  [1]")
+@click.option("--steps", type=int, help="The most updates.  [50]")
+@click.option("--target", type=float, help="The loss to reach.  [a twentieth of the first loss]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of a table.")
+@click.pass_context
+def overfit(context: click.Context, /, recipe: str | None, trust: bool, as_json: bool, **options: Any) -> None:
+    """Train on one batch again and again: exit code 0 where it is learned, 1 where not, 2 for wrong input.
+
+    Whatever the loss does, it looks for faults: rates of 0, a frozen head, labels that do not go with the images,
+    images that are not normalised, dead activations, gradients that explode or vanish.
+    """
+    from layered_lr.before.overfit import overfit as learn_by_heart
+
+    spec, arguments = _recipe(recipe, options, trust)
+    left_out = (*_KEPT_OF_A_RUN, "augment")
+    found = learn_by_heart(spec, **{name: value for name, value in arguments.items() if name not in left_out})
+    _print(found.to_json() if as_json else found)
+    context.exit(0 if found.ok else FAILED)
 
 
 @cli.command(short_help="Find faults in a training recipe that was written by hand.")

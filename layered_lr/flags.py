@@ -56,7 +56,7 @@ def add_flags(command: str, *, without: tuple[str, ...] = ()) -> Callable[[C], C
 
     def decorate(function: C) -> C:
         for name, declared in reversed(list(_flags_of(command))):
-            if name not in without:
+            if name not in without and name.partition(_PART)[0] not in without:
                 function = _click_option(name, declared, command)(function)
         return function
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +17,7 @@ from layered_lr.plans.param_groups import list_param_groups
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.single_optimizer import check_single_optimizer
 from layered_lr.state.training_state import TrainingState
-from layered_lr_torch import models, own_loop, own_optimizer
+from layered_lr_torch import models, own_loop, own_optimizer, tried_updates
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import build_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
@@ -141,6 +141,24 @@ class TorchBackend(Backend):
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise SpecError(f"optimizer is a {type(optimizer).__name__}; must be a torch.optim.Optimizer of the model.")
         return own_optimizer.build_scheduler(plan, optimizer, model)
+
+    def try_updates(
+        self,
+        plan: Plan,
+        model: Module,
+        batches: Iterable[Any],
+        loss_fn: Callable[[Any, Any], Any] | None,
+        batch_loss: Callable[[Module, Any], Any] | None,
+        seed: int | None,
+    ) -> Generator[tuple[float, list[float]], None, None]:
+        """Train a user's model for a while, and give everything back as it was when the generator is closed."""
+
+        def updates() -> Iterator[tuple[float, list[float]]]:
+            optimizer, scheduler = self.compile(plan, model)
+            loss_of = tried_updates.loss_function(model, loss_fn, batch_loss)
+            return tried_updates.try_updates(optimizer, scheduler, batches, loss_of, plan.total_steps or 0)
+
+        return tried_updates.tried(model, batches, seed, updates)
 
     def export_loop(self, model: Module, optimizer: Any, scheduler: Any) -> TrainingState:
         """Copy the state of a loop of the user's own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -495,6 +495,30 @@ class Backend(ABC):
             model: What it trains; None only where the plan has no phases and does not clip.
         """
         raise Unsupported(f"scheduler: backend {self.name!r} schedules its own optimizers only: use ll.compile.")
+
+    def try_updates(
+        self,
+        plan: Plan,
+        model: Module,
+        batches: Iterable[Any],
+        loss_fn: Callable[[Any, Any], Any] | None,
+        batch_loss: Callable[[Module, Any], Any] | None,
+        seed: int | None,
+    ) -> Generator[tuple[float, list[float]], None, None]:
+        """Train a model of the user for a while, and give everything back as it was when the generator is closed.
+
+        Args:
+            plan: Of known length.
+            model: The user's.
+            batches: Can be gone through again and again.
+            loss_fn: Takes the model's answer and the targets of a batch; None is the cross-entropy.
+            batch_loss: Takes the model and a batch, instead.
+            seed: Of all random numbers; None leaves the generators as they are.
+
+        Yields:
+            The loss of each update, and each group's rate.
+        """
+        raise Unsupported(f"find_lr with batches: not on {self.name!r}. Use ll.find_lr(model=..., backend=...).")
 
     def export_loop(self, model: Module, optimizer: LoopOptimizer, scheduler: LoopScheduler) -> TrainingState:
         """Return everything that the next update of a user's training loop depends on.

@@ -551,6 +551,23 @@ class Plan:
         """
         return find_depths(self.parameters)
 
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What is seldom meant, each in a sentence; empty where all is well.
+
+        A group that never moves, a rate a thousand times another's, a schedule that ends before the run or beyond it,
+        weight decay on normalisations.
+
+        Example:
+            >>> import layered_lr as ll
+            >>> spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0)])
+            >>> ll.resolve(spec, [("body.w", (2,)), ("head.w", (2,))], total_steps=4).warnings
+            ("group 'body' never moves: its lr_scale is 0",)
+        """
+        from layered_lr.plans.warnings import find_warnings
+
+        return tuple(find_warnings(self))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain tables, lists, strings and numbers; ``plan_from_dict`` makes it a plan again."""
         return {
@@ -558,6 +575,7 @@ class Plan:
             "parameters": [_to_row(parameter, self.spec.needs_types) for parameter in self.parameters],
             "total_steps": self.total_steps,
             "steps_per_epoch": self.steps_per_epoch,
+            "warnings": list(self.warnings),
         }
 
     def __str__(self) -> str:

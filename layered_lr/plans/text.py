@@ -77,6 +77,7 @@ def plan_parts(plan: PlanView, backend: str | None = None) -> PlanParts:
     below += [*_timeline(plan), *_extras(plan)]
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     table = ReportTable(list(columns), rows, _NUMBERS)
+    below += [f"warning: {warning}" for warning in plan.warnings]
     return PlanParts(_headline(plan), table, [*below, *(f"note: {note}" for note in plan.notes)])
 
 

@@ -28,7 +28,7 @@ def describe_unused_rates(plan: Plan) -> Iterator[str]:
     for part in plan.phase_plans:
         given = {group.label: group.lr for group in part.spec.groups if group.lr is not None}
         for group in part.groups:
-            if group.name in given and group.name not in said and _ignores_lr(part, group):
+            if group.name in given and group.name not in said and ignores_lr(part, group):
                 said.add(group.name)
                 kind = type(group.schedule).__name__
                 yield (
@@ -37,7 +37,8 @@ def describe_unused_rates(plan: Plan) -> Iterator[str]:
                 )
 
 
-def _ignores_lr(plan: Plan, group: PlanGroup) -> bool:
+def ignores_lr(plan: Plan, group: PlanGroup) -> bool:
+    """Whether a group's schedule sets the rate to its own numbers, whatever the group's ``lr`` is."""
     stop = min(plan.total_steps or plan.start + _SAMPLES, plan.start + _LATEST) - 1
     steps = np.unique(np.linspace(plan.start, max(stop, plan.start), _SAMPLES).astype(np.int64))
     try:

@@ -28,6 +28,7 @@ from layered_lr.training.in_file import InFile, by_hand
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
+    RUN_ONLY,
     TRAINING,
     UPDATES,
     Refused,
@@ -442,6 +443,19 @@ class RunOptions:
         flag="--save",
         metavar="FILE",
         accepts="str | Path | None",
+    )
+
+    dry_run: bool = option(
+        default=False,
+        help=(
+            "Only try the run: one update, one batch of evaluation, one checkpoint that is read again and removed. It "
+            "says what it did, and keeps no file."
+        ),
+        check=yes_or_no,
+        meaning=RUN_ONLY,
+        flag="--dry-run",
+        kind="bool",
+        is_written=False,
     )
 
     def steps_per_epoch(self, train_size: int) -> int:

@@ -26,6 +26,13 @@ _OURS = (RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED, EVENTS, LOCK, CHECKPOINTS, RE
 _OF_OLD_RUNS = {"run", "versions", "spec", "parameters"}  # in the plan.json of runs that were made before the mark was
 
 
+def held_error(path: Path) -> CheckpointError:
+    """The error of a new run in a folder that holds one already."""
+    return CheckpointError(
+        f"{path}: holds a run already. Go on with it (layered-lr resume {path}), or choose another folder."
+    )
+
+
 class RunFolder:
     """A run's folder, locked as long as this object is open, so that one run at a time writes there.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +33,14 @@ from layered_lr.training.batch_shapes import check_sizes
 from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
+from layered_lr.training.dry_run import FewBatches, dry_options, refuse_unusable, say_what_was_done, write_and_read
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
-from layered_lr.training.run_folder import RunFolder
+from layered_lr.training.run_folder import RunFolder, held_error
 from layered_lr.training.run_log import RunLog
 from layered_lr.version import __version__
 
@@ -55,6 +58,8 @@ def train(spec: Spec, options: RunOptions) -> Result:
         say(f"dropout={shown(options.dropout)}: not used, it is for models known by name. Build yours with it.")
     if options.save is not None:
         clear_unfinished(options.save.parent)
+    if options.dry_run:
+        return _try_run(spec, options)
     if options.checkpoints is None or options.checkpoints.folder is None:
         if options.checkpoints is not None:  # as the recipe in a run's folder has it
             say("checkpoints: no folder is given, so none are written.")
@@ -62,11 +67,34 @@ def train(spec: Spec, options: RunOptions) -> Result:
     spec.to_dict()  # a lambda in it could not be written down
     with RunFolder(Path(options.checkpoints.folder)) as folder:
         if folder.holds_a_run:
-            raise CheckpointError(
-                f"{folder.path}: holds a run already. Go on with it (layered-lr resume {folder.path}), or choose "
-                "another folder."
-            )
+            raise held_error(folder.path)
         return train_prepared(prepare(spec, options), options, folder)
+
+
+def _try_run(spec: Spec, options: RunOptions) -> Result:
+    """Make one update, evaluate one batch, and write and read a checkpoint; keep nothing but the result.
+
+    Raises:
+        CheckpointError: The run's folder holds a run already, or the state cannot be written as the run would.
+    """
+    asked = options.checkpoints is not None and options.checkpoints.folder is not None
+    if asked:
+        spec.to_dict()  # a lambda in it could not be written down
+        refuse_unusable(Path(options.checkpoints.folder))  # type: ignore[union-attr, arg-type]  # asked
+    with tempfile.TemporaryDirectory() as place:
+        tried = dry_options(options, Path(place))
+        ready = prepare(spec, tried)
+        ready = ready._replace(batches=FewBatches(ready.batches))
+        loop = open_loop(ready, tried, tried.callbacks)
+        loop.events.append({"event": "dry run", "step": 0, "updates": ready.plan.total_steps})
+        with contextlib.ExitStack() as opened:
+            folder = opened.enter_context(RunFolder(Path(place) / "run")) if asked else None
+            result = train_prepared(ready, tried, folder, loop=loop)
+        written = write_and_read(loop.export_state())
+    if asked and isinstance(written, str):
+        raise CheckpointError(f"a checkpoint of this run cannot be written: {written}")
+    say_what_was_done(result, written, min(len(ready.dataset.y_test), options.batch_size))
+    return result
 
 
 def train_prepared(

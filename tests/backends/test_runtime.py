@@ -31,13 +31,13 @@ LOAD = "from layered_lr.backend.loading import load_backend; load_backend({!r})"
 
 @pytest.mark.parametrize("name", ["oneflow-eager", "oneflow-graph"])
 def test_every_thread_is_under_sched_batch(oneflow: Any, name: str) -> None:
-    after = value_of(policies, "", LOAD.format(name))["after"]
+    after = value_of(policies, "", LOAD.format(name), is_fresh=True)["after"]
     assert len(after) > 1, "OneFlow has threads of its own"
     assert set(after) == {os.SCHED_BATCH}
 
 
 def test_also_where_oneflow_was_imported_first(oneflow: Any) -> None:
-    told = value_of(policies, "import oneflow; oneflow.ones(2).numpy()", LOAD.format("oneflow-graph"))
+    told = value_of(policies, "import oneflow; oneflow.ones(2).numpy()", LOAD.format("oneflow-graph"), is_fresh=True)
     assert len(told["before"]) > 1
     assert os.SCHED_OTHER in told["before"], "nothing to mend: the test shows nothing"
     assert set(told["after"]) == {os.SCHED_BATCH}
@@ -60,13 +60,13 @@ Graph()(flow.ones(1, 2)).numpy()
 
 
 def test_also_in_a_graph_of_the_users_own(oneflow: Any) -> None:
-    told = value_of(policies, "import oneflow; oneflow.ones(2).numpy()", ATTACH)
+    told = value_of(policies, "import oneflow; oneflow.ones(2).numpy()", ATTACH, is_fresh=True)
     assert len(told["after"]) > 1
     assert set(told["after"]) == {os.SCHED_BATCH}
 
 
 def test_torch_is_left_as_it_is(torch: Any) -> None:
-    assert set(value_of(policies, "", LOAD.format("torch-eager"))["after"]) == {os.SCHED_OTHER}
+    assert set(value_of(policies, "", LOAD.format("torch-eager"), is_fresh=True)["after"]) == {os.SCHED_OTHER}
 
 
 def crunch(steps: int) -> float:
@@ -109,4 +109,4 @@ def stderr_of_loading() -> str:
 
 
 def test_loading_is_quiet(oneflow: Any) -> None:
-    assert isolated(stderr_of_loading).stderr == ""
+    assert isolated(stderr_of_loading, is_fresh=True).stderr == ""

@@ -30,6 +30,7 @@ OPPONENTS = {
     "plan_speed": {"plan, shared", "torch's scheduler, distinct"},
     "phases_cost": {"torch-eager, frozen", "torch-eager, everything"},
     "checkpoint_cost": {"50 updates", "50 updates and 2 checkpoints", "a checkpoint"},
+    "rate_search": {"an update of a run", "an update of a search"},
     "faults": {"torch-eager"},
     "convolutions": {"OneFlow's own convolutions", "layered_lr", "torch"},
 }

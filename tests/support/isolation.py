@@ -1,4 +1,4 @@
-"""Run a function in a Python of its own, where it may abort the process or start with nothing imported."""
+"""Run a function in a Python of its own, where it may abort the process, or where nothing is imported yet."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.oneflow_crashes import CRASH_SIGNALS, is_oneflows_own, try_again_after_crash
+from tests.support.warm_python import find_warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,7 +49,12 @@ class Outcome(NamedTuple):
 
 
 def run_python(
-    script: str, *arguments: str, timeout_seconds: float, is_complete: Callable[[str], bool], cwd: str | None = None
+    script: str,
+    *arguments: str,
+    timeout_seconds: float,
+    is_complete: Callable[[str], bool],
+    cwd: str | None = None,
+    is_fresh: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a Python of its own; again, with a warning, where OneFlow's own crash has ended it.
 
@@ -59,10 +65,14 @@ def run_python(
         is_complete: Whether the script had said all by then, given its stdout: OneFlow also crashes while a process
             that is at its end takes it down, where Python keeps no last words any more.
         cwd: The folder to run it in.
+        is_fresh: Whether nothing may be imported when it begins. Else torch is: the process is the child of one that
+            has imported it.
     """
     command = [sys.executable, "-X", "faulthandler", "-c", script, *arguments]
 
     def attempt() -> subprocess.CompletedProcess[str]:
+        if not is_fresh and (warm := find_warm_python()):
+            return warm.run(script, arguments, timeout_seconds, cwd)
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, cwd=cwd)
 
     def crash_of(done: subprocess.CompletedProcess[str]) -> str:
@@ -76,19 +86,24 @@ def run_python(
     return try_again_after_crash(attempt, crash_of)
 
 
-def isolated(function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 600) -> Outcome:
-    """Call a function in a fresh Python.
+def isolated(
+    function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 600, is_fresh: bool = False
+) -> Outcome:
+    """Call a function in a Python of its own.
 
     Args:
         function: At a module's top level, importing all it uses itself.
         arguments: Anything that JSON holds.
         timeout_seconds: After which it is killed, and ``subprocess.TimeoutExpired`` raised.
+        is_fresh: Whether nothing may be imported when it begins. Else torch is.
     """
-    outcome = _call_each(function, [arguments], timeout_seconds)
+    outcome = _call_each(function, [arguments], timeout_seconds, is_fresh)
     return outcome._replace(value=outcome.value and outcome.value[0])
 
 
-def _call_each(function: Callable[..., Any], calls: Sequence[Sequence[Any]], timeout_seconds: float) -> Outcome:
+def _call_each(
+    function: Callable[..., Any], calls: Sequence[Sequence[Any]], timeout_seconds: float, is_fresh: bool = False
+) -> Outcome:
     path = [str(ROOT), str(ROOT / "backends")]
     source = textwrap.dedent(inspect.getsource(function))
     script = _SCRIPT.format(path=path, source=source, name=function.__name__)
@@ -101,14 +116,17 @@ def _call_each(function: Callable[..., Any], calls: Sequence[Sequence[Any]], tim
             timeout_seconds=timeout_seconds,
             is_complete=lambda _: answer.is_file(),
             cwd=folder,
+            is_fresh=is_fresh,
         )
         value = json.loads(answer.read_text()) if answer.is_file() else None
     return Outcome(done.returncode, value, done.stderr)
 
 
-def value_of(function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 600) -> Any:
-    """What the function returns in a fresh Python; fails with its last words where it does not end well."""
-    outcome = isolated(function, *arguments, timeout_seconds=timeout_seconds)
+def value_of(
+    function: Callable[..., Any], *arguments: Any, timeout_seconds: float = 600, is_fresh: bool = False
+) -> Any:
+    """What the function returns in a Python of its own; fails with its last words where it does not end well."""
+    outcome = isolated(function, *arguments, timeout_seconds=timeout_seconds, is_fresh=is_fresh)
     assert outcome.returncode == 0, f"exit code {outcome.returncode}: {outcome.stderr[-2000:]}"
     return outcome.value
 
@@ -116,7 +134,7 @@ def value_of(function: Callable[..., Any], *arguments: Any, timeout_seconds: flo
 def values_of(
     function: Callable[..., Any], calls: Sequence[Sequence[Any]], *, timeout_seconds: float = 600
 ) -> list[Any]:
-    """What the function returns for each of several lists of arguments, in one fresh Python: each start takes seconds.
+    """What the function returns for each of several lists of arguments, in one Python of its own: a start takes time.
 
     It fails as ``value_of`` does.
     """

@@ -1,0 +1,95 @@
+"""The curve of a search: smoothed losses, where the search stops, and the rates that the curve suggests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from layered_lr.arrays import Float64
+
+_UNSETTLED = 10  # the first tenth of a curve is the mean of few losses
+
+
+class LossWatch:
+    """Smooths losses one by one, and says when they have risen too far.
+
+    The smoothed loss after update ``i`` is the running mean ``m = smoothing * m + (1 - smoothing) * loss``, which
+    begins at 0, divided by ``1 - smoothing ** (i + 1)``.
+
+    Args:
+        smoothing: How much of the mean so far stays, from 0 to below 1.
+        stop_factor: The search stops where the smoothed loss is more than so many times the lowest one.
+    """
+
+    def __init__(self, smoothing: float, stop_factor: float) -> None:
+        self.smoothing, self.stop_factor = smoothing, stop_factor
+        self.count = 0
+        self._mean, self._best = 0.0, math.inf
+
+    def add(self, loss: float) -> float:
+        """Take in one more loss, and return the smoothed loss."""
+        self._mean = self.smoothing * self._mean + (1 - self.smoothing) * loss
+        self.count += 1
+        smoothed = self._mean / (1 - self.smoothing**self.count)
+        self._best = min(self._best, smoothed)
+        self._last = smoothed
+        return smoothed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the newest smoothed loss is too high, or not finite.
+
+        For a lowest loss below 0 it is the distance that counts, so that such a loss can be searched with too.
+        """
+        limit = self._best + (self.stop_factor - 1) * abs(self._best)
+        return self.count > 1 and not self._last <= limit
+
+
+def smooth(losses: Float64, smoothing: float) -> Float64:
+    """The smoothed losses, shape (n,).
+
+    Example:
+        >>> smooth(np.array([2.0, 1.0]), 0.5).round(4).tolist()
+        [2.0, 1.3333]
+    """
+    watch = LossWatch(smoothing, math.inf)
+    return np.array([watch.add(float(loss)) for loss in losses])
+
+
+def find_suggestions(lr: Float64, smoothed: Float64) -> Iterator[tuple[str, int, float]]:
+    """Yield the name, the place and the rate of each suggestion of a curve; none where the loss never falls.
+
+    ``steepest`` is where the loss falls fastest over the logarithm of the rate, ``valley`` lies two thirds down the
+    longest fall (fastai's ``valley``), and ``tenth`` is a tenth of the rate of the lowest loss.
+
+    Args:
+        lr: The rates, ascending, shape (n,).
+        smoothed: The smoothed losses, shape (n,).
+    """
+    first = len(lr) // _UNSETTLED
+    if len(lr) - first < 3:
+        return
+    lowest = int(np.argmin(smoothed[first:])) + first
+    if lowest - first < 2:  # it only rises from where the curve has settled
+        return
+    slope = np.gradient(smoothed, np.log(lr))
+    steepest = int(np.argmin(slope[first : lowest + 1])) + first
+    yield "steepest", steepest, float(lr[steepest])
+    valley = _valley(smoothed[first:]) + first
+    yield "valley", valley, float(lr[valley])
+    tenth = float(lr[lowest]) / 10
+    yield "tenth", int(np.argmin(np.abs(np.log(lr) - math.log(tenth)))), tenth
+
+
+def _valley(smoothed: Float64) -> int:
+    """The place two thirds down the longest fall: the longest subsequence of losses, each lower than the one before."""
+    lengths = np.ones(len(smoothed), dtype=np.int64)
+    for place in range(1, len(smoothed)):
+        higher = lengths[:place][smoothed[:place] > smoothed[place]]
+        lengths[place] += higher.max(initial=0)
+    end = int(np.argmax(lengths))
+    start = max(end - int(lengths[end]), 0)
+    third = (end - start) / 3
+    return start + int(third) + int(third / 2)

@@ -1,0 +1,126 @@
+"""A Python that has torch imported already and forks: each child is a process of its own, and starts in no time.
+
+To import torch, and what its optimizers import when the first one is made, takes 3.5 s of a processor; the tests start
+some 200 processes. OneFlow is never imported before the fork: its threads would be missing in the child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO
+
+_SERVER = """
+import contextlib, json, os, sys, types
+
+with contextlib.suppress(ImportError):  # where torch is not installed the children import the rest by themselves
+    import numpy, pydantic, sklearn.datasets
+    import torch, torch._dynamo, torchvision
+
+while line := sys.stdin.readline():
+    request = json.loads(line)
+    child = os.fork()
+    if not child:
+        break
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+
+# The child: as `python -c script arguments` from here on.
+for number, name in enumerate((os.devnull, request["stdout"], request["stderr"])):
+    place = os.open(name, os.O_WRONLY if number else os.O_RDONLY)
+    os.dup2(place, number)
+    os.close(place)
+os.chdir(request["cwd"])
+os.environ.clear()
+os.environ.update(request["environment"])
+sys.argv = ["-c", *request["arguments"]]
+main = sys.modules["__main__"] = types.ModuleType("__main__")
+exec(compile(request["script"], "<string>", "exec"), vars(main))
+"""
+
+_OF_ONE_TEST = "PYTEST_CURRENT_TEST"
+
+
+class WarmPython:
+    """A server process that forks one child at a time. It ends with the process that started it."""
+
+    def __init__(self) -> None:
+        self._environment = _environment()
+        self._server = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End the server."""
+        for pipe in (self._server.stdin, self._server.stdout):
+            _present(pipe).close()
+        self._server.wait()
+
+    def fits(self) -> bool:
+        """Whether a child would be as a Python started now: libraries read the environment when they are imported."""
+        return self._environment == _environment() and self._server.poll() is None
+
+    def run(
+        self, script: str, arguments: tuple[str, ...], timeout_seconds: float, cwd: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script in a child, as ``subprocess.run([python, "-c", script, *arguments])`` does.
+
+        Raises:
+            subprocess.TimeoutExpired: It was killed after ``timeout_seconds``.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            outputs = [Path(folder) / name for name in ("stdout", "stderr")]
+            for output in outputs:
+                output.touch()
+            request = {
+                "script": script,
+                "arguments": arguments,
+                "cwd": cwd or str(Path.cwd()),
+                "environment": dict(os.environ),
+                "stdout": str(outputs[0]),
+                "stderr": str(outputs[1]),
+            }
+            requests, answers = _present(self._server.stdin), _present(self._server.stdout)
+            requests.write(json.dumps(request) + "\n")
+            requests.flush()
+            child = int(answers.readline())
+            has_ended = bool(select.select([answers], [], [], timeout_seconds)[0])
+            if not has_ended:
+                os.kill(child, signal.SIGKILL)
+            returncode = int(answers.readline())
+            stdout, stderr = (output.read_text(errors="replace") for output in outputs)
+        if not has_ended:
+            raise subprocess.TimeoutExpired("the child of a warm Python", timeout_seconds, stdout, stderr)
+        return subprocess.CompletedProcess(["python", *arguments], returncode, stdout, stderr)
+
+
+def _present(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != _OF_ONE_TEST}
+
+
+_started: list[WarmPython] = []
+
+
+def find_warm_python() -> WarmPython | None:
+    """The warm Python of this process; None where the environment has changed since it was started."""
+    if not _started:
+        _started.append(WarmPython())
+    return _started[0] if _started[0].fits() else None
