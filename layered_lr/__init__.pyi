@@ -103,5 +103,8 @@ from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes
 from .training.result import Result as Result
 from .training.sizes import Sizes as Sizes
+from .training.trained.assessment import Evaluation as Evaluation
+from .training.trained.exporting import Export as Export
+from .training.trained.predictions import Predictions as Predictions
 from .translation import translate as translate
 from .version import __version__ as __version__

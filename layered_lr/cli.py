@@ -17,8 +17,9 @@ from typing import Any, TypeAlias
 import click
 from click.core import ParameterSource
 
+from layered_lr.after_commands import card, evaluate, export, predict
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
-from layered_lr.flags import add_flags, read_flags
+from layered_lr.flags import add_flags, look_here_last, read_flags
 from layered_lr.guesses import explain_guess
 from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
@@ -110,7 +111,7 @@ def resume(run: str, recipe: str | None, trust: bool, strict: bool, **options: A
     from layered_lr.training.recipe import load_recipe
 
     changes = read_flags(options)
-    _look_here_last(changes, trust)
+    look_here_last(changes, trust)
     spec = None if recipe is None else load_recipe(recipe, trust=trust).spec
     _print(go_on(run, spec, strict=strict, trust=trust, **changes))
 
@@ -400,20 +401,18 @@ def doctor(context: click.Context, /) -> None:
     context.exit(0 if any(status.available for status in found.values()) else FAILED)
 
 
+for _command_after in (predict, evaluate, export, card):
+    cli.add_command(_command_after)
+
+
 def _recipe(name: str | None, options: dict[str, Any], trust: bool) -> tuple[Any, dict[str, Any]]:
     """The spec, and the arguments of a run: the recipe's, with what the command line says instead."""
     from layered_lr.training.recipe import DEFAULT, load_recipe
 
     said = read_flags(options)
-    _look_here_last(said, trust)
+    look_here_last(said, trust)
     loaded = load_recipe(DEFAULT if name is None else name, trust=trust)
     return loaded.spec, merge_tables(loaded.run, said)
-
-
-def _look_here_last(said: dict[str, Any], trust: bool) -> None:
-    """Let Python find modules of the current folder, after all others: where --model names one, or --trust is said."""
-    if (trust or is_import_path(str(said.get("model", "")))) and (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
 
 
 def _command(context: click.Context, **instead: str) -> str:

@@ -77,7 +77,7 @@ class BackendUnavailable(LayeredLRError, ImportError):
 
 
 class ToolUnavailable(LayeredLRError, ImportError):
-    """A trainer of somebody else's, for which there is a module here, is missing or too old.
+    """A tool of somebody else's is missing or too old: a trainer for which there is a module here, or an exporter.
 
     Example:
         >>> import layered_lr as ll

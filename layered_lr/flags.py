@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from layered_lr.training.import_paths import is_import_path
 from layered_lr.training.option import Option, options_of
 from layered_lr.training.options import RunOptions, options_with_meaning
 
@@ -121,3 +124,9 @@ def read_flags(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             said[whole] = value
     return said
+
+
+def look_here_last(said: dict[str, Any], trust: bool) -> None:
+    """Let Python find modules of the current folder, after all others: where --model names one, or --trust is said."""
+    if (trust or is_import_path(str(said.get("model", "")))) and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)

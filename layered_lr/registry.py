@@ -28,6 +28,7 @@ class Framework(NamedTuple):
         zoo: The module that makes models of libraries of this framework by name; None if there is none.
         auditor: The function behind ``layered_lr.audit``; None if there is none.
         adopter: The function behind ``layered_lr.adopt``; None if there is none.
+        exporter: The module that writes models of this framework to files.
     """
 
     packages: tuple[str, ...]
@@ -40,6 +41,7 @@ class Framework(NamedTuple):
     zoo: str | None = None
     auditor: str | None = None
     adopter: str | None = None
+    exporter: str = ""
 
 
 class Entry(NamedTuple):
@@ -70,6 +72,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         zoo="layered_lr_torch.zoo",
         auditor="layered_lr_torch.audit.audit:audit_recipe",
         adopter="layered_lr_torch.adopt.adopt:adopt_recipe",
+        exporter="layered_lr_torch.export",
     ),
     "oneflow": Framework(
         ("oneflow", "flowvision"),
@@ -78,6 +81,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         "oneflow-eager",
         "layered_lr_oneflow.probe",
         builder="layered_lr_oneflow.build_model:build_translated",
+        exporter="layered_lr_oneflow.export",
     ),
 }
 
@@ -131,6 +135,11 @@ def load_tracer(framework: str) -> Any:
 def load_zoo(framework: str) -> Any:
     """Import the module that makes models of a framework by name, such as ``ZooModel`` and ``list_names``."""
     return importlib.import_module(str(FRAMEWORKS[framework].zoo))
+
+
+def load_exporter(framework: str) -> Any:
+    """Import the module that writes models of a framework to files; the framework is installed."""
+    return importlib.import_module(FRAMEWORKS[framework].exporter)
 
 
 def load_checkpoint_reader() -> Callable[[Path], object]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from layered_lr.arrays import Array, Weights
-from layered_lr.backend.base import Backend, Dtype
+from layered_lr.arrays import Array, Arrays, Float32, Weights
+from layered_lr.backend.base import Backend, Dtype, check_logits
 from layered_lr.errors import SpecError
 from layered_lr.plans.group import list_kinds
 from layered_lr.plans.param_groups import list_param_groups
@@ -16,6 +16,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models, own_loop
 from layered_lr_oneflow.build_model import build_users_model
 from layered_lr_oneflow.clipping import GradientClipper, clip_before_step
+from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.lowering import check_optimizers, has_native_updates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, Options
@@ -29,6 +30,8 @@ from layered_lr_oneflow.optimizer import (
 from layered_lr_oneflow.own_loop_phases import PhaseScheduler
 from layered_lr_oneflow.own_optimizer import build_scheduler
 from layered_lr_oneflow.runtime import flow
+
+_LOGITS_DTYPES = ("float32", "float64")
 
 
 def pick_device(device: str) -> str:
@@ -74,6 +77,22 @@ class OneFlowBackend(Backend):
     def state(self, model: Module) -> dict[str, Array]:
         """Copy the model's parameters and buffers to arrays, by name."""
         return models.copy_state(model)
+
+    def load_unsaved(self, model: Module, arrays: Arrays) -> None:
+        """Copy arrays into the buffers that ``state_dict()`` leaves out; extra states are torch's alone."""
+        models.load_unsaved(
+            model, {name: array for name, array in arrays.items() if name in models.find_unsaved(model)}
+        )
+
+    def answer(self, model: Module, images: Float32, num_classes: int) -> Array:
+        """Compute a model's logits in evaluation mode, op by op, shape (N, outputs)."""
+        sync()
+        model.eval()
+        with flow.no_grad():
+            logits = model(flow.tensor(images, dtype=models.find_dtype(model), device=self.device))
+            check_logits(logits, len(images), num_classes, _LOGITS_DTYPES)
+            numbers: Array = logits.numpy().copy()
+        return numbers
 
     def compile(self, plan: Plan, model: Module) -> tuple[NativeOptimizer, PlanScheduler]:
         """Make an eager optimizer for the model, and its scheduler, for a loop of the user's own.

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from layered_lr.arrays import Array, Weights
-from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras
+from layered_lr.arrays import Array, Arrays, Float32, Weights
+from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, check_logits
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.user_models import check_all_float64
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
@@ -88,6 +88,19 @@ class TorchBackend(Backend):
     def state(self, model: Module) -> dict[str, Array]:
         """Copy the model's parameters and buffers to arrays, by name."""
         return models.copy_state(model)
+
+    def load_unsaved(self, model: Module, arrays: Arrays) -> None:
+        """Copy arrays into what ``state_dict()`` leaves out."""
+        models.load_unsaved(model, arrays)
+
+    def answer(self, model: Module, images: Float32, num_classes: int) -> Array:
+        """Compute a model's logits in evaluation mode, shape (N, outputs)."""
+        model.eval()
+        given = torch.from_numpy(images).to(self.device, models.find_dtype(model))
+        with torch.no_grad():
+            logits = model(given.contiguous(memory_format=models.find_memory_format(model)))
+        check_logits(logits, len(images), num_classes, TorchSession.logits_dtypes)
+        return models.to_array(logits.float() if logits.dtype == torch.bfloat16 else logits)
 
     def open(
         self,

@@ -267,6 +267,13 @@ class Session(ABC):
         """
         return False
 
+    def unsaved(self) -> Arrays:
+        """Return a copy of what ``state_dict()`` leaves out, by name; nothing of what no file can hold."""
+        try:
+            return self._unsaved()
+        except Unsupported:
+            return {}
+
     def check_savable(self) -> None:
         """Refuse a model whose state cannot be saved whole.
 
@@ -415,6 +422,30 @@ class Backend(ABC):
     @abstractmethod
     def state(self, model: Module) -> dict[str, Array]:
         """Return a copy of the model's parameters and buffers, by name."""
+
+    def load_unsaved(self, model: Module, arrays: Arrays) -> None:
+        """Copy arrays into what ``state_dict()`` leaves out: buffers (``persistent=False``), extra states.
+
+        Args:
+            model: From ``build``.
+            arrays: By name, from ``TrainingState.unsaved``.
+        """
+        raise Unsupported(f"backend {self.name!r} cannot load what state_dict() leaves out.")
+
+    def answer(self, model: Module, images: Float32, num_classes: int) -> Floats:
+        """Return a model's output in evaluation mode, shape (N, outputs), for a model that is not in training.
+
+        It is computed in the dtypes that the model has, without autocast.
+
+        Args:
+            model: From ``build``, with the weights that were loaded into it. It is left in evaluation mode.
+            images: Shape (N, C, H, W).
+            num_classes: The least number of outputs.
+
+        Raises:
+            SpecError: The model answers with something else than a tensor of shape (N, at least ``num_classes``).
+        """
+        raise Unsupported(f"backend {self.name!r} cannot answer with a model that is not in training.")
 
     @abstractmethod
     def open(

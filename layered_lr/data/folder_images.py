@@ -49,13 +49,14 @@ class FolderImages(StoredImages):
 
     Attributes:
         files: Where they are.
+        decoder: Makes the pixels.
     """
 
     def __init__(
         self, files: Files, decoder: Decoder, height: int, width: int, workers: int, memory_bytes: int
     ) -> None:
         super().__init__((len(files.names), height, width, decoder.channels), np.uint8)
-        self.files, self._decoder, self._workers = files, decoder, workers
+        self.files, self.decoder, self._workers = files, decoder, workers
         self._kept: Array | None = None
         self._is_kept = np.zeros(0, np.bool_)
         if math.prod(self.shape) <= memory_bytes:
@@ -114,7 +115,7 @@ class FolderImages(StoredImages):
         Raises:
             BadImage: It is damaged, or has another size.
         """
-        pixels = self._decoder.decode(self.files.path(index))
+        pixels = self.decoder.decode(self.files.path(index))
         if pixels.shape != self.shape[1:]:
             height, width = pixels.shape[:2]
             raise BadImage(f"it is {width}x{height}, where the others are {self.shape[2]}x{self.shape[1]}")
@@ -141,7 +142,7 @@ class FolderImages(StoredImages):
                     self._kept[index] = pixels
                     self._is_kept[index] = True
             else:
-                self._decoder.find_size(self.files.path(index))
+                self.decoder.find_size(self.files.path(index))
         except BadImage as error:
             return str(error)
         return ""
@@ -149,7 +150,7 @@ class FolderImages(StoredImages):
     def without(self, left_out: Iterable[int]) -> FolderImages:
         """The images that stay when some are left out, by their numbers."""
         stays = np.setdiff1d(np.arange(len(self)), np.array(sorted(left_out), np.int64))
-        smaller = FolderImages(self.files.take(stays), self._decoder, self.shape[1], self.shape[2], self._workers, 0)
+        smaller = FolderImages(self.files.take(stays), self.decoder, self.shape[1], self.shape[2], self._workers, 0)
         if self._kept is not None:
             smaller._kept, smaller._is_kept = self._kept[stays], self._is_kept[stays]
         return smaller
@@ -173,7 +174,7 @@ class FolderImages(StoredImages):
         """Of names, classes, contents, and how pixels are made of them."""
         if not self._digest:
             pool = _pool(self._workers, os.getpid())
-            found = hashlib.blake2b(f"{self._decoder} {self.shape};".encode(), digest_size=16)
+            found = hashlib.blake2b(f"{self.decoder} {self.shape};".encode(), digest_size=16)
             contents = pool.map(self._content_digest, range(len(self)))
             for name, label, content in zip(self.files.names, self.files.labels.tolist(), contents, strict=True):
                 found.update(f"{name!r} {label} ".encode() + content)

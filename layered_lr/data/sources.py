@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from layered_lr.arrays import Array, Arrays
 from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
@@ -48,7 +48,8 @@ DataSource: TypeAlias = (
 
 _FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS, "cifar100": CIFAR100_FACTS}
 _LOADERS = {"cifar10": load_cifar10, "cifar100": load_cifar100}
-_FOLDER = "folder:"  # before a path, on the command line and in recipes
+FOLDER: Final = "folder:"
+"""Before the path of a folder of images, on the command line and in recipes."""
 
 
 def load_dataset(
@@ -145,8 +146,8 @@ def _as_folder(data: object) -> ImageFolder | None:
         return data
     if isinstance(data, Mapping) and "folder" in data:
         return ImageFolder.from_dict(data)
-    if isinstance(data, str) and data.startswith(_FOLDER):
-        return ImageFolder(data.removeprefix(_FOLDER))
+    if isinstance(data, str) and data.startswith(FOLDER):
+        return ImageFolder(data.removeprefix(FOLDER))
     if isinstance(data, os.PathLike) or (isinstance(data, str) and data not in _FACTS):
         path = os.path.expanduser(data)
         return ImageFolder(data) if os.path.isdir(path) and not str(path).lower().endswith(".npz") else None

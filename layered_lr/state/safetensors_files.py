@@ -27,6 +27,13 @@ def write_safetensors(file: Path, arrays: Arrays) -> None:
         raise OSError(one_line(error)) from None
 
 
+def safetensors_bytes(arrays: Arrays) -> bytes:
+    """The content of such a file."""
+    from safetensors.numpy import save
+
+    return bytes(save(dict(_as_real(name, np.asarray(array, order="C")) for name, array in arrays.items())))
+
+
 def read_safetensors(file: Path) -> dict[str, Array]:
     """Read what ``write_safetensors`` wrote, or any other tool.
 

@@ -137,7 +137,7 @@ def _writable(value: Any) -> Path | None:
     if value is None:
         return None
     from layered_lr.outputs import check_output
-    from layered_lr.training.result import holds_a_result
+    from layered_lr.training.result_files import holds_a_result
 
     return check_output("save", by_hand("save", value), is_ours=holds_a_result)
 

@@ -26,6 +26,7 @@ from layered_lr.training.checks import check_autocast, check_autocast_dtypes, ch
 from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
+from layered_lr.training.trained.model_input import ModelInput, describe_input
 
 
 class Prepared(NamedTuple):
@@ -39,6 +40,7 @@ class Prepared(NamedTuple):
         batches: Of it.
         extras: What sessions do in addition to the plan.
         lowering: How the backend applies each group's rate.
+        model_input: What the model takes, without the digest of the data.
     """
 
     backend: Backend
@@ -48,6 +50,7 @@ class Prepared(NamedTuple):
     batches: Batches
     extras: Extras
     lowering: dict[str, str]
+    model_input: ModelInput
 
 
 def prepare(
@@ -137,7 +140,8 @@ def prepare(
         options.precision.autocast,
         tuple(batches.sizes),
     )
-    return Prepared(backend, model, plan, dataset, batches, extras, lowering)
+    takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
+    return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)
 
 
 def _shapes(batches: Batches) -> list[tuple[int, int, int]]:

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import json
-import zipfile
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
+from layered_lr.data import DataSource
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
-from layered_lr.files import UnreadableError, as_path, one_line, open_plain, read_archive
+from layered_lr.files import UnreadableError, as_path, one_line, read_archive
 from layered_lr.outputs import check_output, open_whole
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
-from layered_lr.printed import harmless
+from layered_lr.printed import harmless, shown
 from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text, number_of
+from layered_lr.training.in_file import marked
+from layered_lr.training.result_files import (
+    EMA,
+    FORMAT,
+    LOGGED,
+    NORMS,
+    PLANNED,
+    UNSAVED,
+    WEIGHT,
+    arrays_under,
+    check_arrays,
+    check_tables,
+    holds_a_result,
+)
+from layered_lr.training.trained.assessment import Evaluation, evaluate
+from layered_lr.training.trained.card import card_text, write_card
+from layered_lr.training.trained.exporting import Export, export
+from layered_lr.training.trained.from_folder import read_run_folder
+from layered_lr.training.trained.model_input import ModelInput
+from layered_lr.training.trained.predictions import Predictions, predict
 
 NO_GRADIENT = "no gradient"
 """The event of a run in which some group's parameters had no gradient."""
 
-_FORMAT = "layered_lr.Result 3"
 _BLOCK_STEPS = 1 << 14
-_WEIGHT, _EMA, _NORMS, _PLANNED = "weights/", "ema_weights/", "grad_norms/", "planned_rates/"
-_LOGGED = "logged/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +83,9 @@ class Result:
             group whose parameters had no gradient.
         compile_seconds: Time that compiling the model took in seconds; None where nothing was compiled.
         logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).
+        unsaved: The buffers that ``state_dict()`` leaves out (``persistent=False``), by name.
+        model_input: What images the model takes, and what its classes are called; None in files of older versions.
+        make_model: The callable that built the model, in the process that trained it; no file holds it.
 
     Example:
         >>> import torch
@@ -95,6 +117,9 @@ class Result:
     events: tuple[dict[str, Any], ...] = ()
     compile_seconds: float | None = None
     logged: dict[str, Float64] = field(repr=False, default_factory=dict)
+    unsaved: dict[str, NDArray[Any]] = field(repr=False, default_factory=dict)
+    model_input: ModelInput | None = field(repr=False, default=None)
+    make_model: Callable[[], Any] | None = field(repr=False, default=None)
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
@@ -136,7 +161,7 @@ class Result:
         except SpecError as error:
             raise CheckpointError(f"the result cannot be written: {error}") from None
         about = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "backend": self.backend,
             "plan": self.plan.to_dict(),
             "groups": list(self.rates),
@@ -147,13 +172,15 @@ class Result:
             "versions": self.versions,
             "options": self.options,
             "events": self.events,
+            "input": None if self.model_input is None else self.model_input.to_dict(),
         }
-        arrays = {_WEIGHT + name: array for name, array in self.weights.items()}
-        arrays |= {_EMA + name: array for name, array in self.ema_weights.items()}
+        arrays = {WEIGHT + name: array for name, array in self.weights.items()}
+        arrays |= {EMA + name: array for name, array in self.ema_weights.items()}
         arrays["grad_norms"] = self.grad_norms
-        arrays |= {_PLANNED + name: rates for name, rates in self.planned_rates.items()}
-        arrays |= {_NORMS + name: norms for name, norms in self.group_grad_norms.items()}
-        arrays |= {_LOGGED + name: rows for name, rows in self.logged.items()}
+        arrays |= {PLANNED + name: rates for name, rates in self.planned_rates.items()}
+        arrays |= {NORMS + name: norms for name, norms in self.group_grad_norms.items()}
+        arrays |= {LOGGED + name: rows for name, rows in self.logged.items()}
+        arrays |= {UNSAVED + name: array for name, array in self.unsaved.items()}
         arrays["ema_accuracies"] = self.ema_accuracies
         arrays |= {"losses": self.losses, "accuracies": self.accuracies, "about": np.array(json_text(about))}
         arrays["rates"] = np.stack(list(self.rates.values()), axis=1)
@@ -164,15 +191,19 @@ class Result:
             raise CheckpointError(f"{path}: the result cannot be written: {error.strerror or error}.") from None
 
     @classmethod
-    def load(cls, path: str | Path, *, trust: bool = False) -> Result:
-        """Read what ``save`` wrote. Nothing is imported or run, whoever wrote it.
+    def load(cls, path: str | Path, *, trust: bool = False, checkpoint: str | int = "last") -> Result:
+        """Read what ``save`` wrote, or what a run has come to from its folder. Nothing is imported or run.
 
         Args:
-            path: The file.
-            trust: Whether functions that its plan names may be imported, when a rate of ``plan`` is computed.
+            path: The file, or the folder of a run (its ``checkpoints=...``), also of one that was stopped or goes on.
+            trust: Whether code that it names may be imported: functions of its plan, when a rate of ``plan`` is
+                computed, and the callable that builds its model, when the model is needed.
+            checkpoint: Of a folder: ``"last"``, ``"best"`` (the one with the highest accuracy), or a number of updates.
+                The times of updates are NaN there.
 
         Raises:
-            CheckpointError: The file is missing, damaged, or no result.
+            CheckpointError: It is missing, damaged, no result, or a folder without such a checkpoint.
+            SpecError: ``checkpoint`` is none of these.
 
         Example:
             >>> import torch
@@ -189,18 +220,22 @@ class Result:
             True
         """
         path = as_path("path", path)
+        if path.is_dir():
+            return cls(**read_run_folder(path, checkpoint, trust=trust))
+        if checkpoint != "last":
+            raise SpecError(f"checkpoint={shown(checkpoint)}: is for the folder of a run; {path} is no folder.")
         try:
             arrays = read_archive(path)
             about = json.loads(str(arrays["about"][()]))
-            if about["format"] != _FORMAT:
-                raise CheckpointError(f"{path}: its format is {about['format']!r}; this version reads {_FORMAT!r}.")
+            if about["format"] != FORMAT:
+                raise CheckpointError(f"{path}: its format is {about['format']!r}; this version reads {FORMAT!r}.")
             plan = plan_from_dict(about["plan"], trust=trust)
             if about["groups"] != [group.name for group in plan.groups]:
                 raise CheckpointError(f"{path}: its groups are {about['groups']}, its plan's are others.")
             if arrays["rates"].shape != (*arrays["losses"].shape, len(plan.groups)):
                 raise CheckpointError(f"{path}: rates {arrays['rates'].shape} for losses {arrays['losses'].shape}.")
-            _check_arrays(arrays, len(plan.groups))
-            _check_tables(about)
+            check_arrays(arrays, len(plan.groups))
+            check_tables(about)
             return cls(
                 backend=about["backend"],
                 plan=plan,
@@ -208,19 +243,21 @@ class Result:
                 rates=dict(zip(about["groups"], arrays["rates"].T, strict=True)),
                 accuracies=arrays["accuracies"],
                 grad_norms=arrays["grad_norms"],
-                group_grad_norms=_under(_NORMS, arrays),
+                group_grad_norms=arrays_under(NORMS, arrays),
                 ema_accuracies=arrays["ema_accuracies"],
-                weights=_under(_WEIGHT, arrays),
-                ema_weights=_under(_EMA, arrays),
+                weights=arrays_under(WEIGHT, arrays),
+                ema_weights=arrays_under(EMA, arrays),
                 lowering=about["lowering"],
                 seconds_per_step=float(number_of(about["seconds_per_step"])),
                 first_step_seconds=float(number_of(about["first_step_seconds"])),
                 versions=about["versions"],
-                options=about["options"],
-                planned_rates=_under(_PLANNED, arrays),
+                options=about["options"] if trust else marked(about["options"]),
+                planned_rates=arrays_under(PLANNED, arrays),
                 events=tuple(about["events"]),
                 compile_seconds=about.get("compile_seconds"),
-                logged=_under(_LOGGED, arrays),
+                logged=arrays_under(LOGGED, arrays),
+                unsaved=arrays_under(UNSAVED, arrays),
+                model_input=None if about.get("input") is None else ModelInput.from_dict(about["input"]),
             )
         except FileNotFoundError:
             raise CheckpointError(f"{path}: no such file.") from None
@@ -239,55 +276,208 @@ class Result:
         ) as error:
             raise CheckpointError(f"{path}: not a readable result of layered_lr: {one_line(error)}") from None
 
+    def predict(
+        self,
+        images: Any,
+        *,
+        top_k: int = 1,
+        batch_size: int = 64,
+        backend: str | None = None,
+        weights: Literal["average", "last"] | None = None,
+        resize: bool | None = None,
+        model: str | Callable[[], Any] | None = None,
+        device: str = "auto",
+    ) -> Predictions:
+        """Answer to images with the run's model, normalised and resized as in the run.
+
+        The model computes in evaluation mode and in the dtype of its weights, without autocast. So predictions are the
+        same on every backend, within rounding.
+
+        Args:
+            images: The path of an image or of a folder of images, an image of Pillow, or an array: uint8 of shape
+                (N, H, W, C) or (N, C, H, W), or one image without N. A run on data of floats takes floats of shape
+                (N, C, H, W). Or a list of these. A folder's images are taken in the order of their paths.
+            top_k: How many classes of each image to name, the likeliest first.
+            batch_size: How many images the model takes at a time.
+            backend: The name of the backend that answers; None is the run's own.
+            weights: ``"average"`` (the moving average, with ``ema_decay``) or ``"last"`` (after the last update). None
+                is the average where there is one.
+            resize: Whether images of other sizes are resized. None resizes files and Pillow's images, and refuses
+                arrays unless the run itself resizes (``image_size``).
+            model: What builds the model, as for ``run``: where the run had a callable that cannot be written down.
+            device: Where to compute: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+        Raises:
+            DataError: An image is damaged, or not like those that the model takes.
+            SpecError: An argument is wrong, or a file names code that nobody trusts.
+            CheckpointError: The run has no weights, or not those of the model.
+            BackendUnavailable: The backend does not work on this machine.
+            Unsupported: The backend cannot compute what the model does.
+
+        Example:
+            >>> import torch
+            >>> import layered_lr as ll
+            >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+            >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+            >>> spec = ll.Spec(ll.SGD(0.1))
+            >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
+            >>> result.predict(data[0]).probabilities.shape
+            (8, 2)
+        """
+        return predict(
+            self,
+            images,
+            top_k=top_k,
+            batch_size=batch_size,
+            backend=backend,
+            weights=weights,
+            resize=resize,
+            model=model,
+            device=device,
+        )
+
+    def evaluate(
+        self,
+        data: DataSource | None = None,
+        *,
+        data_root: str | Path | None = None,
+        part: Literal["test", "train", "all"] = "test",
+        batch_size: int | None = None,
+        backend: str | None = None,
+        weights: Literal["average", "last"] | None = None,
+        model: str | Callable[[], Any] | None = None,
+        device: str = "auto",
+    ) -> Evaluation:
+        """Measure the run's model on labelled images: accuracy, loss, confusion matrix.
+
+        Args:
+            data: As for ``run``; None is what the run was trained on. Images must be like those of the run; those of a
+                folder become what the run's became. Classes that have names in both are matched by name, else by
+                number.
+            data_root: The folder of the CIFAR-10 files, as for ``run``.
+            part: Which images count: those to ``"test"`` with, those to ``"train"`` with, or ``"all"``.
+            batch_size: How many images the model takes at a time; None is the run's.
+            backend: As in ``predict``.
+            weights: As in ``predict``.
+            model: As in ``predict``.
+            device: As in ``predict``.
+
+        Raises:
+            DataError: The data are missing or damaged, or their images or classes are not those of the run.
+            SpecError: An argument is wrong, or a file names code that nobody trusts.
+            CheckpointError: The run has no weights, or not those of the model.
+            BackendUnavailable: The backend does not work on this machine.
+            Unsupported: The backend cannot compute what the model does.
+
+        Example:
+            >>> import torch
+            >>> import layered_lr as ll
+            >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+            >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+            >>> spec = ll.Spec(ll.SGD(0.1))
+            >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
+            >>> result.evaluate(data).accuracy == result.accuracies[-1]
+            True
+        """
+        return evaluate(
+            self,
+            data,
+            data_root=data_root,
+            part=part,
+            batch_size=batch_size,
+            backend=backend,
+            weights=weights,
+            model=model,
+            device=device,
+        )
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        format: Literal["onnx", "torch.export", "torch", "safetensors", "oneflow"] | None = None,
+        weights: Literal["average", "last"] | None = None,
+        normalise: bool = False,
+        check: bool = True,
+        overwrite: bool = False,
+        model: str | Callable[[], Any] | None = None,
+    ) -> Export:
+        """Write the run's model for use without this library, whole or not at all.
+
+        ``.onnx`` and ``.pt2`` (``torch.export``) hold the whole model. It takes any number of images of the run's size,
+        named ``images``, and answers with ``logits``. They are made from torch's model with the run's weights, also
+        where the run trained in OneFlow. An ONNX model computes in float32. ``.pth``, ``.safetensors`` and OneFlow's
+        own folder (``.oneflow``) hold the weights alone, a plain ``state_dict``.
+
+        Args:
+            path: The file to write; its ending says the format.
+            format: Says the format instead.
+            weights: As in ``predict``.
+            normalise: Whether the model itself normalises: it then takes pixels, uint8 of shape (N, C, H, W). Else it
+                takes what the run's model takes, float32, normalised before.
+            check: Whether the model's answers to random images are compared with those of torch and of OneFlow, where
+                it is installed and takes the model. A model that answers otherwise is not written.
+            overwrite: Whether a file that is there already may be replaced.
+            model: As in ``predict``.
+
+        Raises:
+            SpecError: An argument is wrong, or there is something already.
+            CheckpointError: The run has no weights, or not those of the model.
+            ToolUnavailable: ONNX is asked for, and onnx, onnxscript or onnxruntime is not installed.
+            BackendUnavailable: The framework that writes this format does not work here.
+            Unsupported: The model cannot be exported, or answers otherwise.
+
+        Example:
+            >>> import tempfile
+            >>> import torch
+            >>> import layered_lr as ll
+            >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+            >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+            >>> spec = ll.Spec(ll.SGD(0.1))
+            >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     exported = result.export(f"{folder}/weights.pth")
+            ...     sorted(torch.load(exported.path))
+            ['1.bias', '1.weight']
+        """
+        return export(
+            self,
+            path,
+            format=format,
+            weights=weights,
+            normalise=normalise,
+            check=check,
+            overwrite=overwrite,
+            model=model,
+        )
+
+    def card(self, path: str | Path | None = None, *, overwrite: bool = False) -> str:
+        """Describe the model in Markdown: its plan, its data and their digest, versions, metrics, how to load it.
+
+        Args:
+            path: A file to write it to, whole or not at all; None writes none. A card that is there is replaced.
+            overwrite: Whether another file that is there may be replaced too.
+
+        Raises:
+            SpecError: Nothing can be written there, or there is a file that is no model card.
+
+        Example:
+            >>> import torch
+            >>> import layered_lr as ll
+            >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+            >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+            >>> spec = ll.Spec(ll.SGD(0.1))
+            >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
+            >>> [line for line in result.card().splitlines() if line.startswith("## ")]
+            ['## How to use it', '## Data', '## Training', '## Plan', '## Metrics', '## Versions']
+        """
+        text = card_text(self)
+        if path is not None:
+            write_card(path, text, overwrite)
+        return text
+
     def __str__(self) -> str:
         return harmless(result_text(self))
-
-
-def holds_a_result(path: Path) -> bool:
-    """Whether a file is a result that this library has saved, of any version."""
-    try:
-        with open_plain(path) as file, zipfile.ZipFile(file) as archive, archive.open("about.npy") as about:
-            text = about.read(4096).replace(b"\0", b"")  # NumPy keeps text in four bytes a character
-        return b'"format": "layered_lr.Result ' in text
-    except Exception:  # for a damaged file, zipfile and zlib raise many kinds of errors
-        return False
-
-
-def _check_arrays(arrays: dict[str, NDArray[Any]], groups: int) -> None:
-    """Refuse arrays of other kinds or shapes than a run measures.
-
-    Raises:
-        ValueError: There are some.
-    """
-    steps = len(arrays["losses"])
-    shapes: dict[str, tuple[int | None, ...]] = {
-        "losses": (steps,),
-        "rates": (steps, groups),
-        "accuracies": (None,),
-        "ema_accuracies": (None,),
-        "grad_norms": (None,),
-    }
-    shapes |= {name: (None,) for name in arrays if name.startswith((_NORMS, _PLANNED))}
-    shapes |= {name: (None, 2) for name in arrays if name.startswith(_LOGGED)}
-    for name, shape in shapes.items():
-        array = arrays[name]
-        fits = all(want in (None, has) for want, has in zip(shape, array.shape, strict=False))
-        if array.dtype.kind not in "fiu" or array.ndim != len(shape) or not fits:
-            raise ValueError(f"{name!r} is {array.dtype} of shape {array.shape}")
-
-
-def _check_tables(about: dict[str, Any]) -> None:
-    """Refuse tables of other kinds than a run writes.
-
-    Raises:
-        ValueError: There are some.
-    """
-    kinds: dict[str, type] = {"backend": str, "lowering": dict, "versions": dict, "options": dict, "events": list}
-    for name, kind in kinds.items():
-        if not isinstance(about[name], kind):
-            raise ValueError(f"{name!r} is {about[name]!r:.40}")
-    if set(about["lowering"]) != set(about["groups"]) or not all(isinstance(one, dict) for one in about["events"]):
-        raise ValueError("what it says of its groups or events is not what a run says")
 
 
 def _largest_difference(applied: Float64, planned: Float64) -> float:
@@ -298,10 +488,6 @@ def _largest_difference(applied: Float64, planned: Float64) -> float:
         relative = np.abs(is_rate - due) / np.where(due == 0, 1.0, np.abs(due))
         largest = float(np.max(relative[~np.isnan(due)], initial=largest))
     return largest
-
-
-def _under(prefix: str, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def result_text(result: Result) -> str:
@@ -325,7 +511,8 @@ def result_text(result: Result) -> str:
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
     lines.append(f"last loss {result.losses[-1]:.4f}")
     first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
-    lines.append(f"{result.seconds_per_step * 1e3:.1f} ms per step{first}")
+    if not math.isnan(result.seconds_per_step):
+        lines.append(f"{result.seconds_per_step * 1e3:.1f} ms per step{first}")
     if result.compile_seconds is not None:
         lines.append(f"compiling took {result.compile_seconds:.2f} s")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import json
 import platform
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from layered_lr.backend.base import Session
 from layered_lr.backend.phased_session import open_session
 from layered_lr.console import say
+from layered_lr.data.stored_images import StoredImages
 from layered_lr.errors import CheckpointError
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.models.zoo import is_catalogued
@@ -232,7 +234,16 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         planned_rates=_by_group(plan, history.planned.numbers()),
         events=tuple(loop.events),
         logged={name: rows.numbers() for name, rows in history.logged.items()},
+        unsaved=dict(session.unsaved()),
+        model_input=replace(ready.model_input, digest=_find_digest(ready, options)),
+        make_model=None if isinstance(options.model, str) else options.model,
     )
+
+
+def _find_digest(ready: Prepared, options: RunOptions) -> str:
+    """The digest of the data; empty for images on the disk, which take long to read, where nothing is written down."""
+    is_stored = isinstance(ready.dataset.x_train, StoredImages)
+    return "" if is_stored and options.save is None and options.checkpoints is None else ready.dataset.digest()
 
 
 def _by_group(plan: Plan, table: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -246,6 +257,7 @@ def run_about(ready: Prepared, options: RunOptions) -> dict[str, Any]:
         "groups": {group.name: list(group.parameters) for group in ready.plan.groups},
         "options": options.to_dict(),
         "data": ready.dataset.digest(),
+        "input": ready.model_input.to_dict(),
         "versions": all_versions(options.backend),
     }
 

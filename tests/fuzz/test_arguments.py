@@ -1,6 +1,7 @@
 """Random arguments of every public class and function, and of the methods of plans and schedules."""
 
 import inspect
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,25 @@ def audit_of_a_recipe(**given: Any) -> None:
     net = torch.nn.Linear(2, 2)
     audit = ll.audit(torch.optim.SGD(net.parameters(), lr=0.1), net, **given)
     assert str(audit) and audit.to_json()
+
+
+@cache
+def a_result() -> ll.Result:
+    torch = pytest.importorskip("torch")
+    pixels, labels = np.zeros((8, 4, 4, 3), np.uint8), np.arange(8) % 2
+    return ll.run(
+        ll.Spec(ll.SGD(0.1)),
+        model=lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)),
+        data=(pixels, labels, pixels, labels),
+        epochs=1,
+        batch_size=4,
+        progress=False,
+    )
+
+
+def predict_of_a_result(images: Any, **given: Any) -> None:
+    predictions = a_result().predict(images, **given)
+    assert str(predictions) and predictions.to_json() and len(predictions.names) == len(predictions)
 
 
 FUNCTIONS = [
@@ -149,7 +169,32 @@ FUNCTIONS = [
     Target(
         "load_state", ll.load_state, {"source": junk, "model": junk, "optimizer": junk}, {"names": junk, "step": junk}
     ),
-    Target("Result.load", ll.Result.load, {"path": junk}),
+    Target("Result.load", ll.Result.load, {"path": junk}, {"checkpoint": junk}),
+    Target("Result.predict", predict_of_a_result, {"images": junk}),
+    Target(
+        "Result.predict of an image",
+        lambda **given: predict_of_a_result(np.zeros((4, 4, 3), np.uint8), **given),
+        {},
+        dict.fromkeys(("top_k", "batch_size", "backend", "weights", "model", "device"), junk),
+    ),
+    Target(
+        "Result.evaluate",
+        lambda **given: a_result().evaluate(**given),
+        {},
+        dict.fromkeys(("data", "data_root", "batch_size", "backend", "weights", "model", "device"), junk),
+    ),
+    Target(
+        "Result.export",
+        lambda **given: a_result().export(**given),
+        {"path": junk},
+        dict.fromkeys(("format", "weights", "normalise", "check", "overwrite", "model"), junk),
+    ),
+    Target("Result.card", lambda **given: a_result().card(**given), {"path": junk}, {"overwrite": junk}),
+    Target(
+        "Predictions.to_csv",
+        lambda path: a_result().predict(np.zeros((4, 4, 3), np.uint8)).to_csv(path),
+        {"path": junk},
+    ),
     Target(
         "plan_from_dict",
         lambda table: ll.plan_from_dict({**PLAN.to_dict(), **table}),
@@ -227,6 +272,9 @@ def test_every_public_name_is_a_target() -> None:
         "Result",
         "Recipe",
         "Comparison",
+        "Evaluation",
+        "Export",
+        "Predictions",
         "Parameter",
         "BackendStatus",
         "Callback",

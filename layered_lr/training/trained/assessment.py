@@ -1,0 +1,309 @@
+"""How good a trained model is on labelled images: accuracy, loss, confusion matrix, each class by itself."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from layered_lr.arrays import Array, Float64, Floats, Int64
+from layered_lr.console import say
+from layered_lr.counts import whole_number
+from layered_lr.data import Batches, Dataset, DataSource, load_dataset
+from layered_lr.data.image_folder import ImageFolder
+from layered_lr.data.sources import FOLDER
+from layered_lr.errors import DataError, SpecError
+from layered_lr.files import open_plain
+from layered_lr.outputs import check_output, write_whole
+from layered_lr.printed import csv_cell, harmless, shown
+from layered_lr.reports.tables import ReportTable
+from layered_lr.training.trained.model_input import ModelInput
+from layered_lr.training.trained.predictions import list_class_names, want_images
+from layered_lr.training.trained.trained_model import Answerer, Trained, Which, load_own_data, open_model
+
+_PARTS = ("test", "train", "all")
+_CORNER = "true class"
+_MOST_SHOWN = 20  # classes of a confusion matrix that is printed
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How good a trained model is on labelled images. ``Result.evaluate`` makes it.
+
+    Args:
+        confusion: How many images of each class (rows) were taken for each class (columns), shape (classes, classes).
+            There are more columns than classes in the data where the model has more outputs.
+        loss: Mean cross-entropy of the images.
+        class_names: What each class is called; one without a name has its number.
+        data: The name of the data.
+        backend: What computed it.
+        weights: ``"average"`` or ``"last"``.
+
+    Example:
+        >>> import torch
+        >>> import layered_lr as ll
+        >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
+        >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
+        >>> result = ll.run(ll.Spec(ll.SGD(0.1)), model=build, data=data, epochs=1, batch_size=4, progress=False)
+        >>> evaluation = result.evaluate(data)
+        >>> evaluation.accuracy, evaluation.confusion.sum(axis=1).tolist()
+        (0.5, [4, 4])
+    """
+
+    confusion: Int64 = field(repr=False)
+    loss: float
+    class_names: tuple[str, ...]
+    data: str
+    backend: str
+    weights: Which
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction of the images that the model gets right."""
+        return float(np.trace(self.confusion)) / self.count
+
+    @property
+    def class_accuracies(self) -> Float64:
+        """The fraction of each class's images that the model gets right (recall); NaN for a class without images."""
+        return _divide(np.diagonal(self.confusion), self.confusion.sum(axis=1))
+
+    @property
+    def class_precisions(self) -> Float64:
+        """The fraction of right ones among the images taken for each class; NaN for a class that none is taken for."""
+        return _divide(np.diagonal(self.confusion), self.confusion.sum(axis=0))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the confusion matrix with its classes' names, whole or not at all.
+
+        Args:
+            path: The file, which must end in ``.csv``. One with other content is never replaced.
+
+        Raises:
+            SpecError: Nothing can be written there, or there is a file that holds no confusion matrix.
+
+        Example:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> import numpy as np
+            >>> import layered_lr as ll
+            >>> found = ll.Evaluation(np.eye(2, dtype=int), 0.1, ("cat", "dog"), "pets", "torch-eager", "last")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     found.to_csv(f"{folder}/confusion.csv")
+            ...     print(Path(folder, "confusion.csv").read_text().strip())
+            true class,cat,dog
+            cat,1,0
+            dog,0,1
+        """
+        write_whole(check_matrix_csv("path", path), [self._csv_text().encode()])
+
+    def _csv_text(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = [csv_cell(name) for name in self.class_names]
+        writer.writerow([_CORNER, *names])
+        writer.writerows([name, *row] for name, row in zip(names, self.confusion.tolist(), strict=True))
+        return text.getvalue()
+
+    def to_json(self) -> str:
+        """Everything as JSON; what is not known of a class is null."""
+        return json.dumps(
+            {
+                "data": self.data,
+                "backend": self.backend,
+                "weights": self.weights,
+                "images": self.count,
+                "accuracy": self.accuracy,
+                "loss": self.loss,
+                "classes": [
+                    {"class": index, "name": name, "images": images, "accuracy": accuracy, "precision": precision}
+                    for index, (name, images, accuracy, precision) in enumerate(self._by_class())
+                ],
+                "confusion": self.confusion.tolist(),
+            }
+        )
+
+    def _by_class(self) -> list[tuple[str, int, float | None, float | None]]:
+        accuracies, precisions = (
+            [None if np.isnan(each) else float(each) for each in numbers]
+            for numbers in (self.class_accuracies, self.class_precisions)
+        )
+        return list(zip(self.class_names, self.confusion.sum(axis=1).tolist(), accuracies, precisions, strict=True))
+
+    def __str__(self) -> str:
+        rows = [
+            [name, str(images), *("" if share is None else f"{share:.4f}" for share in shares)]
+            for name, images, *shares in self._by_class()
+        ]
+        numbers = ("images", "accuracy", "precision")
+        lines = [ReportTable(["class", *numbers], rows, frozenset(numbers)).text(), ""]
+        if len(self.class_names) <= _MOST_SHOWN:
+            counts = [
+                [name, *map(str, row)] for name, row in zip(self.class_names, self.confusion.tolist(), strict=True)
+            ]
+            lines += [ReportTable([_CORNER, *self.class_names], counts, frozenset(self.class_names)).text(), ""]
+        lines.append(f"accuracy {self.accuracy:.4f}, loss {self.loss:.4f} on {self.count} images of {self.data}")
+        return harmless("\n".join(lines))
+
+
+def _divide(parts: Array, wholes: Array) -> Float64:
+    known = wholes > 0
+    return np.where(known, parts / np.where(known, wholes, 1), np.nan)
+
+
+def check_matrix_csv(what: str, path: str | Path) -> Path:
+    """Check that a confusion matrix can be written to a path.
+
+    Args:
+        what: The name of the option, for messages.
+        path: The file.
+
+    Raises:
+        SpecError: It cannot.
+    """
+    return check_output(what, path, (".csv",), is_ours=_holds_a_matrix)
+
+
+def _holds_a_matrix(path: Path) -> bool:
+    first = f"{_CORNER},".encode()
+    try:
+        with open_plain(path) as file:
+            return file.read(len(first)) == first
+    except OSError:
+        return False
+
+
+def evaluate(
+    trained: Trained,
+    data: DataSource | None = None,
+    *,
+    data_root: str | Path | None = None,
+    part: Literal["test", "train", "all"] = "test",
+    batch_size: int | None = None,
+    backend: str | None = None,
+    weights: Which | None = None,
+    model: str | Callable[[], Any] | None = None,
+    device: str = "auto",
+) -> Evaluation:
+    """Measure a run's model on labelled images; see ``Result.evaluate``."""
+    if batch_size is not None:
+        batch_size = whole_number("batch_size", batch_size, 1)
+    if part not in _PARTS:
+        raise SpecError(f"evaluate: part={shown(part)}: must be 'test', 'train' or 'all'.")
+    opened = open_model(trained, backend, weights, model, device, batch_size)
+    takes = opened.takes
+    dataset = load_own_data(trained) if data is None else _load(data, data_root, takes)
+    _check_images(dataset, takes)
+    if data is None and takes.digest and dataset.digest() != takes.digest:
+        say(f"data: {dataset.name!r} is not what the run was trained on: it has changed since.")
+    numbers = _number_classes(dataset, takes)
+    chosen = whole_number("batch_size", batch_size or trained.options.get("batch_size", 64), 1)
+    train = replace(dataset, x_test=dataset.x_train, y_test=dataset.y_train)
+    batches = [
+        Batches(
+            each,
+            min(chosen, len(each.y_train)),
+            image_size=takes.image_size,
+            augment=False,
+            normalisation=want_images(takes).normalisation,
+        )
+        for name, each in (("train", train), ("test", dataset))
+        if part in (name, "all")
+    ]
+    return _measure(opened, batches, numbers)
+
+
+def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> Dataset:
+    """Load data for a model: the images of a folder become what those of the run's folder became."""
+    _, height, width = takes.data_shape
+    side = height if height == width else None
+    is_path = isinstance(data, str | os.PathLike)
+    path = os.path.expanduser(str(data).removeprefix(FOLDER)) if is_path else ""
+    if is_path and takes.fit is not None and (str(data).startswith(FOLDER) or os.path.isdir(path)):
+        data = ImageFolder(path, side, takes.fit, grey=takes.data_shape[0] == 1)
+    return load_dataset(data, data_root, side)
+
+
+def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64) -> Evaluation:
+    """Answer to all images, and count.
+
+    Args:
+        opened: The model.
+        batches: Of each part of the data.
+        numbers: The model's class for each of the data's.
+    """
+    confusion, total, count = np.zeros((0, 0), np.int64), 0.0, 0
+    for images, labels, counted in itertools.chain.from_iterable(each.test() for each in batches):
+        logits = opened.answer(images)[:counted]
+        true = numbers[labels[:counted]]
+        if not len(confusion):
+            confusion = np.zeros((logits.shape[1],) * 2, np.int64)
+        np.add.at(confusion, (true, logits.argmax(axis=1)), 1)
+        total += float(_cross_entropy(logits, true).sum())
+        count += counted
+    names = list_class_names(opened.takes, len(confusion))
+    return Evaluation(confusion, total / count, names, str(batches[0].dataset.name), opened.backend.name, opened.which)
+
+
+def _cross_entropy(logits: Floats, labels: Int64) -> Float64:
+    """The cross-entropy of each row in float64."""
+    wide = logits.astype(np.float64)
+    top = wide.max(axis=1)
+    losses: Float64 = top + np.log(np.exp(wide - top[:, None]).sum(axis=1)) - wide[np.arange(len(labels)), labels]
+    return losses
+
+
+def _check_images(dataset: Dataset, takes: ModelInput) -> None:
+    """Refuse images of another kind than the model takes.
+
+    Raises:
+        DataError: There are some.
+    """
+    shape = dataset.facts.image_shape
+    if (dataset.mean is not None) != takes.takes_pixels:
+        has, wants = ("uint8", "floats") if dataset.mean is not None else ("floats", "uint8")
+        raise DataError(
+            f"data {dataset.name!r}: the images are {has}, but the model was trained on {wants}: give such images."
+        )
+    fits = shape == takes.data_shape or (takes.image_size is not None and shape[0] == takes.data_shape[0])
+    if not fits and shape != takes.image_shape:
+        raise DataError(
+            f"data {dataset.name!r}: the images are (C, H, W) = {shape}, but the model was trained on "
+            f"{takes.data_shape}: give such images."
+        )
+
+
+def _number_classes(dataset: Dataset, takes: ModelInput) -> Int64:
+    """Find the model's class for each class of the data: by name where both have names, else by number.
+
+    Raises:
+        DataError: The data have a class that the model does not know.
+    """
+    names: Sequence[str] | None = dataset.class_names
+    if names is not None and takes.class_names is not None:
+        known = {name: index for index, name in enumerate(takes.class_names)}
+        if unknown := [name for name in names if name not in known]:
+            raise DataError(
+                f"data {dataset.name!r}: the model does not know the class {unknown[0]!r}. It was trained on "
+                f"{', '.join(takes.class_names[:10])}{', …' if len(takes.class_names) > 10 else ''}."
+            )
+        return np.array([known[name] for name in names], np.int64)
+    largest = max(int(dataset.y_train.max()), int(dataset.y_test.max()))
+    if largest >= takes.num_classes:
+        raise DataError(
+            f"data {dataset.name!r}: the labels go up to {largest}, but the model was trained on "
+            f"{takes.num_classes} classes, 0 to {takes.num_classes - 1}."
+        )
+    return np.arange(max(takes.num_classes, largest + 1))

@@ -1,0 +1,223 @@
+"""The model card: what a model is, what it was trained on and how, how good it is, and how to load it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tomli_w
+
+from layered_lr.arrays import Float64
+from layered_lr.errors import SpecError
+from layered_lr.files import open_plain
+from layered_lr.outputs import check_output, write_whole
+from layered_lr.printed import harmless, shown
+from layered_lr.training.trained.model_input import ModelInput
+from layered_lr.training.trained.trained_model import Trained
+
+_MARK = "<!-- A model card of layered_lr -->"
+_MOST_NAMES = 50  # of classes that a card lists
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
+
+
+class Measured(Trained, Protocol):
+    """A run with what it has measured: a ``Result``."""
+
+    @property
+    def losses(self) -> Float64:
+        """Of each update."""
+
+    @property
+    def rates(self) -> dict[str, Float64]:
+        """Of each group at each update."""
+
+    @property
+    def lowering(self) -> dict[str, str]:
+        """How the rates were applied."""
+
+    @property
+    def accuracies(self) -> Float64:
+        """After each epoch."""
+
+    @property
+    def ema_accuracies(self) -> Float64:
+        """Of the moving average."""
+
+    @property
+    def logged(self) -> dict[str, Float64]:
+        """By callbacks."""
+
+
+def card_text(run: Measured) -> str:
+    """The card of a run's model, in Markdown."""
+    return "\n".join(_lines(run)) + "\n"
+
+
+def write_card(path: str | Path, text: str, overwrite: bool = False) -> None:
+    """Write a card, whole or not at all.
+
+    Args:
+        path: The file.
+        text: Of the card.
+        overwrite: Whether a file that is no card may be replaced.
+
+    Raises:
+        SpecError: Nothing can be written there, or there is a file that is no card.
+    """
+    write_whole(check_card("path", path, overwrite), [text.encode()])
+
+
+def check_card(what: str, path: str | Path, overwrite: bool) -> Path:
+    """Check that a card can be written to a path.
+
+    Args:
+        what: The name of the option, for messages.
+        path: The file.
+        overwrite: Whether a file that is no card may be replaced.
+
+    Raises:
+        SpecError: It cannot.
+    """
+    if not isinstance(overwrite, bool):
+        raise SpecError(f"card: overwrite={shown(overwrite)}: must be True or False.")
+    return check_output(what, path, is_ours=lambda file: overwrite or _is_card(file))
+
+
+def _is_card(path: Path) -> bool:
+    try:
+        with open_plain(path) as file:
+            return file.read(len(_MARK)) == _MARK.encode()
+    except OSError:
+        return False
+
+
+def _lines(run: Measured) -> Iterator[str]:
+    takes = run.model_input
+    model = str(run.options.get("model", "a model of the user's own"))
+    yield _MARK
+    yield f"# {_plain(model)}, trained on {_plain(takes.data if takes else 'images')}"
+    yield ""
+    yield f"An image classifier, trained with layered_lr on the backend {_plain(run.backend)}."
+    yield from _usage(run, takes)
+    yield from _data(run, takes)
+    yield from _training(run)
+    yield from _plan(run)
+    yield from _metrics(run)
+    yield from _versions(run)
+
+
+def _usage(run: Measured, takes: ModelInput | None) -> Iterator[str]:
+    yield from ("", "## How to use it", "")
+    yield from ("```python", "import layered_lr as ll", "")
+    needs = "" if isinstance(run.options.get("model"), str) else ", model=make_model"
+    yield 'result = ll.Result.load("result.npz")  # or the folder of the run'
+    yield f'predictions = result.predict("images/", top_k=3{needs})'
+    yield (
+        f'result.export("model.onnx", normalise=True{needs})'
+        if takes is None or takes.takes_pixels
+        else (f'result.export("model.onnx"{needs})')
+    )
+    yield "```"
+    if takes is None:
+        return
+    channels, height, width = takes.image_shape
+    yield ""
+    yield f"It takes images of {channels} channels, {height}x{width} (height x width)."
+    if takes.mean is not None and takes.std is not None:
+        mean, std = (", ".join(f"{each:.6g}" for each in numbers) for numbers in (takes.mean, takes.std))
+        yield f"Pixels of 0 to 255 are divided by 255 and normalised with mean {mean} and deviation {std}."
+    else:
+        yield "They are floats, prepared before: the run has not normalised them."
+
+
+def _data(run: Measured, takes: ModelInput | None) -> Iterator[str]:
+    yield from ("", "## Data", "")
+    if takes is None:
+        yield f"{_plain(str(run.options.get('data', 'arrays')))}; a run of this version says no more."
+        return
+    names = [takes.name_of(index) for index in range(takes.num_classes)]
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    listed = ", ".join(_plain(name) for name in names[:_MOST_NAMES]) + more
+    rows = [
+        ["data", takes.data],
+        ["digest (BLAKE2b)", takes.digest or "not known"],
+        ["training images", str(takes.train_size)],
+        ["test images", str(takes.test_size)],
+        ["images (channels, height, width)", ", ".join(map(str, takes.data_shape))],
+        ["classes", str(takes.num_classes)],
+    ]
+    yield from _table(["", ""], rows)
+    yield ""
+    yield f"Classes: {listed}." if takes.class_names is not None else "The classes have no names, only numbers."
+
+
+def _training(run: Measured) -> Iterator[str]:
+    yield from ("", "## Training", "")
+    rows = [["backend", run.backend], ["updates", str(len(run.losses))]]
+    left_out = ("backend", "save", "checkpoints", "progress", "data_root")  # places on the machine that trained
+    rows += [
+        [name, str(value)] for name, value in run.options.items() if name not in left_out and value not in (None, {})
+    ]
+    yield from _table(["option", "value"], rows)
+    yield from ("", "The spec:", "", "```toml")
+    yield from (
+        harmless(tomli_w.dumps(_without_none(run.plan.spec.to_dict()))).rstrip().replace("```", "'''").splitlines()
+    )
+    yield "```"
+
+
+def _plan(run: Measured) -> Iterator[str]:
+    yield from ("", "## Plan", "")
+    rows = [
+        [group.name, str(len(group.parameters)), *_span(run.rates.get(group.name)), run.lowering.get(group.name, "")]
+        for group in run.plan.groups
+    ]
+    yield from _table(["group", "parameters", "first rate", "last rate", "how it was applied"], rows)
+
+
+def _span(rates: Float64 | None) -> tuple[str, str]:
+    if rates is None or not len(rates):
+        return "", ""
+    return f"{rates[0]:.6g}", f"{rates[-1]:.6g}"
+
+
+def _metrics(run: Measured) -> Iterator[str]:
+    yield from ("", "## Metrics", "")
+    rows: list[list[str]] = []
+    if len(run.losses):
+        rows.append(["loss of the last batch", f"{run.losses[-1]:.4f}"])
+    for what, series in (("test accuracy", run.accuracies), ("test accuracy of the average", run.ema_accuracies)):
+        if len(series):
+            rows.append([f"{what}, last", f"{series[-1]:.4f}"])
+            rows.append([f"{what}, best", f"{np.nanmax(series) if not np.isnan(series).all() else np.nan:.4f}"])
+    rows += [[f"{name}, last", f"{values[-1, 1]:.6g}"] for name, values in run.logged.items() if len(values)]
+    if rows:
+        yield from _table(["metric", "value"], rows)
+    else:
+        yield "None were measured."
+
+
+def _versions(run: Measured) -> Iterator[str]:
+    yield from ("", "## Versions", "")
+    yield from _table(["package", "version"], [[name, version] for name, version in run.versions.items()])
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(headers) + " |"
+    yield "|" + "---|" * len(headers)
+    for row in rows:
+        yield "| " + " | ".join(_plain(cell) for cell in row) + " |"
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is, in one line: nothing in a name becomes a link, a table or HTML."""
+    return _SPECIAL.sub(r"\\\1", harmless(str(text), keep=""))
+
+
+def _without_none(table: Any) -> Any:
+    if isinstance(table, Mapping):
+        return {name: _without_none(value) for name, value in table.items() if value is not None}
+    return [_without_none(value) for value in table] if isinstance(table, list | tuple) else table
