@@ -302,10 +302,9 @@ class RateSearch:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the curve on a log axis, the suggestions marked; needs matplotlib (``pip install 'layered-lr[plot]'``).
 
-        Below the axis of ``lr`` stands each group's own scale, its rate at the same place.
-
         Args:
-            ax: Where to draw; None makes a figure of its own, which pyplot does not know.
+            ax: Where to draw; None makes a figure of its own, which pyplot does not know. Below its axis of ``lr``
+                stands the scale of each group, up to six, with the group's rate at the same place.
 
         Returns:
             The axes.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from layered_lr.reports.figures import COLOURS, check_matplotlib, content_of, inlined, plain_number
 from layered_lr.reports.tables import shortened
@@ -22,7 +20,8 @@ _LONGEST_NAME = 24
 def plot(search: SearchView, ax: Axes | None = None, inches: tuple[float, float] = (9.0, 5.0)) -> Axes:
     """Draw the curve, as ``RateSearch.plot`` describes it."""
     check_matplotlib()
-    axes = _own_axes(inches) if ax is None else ax
+    scales = [] if ax is not None or search.group is not None else _scales(search)
+    axes, below = (ax, []) if ax is not None else _own_axes(inches, len(scales))
     count = len(search.mean)
     lr = search.lr[:count]
     if len(search.seeds) > 1:
@@ -35,16 +34,25 @@ def plot(search: SearchView, ax: Axes | None = None, inches: tuple[float, float]
         axes.axvline(found.lr, color=colour, linewidth=0.8, linestyle=":")
         axes.plot([found.lr], [height], mark, color=colour, markersize=8, label=f"{name}: {found.lr:.3g}")
     _dress(axes, search)
+    for own, (name, scale) in zip(below, scales, strict=True):
+        _draw_scale(own, name, tuple(scale * limit for limit in axes.get_xlim()))
     return axes
 
 
-def _own_axes(inches: tuple[float, float]) -> Axes:
+def _own_axes(inches: tuple[float, float], scales: int) -> tuple[Axes, list[Axes]]:
+    """The axes of the curve, and those of the scales below them, which have no height."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure: Figure = Figure(figsize=inches, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure.add_subplot()
+    grid = figure.add_gridspec(1 + scales, 1, height_ratios=[1.0] + [0.001] * scales)
+    first, *below = (figure.add_subplot(grid[row]) for row in range(1 + scales))
+    return first, below
+
+
+def _scales(search: SearchView) -> list[tuple[str, float]]:
+    return [(name, scale) for name, scale in search.scales.items() if scale > 0][:_MOST_SCALES]
 
 
 def _dress(axes: Axes, search: SearchView) -> None:
@@ -59,21 +67,17 @@ def _dress(axes: Axes, search: SearchView) -> None:
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(frameon=False, fontsize="small")
-    if search.group is None:
-        _add_scales(axes, search)
 
 
-def _add_scales(axes: Axes, search: SearchView) -> None:
-    """An axis for each group below the one of ``lr``, which says the group's rate at the same place."""
-    scales = [(name, scale) for name, scale in search.scales.items() if scale > 0]
-    for place, (name, scale) in enumerate(scales[:_MOST_SCALES], start=1):
-        own = axes.secondary_xaxis(-0.17 * place, functions=(_times(scale), _times(1 / scale)))
-        own.set_xlabel(shortened(name, _LONGEST_NAME), fontsize="small", labelpad=0)
-        own.tick_params(labelsize="small")
-
-
-def _times(factor: float) -> Any:
-    return lambda values: np.asarray(values) * factor
+def _draw_scale(axes: Axes, name: str, limits: tuple[float, ...]) -> None:
+    """A group's own rates, each below the ``lr`` that it goes with."""
+    axes.set_xscale("log")
+    axes.set_xlim(*limits)
+    axes.yaxis.set_visible(False)
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    axes.set_xlabel(shortened(name, _LONGEST_NAME), fontsize="small", labelpad=0)
+    axes.tick_params(labelsize="small")
 
 
 def file_content(search: SearchView, suffix: str) -> bytes:

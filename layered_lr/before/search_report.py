@@ -22,7 +22,7 @@ def search_text(search: SearchView) -> str:
     """What was tried, and a row for each suggestion. The table fits the terminal."""
     lines = [wrapped(headline(search))]
     if search.suggestions:
-        lines.append(suggestion_table(search).text())
+        lines += [suggestion_table(search).text(), wrapped(_meanings(search))]
         first = search.suggestion
         what = "lr" if search.group is None else f"the rate of group {search.group!r}"
         lines.append(wrapped(f"suggested: {what} = {first.lr:.3g} ({first.name}), {_factor(search, first.lr)}."))
@@ -41,14 +41,16 @@ def headline(search: SearchView) -> str:
 
 
 def suggestion_table(search: SearchView) -> ReportTable:
-    """A row for each suggestion, with each group's rate."""
-    groups = list(dict.fromkeys([*search.scales, *search.fixed]))
-    headers = ["suggestion", "where", "lr", *(f"rate of {name}" for name in groups)]
-    rows = [
-        [found.name, _MEANINGS[found.name], f"{found.lr:.3g}", *(f"{found.rates[name]:.3g}" for name in groups)]
-        for found in search.suggestions.values()
-    ]
-    return ReportTable(headers, rows, frozenset(headers[2:]))
+    """A row for each group, with its rate at each suggestion."""
+    found = search.suggestions
+    rows = [] if search.group is not None else [["lr", *(f"{each.lr:.3g}" for each in found.values())]]
+    for name in dict.fromkeys([*search.scales, *search.fixed]):
+        rows.append([name, *(f"{each.rates[name]:.3g}" for each in found.values())])
+    return ReportTable(["rate of", *found], rows, frozenset(found))
+
+
+def _meanings(search: SearchView) -> str:
+    return "; ".join(f"{name}: {_MEANINGS[name]}" for name in search.suggestions) + "."
 
 
 def _factor(search: SearchView, lr: float) -> str:
@@ -64,7 +66,7 @@ def html_text(search: SearchView) -> str:
         figure(inline_svg(search), inline_svg(search, narrow=True)),
     ]
     if search.suggestions:
-        parts.append(section("Suggestions", suggestion_table(search).html()))
+        parts.append(section("Suggestions", suggestion_table(search).html(), paragraphs([_meanings(search)], "soft")))
         first = search.suggestion
         try:
             parts.append(

@@ -15,7 +15,7 @@ from layered_lr.plans.export import html_text as plan_page
 from layered_lr.reports.figures import content_of, inlined
 from layered_lr.reports.page import figure, page
 from tests.support.browser import chromium, measured, printed
-from tests.support.page_cases import COUNTS, certificate_of, plan_of
+from tests.support.page_cases import COUNTS, certificate_of, plan_of, search_of
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.slow
@@ -27,8 +27,12 @@ TOUCHING_PIXELS = 0.5  # boxes that share less than this touch, and do not overl
 
 def written(kind: str, count: int, folder: Path) -> Path:
     path = folder / f"{kind}.html"
-    text = plan_page(plan_of(count)) if kind == "plan" else certificate_page(certificate_of(count, faulty=True))
-    path.write_text(text, encoding="utf-8")
+    texts = {
+        "plan": lambda: plan_page(plan_of(count)),
+        "certificate": lambda: certificate_page(certificate_of(count, faulty=True)),
+        "search": lambda: search_of(count).to_html(),
+    }
+    path.write_text(texts[kind](), encoding="utf-8")
     return path
 
 
@@ -57,6 +61,11 @@ def test_everything_fits_the_screen_and_can_be_read(measure: Any, kind: str, cou
     assert found["svgs"], "there is a drawing"
     for drawing in found["svgs"]:
         check_texts(drawing)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_search_fits_the_screen(measure: Any, width: int) -> None:
+    test_everything_fits_the_screen_and_can_be_read(measure, "search", 12, width)
 
 
 def check_texts(drawing: dict[str, Any]) -> None:

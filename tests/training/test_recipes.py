@@ -106,7 +106,7 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
         "checkpoints": {"folder": "runs/a", "every": "10 steps", "keep": 2, "keep_best": False},
         "divergence": {"action": "rollback", "rollback_factor": 0.1, "skip_advances": True},
     }  # fmt: skip
-    assert set(values) == set(inspect.signature(run).parameters) - {"spec", "callbacks"}
+    assert set(values) == set(inspect.signature(run).parameters) - {"spec", "callbacks", "dry_run"}
     for name, cls in VALUES.items():
         assert set(values[name]) == {field.name for field in fields(cls)}
     text = SPEC + tomli_w.dumps({"run": values})
