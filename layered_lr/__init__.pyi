@@ -95,6 +95,11 @@ from .training.grouped_options import Checkpoints as Checkpoints
 from .training.grouped_options import Divergence as Divergence
 from .training.grouped_options import InitialWeights as InitialWeights
 from .training.grouped_options import Precision as Precision
+from .training.loggers.mlflow import MLflow as MLflow
+from .training.loggers.row_logs import CSV as CSV
+from .training.loggers.row_logs import JSONLines as JSONLines
+from .training.loggers.tensorboard import TensorBoard as TensorBoard
+from .training.loggers.wandb import WandB as WandB
 from .training.recipe import Recipe as Recipe
 from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes

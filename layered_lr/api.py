@@ -72,6 +72,7 @@ def run(
     checkpoints: Checkpoints | str | Path | None = None,
     divergence: Divergence | str = "stop",
     callbacks: Sequence[Callback] = (),
+    log: str | Sequence[str] = (),
     progress: bool = True,
     save: str | Path | None = None,
     dry_run: bool = False,
@@ -118,6 +119,8 @@ def run(
         divergence: What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or
             ll.Divergence.
         callbacks: Objects of classes that derive from ll.Callback. The run calls their methods at each event.
+        log: Where to write a log to, beside the run's folder: 'csv:FILE', 'jsonl:FILE', 'tensorboard:FOLDER',
+            'wandb:PROJECT' or 'mlflow:FOLDER'. A run that goes on continues it.
         progress: Whether to show a progress bar where stderr is a terminal.
         save: The file to write the result to (an .npz), as Result.save does.
         dry_run: Only try the run: one update, one batch of evaluation, one checkpoint that is read again and removed.

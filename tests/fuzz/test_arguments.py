@@ -134,6 +134,17 @@ FUNCTIONS = [
     Target("audit", ll.audit, {"optimizer": junk, "model": junk}, {"scheduler": junk, "steps": junk, "ema": junk}),
     Target("audit of a recipe", audit_of_a_recipe, {}, dict.fromkeys(("scheduler", "steps", "ema", "clipped"), junk)),
     Target("translate", ll.translate, {"module": junk}, {"example": junk}),
+    Target("CSV", ll.CSV, {"path": junk}, {"grad_norms": junk}),
+    Target("JSONLines", ll.JSONLines, {"path": junk}, {"grad_norms": junk}),
+    Target(
+        "TensorBoard",
+        ll.TensorBoard,
+        {"folder": junk},
+        dict.fromkeys(("histograms", "wrong_answers", "grad_norms"), junk),
+    ),
+    Target("WandB", ll.WandB, {"project": junk}, dict.fromkeys(("name", "mode", "folder"), junk)),
+    Target("MLflow", ll.MLflow, {}, dict.fromkeys(("experiment", "name", "folder"), junk)),
+    Target("a log", lambda log: RunOptions(log=log), {"log": junk}),
     Target("save_state", ll.save_state, {"path": junk, "model": junk, "optimizer": junk}),
     Target(
         "load_state", ll.load_state, {"source": junk, "model": junk, "optimizer": junk}, {"names": junk, "step": junk}
