@@ -106,3 +106,7 @@ from .training.recipe import ready_recipes as ready_recipes
 from .training.result import Result as Result
 from .translation import translate as translate
 from .version import __version__ as __version__
+from .watching.report import report as report
+from .watching.run_list import RunList as RunList
+from .watching.run_list import RunSummary as RunSummary
+from .watching.run_list import list_runs as list_runs

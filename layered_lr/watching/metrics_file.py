@@ -1,0 +1,85 @@
+"""Reads ``metrics.csv``, also one that a kill has cut off or that somebody has damaged."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from layered_lr.arrays import Float64
+from layered_lr.errors import CheckpointError
+from layered_lr.files import read_plain
+
+_RATE = "rate: "
+
+
+class Metrics(NamedTuple):
+    """The numbers of a run's updates, one after the other.
+
+    Args:
+        losses: Shape (updates,).
+        rates: Each group's, as it was applied, shape (updates, groups).
+        damage: What is wrong with the file from some line on, in words; empty where nothing is.
+    """
+
+    losses: Float64
+    rates: Float64
+    damage: str = ""
+
+
+def read_metrics(file: Path, groups: Sequence[str]) -> Metrics:
+    """Read the numbers of every update; what comes after the first damaged line is left out.
+
+    Args:
+        file: ``metrics.csv``.
+        groups: The names of the plan's groups, in its order.
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    try:
+        text = read_plain(file).decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return _nothing(groups)
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}.") from None
+    whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line off
+    found = _rows(csv.reader(io.StringIO(whole, newline=""), strict=True))
+    header = next(found, None)
+    wanted = ["loss", *(_RATE + name for name in groups)]
+    if header is None:
+        return _nothing(groups)
+    if header[:1] != ["step"] or not set(wanted) <= set(header):
+        return _nothing(groups, f"{file.name}: its columns are not those of the plan's groups")
+    places = [header.index(name) for name in wanted]
+    rows: list[list[float]] = []
+    damage = ""
+    for number, row in enumerate(found):
+        try:
+            if row is None or len(row) != len(header) or int(row[0]) != number:
+                raise ValueError
+            rows.append([float(row[place]) for place in places])
+        except ValueError:
+            damage = f"{file.name}: is damaged from line {number + 2} on"
+            break
+    table = np.array(rows, dtype=np.float64).reshape(-1, len(wanted))
+    return Metrics(table[:, 0], table[:, 1:], damage)
+
+
+def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | None]:
+    """The rows, and None for one that is no CSV."""
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None
+
+
+def _nothing(groups: Sequence[str], damage: str = "") -> Metrics:
+    return Metrics(np.empty(0), np.empty((0, len(groups))), damage)
