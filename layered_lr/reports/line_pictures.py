@@ -63,7 +63,7 @@ def styles(count: int) -> list[tuple[str, int]]:
     from matplotlib.colors import to_hex
 
     places = np.linspace(0.0, 0.9, count)
-    return [(to_hex(colormaps["viridis"](place)), rank % 3) for rank, place in enumerate(places)]
+    return [(to_hex(colormaps["viridis"](place)), rank % 3 * (count < 16)) for rank, place in enumerate(places)]
 
 
 def picture(

@@ -49,10 +49,10 @@ def read_metrics(file: Path, groups: Sequence[str]) -> Metrics:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}.") from None
     whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line off
     found = _rows(csv.reader(io.StringIO(whole, newline=""), strict=True))
-    header = next(found, None)
     wanted = ["loss", *(_RATE + name for name in groups)]
-    if header is None:
+    if not whole:
         return _nothing(groups)
+    header = next(found) or []
     if header[:1] != ["step"] or not set(wanted) <= set(header):
         return _nothing(groups, f"{file.name}: its columns are not those of the plan's groups")
     places = [header.index(name) for name in wanted]

@@ -21,6 +21,7 @@ from layered_lr.watching.run_past import RunPast, read_past
 from layered_lr.watching.run_record import RunRecord, find_runs, read_record
 
 _LONGEST_NAME = 60
+_MOST_ROWS = 24  # of a table that is not folded
 _FOLDED = "Rates, norms, groups, events"
 
 
@@ -109,8 +110,8 @@ def html_text(names: Sequence[str], records: Sequence[RunRecord]) -> str:
         title = f"{len(records)} runs"
         body = [
             section("Runs", overview_table(names, records).html()),
-            section("What differs", _differences(difference_table(names, records, pasts))),
             section("Compared", *_drawn(lambda: compared_pictures(names, records))),
+            section("What differs", _differences(difference_table(names, records, pasts))),
             *(
                 section(
                     f"Run {name}", folded("Rates, norms, groups, events", *_run_parts(record, past, f"run-{place}"))
@@ -122,15 +123,20 @@ def html_text(names: Sequence[str], records: Sequence[RunRecord]) -> str:
 
 
 def _differences(table: ReportTable) -> str:
-    return table.html() if table.rows else paragraphs(["Nothing that is written down: options, plan, versions, data."])
+    if not table.rows:
+        return paragraphs(["Nothing that is written down: options, spec, plan, versions, data."])
+    if len(table.rows) <= _MOST_ROWS:
+        return table.html()
+    first, rest = (table._replace(rows=rows) for rows in (table.rows[:_MOST_ROWS], table.rows[_MOST_ROWS:]))
+    return first.html() + folded(f"{len(rest.rows)} more", rest.html())
 
 
 def _run_parts(record: RunRecord, past: RunPast, ident: str) -> list[str]:
-    events = event_table(record)
+    events, groups = event_table(record), group_table(record, past)
     parts = [
         *_drawn(lambda: run_pictures(record, past, ident)),
         "<h3>Groups</h3>",
-        group_table(record, past).html(),
+        groups.html() if len(groups.rows) <= _MOST_ROWS else folded(f"{len(groups.rows)} groups", groups.html()),
     ]
     if events.rows:
         parts += ["<h3>What happened</h3>", events.html()]

@@ -74,7 +74,8 @@ def _far_off(applied: Float64, due: Float64) -> str:
     known = np.isfinite(applied) & (due > 0)
     if not known.any():
         return ""
-    return f"{float(np.max(np.abs(applied[known] / due[known] - 1))):.1e}"
+    largest = float(np.max(np.abs(applied[known] / due[known] - 1)))
+    return "0" if largest == 0 else f"{largest:.1e}"
 
 
 def _last(norms: Float64) -> str:

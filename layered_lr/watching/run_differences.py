@@ -11,6 +11,7 @@ from layered_lr.watching.run_record import RunRecord
 
 _LONGEST = 90
 _PLACES = ("checkpoints.folder", "save", "log", "progress")  # where a run writes to is no matter of its training
+_LISTS = {"groups": "group", "phases": "phase"}
 
 
 def difference_table(names: Sequence[str], records: Sequence[RunRecord], pasts: Sequence[RunPast]) -> ReportTable:
@@ -35,7 +36,11 @@ def difference_table(names: Sequence[str], records: Sequence[RunRecord], pasts: 
 
 def _settings(record: RunRecord, past: RunPast) -> Iterator[tuple[str, str]]:
     yield from ((key, value) for key, value in _flat("", record.options) if key not in _PLACES)
-    yield from _flat("spec.", record.about.get("spec"))
+    spec = record.about.get("spec")
+    yield from _flat("spec.", {name: part for name, part in _table(spec).items() if name not in _LISTS})
+    for name, what in _LISTS.items():
+        for number, part in enumerate(_table(spec).get(name, ()), start=1):
+            yield f"{what} {_label(part, number)}", ", ".join(f"{key} {value}" for key, value in _flat("", part))
     plan = record.plan
     yield "plan: updates", str(plan.total_steps)
     yield "plan: updates an epoch", str(plan.steps_per_epoch)
@@ -43,6 +48,15 @@ def _settings(record: RunRecord, past: RunPast) -> Iterator[tuple[str, str]]:
     yield "plan: parameters", f"{len(plan.parameters)} with {sum(group.elements for group in plan.groups):,} elements"
     yield "data: digest", past.data[:16] or "unknown"
     yield from _flat("version of ", record.versions)
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _label(part: Any, number: int) -> str:
+    """What a group is called, or a phase's number."""
+    return str(_table(part).get("name") or _table(part).get("match") or number)
 
 
 def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,11 @@ class RunSummary:
         last_loss: Of the last update; None without one.
         written: When something was last written there, in local time, ``YYYY-MM-DD HH:MM``; empty where unknown.
         note: Why it ended early, or what is damaged.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> def best_of(folder):
+        ...     return max(ll.list_runs(folder), key=lambda run: run.best_accuracy or 0.0).name
     """
 
     name: str
@@ -59,6 +64,11 @@ class RunList:
     Args:
         folder: Where they are.
         runs: Sorted by name.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> def unfinished(folder):
+        ...     return [run.name for run in ll.list_runs(folder) if run.state == "stopped"]
     """
 
     folder: Path

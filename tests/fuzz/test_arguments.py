@@ -145,6 +145,8 @@ FUNCTIONS = [
     Target("WandB", ll.WandB, {"project": junk}, dict.fromkeys(("name", "mode", "folder"), junk)),
     Target("MLflow", ll.MLflow, {}, dict.fromkeys(("experiment", "name", "folder"), junk)),
     Target("a log", lambda log: RunOptions(log=log), {"log": junk}),
+    Target("list_runs", ll.list_runs, {"folder": junk}),
+    Target("report", ll.report, {"runs": junk}, {"path": junk}),
     Target("save_state", ll.save_state, {"path": junk, "model": junk, "optimizer": junk}),
     Target(
         "load_state", ll.load_state, {"source": junk, "model": junk, "optimizer": junk}, {"names": junk, "step": junk}
@@ -225,6 +227,8 @@ def test_every_public_name_is_a_target() -> None:
         "RateSuggestion",
         "OverfitVerdict",
         "Result",
+        "RunList",
+        "RunSummary",
         "Recipe",
         "Comparison",
         "Parameter",

@@ -88,6 +88,7 @@ class CSV(_FileLogger):
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> import torch
         >>> import layered_lr as ll
         >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
@@ -96,7 +97,7 @@ class CSV(_FileLogger):
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     log = ll.CSV(f"{folder}/log.csv", grad_norms=False)
         ...     result = ll.run(ll.Spec(ll.SGD(0.1)), callbacks=[log], **options)
-        ...     print(open(f"{folder}/log.csv").readline().strip())
+        ...     print(Path(folder, "log.csv").read_text().splitlines()[0])
         step,epoch,loss,rate/rest,accuracy,ema_accuracy
     """
 
@@ -138,6 +139,7 @@ class JSONLines(_FileLogger):
 
     Example:
         >>> import json, tempfile
+        >>> from pathlib import Path
         >>> import torch
         >>> import layered_lr as ll
         >>> build = lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 2))
@@ -146,7 +148,7 @@ class JSONLines(_FileLogger):
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     log = ll.JSONLines(f"{folder}/log.jsonl", grad_norms=False)
         ...     result = ll.run(ll.Spec(ll.SGD(0.1)), callbacks=[log], **options)
-        ...     lines = [json.loads(line) for line in open(f"{folder}/log.jsonl")]
+        ...     lines = [json.loads(line) for line in Path(folder, "log.jsonl").read_text().splitlines()]
         >>> lines[1]["step"], lines[1]["rate/rest"], sorted(lines[2])
         (0, 0.1, ['accuracy', 'loss', 'rate/rest', 'step'])
     """
