@@ -110,3 +110,5 @@ from .watching.report import report as report
 from .watching.run_list import RunList as RunList
 from .watching.run_list import RunSummary as RunSummary
 from .watching.run_list import list_runs as list_runs
+from .watching.sweep import Sweep as Sweep
+from .watching.sweep import sweep as sweep

@@ -329,6 +329,25 @@ def report(runs: tuple[str, ...], output: str) -> None:
     _print(f"written: {write_report(runs, output)}")
 
 
+@cli.command(short_help="Make every run of a recipe that has lists of values.")
+@click.argument("recipe", metavar="RECIPE")
+@click.option("--into", metavar="DIR", required=True, help="The folder of the sweep; each run has a folder in it.")
+@click.option("--jobs", type=int, default=1, help="How many runs go on at a time.  [1]")
+@_TRUST
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
+def sweep(context: click.Context, /, recipe: str, into: str, jobs: int, trust: bool, as_json: bool) -> None:
+    """Make every run of a recipe with lists, such as lr = [0.1, 0.01]: exit code 0 all finished, 1 not all.
+
+    RECIPE is a TOML file. The same command goes on with what is missing, after a stop or an error.
+    """
+    from layered_lr.watching.sweep import sweep as make_sweep
+
+    done = make_sweep(recipe, into, jobs, trust=trust)
+    _print(done.to_json() if as_json else done)
+    context.exit(0 if done.ok else FAILED)
+
+
 @cli.command(short_help="Find faults in a training recipe that was written by hand.")
 @click.argument("make", metavar="MODULE:MAKE")
 @click.option("--steps", type=int, help="How often the loop calls scheduler.step() in the whole run.")

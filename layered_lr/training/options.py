@@ -413,7 +413,7 @@ class RunOptions:
     )
     progress: bool = option(
         default=True,
-        help="Whether to show a progress bar where stderr is a terminal.",
+        help="Whether to show a progress bar, where stderr is a terminal or in a notebook.",
         check=yes_or_no,
         meaning=MAY_CHANGE,
         flag="--progress",

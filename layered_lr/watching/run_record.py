@@ -157,7 +157,8 @@ def _accuracies(events: Sequence[Mapping[str, Any]]) -> dict[int, float]:
 def _state(running: bool, updates: int, total: int | None, events: Sequence[Mapping[str, Any]]) -> str:
     if running:
         return "running"
-    was_stopped = bool(events) and events[-1]["event"] == "stopped"  # by a callback, which ends a run as it should
+    # A callback that stops a run ends it as it should, and says why; after a signal the run is to go on.
+    was_stopped = bool(events) and events[-1]["event"] == "stopped" and "signal" not in events[-1]
     return "finished" if was_stopped or (total is not None and updates >= total) else "stopped"
 
 
@@ -170,7 +171,7 @@ def _why_it_ended(events: Sequence[Mapping[str, Any]], state: str) -> str:
         return ""
     if last["event"] == "diverged":
         return f"diverged at update {last.get('step')}: the loss is {last.get('loss')}"
-    return str(last.get("why", ""))
+    return str(last["why"]) if "why" in last else f"stopped by {last.get('signal', 'somebody')}"
 
 
 def is_being_written(path: Path) -> bool:

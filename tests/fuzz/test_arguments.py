@@ -147,6 +147,7 @@ FUNCTIONS = [
     Target("a log", lambda log: RunOptions(log=log), {"log": junk}),
     Target("list_runs", ll.list_runs, {"folder": junk}),
     Target("report", ll.report, {"runs": junk}, {"path": junk}),
+    Target("sweep", ll.sweep, {"recipe": junk, "into": junk}, {"jobs": junk, "trust": junk}),
     Target("save_state", ll.save_state, {"path": junk, "model": junk, "optimizer": junk}),
     Target(
         "load_state", ll.load_state, {"source": junk, "model": junk, "optimizer": junk}, {"names": junk, "step": junk}
@@ -229,6 +230,7 @@ def test_every_public_name_is_a_target() -> None:
         "Result",
         "RunList",
         "RunSummary",
+        "Sweep",
         "Recipe",
         "Comparison",
         "Parameter",
