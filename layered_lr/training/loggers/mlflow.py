@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ class MLflow(Logger):
             raise SpecError(f"MLflow(name={shown(name)}): must be a run's name, or None.")
         self.experiment, self.name = experiment, name
         self.folder = None if folder is None else as_path("MLflow: folder", folder)
-        self._tool: Any = import_tool("mlflow", "mlflow", "2.14")
+        self._tool: Any = import_tool("mlflow", _package(), "2.14")
         self._client: Any = None
         self._id = ""
         self._names: dict[str, str] = {}
@@ -120,3 +121,14 @@ class MLflow(Logger):
         if self._client is not None:
             client, self._client = self._client, None
             client.set_terminated(self._id)
+
+
+def _package() -> str:
+    """What MLflow is installed as: whole, or without its server."""
+    for name in ("mlflow", "mlflow-skinny"):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return name
+    return "mlflow"
