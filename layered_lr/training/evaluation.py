@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,11 +30,13 @@ class WrongAnswers(NamedTuple):
         images: As the data set has them: uint8 (n, H, W, C), or float32 (n, C, H, W).
         labels: What they are, shape (n,).
         answers: What the model says that they are, shape (n,).
+        class_names: A name for each class; None where they have none.
     """
 
     images: NDArray[Any]
     labels: NDArray[np.int64]
     answers: NDArray[np.int64]
+    class_names: Sequence[str] | None = None
 
 
 def find_wrong_answers(session: Session, batches: Batches, most: int) -> WrongAnswers:
@@ -55,4 +58,5 @@ def find_wrong_answers(session: Session, batches: Batches, most: int) -> WrongAn
         answers += said[wrong].tolist()
     chosen = np.array(places[:most], dtype=np.int64)
     dataset = batches.dataset
-    return WrongAnswers(dataset.x_test[chosen], dataset.y_test[chosen], np.array(answers[:most], dtype=np.int64))
+    names = getattr(dataset, "class_names", None)
+    return WrongAnswers(dataset.x_test[chosen], dataset.y_test[chosen], np.array(answers[:most], dtype=np.int64), names)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError
 from layered_lr.files import as_path
+from layered_lr.printed import harmless
 from layered_lr.training.evaluation import WrongAnswers
 from layered_lr.training.events import EvaluationEvent
 from layered_lr.training.loggers.event_files import EventFile, check_folder, check_tensorboard, last_step_of
@@ -117,9 +118,10 @@ class TensorBoard(Logger):
     def _show_wrong(self, step: int, wrong: WrongAnswers) -> None:
         assert self._file is not None
         lines = ["| image | is | answered |", "|---|---|---|"]
-        for number, (image, label, answer) in enumerate(zip(*wrong, strict=True), start=1):
+        shown = zip(wrong.images, wrong.labels.tolist(), wrong.answers.tolist(), strict=True)
+        for number, (image, label, answer) in enumerate(shown, start=1):
             self._file.add_image(step, f"{_WRONG}/{number}", pixels_of(image))
-            lines.append(f"| {number} | {label} | {answer} |")
+            lines.append(f"| {number} | {_class(wrong, label)} | {_class(wrong, answer)} |")
         self._file.add_text(step, _WRONG, "\n".join(lines) if len(lines) > 2 else "none in the first batches")
 
     def _close(self) -> None:
@@ -129,6 +131,13 @@ class TensorBoard(Logger):
 
     def _failure(self, error: OSError) -> CheckpointError:
         return CheckpointError(f"{self.folder}: the log cannot be written: {error.strerror or error}.")
+
+
+def _class(wrong: WrongAnswers, number: int) -> str:
+    """A class by its name, or by its number where it has none, as a cell of a table in Markdown."""
+    names = wrong.class_names
+    name = f"{number}" if names is None or number >= len(names) else names[number]
+    return harmless(name, keep="").replace("|", "\\|")
 
 
 def pixels_of(image: NDArray[np.generic]) -> NDArray[np.uint8]:
