@@ -50,7 +50,7 @@ def find_wrong_answers(session: Session, batches: Batches, most: int) -> WrongAn
     places: list[int] = []
     answers: list[int] = []
     for number, (images, labels, count) in enumerate(batches.test(session.wants_channels_last)):
-        if len(places) >= most or number == _MOST_BATCHES:
+        if len(places) >= most or number == _MOST_BATCHES or labels.ndim != 1:  # targets beyond class numbers
             break
         said = session.logits(images).argmax(axis=1)[:count]
         wrong = np.flatnonzero(said != labels[:count])

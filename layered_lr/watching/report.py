@@ -10,8 +10,9 @@ from typing import Any
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path
 from layered_lr.outputs import check_output, write_whole
+from layered_lr.plans.text import plan_parts
 from layered_lr.printed import shown
-from layered_lr.reports.page import escaped, folded, page, paragraphs, section
+from layered_lr.reports.page import bullets, escaped, folded, page, paragraphs, section
 from layered_lr.reports.tables import ReportTable, shortened
 from layered_lr.strict_json import json_text
 from layered_lr.watching.report_numbers import event_table, group_table, overview_table
@@ -144,11 +145,22 @@ def _run_parts(record: RunRecord, past: RunPast, ident: str) -> list[str]:
     data = f"; data {past.data[:16]}" if past.data else ""
     tables = {"options": dict(record.options), "spec": record.about.get("spec")}
     parts += [
+        *_plan_parts(record),
         "<h3>Made with</h3>",
         paragraphs([f"{versions}{data}"], "soft"),
         folded("Options and spec", f"<pre>{escaped(json_text(tables, indent=1))}</pre>"),
     ]
     return parts
+
+
+def _plan_parts(record: RunRecord) -> list[str]:
+    """The plan's own table and what it says below; nothing where that needs a function that is not imported."""
+    try:
+        parts = plan_parts(record.plan, str(record.options.get("backend") or "") or None)
+    except LayeredLRError:
+        return []
+    below = bullets(line for text in parts.below for line in text.splitlines())
+    return [folded("The plan", paragraphs([parts.headline]), parts.table.html(), below)]
 
 
 def _drawn(draw: Any) -> list[str]:

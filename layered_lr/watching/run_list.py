@@ -129,7 +129,7 @@ def summary_of(path: Path, where: Path) -> RunSummary:
     name = os.path.relpath(path, where)
     name = path.name or str(path) if name == "." else name
     try:
-        record = read_record(path)
+        record = read_record(path, only_last=True)
     except CheckpointError as error:
         state = "running" if is_being_written(path) else "damaged"  # one that is just being made has no plan yet
         return RunSummary(name, state, "", "", 0, None, None, None, None, "", str(error))

@@ -54,7 +54,7 @@ class RunRecord:
     @property
     def updates(self) -> int:
         """Updates whose loss is written down."""
-        return len(self.metrics.losses)
+        return self.metrics.updates
 
     @property
     def versions(self) -> Mapping[str, Any]:
@@ -63,8 +63,12 @@ class RunRecord:
         return found if isinstance(found, Mapping) else {}
 
 
-def read_record(path: Path) -> RunRecord:
+def read_record(path: Path, *, only_last: bool = False) -> RunRecord:
     """Read the folder of a run.
+
+    Args:
+        path: The folder.
+        only_last: Of a long run, read the numbers of the last updates only.
 
     Raises:
         CheckpointError: It holds no run, or one whose files are damaged; the message has one line.
@@ -78,11 +82,11 @@ def read_record(path: Path) -> RunRecord:
         plan = plan_from_dict({name: about[name] for name in _PLAN_KEYS})
     except (LayeredLRError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path / PLAN}: is damaged, or is no plan: {_one_line(error)}") from None
-    metrics = read_metrics(path / METRICS, [group.name for group in plan.groups])
+    metrics = read_metrics(path / METRICS, [group.name for group in plan.groups], only_last=only_last)
     events, note = _read_events(path / EVENTS)
     running = is_being_written(path)
     options: Mapping[str, Any] = {} if mark is None else mark.options
-    state = _state(running, len(metrics.losses), plan.total_steps, events)
+    state = _state(running, metrics.updates, plan.total_steps, events)
     return RunRecord(
         path=path,
         state=state,

@@ -159,6 +159,20 @@ def test_the_command_writes_a_report(made: tuple[Path, ll.Result], call: Any, re
     refused(call("report"), "RUN")
 
 
+def test_of_a_long_run_only_the_end_is_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a small file takes as damage in its middle is not even read in a large one; the end is right."""
+    from layered_lr.watching import metrics_file
+
+    path = base / "whole" / "metrics.csv"
+    header, *rows = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(header + b"damaged\n" * 100 + b"".join(rows[3:]))
+    assert by_name(base)["whole"].state == "damaged"
+    monkeypatch.setattr(metrics_file, "_LARGE", 10)
+    monkeypatch.setattr(metrics_file, "_TAIL", sum(map(len, rows[8:])))
+    whole = by_name(base)["whole"]
+    assert (whole.state, whole.updates, whole.last_loss) == ("finished", 15, float(rows[-1].split(b",")[1]))
+
+
 @pytest.mark.parametrize("runs", [3, None, [], [3], b"x", ["a\0b"]], ids=repr)
 def test_what_is_no_run_is_refused(runs: Any, tmp_path: Path) -> None:
     with pytest.raises(ll.SpecError):
