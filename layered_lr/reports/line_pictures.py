@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Float64
 from layered_lr.reports.figures import COLOURS, DASHES, content_of, inlined, use_linear_axis, use_log_axis
 from layered_lr.reports.page import escaped, figure
+from layered_lr.reports.tables import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,7 +126,8 @@ def _axes(title: str) -> Axes:
     made: Figure = Figure(figsize=_INCHES, dpi=120, layout="constrained")
     FigureCanvasAgg(made)
     axes = made.add_subplot()
-    axes.set_title(title, fontsize=_POINTS + 1, loc="left")
+    fitting = shortened(title, int(0.8 * 72 * _INCHES[0] / (_LETTER * _POINTS)))
+    axes.set_title(fitting.replace("$", r"\$"), fontsize=_POINTS + 1, loc="left")
     axes.set_xlabel("update", fontsize=_POINTS)
     axes.tick_params(labelsize=_POINTS)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))

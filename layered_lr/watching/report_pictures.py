@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,12 +12,16 @@ from layered_lr.arrays import Float64
 from layered_lr.reports.figures import check_matplotlib
 from layered_lr.reports.line_pictures import Line, Mark, has_values, key, picture, styles
 from layered_lr.reports.page import folded, paragraphs
+from layered_lr.training.run_folder import LOGGED
+from layered_lr.watching.logged_file import Logged, read_logged
 from layered_lr.watching.report_numbers import planned_rates
 from layered_lr.watching.run_past import RunPast
 from layered_lr.watching.run_record import RunRecord
 
 _MOST_NAMES = 24  # in a key that is not folded
+_MOST_LOGGED = 8  # names under which numbers were logged
 _ONE = "#0072B2"
+_RIGHT = "accuracy on the test set"
 
 
 def run_pictures(record: RunRecord, past: RunPast, ident: str) -> list[str]:
@@ -40,12 +45,17 @@ def run_pictures(record: RunRecord, past: RunPast, ident: str) -> list[str]:
     plans = [] if planned is None else [_line(n, planned[:, p], *looks[p], True) for p, n in enumerate(names)]
     drawn = [
         _drawn("loss of each batch", [_line("loss", record.metrics.losses, _ONE, 0)], f"{ident}-loss", marks),
-        _drawn("accuracy on the test set", [_accuracy_line("accuracy", record, _ONE, 0)], f"{ident}-right", marks),
+        _drawn(_RIGHT, [_accuracy_line("accuracy", record, _ONE, 0)], f"{ident}-right", marks),
         _drawn("rates as planned", plans, f"{ident}-plan", marks),
         _drawn("rates as applied", rates, f"{ident}-rates", marks),
         _drawn("gradient norms, before clipping", norms, f"{ident}-norms", marks),
     ]
+    logged = read_logged(record.path / LOGGED)
+    for number, (name, rows) in enumerate(sorted(logged.items())[:_MOST_LOGGED]):
+        drawn.append(_drawn(f"logged: {name}", [_logged_line(name, rows, _ONE, 0)], f"{ident}-logged-{number}", marks))
     notes = []
+    if len(logged) > _MOST_LOGGED:
+        notes.append(f"Of {len(logged)} names that were logged, {_MOST_LOGGED} are drawn.")
     if len(marks) > 1:
         notes.append(f"Dotted lines: where each of the {len(marks)} phases begins.")
     if not any(map(has_values, norms)):
@@ -68,8 +78,16 @@ def compared_pictures(names: Sequence[str], records: Sequence[RunRecord]) -> lis
     right = [_accuracy_line(name, record, *look) for name, record, look in of_runs]
     drawn = [
         _drawn("loss, smoothed", losses, "all-loss", ()),
-        _drawn("accuracy on the test set", right, "all-right", ()),
+        _drawn(_RIGHT, right, "all-right", ()),
     ]
+    logged = [read_logged(record.path / LOGGED) for record in records]
+    for number, what in enumerate(_shared_names(logged)[:_MOST_LOGGED]):
+        lines = [
+            _logged_line(name, rows[what], *look)
+            for (name, _, look), rows in zip(of_runs, logged, strict=True)
+            if what in rows
+        ]
+        drawn.append(_drawn(f"logged: {what}", lines, f"all-logged-{number}", ()))
     return [_box(drawn), key(losses)]
 
 
@@ -81,7 +99,7 @@ def _box(drawn: Sequence[str]) -> str:
 def _drawn(title: str, lines: Sequence[Line], ident: str, marks: Sequence[Mark]) -> str:
     """The picture of those lines that have values; empty where none has."""
     known = [line for line in lines if has_values(line)]
-    return picture(title, known, ident, marks=marks, may_be_log="accuracy" not in title) if known else ""
+    return picture(title, known, ident, marks=marks, may_be_log=title != _RIGHT) if known else ""
 
 
 def _group_key(lines: Sequence[Line]) -> str:
@@ -95,6 +113,16 @@ def _phase_marks(record: RunRecord) -> list[Mark]:
 def _line(name: str, values: Float64, colour: str, dashes: int, is_stepped: bool = False) -> Line:
     steps: NDArray[np.int64] = np.arange(len(values))
     return Line(name, steps, values, colour, dashes, is_stepped)
+
+
+def _shared_names(logged: Sequence[Logged]) -> list[str]:
+    """The names under which two runs or more have logged numbers."""
+    counts = Counter(name for rows in logged for name in rows)
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
+def _logged_line(name: str, rows: tuple[NDArray[np.int64], Float64], colour: str, dashes: int) -> Line:
+    return Line(name, *rows, colour, dashes, has_marks=len(rows[0]) <= 40)
 
 
 def _accuracy_line(name: str, record: RunRecord, colour: str, dashes: int) -> Line:

@@ -98,6 +98,7 @@ def test_a_page_says_planned_and_applied_rates_and_norms(page_of: Any) -> None:
     text = page_of("12 groups").read_text(encoding="utf-8")
     for title in ("loss of each batch", "accuracy on the test set", "rates as planned", "rates as applied", "norms"):
         assert re.search(f'aria-label="[^"]*{title}', text), title
+    assert 'aria-label="logged: $part$ &lt;b&gt;of the whole' in text
     assert "each of the 3 phases" in text and "torch" in text.partition("Made with")[2]
     rows = re.findall(r'data-label="rate (planned|applied)">(.*?)<', text)
     assert [value for kind, value in rows if kind == "planned"] == [value for kind, value in rows if kind == "applied"]
