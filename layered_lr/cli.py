@@ -230,7 +230,7 @@ def compare(
 
 
 # Options of a run that say what is kept of it, which nothing is of what is tried before it.
-_KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "save", "ema_decay", "dry_run")
+_KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "log", "save", "ema_decay", "dry_run")
 
 
 @cli.command("find-lr", short_help="Find a rate: train at rising rates, and look at the loss.")
@@ -302,6 +302,8 @@ def overfit(context: click.Context, /, recipe: str | None, trust: bool, as_json:
     found = learn_by_heart(spec, **{name: value for name, value in arguments.items() if name not in left_out})
     _print(found.to_json() if as_json else found)
     context.exit(0 if found.ok else FAILED)
+
+
 @cli.command(short_help="List the runs of a folder.")
 @click.argument("folder", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
