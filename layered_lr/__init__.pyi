@@ -98,6 +98,11 @@ from .training.grouped_options import Checkpoints as Checkpoints
 from .training.grouped_options import Divergence as Divergence
 from .training.grouped_options import InitialWeights as InitialWeights
 from .training.grouped_options import Precision as Precision
+from .training.loggers.mlflow import MLflow as MLflow
+from .training.loggers.row_logs import CSV as CSV
+from .training.loggers.row_logs import JSONLines as JSONLines
+from .training.loggers.tensorboard import TensorBoard as TensorBoard
+from .training.loggers.wandb import WandB as WandB
 from .training.recipe import Recipe as Recipe
 from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes
@@ -108,3 +113,9 @@ from .training.trained.exporting import Export as Export
 from .training.trained.predictions import Predictions as Predictions
 from .translation import translate as translate
 from .version import __version__ as __version__
+from .watching.report import report as report
+from .watching.run_list import RunList as RunList
+from .watching.run_list import RunSummary as RunSummary
+from .watching.run_list import list_runs as list_runs
+from .watching.sweep import Sweep as Sweep
+from .watching.sweep import sweep as sweep

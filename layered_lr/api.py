@@ -75,6 +75,7 @@ def run(
     checkpoints: Checkpoints | str | Path | None = None,
     divergence: Divergence | str = "stop",
     callbacks: Sequence[Callback] = (),
+    log: str | Sequence[str] = (),
     progress: bool = True,
     save: str | Path | None = None,
     dry_run: bool = False,
@@ -126,7 +127,9 @@ def run(
         divergence: What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or
             ll.Divergence.
         callbacks: Objects of classes that derive from ll.Callback. The run calls their methods at each event.
-        progress: Whether to show a progress bar where stderr is a terminal.
+        log: Where to write a log to, beside the run's folder: 'csv:FILE', 'jsonl:FILE', 'tensorboard:FOLDER',
+            'wandb:PROJECT' or 'mlflow:FOLDER'. A run that goes on continues it.
+        progress: Whether to show a progress bar, where stderr is a terminal or in a notebook.
         save: The file to write the result to (an .npz), as Result.save does.
         dry_run: Only try the run: one update, one batch of evaluation, one checkpoint that is read again and removed.
             It says what it did, and keeps no file.
@@ -399,7 +402,7 @@ def compare(
         ema_decay: Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
-        progress: Whether to show a progress bar where stderr is a terminal.
+        progress: Whether to show a progress bar, where stderr is a terminal or in a notebook.
         quick: Compare in float64 alone, over the first fifth of the updates. The probes make all updates, with two
             parameters of each kind: the same group, decay, phases and number of dimensions.
         resume_at: Stop each backend's run after this update, and go on from a checkpoint's files in a new session.

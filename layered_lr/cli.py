@@ -231,7 +231,7 @@ def compare(
 
 
 # Options of a run that say what is kept of it, which nothing is of what is tried before it.
-_KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "save", "ema_decay", "dry_run")
+_KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "log", "save", "ema_decay", "dry_run")
 
 
 @cli.command("find-lr", short_help="Find a rate: train at rising rates, and look at the loss.")
@@ -303,6 +303,52 @@ def overfit(context: click.Context, /, recipe: str | None, trust: bool, as_json:
     found = learn_by_heart(spec, **{name: value for name, value in arguments.items() if name not in left_out})
     _print(found.to_json() if as_json else found)
     context.exit(0 if found.ok else FAILED)
+
+
+@cli.command(short_help="List the runs of a folder.")
+@click.argument("folder", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def runs(folder: str, as_json: bool) -> None:
+    """List the runs in DIR and in its folders: how far each is, its accuracies, and whether it can go on.
+
+    A run is running, finished, stopped (`layered-lr resume` goes on with it) or damaged. Nothing is changed there.
+    """
+    from layered_lr.watching.run_list import list_runs
+
+    found = list_runs(folder)
+    _print(found.to_json() if as_json else found)
+
+
+@cli.command(short_help="Write an HTML report of one run or several.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="FILE", default="report.html", help="The .html file.  [report.html]")
+def report(runs: tuple[str, ...], output: str) -> None:
+    """Write one HTML file about one run or several: plan, rates, losses, norms, accuracies, and what differs.
+
+    RUN is a run's folder, or a folder of runs. The file refers to nothing outside it, and needs no script.
+    """
+    from layered_lr.watching.report import report as write_report
+
+    _print(f"written: {write_report(runs, output)}")
+
+
+@cli.command(short_help="Make every run of a recipe that has lists of values.")
+@click.argument("recipe", metavar="RECIPE")
+@click.option("--into", metavar="DIR", required=True, help="The folder of the sweep; each run has a folder in it.")
+@click.option("--jobs", type=int, default=1, help="How many runs go on at a time.  [1]")
+@_TRUST
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
+def sweep(context: click.Context, /, recipe: str, into: str, jobs: int, trust: bool, as_json: bool) -> None:
+    """Make every run of a recipe with lists, such as lr = [0.1, 0.01]: exit code 0 all finished, 1 not all.
+
+    RECIPE is a TOML file. The same command goes on with what is missing, after a stop or an error.
+    """
+    from layered_lr.watching.sweep import sweep as make_sweep
+
+    done = make_sweep(recipe, into, jobs, trust=trust)
+    _print(done.to_json() if as_json else done)
+    context.exit(0 if done.ok else FAILED)
 
 
 @cli.command(short_help="Find faults in a training recipe that was written by hand.")

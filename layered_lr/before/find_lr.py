@@ -33,7 +33,7 @@ from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.recipe import default_spec
 from layered_lr.training.train import all_versions, open_loop
 
-NOT_BEFORE = ("checkpoints", "divergence", "callbacks", "save", "ema_decay", "dry_run")
+NOT_BEFORE = ("checkpoints", "divergence", "callbacks", "log", "save", "ema_decay", "dry_run")
 """Options of a run that have no meaning before it."""
 
 OWN_LOOP = "own loop"

@@ -49,6 +49,25 @@ def read_safetensors(file: Path) -> dict[str, Array]:
         raise UnreadableError(one_line(error)) from None
 
 
+def read_safetensors_part(file: Path, prefix: str) -> dict[str, Array]:
+    """Read those arrays whose names begin with ``prefix``, by the rest of their names; the others are not read.
+
+    Raises:
+        UnreadableError: The file is missing or damaged, or holds a dtype that NumPy cannot.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(file, framework="np") as opened:
+            return {
+                name.removeprefix(prefix): opened.get_tensor(name)
+                for name in opened.keys()  # noqa: SIM118  # it is no mapping
+                if name.startswith(prefix)
+            }
+    except Exception as error:  # as above
+        raise UnreadableError(one_line(error)) from None
+
+
 def _as_real(name: str, array: Array) -> tuple[str, Array]:
     """Turn complex numbers into pairs of floats: the format has no complex128."""
     if array.dtype.kind != "c":

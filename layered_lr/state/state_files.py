@@ -21,7 +21,7 @@ from layered_lr.arrays import Array, Arrays
 from layered_lr.errors import CheckpointError
 from layered_lr.files import UnreadableError, one_line, open_plain, read_plain
 from layered_lr.outputs import clear_unfinished, describe_obstacle, make_temporary
-from layered_lr.state.safetensors_files import read_safetensors, write_safetensors
+from layered_lr.state.safetensors_files import read_safetensors, read_safetensors_part, write_safetensors
 from layered_lr.state.training_state import TrainingState
 from layered_lr.strict_json import json_text, number_of
 
@@ -230,6 +230,20 @@ def _save(file: Path, arrays: Arrays) -> None:
     write_safetensors(file, arrays)
     file.chmod(stat.S_IMODE(file.parent.stat().st_mode) & 0o666)  # the umask's, which safetensors does not ask
     _sync(file)
+
+
+def read_history(path: Path) -> dict[str, Array]:
+    """Read what a state says of the run's past, and none of its weights. Its digest is not checked: to show it only.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, or no plain file.
+    """
+    file = path / TRAINING
+    _check_size(file)
+    try:
+        return read_safetensors_part(file, _HISTORY)
+    except UnreadableError as error:
+        raise CheckpointError(f"{file}: not a readable .safetensors: {error}") from None
 
 
 def _load(file: Path) -> dict[str, Array]:

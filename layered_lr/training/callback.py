@@ -43,7 +43,12 @@ class Callback:
         ...         event.run.log(mean_loss=event.loss)
         ...         if event.loss < 0.1:
         ...             event.run.stop("the loss is below 0.1")
+
+    Attributes:
+        wants_grad_norms: Whether the run is to measure each group's gradient norm at each update for this callback.
     """
+
+    wants_grad_norms: bool = False
 
     def on_begin(self, event: BeginEvent) -> None:
         """The run is ready for its first update.

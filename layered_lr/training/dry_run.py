@@ -95,7 +95,7 @@ def dry_options(options: RunOptions, folder: Path) -> RunOptions:
     if checkpoints is not None and checkpoints.folder is not None:
         checkpoints = replace(checkpoints, folder=folder / "run")
     callbacks = (*options.callbacks, StopAtOnce())
-    return replace(options, checkpoints=checkpoints, callbacks=callbacks, save=None, dry_run=False)
+    return replace(options, checkpoints=checkpoints, callbacks=callbacks, save=None, log=(), dry_run=False)
 
 
 def write_and_read(state: TrainingState) -> WrittenState | str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from layered_lr.backend.base import Session
 from layered_lr.data import Batches
@@ -14,3 +18,45 @@ def accuracy(session: Session, batches: Batches, ema: bool = False) -> float:
     for images, labels, count in batches.test(session.wants_channels_last):
         right += int(np.sum(session.logits(images, ema).argmax(axis=1)[:count] == labels[:count]))
     return right / len(batches.dataset.y_test)
+
+
+_MOST_BATCHES = 10  # to look for wrong answers in: of a good model, a whole test set has few
+
+
+class WrongAnswers(NamedTuple):
+    """Test images that a model gets wrong.
+
+    Args:
+        images: As the data set has them: uint8 (n, H, W, C), or float32 (n, C, H, W).
+        labels: What they are, shape (n,).
+        answers: What the model says that they are, shape (n,).
+        class_names: A name for each class; None where they have none.
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
+    class_names: Sequence[str] | None = None
+
+
+def find_wrong_answers(session: Session, batches: Batches, most: int) -> WrongAnswers:
+    """The first images of the test set that the model gets wrong.
+
+    Args:
+        session: Who answers.
+        batches: Of the data.
+        most: How many to look for, in the first batches of the test set.
+    """
+    places: list[int] = []
+    answers: list[int] = []
+    for number, (images, labels, count) in enumerate(batches.test(session.wants_channels_last)):
+        if len(places) >= most or number == _MOST_BATCHES or labels.ndim != 1:  # targets beyond class numbers
+            break
+        said = session.logits(images).argmax(axis=1)[:count]
+        wrong = np.flatnonzero(said != labels[:count])
+        places += (number * batches.batch_size + wrong).tolist()
+        answers += said[wrong].tolist()
+    chosen = np.array(places[:most], dtype=np.int64)
+    dataset = batches.dataset
+    names = getattr(dataset, "class_names", None)
+    return WrongAnswers(dataset.x_test[chosen], dataset.y_test[chosen], np.array(answers[:most], dtype=np.int64), names)

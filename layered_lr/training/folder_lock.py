@@ -7,12 +7,14 @@ import fcntl
 import os
 import platform
 import re
+import time
 import weakref
 from pathlib import Path
 
 from layered_lr.errors import CheckpointError
 from layered_lr.files import describe_kind
 
+_LOOK_SECONDS = 0.05
 _OWNER = re.compile(r"process \d+ on [\w.-]+")
 _OPEN: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
@@ -45,7 +47,7 @@ class FolderLock:
     def _take(self, folder: Path) -> None:
         assert self._handle is not None
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._handle)
         except BlockingIOError:
             said = os.pread(self._handle, 200, 0).decode(errors="replace")
             owner = said if _OWNER.fullmatch(said) else "another process"
@@ -66,6 +68,20 @@ class FolderLock:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _lock(handle: int) -> None:
+    """Take the lock; who only looks whether a run goes on (``layered-lr runs``) holds it for a moment.
+
+    Raises:
+        BlockingIOError: Somebody else holds it.
+        OSError: The file system has no locks.
+    """
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    time.sleep(_LOOK_SECONDS)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _let_go() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,20 @@ _SERIES = ("losses", "accuracies", "ema_accuracies")
 _FACTORS = "rate_factors"
 _TABLES = ("rates", "planned", "grad_norms")
 _LOGGED = "logged/"
+
+
+class Measured(NamedTuple):
+    """What is known of some updates, one after the other.
+
+    Args:
+        losses: Before each update, shape (n,).
+        rates: Each group's, shape (n, groups).
+        grad_norms: Each group's gradient norm, shape (n, groups); NaN where it is not measured.
+    """
+
+    losses: Float64
+    rates: Float64
+    grad_norms: Float64
 
 
 class History:
@@ -51,6 +65,18 @@ class History:
         """
         for name, number in numbers.items():
             self.logged.setdefault(name, Series(2)).add([[step, number]])
+
+    def since(self, start: int) -> Measured:
+        """What is known of the updates from ``start`` on.
+
+        Args:
+            start: The first one, 0-based.
+        """
+        stop = min(len(self.losses), len(self.rates))
+        rates = self.rates.numbers(start)[: max(stop - start, 0)]
+        norms = self.grad_norms.numbers(start)[: len(rates)]
+        unknown = np.full((len(rates) - len(norms), rates.shape[1]), np.nan)
+        return Measured(self.losses.numbers(start)[: len(rates)], rates, np.concatenate([norms, unknown]))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy of everything, by name, as a checkpoint keeps it; the first axis counts."""

@@ -41,6 +41,10 @@ def marked(run: dict[str, Any]) -> dict[str, Any]:
     for name in (*_CODE, "save"):
         if isinstance(found.get(name), str) and (name == "save" or is_import_path(found[name])):
             found[name] = InFile(found[name])
+    if isinstance(found.get("log"), str):
+        found["log"] = InFile(found["log"])
+    elif isinstance(found.get("log"), list):
+        found["log"] = [InFile(word) if isinstance(word, str) else word for word in found["log"]]
     checkpoints = found.get("checkpoints")
     if isinstance(checkpoints, str):
         found["checkpoints"] = InFile(checkpoints)
@@ -52,6 +56,8 @@ def marked(run: dict[str, Any]) -> dict[str, Any]:
 def unmarked(run: dict[str, Any]) -> dict[str, Any]:
     """The options of ``marked`` without those that may not be obeyed."""
     kept = {name: value for name, value in run.items() if not isinstance(value, InFile)}
+    if isinstance(kept.get("log"), list) and any(isinstance(word, InFile) for word in kept["log"]):
+        del kept["log"]
     if isinstance(kept.get("checkpoints"), dict):
         kept["checkpoints"] = {
             name: value for name, value in kept["checkpoints"].items() if not isinstance(value, InFile)
@@ -65,6 +71,11 @@ _FUNCTIONS = ("function", "lr_lambda", "scale_fn", "metric")
 def names_code(options: Mapping[str, Any], spec: Any) -> bool:
     """Whether options or a spec, as plain tables, name code that going on with the run would import."""
     return any(is_import_path(str(options.get(name, ""))) for name in _CODE) or _names_functions(spec)
+
+
+def needs_trust(options: Mapping[str, Any], spec: Any) -> bool:
+    """Whether going on with a run would import code, or write to a place, that its folder names."""
+    return bool(options.get("log")) or names_code(options, spec)
 
 
 def _names_functions(part: Any) -> bool:

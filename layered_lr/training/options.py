@@ -160,6 +160,14 @@ def _callbacks(value: Any) -> tuple[Callback, ...]:
     return check_callbacks(value)
 
 
+def _log(value: Any) -> tuple[str, ...]:
+    if value == ():
+        return ()
+    from layered_lr.training.loggers.words import check_words
+
+    return check_words(value)
+
+
 @option_class
 class RunOptions:
     """How to run a spec, checked before anything is loaded. ``ll.run`` takes each of these by name."""
@@ -426,9 +434,23 @@ class RunOptions:
         meaning=GOES_ON,
         is_written=False,
     )
+    log: Sequence[str] = option(
+        default=(),
+        help=(
+            "Where to write a log to, beside the run's folder: 'csv:FILE', 'jsonl:FILE', 'tensorboard:FOLDER', "
+            "'wandb:PROJECT' or 'mlflow:FOLDER'. A run that goes on continues it."
+        ),
+        check=_log,
+        allowed="a list of words such as 'tensorboard:FOLDER'",
+        meaning=GOES_ON,
+        flag="--log",
+        metavar="KIND:PLACE",
+        kind="list",
+        accepts="str | Sequence[str]",
+    )
     progress: bool = option(
         default=True,
-        help="Whether to show a progress bar where stderr is a terminal.",
+        help="Whether to show a progress bar, where stderr is a terminal or in a notebook.",
         check=yes_or_no,
         meaning=MAY_CHANGE,
         flag="--progress",
@@ -457,6 +479,15 @@ class RunOptions:
         kind="bool",
         is_written=False,
     )
+
+    @property
+    def listeners(self) -> tuple[Callback, ...]:
+        """The callbacks, and a new logger for each word of ``log``."""
+        if not self.log:
+            return tuple(self.callbacks)
+        from layered_lr.training.loggers.words import make_loggers
+
+        return (*self.callbacks, *make_loggers(self.log))
 
     def steps_per_epoch(self, train_size: int) -> int:
         """Updates of an epoch: its whole batches, ``accumulate_steps`` to an update; the last may have fewer.

@@ -131,7 +131,7 @@ def prepare(
     else:
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
-    measured = options.divergence.action != "stop"
+    measured = options.divergence.action != "stop" or any(each.wants_grad_norms for each in options.listeners)
     extras = Extras(
         options.accumulate_steps,
         options.ema_decay,

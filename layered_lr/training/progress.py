@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -13,10 +16,11 @@ from layered_lr.plans.plan import Plan
 from layered_lr.training.history import History
 
 _REFRESH_SECONDS = 0.2
+_MOST_RATES = 4  # that are shown; of more groups, the lowest and the highest
 
 
 class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
-    """Shows how far a run is, with loss, accuracy and rates, where stderr is a terminal.
+    """Shows how far a run is, with loss, accuracy and rates, where stderr is a terminal, and in a notebook.
 
     Args:
         plan: Of the run.
@@ -26,8 +30,12 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
 
     def __init__(self, plan: Plan, step: int, is_wanted: bool) -> None:
         self._names = [group.name for group in plan.groups]
-        disable = None if is_wanted else True  # None: tqdm finds out whether there is a terminal
-        self._bar = tqdm(total=plan.total_steps or 0, initial=step, unit="step", disable=disable, dynamic_ncols=True)
+        in_notebook = is_in_notebook()
+        disable = (
+            None if is_wanted and not in_notebook else not is_wanted
+        )  # None: tqdm looks whether there is a terminal
+        kind = _notebook_bar() if in_notebook and is_wanted else tqdm
+        self._bar = kind(total=plan.total_steps or 0, initial=step, unit="step", disable=disable, dynamic_ncols=True)
         self.is_shown = not self._bar.disable
         self._shown_at = 0.0
         self.count_update = self._bar.update  # at each update, for speed
@@ -53,5 +61,27 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
         if len(history.accuracies):
             shown["accuracy"] = f"{history.accuracies.numbers()[-1]:.3f}"
         rates = session.rates(step, step + 1)[0]
-        shown |= {name: f"{rate:.2e}" for name, rate in zip(self._names, rates, strict=True)}
+        shown |= _shown_rates(self._names, rates.tolist())
         self._bar.set_postfix(shown, refresh=True)
+
+
+def _shown_rates(names: Sequence[str], rates: Sequence[float]) -> dict[str, str]:
+    """The groups' rates; of many groups, the lowest and the highest: a bar has one line."""
+    if len(names) <= _MOST_RATES:
+        return {name: f"{rate:.2e}" for name, rate in zip(names, rates, strict=True)}
+    return {"rates": f"{min(rates):.2e} to {max(rates):.2e}"}
+
+
+def is_in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose stderr is no terminal and shows a bar all the same."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
+def _notebook_bar() -> Any:
+    """The bar of widgets, where these are installed; else the one of text."""
+    if importlib.util.find_spec("ipywidgets") is None:
+        return tqdm
+    from tqdm.notebook import tqdm as notebook_bar
+
+    return notebook_bar

@@ -75,19 +75,8 @@ def load_recipe(name_or_path: str | Path, *, trust: bool = False) -> Recipe:
         >>> [group.label for group in ll.load_recipe("adamw-fine-tune").spec.groups]
         ['backbone', 'head']
     """
-    if not isinstance(name_or_path, str | Path):
-        raise SpecError(f"recipe {shown(name_or_path)}: must be a path or a name.")
-    ready = ready_recipes()
-    is_ready = str(name_or_path) in ready
-    if is_ready:
-        table = read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))
-    elif isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
-        raise SpecError(
-            f"recipe {shown(name_or_path)}: must be the path of a .toml file or one of {', '.join(ready)}."
-            f"{did_you_mean(name_or_path, ready)}"
-        )
-    else:
-        table = read_toml(as_path("recipe", name_or_path))
+    is_ready = isinstance(name_or_path, str | Path) and str(name_or_path) in ready_recipes()
+    table = read_recipe_table(name_or_path)
     run = table.pop(RUN_TABLE, {})
     if not isinstance(run, dict):
         raise SpecError(
@@ -104,6 +93,28 @@ def load_recipe(name_or_path: str | Path, *, trust: bool = False) -> Recipe:
     else:
         RunOptions(**run)
     return Recipe(Spec.from_dict(table, trust=trust or is_ready), run)
+
+
+def read_recipe_table(name_or_path: Any) -> dict[str, Any]:
+    """What a recipe's TOML says, unchecked.
+
+    Args:
+        name_or_path: As ``load_recipe`` takes it.
+
+    Raises:
+        SpecError: No such recipe or file, or not TOML.
+    """
+    if not isinstance(name_or_path, str | Path):
+        raise SpecError(f"recipe {shown(name_or_path)}: must be a path or a name.")
+    ready = ready_recipes()
+    if str(name_or_path) in ready:
+        return read_toml((_folder() / f"{name_or_path}.toml").read_text(encoding="utf-8"))
+    if isinstance(name_or_path, str) and not name_or_path.endswith(".toml"):
+        raise SpecError(
+            f"recipe {shown(name_or_path)}: must be the path of a .toml file or one of {', '.join(ready)}."
+            f"{did_you_mean(name_or_path, ready)}"
+        )
+    return read_toml(as_path("recipe", name_or_path))
 
 
 @cache

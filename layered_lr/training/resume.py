@@ -22,7 +22,7 @@ from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
 from layered_lr.training.grouped_options import Checkpoints
-from layered_lr.training.in_file import InFile, marked, names_code
+from layered_lr.training.in_file import marked, names_code, unmarked
 from layered_lr.training.loop import Loop
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.option import old_name
@@ -100,7 +100,7 @@ def _open_newest(
             before = _plan_of(found, trust)
             state = _fitting(found, ready, before, strict, say)
             earlier = _earlier(checkpoints, run, found, options, functools.partial(_fitted, ready, before, strict))
-            loop = open_loop(ready, options, options.callbacks, state, good=earlier)
+            loop = open_loop(ready, options, options.listeners, state, good=earlier)
         except CheckpointError as error:
             refused.append(error)
             damaged.append(f"{path}: {error}")
@@ -236,7 +236,7 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path, tru
     kept["checkpoints"] = _without_folder(kept.get("checkpoints"))
     _check_data_root(kept, changes)
     try:
-        RunOptions(**{name: value for name, value in kept.items() if not isinstance(value, InFile)})
+        RunOptions(**unmarked(kept))
     except LayeredLRError as error:
         raise CheckpointError(f"{run}: says something of its run that cannot be: {error}") from None
     merged = merge_tables(kept, changes)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
 
 from layered_lr.arrays import Float64, Weights
 from layered_lr.backend.base import Session
+from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.plans.plan import Plan
 from layered_lr.printed import shown
-from layered_lr.training.history import History
+from layered_lr.training.evaluation import WrongAnswers, find_wrong_answers
+from layered_lr.training.history import History, Measured
 from layered_lr.training.measurements import Measurements
 
 
@@ -26,6 +29,7 @@ class RunningLoop(Protocol):
     step: int
     in_epoch: int
     session: Session
+    batches: Batches
     measured: Measurements
     history: History
 
@@ -91,6 +95,35 @@ class RunHandle:
     def accuracies(self) -> Float64:
         """The test accuracy after each epoch so far, shape (epochs,), as fractions."""
         return self._running().history.accuracies.numbers()
+
+    @property
+    def ema_accuracies(self) -> Float64:
+        """The moving average's test accuracy after each epoch so far, shape (epochs,); empty without ``ema_decay``."""
+        return self._running().history.ema_accuracies.numbers()
+
+    @property
+    def logged(self) -> Mapping[str, Float64]:
+        """What callbacks have logged so far, by name: rows of (updates made, number), shape (n, 2)."""
+        return MappingProxyType({name: rows.numbers() for name, rows in self._running().history.logged.items()})
+
+    def measured(self, start: int = 0) -> Measured:
+        """What is known of the updates from ``start`` on: losses, rates, gradient norms; never waits for a loss.
+
+        Args:
+            start: The first update, 0-based.
+        """
+        loop = self._running()
+        loop.measured.collect()
+        return loop.history.since(start)
+
+    def wrong_answers(self, most: int) -> WrongAnswers:
+        """Test images that the model gets wrong, the first ones of the test set; waits for the framework.
+
+        Args:
+            most: How many to look for; only the first batches of the test set are looked at.
+        """
+        loop = self._running()
+        return find_wrong_answers(loop.session, loop.batches, most)
 
     def weights(self) -> Weights:
         """A copy of every parameter and buffer, by name; waits for the framework."""

@@ -27,7 +27,7 @@ from layered_lr.strict_json import json_text
 from layered_lr.training.cadence import cadence
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.history import History
-from layered_lr.training.in_file import names_code
+from layered_lr.training.in_file import needs_trust
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import METRICS, PLAN, PLAN_TEXT, RECIPE, REPORT, RunFolder
 
@@ -67,7 +67,7 @@ class RunLog:
         settings = options.checkpoints or Checkpoints()
         self.checkpoints = folder.checkpoints(settings.keep, settings.keep_best)
         self.path = folder.path
-        trust = " --trust" if names_code(options.to_dict(), plan.spec.to_dict()) else ""
+        trust = " --trust" if needs_trust(options.to_dict(), plan.spec.to_dict()) else ""
         self.way_on = f"layered-lr resume {shlex.quote(str(folder.path))}{trust}"
         self._cadence = cadence(settings.every)
         self.checkpoint_step, self._written_at = step or 0, time.monotonic()

@@ -116,7 +116,7 @@ def train_prepared(
     for unused in describe_unused_rates(ready.plan):
         say(unused)
     if loop is None:
-        loop = open_loop(ready, options, options.callbacks, state)
+        loop = open_loop(ready, options, options.listeners, state)
     changed = False
     if folder is not None or options.divergence.action != "stop":
         loop.session.check_savable()

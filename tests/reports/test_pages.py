@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from layered_lr.plans.export import html_text as plan_page
 from layered_lr.reports.figures import content_of, inlined
 from layered_lr.reports.page import figure, page
 from tests.support.browser import chromium, measured, printed
+from tests.support.drawn_texts import SMALLEST_PIXELS, check_texts
 from tests.support.page_cases import COUNTS, certificate_of, plan_of, search_of
 
 pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.slow
 
 WIDTHS = (390, 600, 833, 1024, 1280)
-SMALLEST_PIXELS = 9.0  # of a text that a person reads on a phone without zooming
-TOUCHING_PIXELS = 0.5  # boxes that share less than this touch, and do not overlap
 
 
 def written(kind: str, count: int, folder: Path) -> Path:
@@ -66,26 +64,6 @@ def test_everything_fits_the_screen_and_can_be_read(measure: Any, kind: str, cou
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_of_a_search_fits_the_screen(measure: Any, width: int) -> None:
     test_everything_fits_the_screen_and_can_be_read(measure, "search", 12, width)
-
-
-def check_texts(drawing: dict[str, Any]) -> None:
-    texts = drawing["texts"]
-    assert len(texts) > 5, "the drawing's texts were found"
-    left, top, right, bottom = drawing["box"]
-    for text in texts:
-        assert text["scales"], text
-        # matplotlib draws letters of 100 units, and scales them to the font's size in points of the drawing.
-        assert min(text["scales"]) * 100 * drawing["pixels"] >= SMALLEST_PIXELS, text["said"]
-        x_0, y_0, x_1, y_1 = text["box"]
-        assert left <= x_0 and x_1 <= right and top <= y_0 and y_1 <= bottom, f"clipped: {text}"
-    for one, other in combinations(texts, 2):
-        assert not overlap(one["box"], other["box"]), f"{one['said']!r} overlaps {other['said']!r}"
-
-
-def overlap(one: list[float], other: list[float]) -> bool:
-    wide = min(one[2], other[2]) - max(one[0], other[0])
-    high = min(one[3], other[3]) - max(one[1], other[1])
-    return wide > TOUCHING_PIXELS and high > TOUCHING_PIXELS
 
 
 def test_the_answer_of_a_certificate_is_on_the_first_screen(measure: Any) -> None:

@@ -1,46 +1,15 @@
-"""Importing another library when it is asked for, and the rates of an optimizer by name."""
+"""What the modules for other trainers share: rates by name, metrics, clipping."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from layered_lr.errors import SpecError, ToolUnavailable
+from layered_lr.errors import SpecError
+from layered_lr.tools import import_tool as import_tool
 from layered_lr_torch.plan_scheduler import PlanScheduler
-
-
-def import_tool(module: str, package: str, oldest: str) -> Any:
-    """Import a module of another library.
-
-    Args:
-        module: Such as ``"lightning.pytorch"``.
-        package: The name for pip.
-        oldest: The oldest release with which the module here was tried, such as ``"2.4"``.
-
-    Raises:
-        ToolUnavailable: The library is missing, too old, or cannot be imported.
-    """
-    try:
-        found = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        raise ToolUnavailable(
-            f"{package} is not installed, and this needs {package} {oldest} or later. Install it: pip install "
-            f"'{package}>={oldest}'."
-        ) from None
-    if _numbers(found) < _numbers(oldest):
-        raise ToolUnavailable(
-            f"{package} {found} is installed, and this needs {package} {oldest} or later. Install it: pip install "
-            f"'{package}>={oldest}'."
-        )
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ToolUnavailable(f"{package} {found} is installed, but importing {module} failed: {error}") from error
 
 
 def rates_by_name(optimizer: torch.optim.Optimizer, prefix: str = "lr/") -> dict[str, float]:
@@ -81,7 +50,3 @@ def check_clips_once(scheduler: PlanScheduler, has_own: bool, setting: str) -> N
             f"the spec clips gradients, and so does the trainer, before it. Set {setting}, or leave clip_grad_norm "
             "and clip_grad_value out of the spec."
         )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -1,0 +1,205 @@
+"""Logs of a run: every row is what the result says, a run that goes on continues its log, wrong places are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from tests.support.isolation import value_of
+from tests.support.run_logs import KINDS, SPEC, assert_log_of, place, read, said, words
+
+
+@pytest.fixture(scope="module")
+def logged(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[ll.Result, Path]:
+    """A run with every log, from 10 updates of two epochs, and its folder."""
+    folder = tmp_path_factory.mktemp("logged")
+    callbacks = [
+        ll.CSV(folder / "log.csv"),
+        ll.JSONLines(folder / "log.jsonl"),
+        ll.TensorBoard(folder / "board", histograms=True, wrong_answers=3),
+    ]
+    return ll.run(SPEC, **said(callbacks=callbacks)), folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_says_what_the_result_says(kind: str, logged: tuple[ll.Result, Path]) -> None:
+    assert_log_of(logged[0], kind, logged[1])
+
+
+def test_a_board_shows_norms_histograms_and_wrong_answers(logged: tuple[ll.Result, Path]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, folder = logged
+    board = EventAccumulator(str(folder / "board"))
+    board.Reload()
+    (*_, last) = board.Scalars("weight_norm/head")
+    flat = np.concatenate([result.weights[f"head.{name}"].ravel() for name in ("weight", "bias")]).astype(np.float64)
+    assert last.step == 9 and last.value == np.float32(np.linalg.norm(flat))
+    (*_, drawn) = board.Histograms("weights/head")
+    assert drawn.histogram_value.num == flat.size == sum(drawn.histogram_value.bucket)
+    assert drawn.histogram_value.min == flat.min() and drawn.histogram_value.max == flat.max()
+    pictures = board.Images("wrong_answers/1")
+    assert pictures and pictures[-1].encoded_image_string.startswith(b"\x89PNG")
+    said_of_them = board.Tensors("wrong_answers")[-1].tensor_proto.string_val[0].decode()
+    wrong = [line.split("|") for line in said_of_them.splitlines()[2:]]
+    assert 0 < len(wrong) <= 3 and all(label.strip() != answer.strip() for _, _, label, answer, _ in wrong)
+
+
+def test_logging_changes_nothing_of_the_training(logged: tuple[ll.Result, Path]) -> None:
+    plain = ll.run(SPEC, **said())
+    np.testing.assert_array_equal(plain.losses, logged[0].losses)
+    assert not len(plain.grad_norms), "and nothing is measured where nobody asks"
+    for name, array in plain.weights.items():
+        np.testing.assert_array_equal(array, logged[0].weights[name])
+
+
+class Break(ll.Callback):
+    def on_update(self, event: Any) -> None:
+        if event.step == 6:
+            raise ValueError("broken")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_goes_on_continues_the_log(kind: str, torch: Any, tmp_path: Path, logged: Any) -> None:
+    """It broke after 7 updates, with checkpoints at each epoch's end and where it broke; then rows are torn off."""
+    log = [f"{kind}:{place(kind, tmp_path)}"]
+    with pytest.raises(ll.CallbackError, match="callback Break raised ValueError in on_update: broken"):
+        ll.run(SPEC, **said(log=log, callbacks=[Break()], checkpoints=tmp_path / "run"))
+    if kind != "tensorboard":
+        torn = place(kind, tmp_path)
+        torn.write_bytes(torn.read_bytes()[:-40])
+    result = ll.resume(tmp_path / "run", trust=True, model=said()["model"], data=said()["data"])
+    np.testing.assert_array_equal(result.losses, logged[0].losses)
+    assert_log_of(result, kind, tmp_path)
+    if kind == "csv":
+        assert place(kind, tmp_path).read_bytes() == place(kind, logged[1]).read_bytes()
+
+
+def test_a_log_begun_on_going_on_has_the_whole_run(torch: Any, tmp_path: Path) -> None:
+    ll.run(SPEC, **said(epochs=1, divergence="skip", checkpoints=tmp_path / "run"))
+    again = {name: said()[name] for name in ("model", "data")}
+    result = ll.resume(tmp_path / "run", epochs=2, log=words(tmp_path), **again)
+    for kind in KINDS:
+        assert_log_of(result, kind, tmp_path)
+
+
+def test_a_folder_may_not_name_a_log_without_trust(torch: Any, tmp_path: Path) -> None:
+    ll.run(SPEC, **said(epochs=1, log=f"csv:{tmp_path / 'log.csv'}", checkpoints=tmp_path / "run"))
+    again = {name: said()[name] for name in ("model", "data")}
+    with pytest.raises(ll.SpecError, match=r"log=.*a file names a place to write to.*--trust"):
+        ll.resume(tmp_path / "run", epochs=2, **again)
+    assert len(ll.resume(tmp_path / "run", epochs=2, log=(), **again).losses) == 10
+
+
+def test_a_log_holds_what_callbacks_log(torch: Any, tmp_path: Path) -> None:
+    class Note(ll.Callback):
+        def on_epoch(self, event: Any) -> None:
+            event.run.log(mine=float(event.epoch))
+
+    ll.run(SPEC, **said(log=words(tmp_path), callbacks=[Note()]))
+    for kind in ("jsonl", "tensorboard"):
+        assert read(kind, tmp_path)["logged/mine"] == {4: 0.0, 9: 1.0}
+
+
+def test_a_new_run_takes_the_place_of_the_log_before(torch: Any, tmp_path: Path) -> None:
+    ll.run(SPEC, **said(log=words(tmp_path), seed=3))
+    result = ll.run(SPEC, **said(log=words(tmp_path), epochs=1))
+    for kind in KINDS:
+        assert_log_of(result, kind, tmp_path)
+
+
+def test_a_rollback_takes_rows_back(torch: Any, tmp_path: Path) -> None:
+    """Images of NaN at update 7 send the run back to update 5 (the checkpoint of the first epoch), once."""
+
+    class Spoil(ll.Callback):
+        done = False
+
+        def on_batch(self, event: Any) -> None:
+            if event.step == 7 and not self.done:
+                self.done = True
+                event.images = event.images * np.float32(np.nan)
+
+    callbacks = [Spoil()]
+    chosen = said(log=words(tmp_path), callbacks=callbacks, divergence="rollback", checkpoints=tmp_path / "run")
+    result = ll.run(SPEC, **chosen)
+    assert any(event["event"] == "rolled back" for event in result.events)
+    for kind in KINDS:
+        assert_log_of(result, kind, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("tensorbord:x", "Did you mean 'tensorboard'"),
+        ("tensorboard", "says no place. Write tensorboard:FOLDER"),
+        ("csv:", "says no place. Write csv:FILE"),
+        ("csv:no/such/folder/log.csv", "must be a file in a folder that exists"),
+        ("jsonl:theirs", "there is a file that this library has not written"),
+        ("csv:theirs", "there is a file that this library has not written"),
+        ("tensorboard:theirs", "is no folder"),
+        ("tensorboard:board", "event files of another program"),
+        (3, "must be a list of csv:FILE"),
+        ([3], "must be one of csv:FILE"),
+        (["csv:a", "csv:a"], "given twice"),
+        ("csv:a\0b", "NUL"),
+    ],
+)
+def test_a_wrong_log_is_refused(log: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs").write_text("a diary")
+    (tmp_path / "board").mkdir()
+    (tmp_path / "board" / "events.out.tfevents.1.host.1.0").write_bytes(b"")
+    with pytest.raises(ll.SpecError, match=message):
+        ll.run(SPEC, log=log)
+    assert (tmp_path / "theirs").read_text() == "a diary"
+
+
+def test_a_logger_that_cannot_write_is_named_and_the_state_is_safe(torch: Any, tmp_path: Path) -> None:
+    class Steal(ll.Callback):
+        """Puts a folder where the log is to be, before the log is opened."""
+
+        def on_begin(self, event: Any) -> None:
+            (tmp_path / "log.csv").mkdir()
+
+    callbacks = [Steal(), ll.CSV(tmp_path / "log.csv")]
+    with pytest.raises(ll.CallbackError, match="callback CSV raised SpecError in on_begin: CSV: path=") as caught:
+        ll.run(SPEC, **said(callbacks=callbacks, checkpoints=tmp_path / "run"))
+    assert "To go on: layered-lr resume" in str(caught.value)
+    again = {name: said()[name] for name in ("model", "data")}
+    assert len(ll.resume(tmp_path / "run", **again).losses) == 10
+
+
+def test_a_tool_that_is_missing_is_said() -> None:
+    for name, make in (("wandb", lambda: ll.WandB("p")), ("mlflow", lambda: ll.MLflow("p"))):
+        try:
+            __import__(name)
+        except ImportError:
+            with pytest.raises(ll.ToolUnavailable, match=f"{name} is not installed.*pip install"):
+                make()
+
+
+def test_odd_images_can_be_shown() -> None:
+    from layered_lr.training.loggers.tensorboard import pixels_of
+
+    assert pixels_of(np.zeros((4, 5, 1), np.uint8)).shape == (4, 5, 3)
+    shown = pixels_of(np.linspace(-2, 2, 24, dtype=np.float32).reshape(2, 3, 4))
+    assert shown.shape == (3, 4, 3) and shown.dtype == np.uint8
+    assert pixels_of(np.full((3, 2, 2), np.nan, np.float32)).tolist() == np.zeros((2, 2, 3)).tolist()
+
+
+def log_alone(backend: str, folder: str) -> list[str]:
+    """Log a run in a process of its own; which other frameworks it has imported."""
+    import sys
+
+    from tests.support import run_logs
+
+    run_logs.check_logs(backend, folder)
+    return sorted({"torch", "tensorflow"} & set(sys.modules))
+
+
+def test_oneflow_has_the_same_logs_and_needs_no_torch(oneflow: Any, tmp_path: Path) -> None:
+    assert value_of(log_alone, "oneflow-graph", str(tmp_path)) == []
