@@ -6,6 +6,9 @@ Through ``ll.compile`` in a loop of one's own, on MobileNetV2's 158 parameters. 
 ``scheduler.step()`` on gradients that stay as they are; *step* is a whole training step, batch 64, 32x32. Beside it
 torch's own optimizer with 158 param groups, fused and foreach, as a user would write it without merging anything, its
 rates set by hand each step.
+
+Also of two kinds: what has two or more dimensions by SGD or Muon, the rest by AdamW. There the two kinds stand beside a
+group per parameter.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import layered_lr as ll
@@ -24,7 +28,8 @@ from benchmarks.frame.worker import Worker
 
 STEPS = 10**6
 KINDS = ("SGD", "Adam", "AdamW")
-ONE, MANY = "1 group", "a group per parameter"
+MIXES = ("SGD and AdamW", "Muon and AdamW")
+ONE, TWO, MANY = "1 group", "2 groups", "a group per parameter"
 
 
 class Loops:
@@ -50,20 +55,21 @@ class Loops:
         torch = self.torch
         torch.manual_seed(0)
         model = self._model()
-        names = [name for name, _ in model.named_parameters()]
+        dimensions = {name: parameter.ndim for name, parameter in model.named_parameters()}
         for parameter in model.parameters():
             parameter.grad = torch.randn_like(parameter) * 1e-3
         if groups.startswith("torch"):
             step = self._naive(model, kind, groups)
         else:
-            optimizer, scheduler = ll.compile(spec_of(kind, names if groups == MANY else []), model, STEPS)
+            spec = mixed_spec(kind, dimensions, groups == MANY) if kind in MIXES else spec_of(kind, groups, dimensions)
+            optimizer, scheduler = ll.compile(spec, model, STEPS)
 
             def step() -> None:
                 optimizer.step()
                 scheduler.step()
 
         self.steps[key], self.models[key] = step, model
-        return len(names) if groups != ONE else 1
+        return {ONE: 1, TWO: 2}.get(groups, len(dimensions))
 
     def optimizer_seconds(self, key: str, count: int) -> float:
         """Of an update on gradients that stay."""
@@ -125,14 +131,41 @@ def _lr(number: int) -> float:
     return 1e-5 * (1 + number / 1000)
 
 
-def spec_of(kind: str, names: list[str]) -> ll.Spec:
+def spec_of(kind: str, groups: str, names: Iterable[str]) -> ll.Spec:
     """One group for all, or one for each name with a rate and a schedule of its own."""
-    optimizer = {"SGD": ll.SGD(1e-5, momentum=0.9), "Adam": ll.Adam(1e-5), "AdamW": ll.AdamW(1e-5)}[kind]
-    groups = [
+    return ll.Spec(_optimizer(kind), _group_each(names) if groups == MANY else (), ll.CosineAnnealingLR(STEPS))
+
+
+def mixed_spec(kinds: str, dimensions: Mapping[str, int], is_many: bool) -> ll.Spec:
+    """Two kinds of optimizers: a group of each, or a group for each parameter.
+
+    Args:
+        kinds: One of ``MIXES``; the first one is for what has two or more dimensions.
+        dimensions: Of each parameter, in model order.
+        is_many: Whether each parameter has a group with a rate and a schedule of its own.
+    """
+    first, second = map(_optimizer, kinds.split(" and "))
+    large = [name for name, count in dimensions.items() if count > 1]
+    groups = [ll.Group(large, optimizer=first, name="large")]
+    if is_many:
+        taken = set(large)
+        groups = [
+            replace(group, optimizer=first if name in taken else None)
+            for group, name in zip(_group_each(dimensions), dimensions, strict=True)
+        ]
+    return ll.Spec(second, groups, ll.CosineAnnealingLR(STEPS))
+
+
+def _optimizer(kind: str) -> Any:
+    arguments: dict[str, dict[str, Any]] = {"SGD": {"momentum": 0.9}, "Muon": {"flatten": True}}
+    return getattr(ll, kind)(1e-5, **arguments.get(kind, {}))
+
+
+def _group_each(names: Iterable[str]) -> list[ll.Group]:
+    return [
         ll.Group(f"re:{name.replace('.', '[.]')}", lr=_lr(number), schedule=ll.CosineAnnealingLR(STEPS - number))
         for number, name in enumerate(names)
     ]
-    return ll.Spec(optimizer, groups, ll.CosineAnnealingLR(STEPS))
 
 
 class Groups:
@@ -156,6 +189,9 @@ class Groups:
         ratios += [
             ratio(series[f"{kind}, {MANY}, step"], series[f"{kind}, {ONE}, step"], Target(1.02)) for kind in KINDS
         ]
+        for mix in MIXES:
+            ratios.append(ratio(series[f"{mix}, {MANY}"], series[f"{mix}, {TWO}"]))
+            ratios.append(ratio(series[f"{mix}, {MANY}, step"], series[f"{mix}, {TWO}, step"], Target(1.05)))
         return Report(
             self.name,
             self.question,
@@ -168,9 +204,10 @@ class Groups:
 def _optimizers(worker: Worker, rounds: int, count: int) -> dict[str, Series]:
     """The optimizer's part, kind by kind."""
     found: dict[str, Series] = {}
-    for kind in KINDS:
-        names = {f"{kind}, {groups}": groups for groups in (ONE, MANY)}
-        names |= {f"{kind}, torch, 158 groups, {how}": f"torch {how}" for how in ("fused", "foreach")}
+    for kind in (*KINDS, *MIXES):
+        names = {f"{kind}, {groups}": groups for groups in _few_and_many(kind)}
+        if kind in KINDS:
+            names |= {f"{kind}, torch, 158 groups, {how}": f"torch {how}" for how in ("fused", "foreach")}
         for key, groups in names.items():
             worker.call("prepare", key=key, kind=kind, groups=groups)
         turns = {
@@ -183,12 +220,16 @@ def _optimizers(worker: Worker, rounds: int, count: int) -> dict[str, Series]:
 
 def _steps(worker: Worker, rounds: int, count: int) -> dict[str, Series]:
     """The whole step."""
-    keys = [f"{kind}, {groups}" for kind in KINDS for groups in (ONE, MANY)]
+    keys = [f"{kind}, {groups}" for kind in (*KINDS, *MIXES) for groups in _few_and_many(kind)]
     turns = {
         f"{key}, step": lambda key=key: float(worker.call("step_seconds", key=key, count=count).value) for key in keys
     }
     taken = alternated(turns, rounds, say=say)
     return {key: Series(key, "whole step", "s", tuple(of)) for key, of in taken.values.items()}
+
+
+def _few_and_many(kind: str) -> tuple[str, str]:
+    return TWO if kind in MIXES else ONE, MANY
 
 
 BENCHMARK = Groups()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from layered_lr.auditing import AnyScheduler
@@ -15,7 +16,13 @@ from layered_lr.schedules.base import Unit
 from layered_lr.spec.spec import Spec
 
 
-def adopt(optimizer: LoopOptimizer, model: Module, scheduler: AnyScheduler = None, *, unit: Unit = "step") -> Spec:
+def adopt(
+    optimizer: LoopOptimizer | Sequence[LoopOptimizer],
+    model: Module,
+    scheduler: AnyScheduler | Sequence[AnyScheduler] = None,
+    *,
+    unit: Unit = "step",
+) -> Spec:
     """Read the spec out of an optimizer of torch and its scheduler, as somebody wrote them by hand.
 
     ``compile(adopt(optimizer, model, scheduler), model)`` trains as they do, and the spec trains on every other backend
@@ -25,11 +32,14 @@ def adopt(optimizer: LoopOptimizer, model: Module, scheduler: AnyScheduler = Non
     Before it is returned, its rates are compared with those of a copy of the scheduler.
 
     Args:
-        optimizer: One of the optimizers of this library, as ``torch.optim`` has it.
-        model: The model whose parameters it has. Each parameter with ``requires_grad=True`` must be in a group.
+        optimizer: One of the optimizers of this library, as ``torch.optim`` has it. Or a list of several that have
+            different parameters of the model and step together, such as Muon and AdamW: the spec has one, and the
+            groups of other kinds have an optimizer of their own.
+        model: The model whose parameters they have. Each parameter with ``requires_grad=True`` must be in a group.
         scheduler: A scheduler of torch with settings that can be read, ``SequentialLR`` and ``ChainedScheduler`` of
             them, the functions of transformers, or timm's ``CosineLRScheduler``; None is a constant rate. A function in
-            ``LambdaLR`` stays a function; a lambda cannot be saved, which ``to_toml`` says.
+            ``LambdaLR`` stays a function; a lambda cannot be saved, which ``to_toml`` says. For several optimizers a
+            list with one for each, or None.
         unit: What one call of ``scheduler.step()`` is: an update (``"step"``) or an epoch. timm's scheduler knows.
 
     Returns:
@@ -58,18 +68,36 @@ def adopt(optimizer: LoopOptimizer, model: Module, scheduler: AnyScheduler = Non
     if framework is None:
         hint = f" Give an object of it, {model.__name__}(...)." if isinstance(model, type) else ""
         raise SpecError(f"adopt: model is a {type(model).__name__}; must be a torch.nn.Module object.{hint}")
-    if isinstance(optimizer, list | tuple):
-        raise SpecError(
-            f"adopt: optimizer is a list of {len(optimizer)}; must be one. Adopt each of "
-            "them with its part of the model, and join the specs: a group may have an optimizer of its own."
-        )
-    if isinstance(scheduler, list | tuple):
-        raise SpecError(
-            f"adopt: scheduler is a list of {len(scheduler)}; join them in torch's SequentialLR or ChainedScheduler."
-        )
+    optimizers, schedulers = _read_lists(optimizer, scheduler)
     if unit not in ("step", "epoch"):
         raise SpecError(f"adopt: unit={shown(unit)}: must be 'step' or 'epoch'.")
     load_backend(FRAMEWORKS["torch"].loop, "cpu")
     read: Any = load_attribute(str(FRAMEWORKS["torch"].adopter))
-    spec: Spec = read(optimizer, model, scheduler, unit)
+    spec: Spec = read(optimizers, model, schedulers, unit)
     return spec
+
+
+def _read_lists(optimizer: Any, scheduler: Any) -> tuple[list[Any], list[Any]]:
+    """The optimizers, and the scheduler of each.
+
+    Raises:
+        SpecError: They do not go together.
+    """
+    if not isinstance(optimizer, list | tuple):
+        if isinstance(scheduler, list | tuple):
+            raise SpecError(
+                f"adopt: scheduler is a list of {len(scheduler)}, for one optimizer; join them in torch's SequentialLR "
+                "or ChainedScheduler."
+            )
+        return [optimizer], [scheduler]
+    if not optimizer:
+        raise SpecError("adopt: optimizer is an empty list; give an optimizer, or several.")
+    if scheduler is None:
+        return list(optimizer), [None] * len(optimizer)
+    if not isinstance(scheduler, list | tuple) or len(scheduler) != len(optimizer):
+        given = f"a list of {len(scheduler)}" if isinstance(scheduler, list | tuple) else "one"
+        raise SpecError(
+            f"adopt: scheduler is {given}, for {len(optimizer)} optimizers; give a list with one for each of them, and "
+            "None where there is none."
+        )
+    return list(optimizer), list(scheduler)

@@ -40,6 +40,16 @@ _RECIPE = click.option(
         "[backbone-and-head]"
     ),
 )
+_SET = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help=(
+        "A setting of the recipe's spec: layer_decay=0.8, optimizer.lr=1e-3, groups.head.lr_scale=0.5, groups=[]. "
+        "The value is written as in TOML. Repeatable."
+    ),
+)
 _TRUST = click.option(
     "--trust",
     is_flag=True,
@@ -59,6 +69,7 @@ def cli() -> None:
 
 @cli.command()
 @_RECIPE
+@_SET
 @_TRUST
 @add_flags("run")
 @click.pass_context
@@ -118,6 +129,7 @@ def resume(run: str, recipe: str | None, trust: bool, strict: bool, **options: A
 
 @cli.command()
 @_RECIPE
+@_SET
 @_TRUST
 @add_flags("plan")
 @click.option("--backend", metavar="NAME", help="Show how this backend would apply the rates.")
@@ -186,6 +198,7 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
 
 @cli.command(short_help="Say whether a recipe trains alike on several backends.")
 @_RECIPE
+@_SET
 @_TRUST
 @add_flags("compare")
 @click.option(
@@ -454,11 +467,13 @@ for _command_after in (predict, evaluate, export, card):
 def _recipe(name: str | None, options: dict[str, Any], trust: bool) -> tuple[Any, dict[str, Any]]:
     """The spec, and the arguments of a run: the recipe's, with what the command line says instead."""
     from layered_lr.training.recipe import DEFAULT, load_recipe
+    from layered_lr.training.settings import change_spec
 
+    settings = options.pop("settings")
     said = read_flags(options)
     look_here_last(said, trust)
     loaded = load_recipe(DEFAULT if name is None else name, trust=trust)
-    return loaded.spec, merge_tables(loaded.run, said)
+    return change_spec(loaded.spec, settings, trust=trust), merge_tables(loaded.run, said)
 
 
 def _command(context: click.Context, **instead: str) -> str:
@@ -520,7 +535,7 @@ def _hint(error: click.NoSuchOption) -> str:
     name = error.option_name.lstrip("-").replace("-", "_")
     parameters = error.ctx.command.get_params(error.ctx)
     if any(parameter.name == "recipe" for parameter in parameters) and (place := recipe_place(name)):
-        return f" It belongs in a recipe, {place}: write it in a TOML file, and give that with --recipe FILE."
+        return f" It belongs in a recipe, {place}: write it in a TOML file for --recipe FILE, or use --set KEY=VALUE."
     # Without the dashes: with them, every short name is near to every other one.
     known = [flag[2:] for each in parameters for flag in (*each.opts, *each.secondary_opts) if flag.startswith("--")]
     if near := find_nearest(name.replace("_", "-"), known):

@@ -63,12 +63,16 @@ def split(name: str) -> tuple[str, str, str]:
 
 def test_each_option_can_stand_in_the_recipe_too() -> None:
     known = set(inspect.signature(ll.run).parameters) - {"spec", "callbacks"}
-    flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe", "trust"}
+    flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe", "settings", "trust"}
     assert {name.partition("__")[0] for name in flags} == known
     grouped = {name for name in flags if "__" in name}
     assert len(grouped) == 13 and all(part in PARTS[name] for name, _, part in map(split, grouped))
     shown = {"plot", "scale", "csv", "as_json"}  # how the plan is told, no part of a run
-    assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {"recipe", "trust"} - shown <= known
+    assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {
+        "recipe",
+        "settings",
+        "trust",
+    } - shown <= known
 
 
 def test_a_plan_of_the_default_recipe(call: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from layered_lr.errors import SpecError
-from layered_lr.models.heads import find_head
+from layered_lr.models.answering_layer import find_head
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.spelling import did_you_mean
 from layered_lr_torch.torch_types import Module

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from layered_lr.console import say
 from layered_lr.errors import SpecError
-from layered_lr.models.heads import find_head
+from layered_lr.models.answering_layer import find_head
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.spelling import find_nearest
 from layered_lr_torch.heads import count_outputs, list_outputs

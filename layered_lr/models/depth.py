@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from layered_lr.errors import SpecError
+from layered_lr.models.answering_layer import find_head
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.patterns import compile_pattern
 from layered_lr.models.wrappers import strip_wrappers
@@ -21,10 +22,10 @@ def find_depths(parameters: Sequence[Parameter], layers: Sequence[str] = ()) -> 
 
     Without ``layers``, numbers in names tell the order. A *block* is a numbered module with modules in it, such as
     ``layer1.0``, ``blocks.3`` or ``encoder.layer.11``; blocks count in model order. What stands before the first block
-    (stem, embeddings, tokens) is layer 0. What comes after the last one is the head, but for normalisations, which
-    belong to the last block; so it is in timm. Auxiliary heads are heads. In a model without blocks, each module with
-    parameters is a layer, and a normalisation belongs to the layer before it. Tied weights are as deep as their first
-    use.
+    (stem, embeddings, tokens) is layer 0. What comes after the last one is the head, with two exceptions, as in timm:
+    normalisations belong to the last block, and convolutions outside the head's module, with the normalisations behind
+    them, are a layer of their own. Auxiliary heads are heads. In a model without blocks, each module with parameters is
+    a layer, and a normalisation belongs to the layer before it. Tied weights are as deep as their first use.
 
     Args:
         parameters: In model order.
@@ -72,7 +73,9 @@ def _by_blocks(parameters: Sequence[Parameter], paths: dict[str, list[list[str]]
     places = {block: place for place, block in enumerate(blocks)}
     found: dict[str, int] = {}
     norms = _find_norms(parameters)
-    reached = -1  # the last block before a parameter, in model order
+    convolved = _find_last_convolutions(parameters, paths, blocks[-1])
+    last, tail, head = len(blocks) - 1, len(blocks), len(blocks) + 1
+    reached = -1  # the last block before a parameter, in model order, or the convolutions behind all of them
     for parameter in parameters:
         own = [_place(parts, places) for parts in paths[parameter.name]]
         known = [place for place in own if place is not None]
@@ -80,12 +83,39 @@ def _by_blocks(parameters: Sequence[Parameter], paths: dict[str, list[list[str]]
             reached = max(reached, known[0])
             found[parameter.name] = min(known)
         elif any(_is_auxiliary(parts) for parts in paths[parameter.name]):
-            found[parameter.name] = len(blocks)
-        elif reached < len(blocks) - 1:
+            found[parameter.name] = head
+        elif reached < last:
             found[parameter.name] = reached
+        elif parameter.name in convolved:
+            found[parameter.name] = reached = tail
         else:
-            found[parameter.name] = reached if parameter.name in norms else len(blocks)
+            found[parameter.name] = reached if parameter.name in norms else head
     return _numbered_from_zero(found)
+
+
+def _find_last_convolutions(
+    parameters: Sequence[Parameter], paths: dict[str, list[list[str]]], last_block: tuple[str, ...]
+) -> set[str]:
+    """Names of the parameters of convolutions that are not in the module of the head.
+
+    The head's module is the largest one around the layer that answers in which the last block is not: ``classifier``
+    for ``classifier.1``, and ``layers.9`` for ``layers.9`` where the last block is ``layers.7``.
+    """
+    head = find_head(parameters)
+    if head is None:
+        return set()
+    own = next(paths[each.name][0][:-1] for each in parameters if each.name.rpartition(".")[0] == head)
+    shared = 0
+    while shared < min(len(own) - 1, len(last_block)) and own[shared] == last_block[shared]:
+        shared += 1
+    around = own[: shared + 1]
+    weights = [each.name for each in parameters if len(each.shape) > 2]
+    holders = {name.removesuffix(".weight") for name in weights if name.endswith(".weight")}
+    return {
+        each.name
+        for each in parameters
+        if each.name.rpartition(".")[0] in holders and paths[each.name][0][: len(around)] != around
+    }
 
 
 def _by_modules(parameters: Sequence[Parameter], paths: dict[str, list[list[str]]]) -> dict[str, int]:

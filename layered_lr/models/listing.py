@@ -14,8 +14,8 @@ from typing import Any
 from tqdm import tqdm
 
 from layered_lr.errors import LayeredLRError, SpecError
+from layered_lr.models.answering_layer import find_head
 from layered_lr.models.catalogue import MODELS, list_parameters
-from layered_lr.models.heads import find_head
 from layered_lr.models.zoo import TIMM, ZooFacts, is_catalogued, open_zoo
 from layered_lr.outputs import write_whole
 from layered_lr.registry import FRAMEWORKS, find_versions

@@ -29,9 +29,10 @@ def layer_decay(
     How layers are counted: a model of timm knows it itself (``group_matcher``), and the groups are those of timm's
     ``param_groups_layer_decay``. Elsewhere numbers in names tell it. A *block* is a numbered module with modules in it,
     such as ``layer1.0``, ``blocks.3`` or ``encoder.layer.11``; blocks count in the model's order. What stands before
-    the first block is layer 0 (stem, embeddings, tokens). What comes after the last block is the head, but for
-    normalisations, which belong to the last block. Auxiliary heads are heads. In a model without blocks, each module
-    with parameters is a layer. Tied weights are as deep as their first use.
+    the first block is layer 0 (stem, embeddings, tokens). What comes after the last block is the head, with two
+    exceptions: normalisations belong to the last block, and convolutions outside the head's module are a layer of their
+    own. Auxiliary heads are heads. In a model without blocks, each module with parameters is a layer. Tied weights are
+    as deep as their first use.
 
     Args:
         model: A model of torch or OneFlow, or names and shapes as ``resolve`` takes them.

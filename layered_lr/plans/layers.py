@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from layered_lr.models.depth import find_depths
@@ -11,6 +11,8 @@ from layered_lr.models.parameter import Parameter
 from layered_lr.plans.rules import rule_of
 from layered_lr.spec.groups import Group
 from layered_lr.spec.spec import Spec
+
+_LAYER = "layer "  # and its number: the name of a layer's group
 
 
 def add_layers(spec: Spec, parameters: Sequence[Parameter]) -> Spec:
@@ -35,4 +37,19 @@ def make_layers(depths: Mapping[str, int], decay: float, top: int) -> list[Group
     members: dict[int, list[str]] = {}
     for name, depth in depths.items():
         members.setdefault(depth, []).append(name)
-    return [Group(members[depth], lr_scale=decay ** (top - depth), name=f"layer {depth}") for depth in sorted(members)]
+    return [
+        Group(members[depth], lr_scale=decay ** (top - depth), name=f"{_LAYER}{depth}") for depth in sorted(members)
+    ]
+
+
+def describe_idle_decay(spec: Spec) -> Iterator[str]:
+    """Yield a note where ``layer_decay`` changes no rate.
+
+    Args:
+        spec: After ``add_layers``.
+    """
+    if spec.layer_decay is not None and not any(group.label.startswith(_LAYER) for group in spec.groups):
+        yield (
+            f"layer_decay={spec.layer_decay:g} changes no rate: the groups have taken all parameters. It is for those "
+            "that no group matches; leave groups out, such as the one of the backbone"
+        )

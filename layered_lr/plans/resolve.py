@@ -27,7 +27,7 @@ from layered_lr.optimizers import Muon, Optimizer
 from layered_lr.optimizers.handover import check_carry
 from layered_lr.plans.frozen_by_hand import describe_frozen_by_hand
 from layered_lr.plans.group import PlanGroup, describe_kinds
-from layered_lr.plans.layers import add_layers
+from layered_lr.plans.layers import add_layers, describe_idle_decay
 from layered_lr.plans.plan import Plan, PlanPhase
 from layered_lr.plans.rest_notes import describe_rest
 from layered_lr.plans.rules import list_names, rule_of
@@ -385,4 +385,5 @@ def _notes(spec: Spec, rules: Sequence[Rule], matcher: Matcher, groups: Sequence
     ]
     rest = [note for group in groups if group.name == REST for note in describe_rest(group, groups, parameters)]
     words = describe_words(list_names(spec.groups), parameters)
-    return words + tied + unused + rest + list(describe_frozen_by_hand(groups, parameters))
+    idle = list(describe_idle_decay(spec))
+    return words + tied + unused + rest + idle + list(describe_frozen_by_hand(groups, parameters))

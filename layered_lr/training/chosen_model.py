@@ -14,7 +14,7 @@ from layered_lr.console import say
 from layered_lr.data.dataset import DatasetFacts
 from layered_lr.errors import SpecError
 from layered_lr.models import catalogue
-from layered_lr.models.heads import find_head
+from layered_lr.models.answering_layer import find_head
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.patterns import compile_pattern
 from layered_lr.models.pretrained import Pretrained, fit_pretrained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -153,6 +154,55 @@ def test_a_lambda_cannot_be_saved_and_a_named_function_can(torch: Any) -> None:
         unnamed.to_toml()
 
 
+MIXES: dict[str, tuple[Any, Any]] = {
+    "SGD and AdamW": (
+        lambda torch, weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=1e-3),
+        lambda torch, biases: torch.optim.AdamW(
+            [{"params": biases[:1]}, {"params": biases[1:], "lr": 0.02, "weight_decay": 0.0}], lr=0.01
+        ),
+    ),
+    "Muon and Adam": (
+        lambda torch, weights: torch.optim.Muon([{"params": [each]} for each in weights], lr=0.02),
+        lambda torch, biases: torch.optim.Adam(biases, lr=0.01, betas=(0.8, 0.99)),
+    ),
+}
+
+
+@pytest.mark.parametrize("schedulers", [(None, None), ("cosine", None), ("step", "sequence")])
+@pytest.mark.parametrize("name", MIXES)
+def test_several_optimizers_become_one_spec_that_trains_alike_to_the_bit(
+    torch: Any, name: str, schedulers: tuple[str | None, str | None]
+) -> None:
+    if "Muon" in name and not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    torch.manual_seed(0)
+    net = perceptron()
+    other = copy.deepcopy(net)
+    parameters = list(net.parameters())
+    theirs = [
+        make(torch, [each for each in parameters if (each.ndim > 1) is is_large])
+        for make, is_large in zip(MIXES[name], (True, False), strict=True)
+    ]
+    steppers = [None if s is None else SCHEDULERS[s](one, True) for s, one in zip(schedulers, theirs, strict=True)]
+    spec = ll.adopt(theirs, net, None if schedulers == (None, None) else steppers)
+    assert {type(group.optimizer).__name__ for group in spec.groups if group.optimizer} <= {
+        "SGD",
+        "AdamW",
+        "Muon",
+        "Adam",
+    }
+    assert ll.Spec.from_toml(spec.to_toml()) == spec
+    mine, own = ll.compile(spec, other)
+    for step in range(5):
+        for model, optimizers, schedules in ((net, theirs, steppers), (other, [mine], [own])):
+            model.zero_grad()
+            model(torch.linspace(-1, step, 16).reshape(2, 8)).square().sum().backward()
+            for each in (*optimizers, *filter(None, schedules)):
+                each.step()
+    pairs = zip(net.state_dict().values(), other.state_dict().values(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+
+
 def test_what_this_library_made_is_read_back(torch: Any) -> None:
     net = perceptron()
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.5)], ll.CosineDecay(warmup_steps=2))
@@ -197,12 +247,25 @@ def _scheduler_of_another(torch: Any) -> tuple[Any, ...]:
     return optimizer, net, torch.optim.lr_scheduler.StepLR(_of(torch)[1], 3)
 
 
+def _twice(net: Any, optimizer: Any) -> tuple[Any, ...]:
+    return [optimizer, optimizer], net
+
+
+def _only_heads(net: Any, torch: Any) -> tuple[Any, ...]:
+    halves = [torch.optim.SGD([net.head.weight], lr=0.1), torch.optim.Adam([net.head.bias], lr=0.1)]
+    return halves, net
+
+
 REFUSED = {
     "no optimizer": (lambda torch: (3, perceptron()), "optimizer is a int"),
     "no model": (lambda torch: (_of(torch)[1], 3), "model is a int"),
     "a class": (lambda torch: (_of(torch)[1], torch.nn.Linear), r"Linear\(\.\.\.\)"),
-    "two optimizers": (lambda torch: ([_of(torch)[1]] * 2, perceptron()), "a list of 2; must be one"),
-    "two schedulers": (lambda torch: (*_of(torch)[::-1], [1, 2]), "a list of 2; join them"),
+    "the same optimizer twice": (lambda torch: _twice(*_of(torch)), "'body.weight' is in two of the optimizers"),
+    "two that leave some out": (lambda torch: _only_heads(perceptron(), torch), "parameters .* are in no group"),
+    "no optimizers": (lambda torch: ([], perceptron()), "an empty list"),
+    "one scheduler for two": (lambda torch: ([_of(torch)[1]] * 2, perceptron(), 1), "is one, for 2 optimizers"),
+    "three schedulers for two": (lambda torch: ([_of(torch)[1]] * 2, perceptron(), [1] * 3), "a list of 3, for 2"),
+    "two schedulers": (lambda torch: (*_of(torch)[::-1], [1, 2]), "a list of 2, for one optimizer; join them"),
     "another model": (lambda torch: (_of(torch)[1], perceptron()), "that the model has not"),
     "a part": (lambda torch: (torch.optim.SGD((n := perceptron()).head.parameters()), n), "are in no group, such as"),
     "a function": (lambda torch: (*_of(torch)[::-1], lambda optimizer, step: None), "scheduler is a function"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 import layered_lr as ll
-from layered_lr.models.heads import find_head, find_word
+from layered_lr.models.answering_layer import find_head
+from layered_lr.models.heads import find_word
 from layered_lr.models.parameter import Parameter
 
 RESNET = [

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import layered_lr as ll
-from layered_lr.models.heads import find_head
+from layered_lr.models.answering_layer import find_head
 from layered_lr.models.zoo import ZooFacts
 from layered_lr.training.chosen_model import choose_model
 from layered_lr.training.options import RunOptions

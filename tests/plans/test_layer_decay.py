@@ -47,6 +47,28 @@ def test_layers_are_counted_as_their_authors_mean_them(names: str, due: list[int
     assert depths(names) == due
 
 
+@pytest.mark.parametrize(
+    ("names", "convolutions", "due"),
+    [
+        ("layers.0.weight layers.8.0.conv.weight layers.13.0.conv.weight layers.14.weight layers.15.weight "
+         "classifier.1.weight classifier.1.bias", "layers.14.weight", [0, 1, 2, 3, 3, 4, 4]),  # MNASNet
+        ("conv_stem.weight blocks.0.0.a.weight blocks.1.0.a.weight conv_head.weight conv_head.bias bn2.weight "
+         "classifier.weight", "conv_head.weight", [0, 1, 2, 3, 3, 3, 4]),  # timm's EfficientNet
+        ("net.blocks.0.a.weight net.blocks.1.a.weight net.last.weight net.last_bn.bias net.fc.weight",
+         "net.last.weight", [0, 1, 2, 2, 3]),
+        ("0.a.weight 1.a.weight 2.weight 3.bias 6.weight", "2.weight", [0, 1, 2, 2, 3]),
+        ("features.3.a.weight features.5.a.weight classifier.0.weight classifier.3.weight",
+         "classifier.0.weight classifier.3.weight", [0, 1, 2, 2]),  # both are in the module of the head
+    ],
+)  # fmt: skip
+def test_convolutions_behind_the_blocks_are_a_layer_of_their_own(names: str, convolutions: str, due: list[int]) -> None:
+    shapes = {name: (4, 4, 1, 1) if name in convolutions.split() else (4, 4) for name in names.split()}
+    shapes |= dict.fromkeys(("layers.15.weight", *(name for name in shapes if name.endswith("bias"))), (4,))
+    shapes["bn2.weight"] = (4,)
+    listed = [ll.Parameter(name, shapes[name]) for name in names.split()]
+    assert list(find_depths(listed).values()) == due
+
+
 def test_tied_weights_are_as_deep_as_their_first_use() -> None:
     tied = [
         ll.Parameter("model.embed.weight", (9, 4), ("lm_head.weight",)),

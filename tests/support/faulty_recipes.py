@@ -319,6 +319,14 @@ def a_head_outside_of_the_rule() -> Given:
     return {"optimizer": _torch().optim.AdamW(groups, lr=1e-3), "model": net}
 
 
+@fault("decay-differs", "memory.bias_hh_l0")
+def a_rule_that_misses_the_biases_of_an_lstm() -> Given:
+    nn = _torch().nn
+    net = nn.ModuleDict({"memory": nn.LSTM(4, 4), "head": nn.Linear(4, 2)})
+    groups = decay_groups(net, 0.01, lambda name, tensor: name.endswith(".bias"))
+    return {"optimizer": _torch().optim.AdamW(groups, lr=1e-3), "model": net}
+
+
 @fault("two-schedulers", "group 0")
 def two_schedulers() -> Given:
     net = perceptron()

@@ -26,6 +26,7 @@ READY = [
     "adamw-fine-tune",
     "backbone-and-head",
     "cosine-warmup",
+    "fine-tune",
     "head-first",
     "one-cycle",
     "plateau",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from layered_lr.spec.spec import Spec
 from layered_lr_torch.adopt.names import find_patterns
 from layered_lr_torch.adopt.schedules import read_schedules, rounded
 from layered_lr_torch.audit.lengths import own_length
-from layered_lr_torch.audit.recipe import is_function, read_recipe
+from layered_lr_torch.audit.recipe import AuditedRecipe, is_function, read_recipe
 from layered_lr_torch.audit.simulation import simulate
 from layered_lr_torch.lowering import OWN
 from layered_lr_torch.optimizer import find_optimizer_class
@@ -33,29 +33,99 @@ _UNKNOWN_LENGTH = 200
 _CLOSE = 1e-6  # torch's recursions drift from the closed forms by rounding
 
 
-def adopt_recipe(given: object, model: Module, scheduler: Any, unit: Unit) -> Spec:
-    """Read a spec, and compare its rates with the scheduler's.
+class _Read(NamedTuple):
+    """What is read of one optimizer, with an item for each param group that has parameters.
+
+    Args:
+        recipe: The optimizer, its scheduler and the model.
+        options: The param groups.
+        settings: The hyperparameters of each, with its rate before any schedule.
+        schedules: Of each.
+        owners: The place of the group of each parameter, by name.
+    """
+
+    recipe: AuditedRecipe
+    options: list[ParamGroup]
+    settings: list[Optimizer]
+    schedules: list[Schedule]
+    owners: dict[str, int]
+
+    @property
+    def scheduler(self) -> Any:
+        """The optimizer's scheduler; None where it has none."""
+        return self.recipe.schedulers[0] if self.recipe.schedulers else None
+
+
+def adopt_recipe(optimizers: Sequence[object], model: Module, schedulers: Sequence[Any], unit: Unit) -> Spec:
+    """Read a spec, and compare its rates with the schedulers'.
+
+    Args:
+        optimizers: One, or several with different parameters of the model.
+        model: Whose parameters they have.
+        schedulers: The scheduler of each; None is none.
+        unit: What a step of the schedulers is.
 
     Raises:
         SpecError: Something cannot be read exactly.
     """
-    recipe = read_recipe([given], [model], () if scheduler is None else [scheduler], None)
+    recipes = [
+        read_recipe([optimizer], [model], () if scheduler is None else [scheduler], None)
+        for optimizer, scheduler in zip(optimizers, schedulers, strict=True)
+    ]
+    if len(recipes) == 1 and recipes[0].schedulers and isinstance(recipes[0].schedulers[0], PlanScheduler):
+        return recipes[0].schedulers[0].plan.spec
+    parts = [_read_optimizer(recipe, unit) for recipe in recipes]
+    parameters = [parameter for parameter, _ in parameters_of(model)]
+    owners = _join_owners(parts, parameters)
+    spec = _make_spec(
+        [group for part in parts for group in part.options],
+        [own for part in parts for own in part.settings],
+        [each for part in parts for each in part.schedules],
+        parameters,
+        owners,
+        [_read_scale(group, part.scheduler) for part in parts for group in part.options],
+    )
+    for part in parts:
+        _compare_rates(part.recipe, part.recipe.optimizers[0], part.scheduler, spec, model, part.owners)
+    return spec
+
+
+def _read_optimizer(recipe: AuditedRecipe, unit: Unit) -> _Read:
     optimizer = recipe.optimizers[0]
     scheduler = recipe.schedulers[0] if recipe.schedulers else None
-    if isinstance(scheduler, PlanScheduler):
-        return scheduler.plan.spec
     _check_scheduler(optimizer, scheduler)
-    parameters = [parameter for parameter, _ in parameters_of(model)]
     options = [group for group in optimizer.param_groups if group["params"]]
-    owners = _find_owners(options, parameters, recipe.names)
+    owners = _find_owners(options, recipe.names)
     settings = [_read_settings(optimizer, group, scheduler is not None) for group in options]
     schedules: list[Schedule] = [Constant()] * len(options)
     if scheduler is not None:
         whole = read_schedules(scheduler, optimizer.param_groups, unit)
         schedules = [each for each, group in zip(whole, optimizer.param_groups, strict=True) if group["params"]]
-    spec = _make_spec(options, settings, schedules, parameters, owners, reads_scale=hasattr(scheduler, "t_in_epochs"))
-    _compare_rates(recipe, optimizer, scheduler, spec, model, owners)
-    return spec
+    return _Read(recipe, options, settings, schedules, owners)
+
+
+def _join_owners(parts: Sequence[_Read], parameters: Sequence[Parameter]) -> dict[str, int]:
+    """The group of each parameter that is in one, by name; groups are counted through all optimizers."""
+    joined: dict[str, int] = {}
+    first = 0
+    for part in parts:
+        for name, number in part.owners.items():
+            if name in joined:
+                raise SpecError(f"adopt: {name!r} is in two of the optimizers; leave it out of one of them.")
+            joined[name] = first + number
+        first += len(part.options)
+    left = [each.name for each in parameters if each.requires_grad and each.name not in joined]
+    if left:
+        raise SpecError(
+            f"adopt: {len(left)} parameters with requires_grad=True are in no group, such as {left[0]!r}. A spec has "
+            "all of them: set requires_grad=False for what should stay as it is."
+        )
+    return joined
+
+
+def _read_scale(group: ParamGroup, scheduler: Any) -> float:
+    """The group's ``lr_scale``, where its scheduler reads it, as timm's do."""
+    return float(group.get("lr_scale", 1.0)) if hasattr(scheduler, "t_in_epochs") else 1.0
 
 
 def _check_scheduler(optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
@@ -80,9 +150,7 @@ def _check_scheduler(optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
         raise SpecError("adopt: scheduler belongs to another optimizer: give the two that go together.")
 
 
-def _find_owners(
-    options: Sequence[ParamGroup], parameters: Sequence[Parameter], names: Mapping[int, str]
-) -> dict[str, int]:
+def _find_owners(options: Sequence[ParamGroup], names: Mapping[int, str]) -> dict[str, int]:
     """The group of each parameter that is in one, by name."""
     if not options:
         raise SpecError("adopt: the optimizer has no parameters.")
@@ -97,12 +165,6 @@ def _find_owners(
                 )
             if owners.setdefault(name, number) != number:
                 raise SpecError(f"adopt: {name!r} is in two groups of the optimizer; leave it out of one of them.")
-    left = [each.name for each in parameters if each.requires_grad and each.name not in owners]
-    if left:
-        raise SpecError(
-            f"adopt: {len(left)} parameters with requires_grad=True are in no group, such as {left[0]!r}. A spec has "
-            "all of them: set requires_grad=False for what should stay as it is."
-        )
     return owners
 
 
@@ -153,9 +215,8 @@ def _make_spec(
     schedules: Sequence[Schedule],
     parameters: Sequence[Parameter],
     owners: Mapping[str, int],
-    reads_scale: bool,
+    scales: list[float],
 ) -> Spec:
-    scales = [float(group.get("lr_scale", 1.0)) if reads_scale else 1.0 for group in options]
     if (common := _common_cycle(schedules)) is not None:
         scales, schedules = common
     largest = max(range(len(options)), key=lambda number: (len(options[number]["params"]), number))
@@ -168,11 +229,14 @@ def _make_spec(
     groups = []
     for number, (group, own, scale) in enumerate(zip(options, settings, scales, strict=True)):
         patterns = find_patterns(parameters, owners, number)
-        differing = {
-            name: getattr(own, name)
-            for name in HYPERPARAMETERS
-            if hasattr(own, name) and getattr(own, name) != getattr(base, name) and not (name == "lr" and ignores_lr)
-        }
+        differing: dict[str, Any] = {"optimizer": own}
+        if type(own) is type(base):
+            differing = {
+                name: getattr(own, name)
+                for name in HYPERPARAMETERS
+                if hasattr(own, name) and getattr(own, name) != getattr(base, name)
+                if name != "lr" or not ignores_lr
+            }
         own_schedule = None if schedules[number] == schedule else schedules[number]
         name = _label(group, patterns, number, labels)
         match = patterns[0] if len(patterns) == 1 else patterns

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from layered_lr.findings import Finding
+from layered_lr.models.where import is_bias, is_of_a_norm
 from layered_lr_torch.audit.recipe import AuditedRecipe
-from layered_lr_torch.torch_types import Module
 
 _LARGE = 2  # dimensions of an array that usually decays
 
@@ -42,17 +40,9 @@ def find_uneven_decay(recipe: AuditedRecipe) -> Iterator[Finding]:
 
 
 def _kinds(recipe: AuditedRecipe) -> dict[int, str]:
-    """``norm`` or ``bias`` for each parameter that is one, by the tensor's id."""
-    found: dict[int, str] = {}
-    for _, module in recipe.modules:
-        is_norm = _is_norm(module)
-        for name, tensor in module._parameters.items():
-            if tensor is not None and tensor.ndim < _LARGE and (is_norm or name == "bias" or name.endswith("_bias")):
-                found[id(tensor)] = "norm" if is_norm else "bias"
-    return found
-
-
-def _is_norm(module: Module) -> bool:
-    if isinstance(module, torch.nn.modules.batchnorm._NormBase | torch.nn.LayerNorm | torch.nn.GroupNorm):
-        return True
-    return type(module).__name__.lower().rstrip("123d").endswith("norm")
+    """``norm`` or ``bias`` for each parameter that is one, by the tensor's id; as ``ll.where`` tells them."""
+    return {
+        key: "norm" if is_of_a_norm(parameter) else "bias"
+        for key, parameter in recipe.parameters.items()
+        if len(parameter.shape) < _LARGE and (is_of_a_norm(parameter) or is_bias(parameter))
+    }

@@ -12,6 +12,7 @@ import torch
 
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import list_modules, parameters_of
+from layered_lr.models.parameter import Parameter
 from layered_lr_torch.own_optimizer import innermost
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
@@ -65,6 +66,11 @@ class AuditedRecipe:
             for prefix, model in self._prefixed
             for parameter, tensor in parameters_of(model)
         }
+
+    @cached_property
+    def parameters(self) -> Mapping[int, Parameter]:
+        """Every parameter of the models as the library describes it, by the tensor's id."""
+        return {id(tensor): parameter for model in self.models for parameter, tensor in parameters_of(model)}
 
     @cached_property
     def names(self) -> Mapping[int, str]:
