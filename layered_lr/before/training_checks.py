@@ -9,7 +9,7 @@ import numpy as np
 
 from layered_lr.arrays import Array, Float64
 from layered_lr.findings import Finding
-from layered_lr.models.heads import find_head
+from layered_lr.models.answering_layer import find_head
 from layered_lr.models.parameter import Parameter
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.plan import Plan
