@@ -76,7 +76,7 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "mine.npz"))
     with pytest.raises(DataError, match="does not exist, and its folder does not exist either"):
         load_dataset(tmp_path / "nowhere" / "mine.npz")
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="has no images in folders of classes"):
         load_dataset(tmp_path)
 
 
