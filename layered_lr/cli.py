@@ -25,7 +25,7 @@ from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.import_paths import is_import_path
-from layered_lr.training.options import merge_tables, options_with_meaning
+from layered_lr.training.options import KEPT_OF_A_RUN, merge_tables, options_with_meaning
 from layered_lr.version import __version__
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -243,14 +243,10 @@ def compare(
     context.exit(0 if found.same else FAILED)
 
 
-# Options of a run that say what is kept of it, which nothing is of what is tried before it.
-_KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "log", "save", "ema_decay", "dry_run")
-
-
 @cli.command("find-lr", short_help="Find a rate: train at rising rates, and look at the loss.")
 @_RECIPE
 @_TRUST
-@add_flags("run", without=_KEPT_OF_A_RUN)
+@add_flags("run", without=(*KEPT_OF_A_RUN, "ema_decay"))
 @click.option("--start", type=float, help="The first rate.  [1e-07]")
 @click.option("--end", type=float, help="The last rate.  [10]")
 @click.option("--steps", type=int, help="How many updates, each with a rate of its own.  [100]")
@@ -280,7 +276,7 @@ def find_lr(
         check_matplotlib()
     written = None if recipe_out is None else check_output("--recipe-out", recipe_out, (".toml",))
     spec, arguments = _recipe(recipe, options, trust)
-    arguments = {name: value for name, value in arguments.items() if name not in _KEPT_OF_A_RUN}
+    arguments = {name: value for name, value in arguments.items() if name not in KEPT_OF_A_RUN}
     found = search_rate(spec, **arguments)
     if drawn is not None:
         is_page = drawn.suffix.lower() == ".html"
@@ -297,7 +293,7 @@ def find_lr(
 @cli.command(short_help="Say whether a model learns one batch by heart, and what is wrong where not.")
 @_RECIPE
 @_TRUST
-@add_flags("run", without=(*_KEPT_OF_A_RUN, "augment"))
+@add_flags("run", without=(*KEPT_OF_A_RUN, "ema_decay", "augment"))
 @click.option("--batches", type=int, help="How many batches to learn.  [1]")
 @click.option("--steps", type=int, help="The most updates.  [50]")
 @click.option("--target", type=float, help="The loss to reach.  [a twentieth of the first loss]")
@@ -312,7 +308,7 @@ def overfit(context: click.Context, /, recipe: str | None, trust: bool, as_json:
     from layered_lr.before.overfit import overfit as learn_by_heart
 
     spec, arguments = _recipe(recipe, options, trust)
-    left_out = (*_KEPT_OF_A_RUN, "augment")
+    left_out = (*KEPT_OF_A_RUN, "augment")
     found = learn_by_heart(spec, **{name: value for name, value in arguments.items() if name not in left_out})
     _print(found.to_json() if as_json else found)
     context.exit(0 if found.ok else FAILED)

@@ -28,13 +28,10 @@ from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_trainable
 from layered_lr.training.events import UpdateEvent
 from layered_lr.training.many_processes import check_single_process
-from layered_lr.training.options import RunOptions
+from layered_lr.training.options import KEPT_OF_A_RUN, RunOptions
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.recipe import default_spec
 from layered_lr.training.train import all_versions, open_loop
-
-NOT_BEFORE = ("checkpoints", "divergence", "callbacks", "log", "save", "ema_decay", "dry_run")
-"""Options of a run that have no meaning before it."""
 
 OWN_LOOP = "own loop"
 """The name of the backend where the model and the batches are the user's own."""
@@ -151,7 +148,7 @@ def options_before(caller: str, model: Any, given: Mapping[str, Any]) -> RunOpti
     Raises:
         SpecError: An option that has no meaning before a run, or a value that cannot be.
     """
-    check_options(caller, given, [name for name in given if name not in NOT_BEFORE])
+    check_options(caller, given, [name for name in given if name not in KEPT_OF_A_RUN])
     made = RunOptions(**{"model": model, **given})
     check_name(made.backend)
     check_single_process()
@@ -219,7 +216,7 @@ def _search_run(spec: Spec, options: RunOptions, settings: SearchSettings) -> Ra
         with kept:
             sweeps.append(_sweep_run(found, own, settings))
     assert ramp is not None  # there is a seed
-    written = {name: value for name, value in options.to_dict().items() if name not in NOT_BEFORE}
+    written = {name: value for name, value in options.to_dict().items() if name not in KEPT_OF_A_RUN}
     searched = ready.plan.spec if settings.group is not None else spec  # with a group for each layer
     return _joined(searched, options.backend, ramp, settings, seeds, sweeps, written, all_versions(options.backend))
 

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCHS = 6
 
+KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "log", "save", "dry_run")
+"""Options that say what is kept of a run, or how it goes on: they have no meaning for what is tried before it."""
+
 _LARGEST_IMAGE = 1 << 14
 _LARGEST_SEED = 2**63  # below which every generator takes a seed
 _MOST_STEPS = 2**53  # up to which every count is exact in float64

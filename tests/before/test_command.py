@@ -39,3 +39,12 @@ def test_find_lr_refuses_before_it_trains(call: Any, tiny: tuple[str, ...]) -> N
 def test_find_lr_that_suggests_nothing_ends_with_1(call: Any, tiny: tuple[str, ...]) -> None:
     answer = call("find-lr", *tiny, "--start", "50", "--end", "500", "--steps", "12")
     assert answer.code == 1 and "start lower" in answer.out
+
+
+def test_the_options_of_every_ready_recipe_are_taken() -> None:
+    for name in ll.ready_recipes():
+        recipe = ll.load_recipe(name)
+        said = {key: value for key, value in recipe.run.items() if key != "data"}
+        for tried in (ll.find_lr, ll.overfit):
+            with pytest.raises(ll.DataError, match=r"none\.npz"):
+                tried(recipe.spec, data="none.npz", **said)
