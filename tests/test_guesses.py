@@ -128,7 +128,10 @@ def test_classes_and_objects_of_torch_are_named() -> None:
             lambda: ll.run(data=batches, progress=False),
             "give the data sets, data=.train_loader.dataset, test_loader.dataset., batch_size=1",
         ),
-        (lambda: ll.plan(data=torch.utils.data.TensorDataset(torch.ones(2))), "For batches of a TensorDataset"),
+        (
+            lambda: ll.plan(data=torch.utils.data.TensorDataset(torch.ones(2))),
+            r"train\[0\] is a tuple of 1: a sample must be \(image, label\)",
+        ),
     ]
     for write, hint in cases:
         with pytest.raises(ll.LayeredLRError, match=hint) as caught:

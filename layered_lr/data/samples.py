@@ -237,7 +237,10 @@ class _Reader:
             return sample[image], sample[self._key(where, sample, self._label, _LABELS)]
         if isinstance(sample, list | tuple) and len(sample) >= 2:
             return sample[0], sample[1]
-        raise DataError(f"{where} is a {type(sample).__name__}: a sample must be (image, label), or a dict of them.")
+        length = f" of {len(sample)}" if isinstance(sample, list | tuple) else ""
+        raise DataError(
+            f"{where} is a {type(sample).__name__}{length}: a sample must be (image, label), or a dict of them."
+        )
 
     def _key(self, where: str, sample: Mapping[Any, Any], given: str | int | None, usual: Sequence[str]) -> Any:
         known = [given] if given is not None else usual

@@ -151,3 +151,8 @@ def test_a_last_batch_of_one_image_is_explained() -> None:
 
     with pytest.raises(ll.SpecError, match=r"on images of shape \(1, 3, 12, 12\) failed.*drop_last"):
         run(data=data, model=pooled, drop_last=False)
+
+
+def test_a_batch_that_is_learned_by_heart_has_one_size() -> None:
+    with pytest.raises(ll.SpecError, match="overfit: sizes has no meaning"):
+        ll.overfit(ll.Spec(ll.SGD(0.1)), net, data=DATA, batch_size=4, sizes=[8, 12])
