@@ -193,6 +193,20 @@ def test_odd_images_can_be_shown() -> None:
     assert pixels_of(np.full((3, 2, 2), np.nan, np.float32)).tolist() == np.zeros((2, 2, 3)).tolist()
 
 
+def test_wrong_answers_are_said_by_the_names_of_their_classes(torch: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from tests.support.models import arrays
+
+    data = ll.Dataset("named", *arrays(), class_names=("a|cat", "dog", "cow"))
+    ll.run(SPEC, **said(data=data, epochs=1, callbacks=[ll.TensorBoard(tmp_path / "board")]))
+    board = EventAccumulator(str(tmp_path / "board"))
+    board.Reload()
+    text = board.Tensors("wrong_answers")[0].tensor_proto.string_val[0].decode()
+    cells = {cell for line in text.splitlines()[2:] for cell in line.strip("| ").split(" | ")[1:]}
+    assert cells and cells <= {"a\\|cat", "dog", "cow"}
+
+
 def log_alone(backend: str, folder: str) -> None:
     """Log a run in a process of its own."""
     from tests.support import run_logs
