@@ -49,14 +49,14 @@ def find_wrong_answers(session: Session, batches: Batches, most: int) -> WrongAn
     """
     places: list[int] = []
     answers: list[int] = []
-    for number, (images, labels, count) in enumerate(batches.test(session.wants_channels_last)):
+    for number, (shown, labels, count) in enumerate(batches.test(session.wants_channels_last)):
         if len(places) >= most or number == _MOST_BATCHES or labels.ndim != 1:  # targets beyond class numbers
             break
-        said = session.logits(images).argmax(axis=1)[:count]
-        wrong = np.flatnonzero(said != labels[:count])
+        answered = session.logits(shown).argmax(axis=1)[:count]
+        wrong = np.flatnonzero(answered != labels[:count])
         places += (number * batches.batch_size + wrong).tolist()
-        answers += said[wrong].tolist()
-    chosen = np.array(places[:most], dtype=np.int64)
-    dataset = batches.dataset
-    names = getattr(dataset, "class_names", None)
-    return WrongAnswers(dataset.x_test[chosen], dataset.y_test[chosen], np.array(answers[:most], dtype=np.int64), names)
+        answers += answered[wrong].tolist()
+    chosen, dataset = np.array(places[:most], dtype=np.int64), batches.dataset
+    images = dataset.x_test[chosen] if len(chosen) else np.empty((0, 1, 1, 1), np.uint8)
+    said = np.array(answers[:most], dtype=np.int64)
+    return WrongAnswers(images, dataset.y_test[chosen], said, dataset.class_names)

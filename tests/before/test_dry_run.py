@@ -25,7 +25,7 @@ def test_it_makes_the_first_update_of_the_run_and_keeps_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = tried(dry_run=False)
-    result = tried(checkpoints=tmp_path / "run", save=tmp_path / "result.npz")
+    result = tried(checkpoints=tmp_path / "run", save=tmp_path / "result.npz", log=f"csv:{tmp_path / 'log.csv'}")
     assert result.losses.tolist() == whole.losses[:1].tolist()
     assert result.rates["1"].tolist() == whole.rates["1"][:1].tolist()
     assert result.plan.total_steps == 10 and len(result.accuracies) == 1

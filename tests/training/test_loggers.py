@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +193,44 @@ def test_odd_images_can_be_shown() -> None:
     assert pixels_of(np.full((3, 2, 2), np.nan, np.float32)).tolist() == np.zeros((2, 2, 3)).tolist()
 
 
-def log_alone(backend: str, folder: str) -> list[str]:
-    """Log a run in a process of its own; which other frameworks it has imported."""
-    import sys
+def test_wrong_answers_are_said_by_the_names_of_their_classes(torch: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    from tests.support.models import arrays
+
+    data = ll.Dataset("named", *arrays(), class_names=("a|cat", "dog", "cow"))
+    ll.run(SPEC, **said(data=data, epochs=1, callbacks=[ll.TensorBoard(tmp_path / "board")]))
+    board = EventAccumulator(str(tmp_path / "board"))
+    board.Reload()
+    text = board.Tensors("wrong_answers")[0].tensor_proto.string_val[0].decode()
+    cells = {cell for line in text.splitlines()[2:] for cell in line.strip("| ").split(" | ")[1:]}
+    assert cells and cells <= {"a\\|cat", "dog", "cow"}
+
+
+def log_alone(backend: str, folder: str) -> None:
+    """Log a run in a process of its own."""
     from tests.support import run_logs
 
     run_logs.check_logs(backend, folder)
-    return sorted({"torch", "tensorflow"} & set(sys.modules))
 
 
-def test_oneflow_has_the_same_logs_and_needs_no_torch(oneflow: Any, tmp_path: Path) -> None:
-    assert value_of(log_alone, "oneflow-graph", str(tmp_path)) == []
+def test_oneflow_has_the_same_logs(oneflow: Any, tmp_path: Path) -> None:
+    value_of(log_alone, "oneflow-graph", str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["board", "log.csv", "log.jsonl"]
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from layered_lr.training.loggers.event_files import EventFile, last_step_of
+file = EventFile(Path(sys.argv[1]), 0)
+file.add_numbers(3, {"loss": 0.5})
+file.add_text(3, "said", "something")
+file.close()
+print(last_step_of(Path(sys.argv[1]), "loss"), sorted({"torch", "tensorflow"} & set(sys.modules)))
+"""
+
+
+def test_event_files_need_no_framework(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "3 []\n"), done.stderr
