@@ -121,7 +121,8 @@ def run(
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         ema_decay: Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's
             AveragedModel does, and evaluate it too.
-        precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
+        precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
+            ('fp16'), or ll.Precision.
         checkpoints: The run's folder, or ll.Checkpoints, which also says how often a checkpoint is written and how many
             stay.
         divergence: What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or
@@ -401,7 +402,8 @@ def compare(
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         ema_decay: Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's
             AveragedModel does, and evaluate it too.
-        precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
+        precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
+            ('fp16'), or ll.Precision.
         progress: Whether to show a progress bar, where stderr is a terminal or in a notebook.
         quick: Compare in float64 alone, over the first fifth of the updates. The probes make all updates, with two
             parameters of each kind: the same group, decay, phases and number of dimensions.

@@ -6,6 +6,7 @@ Its events, in their order; each goes to the callbacks (``layered_lr.training.ca
     while updates are left and nobody has stopped the run:
         batch                       which a callback may change, or skip
         update                      made; its loss is read later, in blocks
+          or overflow               of the scaled loss in float16: the batch is left out
           or divergence             the loss or a gradient is not finite: the end, or undone, or gone back from
         at the end of an epoch, and of the run:
             evaluation              of the model, and of its moving average
@@ -230,6 +231,8 @@ class Loop:
         train_step = self.session.train_step if is_known else functools.partial(train_first_step, self.session)
         outcome = train_step(images, labels, parts)
         if not outcome.made_update:
+            if outcome.loss_scale is not None:
+                return self._pass_overflow(outcome.why, outcome.loss_scale)
             return self._leave_out(outcome.why)
         self.measured.pending.append(outcome)
         self.step += 1
@@ -262,6 +265,13 @@ class Loop:
             raise TrainingDiverged(f"no update was made of {self.in_epoch} batches in a row, a whole epoch: {why}.")
         self.skipped += 1
         self._note("left out", step=self.step, why=why)
+        return False
+
+    def _pass_overflow(self, why: str, loss_scale: float) -> bool:
+        """Go on with the next batch where a scaled gradient overflowed: the scaler looks for a scale that fits."""
+        self.skipped += 1
+        self._note("overflow", step=self.step, loss_scale=loss_scale, why=why)
+        self._announce.overflow(self.step, loss_scale, why)
         return False
 
     def _state_before_update(self) -> TrainingState | None:

@@ -399,9 +399,12 @@ class RunOptions:
     )
     precision: Precision = option(
         default="float32",
-        help="The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.",
+        help=(
+            "The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16' "
+            "('fp16'), or ll.Precision."
+        ),
         check=Precision.of,
-        allowed="'float32', 'float64', 'bfloat16', or ll.Precision",
+        allowed="'float32', 'float64', 'bfloat16', 'float16', or ll.Precision",
         meaning=TRAINING,
         parts=Precision,
         accepts="Precision | str",

@@ -139,6 +139,7 @@ def prepare(
         options.seed,
         options.precision.autocast,
         tuple(batches.sizes),
+        options.precision.scaling,
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)

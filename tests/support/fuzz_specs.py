@@ -63,7 +63,7 @@ BY_NAME: dict[str, SearchStrategy[Any]] = {
     "every": st.sampled_from(["1 epoch", "3 steps", "1 second", 4]),
     "action": st.sampled_from(["stop", "skip", "rollback"]),
     "dtype": st.sampled_from(["float32", "float64"]),
-    "autocast": st.sampled_from([None, "bfloat16"]),
+    "autocast": st.sampled_from([None, "bfloat16", "float16"]),
     **dict.fromkeys(
         ("nesterov", "amsgrad", "maximize", "centered", "cycle_momentum", "optional", "keep_best"), st.booleans()
     ),

@@ -103,7 +103,7 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
         "progress": False, "log": ["csv:runs/a.csv", "tensorboard:runs/a"],
         "save": str(tmp_path / "r.npz"), "accumulate_steps": 2, "ema_decay": 0.99,
         "initial_weights": {"source": "w.npz", "reset": ["classifier"]},
-        "precision": {"dtype": "float64", "autocast": "bfloat16"},
+        "precision": {"dtype": "float64", "autocast": "bfloat16", "init_scale": 2.0, "growth_interval": 3},
         "checkpoints": {"folder": "runs/a", "every": "10 steps", "keep": 2, "keep_best": False},
         "divergence": {"action": "rollback", "rollback_factor": 0.1, "skip_advances": True},
     }  # fmt: skip
