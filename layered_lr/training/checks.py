@@ -15,8 +15,10 @@ from layered_lr.files import describe_error
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LARGEST
+from layered_lr.printed import shown
 from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
+from layered_lr.training.metrics import OWN_NAMES
 from layered_lr.training.options import RunOptions
 
 _BLOCK_STEPS = 65_536  # whose rates are held at once
@@ -48,6 +50,25 @@ def check_autocast(options: RunOptions) -> None:
             f"autocast={autocast!r} with dtype={dtype!r}: torch casts float32 alone, and would compute "
             "all in float64. Use one of the two."
         )
+
+
+def check_watched(options: RunOptions) -> None:
+    """Refuse an early stop by a metric that the run does not measure.
+
+    Raises:
+        SpecError: It does not.
+    """
+    average = [f"ema {name}" for name in options.metrics] if options.ema_decay is not None else []
+    known = [*OWN_NAMES, *options.metrics, *average]
+    watched = {} if options.early_stop is None else {"early_stop: metric": options.early_stop.metric}
+    if options.checkpoints is not None and options.checkpoints.keep_best:
+        watched["checkpoints: best_metric"] = options.checkpoints.best_metric
+    for what, name in watched.items():
+        if name not in known:
+            raise SpecError(
+                f"{what}={shown(name)} is not measured; what is: {', '.join(known)}. Give a function for it: "
+                "metrics={'name': function}. A run that goes on must be given its metrics again."
+            )
 
 
 def check_autocast_dtypes(options: RunOptions, plan: Plan) -> None:

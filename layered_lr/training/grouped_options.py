@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
 from layered_lr.scaling import LossScaling
+from layered_lr.training.early_stop import choose_mode, metric_name
 from layered_lr.training.in_file import by_hand
 from layered_lr.training.option import (
     GOES_ON,
@@ -89,8 +90,8 @@ class Checkpoints:
 
     Example:
         >>> import layered_lr as ll
-        >>> ll.Checkpoints("runs/a", every="100 steps", keep=1)
-        Checkpoints(folder=PosixPath('runs/a'), every='100 steps', keep=1, keep_best=True)
+        >>> ll.Checkpoints("runs/a", every="100 steps", keep=1).every
+        '100 steps'
     """
 
     __called__: ClassVar[str] = "Checkpoints"
@@ -126,12 +127,33 @@ class Checkpoints:
     )
     keep_best: bool = option(
         default=True,
-        help="Whether the checkpoint with the highest test accuracy stays too.",
+        help="Whether the best checkpoint stays too: the one with the highest test accuracy, or as best_metric says.",
         check=yes_or_no,
         meaning=GOES_ON,
         flag="--keep-best",
         kind="bool",
     )
+    best_metric: str = option(
+        default="accuracy",
+        help="By what a checkpoint is the best: 'accuracy', 'loss' (the epoch's mean), or the name of a metric.",
+        check=metric_name,
+        allowed="a metric's name",
+        meaning=RUN_ONLY,
+        flag="--best-metric",
+        metavar="NAME",
+    )
+    best_mode: Literal["auto", "max", "min"] = option(
+        default="auto",
+        help="Whether more of it is better ('max') or less ('min'); 'auto' knows it of accuracy and loss alone.",
+        check=one_of("auto", "max", "min"),
+        meaning=RUN_ONLY,
+        flag="--best-mode",
+        metavar="WORD",
+    )
+
+    def __post_init__(self) -> None:
+        mode = choose_mode("Checkpoints", "best_", self.best_metric, self.best_mode)
+        object.__setattr__(self, "best_mode", mode)
 
     @staticmethod
     def of(value: Any) -> Checkpoints | None:

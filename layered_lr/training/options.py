@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
+from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import (
     Checkpoints,
     Divergence,
@@ -152,6 +153,14 @@ def _augment(value: Any) -> Any:
         f"augment={shown(path)}: must be true, false, or a function fn(image, rng) that gives an image back (in a "
         "recipe package.module:function); a transform of torchvision is ll.Transform(transform)."
     )
+
+
+def _metrics(value: Any) -> Mapping[str, Any]:
+    if value == () or value is None:
+        return {}
+    from layered_lr.training.metrics import check_metrics  # NumPy
+
+    return check_metrics(value)
 
 
 def _callbacks(value: Any) -> tuple[Callback, ...]:
@@ -428,6 +437,26 @@ class RunOptions:
         meaning=GOES_ON,
         parts=Divergence,
         accepts="Divergence | str",
+    )
+    metrics: Mapping[str, Any] | Sequence[Any] = option(
+        default=(),
+        help=(
+            "What else each evaluation measures: functions (outputs, targets) -> number of the whole test set's NumPy "
+            "arrays, or objects of torchmetrics, by name or as a list. A run that goes on is given them again."
+        ),
+        check=_metrics,
+        allowed="functions or objects of torchmetrics, by name or as a list",
+        meaning=GOES_ON,
+        is_written=False,
+        accepts="Any",
+    )
+    early_stop: EarlyStop | None = option(
+        default=None,
+        help="When the run ends before its last update, and that it then has its best weights: ll.EarlyStop.",
+        check=EarlyStop.of,
+        allowed="ll.EarlyStop, or None",
+        meaning=GOES_ON,
+        parts=EarlyStop,
     )
     callbacks: Sequence[Callback] = option(
         default=(),
