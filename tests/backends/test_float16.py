@@ -208,3 +208,14 @@ def test_the_command_has_it(call: Any, torch: Any, tmp_path: Path) -> None:
     words += ["--autocast", "fp16", "--init-scale", "1024", "--growth-interval", "3", "--device", "cpu"]
     done = call("run", "--backend", "torch-eager", *words)
     assert done.code == 0 and "the same on" not in done.out
+
+
+def test_overfit_sees_the_gradients_whatever_the_first_scale(torch: Any) -> None:
+    """Where the first update overflows, none would be made, and every gradient would look like 0."""
+    said = {"batch_size": BATCH, "device": "cpu", "progress": False, "steps": 20}
+    high = ll.Precision(autocast="float16", init_scale=2.0**30)
+    found, plain = (
+        ll.overfit(ll.Spec(ll.SGD(0.05)), model=small(torch, last=False), data=images(), precision=precision, **said)
+        for precision in (high, ll.Precision())
+    )
+    assert [each.kind for each in found.findings] == [each.kind for each in plain.findings]
