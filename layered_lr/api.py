@@ -23,6 +23,7 @@ from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.callback import Callback
 from layered_lr.training.chosen_model import choose_model
+from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
@@ -74,6 +75,8 @@ def run(
     precision: Precision | str = "float32",
     checkpoints: Checkpoints | str | Path | None = None,
     divergence: Divergence | str = "stop",
+    metrics: Any = (),
+    early_stop: EarlyStop | None = None,
     callbacks: Sequence[Callback] = (),
     log: str | Sequence[str] = (),
     progress: bool = True,
@@ -121,11 +124,15 @@ def run(
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         ema_decay: Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's
             AveragedModel does, and evaluate it too.
-        precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
+        precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
+            ('fp16'), or ll.Precision.
         checkpoints: The run's folder, or ll.Checkpoints, which also says how often a checkpoint is written and how many
             stay.
         divergence: What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or
             ll.Divergence.
+        metrics: What else each evaluation measures: functions (outputs, targets) -> number of the whole test set's
+            NumPy arrays, or objects of torchmetrics, by name or as a list. A run that goes on is given them again.
+        early_stop: When the run ends before its last update, and that it then has its best weights: ll.EarlyStop.
         callbacks: Objects of classes that derive from ll.Callback. The run calls their methods at each event.
         log: Where to write a log to, beside the run's folder: 'csv:FILE', 'jsonl:FILE', 'tensorboard:FOLDER',
             'wandb:PROJECT' or 'mlflow:FOLDER'. A run that goes on continues it.
@@ -401,7 +408,8 @@ def compare(
             epoch may have fewer. A step is an update everywhere: in schedules, in max_steps, in checkpoints.
         ema_decay: Keep an exponential moving average of the weights with this decay, such as 0.999, as torch's
             AveragedModel does, and evaluate it too.
-        precision: The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.
+        precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
+            ('fp16'), or ll.Precision.
         progress: Whether to show a progress bar, where stderr is a terminal or in a notebook.
         quick: Compare in float64 alone, over the first fifth of the updates. The probes make all updates, with two
             parameters of each kind: the same group, decay, phases and number of dimensions.

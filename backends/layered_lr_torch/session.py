@@ -22,6 +22,7 @@ from layered_lr_torch import models, random_state
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.dropout import DropoutMasks
 from layered_lr_torch.grouped_steps import HooklessStep
+from layered_lr_torch.loss_scaling import LossScaler
 from layered_lr_torch.memory import keep_freed_memory
 from layered_lr_torch.moving_average import MovingAverage
 from layered_lr_torch.norms import NormHistory
@@ -90,6 +91,8 @@ class TorchSession(Session):
         else:
             self._masks = DropoutMasks(model, extras.seed)
         self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)
+        is_scaled = extras.autocast == "float16"
+        self._scaler = LossScaler(device, extras.scaling, self.optimizer) if is_scaled else None
 
     def _compute_logits(self, forward: Forward, images: Tensor) -> Tensor:
         """Run the forward pass; under autocast the logits become what the widest floating parameter is."""
@@ -114,8 +117,11 @@ class TorchSession(Session):
         if self._masks.has_work:
             self._masks.remove()
         self._watch.look()
+        if self._scaler is not None and (why := self._scaler.step()):
+            return StepOutcome(loss, False, why, self._scaler.state()["scale"])
         self._applied_rates.record(self.optimizer.param_groups)
-        self._step()
+        if self._scaler is None:
+            self._step()
         self.scheduler.step()
         if self._average is not None:
             self._average.update()
@@ -148,7 +154,7 @@ class TorchSession(Session):
         if parts > 1:
             loss = loss / parts
         if loss.requires_grad:
-            loss.backward()
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         elif any(tensor.requires_grad for tensor in self._updated):  # else nothing trains in this phase
             raise no_gradient_error()
         return loss.detach()
@@ -225,6 +231,9 @@ class TorchSession(Session):
     def _unsaved_averages(self) -> Arrays:
         return self._get_average().copy_unsaved()
 
+    def _scaler_state(self) -> Mapping[str, float]:
+        return {} if self._scaler is None else self._scaler.state()
+
     def _random(self) -> Arrays:
         return random_state.read_states(self.device)
 
@@ -234,6 +243,8 @@ class TorchSession(Session):
         models.load_unsaved(self.model, state.unsaved)
         import_slots(self.optimizer, self._parameters, state.slots, self.plan.frozen)
         self.scheduler.go_to(state.step, state.reactions)
+        if self._scaler is not None:
+            self._scaler.load(state.scaler)
         if self._average is not None:
             self._average.load(state.ema, has_begun=state.step > 0)
         self._applied_rates.clear()

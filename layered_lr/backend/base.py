@@ -14,6 +14,7 @@ from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.models.nn_modules import Module, dtype_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import Reactions
+from layered_lr.scaling import LossScaling
 from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 
 Dtype: TypeAlias = Literal["float32", "float64"]
@@ -39,6 +40,7 @@ class Extras(NamedTuple):
         autocast: The dtype of matrix products and convolutions in the forward pass, such as ``"bfloat16"``; None is the
             dtype of the model.
         sizes: Pixels of a side of the training images, where they have several.
+        scaling: How the loss is scaled where ``autocast`` is ``"float16"``.
     """
 
     accumulate_steps: int = 1
@@ -47,6 +49,7 @@ class Extras(NamedTuple):
     seed: int = 0
     autocast: str | None = None
     sizes: tuple[int, ...] = ()
+    scaling: LossScaling = LossScaling()
 
 
 NO_EXTRAS = Extras()
@@ -60,11 +63,14 @@ class StepOutcome(NamedTuple):
         made_update: Whether the weights were updated. Where not, the session stands where it stood: its count of
             updates, its schedules and its optimizer are as before.
         why: Why no update was made, in words; empty where one was.
+        loss_scale: What the loss is scaled with from now on, where none was made because a gradient overflowed in
+            float16; None elsewhere.
     """
 
     loss: LossHandle
     made_update: bool = True
     why: str = ""
+    loss_scale: float | None = None
 
 
 def check_logits(logits: object, count: int, num_classes: int, dtypes: Sequence[str]) -> None:
@@ -194,6 +200,7 @@ class Session(ABC):
             random=self._random(),
             unsaved=self._unsaved(),
             masks=find_masks(weights, names),
+            scaler=self._scaler_state(),
         )
 
     def import_state(self, state: TrainingState) -> None:
@@ -246,6 +253,10 @@ class Session(ABC):
 
     def _unsaved_averages(self) -> Arrays:
         """Return a copy of the moving average of those buffers, by name; needs ``extras.ema_decay``."""
+        return {}
+
+    def _scaler_state(self) -> Mapping[str, float]:
+        """Return the numbers of the loss scaler that the next update depends on; empty where there is none."""
         return {}
 
     @abstractmethod

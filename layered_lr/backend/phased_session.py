@@ -112,7 +112,8 @@ class PhasedSession(Session):
         outcome = self.inner.train_step(images, labels, parts)
         self._count_compiling()
         loss = _Loss(outcome)
-        self._pending.append(loss)
+        if outcome.made_update:
+            self._pending.append(loss)
         return outcome._replace(loss=loss)
 
     def _enter_next(self) -> None:
@@ -264,6 +265,9 @@ class PhasedSession(Session):
 
     def _unsaved_averages(self) -> Arrays:
         return self.inner._unsaved_averages()
+
+    def _scaler_state(self) -> Mapping[str, float]:
+        return self.inner._scaler_state()
 
     def _random(self) -> Arrays:
         return self.inner._random()

@@ -34,6 +34,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import REST, resolve
 from layered_lr.printed import shown
 from layered_lr.scalars import read_number
+from layered_lr.scaling import LossScaling
 from layered_lr.schedules import Constant
 from layered_lr.spec.spec import Spec
 from layered_lr.training.callback import Callback
@@ -217,7 +218,8 @@ def _probe_gradients(ready: Prepared) -> dict[str, Array]:
     if ready.plan.phases:  # whose frozen groups may be named
         spec = replace(spec, groups=[_probed(group) for group in ready.plan.spec.groups])
     plan = resolve(spec, model, 1, ready.plan.steps_per_epoch)
-    extras = ready.extras._replace(grad_norms=False)
+    unscaled = LossScaling(init_scale=1.0)  # in float16 a larger scale may overflow, and no update would be made
+    extras = ready.extras._replace(grad_norms=False, scaling=unscaled)
     session = open_session(backend, plan, model, ready.dataset.num_classes, extras)
     images, labels, parts = next(ready.batches.updates(extras.accumulate_steps, 0, session.wants_channels_last))
     outcome = session.train_step(images, labels, parts)

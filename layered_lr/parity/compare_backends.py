@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
-from layered_lr.errors import LayeredLRError, SpecError
+from layered_lr.errors import LayeredLRError, SpecError, Unsupported
 from layered_lr.models.catalogue import check_images
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.zoo import is_catalogued
@@ -50,6 +50,11 @@ def compare_backends(
     """See ``layered_lr.compare``; ``options`` are those of every run, its model and backend left out."""
     check_single_process()
     names = _names(backends)
+    if options.precision.autocast == "float16":
+        raise Unsupported(
+            "compare: precision='float16' is not certified: which updates overflow, and are left out, may hang on the "
+            "last bit of a gradient. Compare with 'bfloat16' or 'float32'."
+        )
     steps = whole_number("steps", steps, 1)
     if samples is not None:
         samples = whole_number("samples", samples, 2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -50,6 +51,15 @@ def _are_reactions(value: object) -> bool:
     )
 
 
+def _is_scaler(value: object) -> bool:
+    if value == {}:
+        return True
+    if not isinstance(value, dict) or set(value) != {"scale", "growth_tracker"}:
+        return False
+    scale, tracker = value["scale"], value["growth_tracker"]
+    return _is_number(scale) and 0 < scale < math.inf and _is_number(tracker) and tracker >= 0 and tracker % 1 == 0
+
+
 _IS_VALID: Mapping[str, Callable[[object], bool]] = {
     "step": lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LARGE,
     "metric": lambda value: value is None or _is_number(value),
@@ -58,6 +68,7 @@ _IS_VALID: Mapping[str, Callable[[object], bool]] = {
     "kinds": lambda value: isinstance(value, dict) and all(isinstance(kind, str) for kind in value.values()),
     "masks": lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
     "reactions": _are_reactions,
+    "scaler": _is_scaler,
     "about": lambda value: isinstance(value, dict),
     "sha256": lambda value: isinstance(value, dict),
 }
@@ -155,6 +166,7 @@ def read_state(path: Path) -> TrainingState:
             unsaved=_select(_UNSAVED, training),
             masks=tuple(about.get("masks", ())),
             kinds=about.get("kinds", {}),
+            scaler=about.get("scaler", {}),
         )
         state.check_finite()
     except (KeyError, TypeError, ValueError) as error:
@@ -182,6 +194,7 @@ def read_about(path: Path) -> dict[str, Any]:
             )
         table.setdefault("masks", [])  # which states of earlier versions lack
         table.setdefault("kinds", {})
+        table.setdefault("scaler", {})
         if wrong := [name for name, is_valid in _IS_VALID.items() if not is_valid(table[name])]:
             raise CheckpointError(f"{file}: not a readable state: {wrong[0]} cannot be {table[wrong[0]]!r:.80}.")
         table["metric"] = number_of(table["metric"])
@@ -216,6 +229,7 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         "masks": list(state.masks),
         "kinds": dict(state.kinds),
         "reactions": state.reactions,
+        "scaler": dict(state.scaler),
         "about": state.about,
         "sha256": {name: _hash_file(folder / name) for name in (WEIGHTS, TRAINING)},
     }

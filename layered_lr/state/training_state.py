@@ -35,6 +35,8 @@ class TrainingState:
             the same, because training may change them. They may hold NaN or infinity, as masks do.
         kinds: Names of the optimizers of those parameters that have another one than ``optimizer``, by the parameter.
         masks: Names of buffers in ``weights`` that may hold infinity, such as -inf above the diagonal.
+        scaler: What the loss is scaled with under autocast to float16 (``scale``), and how many updates in a row have
+            not overflowed (``growth_tracker``); empty where the loss is not scaled.
     """
 
     step: int
@@ -49,6 +51,7 @@ class TrainingState:
     unsaved: Arrays = field(default_factory=dict)
     masks: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
+    scaler: Mapping[str, float] = field(default_factory=dict)
 
     def kind_of(self, name: str) -> str:
         """Return the name of the optimizer that a parameter's slots belong to."""

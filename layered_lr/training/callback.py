@@ -21,6 +21,7 @@ from layered_lr.training.events import (
     EpochEvent,
     EvaluationEvent,
     LazyArray,
+    OverflowEvent,
     UpdateEvent,
 )
 from layered_lr.training.run_handle import RunHandle
@@ -122,6 +123,16 @@ class Callback:
             ...         print(event.step, event.why)
         """
 
+    def on_overflow(self, event: OverflowEvent) -> None:
+        """A scaled gradient has overflowed in float16, and the batch was left out (``precision="float16"``).
+
+        Example:
+            >>> import layered_lr as ll
+            >>> class Mine(ll.Callback):
+            ...     def on_overflow(self, event):
+            ...         print(event.step, event.loss_scale)
+        """
+
     def on_end(self, event: EndEvent) -> None:
         """The run ends, after its last update or because of an error.
 
@@ -196,6 +207,10 @@ class Announcer:
     def divergence(self, step: int, why: str, action: OnDivergence) -> None:
         """Update ``step`` was not finite, and the run has acted on it."""
         self._tell("on_divergence", DivergenceEvent(self.run, step, why, action))
+
+    def overflow(self, step: int, loss_scale: float, why: str) -> None:
+        """A scaled gradient has overflowed, and no update ``step`` was made."""
+        self._tell("on_overflow", OverflowEvent(self.run, step, loss_scale, why))
 
     def end(self, error: BaseException | None) -> list[CallbackFailed]:
         """The run ends; one callback that raises here does not keep the others from being told.

@@ -15,7 +15,10 @@ from layered_lr.files import describe_error
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LARGEST
+from layered_lr.printed import shown
 from layered_lr.registry import TABLE
+from layered_lr.scaling import LossScaling
+from layered_lr.training.metrics import OWN_NAMES
 from layered_lr.training.options import RunOptions
 
 _BLOCK_STEPS = 65_536  # whose rates are held at once
@@ -26,9 +29,15 @@ def check_autocast(options: RunOptions) -> None:
 
     Raises:
         Unsupported: A OneFlow backend.
-        SpecError: Weights that are not float32.
+        SpecError: Weights that are not float32, or settings of a scale that nothing uses.
     """
     dtype, autocast = options.precision.dtype, options.precision.autocast
+    if autocast != "float16" and options.precision.scaling != LossScaling():
+        raise SpecError(
+            f"init_scale={options.precision.init_scale:g}, growth_interval={options.precision.growth_interval} with "
+            f"autocast={autocast!r}: a loss is scaled under autocast to 'float16' alone. Leave them out, or set "
+            "autocast='float16'."
+        )
     if autocast is None:
         return
     if TABLE[options.backend].framework != "torch":
@@ -43,13 +52,37 @@ def check_autocast(options: RunOptions) -> None:
         )
 
 
-def check_autocast_dtypes(options: RunOptions, plan: Plan) -> None:
-    """Refuse autocast with a model that is float64 throughout, which torch leaves as it is.
+def check_watched(options: RunOptions) -> None:
+    """Refuse an early stop by a metric that the run does not measure.
 
     Raises:
-        SpecError: It is.
+        SpecError: It does not.
+    """
+    average = [f"ema {name}" for name in options.metrics] if options.ema_decay is not None else []
+    known = [*OWN_NAMES, *options.metrics, *average]
+    watched = {} if options.early_stop is None else {"early_stop: metric": options.early_stop.metric}
+    if options.checkpoints is not None and options.checkpoints.keep_best:
+        watched["checkpoints: best_metric"] = options.checkpoints.best_metric
+    for what, name in watched.items():
+        if name not in known:
+            raise SpecError(
+                f"{what}={shown(name)} is not measured; what is: {', '.join(known)}. Give a function for it: "
+                "metrics={'name': function}. A run that goes on must be given its metrics again."
+            )
+
+
+def check_autocast_dtypes(options: RunOptions, plan: Plan) -> None:
+    """Refuse autocast with a model that is float64 throughout, which torch leaves as it is, and float16 on float16.
+
+    Raises:
+        SpecError: It is float64, or has float16 parameters under autocast to float16.
     """
     floats = [parameter.dtype for parameter in plan.parameters if parameter.dtype.startswith(("float", "bfloat"))]
+    if options.precision.autocast == "float16" and "float16" in floats:
+        raise SpecError(
+            "autocast='float16' with a model that has float16 parameters: their gradients cannot be unscaled. Make the "
+            "model in float32, or leave autocast out."
+        )
     if options.precision.autocast is not None and floats and set(floats) == {"float64"}:
         raise SpecError(
             f"autocast={options.precision.autocast!r} with a model in float64: torch would compute all in float64. "

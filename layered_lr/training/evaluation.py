@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,14 +10,27 @@ from numpy.typing import NDArray
 
 from layered_lr.backend.base import Session
 from layered_lr.data import Batches
+from layered_lr.training.metrics import Metric, MetricSums
 
 
-def accuracy(session: Session, batches: Batches, ema: bool = False) -> float:
-    """The fraction of the test set that the model, or its moving average, gets right."""
-    right = 0
+def evaluate(
+    session: Session, batches: Batches, metrics: Mapping[str, Metric], ema: bool = False
+) -> tuple[float, dict[str, float]]:
+    """The fraction of the test set that the model, or its moving average, gets right, and further metrics.
+
+    Args:
+        session: Who has the model.
+        batches: Whose test set it is.
+        metrics: What else to measure, by name.
+        ema: Whether to measure the moving average.
+    """
+    right, sums = 0, MetricSums(metrics)
     for images, labels, count in batches.test(session.wants_channels_last):
-        right += int(np.sum(session.logits(images, ema).argmax(axis=1)[:count] == labels[:count]))
-    return right / len(batches.dataset.y_test)
+        outputs = session.logits(images, ema)
+        right += int(np.sum(outputs.argmax(axis=1)[:count] == labels[:count]))
+        if metrics:
+            sums.add(outputs[:count], labels[:count])
+    return right / len(batches.dataset.y_test), sums.numbers()
 
 
 _MOST_BATCHES = 10  # to look for wrong answers in: of a good model, a whole test set has few

@@ -164,6 +164,23 @@ class DivergenceEvent:
 
 
 @dataclass(frozen=True, eq=False)
+class OverflowEvent:
+    """A scaled gradient has overflowed in float16: no update was made of the batch, and it counts nowhere.
+
+    Args:
+        run: The run.
+        step: The update that the batch was for, 0-based; the next batch is for it, too.
+        loss_scale: What the loss is multiplied with from now on.
+        why: What happened, in words.
+    """
+
+    run: RunHandle
+    step: int
+    loss_scale: float
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
 class EndEvent:
     """The run ends. It is the last event of each run that has begun.
 

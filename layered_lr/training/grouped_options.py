@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
+from layered_lr.scaling import LossScaling
+from layered_lr.training.early_stop import choose_mode, metric_name
 from layered_lr.training.in_file import by_hand
 from layered_lr.training.option import (
     GOES_ON,
@@ -35,13 +37,18 @@ def anything(value: Any) -> Any:
     return value
 
 
+_AUTOCAST = {"bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16"}
+_LARGEST_SCALE = 2.0**127  # that float32 holds
+
+
 def _autocast(value: Any) -> str | None:
-    if value is None or value == "bfloat16":
-        return value  # type: ignore[no-any-return]
-    why = ""
-    if value == "float16":
-        why = " float16 needs a scaled loss, and an update is left out whenever the scaled loss overflows."
-    raise SpecError(f"autocast={shown(value)}: must be 'bfloat16'; leave it out for dtype's own arithmetic.{why}")
+    if value is None:
+        return None
+    if isinstance(value, str) and value in _AUTOCAST:
+        return _AUTOCAST[value]
+    raise SpecError(
+        f"autocast={shown(value)}: must be 'bfloat16' or 'float16'; leave it out for dtype's own arithmetic."
+    )
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -83,8 +90,8 @@ class Checkpoints:
 
     Example:
         >>> import layered_lr as ll
-        >>> ll.Checkpoints("runs/a", every="100 steps", keep=1)
-        Checkpoints(folder=PosixPath('runs/a'), every='100 steps', keep=1, keep_best=True)
+        >>> ll.Checkpoints("runs/a", every="100 steps", keep=1).every
+        '100 steps'
     """
 
     __called__: ClassVar[str] = "Checkpoints"
@@ -120,12 +127,33 @@ class Checkpoints:
     )
     keep_best: bool = option(
         default=True,
-        help="Whether the checkpoint with the highest test accuracy stays too.",
+        help="Whether the best checkpoint stays too: the one with the highest test accuracy, or as best_metric says.",
         check=yes_or_no,
         meaning=GOES_ON,
         flag="--keep-best",
         kind="bool",
     )
+    best_metric: str = option(
+        default="accuracy",
+        help="By what a checkpoint is the best: 'accuracy', 'loss' (the epoch's mean), or the name of a metric.",
+        check=metric_name,
+        allowed="a metric's name",
+        meaning=RUN_ONLY,
+        flag="--best-metric",
+        metavar="NAME",
+    )
+    best_mode: Literal["auto", "max", "min"] = option(
+        default="auto",
+        help="Whether more of it is better ('max') or less ('min'); 'auto' knows it of accuracy and loss alone.",
+        check=one_of("auto", "max", "min"),
+        meaning=RUN_ONLY,
+        flag="--best-mode",
+        metavar="WORD",
+    )
+
+    def __post_init__(self) -> None:
+        mode = choose_mode("Checkpoints", "best_", self.best_metric, self.best_mode)
+        object.__setattr__(self, "best_mode", mode)
 
     @staticmethod
     def of(value: Any) -> Checkpoints | None:
@@ -211,7 +239,7 @@ class Precision:
     Example:
         >>> import layered_lr as ll
         >>> ll.Precision(autocast="bfloat16")
-        Precision(dtype='float32', autocast='bfloat16')
+        Precision(dtype='float32', autocast='bfloat16', init_scale=65536.0, growth_interval=2000)
     """
 
     __called__: ClassVar[str] = "Precision"
@@ -224,36 +252,59 @@ class Precision:
         flag="--dtype",
         metavar="NAME",
     )
-    autocast: Literal["bfloat16"] | None = option(
+    autocast: Literal["bfloat16", "float16"] | None = option(
         default=None,
         help=(
-            "'bfloat16' runs the model under torch.autocast: its matrix products and convolutions in bfloat16, while "
-            "weights, loss and optimizer stay float32. On torch only."
+            "'bfloat16' or 'float16' runs the model under torch.autocast: its matrix products and convolutions in this "
+            "dtype, while weights, loss and optimizer stay float32. With 'float16' the loss is scaled, and an update "
+            "whose gradient overflows is left out and counts nowhere. On torch only."
         ),
         check=_autocast,
-        allowed="'bfloat16', or None",
+        allowed="'bfloat16', 'float16', or None",
         meaning=TRAINING,
         flag="--autocast",
         metavar="NAME",
     )
+    init_scale: float = option(
+        default=65536.0,
+        help="What the loss is multiplied with at first under autocast to 'float16'. Each overflow halves it.",
+        check=number("a number above 0 and at most 2**127", lambda value: 0 < value <= _LARGEST_SCALE),
+        meaning=TRAINING,
+        flag="--init-scale",
+        kind="float",
+    )
+    growth_interval: int = option(
+        default=2000,
+        help="After how many updates in a row without an overflow that scale is doubled.",
+        check=whole_number(1, 2**31),
+        allowed="a whole number >= 1",
+        meaning=TRAINING,
+        flag="--growth-interval",
+        kind="int",
+    )
+
+    @property
+    def scaling(self) -> LossScaling:
+        """How the loss is scaled under autocast to float16."""
+        return LossScaling(self.init_scale, self.growth_interval)
 
     @staticmethod
     def of(value: Any) -> Precision:
-        """What ``precision=...`` stands for: the value itself, a dtype, ``"bfloat16"``, or a table of its fields.
+        """What ``precision=...`` stands for: the value itself, a dtype, autocast to one, or a table of its fields.
 
         Example:
-            >>> Precision.of("bfloat16") == Precision(autocast="bfloat16")
+            >>> Precision.of("bf16") == Precision.of("bfloat16") == Precision(autocast="bfloat16")
             True
         """
         if isinstance(value, Precision):
             return value
         if isinstance(value, Mapping):
             return Precision(**value)
-        if value == "bfloat16":
-            return Precision(autocast="bfloat16")
-        if value in ("float32", "float64"):
-            return Precision(value)
-        raise Refused("ll.Precision(...), 'float32', 'float64' or 'bfloat16' (autocast)")
+        if isinstance(value, str) and value in _AUTOCAST:
+            return Precision(autocast=value)  # type: ignore[arg-type]
+        if isinstance(value, str) and value in ("float32", "float64"):
+            return Precision(value)  # type: ignore[arg-type]
+        raise Refused("ll.Precision(...), 'float32', 'float64', or autocast: 'bfloat16' ('bf16'), 'float16' ('fp16')")
 
 
 @option_class

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64
+from layered_lr.arrays import Arrays, Float64
 from layered_lr.backend.series import Repeats, Series
 
 _SERIES = ("losses", "accuracies", "ema_accuracies")
 _FACTORS = "rate_factors"
 _TABLES = ("rates", "planned", "grad_norms")
-_LOGGED = "logged/"
+_LOGGED, _WATCHED, _BEST = "logged/", "watched/", "best/"
 
 
 class Measured(NamedTuple):
@@ -47,7 +47,9 @@ class History:
         rates: Each group's, a row for each update.
         planned: Each group's planned rate at that time, a row for each update.
         grad_norms: Each group's gradient norm, a row for each update; no rows where they are not measured.
-        logged: What callbacks have logged, by name: a row of (updates made, number) each time.
+        logged: What callbacks have logged, and metrics, by name: a row of (updates made, number) each time.
+        watched: What decides about an early end, by the metric's name: a row of (updates made, number) for each epoch.
+        best_weights: The weights when that was best, by name; empty where they are not kept.
     """
 
     def __init__(self, groups: int, expected: int | None = None) -> None:
@@ -55,6 +57,8 @@ class History:
         self.accuracies, self.ema_accuracies = Series(), Series()
         self.rates, self.planned, self.grad_norms = (Series(groups, expected) for _ in _TABLES)
         self.logged: dict[str, Series] = {}
+        self.watched: dict[str, Series] = {}
+        self.best_weights: Arrays = {}
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add numbers of a callback's.
@@ -81,7 +85,9 @@ class History:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy of everything, by name, as a checkpoint keeps it; the first axis counts."""
         own = {name: getattr(self, name).numbers().copy() for name in (*_SERIES, _FACTORS, *_TABLES)}
-        return own | {_LOGGED + name: rows.numbers().copy() for name, rows in self.logged.items()}
+        own |= {_LOGGED + name: rows.numbers().copy() for name, rows in self.logged.items()}
+        own |= {_WATCHED + name: rows.numbers().copy() for name, rows in self.watched.items()}
+        return own | {_BEST + name: array for name, array in self.best_weights.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], groups: int, expected: int | None = None) -> History:
@@ -98,9 +104,13 @@ class History:
             if name in arrays:
                 array = arrays[name]
                 getattr(history, name).add(array if name in _SERIES else _of_groups(array, groups))
-        for name in [name for name in arrays if name.startswith(_LOGGED)]:
-            rows = history.logged[name.removeprefix(_LOGGED)] = Series(2)
-            rows.add(arrays[name])
+        for prefix, found in ((_LOGGED, history.logged), (_WATCHED, history.watched)):
+            for name in [name for name in arrays if name.startswith(prefix)]:
+                rows = found[name.removeprefix(prefix)] = Series(2)
+                rows.add(arrays[name])
+        history.best_weights = {
+            name.removeprefix(_BEST): array for name, array in arrays.items() if name.startswith(_BEST)
+        }
         factors = arrays.get(_FACTORS, np.empty(0))
         stops = [*(np.flatnonzero(np.diff(factors)) + 1).tolist(), len(factors)]
         for start, stop in pairwise([0, *stops]):

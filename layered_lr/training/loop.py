@@ -6,6 +6,7 @@ Its events, in their order; each goes to the callbacks (``layered_lr.training.ca
     while updates are left and nobody has stopped the run:
         batch                       which a callback may change, or skip
         update                      made; its loss is read later, in blocks
+          or overflow               of the scaled loss in float16: the batch is left out
           or divergence             the loss or a gradient is not finite: the end, or undone, or gone back from
         at the end of an epoch, and of the run:
             evaluation              of the model, and of its moving average
@@ -32,23 +33,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64
+from layered_lr.arrays import Array, Float64
 from layered_lr.backend.base import Session, add_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
+from layered_lr.training.best_weights import Watcher
 from layered_lr.training.callback import Announcer, Callback, CallbackFailed
 from layered_lr.training.checks import train_first_step
 from layered_lr.training.divergence import GoodStates, Guard
-from layered_lr.training.evaluation import accuracy
+from layered_lr.training.evaluation import evaluate
 from layered_lr.training.history import History
 from layered_lr.training.measurements import Measurements, NotFinite
+from layered_lr.training.metrics import Metric
 from layered_lr.training.progress import ProgressBar
 from layered_lr.training.result import NO_GRADIENT
 from layered_lr.training.run_handle import RunHandle
-from layered_lr.training.run_log import RunLog, metric_of
+from layered_lr.training.run_log import RunLog
 from layered_lr.training.signals import Stop
 from layered_lr.training.timing import Lookahead, Stopwatch
 
@@ -75,6 +78,8 @@ class Loop:
         callbacks: Told of each event.
         backend: The backend's name, for callbacks.
         evaluates: Whether each epoch ends with an evaluation; false leaves it out unless a schedule reacts to it.
+        metrics: What else an evaluation measures, by name.
+        watcher: Decides whether the run ends early; None never does.
     """
 
     def __init__(
@@ -96,6 +101,8 @@ class Loop:
         callbacks: Iterable[Callback] = (),
         backend: str = "",
         evaluates: bool = True,
+        metrics: Mapping[str, Metric] | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.session, self.plan, self.batches, self.history = session, plan, batches, history
         self.run_log, self.guard, self._reopen = run_log, guard or Guard(), reopen
@@ -120,6 +127,8 @@ class Loop:
         self._reacts_each_step = "step" in plan.reacting_units
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
+        self._metrics, self._watcher = metrics or {}, watcher
+        self.restores_best = watcher is not None and watcher.settings.restore_best
 
     def run(self, checkpoint_first: bool = False) -> None:
         """Train for all updates of the plan, or until a callback stops the run.
@@ -150,6 +159,9 @@ class Loop:
         if checkpoint_first:
             self._checkpoint()
         self._announce.begin()
+        if self._watcher is not None and self.step < self.steps and (why := self._watcher.reason(self.history)):
+            self.ask_to_stop(why)  # as before, where the run that goes on had ended
+            return
         updates = self._updates()
         self.watch.begin()
         while self.step < self.steps and self._stop_because is None:
@@ -163,6 +175,8 @@ class Loop:
             if at_end:
                 self._announce_epoch(*self._end_epoch())
                 self.watch.begin()
+            if self._watcher is not None and self._watcher.is_late and self.step < self.steps:
+                self.ask_to_stop(self._watcher.time_is_over)
             self._keep_state(signals)
         self.fetch()
         if self._stop_because is not None:
@@ -230,6 +244,8 @@ class Loop:
         train_step = self.session.train_step if is_known else functools.partial(train_first_step, self.session)
         outcome = train_step(images, labels, parts)
         if not outcome.made_update:
+            if outcome.loss_scale is not None:
+                return self._pass_overflow(outcome.why, outcome.loss_scale)
             return self._leave_out(outcome.why)
         self.measured.pending.append(outcome)
         self.step += 1
@@ -262,6 +278,13 @@ class Loop:
             raise TrainingDiverged(f"no update was made of {self.in_epoch} batches in a row, a whole epoch: {why}.")
         self.skipped += 1
         self._note("left out", step=self.step, why=why)
+        return False
+
+    def _pass_overflow(self, why: str, loss_scale: float) -> bool:
+        """Go on with the next batch where a scaled gradient overflowed: the scaler looks for a scale that fits."""
+        self.skipped += 1
+        self._note("overflow", step=self.step, loss_scale=loss_scale, why=why)
+        self._announce.overflow(self.step, loss_scale, why)
         return False
 
     def _state_before_update(self) -> TrainingState | None:
@@ -342,9 +365,11 @@ class Loop:
         """
         self._epoch_ended_at = self.step
         self._note_still_groups()
-        right, average = self._evaluate() if self._evaluates else (None, None)
+        right, average, further = self._evaluate() if self._evaluates else (None, None, {})
         loss = _mean(self.history.losses.numbers(self._first_of_epoch()))
-        metrics = {"loss": loss} if right is None else {"loss": loss, "accuracy": right}
+        metrics = {"loss": loss} if right is None else {"loss": loss, "accuracy": right, **further}
+        if right is not None:
+            self._watch(metrics)
         # Where every update was skipped there is nothing to react to, and where the run ends before its epoch does, the
         # epoch's own end is still to come: a run that goes on from here shows it then, as one that was not stopped.
         if right is not None and math.isfinite(loss) and self._ends_epoch():
@@ -356,6 +381,27 @@ class Loop:
         if self.step == self.steps or self._bar.is_due():
             self._bar.show(self.session, self.history)
         return loss, right, average
+
+    def _watch(self, metrics: Mapping[str, float]) -> None:
+        """Let the metric that decides about an early end be looked at, at the end of a whole epoch."""
+        if self._watcher is None:
+            return
+        value = metrics[self._watcher.settings.metric]
+        if not self._ends_epoch():  # the last weights stay where they are the best
+            self.restores_best = self.restores_best and not self._watcher.is_best(value, self.history)
+            return
+        self._watcher.look(self.step, value, self.history, self.session)
+        if self.step < self.steps and (why := self._watcher.reason(self.history)):
+            self.ask_to_stop(why)
+
+    def best_weights(self) -> dict[str, Array]:
+        """The weights of the best epoch, where the run is to have them; empty where it keeps the last ones."""
+        if self._watcher is None or not self.restores_best or not self.history.best_weights:
+            return {}
+        best = self._watcher.best_step(self.history)
+        if best is not None and best != self.step:
+            self._note("restored", step=self.step, best_step=best, metric=self._watcher.settings.metric)
+        return dict(self.history.best_weights)
 
     def _note_still_groups(self) -> None:
         """Name each group once that was to be trained, and none of whose parameters has had a gradient."""
@@ -382,13 +428,16 @@ class Loop:
         """The first update of the epoch that the last update was of."""
         return (self.step - 1) // self.in_epoch * self.in_epoch
 
-    def _evaluate(self) -> tuple[float, float | None]:
-        right, average = accuracy(self.session, self.batches), None
+    def _evaluate(self) -> tuple[float, float | None, dict[str, float]]:
+        right, further = evaluate(self.session, self.batches, self._metrics)
+        average = None
         self.history.accuracies.add([right])
         if self.session.extras.ema_decay is not None:
-            average = accuracy(self.session, self.batches, ema=True)
+            average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True)
             self.history.ema_accuracies.add([average])
-        return right, average
+            further |= {f"ema {name}": value for name, value in of_average.items()}
+        self.history.log(self.step, further)
+        return right, average, further
 
     def _note(self, what: str, **values: Any) -> None:
         """Keep an event of the run: in its result, in its folder and on the screen."""
@@ -415,7 +464,8 @@ class Loop:
             return
         if self._good is not None:
             self._good.add(state)
-        metric = metric_of(self.history.accuracies.numbers(), self._ends_epoch() or self.step == self.steps)
+        at_end = self._ends_epoch() or self.step == self.steps
+        metric = self.run_log.rate(self.history, self.step, self._first_of_epoch()) if at_end else None
         about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
         about["counted"] = {**self.guard.counted, "left_out": self._left_out_in_a_row}
         staying: list[int] = []

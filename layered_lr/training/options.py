@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
+from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import (
     Checkpoints,
     Divergence,
@@ -155,6 +156,14 @@ def _augment(value: Any) -> Any:
         f"augment={shown(path)}: must be true, false, or a function fn(image, rng) that gives an image back (in a "
         "recipe package.module:function); a transform of torchvision is ll.Transform(transform)."
     )
+
+
+def _metrics(value: Any) -> Mapping[str, Any]:
+    if value == () or value is None:
+        return {}
+    from layered_lr.training.metrics import check_metrics  # NumPy
+
+    return check_metrics(value)
 
 
 def _callbacks(value: Any) -> tuple[Callback, ...]:
@@ -402,9 +411,12 @@ class RunOptions:
     )
     precision: Precision = option(
         default="float32",
-        help="The numbers to compute with: 'float32', 'float64', 'bfloat16' (autocast), or ll.Precision.",
+        help=(
+            "The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16' "
+            "('fp16'), or ll.Precision."
+        ),
         check=Precision.of,
-        allowed="'float32', 'float64', 'bfloat16', or ll.Precision",
+        allowed="'float32', 'float64', 'bfloat16', 'float16', or ll.Precision",
         meaning=TRAINING,
         parts=Precision,
         accepts="Precision | str",
@@ -428,6 +440,26 @@ class RunOptions:
         meaning=GOES_ON,
         parts=Divergence,
         accepts="Divergence | str",
+    )
+    metrics: Mapping[str, Any] | Sequence[Any] = option(
+        default=(),
+        help=(
+            "What else each evaluation measures: functions (outputs, targets) -> number of the whole test set's NumPy "
+            "arrays, or objects of torchmetrics, by name or as a list. A run that goes on is given them again."
+        ),
+        check=_metrics,
+        allowed="functions or objects of torchmetrics, by name or as a list",
+        meaning=GOES_ON,
+        is_written=False,
+        accepts="Any",
+    )
+    early_stop: EarlyStop | None = option(
+        default=None,
+        help="When the run ends before its last update, and that it then has its best weights: ll.EarlyStop.",
+        check=EarlyStop.of,
+        allowed="ll.EarlyStop, or None",
+        meaning=GOES_ON,
+        parts=EarlyStop,
     )
     callbacks: Sequence[Callback] = option(
         default=(),

@@ -22,7 +22,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.batch_shapes import check_last_batch
-from layered_lr.training.checks import check_autocast, check_autocast_dtypes, check_trainable
+from layered_lr.training.checks import check_autocast, check_autocast_dtypes, check_trainable, check_watched
 from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
@@ -81,6 +81,7 @@ def prepare(
     """
     check_single_process()
     check_autocast(options)
+    check_watched(options)
     chosen = options.initial_weights
     if chosen is not None and chosen.source is None:
         raise SpecError(
@@ -139,6 +140,7 @@ def prepare(
         options.seed,
         options.precision.autocast,
         tuple(batches.sizes),
+        options.precision.scaling,
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from layered_lr.arrays import Float64
 from layered_lr.console import say
 from layered_lr.errors import CheckpointError, LayeredLRError
 from layered_lr.files import read_plain
@@ -66,6 +65,7 @@ class RunLog:
         self.folder, self.plan, self.about = folder, plan, dict(about)
         settings = options.checkpoints or Checkpoints()
         self.checkpoints = folder.checkpoints(settings.keep, settings.keep_best)
+        self._best_metric, self._best_sign = settings.best_metric, 1.0 if settings.best_mode == "max" else -1.0
         self.path = folder.path
         trust = " --trust" if needs_trust(options.to_dict(), plan.spec.to_dict()) else ""
         self.way_on = f"layered-lr resume {shlex.quote(str(folder.path))}{trust}"
@@ -194,7 +194,7 @@ class RunLog:
 
         Args:
             state: The session's, with the run's history.
-            metric: The accuracy, if it was measured right here.
+            metric: What ``rate`` says, if it was measured right here.
             staying: Steps whose checkpoints stay too.
             about: What else to say of the run.
 
@@ -213,6 +213,25 @@ class RunLog:
         if written and not self.folder.mark.has_checkpoints:
             self._try("mark", lambda: self.folder.write_mark(replace(self.folder.mark, has_checkpoints=True)))
         return written[0] if written else None
+
+    def rate(self, history: History, step: int, epoch_began: int) -> float | None:
+        """What the checkpoint at the end of an epoch is rated by, the higher the better; None where it is not known.
+
+        Args:
+            history: Of the run.
+            step: Updates made.
+            epoch_began: The first update of the epoch.
+        """
+        name, value = self._best_metric, float("nan")
+        if name == "accuracy":
+            value = float(history.accuracies.numbers()[-1]) if len(history.accuracies) else value
+        elif name == "loss":
+            losses = history.losses.numbers(max(epoch_began, 0))
+            known = losses[np.isfinite(losses)]  # skipped updates have NaN
+            value = float(np.mean(known)) if len(known) else value
+        elif (rows := history.logged.get(name)) is not None and int(rows.numbers()[-1][0]) == step:
+            value = float(rows.numbers()[-1][1])
+        return self._best_sign * value if np.isfinite(value) else None
 
     def remove_old(self, staying: Collection[int]) -> None:
         """Remove the checkpoints that are no longer kept, which a kill may have left.
@@ -275,8 +294,3 @@ def _write(file: Path, text: str) -> None:
         write_whole(file, [text.encode()])
     except LayeredLRError as error:
         raise CheckpointError(str(error)) from None
-
-
-def metric_of(accuracies: Float64, at_end_of_epoch: bool) -> float | None:
-    """What a checkpoint is rated by: the test accuracy, where it was just measured."""
-    return float(accuracies[-1]) if at_end_of_epoch and len(accuracies) and np.isfinite(accuracies[-1]) else None

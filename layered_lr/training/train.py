@@ -30,6 +30,7 @@ from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
 from layered_lr.strict_json import json_text
 from layered_lr.training.batch_shapes import check_sizes
+from layered_lr.training.best_weights import Watcher
 from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
@@ -198,6 +199,8 @@ def open_loop(
         callbacks=callbacks,
         backend=options.backend,
         evaluates=evaluates,
+        metrics=dict(options.metrics),
+        watcher=None if options.early_stop is None else Watcher(options.early_stop),
     )
 
 
@@ -211,7 +214,7 @@ def _say_what_cannot_be_restored(session: Session) -> None:
 
 def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
     plan, history, session = ready.plan, loop.history, loop.session
-    weights = session.weights()
+    weights = loop.best_weights() or session.weights()
     check_finite(plan, weights)
     norms = history.grad_norms.numbers()
     return Result(

@@ -61,9 +61,11 @@ BY_NAME: dict[str, SearchStrategy[Any]] = {
     "dropout": st.sampled_from(["on", "off"]),
     "no_weight_decay": st.sampled_from(["1d", (), "*.bias", ["body"]]),
     "every": st.sampled_from(["1 epoch", "3 steps", "1 second", 4]),
+    "best_mode": st.sampled_from(["auto", "max", "min"]),
+    "best_metric": st.sampled_from(["accuracy", "loss", "f1"]),
     "action": st.sampled_from(["stop", "skip", "rollback"]),
     "dtype": st.sampled_from(["float32", "float64"]),
-    "autocast": st.sampled_from([None, "bfloat16"]),
+    "autocast": st.sampled_from([None, "bfloat16", "float16"]),
     **dict.fromkeys(
         ("nesterov", "amsgrad", "maximize", "centered", "cycle_momentum", "optional", "keep_best"), st.booleans()
     ),

@@ -55,6 +55,9 @@ class Listener(ll.Callback):
     def on_divergence(self, event: Any) -> None:
         self._note(f"divergence: {event.action}", event)
 
+    def on_overflow(self, event: Any) -> None:
+        self._note("overflow", event)
+
     def on_end(self, event: Any) -> None:
         self._note(f"end: {type(event.error).__name__}", event)
 

@@ -104,11 +104,16 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
         "progress": False, "log": ["csv:runs/a.csv", "tensorboard:runs/a"],
         "save": str(tmp_path / "r.npz"), "accumulate_steps": 2, "ema_decay": 0.99,
         "initial_weights": {"source": "w.npz", "reset": ["classifier"]},
-        "precision": {"dtype": "float64", "autocast": "bfloat16"},
-        "checkpoints": {"folder": "runs/a", "every": "10 steps", "keep": 2, "keep_best": False},
+        "precision": {"dtype": "float64", "autocast": "bfloat16", "init_scale": 2.0, "growth_interval": 3},
+        "checkpoints": {"folder": "runs/a", "every": "10 steps", "keep": 2, "keep_best": False, "best_metric": "loss",
+                        "best_mode": "min"},
         "divergence": {"action": "rollback", "rollback_factor": 0.1, "skip_advances": True},
     }  # fmt: skip
-    assert set(values) == set(inspect.signature(run).parameters) - {"spec", "callbacks", "dry_run"}
+    values["early_stop"] = {
+        "metric": "loss", "patience": 2, "min_delta": 0.1, "mode": "min", "target": 0.5, "restore_best": False,
+        "time_limit": "20 minutes",
+    }  # fmt: skip
+    assert set(values) == set(inspect.signature(run).parameters) - {"spec", "callbacks", "dry_run", "metrics"}
     for name, cls in VALUES.items():
         assert set(values[name]) == {field.name for field in fields(cls)}
     text = SPEC + tomli_w.dumps({"run": values})
@@ -121,6 +126,7 @@ VALUES: dict[str, Any] = {
     "precision": ll.Precision,
     "checkpoints": ll.Checkpoints,
     "divergence": ll.Divergence,
+    "early_stop": ll.EarlyStop,
 }
 
 

@@ -1,0 +1,106 @@
+"""Decides when a run ends early, from what it has measured, and keeps the weights of its best epoch."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from layered_lr.backend.base import Session
+from layered_lr.backend.series import Series
+from layered_lr.training.early_stop import EarlyStop
+from layered_lr.training.history import History
+
+
+class Watcher:
+    """Looks at one metric after each epoch.
+
+    All that it knows is in the run's history, so a run that goes on from a checkpoint decides as if it had never ended.
+
+    Args:
+        settings: What to look at.
+    """
+
+    def __init__(self, settings: EarlyStop) -> None:
+        self.settings = settings
+        self._end = None if settings.time_limit is None else time.monotonic() + float(settings.time_limit)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time is over."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    @property
+    def time_is_over(self) -> str:
+        """Why a run ends that is late, in words."""
+        return f"the time limit of {self.settings.time_limit:g} s is over"
+
+    def look(self, step: int, value: float, history: History, session: Session) -> None:
+        """Take the metric's value after an epoch, and keep the weights if it is the best so far.
+
+        Args:
+            step: Updates made.
+            value: NaN counts as no better.
+            history: Of the run; gets the value and the weights.
+            session: Whose weights they are.
+        """
+        is_better = self.is_best(value, history)
+        history.watched.setdefault(self.settings.metric, Series(2)).add([[step, value]])
+        if is_better and self.settings.restore_best:
+            history.best_weights = {name: np.array(array) for name, array in session.weights().items()}
+
+    def reason(self, history: History) -> str | None:
+        """Why the run ends here, in words; None where it goes on."""
+        rows = self._rows(history)
+        if not rows:
+            return None
+        value, name = rows[-1][1], self.settings.metric
+        if (target := self.settings.target) is not None and self._reaches(value, target):
+            return f"{name} is {value:g}, and the target was {target:g}"
+        if self.settings.patience is None:
+            return None
+        best, waited = None, 0
+        for _, value in rows:
+            if self._is_better(value, best):
+                best, waited = value, 0
+            else:
+                waited += 1
+        if waited < self.settings.patience:
+            return None
+        said = "no value of it was a number" if best is None else f"the best was {best:g}"
+        return f"{name} has not become better in {waited} epochs; {said}"
+
+    def is_best(self, value: float, history: History) -> bool:
+        """Whether a value is better than all that were looked at."""
+        return self._is_better(value, self._best(history))
+
+    def best_step(self, history: History) -> int | None:
+        """After how many updates the metric was best; None where it never was a number."""
+        best, at = None, None
+        for step, value in self._rows(history):
+            if self._is_better(value, best):
+                best, at = value, int(step)
+        return at
+
+    def _rows(self, history: History) -> list[list[float]]:
+        rows = history.watched.get(self.settings.metric)
+        return [] if rows is None else rows.numbers().tolist()
+
+    def _best(self, history: History) -> float | None:
+        best = None
+        for _, value in self._rows(history):
+            if self._is_better(value, best):
+                best = value
+        return best
+
+    def _is_better(self, value: float, best: float | None) -> bool:
+        if np.isnan(value):
+            return False
+        if best is None:
+            return True
+        if self.settings.mode == "max":
+            return value > best + self.settings.min_delta
+        return value < best - self.settings.min_delta
+
+    def _reaches(self, value: float, target: float) -> bool:
+        return value >= target if self.settings.mode == "max" else value <= target

@@ -1,0 +1,210 @@
+"""Metrics beside the accuracy; runs that end early and get their best weights back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.state import read_state
+from tests.support import resuming
+from tests.support.models import arrays
+from tests.support.resuming import assert_same, options
+from tests.support.stopping import stopped
+
+SPEC = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("head", lr_scale=2.0)])
+
+
+def said(backend: str = "torch-eager", **other: Any) -> dict[str, Any]:
+    """Six epochs of five updates."""
+    return options(backend, **{"epochs": 6, "accumulate_steps": 1, "ema_decay": None, **other})
+
+
+class Scripted:
+    """A metric that gives the numbers that it is told, one at each evaluation."""
+
+    def __init__(self, *values: float) -> None:
+        self.values, self.__name__ = list(values), "scripted"
+
+    def __call__(self, outputs: Any, targets: Any) -> float:
+        return self.values.pop(0)
+
+
+class Weights(ll.Callback):
+    """Keeps the weights after each epoch."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def on_epoch(self, event: Any) -> None:
+        self.kept.append({name: array.copy() for name, array in event.run.weights().items()})
+
+
+def largest_share(outputs: Any, targets: Any) -> float:
+    """A number that changes in each epoch."""
+    return float(np.mean(outputs.max(axis=1)))
+
+
+def test_a_metric_sees_the_whole_test_set_once_an_epoch(backend: Any) -> None:
+    seen: list[Any] = []
+
+    def error_rate(outputs: Any, targets: Any) -> float:
+        seen.append((outputs.shape, outputs.dtype, targets.tolist()))
+        return float(np.mean(outputs.argmax(axis=1) != targets))
+
+    result = ll.run(SPEC, **said(backend.name, epochs=2, batch_size=7), metrics=[error_rate])
+    test = arrays()[3]
+    assert [each[2] for each in seen] == [test.tolist()] * 2 and seen[0][0][0] == len(test)
+    steps, values = result.logged["error_rate"].T
+    np.testing.assert_allclose(values, 1 - result.accuracies, rtol=1e-12)  # a division each
+    assert steps[-1] == len(result.losses)
+
+
+def test_the_moving_average_is_measured_too(torch: Any) -> None:
+    result = ll.run(SPEC, **said(epochs=1, ema_decay=0.5), metrics={"share": largest_share})
+    assert result.logged["share"][0, 1] != result.logged["ema share"][0, 1]
+
+
+def test_torchmetrics_objects_and_plain_functions_agree(torch: Any) -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+    classes = len(np.unique(arrays()[1]))
+    metric = torchmetrics.classification.MulticlassAccuracy(num_classes=classes, average="micro")
+    result = ll.run(SPEC, **said(epochs=2), metrics={"theirs": metric})
+    np.testing.assert_allclose(result.logged["theirs"][:, 1], result.accuracies, rtol=1e-6)  # theirs is float32
+
+
+def test_a_schedule_and_the_best_checkpoint_follow_a_metric(torch: Any, tmp_path: Path) -> None:
+    spec = ll.Spec(
+        ll.SGD(0.05), schedule=ll.ReduceLROnPlateau("max", 0.1, patience=0, metric=lambda found: found["scripted"])
+    )
+    values = [1.0, 5.0, 3.0, 4.0, 2.0, 2.5]
+    rates = ll.run(spec, **said(), metrics=[Scripted(*values)]).rates["rest"]
+    np.testing.assert_allclose(rates[::5], [0.05, 0.05, 0.05, 0.005, 0.0005, 0.00005], rtol=1e-12)  # a product each
+
+    for mode, best in (("max", 10), ("min", 5)):
+        where = ll.Checkpoints(tmp_path / mode, keep=1, best_metric="scripted", best_mode=mode)
+        ll.run(SPEC, **said(checkpoints=where), metrics=[Scripted(*values)])
+        kept = sorted(read_state(path).step for path in (tmp_path / mode / "checkpoints").glob("step-*"))
+        assert kept == [best, 30]
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "epochs", "best"),
+    [
+        ({"patience": 2}, [1, 3, 2, 2, 9, 9], 4, 2),
+        ({"patience": 2, "mode": "min"}, [3, 1, 2, 2, 0, 0], 4, 2),
+        ({"patience": 2, "min_delta": 0.5}, [1, 1.4, 1.4, 9, 9, 9], 3, 1),
+        ({"patience": 1}, [float("nan"), 9, 9, 9, 9, 9], 1, None),
+        ({"target": 4.0}, [1, 3, 5, 9, 9, 9], 3, 3),
+        ({"target": 2.0, "mode": "min"}, [9, 2, 1, 1, 1, 1], 2, 2),
+        ({}, [1, 2, 7, 4, 5, 6], 6, 3),
+    ],
+    ids=["patience", "less is better", "least change", "not a number", "target", "low target", "only the best weights"],
+)
+def test_a_run_ends_early_with_its_best_weights(
+    torch: Any, settings: dict[str, Any], values: list[float], epochs: int, best: int | None
+) -> None:
+    kept = Weights()
+    stop = ll.EarlyStop("scripted", **{"mode": "max", **settings})
+    result = ll.run(SPEC, **said(), metrics=[Scripted(*values)], early_stop=stop, callbacks=[kept])
+    assert len(result.losses) == 5 * epochs and len(result.accuracies) == epochs
+    due = kept.kept[(best or epochs) - 1]
+    assert all(np.array_equal(result.weights[name], array) for name, array in due.items())
+    stops = [event for event in result.events if event["event"] == "stopped"]
+    assert len(stops) == (epochs < 6) and all("scripted" in event["why"] for event in stops)
+    if best is not None and best < epochs:
+        assert {"event": "restored", "step": 5 * epochs, "best_step": 5 * best, "metric": "scripted"} in result.events
+
+
+def test_the_last_weights_stay_where_they_are_wanted(torch: Any) -> None:
+    kept = Weights()
+    stop = ll.EarlyStop("scripted", patience=2, mode="max", restore_best=False)
+    result = ll.run(SPEC, **said(), metrics=[Scripted(9, 2, 3)], early_stop=stop, callbacks=[kept])
+    assert len(kept.kept) == 3
+    assert all(np.array_equal(result.weights[name], array) for name, array in kept.kept[-1].items())
+
+
+@pytest.mark.parametrize("after", [8, 10, 12])
+def test_a_run_that_goes_on_ends_as_the_whole_one(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, after: int
+) -> None:
+    """Patience, the best value and the best weights are in the checkpoint."""
+    given = {"metrics": {"share": largest_share}, "early_stop": ll.EarlyStop("share", patience=2, mode="min")}
+    whole = ll.run(SPEC, **said(), **given)
+    assert len(whole.losses) == 20 and any(event.get("best_step") == 10 for event in whole.events)
+    stopped(monkeypatch, tmp_path / "run", SPEC, after, **said(), **given)
+    again = ll.resume(tmp_path / "run", data=arrays(), metrics=given["metrics"], trust=True)
+    assert_same(again, whole)
+    np.testing.assert_array_equal(again.logged["share"], whole.logged["share"])
+    ended = ll.resume(tmp_path / "run", data=arrays(), metrics=given["metrics"], trust=True)
+    assert_same(ended, whole)  # a run that has ended early does not go on by itself
+    longer = ll.resume(tmp_path / "run", data=arrays(), early_stop=None, trust=True)
+    assert len(longer.losses) == 30
+
+
+def test_on_each_backend_the_loss_can_decide(backend: Any) -> None:
+    result = ll.run(SPEC, **said(backend.name), early_stop=ll.EarlyStop("loss", target=1e9))
+    assert len(result.losses) == 5
+
+
+def test_a_run_ends_when_its_time_is_over(torch: Any) -> None:
+    result = ll.run(SPEC, **said(), early_stop=ll.EarlyStop(time_limit=1e-9))
+    assert len(result.losses) == 1 and "time limit" in result.events[-1]["why"]
+    assert len(ll.run(SPEC, **said(epochs=1), early_stop=ll.EarlyStop(time_limit="60 minutes")).losses) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metrics": 3}, "must be a function"),
+        ({"metrics": {"accuracy": largest_share}}, "measured already"),
+        ({"metrics": {"": largest_share}}, "not empty"),
+        ({"metrics": [largest_share, largest_share]}, "given twice"),
+        ({"metrics": [Scripted]}, "is the class Scripted"),
+        ({"metrics": {"a": lambda outputs, targets: outputs}}, "must be a single number"),
+        ({"metrics": {"a": lambda outputs: 1.0}}, "'a' of outputs .* raised TypeError"),
+        ({"early_stop": ll.EarlyStop("f1", mode="max")}, "'f1' is not measured; what is: loss, accuracy"),
+        ({"early_stop": 3}, "must be ll.EarlyStop"),
+        ({"checkpoints": {"folder": "x", "best_metric": "f1", "best_mode": "max"}}, "'f1' is not measured"),
+    ],
+)
+def test_wrong_metrics_are_refused(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ll.SpecError, match=message):
+        ll.run(SPEC, **said(epochs=1), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metric": "f1"}, "say whether more is better"),
+        ({"mode": "min"}, "the best accuracy is the highest"),
+        ({"metric": "loss", "mode": "max"}, "the best loss is the lowest"),
+        ({"patience": 0}, "whole number >= 1"),
+        ({"patience": True}, "whole number >= 1"),
+        ({"min_delta": -1}, ">= 0"),
+        ({"target": float("nan")}, "a number"),
+        ({"time_limit": "3 epochs"}, "a time, such as"),
+        ({"time_limit": 0}, "above 0"),
+        ({"restore_best": 1}, "true or false"),
+        ({"patiance": 1}, "patience"),
+    ],
+)
+def test_wrong_settings_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ll.SpecError, match=message):
+        ll.EarlyStop(**given)
+
+
+def test_the_command_has_it(call: Any, torch: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays(), strict=True)))
+    where = tmp_path / "run"
+    words = ["--data", str(tmp_path / "d.npz"), "--model", "tests.support.resuming:torch_net", "--epochs", "3"]
+    words += ["--batch-size", "8", "--no-progress", "--checkpoint-dir", str(where), "--best-metric", "loss"]
+    words += ["--stop-metric", "loss", "--stop-target", "1e9", "--time-limit", "20 minutes", "--no-restore-best"]
+    assert call("run", *words, "--trust").code == 0
+    assert resuming.EPOCHS == 3 and len((where / "metrics.csv").read_text().splitlines()) == 1 + 5
