@@ -61,9 +61,9 @@ def overfit(
 ) -> OverfitVerdict:
     """Train on one batch again and again: a model that cannot learn it by heart has a fault, and this says where.
 
-    Each group trains at its own rate, which stands still, without weight decay, and the images are not augmented. The
-    training stops where the loss has reached ``target`` on every batch. Whatever the loss does, it looks for faults in
-    the data, the groups and the gradients. A model of yours stays as it was, bitwise.
+    Each group trains at its own rate, which stands still, without weight decay, and the images are not augmented and
+    have one size. The training stops where the loss has reached ``target`` on every batch. Whatever the loss does, it
+    looks for faults in the data, the groups and the gradients. A model of yours stays as it was, bitwise.
 
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``. Of phases, the first one holds.
@@ -96,9 +96,7 @@ def overfit(
         raise SpecError(
             f"model: got a {type(model).__name__} object; give what builds it, such as model=lambda: make_model()."
         )
-    given = options_before("overfit", model, {"augment": False, **options})
-    if given.sizes is not None:
-        raise SpecError("overfit: sizes has no meaning: batches that are learned by heart have one size. Leave it out.")
+    given = options_before("overfit", model, {"augment": False, **options, "sizes": None})
     steps, batches = whole_number("steps", steps, 1), whole_number("batches", batches, 1)
     goal = None if target is None else read_number(target)
     if target is not None and (goal is None or not math.isfinite(goal)):
