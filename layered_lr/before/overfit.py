@@ -96,7 +96,9 @@ def overfit(
         raise SpecError(
             f"model: got a {type(model).__name__} object; give what builds it, such as model=lambda: make_model()."
         )
-    given = options_before("overfit", model, {"augment": False, **options, "sizes": None})
+    given = options_before("overfit", model, {"augment": False, **options})
+    if given.sizes is not None:
+        raise SpecError("overfit: sizes has no meaning: batches that are learned by heart have one size. Leave it out.")
     steps, batches = whole_number("steps", steps, 1), whole_number("batches", batches, 1)
     goal = None if target is None else read_number(target)
     if target is not None and (goal is None or not math.isfinite(goal)):
