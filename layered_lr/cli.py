@@ -245,6 +245,7 @@ def compare(
 
 @cli.command("find-lr", short_help="Find a rate: train at rising rates, and look at the loss.")
 @_RECIPE
+@_SET
 @_TRUST
 @add_flags("run", without=(*KEPT_OF_A_RUN, "ema_decay"))
 @click.option("--start", type=float, help="The first rate.  [1e-07]")
@@ -292,6 +293,7 @@ def find_lr(
 
 @cli.command(short_help="Say whether a model learns one batch by heart, and what is wrong where not.")
 @_RECIPE
+@_SET
 @_TRUST
 @add_flags("run", without=(*KEPT_OF_A_RUN, "ema_decay", "augment"))
 @click.option("--batches", type=int, help="How many batches to learn.  [1]")

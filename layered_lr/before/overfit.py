@@ -61,9 +61,9 @@ def overfit(
 ) -> OverfitVerdict:
     """Train on one batch again and again: a model that cannot learn it by heart has a fault, and this says where.
 
-    Each group trains at its own rate, which stands still, without weight decay, and the images are not augmented. The
-    training stops where the loss has reached ``target`` on every batch. Whatever the loss does, it looks for faults in
-    the data, the groups and the gradients. A model of yours stays as it was, bitwise.
+    Each group trains at its own rate, which stands still, without weight decay, and the images are not augmented and
+    have one size. The training stops where the loss has reached ``target`` on every batch. Whatever the loss does, it
+    looks for faults in the data, the groups and the gradients. A model of yours stays as it was, bitwise.
 
     Args:
         spec: Groups, optimizer and schedule; None is the recipe ``backbone-and-head``. Of phases, the first one holds.

@@ -122,3 +122,18 @@ def test_the_command(call: Any, tiny: tuple[str, ...]) -> None:
     assert answer.code == 0 and json.loads(answer.out)["ok"] is True
     answer = call("overfit", *tiny, "--batches", "9")
     assert answer.code == 2 and "only 2 batches" in answer.err
+
+
+def test_several_sizes_and_a_last_batch_that_is_not_full() -> None:
+    """Of several sizes a search makes what the run does."""
+    import torch
+
+    def build() -> Any:
+        pooled = torch.nn.AdaptiveAvgPool2d(1)
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), pooled, torch.nn.Flatten(1), torch.nn.Linear(4, CLASSES))
+
+    said: dict[str, Any] = {"data": arrays(), "batch_size": 16, "drop_last": False, "progress": False}
+    verdict = ll.overfit(ll.Spec(ll.SGD(0.1)), build, batches=3, steps=3, **said)
+    assert verdict.images == 40 and len(verdict.losses) == 3
+    search = ll.find_lr(ll.Spec(ll.SGD(0.1)), build, start=1e-3, end=0.1, steps=10, sizes=[2, 4], **said)
+    assert np.isfinite(search.losses).all() and len(search.lr) == 10
