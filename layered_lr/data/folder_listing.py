@@ -170,10 +170,11 @@ def _walk(root: Path, name: str) -> list[str]:
     """The images of a class, also those in folders inside; in the order of torchvision's ImageFolder."""
     found: list[str] = []
     seen: set[str] = set()
+    own = os.path.realpath(root / name)
     places = []
     for place, inside, files in os.walk(root / name, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above
+        if real in seen or own.startswith(real.rstrip("/") + "/"):  # a link to a folder above, or one met before
             inside.clear()
             continue
         seen.add(real)

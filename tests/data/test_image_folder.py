@@ -254,3 +254,13 @@ def test_every_way_to_name_a_folder_gives_the_same(pets: Path, monkeypatch: pyte
         assert load_dataset(data, image_size=16).digest() == expected
     assert load_dataset({"folder": "pets", "size": 16}).digest() == expected
     assert dataset_facts("pets", image_size=16) == load(pets).facts
+
+
+def test_links_are_followed_and_never_in_a_circle(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pets")
+    make_folder(tmp_path, ("more",), images=2)
+    (folder / "cat" / "more").symlink_to(tmp_path / "more")
+    (folder / "cat" / "above").symlink_to(folder)
+    (folder / "cat" / "itself").symlink_to(folder / "cat")
+    data = load(folder)
+    assert np.bincount(np.concatenate([data.y_train, data.y_test])).tolist() == [7, 5, 5]
