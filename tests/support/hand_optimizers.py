@@ -17,8 +17,9 @@ def make_optimizer(parameter: torch.nn.Parameter, settings: Case) -> Any:
         return PaperOptimizer(parameter, kind, hyper)
     if kind == "Adam" and hyper.pop("decoupled_weight_decay", False):
         kind = "AdamW"  # torch's Adam has that option since 2.6
-    if "betas" in hyper:
-        hyper["betas"] = tuple(hyper["betas"])
+    hyper = {key: tuple(value) if isinstance(value, list) else value for key, value in hyper.items()}
+    if kind == "Muon":  # torch has one implementation of it
+        return torch.optim.Muon([parameter], **hyper)
     return getattr(torch.optim, kind)([parameter], foreach=False, **hyper)
 
 

@@ -91,11 +91,13 @@ def settings_of_phase(spec: Case, phase: Case | None) -> Case:
     if phase is None:
         return spec
     optimizer = dict(phase.get("optimizer", spec["optimizer"]))
+    groups = spec["groups"]
     if "weight_decay" in phase:
         optimizer["weight_decay"] = phase["weight_decay"]
-    now = {**spec, "optimizer": optimizer}
+        groups = [_with_decay(group, phase["weight_decay"]) for group in groups]
+    now = {**spec, "optimizer": optimizer, "groups": groups}
     if "schedule" in phase:
-        groups = [{key: group[key] for key in group if key != "schedule"} for group in spec["groups"]]
+        groups = [{key: group[key] for key in group if key != "schedule"} for group in groups]
         now |= {"schedule": phase["schedule"], "groups": groups}
     if "clip_grad_norm" in phase or "clip_grad_value" in phase:
         for name in ("clip_grad_norm", "clip_grad_value"):
@@ -105,6 +107,14 @@ def settings_of_phase(spec: Case, phase: Case | None) -> Case:
     if "clip_grad_norm" not in now:
         now["clip_per_group"] = False
     return now
+
+
+def _with_decay(group: Case, decay: float) -> Case:
+    """A group whose own optimizer, if it has one that decays, has another decay."""
+    own = group.get("optimizer")
+    if own is None or own["type"] == "Rprop":
+        return group
+    return {**group, "optimizer": {**own, "weight_decay": decay}}
 
 
 class _Loop:
@@ -147,37 +157,36 @@ class _Loop:
     def _enter(self, place: int, step: int) -> None:
         phases = self.spec.get("phases", [])
         phase = phases[place] if place < len(phases) else None
-        before = self.now["optimizer"] if self.place >= 0 else None
         self.place, self.now = place, settings_of_phase(self.spec, phase)
         phase = phase or {}
-        optimizer = self.now["optimizer"]
         self.began, self.warmup = step, phase.get("momentum_warmup", 0)
         frozen, trained = phase.get("frozen"), phase.get("trained")
         self.frozen = {
             name
             for name in self.parameters
-            if (frozen is not None and any(_matches(part, name) for part in frozen))
-            or (trained is not None and not any(_matches(part, name) for part in trained))
+            if (frozen is not None and any(self._is_in(part, name) for part in frozen))
+            or (trained is not None and not any(self._is_in(part, name) for part in trained))
         }
         since, end = 0, self.case["max_steps"]
         if phase.get("counts_from") == "phase":
             since, end = step, self.ends[place] or end
             end = end - since
         self.since = since
-        if before is None or before["type"] != optimizer["type"]:
-            self._begin_optimizers(before, phase.get("carry") == "momentum")
-        else:
-            self._begin_waiting()
+        self._begin_optimizers(phase.get("carry") == "momentum")
         self.settings = {label: self._settings(label) for label in self.groups}
         self.schedules = {label: self._schedule(label, end) for label in self.groups}
         if isinstance(self.net.norm, torch.nn.BatchNorm1d):
             self.net.norm.train("norm.weight" not in self.frozen)
 
+    def _is_in(self, part: str, name: str) -> bool:
+        """Whether a parameter is in a group of that name, or where there is none, in what a pattern matches."""
+        return name in self.groups[part] if part in self.groups else _matches(part, name)
+
     def _settings(self, label: str) -> Case:
         """The hyperparameters of a group."""
         own = self._group(label)
-        hyper = {key: own[key] for key in own if key not in ("match", "lr_scale", "schedule", "optional")}
-        return {**self.now["optimizer"], **hyper}
+        hyper = {key: own[key] for key in own if key not in ("match", "lr_scale", "schedule", "optional", "optimizer")}
+        return {**own.get("optimizer", self.now["optimizer"]), **hyper}
 
     def _group(self, label: str) -> Case:
         return next((group for group in self.now["groups"] if group["match"] == label), {})
@@ -193,21 +202,21 @@ class _Loop:
             self.plateaus[label] = (key, made)
         return self.plateaus[label][1]
 
-    def _begin_optimizers(self, before: Case | None, carries: bool) -> None:
-        old, old_settings = self.optimizers, getattr(self, "settings", {})
-        self.optimizers = {}
+    def _begin_optimizers(self, carries: bool) -> None:
+        """Begin the optimizers of groups whose kind is new, and those of parameters that have never been trained.
+
+        The latter begin as this phase says (Adagrad's first sum).
+        """
+        before: dict[str, Case] = getattr(self, "settings", {})
         for label, names in self.groups.items():
             settings = self._settings(label)
+            is_new = not before or before[label]["type"] != settings["type"]
             for name in names:
-                self.optimizers[name] = make_optimizer(self.parameters[name], settings)
-                if carries and before is not None:
-                    hand_over(old[name], old_settings[label], self.optimizers[name], settings)
-
-    def _begin_waiting(self) -> None:
-        """Let a parameter that has never been trained begin as this phase says (Adagrad's first sum)."""
-        for label, names in self.groups.items():
-            for name in set(names) - self.trained:
-                self.optimizers[name] = make_optimizer(self.parameters[name], self._settings(label))
+                old = self.optimizers.get(name)
+                if is_new or name not in self.trained:
+                    self.optimizers[name] = make_optimizer(self.parameters[name], settings)
+                if is_new and carries and before:
+                    hand_over(old, before[label], self.optimizers[name], settings)
 
     def _update(self, step: int) -> None:
         parts = parts_of(self.case, step)

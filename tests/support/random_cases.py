@@ -50,6 +50,22 @@ _OPTIMIZERS: dict[str, dict[str, list[Any]]] = {
     },
     "Adagrad": {"lr": [0.05, 0.2], "lr_decay": [0.0, 0.05], "initial_accumulator_value": [0.0, 0.2]},
     "Adadelta": {"lr": [0.5, 1.0], "rho": [0.9, 0.99], "eps": [1e-6, 1e-3]},
+    "Adafactor": {
+        "lr": [0.05, 0.2],
+        "beta2_decay": [-0.8, -0.5],
+        "eps": [[1e-16, 1e-3], [1e-3, 0.2]],
+        "d": [1.0, 1.5],
+    },
+    "ASGD": {"lr": [0.05, 0.2], "lambd": [1e-4, 0.1], "alpha": [0.75, 0.5], "t0": [3.0, 1e6]},
+    "Rprop": {"lr": [0.01, 0.03], "etas": [[0.5, 1.2], [0.3, 1.4]], "step_sizes": [[1e-6, 50.0], [1e-3, 0.05]]},
+}
+_MUON: dict[str, list[Any]] = {
+    "lr": [0.02, 0.1],
+    "momentum": [0.95, 0.5],
+    "nesterov": [True, False],
+    "ns_steps": [5, 1],
+    "adjust_lr_fn": ["original", "match_rms_adamw"],
+    "weight_decay": [0.1, 0.0],
 }
 _MULTIPLYING: list[Case] = [
     {"type": "StepLR", "step_size": 2, "gamma": 0.5},
@@ -113,7 +129,7 @@ _PLATEAUS: list[Case] = [
 
 def case_of_seed(seed: int) -> Case:
     """A case; the same one for the same seed."""
-    rng = np.random.default_rng([14, seed])
+    rng = np.random.default_rng([40, seed])
     return draw_case(lambda options: options[int(rng.integers(len(options)))])
 
 
@@ -146,14 +162,45 @@ def draw_case(pick: Pick) -> Case:
     spec.update(clip)
     if phases:
         spec["phases"] = phases
+    if not any({"carry", "momentum_warmup"} & set(phase) for phase in phases):  # these are for all groups at once
+        _draw_mix(pick, case)
     return case
+
+
+def _draw_mix(pick: Pick, case: Case) -> None:
+    """Give a group an optimizer of its own, at times."""
+    spec = case["spec"]
+    how = pick(["one kind", "one kind", "a mix", "Muon"])
+    if how == "Muon" and not case["norm"] and case["dtype"] == "float64":  # all weights are matrices
+        muon = {"type": "Muon", **{name: pick(values) for name, values in _MUON.items()}}
+        _take_own(pick, {"match": "*.weight"}, muon, spec["groups"], 0)
+    elif how == "a mix":
+        places = [place for place, group in enumerate(spec["groups"]) if not group.get("optional")]
+        if places:
+            place = pick(places)
+            group = {key: value for key, value in spec["groups"].pop(place).items() if key in ("match", "lr_scale")}
+            _take_own(pick, group, draw_optimizer(pick), spec["groups"], place)
+
+
+def _take_own(pick: Pick, group: Case, optimizer: Case, groups: list[Case], place: int) -> None:
+    """Put a group with its own optimizer, and a schedule that leaves its momentum alone, among the groups."""
+    schedule = _draw_schedule(pick, optimizer, moves_momentum=False) or {"type": "Constant"}
+    groups.insert(place, {**group, "optimizer": optimizer, "schedule": schedule})
+
+
+def kinds_of(case: Case) -> set[str]:
+    """The optimizers that a case has, in groups and phases too."""
+    spec = case["spec"]
+    holders = [spec, *spec["groups"], *spec.get("phases", ())]
+    return {holder["optimizer"]["type"] for holder in holders if "optimizer" in holder}
 
 
 def draw_optimizer(pick: Pick, kinds: Sequence[str] = tuple(_OPTIMIZERS)) -> Case:
     """The table of an optimizer of one of these kinds."""
     kind = pick(kinds)
     table = {"type": kind, **{name: pick(values) for name, values in _OPTIMIZERS[kind].items()}}
-    table["weight_decay"] = pick([0.0, 0.1])
+    if kind != "Rprop":  # which has none
+        table["weight_decay"] = pick([0.0, 0.1])
     table["maximize"] = pick([False, False, False, True])
     if kind in ("SGD", "LARS"):  # where torch allows it
         table["nesterov"] = pick([False, True]) if table["momentum"] and not table["dampening"] else False
@@ -213,7 +260,7 @@ def _draw_groups(pick: Pick, optimizer: Case, one_kind: bool, has_norm: bool) ->
             group["lr_scale"] = pick([0.5, 0.1, 0.0, 2.0])
         if pick([False, False, True]):
             group["lr"] = optimizer["lr"] * pick([0.5, 1.5])
-        if pick([False, False, True]):
+        if pick([False, False, True]) and one_kind and optimizer["type"] != "Rprop":
             group["weight_decay"] = pick([0.0, 0.05])
         if pick([False, False, True]):
             own = _draw_schedule(pick, optimizer, moves_momentum=False)
@@ -244,7 +291,9 @@ def _draw_phases(pick: Pick, optimizer: Case, has_norm: bool) -> list[Case]:
             phase[pick(["frozen", "trained"])] = named
         own = pick(["same", "same", "same", "tuned", "other"])
         if own == "tuned":  # of the same kind: its state goes on
-            before = {**before, "lr": before["lr"] * 0.5, "weight_decay": pick([0.0, 0.02])}
+            before = {**before, "lr": before["lr"] * 0.5}
+            if before["type"] != "Rprop":
+                before["weight_decay"] = pick([0.0, 0.02])
             phase["optimizer"] = before
         elif own == "other":
             new = draw_optimizer(pick)
@@ -262,7 +311,7 @@ def _draw_phases(pick: Pick, optimizer: Case, has_norm: bool) -> list[Case]:
         if pick([False, False, True]):
             phase["schedule"] = dict(pick([*_FROM_TORCH, *_ALONE[:9]]))
             phase["counts_from"] = pick(["run", "phase"])
-        if pick([False, False, False, True]):
+        if pick([False, False, False, True]) and phase.get("optimizer", optimizer)["type"] != "Rprop":
             phase["weight_decay"] = 0.03
         if pick([False, False, False, True]):
             phase.update(pick([{"clip_grad_norm": 0.1}, {"clip_grad_value": 0.02}]))
