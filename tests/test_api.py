@@ -82,7 +82,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     *(({"checkpoints": value}, "checkpoints") for value in (3, ["runs/a"], True)),
     *(({"divergence": value}, "divergence") for value in (3, None, True)),
-    *(({"precision": value}, "precision") for value in (3, None, "float16", "double")),
+    *(({"precision": value}, "precision") for value in (3, None, "float8", "double")),
     *(({"ema_decay": value}, "ema_decay") for value in (-0.1, 1.0, "0.9", True, float("nan"))),
     *(({"accumulate_steps": value}, "accumulate_steps") for value in NO_COUNT),
     *(({"save": value}, "save") for value in (3, "no/such/folder/x.npz", ".")),
