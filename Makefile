@@ -11,7 +11,7 @@ TEST_TORCH = LAYERED_LR_REQUIRE_BACKENDS=torch-eager,torch-compile .venv-$(@:tes
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup run test fuzz quick lint docs bench bench-peers bench-translation certificate test-integrations \
+.PHONY: help setup run test test-exhaustive fuzz quick lint docs bench bench-peers bench-translation certificate test-integrations \
 	test-versions test-torch-oldest test-torch-newest clean
 
 help: ## list the targets
@@ -27,6 +27,9 @@ run: setup ## train the default recipe in OneFlow's Graph mode
 test: lint ## lint, then all tests
 	# In two processes: should a framework abort one, the other tests go on. An idle one takes tests from the other.
 	.venv/bin/pytest -n 2 --dist worksteal --max-worker-restart 50 $(ARGS)
+
+test-exhaustive: setup ## the cases of large matrices that `make test` leaves out, for each of which it has another of the same kind
+	.venv/bin/pytest -n 2 --dist worksteal --max-worker-restart 50 -m exhaustive $(ARGS)
 
 test-integrations: setup ## specs in Lightning, transformers, accelerate, timm, … themselves, in .venv-integrations: two minutes, once it is made
 	@bash .ci/setup-apart .venv-integrations tests/integrations/requirements.txt torch,test --no-deps

@@ -161,6 +161,7 @@ def test_tables_hold_their_last_number_and_seek(in_process: InProcess) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_mobilenet_equals_native_training_bitwise(in_process: InProcess) -> None:
     got = in_process(
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,13 @@ def test_no_optimizer_is_left_out() -> None:
     assert [name for family in cases.FAMILIES for name in cases.members(family)] == list(cases.CASES)
 
 
-@pytest.mark.parametrize("dtype", STEPS)
-@pytest.mark.parametrize("family", cases.FAMILIES)
+def _families() -> Iterator[Any]:
+    for family, dtype in product(cases.FAMILIES, STEPS):
+        is_wide = dtype == "float32" and family != "Adam"  # float64 finds more
+        yield pytest.param(family, dtype, marks=[pytest.mark.exhaustive] * is_wide)
+
+
+@pytest.mark.parametrize(("family", "dtype"), list(_families()))
 def test_it_trains_as_torch_does(oneflow: Any, torch: Any, family: str, dtype: str) -> None:
     """float64: to 1e-9 of the distance moved. float32: as near to torch's float32 as that is to torch's float64.
 

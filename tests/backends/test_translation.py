@@ -137,6 +137,7 @@ def test_a_translated_module_says_what_it_cannot_take() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_transformer_with_dropout_trains_alike_by_the_certificate() -> None:
     spec = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("c", lr_scale=0.1), ll.Group("a"), ll.Group("head")])
     found = ll.compare(spec, model=Dropping, steps=20, batch_size=8, progress=False)

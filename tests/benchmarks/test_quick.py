@@ -36,9 +36,14 @@ OPPONENTS = {
     "convolutions": {"OneFlow's own convolutions", "layered_lr", "torch"},
 }
 
+STARTS_MANY = {"hand_loop", "data_pipeline", "overhead", "startup", "growth", "phases_cost", "faults"}
+"""Those that start a process for each of many entrants, as ``backends`` does too."""
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OPPONENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.exhaustive] * (name in STARTS_MANY)) for name in OPPONENTS]
+)
 def test_it_runs_and_its_report_is_whole(name: str, torch: Any, oneflow: Any) -> None:
     report = measured(suite.load(name), Asked(quick=True))
     check_whole(report)
@@ -67,6 +72,7 @@ def test_without_a_gpu_it_says_skipped(torch: Any, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_on_a_gpu_all_fits_together(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU in its place, where the run is the same one twice."""
     from benchmarks import gpu
