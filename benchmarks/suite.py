@@ -32,6 +32,7 @@ MODULES = {
     "phases_cost": "benchmarks.phases_cost",
     "checkpoint_cost": "benchmarks.checkpoint_cost",
     "rate_search": "benchmarks.rate_search",
+    "mixed_precision": "benchmarks.mixed_precision",
     "faults": "benchmarks.faults",
     "convolutions": "benchmarks.convolutions",
 }

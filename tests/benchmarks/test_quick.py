@@ -32,6 +32,7 @@ OPPONENTS = {
     "phases_cost": {"torch-eager, frozen", "torch-eager, everything"},
     "checkpoint_cost": {"50 updates", "50 updates and 2 checkpoints", "a checkpoint"},
     "rate_search": {"an update of a run", "an update of a search"},
+    "mixed_precision": {"ll.run, bf16", "by hand, fp16"},
     "faults": {"torch-eager"},
     "convolutions": {"OneFlow's own convolutions", "layered_lr", "torch"},
 }
