@@ -60,6 +60,10 @@ class FollowedLog:
     def add(self, history: Any) -> None:
         """The first process writes it."""
 
+    def rate(self, history: Any, step: int, epoch_began: int) -> float | None:
+        """The first process rates its checkpoints."""
+        return None
+
     def checkpoint(self, state: Any, metric: Any, staying: Any = (), **about: Any) -> Path | None:
         """The first process writes it; it says where."""
         self.checkpoint_step = state.step
