@@ -24,6 +24,7 @@ from .errors import CallbackError as CallbackError
 from .errors import CheckpointError as CheckpointError
 from .errors import DataError as DataError
 from .errors import LayeredLRError as LayeredLRError
+from .errors import ProcessLost as ProcessLost
 from .errors import SpecError as SpecError
 from .errors import ToolUnavailable as ToolUnavailable
 from .errors import TrainingDiverged as TrainingDiverged

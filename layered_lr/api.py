@@ -25,6 +25,7 @@ from layered_lr.training.callback import Callback
 from layered_lr.training.chosen_model import choose_model
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
+from layered_lr.training.many_processes import was_restarted
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
 from layered_lr.training.recipe import default_spec
@@ -68,6 +69,7 @@ def run(
     device: str = "auto",
     augment: bool | Callable[..., Any] | None = None,
     drop_last: bool = True,
+    sync_batch_norm: bool = False,
     sizes: Sizes | Sequence[int] | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
     accumulate_steps: int = 1,
@@ -117,6 +119,8 @@ def run(
         augment: Whether to crop (padding 4) and flip images at random. In Python also a function fn(image, rng), or
             ll.Transform(transform) of torchvision's, which are seeded by epoch and image.
         drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
+        sync_batch_norm: In several processes: whether batch normalisations take mean and variance over the images of
+            all processes, as one process would.
         sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
@@ -162,7 +166,12 @@ def run(
         array([0.01, 0.01])
     """
     options = _options_in(locals())
-    return train(default_spec() if spec is None else spec, options)
+    chosen = default_spec() if spec is None else spec
+    if was_restarted(options):
+        from layered_lr.training.resume import go_on_after_restart
+
+        return go_on_after_restart(chosen, options)
+    return train(chosen, options)
 
 
 def resume(

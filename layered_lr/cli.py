@@ -18,7 +18,7 @@ import click
 from click.core import ParameterSource
 
 from layered_lr.after_commands import card, evaluate, export, predict
-from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged
+from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged
 from layered_lr.flags import add_flags, look_here_last, read_flags
 from layered_lr.guesses import explain_guess
 from layered_lr.printed import harmless
@@ -80,9 +80,12 @@ def run(context: click.Context, /, recipe: str | None, trust: bool, **options: A
     stand in the recipe.
     """
     from layered_lr.api import run as train
+    from layered_lr.training.many_processes import speaks
 
     spec, arguments = _recipe(recipe, options, trust)
     result = train(spec, **arguments)
+    if not speaks():
+        return
     _print(result)
     if arguments.get("dry_run"):
         return
@@ -119,12 +122,15 @@ def _would_run(backend: str, result: Any, arguments: dict[str, Any]) -> bool:
 def resume(run: str, recipe: str | None, trust: bool, strict: bool, **options: Any) -> None:
     """Go on with a run that was stopped: RUN is the folder that was given as --checkpoint-dir."""
     from layered_lr.api import resume as go_on
+    from layered_lr.training.many_processes import speaks
     from layered_lr.training.recipe import load_recipe
 
     changes = read_flags(options)
     look_here_last(changes, trust)
     spec = None if recipe is None else load_recipe(recipe, trust=trust).spec
-    _print(go_on(run, spec, strict=strict, trust=trust, **changes))
+    result = go_on(run, spec, strict=strict, trust=trust, **changes)
+    if speaks():
+        _print(result)
 
 
 @cli.command()
@@ -510,10 +516,11 @@ def main() -> None:
         _fail(f"{error.format_message()} (see '{where} --help')", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", INTERRUPTED)
-    except TrainingDiverged as error:
-        _fail(str(error), FAILED)
     except LayeredLRError as error:
-        _fail(str(error), WRONG_INPUT)
+        code = FAILED if isinstance(error, (TrainingDiverged, ProcessLost)) else WRONG_INPUT
+        if not _speaks(error):
+            sys.exit(code)
+        _fail(str(error), code)
     except BrokenPipeError:  # whoever read it has gone away
         _leave_stdout()
         sys.exit(FAILED)
@@ -522,6 +529,13 @@ def main() -> None:
         _fail(f"what there is to say cannot be written: {error.strerror or error}.", FAILED)
     else:
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _speaks(error: LayeredLRError) -> bool:
+    """Whether this process is to say an error: of several, one does."""
+    from layered_lr.training.many_processes import speaks
+
+    return speaks(error)
 
 
 def _hint(error: click.NoSuchOption) -> str:

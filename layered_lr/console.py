@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 from layered_lr.printed import harmless
+
+_SILENT: list[bool] = []
+"""Has an entry as long as this process is to say nothing, because another one says the same."""
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Let ``say`` print nothing inside of a ``with`` block: of several processes the first one speaks."""
+    _SILENT.append(True)
+    try:
+        yield
+    finally:
+        _SILENT.pop()
 
 
 def say(message: str) -> None:
     """Print one line on stderr, harmless whatever is in it, without breaking a progress bar."""
+    if _SILENT:
+        return
     from tqdm import tqdm
 
     tqdm.write(harmless(f"layered_lr: {message}"), file=sys.stderr)

@@ -19,6 +19,9 @@ class LayeredLRError(Exception):
         SGD(lr=-1.0): lr must be a finite number >= 0.
     """
 
+    said_elsewhere: bool | None = None
+    """Whether another process of the run says this error; None where nothing is known of others."""
+
     def __init__(self, *args: object) -> None:
         super().__init__(*(harmless(each) if isinstance(each, str) else each for each in args))
 
@@ -118,6 +121,21 @@ class TrainingDiverged(LayeredLRError, ArithmeticError):
         ...     except ll.TrainingDiverged as error:
         ...         print(f"give a smaller rate: {error}")
         >>> issubclass(ll.TrainingDiverged, ArithmeticError)
+        True
+    """
+
+
+class ProcessLost(LayeredLRError, RuntimeError):
+    """Another process of a run of several has ended, so that this one cannot go on; the message says what to do.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> def train(spec):
+        ...     try:
+        ...         return ll.run(spec, checkpoints="run")
+        ...     except ll.ProcessLost as error:
+        ...         print(error)
+        >>> issubclass(ll.ProcessLost, RuntimeError)
         True
     """
 

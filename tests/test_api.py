@@ -45,6 +45,7 @@ def test_every_error_is_a_layered_lr_error_and_of_its_conventional_kind() -> Non
     kinds = {
         ll.SpecError: ValueError, ll.DataError: ValueError, ll.CheckpointError: ValueError,
         ll.BackendUnavailable: ImportError, ll.Unsupported: NotImplementedError, ll.TrainingDiverged: ArithmeticError,
+        ll.ProcessLost: RuntimeError,
         ll.CallbackError: RuntimeError, ll.ToolUnavailable: ImportError,
     }  # fmt: skip
     for error, convention in kinds.items():

@@ -10,6 +10,7 @@ import torch
 
 from layered_lr.arrays import Array, Arrays, Float32, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, check_logits
+from layered_lr.backend.processes import ALONE, Alone
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.user_models import check_all_float64
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
@@ -21,6 +22,7 @@ from layered_lr_torch import models, own_loop, own_optimizer, tried_updates
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.optimizer import build_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
+from layered_lr_torch.processes import TorchProcesses
 from layered_lr_torch.session import TorchSession
 from layered_lr_torch.torch_types import Forward, Module, ParamGroup
 
@@ -50,6 +52,7 @@ class TorchBackend(Backend):
 
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
+        self.processes: TorchProcesses | Alone = ALONE
 
     @abstractmethod
     def build_forward(self, model: Module) -> Forward:
@@ -121,7 +124,10 @@ class TorchBackend(Backend):
                 f"autocast={extras.autocast!r}: works on 'cpu' and 'cuda', not on {self.device.type!r}. Leave it out, "
                 "or use one of these devices."
             )
-        return self.session(plan, model, num_classes, self.device, self.build_forward(model), extras, step)
+        forward = self.build_forward(model)
+        if isinstance(self.processes, TorchProcesses):
+            return self.session(plan, model, num_classes, self.device, forward, extras, step, self.processes)
+        return self.session(plan, model, num_classes, self.device, forward, extras, step)
 
     def compile(self, plan: Plan, model: Module) -> tuple[torch.optim.Optimizer, PlanScheduler]:
         """Make torch's optimizer for the model, and its scheduler, for a loop of the user's own.

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from layered_lr.data.share import WHOLE, Share
 from layered_lr.models.dropout_masks import draw_dropout_mask
 from layered_lr_torch.torch_types import Module, Tensor
 
@@ -50,13 +51,14 @@ class DropoutMasks:
     Args:
         model: May have none of them.
         seed: Of the run.
+        share: Which part of all images this process has.
 
     Attributes:
         has_work: Whether the model has any such dropout with ``p > 0``.
     """
 
-    def __init__(self, model: Module, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, model: Module, seed: int, share: Share = WHOLE) -> None:
+        self._seed, self._share = seed, share
         self._dropouts = [module for module in model.modules() if isinstance(module, MaskedDropout) and module.p]
         self._masks: list[tuple[MaskedDropout, Sequence[Tensor]]] = []
         self.has_work = bool(self._dropouts)
@@ -66,18 +68,21 @@ class DropoutMasks:
 
         Args:
             step: The update.
-            images: How many images the update has, in all of its parts.
+            images: How many images of the update this process has, in all of its parts.
             parts: How many parts of one size the batch comes in.
             like: The masks get its dtype and device.
         """
         self._masks = [
-            (dropout, self._draw_one(dropout, step, images, like).chunk(parts))
+            (dropout, self._draw_one(dropout, step, images, parts, like).chunk(parts))
             for dropout in self._dropouts
             if dropout.training
         ]
 
-    def _draw_one(self, dropout: MaskedDropout, step: int, images: int, like: Tensor) -> Tensor:
-        mask = draw_dropout_mask(self._seed, step, dropout.place, (images, *dropout.shape), dropout.p)
+    def _draw_one(self, dropout: MaskedDropout, step: int, images: int, parts: int, like: Tensor) -> Tensor:
+        every = images * self._share.count
+        mask = draw_dropout_mask(self._seed, step, dropout.place, (every, *dropout.shape), dropout.p)
+        if self._share.count > 1:
+            mask = mask[self._share.rows(every, parts)]
         return torch.from_numpy(mask).to(like.device, like.dtype)
 
     def insert(self, part: int) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
+import torch
+
+from layered_lr.backend.processes import Launch
 from layered_lr_torch.backend import TorchBackend
+from layered_lr_torch.processes import TorchProcesses
 from layered_lr_torch.shared_draws import may_draw
 from layered_lr_torch.torch_types import Module
 
@@ -14,6 +18,14 @@ class TorchEager(TorchBackend):
     """torch, op by op."""
 
     name: ClassVar[str] = "torch-eager"
+
+    def join(self, launch: Launch) -> TorchProcesses:
+        """Connect this process with the others; on GPUs each takes its own."""
+        if self.device.type == "cuda" and self.device.index in (None, 0):
+            self.device = torch.device("cuda", launch.local_rank % torch.cuda.device_count())
+            torch.cuda.set_device(self.device)
+        self.processes = TorchProcesses(launch, self.device)
+        return self.processes
 
     def build_forward(self, model: Module) -> Module:
         """Return the model itself."""

@@ -13,6 +13,7 @@ from layered_lr.arrays import Array, Arrays, Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import Extras, Session, StepOutcome
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error, no_gradient_error
+from layered_lr.data.share import WHOLE
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training
 from layered_lr.plans.plan import Plan
@@ -28,9 +29,12 @@ from layered_lr_torch.moving_average import MovingAverage
 from layered_lr_torch.norms import NormHistory
 from layered_lr_torch.optimizer import build_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
+from layered_lr_torch.processes import Replica, TorchProcesses
 from layered_lr_torch.shared_draws import SharedDraws
+from layered_lr_torch.shared_norms import share_batch_norms
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
 from layered_lr_torch.torch_types import Forward, Module, Parameters, Tensor
+from layered_lr_torch.whole_draws import WholeDraws
 
 
 class TorchSession(Session):
@@ -44,6 +48,7 @@ class TorchSession(Session):
         forward: The model's forward pass in training: the model itself, or a compiled form of it.
         extras: What the session does in addition to the updates.
         step: Updates that the run has made before.
+        processes: That train the model together; None trains alone.
     """
 
     logits_dtypes: tuple[str, ...] = ("float32", "float64", "bfloat16", "float16")
@@ -57,6 +62,7 @@ class TorchSession(Session):
         forward: Forward,
         extras: Extras,
         step: int = 0,
+        processes: TorchProcesses | None = None,
     ) -> None:
         super().__init__(plan, num_classes, extras, step)
         self.device = device
@@ -83,16 +89,29 @@ class TorchSession(Session):
         self._applied_rates = AppliedRates(
             model, [group["params"] for group in self.optimizer.param_groups], self.scheduler.owners
         )
-        self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._masks: DropoutMasks | SharedDraws
         if getattr(model, "shares_masks", False):
             self._masks = SharedDraws(extras.seed)
             self.forward = self._masks.wrap(forward)
         else:
-            self._masks = DropoutMasks(model, extras.seed)
+            self._masks = DropoutMasks(model, extras.seed, WHOLE if processes is None else processes.share)
+        self._processes, self._replica = processes, None
+        if processes is not None:
+            self._replica = self._share_with(processes)
+        # after the copies of the model have become one
+        self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)
         is_scaled = extras.autocast == "float16"
         self._scaler = LossScaler(device, extras.scaling, self.optimizer) if is_scaled else None
+
+    def _share_with(self, processes: TorchProcesses) -> Replica:
+        """Let the forward pass be that of one of several processes."""
+        if self.extras.sync_batch_norm:
+            share_batch_norms(self.model)
+        shares_masks = isinstance(self._masks, DropoutMasks) and self._masks.has_work
+        replica = Replica(self.model, processes, always_uses_all=shares_masks)
+        self.forward = WholeDraws(processes.share).wrap(replica.forward)
+        return replica
 
     def _compute_logits(self, forward: Forward, images: Tensor) -> Tensor:
         """Run the forward pass; under autocast the logits become what the widest floating parameter is."""
@@ -123,6 +142,9 @@ class TorchSession(Session):
         if self._scaler is None:
             self._step()
         self.scheduler.step()
+        if self._replica is not None and self._processes is not None:
+            self._replica.unify_buffers()
+            loss = self._processes.mean(loss)
         if self._average is not None:
             self._average.update()
         return StepOutcome(loss)
@@ -141,7 +163,10 @@ class TorchSession(Session):
     def _backward_parts(self, images: Tensor, labels: Tensor, parts: int) -> Tensor:
         """Add up the gradient of all parts; returns the batch's loss."""
         batches = zip(images.chunk(parts), labels.chunk(parts), strict=True)
-        losses = [self._backward(*batch, part, parts) for part, batch in enumerate(batches)]
+        losses = []
+        for part, batch in enumerate(batches):
+            with nullcontext() if self._replica is None else self._replica.part(part == parts - 1):
+                losses.append(self._backward(*batch, part, parts))
         return sum(losses[1:], losses[0])
 
     def _backward(self, images: Tensor, labels: Tensor, part: int, parts: int) -> Tensor:
@@ -178,6 +203,9 @@ class TorchSession(Session):
 
     def logits(self, images: NDArray[np.float32], ema: bool = False) -> Array:
         """Compute the model's logits in evaluation mode, shape (N, classes)."""
+        count = len(images)
+        if (rows := self._rows_to_evaluate(count)) is not None:
+            images = images[rows]
         self.model.eval()
         try:
             with self._get_average().use_averages() if ema else nullcontext(), torch.no_grad():
@@ -185,7 +213,17 @@ class TorchSession(Session):
         finally:
             self._set_training_mode()
         self.check_logits(logits, len(images))
+        if rows is not None and self._processes is not None:
+            logits = self._processes.stack(logits)
         return models.to_array(logits.float() if logits.dtype == torch.bfloat16 else logits)
+
+    def _rows_to_evaluate(self, images: int) -> slice | None:
+        """The rows of a batch that this process evaluates; None is all of them."""
+        if self._processes is None or images % self._processes.share.count:
+            return None
+        share = self._processes.share
+        each = images // share.count
+        return slice(each * share.rank, each * (share.rank + 1))
 
     def rates(self, start: int, stop: int) -> Float64:
         """Rates of updates ``start`` to ``stop - 1``, read from the optimizer's param groups at each update."""

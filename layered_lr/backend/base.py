@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Weights
+from layered_lr.backend.processes import ALONE, Launch, Processes
 from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.models.nn_modules import Module, dtype_of
 from layered_lr.plans.plan import Plan
@@ -41,6 +42,7 @@ class Extras(NamedTuple):
             dtype of the model.
         sizes: Pixels of a side of the training images, where they have several.
         scaling: How the loss is scaled where ``autocast`` is ``"float16"``.
+        sync_batch_norm: Whether batch normalisations take mean and variance over the images of all processes.
     """
 
     accumulate_steps: int = 1
@@ -50,6 +52,7 @@ class Extras(NamedTuple):
     autocast: str | None = None
     sizes: tuple[int, ...] = ()
     scaling: LossScaling = LossScaling()
+    sync_batch_norm: bool = False
 
 
 NO_EXTRAS = Extras()
@@ -383,9 +386,25 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
+    processes: Processes = ALONE
+    """Those that train together with this one."""
 
     @abstractmethod
     def __init__(self, device: str = "auto") -> None: ...
+
+    def join(self, launch: Launch) -> Processes:
+        """Connect this process with the others that a launcher has started; ``open`` then trains with them.
+
+        Args:
+            launch: Which of them this is.
+
+        Raises:
+            Unsupported: The backend cannot train in several processes.
+        """
+        raise Unsupported(
+            f"backend {self.name!r} cannot train in several processes, and this is one of {launch.count}. Use "
+            "'torch-eager', or start a single process."
+        )
 
     @abstractmethod
     def build(

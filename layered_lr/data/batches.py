@@ -16,6 +16,7 @@ from layered_lr.data.dataset import Dataset
 from layered_lr.data.normalisation import PairTable, normalisation_table, normalise
 from layered_lr.data.random_draws import Crops, draw_choice, draw_crops, draw_order
 from layered_lr.data.resizing import Resizer
+from layered_lr.data.share import WHOLE
 from layered_lr.data.stored_images import StoredImages
 from layered_lr.data.transforms import as_augmentation, augment_images
 from layered_lr.errors import SpecError
@@ -66,6 +67,7 @@ class Batches:
         self.transform = as_augmentation(augment) if callable(augment) else None
         self.augment = self.transform is None and bool(dataset.augment if augment is None else augment)
         self.drop_last = drop_last
+        self.share = WHOLE  # of several processes, ``updates`` makes the images of one
         train_size = len(dataset.y_train)
         if self.batch_size > train_size:
             raise SpecError(
@@ -144,9 +146,7 @@ class Batches:
             crops = Crops(by_image.top[order], by_image.left[order], by_image.flip[order])
         firsts = range(start, self.steps_per_epoch, together)
         ends = [min(first + together, self.steps_per_epoch) for first in firsts]
-        places = [
-            slice(first * self.batch_size, end * self.batch_size) for first, end in zip(firsts, ends, strict=True)
-        ]
+        places = [self._places(first, end) for first, end in zip(firsts, ends, strict=True)]
         per_epoch = -(-self.steps_per_epoch // together)
         given = maker.read((order[place] for place in places), epoch)
         for first, end, place, images in zip(firsts, ends, places, given, strict=True):
@@ -156,6 +156,14 @@ class Batches:
                 images = augment_images(images, chosen, self.transform, self.seed, epoch)
             size_now = self.size_of_update(epoch * per_epoch + first // together)
             yield maker.finish(images, cut, size_now), self.dataset.y_train[chosen], end - first
+
+    def _places(self, first: int, end: int) -> slice | Int64:
+        """Where an update's images are in the order of the epoch: of several processes, those of this one."""
+        if self.share.count == 1:
+            return slice(first * self.batch_size, end * self.batch_size)
+        begin = first * self.batch_size
+        images = min(end * self.batch_size, len(self.dataset.y_train)) - begin
+        return begin + self.share.rows(images, end - first)
 
     def size_of_update(self, update: int) -> int | None:
         """Pixels of a side of an update's images; None without ``sizes``.

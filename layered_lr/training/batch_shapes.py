@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from layered_lr.backend.base import Session
+from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, Unsupported
 from layered_lr.printed import shown
 from layered_lr.training.options import RunOptions
 
 
-def check_last_batch(options: RunOptions, train_size: int) -> None:
+def check_last_batch(options: RunOptions, train_size: int, processes: Processes = ALONE) -> None:
     """Refuse to keep a last batch that is smaller where an update of it would not be exact.
 
     Raises:
         Unsupported: A graph has one batch shape, and a batch that is filled up would change batch normalisations.
-        SpecError: It would be one of several batches of an update.
+        SpecError: It would be one of several batches of an update, or does not divide among the processes.
     """
     rest = train_size % options.batch_size
     if options.drop_last or rest == 0:
@@ -26,6 +27,12 @@ def check_last_batch(options: RunOptions, train_size: int) -> None:
             f"{where}, and a graph has one batch shape; a batch that is filled up would change batch normalisations. "
             f"Use 'oneflow-eager', leave drop_last out, or give a batch_size that divides {train_size} (such as "
             f"{fitting})."
+        )
+    count = processes.share.count
+    if rest % count:
+        raise SpecError(
+            f"{where}, of which {count} processes cannot have equal shares: leave drop_last out, or give a batch_size "
+            f"that divides {train_size}."
         )
     if options.accumulate_steps > 1:
         raise SpecError(

@@ -49,6 +49,7 @@ class Callback:
         wants_grad_norms: Whether the run is to measure each group's gradient norm at each update for this callback.
     """
 
+    writes: bool = False
     wants_grad_norms: bool = False
 
     def on_begin(self, event: BeginEvent) -> None:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Float64
 from layered_lr.backend.base import Session, add_seconds
+from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged
@@ -45,6 +47,7 @@ from layered_lr.training.callback import Announcer, Callback, CallbackFailed
 from layered_lr.training.checks import train_first_step
 from layered_lr.training.divergence import GoodStates, Guard
 from layered_lr.training.evaluation import evaluate
+from layered_lr.training.followers import FollowedLog
 from layered_lr.training.history import History
 from layered_lr.training.measurements import Measurements, NotFinite
 from layered_lr.training.metrics import Metric
@@ -80,6 +83,7 @@ class Loop:
         evaluates: Whether each epoch ends with an evaluation; false leaves it out unless a schedule reacts to it.
         metrics: What else an evaluation measures, by name.
         watcher: Decides whether the run ends early; None never does.
+        processes: That train together; all make the same calls in the same order, and decide together.
     """
 
     def __init__(
@@ -90,7 +94,7 @@ class Loop:
         progress: bool,
         history: History,
         *,
-        run_log: RunLog | None = None,
+        run_log: RunLog | FollowedLog | None = None,
         guard: Guard | None = None,
         reopen: Callable[[float], Session] | None = None,
         good: Sequence[TrainingState] = (),
@@ -103,8 +107,10 @@ class Loop:
         evaluates: bool = True,
         metrics: Mapping[str, Metric] | None = None,
         watcher: Watcher | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.session, self.plan, self.batches, self.history = session, plan, batches, history
+        self.processes, self._are_many = processes, processes.are_many
         self.run_log, self.guard, self._reopen = run_log, guard or Guard(), reopen
         self.steps = plan.total_steps or 0
         self.step = session.step
@@ -124,6 +130,7 @@ class Loop:
         self._wants_checkpoint = False
         self._epoch_ended_at = self.step
         self._compiled: float | None = None  # by sessions that are gone
+        self._own_batch = batches.batch_size // processes.share.count
         self._reacts_each_step = "step" in plan.reacting_units
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
@@ -162,10 +169,12 @@ class Loop:
         if self._watcher is not None and self.step < self.steps and (why := self._watcher.reason(self.history)):
             self.ask_to_stop(why)  # as before, where the run that goes on had ended
             return
+        self._agree(signals)
         updates = self._updates()
         self.watch.begin()
         while self.step < self.steps and self._stop_because is None:
             if not self._update(*next(updates)):
+                self._agree(signals)
                 updates = self._updates()
                 continue
             at_end = self._ends_epoch() or self.step == self.steps
@@ -177,11 +186,24 @@ class Loop:
                 self.watch.begin()
             if self._watcher is not None and self._watcher.is_late and self.step < self.steps:
                 self.ask_to_stop(self._watcher.time_is_over)
+            self._agree(signals)
             self._keep_state(signals)
         self.fetch()
         if self._stop_because is not None:
             self._end_early()
         self.measured.collect()
+
+    def _agree(self, signals: Stop) -> None:
+        """Let all processes stop, write a checkpoint or obey a signal where one of them is to: one reduction."""
+        if not self._are_many:
+            return
+        due = self.run_log is not None and self.run_log.is_due(self.step, self.in_epoch)
+        asked = [signals.signal or 0, due or self._wants_checkpoint, self._stop_because is not None]
+        number, wants, stops = self.processes.highest([int(each) for each in asked])
+        self._wants_checkpoint = bool(wants)
+        signals.signal = signal.Signals(number) if number else None
+        if stops and self._stop_because is None:
+            self._stop_because = "another process has asked for it"
 
     def _keep_state(self, signals: Stop) -> None:
         """Write a checkpoint where one is due or asked for; end where a signal asks for it."""
@@ -236,11 +258,11 @@ class Loop:
         """Make one update; False where it was undone and does not count, or where the run went back."""
         if self._announce.hears_batches:
             batch = self._announce.batch(self.step, images, labels, parts)
-            if batch.skipped_because is not None:
-                return self._leave_out(batch.skipped_because)
+            if (why := self._why_to_skip(batch.skipped_because)) is not None:
+                return self._leave_out(why)
             images, labels = batch.images, batch.labels
         before = self._state_before_update()
-        is_known = self.step and len(labels) == parts * self.batches.batch_size
+        is_known = self.step and len(labels) == parts * self._own_batch
         train_step = self.session.train_step if is_known else functools.partial(train_first_step, self.session)
         outcome = train_step(images, labels, parts)
         if not outcome.made_update:
@@ -259,13 +281,21 @@ class Loop:
         self._bar.count_update()
         if len(self.measured.pending) > self._lookahead.updates:
             self.fetch(keep=self._lookahead.updates // 2)
-            self._lookahead.pace(self.step, self.session.steps_ahead)
+            if not self._are_many:  # else all look at the same updates, so that a fault is found by all of them
+                self._lookahead.pace(self.step, self.session.steps_ahead)
         if self._bar.is_due():
-            self.fetch(keep=self._lookahead.updates // 2)
+            if not self._are_many:
+                self.fetch(keep=self._lookahead.updates // 2)
             self._bar.show(self.session, self.history)
         if self._announce.hears_updates:
             self._announce.update(self.step - 1)
         return True
+
+    def _why_to_skip(self, why: str | None) -> str | None:
+        """Why a batch is left out; where one process leaves it out, all do."""
+        if self._are_many and self.processes.highest([int(why is not None)])[0]:
+            return why or "another process has left it out"
+        return why
 
     def _leave_out(self, why: str) -> bool:
         """Go on with the next batch where no update was made of this one; the schedules stand still.
@@ -473,6 +503,7 @@ class Loop:
             staying = self._good.steps
             about["good"], about["back_at"] = staying, self._good.back_at
         path = self.run_log.checkpoint(state, metric, staying, **about)
+        path = self.processes.from_first(path) if self._are_many else path
         if path is not None:
             self._announce.checkpoint(path)
 
@@ -481,6 +512,8 @@ class Loop:
         where = f"{failed} The run ends after {self.step} updates."
         if self.run_log is None:
             return CallbackError(f"{where} Give checkpoints=... to keep the state of such a run.")
+        if self._are_many:  # the others may not be here: nothing is done that waits for them
+            return CallbackError(f"{where} To go on from the newest checkpoint: {self.run_log.way_on}")
         if self._ends_epoch() and self._epoch_ended_at != self.step:
             self._end_epoch()  # without which the checkpoint could not go on as this run would have
         if self.run_log.checkpoint_step != self.step:

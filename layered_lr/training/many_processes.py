@@ -1,46 +1,218 @@
-"""Refuses to run in one of several processes that a launcher has started: each would train the whole run."""
+"""Finds out whether this process is one of several, and lets them train one run together."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from layered_lr.errors import Unsupported
+from layered_lr.backend.base import Backend
+from layered_lr.backend.loading import load_backend
+from layered_lr.backend.processes import ALONE, Launch, Processes
+from layered_lr.console import silenced
+from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged, Unsupported
+from layered_lr.printed import shown
+from layered_lr.training.options import RunOptions
+from layered_lr.training.run_folder import RECIPE
 
-_COUNTS: Final = {
-    "WORLD_SIZE": "torchrun and oneflow.distributed.launch",
-    "OMPI_COMM_WORLD_SIZE": "mpirun",
-    "PMI_SIZE": "mpiexec",
-}
-"""Variables with the number of processes, and who sets them."""
+_OTHERS: Final = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
+"""Variables with the number of processes of launchers that say nothing to torch, and who sets them."""
+_START: Final = "torchrun --nproc-per-node 2 -m layered_lr run ..."
 
 
-def check_single_process(environment: Mapping[str, str] = os.environ, modules: Mapping[str, Any] = sys.modules) -> None:
-    """Refuse to train where this process is one of several.
+def find_launch(environment: Mapping[str, str] = os.environ, modules: Mapping[str, Any] = sys.modules) -> Launch | None:
+    """Which of several processes this one is; None where it is alone. Nothing is imported.
 
     Args:
-        environment: The environment's variables.
-        modules: The modules that are imported. A process group of torch, as ``torch.multiprocessing.spawn`` is used
-            with, is found there, and nothing is imported for it.
+        environment: The environment's variables, as torchrun and OneFlow's launcher set them.
+        modules: The modules that are imported: a process group of a user's own script is found there.
 
     Raises:
-        Unsupported: A launcher says that there are several, or a process group has several.
+        Unsupported: A launcher that says too little, or something that cannot be.
     """
-    for name, launcher in _COUNTS.items():
-        count = environment.get(name, "")
-        if count.isdecimal() and int(count) > 1:
-            raise _refusal(int(count), f"{name}={count}, as {launcher} sets it")
     distributed = modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        size = distributed.get_world_size()
-        if size > 1:
-            raise _refusal(size, f"torch.distributed has a process group of {size}")
+        count, rank = distributed.get_world_size(), distributed.get_rank()
+        local = environment.get("LOCAL_RANK", "")
+        return Launch(rank, count, int(local) if local.isdecimal() else rank, True) if count > 1 else None
+    said = {name: environment[name] for name in ("WORLD_SIZE", "RANK") if environment.get(name, "") != ""}
+    if said.get("WORLD_SIZE") == "1":  # OneFlow leaves RANK=-1 there
+        return None
+    if not said:
+        for name, launcher in _OTHERS.items():
+            if _number(environment.get(name, "")) > 1:
+                raise Unsupported(
+                    f"{name}={environment[name]}, as {launcher} sets it, and no WORLD_SIZE and RANK: the processes "
+                    f"cannot find each other. Start them with torchrun: {_START}"
+                )
+        return None
+    if "WORLD_SIZE" not in said or "RANK" not in said:
+        there = next(iter(said))
+        missing = "RANK" if there == "WORLD_SIZE" else "WORLD_SIZE"
+        raise Unsupported(
+            f"{there}={shown(said[there])} is set in the environment, and {missing} is not: a launcher sets both. "
+            f"Start the processes with torchrun ({_START}), or unset {there} to train alone."
+        )
+    count, rank = _number(said["WORLD_SIZE"]), _number(said["RANK"])
+    if count < 1 or not 0 <= rank < count:
+        raise Unsupported(
+            f"WORLD_SIZE={shown(said['WORLD_SIZE'])}, RANK={shown(said['RANK'])}: must be a whole number >= 1, and one "
+            f"from 0 to WORLD_SIZE - 1. Start the processes with torchrun ({_START}), or unset both to train alone."
+        )
+    if absent := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not environment.get(name)]:
+        raise Unsupported(
+            f"WORLD_SIZE={count} and RANK={rank} are set in the environment, and {' and '.join(absent)} not: the "
+            f"processes cannot find each other. Start them with torchrun ({_START}), or unset both to train alone."
+        )
+    if not 0 < _number(environment["MASTER_PORT"]) < 1 << 16:
+        raise Unsupported(f"MASTER_PORT={shown(environment['MASTER_PORT'])}: must be a port, 1 to 65535.")
+    own = _number(environment.get("LOCAL_RANK", ""))
+    return Launch(rank, count, rank if own < 0 else own, False)
 
 
-def _refusal(count: int, why: str) -> Unsupported:
-    return Unsupported(
-        f"this process is one of {count} ({why}), and each of them would make the whole run and write the same files. "
-        "Start a single one, with python or layered-lr; for several, use ll.compile in a training loop of your own."
-    )
+def _number(text: str) -> int:
+    """A whole number; -1 where the text is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else -1
+
+
+def check_single_process() -> None:
+    """Refuse what one process does alone where this process is one of several.
+
+    Raises:
+        Unsupported: It is.
+    """
+    launch = find_launch()
+    if launch is not None:
+        raise Unsupported(
+            f"this process is one of {launch.count}, and each of them would do the whole work. Start a single "
+            "one, with python or layered-lr."
+        )
+
+
+@contextlib.contextmanager
+def joined(options: RunOptions) -> Iterator[tuple[Processes, Backend | None]]:
+    """Connect the processes of a run, where there are several. Only the first one speaks.
+
+    Args:
+        options: Of the run.
+
+    Yields:
+        The processes, and the backend that has connected them; for a process that is alone no backend is loaded.
+
+    Raises:
+        Unsupported: A launcher that says too little, or a backend that cannot train in several processes.
+        SpecError: The batch cannot be divided among the processes.
+    """
+    launch = find_launch()
+    if launch is None:
+        yield ALONE, None
+        return
+    backend = load_backend(options.backend, options.device)
+    with silenced() if launch.rank else contextlib.nullcontext():
+        processes = backend.join(launch)
+        try:
+            with processes.watching(_way_on(options)):
+                processes.agree(lambda: check_divisible(options, launch.count))
+                yield processes, backend
+        except ProcessLost as error:
+            error.said_elsewhere = False  # nobody knows which of the others are left to say it
+            raise  # and leave the connections: to close them would wait for the others
+        except LayeredLRError as error:
+            processes.close()
+            if error.said_elsewhere is None:
+                error.said_elsewhere = isinstance(error, TrainingDiverged) and not processes.is_first
+            raise
+        except BaseException:
+            processes.close()
+            raise
+        else:
+            processes.close()
+
+
+def _way_on(options: RunOptions) -> str:
+    """What to do after a process was lost, as a sentence."""
+    if options.checkpoints is None or options.checkpoints.folder is None:
+        return "Start all of them again; checkpoints=... keeps what was trained."
+    folder = shlex.quote(str(options.checkpoints.folder))
+    return f"To go on from the newest checkpoint: layered-lr resume {folder}"
+
+
+def speaks(error: LayeredLRError | None = None) -> bool:
+    """Whether this process is the one that prints a result or an error.
+
+    Args:
+        error: What it ends with; None for a result.
+    """
+    try:
+        launch = find_launch()
+    except Unsupported:  # of which the first process speaks, where it can be known
+        return os.environ.get("RANK", "0") in ("", "0") or "WORLD_SIZE" not in os.environ
+    if error is not None and error.said_elsewhere is not None:
+        return not error.said_elsewhere
+    return launch is None or launch.rank == 0
+
+
+def was_restarted(options: RunOptions, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launcher has started the processes again after one had died, and the run has begun before.
+
+    Args:
+        options: Of the run.
+        environment: The environment's variables; torchrun counts its restarts there.
+    """
+    if _number(environment.get("TORCHELASTIC_RESTART_COUNT", "")) < 1:
+        return False
+    folder = None if options.checkpoints is None else options.checkpoints.folder
+    return folder is not None and (Path(folder) / RECIPE).is_file()
+
+
+def check_divisible(options: RunOptions, count: int) -> None:
+    """Refuse a batch of which the processes cannot have equal shares.
+
+    Raises:
+        SpecError: They cannot.
+    """
+    size = options.batch_size
+    if size % count:
+        near = [each for each in (size // count * count, -(-size // count) * count) if each]
+        raise SpecError(
+            f"run(batch_size={size}): the batch is that of all {count} processes together, and must divide among them. "
+            f"Use {' or '.join(map(str, dict.fromkeys(near)))}, or another number of processes."
+        )
+
+
+def check_alike(processes: Processes, facts: Mapping[str, Any]) -> None:
+    """Refuse processes that would not train the same run.
+
+    Args:
+        processes: Of the run.
+        facts: What must be the same in all of them: words by name.
+
+    Raises:
+        SpecError: A process has another recipe, plan, version or data; it is named.
+    """
+    if not processes.are_many:
+        return
+    found = processes.gather(dict(facts))
+
+    def compare() -> None:
+        for rank, theirs in enumerate(found):
+            for name, value in found[0].items():
+                if theirs.get(name) != value:
+                    raise SpecError(
+                        f"process {rank} of {len(found)} has another {name} than process 0: "
+                        f"{_difference(value, theirs.get(name))}. Start all with the same command, versions and data."
+                    )
+
+    processes.agree_first(compare)
+
+
+def _difference(one: Any, other: Any) -> str:
+    """The first entry in which two tables differ, or both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
+        return f"{name} {_difference(one.get(name), other.get(name))}"
+    return f"{shown(other)} and not {shown(one)}"

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCHS = 6
 
-KEPT_OF_A_RUN = ("checkpoints", "divergence", "callbacks", "log", "save", "dry_run")
+KEPT_OF_A_RUN = ("sync_batch_norm", "checkpoints", "divergence", "callbacks", "log", "save", "dry_run")
 """Options that say what is kept of a run, or how it goes on: they have no meaning for what is tried before it."""
 
 _LARGEST_IMAGE = 1 << 14
@@ -366,6 +366,17 @@ class RunOptions:
         check=yes_or_no,
         meaning=UPDATES,
         flag="--drop-last",
+        kind="bool",
+    )
+    sync_batch_norm: bool = option(
+        default=False,
+        help=(
+            "In several processes: whether batch normalisations take mean and variance over the images of all "
+            "processes, as one process would."
+        ),
+        check=yes_or_no,
+        meaning=RUN_ONLY,
+        flag="--sync-batch-norm",
         kind="bool",
     )
     sizes: Sizes | None = option(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Weights, kind_of
 from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.processes import ALONE
 from layered_lr.console import say
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.errors import SpecError
@@ -52,6 +53,16 @@ class Prepared(NamedTuple):
     lowering: dict[str, str]
     model_input: ModelInput
 
+    def options_alike(self, options: RunOptions) -> dict[str, Any]:
+        """What processes that train one run must have in common beside the plan: words and tables by name.
+
+        Args:
+            options: Of the run.
+        """
+        own = ("save", "checkpoints", "progress", "log", "data_root", "device")
+        said = {name: value for name, value in options.to_dict().items() if name not in own}
+        return {"option": said, "data digest": self.dataset.digest()}
+
 
 def prepare(
     spec: Spec,
@@ -79,7 +90,8 @@ def prepare(
         BackendUnavailable: The backend does not work on this machine.
         Unsupported: The backend cannot apply the plan exactly, or this is one of several processes.
     """
-    check_single_process()
+    if backend is None or not backend.processes.are_many:
+        check_single_process()
     check_autocast(options)
     check_watched(options)
     chosen = options.initial_weights
@@ -92,7 +104,7 @@ def prepare(
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     sizes = options.sizes
-    check_last_batch(options, len(dataset.y_train))
+    check_last_batch(options, len(dataset.y_train), ALONE if backend is None else backend.processes)
     batches = Batches(
         dataset,
         options.batch_size,
@@ -141,6 +153,7 @@ def prepare(
         options.precision.autocast,
         tuple(batches.sizes),
         options.precision.scaling,
+        options.sync_batch_norm,
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)

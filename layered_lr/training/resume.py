@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layered_lr.backend.base import Backend
+from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.console import say
 from layered_lr.data.cifar10 import has_cifar10
 from layered_lr.data.cifar100 import has_cifar100
@@ -21,18 +24,19 @@ from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
+from layered_lr.training.followers import FollowedFolder
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.in_file import marked, names_code, unmarked
 from layered_lr.training.loop import Loop
-from layered_lr.training.many_processes import check_single_process
+from layered_lr.training.many_processes import find_launch, joined
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
-from layered_lr.training.prepare import Prepared, prepare
+from layered_lr.training.prepare import Prepared
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result
 from layered_lr.training.run_folder import CHECKPOINTS, METRICS, RECIPE, RunFolder, check_holds_a_run
 from layered_lr.training.saved_run import check_saved_run
-from layered_lr.training.train import all_versions, open_loop, train_prepared
+from layered_lr.training.train import all_versions, open_loop, prepare_together, train_prepared
 
 _LENGTH = ("epochs", "max_steps")
 
@@ -49,28 +53,60 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
     """
     if not isinstance(path, str | Path):
         raise SpecError(f"resume: path={shown(path)}: must be the folder of a run, as run(checkpoints=...) makes it.")
-    check_single_process()
     run = as_path("resume: path", path)
     check_holds_a_run(run)
-    with RunFolder(run) as folder:
-        checkpoints = folder.checkpoints(1, False)
-        if not checkpoints.paths():
-            return _from_the_start(folder, spec, trust, changes)
-        name = folder.mark.run if folder.mark_is_whole else folder.described().get("run")
-        found = checkpoints.read_newest(name, check_saved_run)
-        said = _said(folder, found.state)
-        _check_augment(folder.mark.unwritten, changes)
-        options = replace(_options(said["options"], changes, run, trust), initial_weights=None)
-        spec_now = Spec.from_dict(said["spec"], trust=trust) if spec is None else spec
-        before = _plan_of(found.state, trust)
-        _say_unused(folder, before, changes)
-        ready = prepare(spec_now, options, goes_on=True)
-        loop, state = _open_newest(checkpoints, name, ready, options, trust, strict)
-        folder.event("resumed", step=state.step, backend=options.backend, checkpoint=f"step-{state.step:08d}")
-        return train_prepared(ready, options, folder, state, loop)
+    if find_launch() is None:
+        with RunFolder(run) as folder:
+            return _go_on(folder, spec, strict, trust, changes, ALONE, None)
+    mark = FollowedFolder(run).mark
+    options = _options(mark.options or {}, changes, run, trust)
+    with joined(options) as (processes, backend):
+        opened = processes.agree_first(lambda: RunFolder(run)) or FollowedFolder(run)
+        with contextlib.closing(opened):
+            return _go_on(opened, spec, strict, trust, changes, processes, backend)
 
 
-def _said(folder: RunFolder, state: TrainingState) -> dict[str, Any]:
+def go_on_after_restart(spec: Spec, options: RunOptions) -> Result:
+    """Go on with a run from its newest checkpoint, after a launcher has started all processes again.
+
+    Args:
+        spec: Of the run.
+        options: Of the run, with a folder that holds it.
+    """
+    assert options.checkpoints is not None
+    given = ("model", "data", "progress", "callbacks", "log", "save")
+    changes = {name: getattr(options, name) for name in given}
+    return resume_run(options.checkpoints.folder, spec, True, True, changes)
+
+
+def _go_on(
+    folder: RunFolder | FollowedFolder,
+    spec: Spec | None,
+    strict: bool,
+    trust: bool,
+    changes: Mapping[str, Any],
+    processes: Processes,
+    backend: Backend | None,
+) -> Result:
+    run = folder.path
+    checkpoints = folder.checkpoints(1, False)
+    if not checkpoints.paths():
+        return _from_the_start(folder, spec, trust, changes, processes, backend)
+    name = folder.mark.run if folder.mark_is_whole else folder.described().get("run")
+    found = checkpoints.read_newest(name, check_saved_run)
+    said = _said(folder, found.state)
+    _check_augment(folder.mark.unwritten, changes)
+    options = replace(_options(said["options"], changes, run, trust), initial_weights=None)
+    spec_now = Spec.from_dict(said["spec"], trust=trust) if spec is None else spec
+    before = _plan_of(found.state, trust)
+    _say_unused(folder, before, changes)
+    ready = prepare_together(processes, spec_now, options, backend, goes_on=True)
+    loop, state = _open_newest(checkpoints, name, ready, options, trust, strict)
+    folder.event("resumed", step=state.step, backend=options.backend, checkpoint=f"step-{state.step:08d}")
+    return train_prepared(ready, options, folder, state, loop)
+
+
+def _said(folder: RunFolder | FollowedFolder, state: TrainingState) -> dict[str, Any]:
     """Spec and options of what is left of the run: the mark has them since the run was last begun or changed."""
     mark = folder.mark
     if mark.spec is not None and mark.run == state.about.get("run", mark.run):
@@ -146,7 +182,7 @@ def _is_before(found: TrainingState | CheckpointError, state: TrainingState) -> 
     return isinstance(found, TrainingState) and found.step < state.step
 
 
-def _say_unused(folder: RunFolder, before: Plan, changes: Mapping[str, Any]) -> None:
+def _say_unused(folder: RunFolder | FollowedFolder, before: Plan, changes: Mapping[str, Any]) -> None:
     """What a user may think is taken, and is not."""
     if "initial_weights" in changes:
         say("initial_weights: not taken, the weights are the checkpoint's.")
@@ -162,7 +198,14 @@ def _say_unused(folder: RunFolder, before: Plan, changes: Mapping[str, Any]) -> 
         )
 
 
-def _from_the_start(folder: RunFolder, spec: Spec | None, trust: bool, changes: Mapping[str, Any]) -> Result:
+def _from_the_start(
+    folder: RunFolder | FollowedFolder,
+    spec: Spec | None,
+    trust: bool,
+    changes: Mapping[str, Any],
+    processes: Processes,
+    backend: Backend | None,
+) -> Result:
     """A run that was killed before its first checkpoint."""
     if folder.mark.has_checkpoints or (folder.mark.spec is None and _has_measured(folder.path)):
         raise CheckpointError(
@@ -184,7 +227,8 @@ def _from_the_start(folder: RunFolder, spec: Spec | None, trust: bool, changes: 
             "again: resume(..., initial_weights=...)."
         )
     say(f"{folder.path}: there is no checkpoint yet; starting at the beginning.")
-    return train_prepared(prepare(own if spec is None else spec, options), options, folder)
+    ready = prepare_together(processes, own if spec is None else spec, options, backend)
+    return train_prepared(ready, options, folder)
 
 
 def _check_augment(unwritten: Iterable[str], changes: Mapping[str, Any]) -> None:

@@ -98,7 +98,7 @@ class RunFolder:
 
     def described(self) -> dict[str, Any]:
         """What ``plan.json`` says; empty where it is missing or no such table."""
-        return _table(self.path / PLAN)
+        return read_table(self.path / PLAN)
 
     def checkpoints(self, keep: int, keep_best: bool) -> CheckpointFolder:
         """The run's checkpoints. What a killed run left unfinished is removed.
@@ -231,7 +231,7 @@ _GIVE = "Give the folder that the run was started with: its checkpoints=... (--c
 def _refuse_others(path: Path) -> None:
     """Refuse a folder in which somebody else has files under the names that a run writes to."""
     names = {file.name for file in path.iterdir()}
-    if MARK in names or (RECIPE in names and _table(path / PLAN).keys() >= _OF_OLD_RUNS):
+    if MARK in names or (RECIPE in names and read_table(path / PLAN).keys() >= _OF_OLD_RUNS):
         return
     if LOCK in names and _is_left_lock(path / LOCK):
         names.remove(LOCK)
@@ -251,7 +251,8 @@ def _is_left_lock(file: Path) -> bool:
     return not said or said.startswith(b"process ")
 
 
-def _table(file: Path) -> dict[str, Any]:
+def read_table(file: Path) -> dict[str, Any]:
+    """A JSON file's table; empty where it is missing, or no table."""
     try:
         found = json.loads(read_plain(file))
     except (OSError, ValueError, RecursionError):

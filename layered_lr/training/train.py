@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend.base import Session
+from layered_lr.backend.base import Backend, Session
 from layered_lr.backend.phased_session import open_session
+from layered_lr.backend.processes import Processes
 from layered_lr.console import say
 from layered_lr.data.stored_images import StoredImages
 from layered_lr.errors import CheckpointError
@@ -35,9 +36,10 @@ from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
 from layered_lr.training.dry_run import FewBatches, dry_options, refuse_unusable, say_what_was_done, write_and_read
+from layered_lr.training.followers import FollowedFolder, FollowedLog
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
-from layered_lr.training.many_processes import check_single_process
+from layered_lr.training.many_processes import check_alike, check_single_process, joined
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
@@ -54,7 +56,13 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
-    check_single_process()
+    if options.dry_run:
+        check_single_process()
+    with joined(options) as (processes, backend):
+        return _train(spec, options, processes, backend)
+
+
+def _train(spec: Spec, options: RunOptions, processes: Processes, backend: Backend | None) -> Result:
     if not isinstance(options.model, str) and options.dropout is not None:
         say(f"dropout={shown(options.dropout)}: not used, it is for models known by name. Build yours with it.")
     if options.save is not None:
@@ -64,12 +72,41 @@ def train(spec: Spec, options: RunOptions) -> Result:
     if options.checkpoints is None or options.checkpoints.folder is None:
         if options.checkpoints is not None:  # as the recipe in a run's folder has it
             say("checkpoints: no folder is given, so none are written.")
-        return train_prepared(prepare(spec, options), options)
+        return train_prepared(prepare_together(processes, spec, options, backend), options)
     spec.to_dict()  # a lambda in it could not be written down
-    with RunFolder(Path(options.checkpoints.folder)) as folder:
-        if folder.holds_a_run:
-            raise held_error(folder.path)
-        return train_prepared(prepare(spec, options), options, folder)
+    path = Path(options.checkpoints.folder)
+    folder = processes.agree_first(lambda: _open_new(path)) or FollowedFolder(path)
+    with contextlib.closing(folder):
+        return train_prepared(prepare_together(processes, spec, options, backend), options, folder)
+
+
+def _open_new(path: Path) -> RunFolder:
+    """Open the folder of a new run.
+
+    Raises:
+        CheckpointError: It holds a run already, or cannot be used.
+    """
+    folder = RunFolder(path)
+    if folder.holds_a_run:
+        folder.close()
+        raise held_error(path)
+    return folder
+
+
+def prepare_together(
+    processes: Processes, spec: Spec, options: RunOptions, backend: Backend | None, goes_on: bool = False
+) -> Prepared:
+    """Prepare a run in all its processes, and find whether they are about to train the same one.
+
+    Raises:
+        SpecError: They are not; the process that differs is named. Also what ``prepare`` raises, in one of them.
+    """
+    ready = processes.agree(lambda: prepare(spec, options, backend=backend, goes_on=goes_on))
+    if processes.are_many:
+        own = ready.options_alike(options)
+        check_alike(processes, {"version": all_versions(options.backend), "plan": ready.plan.to_dict(), **own})
+        ready.batches.share = processes.share
+    return ready
 
 
 def _try_run(spec: Spec, options: RunOptions) -> Result:
@@ -101,7 +138,7 @@ def _try_run(spec: Spec, options: RunOptions) -> Result:
 def train_prepared(
     ready: Prepared,
     options: RunOptions,
-    folder: RunFolder | None = None,
+    folder: RunFolder | FollowedFolder | None = None,
     state: TrainingState | None = None,
     loop: Loop | None = None,
 ) -> Result:
@@ -125,16 +162,20 @@ def train_prepared(
         gone = {} if state is None else state.about
         about = {"run": gone.get("run", folder.mark.run), **run_about(ready, options)}
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
-        loop.run_log = RunLog(folder, ready.plan, options, about, None if state is None else state.step, changed)
-        loop.run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))
-        if state is not None:
-            loop.run_log.remove_old([earlier.step for earlier in loop.earlier])
+        step = None if state is None else state.step
+        if isinstance(folder, FollowedFolder):
+            loop.run_log = FollowedLog(folder.path, f"layered-lr resume {folder.path}", step or 0)
+        else:
+            loop.run_log = run_log = RunLog(folder, ready.plan, options, about, step, changed)
+            run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))
+            if state is not None:
+                run_log.remove_old([earlier.step for earlier in loop.earlier])
         _say_what_cannot_be_restored(loop.session)
     loop.run(checkpoint_first=changed)
     result = _result(ready, options, loop)
     if loop.run_log is not None:
         loop.run_log.report(str(result))
-    if options.save:
+    if options.save and ready.backend.processes.is_first:
         result.save(options.save)
     return result
 
@@ -187,7 +228,7 @@ def open_loop(
         session,
         plan,
         ready.batches,
-        options.progress,
+        options.progress and ready.backend.processes.is_first,
         History.of({} if state is None else state.history, len(plan.groups), plan.total_steps),
         guard=guard,
         reopen=open_at,
@@ -196,11 +237,12 @@ def open_loop(
         left_out=counted.get("left_out", 0),
         skipped=gone.get("skipped", 0),
         events=gone.get("events", ()),
-        callbacks=callbacks,
+        callbacks=callbacks if ready.backend.processes.is_first else [each for each in callbacks if not each.writes],
         backend=options.backend,
         evaluates=evaluates,
         metrics=dict(options.metrics),
         watcher=None if options.early_stop is None else Watcher(options.early_stop),
+        processes=ready.backend.processes,
     )
 
 

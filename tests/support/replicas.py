@@ -47,21 +47,6 @@ def _begin(rank: int, cases: tuple[str, ...], folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def try_everything() -> list[str]:
-    """What a run, going on with one, and comparing answer in one of the processes."""
-    import layered_lr as ll
-
-    with tempfile.TemporaryDirectory() as folder:
-        few: Any = {"max_steps": 1, "batch_size": 8, "progress": False}
-        calls = (
-            lambda: ll.run(backend="torch-eager", checkpoints=f"{folder}/run", **few),
-            lambda: ll.resume(f"{folder}/run"),
-            lambda: ll.compare(steps=1, progress=False),
-        )
-        answers = [_error_of(call) for call in calls]
-        return [*answers, *map(str, Path(folder).iterdir())]
-
-
 def _error_of(call: Any) -> str:
     try:
         return f"no error: {call()}"

@@ -1,52 +1,145 @@
-"""In one of several processes, each would make the whole run: refused."""
+"""One run in several processes is the run of one; what cannot be is refused in a line."""
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.training.many_processes import check_single_process
-from tests.support.replicas import spread
+from layered_lr.training.many_processes import check_single_process, find_launch, was_restarted
+from layered_lr.training.options import RunOptions
+from tests.support import many_runs
 
-FEW: dict[str, Any] = {"max_steps": 1, "batch_size": 8, "progress": False}
+ALIKE = ("plain", "accumulated", "rolled_back", "stopped", "last_batch", "kept")
+REFUSED = {
+    "diverging": "TrainingDiverged: the loss is nan at step 1",
+    "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
+    "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
+    "odd_last_batch": "SpecError: .*drop_last=False: the last batch .* 1 of 22 images, of which 2",
+}
+LISTS = ("other_backends", "other_recipe")
+TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
-def test_one_of_several_is_refused_before_anything_is_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+@pytest.fixture(scope="module")
+def alone(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("alone")
+    return {"folder": folder, **{case: many_runs.call(case, str(folder)) for case in ALIKE}}
+
+
+@pytest.fixture(scope="module")
+def two(torch: Any, alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("two")
+    found = many_runs.run_in(2, *ALIKE, *REFUSED, *LISTS, folder=str(folder))
+    return {"folder": folder, "ranks": found}
+
+
+def assert_alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-9) -> None:
+    assert isinstance(one, dict) and isinstance(other, dict), (one, other)
+    assert one["events"] == other["events"]
+    for name in one.keys() - {"events"}:
+        np.testing.assert_allclose(one[name], other[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_two_processes_train_as_one(alone: dict[str, Any], two: dict[str, Any], case: str) -> None:
+    for found in two["ranks"]:
+        assert_alike(alone[case], found[case], 1e-5 if case == "rolled_back" else 1e-9)
+
+
+@pytest.mark.parametrize(("case", "words"), REFUSED.items())
+def test_what_cannot_be_is_refused(two: dict[str, Any], case: str, words: str) -> None:
+    for found in two["ranks"]:
+        assert re.match(words, found[case]), found[case]
+
+
+def test_other_backends_say_that_they_cannot(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        assert len(found["other_backends"]) == 3
+        assert all(
+            "cannot train in several processes, and this is one of 2" in text for text in found["other_backends"]
+        )
+
+
+def test_processes_that_differ_are_named_by_one_of_them(two: dict[str, Any]) -> None:
+    words = ("another plan", "another option than process 0: seed 1", "another data digest", "there is no such file")
+    first, second = (found["other_recipe"] for found in two["ranks"])
+    for index, word in enumerate(words):
+        assert word in first[index] and word in second[index]
+        assert {first[index].split()[-1], second[index].split()[-1]} == {"True", "False"}  # one of them says it
+        assert "process 1 of 2" in first[index] + second[index]
+
+
+def test_files_are_written_once(alone: dict[str, Any], two: dict[str, Any]) -> None:
+    one, other = alone["folder"], two["folder"]
+    assert sorted(path.name for path in (one / "run").iterdir()) == sorted(
+        path.name for path in (other / "run").iterdir()
+    )
+    rows = [(folder / "run" / "metrics.csv").read_text().splitlines() for folder in (one, other)]
+    assert len(rows[0]) == len(rows[1]) == 7
+    assert (other / "result.npz").stat().st_size > 0
+
+
+def test_a_run_goes_on_with_another_number_of_processes(
+    alone: dict[str, Any], two: dict[str, Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(name, "2")
-    for call in (
-        lambda: ll.run(backend="torch-eager", checkpoints=tmp_path / "run", save=tmp_path / "r.npz", **FEW),
-        lambda: ll.resume(tmp_path / "run"),
-        lambda: ll.compare(steps=1),
-    ):
-        with pytest.raises(ll.Unsupported, match=rf"one of 2 \({name}=2, .* Start a single one"):
-            call()
-    assert not list(tmp_path.iterdir())
+    for name, source in (("one", alone), ("two", two)):
+        shutil.copytree(source["folder"] / "run", tmp_path / name / "run")
+    shutil.copytree(alone["folder"] / "run", tmp_path / "undisturbed" / "run")
+    undisturbed = many_runs.call("gone_on", str(tmp_path / "undisturbed"))
+    assert_alike(undisturbed, many_runs.call("gone_on", str(tmp_path / "two")))  # two, then one
+    for found in many_runs.run_in(4, "gone_on", folder=str(tmp_path / "one")):  # one, then four
+        assert_alike(undisturbed, found["gone_on"])
 
 
-@pytest.mark.parametrize("count", ["1", "", "many", "0"])
-def test_a_single_one_is_not(count: str) -> None:
-    assert check_single_process({"WORLD_SIZE": count}) is None
-    with pytest.raises(ll.Unsupported, match="as mpirun sets it"):
-        check_single_process({"WORLD_SIZE": count, "OMPI_COMM_WORLD_SIZE": "4"})
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"RANK": "1"}, "RANK='1' is set in the environment, and WORLD_SIZE is not"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE='2' is set in the environment, and RANK is not"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "from 0 to WORLD_SIZE - 1"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE='two'"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR and MASTER_PORT not"),
+        ({**TORCHRUN, "MASTER_PORT": "x"}, "MASTER_PORT='x': must be a port"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "as mpirun sets it"),
+        ({"PMI_SIZE": "4"}, "as mpiexec sets it"),
+    ],
+)
+def test_a_launcher_that_says_too_little_is_refused(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(ll.Unsupported) as caught:
+        find_launch(environment, {})
+    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_one_of_a_process_group_without_a_launcher_is_refused(torch: Any) -> None:
-    answers = spread("try_everything")["try_everything"]
-    assert len(answers) == 3, answers  # and no file was written
-    for answer in answers:
-        assert answer.startswith("Unsupported: this process is one of 2 (torch.distributed has a process group of 2)")
-        assert "Start a single one" in answer
-
-
-def test_a_process_group_of_one_is_not() -> None:
+def test_a_process_that_is_alone_is_found_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     group = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, get_world_size=lambda: 1)
-    assert check_single_process({}, {"torch.distributed": group}) is None
+    group.get_rank = lambda: 0
     without = SimpleNamespace(is_available=lambda: False)  # as in a torch that was built so
-    assert check_single_process({}, {"torch.distributed": without}) is None
+    assert find_launch({}, {"torch.distributed": group}) is None
+    assert find_launch({}, {"torch.distributed": without}) is None
+    for rank in ("0", "-1"):  # OneFlow leaves -1 there
+        assert find_launch({"WORLD_SIZE": "1", "RANK": rank}, {}) is None
+    found = find_launch(TORCHRUN, {})
+    assert found is not None and (found.rank, found.count, found.local_rank, found.is_joined) == (1, 2, 1, False)
+
+
+def test_what_one_process_does_alone_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    for call in (check_single_process, lambda: ll.compare(steps=1), lambda: ll.run(dry_run=True, max_steps=1)):
+        with pytest.raises(ll.Unsupported, match="this process is one of 2"):
+            call()
+
+
+def test_a_restart_goes_on_only_where_a_run_has_begun(tmp_path: Path) -> None:
+    options = RunOptions(checkpoints=str(tmp_path))
+    assert not was_restarted(options, {"TORCHELASTIC_RESTART_COUNT": "1"})
+    (tmp_path / "recipe.toml").write_text("")
+    assert was_restarted(options, {"TORCHELASTIC_RESTART_COUNT": "1"})
+    assert not was_restarted(options, {"TORCHELASTIC_RESTART_COUNT": "0"}) and not was_restarted(options, {})

@@ -37,6 +37,8 @@ class Logger(Callback):
         SpecError: ``grad_norms`` is neither true nor false.
     """
 
+    writes = True
+
     def __init__(self, grad_norms: bool = True) -> None:
         self.wants_grad_norms = check_yes_or_no(type(self).__name__, "grad_norms", grad_norms)
         self._stream: RowStream | None = None

@@ -1,0 +1,110 @@
+"""Random numbers of a model in several processes: each draws those of all images, and takes its own.
+
+All processes' generators stand where that of a single process would stand, so the numbers of each image are those that
+a single process draws, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layered_lr.data.share import Share
+from layered_lr_torch.torch_types import Forward, Tensor
+
+_FILLING = ("bernoulli_", "uniform_", "normal_", "exponential_", "geometric_", "log_normal_", "cauchy_", "random_")
+"""Operators that fill a tensor in place."""
+_MAKING = ("rand", "randn", "randint")
+"""Operators that make a tensor of a shape."""
+_LIKE = ("rand_like", "randn_like", "randint_like", "bernoulli")
+"""Operators that make a tensor like another one."""
+
+
+class WholeDraws(TorchDispatchMode):
+    """Lets a forward pass draw the random numbers of all processes' images, and take those of this one.
+
+    Numbers whose first axis is a multiple of the images are those of images, in their order; all others are drawn as
+    they are, and are equal in all processes.
+
+    Args:
+        share: Which process this is.
+    """
+
+    def __init__(self, share: Share) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._share = share
+        self._images = 1
+        self.has_drawn = False
+
+    def wrap(self, forward: Forward) -> Forward:
+        """Let a forward pass run in this mode. Where its first pass draws nothing, the next ones run without it."""
+        is_first = True
+
+        def run(images: Tensor) -> Any:
+            nonlocal is_first
+            self._images = len(images)
+            with self if is_first or self.has_drawn else contextlib.nullcontext():
+                is_first = False
+                return forward(images)
+
+        return run
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        name = func.overloadpacket.__name__
+        if name in _FILLING:
+            return self._fill(func, args, options)
+        if name == "native_dropout":
+            return self._drop(func, args, options)
+        if name in _LIKE:
+            return self._make(args[0].shape, lambda: func(self._widen(args[0]), *args[1:], **options), args[0])
+        if name in _MAKING:
+            place = next(index for index, each in enumerate(args) if isinstance(each, list | tuple))
+            size = tuple(args[place])
+            wide = (*args[:place], list(self._whole(size)), *args[place + 1 :])
+            return self._make(size, lambda: func(*wide, **options))
+        return func(*args, **options)
+
+    def _is_of_images(self, shape: Sequence[int]) -> bool:
+        return len(shape) > 0 and shape[0] > 0 and shape[0] % self._images == 0
+
+    def _whole(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the numbers of all processes."""
+        return (shape[0] * self._share.count, *shape[1:]) if self._is_of_images(shape) else tuple(shape)
+
+    def _widen(self, tensor: Tensor) -> Tensor:
+        """A tensor for all processes, which this process's own values fill."""
+        return torch.cat([tensor] * self._share.count) if self._is_of_images(tensor.shape) else tensor
+
+    def _own(self, whole: Tensor) -> Tensor:
+        return whole.chunk(self._share.count)[self._share.rank]
+
+    def _make(self, shape: Sequence[int], draw: Callable[[], Tensor], like: Tensor | None = None) -> Tensor:
+        self.has_drawn = True
+        made = draw()
+        return self._own(made).clone() if self._is_of_images(shape) else made
+
+    def _fill(self, func: Any, args: Sequence[Any], options: dict[str, Any]) -> Tensor:
+        self.has_drawn = True
+        target: Tensor = args[0]
+        if not self._is_of_images(target.shape):
+            func(*args, **options)
+            return target
+        whole = self._widen(target)
+        more = [self._widen(each) if isinstance(each, torch.Tensor) else each for each in args[1:]]
+        func(whole, *more, **options)
+        target.copy_(self._own(whole))
+        return target
+
+    def _drop(self, func: Any, args: Sequence[Any], options: dict[str, Any]) -> Any:
+        self.has_drawn = True
+        if not self._is_of_images(args[0].shape):
+            return func(*args, **options)
+        dropped, mask = func(self._widen(args[0]), *args[1:], **options)
+        return self._own(dropped).clone(), self._own(mask).clone()

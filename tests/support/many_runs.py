@@ -1,0 +1,237 @@
+"""Whole runs in several processes with ``torch.distributed``: gloo, on the CPU, in processes of their own."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SPEC_SEED = 3
+
+
+def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
+    """Call functions of this file in each of several processes, which take seconds to start.
+
+    Args:
+        count: How many processes.
+        cases: Names of the functions; each is given ``folder``.
+        folder: Where they may write.
+
+    Returns:
+        For each process, what each function returned, or the text of its error.
+    """
+    import torch
+
+    with tempfile.TemporaryDirectory() as place:
+        torch.multiprocessing.spawn(_begin, (count, cases, place, folder), nprocs=count)
+        return [pickle.loads((Path(place) / str(rank)).read_bytes()) for rank in range(count)]
+
+
+def _begin(rank: int, count: int, cases: tuple[str, ...], place: str, folder: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=count)
+    answers = {case: call(case, folder) for case in cases}
+    (Path(place) / str(rank)).write_bytes(pickle.dumps(answers))
+    torch.distributed.destroy_process_group()
+
+
+def call(case: str, folder: str = "") -> Any:
+    """What a function of this file returns, or the text of its error."""
+    import layered_lr as ll
+
+    try:
+        return globals()[case](folder)
+    except ll.LayeredLRError as error:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return traceback.format_exc()
+
+
+def _net() -> Any:
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, stride=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Flatten(),
+        nn.Linear(4 * 7 * 7, 4),
+    )
+
+
+def _data(count: int = 48) -> Any:
+    import layered_lr as ll
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (72, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(72) % 4
+    return ll.Dataset("made", images[:count], labels[:count], images[48:], labels[48:], augment=True)
+
+
+def _run(**changes: Any) -> dict[str, Any]:
+    import torch
+
+    import layered_lr as ll
+
+    spec = changes.pop("spec", None) or ll.Spec(ll.SGD(lr=0.05, momentum=0.9), groups=[ll.Group("8.*", lr_scale=2)])
+    torch.manual_seed(1)
+    options: Any = {
+        "backend": "torch-eager",
+        "model": _net,
+        "data": _data(),
+        "batch_size": 12,
+        "epochs": 2,
+        "progress": False,
+        "precision": "float64",
+        "sync_batch_norm": True,
+        "seed": SPEC_SEED,
+    }
+    return numbers_of(ll.run(spec, **{**options, **changes}))
+
+
+def numbers_of(result: Any) -> dict[str, Any]:
+    """What two runs must have in common."""
+    return {
+        "losses": result.losses,
+        "accuracies": result.accuracies,
+        "norms": result.grad_norms,
+        "rates": np.stack(list(result.rates.values())),
+        "events": [event["event"] for event in result.events],
+        **{f"weights {name}": value for name, value in result.weights.items()},
+        **{f"average {name}": value for name, value in result.ema_weights.items()},
+    }
+
+
+def plain(folder: str) -> Any:
+    """Two epochs."""
+    return _run()
+
+
+def accumulated(folder: str) -> Any:
+    """Accumulation, clipping, a moving average, several phases, and a schedule that reacts to the accuracy."""
+    import layered_lr as ll
+
+    spec = ll.Spec(
+        ll.AdamW(lr=0.01),
+        groups=[ll.Group("8.*", schedule=ll.ReduceLROnPlateau(patience=0))],
+        clip_grad_norm=0.5,
+        phases=[ll.Phase(until=3, frozen=["0.*"]), ll.Phase()],
+    )
+    return _run(spec=spec, accumulate_steps=2, ema_decay=0.9, epochs=3)
+
+
+def diverging(folder: str) -> Any:
+    """A loss that is not finite, found by all."""
+    import layered_lr as ll
+
+    return _run(spec=ll.Spec(ll.SGD(lr=1e30)), precision="float32")
+
+
+def rolled_back(folder: str) -> Any:
+    """Going back to a state, at lower rates."""
+    import layered_lr as ll
+
+    return _run(
+        spec=ll.Spec(ll.SGD(lr=1e30)), divergence=ll.Divergence("rollback", rollback_factor=1e-32), precision="float32"
+    )
+
+
+def stopped(folder: str) -> Any:
+    """A callback that stops the run in the last process, and one that leaves out a batch in the first one."""
+    import layered_lr as ll
+
+    rank, count = _place()
+
+    class Stops(ll.Callback):
+        def on_update(self, event: Any) -> None:
+            if event.step == 4 and rank == count - 1:
+                event.run.stop("enough")
+
+    class Skips(ll.Callback):
+        def on_batch(self, event: Any) -> None:
+            if event.step == 2 and rank == 0 and not done:
+                done.append(True)
+                event.skip("odd")
+
+    done: list[bool] = []
+    return _run(callbacks=[Stops(), Skips()])
+
+
+def _place() -> tuple[int, int]:
+    import torch
+
+    group = torch.distributed
+    return (group.get_rank(), group.get_world_size()) if group.is_initialized() else (0, 1)
+
+
+def kept(folder: str) -> Any:
+    """A run with a folder, of which the first epoch and a half are made."""
+    return _run(checkpoints=f"{folder}/run", max_steps=6, save=f"{folder}/result.npz")
+
+
+def gone_on(folder: str) -> Any:
+    """The rest of it."""
+    import layered_lr as ll
+
+    return numbers_of(ll.resume(f"{folder}/run", epochs=3, model=_net, data=_data()))
+
+
+def not_divided(folder: str) -> Any:
+    """A batch of which the processes cannot have equal shares."""
+    return _run(batch_size=13)
+
+
+def more_than_images(folder: str) -> Any:
+    """A batch of fewer images than processes."""
+    return _run(batch_size=1)
+
+
+def last_batch(folder: str) -> Any:
+    """A last batch that is smaller."""
+    return _run(batch_size=14, drop_last=False)
+
+
+def odd_last_batch(folder: str) -> Any:
+    """A last batch of which the processes cannot have equal shares."""
+    return _run(batch_size=22, drop_last=False, data=_data(45))
+
+
+def other_backends(folder: str) -> Any:
+    """Backends that train in one process."""
+    return [call_run(backend=name) for name in ("torch-compile", "oneflow-eager", "oneflow-graph")]
+
+
+def call_run(**changes: Any) -> str:
+    """The text of the error of a run."""
+    import layered_lr as ll
+
+    try:
+        _run(**changes)
+    except ll.LayeredLRError as error:
+        return f"{type(error).__name__}: {error} {error.said_elsewhere}"
+    return "no error"
+
+
+def other_recipe(folder: str) -> Any:
+    """Ranks that differ in the spec, in an option, or in the data."""
+    import layered_lr as ll
+
+    rank, _ = _place()
+    data = _data()
+    other = ll.Dataset("made", data.x_train[::-1], data.y_train, data.x_test, data.y_test)
+    return [
+        call_run(spec=ll.Spec(ll.SGD(lr=0.1 + rank))),
+        call_run(seed=rank),
+        call_run(data=other if rank else data),
+        call_run(initial_weights=f"{folder}/missing.npz" if rank else None),
+    ]
