@@ -48,6 +48,8 @@ class Watcher:
         history.watched.setdefault(self.settings.metric, Series(2)).add([[step, value]])
         if is_better and self.settings.restore_best:
             history.best_weights = {name: np.array(array) for name, array in session.weights().items()}
+            if session.extras.ema_decay is not None:
+                history.best_average = {name: np.array(array) for name, array in session.ema_weights().items()}
 
     def reason(self, history: History) -> str | None:
         """Why the run ends here, in words; None where it goes on."""

@@ -15,7 +15,7 @@ from layered_lr.backend.series import Repeats, Series
 _SERIES = ("losses", "accuracies", "ema_accuracies")
 _FACTORS = "rate_factors"
 _TABLES = ("rates", "planned", "grad_norms")
-_LOGGED, _WATCHED, _BEST = "logged/", "watched/", "best/"
+_LOGGED, _WATCHED, _BEST, _BEST_AVERAGE = "logged/", "watched/", "best/", "best_average/"
 
 
 class Measured(NamedTuple):
@@ -50,6 +50,7 @@ class History:
         logged: What callbacks have logged, and metrics, by name: a row of (updates made, number) each time.
         watched: What decides about an early end, by the metric's name: a row of (updates made, number) for each epoch.
         best_weights: The weights when that was best, by name; empty where they are not kept.
+        best_average: Their moving average at that time; empty where there is none.
     """
 
     def __init__(self, groups: int, expected: int | None = None) -> None:
@@ -59,6 +60,7 @@ class History:
         self.logged: dict[str, Series] = {}
         self.watched: dict[str, Series] = {}
         self.best_weights: Arrays = {}
+        self.best_average: Arrays = {}
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add numbers of a callback's.
@@ -87,7 +89,8 @@ class History:
         own = {name: getattr(self, name).numbers().copy() for name in (*_SERIES, _FACTORS, *_TABLES)}
         own |= {_LOGGED + name: rows.numbers().copy() for name, rows in self.logged.items()}
         own |= {_WATCHED + name: rows.numbers().copy() for name, rows in self.watched.items()}
-        return own | {_BEST + name: array for name, array in self.best_weights.items()}
+        own |= {_BEST + name: array for name, array in self.best_weights.items()}
+        return own | {_BEST_AVERAGE + name: array for name, array in self.best_average.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], groups: int, expected: int | None = None) -> History:
@@ -108,14 +111,17 @@ class History:
             for name in [name for name in arrays if name.startswith(prefix)]:
                 rows = found[name.removeprefix(prefix)] = Series(2)
                 rows.add(arrays[name])
-        history.best_weights = {
-            name.removeprefix(_BEST): array for name, array in arrays.items() if name.startswith(_BEST)
-        }
+        history.best_weights = _without(_BEST, arrays)
+        history.best_average = _without(_BEST_AVERAGE, arrays)
         factors = arrays.get(_FACTORS, np.empty(0))
         stops = [*(np.flatnonzero(np.diff(factors)) + 1).tolist(), len(factors)]
         for start, stop in pairwise([0, *stops]):
             history.rate_factors.add(float(factors[start]) if stop > start else 1.0, stop - start)
         return history
+
+
+def _without(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _of_groups(table: NDArray[Any], groups: int) -> Float64:

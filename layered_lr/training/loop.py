@@ -424,14 +424,21 @@ class Loop:
         if self.step < self.steps and (why := self._watcher.reason(self.history)):
             self.ask_to_stop(why)
 
-    def best_weights(self) -> dict[str, Array]:
-        """The weights of the best epoch, where the run is to have them; empty where it keeps the last ones."""
+    def final_weights(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The weights and their moving average: of the best epoch, where the run is to have these, else the last ones.
+
+        The average is empty where there is none.
+        """
+        has_average = self.session.extras.ema_decay is not None
         if self._watcher is None or not self.restores_best or not self.history.best_weights:
-            return {}
+            return self.session.weights(), self.session.ema_weights() if has_average else {}
         best = self._watcher.best_step(self.history)
         if best is not None and best != self.step:
             self._note("restored", step=self.step, best_step=best, metric=self._watcher.settings.metric)
-        return dict(self.history.best_weights)
+        average = dict(self.history.best_average)
+        if has_average and not average:  # its checkpoint is of a version that kept none
+            average = self.session.ema_weights()
+        return dict(self.history.best_weights), average
 
     def _note_still_groups(self) -> None:
         """Name each group once that was to be trained, and none of whose parameters has had a gradient."""

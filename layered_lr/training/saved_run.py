@@ -42,8 +42,9 @@ def _check_history(state: TrainingState, plan: Plan) -> None:
         _check_shape(name, history[name], 2)
         if history[name].shape[1] != len(plan.groups):
             raise ValueError(f"{name} of {history[name].shape[1]} groups, and it has {len(plan.groups)}")
-    for name in [name for name in history if name.startswith("best/")]:
-        _check_as(name.removeprefix("best/"), history[name].shape, state.weights)
+    for prefix in ("best/", "best_average/"):
+        for name in [name for name in history if name.startswith(prefix)]:
+            _check_as(name.removeprefix(prefix), history[name].shape, {**state.weights, **state.unsaved})
     for name in [name for name in history if name.startswith(("logged/", "watched/"))]:
         _check_shape(name, history[name], 2)
         if history[name].shape[1] != 2:

@@ -256,7 +256,7 @@ def _say_what_cannot_be_restored(session: Session) -> None:
 
 def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
     plan, history, session = ready.plan, loop.history, loop.session
-    weights = loop.best_weights() or session.weights()
+    weights, average = loop.final_weights()
     check_finite(plan, weights)
     norms = history.grad_norms.numbers()
     return Result(
@@ -268,7 +268,7 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         grad_norms=np.hypot.reduce(norms, axis=1),
         group_grad_norms=_by_group(plan, norms),
         ema_accuracies=history.ema_accuracies.numbers(),
-        ema_weights={} if options.ema_decay is None else session.ema_weights(),
+        ema_weights=average,
         weights=weights,
         lowering=ready.lowering,
         seconds_per_step=loop.watch.seconds_per_step,

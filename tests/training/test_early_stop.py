@@ -119,6 +119,31 @@ def test_a_run_ends_early_with_its_best_weights(
         assert {"event": "restored", "step": 5 * epochs, "best_step": 5 * best, "metric": "scripted"} in result.events
 
 
+@pytest.mark.parametrize("steps", [30, 27], ids=["whole epochs", "within an epoch"])
+def test_the_run_s_folder_has_the_weights_and_the_average_of_the_best_epoch_too(
+    torch: Any, tmp_path: Path, steps: int
+) -> None:
+    class Averages(ll.Callback):
+        def __init__(self) -> None:
+            self.kept: list[Any] = []
+
+        def on_epoch(self, event: Any) -> None:
+            self.kept.append({name: array.copy() for name, array in event.run.ema_weights().items()})
+
+    kept, averages = Weights(), Averages()
+    stop = ll.EarlyStop("scripted", mode="max")
+    result = ll.run(
+        SPEC,
+        **said(ema_decay=0.9, max_steps=steps, checkpoints=tmp_path / "run"),
+        metrics=[Scripted(*[value for value in (1, 2, 7, 4, 5, 6) for _ in range(2)])],
+        early_stop=stop,
+        callbacks=[kept, averages],
+    )
+    for found in (result, ll.Result.load(tmp_path / "run")):
+        assert all(np.array_equal(found.weights[name], array) for name, array in kept.kept[2].items())
+        assert all(np.array_equal(found.ema_weights[name], array) for name, array in averages.kept[2].items())
+
+
 def test_the_last_weights_stay_where_they_are_wanted(torch: Any) -> None:
     kept = Weights()
     stop = ll.EarlyStop("scripted", patience=2, mode="max", restore_best=False)
