@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.errors import CheckpointError, SpecError
+from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.printed import shown
@@ -46,7 +46,12 @@ def read_run_folder(path: Path, checkpoint: str | int = "last", *, trust: bool =
     mark = read_mark(path)
     found = _read_checkpoint(path, checkpoint, None if mark is None else mark.run)
     arguments = _result_arguments(found, trust)
-    return arguments | _best_weights(found, arguments["plan"]) if checkpoint == "last" else arguments
+    if checkpoint != "last":
+        return arguments
+    try:
+        return arguments | _best_weights(found, arguments["plan"])
+    except (LayeredLRError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: it says of the early stop what no run says ({error!s:.160}).") from None
 
 
 def _check_choice(checkpoint: object) -> None:
