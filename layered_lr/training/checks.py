@@ -67,8 +67,8 @@ def check_loss(options: RunOptions, classes: int, processes: int = 1) -> None:
     if max(together, processes) > 1 and (settings.class_weights or settings.reduction == "sum"):
         what = "class_weights" if settings.class_weights else "reduction='sum'"
         raise SpecError(
-            f"loss: {what} with accumulate_steps={together} in {processes} process(es): the mean of the parts' losses is "
-            "not the loss of all images. Use accumulate_steps=1 with a larger batch_size, in one process."
+            f"loss: {what} with accumulate_steps={together} in {processes} process(es): the mean of the parts' losses "
+            "is not the loss of all images. Use accumulate_steps=1 with a larger batch_size, in one process."
         )
 
 

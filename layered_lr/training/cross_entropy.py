@@ -40,7 +40,8 @@ class CrossEntropy:
     """The cross-entropy of the classes, as ``torch.nn.functional.cross_entropy`` computes it.
 
     The mean of images with class weights is divided by the sum of their weights, as torch does it. The mean of several
-    batches is another number than the mean of all their images then, so ``accumulate_steps`` above 1 is refused, as are several processes.
+    batches is another number than the mean of all their images then, so ``accumulate_steps`` above 1 is refused, as are
+    several processes.
 
     Example:
         >>> import layered_lr as ll
