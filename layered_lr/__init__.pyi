@@ -95,6 +95,7 @@ from .spec.groups import Group as Group
 from .spec.phases import Phase as Phase
 from .spec.spec import Spec as Spec
 from .training.callback import Callback as Callback
+from .training.cross_entropy import CrossEntropy as CrossEntropy
 from .training.early_stop import EarlyStop as EarlyStop
 from .training.grouped_options import Checkpoints as Checkpoints
 from .training.grouped_options import Divergence as Divergence

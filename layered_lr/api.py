@@ -23,6 +23,7 @@ from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.callback import Callback
 from layered_lr.training.chosen_model import choose_model
+from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
 from layered_lr.training.many_processes import was_restarted
@@ -75,6 +76,7 @@ def run(
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     precision: Precision | str = "float32",
+    loss: CrossEntropy | str = "cross_entropy",
     checkpoints: Checkpoints | str | Path | None = None,
     divergence: Divergence | str = "stop",
     metrics: Any = (),
@@ -130,6 +132,7 @@ def run(
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
             ('fp16'), or ll.Precision.
+        loss: The loss to train with: 'cross_entropy', or ll.CrossEntropy with label smoothing or class weights.
         checkpoints: The run's folder, or ll.Checkpoints, which also says how often a checkpoint is written and how many
             stay.
         divergence: What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or
@@ -360,6 +363,7 @@ def compare(
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     precision: Precision | str = "float32",
+    loss: CrossEntropy | str = "cross_entropy",
     progress: bool = True,
     # end of compare
     steps: int = 50,
@@ -419,6 +423,7 @@ def compare(
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
             ('fp16'), or ll.Precision.
+        loss: The loss to train with: 'cross_entropy', or ll.CrossEntropy with label smoothing or class weights.
         progress: Whether to show a progress bar, where stderr is a terminal or in a notebook.
         quick: Compare in float64 alone, over the first fifth of the updates. The probes make all updates, with two
             parameters of each kind: the same group, decay, phases and number of dimensions.

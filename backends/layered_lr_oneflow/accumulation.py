@@ -24,6 +24,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerUpdates
 from layered_lr_oneflow.graph_calls import GraphCaller
+from layered_lr_oneflow.losses import compute_loss
 from layered_lr_oneflow.mode_switches import ModeSwitches
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.rules.base import assign
@@ -73,11 +74,11 @@ class GradientGraph(flow.nn.Graph):
         collect_garbage_first(self)
 
     def build(self, images: Tensor, labels: Tensor, parts: Tensor, positions: Tensor, *masks: Tensor) -> Tensor:
-        """Compute the part's mean cross-entropy, and add its gradients to the sums.
+        """Compute the part's loss, and add its gradients to the sums.
 
         Args:
             images: Shape (N, C, H, W).
-            labels: Shape (N,).
+            labels: As ``losses.compute_loss`` takes them.
             parts: How many parts make the update, shape (1,).
             positions: Whether each switch's module trains, shape (switches + 1,).
             masks: One for each of the library's own dropouts that is in use.
@@ -90,7 +91,7 @@ class GradientGraph(flow.nn.Graph):
             logits = self.model(images)
         self.masks.remove()
         self.check_logits(logits, images.shape[0])
-        loss = flow.nn.functional.cross_entropy(logits, labels)
+        loss = compute_loss(logits, labels)
         if not loss.requires_grad:
             raise no_gradient_error()
         (loss / parts).sum().backward()

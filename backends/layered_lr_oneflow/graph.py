@@ -21,6 +21,7 @@ from layered_lr_oneflow.compiled_rates import CompiledRates
 from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerSession
 from layered_lr_oneflow.graph_calls import GraphCaller
+from layered_lr_oneflow.losses import compute_loss
 from layered_lr_oneflow.lowering import shares_graph
 from layered_lr_oneflow.mode_switches import ModeSwitches
 from layered_lr_oneflow.oneflow_types import Module, Tensor
@@ -57,12 +58,12 @@ class TrainGraph(flow.nn.Graph):
         self.scheduler = attach(plan, self, model, measures, step, counts_batches=False)
 
     def build(self, images: Tensor, labels: Tensor, *masks: Tensor) -> Tensor:
-        """Compute the batch's mean cross-entropy before the update, and its gradients."""
+        """Compute the batch's loss before the update, and its gradients."""
         self.masks.insert(masks)
         logits = self.model(images)
         self.masks.remove()
         self.check_logits(logits, images.shape[0])
-        loss = flow.nn.functional.cross_entropy(logits, labels)
+        loss = compute_loss(logits, labels)
         if not loss.requires_grad:
             raise no_gradient_error()
         loss.backward()

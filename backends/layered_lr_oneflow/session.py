@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Arrays, Float64, Slots
 from layered_lr.backend.base import Extras, Session, StepOutcome, check_logits
+from layered_lr.backend.class_targets import divide_targets
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import set_trainable, set_training
@@ -79,7 +80,14 @@ class OneFlowSession(Session):
         return flow.tensor(array, dtype=self.dtype, device=self.device)
 
     def _place_labels(self, array: Array) -> Tensor:
-        """Copy labels to a tensor: ``from_numpy`` would share memory with what OneFlow reads later, asynchronously."""
+        """Copy labels, or what the loss makes of them, to a tensor; see ``losses.compute_loss``.
+
+        ``from_numpy`` would share memory with what OneFlow reads later, asynchronously.
+        """
+        if not self.extras.loss.is_plain:
+            return flow.tensor(
+                divide_targets(self.extras.loss, array, self.num_classes), dtype=self.dtype, device=self.device
+            )
         return flow.tensor(array, device=self.device)
 
     def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:

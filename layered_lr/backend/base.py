@@ -12,6 +12,7 @@ import numpy as np
 from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Weights
 from layered_lr.backend.processes import ALONE, Launch, Processes
 from layered_lr.errors import DataError, SpecError, Unsupported
+from layered_lr.losses import PLAIN_LOSS, ClassLoss
 from layered_lr.models.nn_modules import Module, dtype_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import Reactions
@@ -43,6 +44,7 @@ class Extras(NamedTuple):
         sizes: Pixels of a side of the training images, where they have several.
         scaling: How the loss is scaled where ``autocast`` is ``"float16"``.
         sync_batch_norm: Whether batch normalisations take mean and variance over the images of all processes.
+        loss: What the updates make smaller.
     """
 
     accumulate_steps: int = 1
@@ -53,6 +55,7 @@ class Extras(NamedTuple):
     sizes: tuple[int, ...] = ()
     scaling: LossScaling = LossScaling()
     sync_batch_norm: bool = False
+    loss: ClassLoss = PLAIN_LOSS
 
 
 NO_EXTRAS = Extras()
@@ -62,7 +65,7 @@ class StepOutcome(NamedTuple):
     """What ``Session.train_step`` came to.
 
     Args:
-        loss: The batch's mean cross-entropy before the update, as the framework has it: ``Session.losses`` reads it.
+        loss: The batch's loss before the update, as the framework has it: ``Session.losses`` reads it.
         made_update: Whether the weights were updated. Where not, the session stands where it stood: its count of
             updates, its schedules and its optimizer are as before.
         why: Why no update was made, in words; empty where one was.
@@ -105,6 +108,25 @@ def check_logits(logits: object, count: int, num_classes: int, dtypes: Sequence[
         raise SpecError(
             f"model: returned {dtype} for {count} images; must be one of {', '.join(dtypes)}. Convert the logits at "
             "the end of forward()."
+        )
+
+
+def check_outputs(logits: object, classes: int) -> None:
+    """Refuse more outputs than classes: smoothing would go to classes that the data do not have.
+
+    Args:
+        logits: The output of the model, of two dimensions.
+        classes: Of the data.
+
+    Raises:
+        SpecError: There are more.
+    """
+    outputs = tuple(getattr(logits, "shape", ()))[1]
+    if outputs != classes:
+        raise SpecError(
+            f"loss: the model answers with {outputs} numbers for {classes} classes; label smoothing, class weights and "
+            "reduction='sum' need as many outputs as classes. Give the model a head for them (head='auto'), or leave "
+            "loss out."
         )
 
 

@@ -103,6 +103,11 @@ def overfit(
     goal = None if target is None else read_number(target)
     if target is not None and (goal is None or not math.isfinite(goal)):
         raise SpecError(f"overfit(target={shown(target)}): must be a finite number, or None.")
+    if goal is None and given.loss.label_smoothing:
+        raise SpecError(
+            f"overfit(target=None) with label_smoothing={given.loss.label_smoothing:g}: such a loss does not reach "
+            "zero. Give target=..., the loss to reach, or leave label_smoothing out."
+        )
     ready = prepare(spec, given)
     in_epoch = ready.batches.steps_per_epoch
     if batches > in_epoch:

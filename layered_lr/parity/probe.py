@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
 from layered_lr.backend.base import Backend, Dtype, Extras, Session
+from layered_lr.backend.class_targets import weigh_targets
 from layered_lr.backend.phased_session import open_session
+from layered_lr.losses import PLAIN_LOSS, ClassLoss
 from layered_lr.models.parameter import Parameter
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.trace import ProbeTrace
@@ -317,24 +319,26 @@ class Answer(NamedTuple):
 _KNOWN_BATCHES, _LOGIT_SIZES = 32, (0.0, 0.1, 1.0, 4.0)
 
 
-def known_answers(backend: Backend, classes: int, batch_size: int, dtype: Dtype, seed: int) -> Answer:
+def known_answers(
+    backend: Backend, classes: int, batch_size: int, dtype: Dtype, seed: int, loss: ClassLoss = PLAIN_LOSS
+) -> Answer:
     """Batches of random logits through the backend's own loss and one update at rate 1."""
     from layered_lr.optimizers import SGD
 
     rng = np.random.default_rng([seed, 6])
     model = backend.build(lambda: load_probes(backend.name).Answers(classes), classes, 0.0, seed, dtype)
     plan = resolve(Spec(SGD(1.0)), [("scale", (classes,), (), dtype)], total_steps=_KNOWN_BATCHES)
-    session = backend.open(plan, model, classes)
+    session = backend.open(plan, model, classes, Extras(loss=loss))
     loss_bits = gradient_bits = 0.0
     for index in range(_KNOWN_BATCHES):
         size = _LOGIT_SIZES[index % len(_LOGIT_SIZES)]
         logits = (size * rng.standard_normal((batch_size, classes))).astype(np.float32)
         labels = rng.integers(0, classes, batch_size)
         backend.load(model, {"scale": np.ones(classes, dtype)})
-        (loss,) = session.losses([session.train_step(logits.reshape(batch_size, classes, 1, 1), labels)])
+        (found,) = session.losses([session.train_step(logits.reshape(batch_size, classes, 1, 1), labels)])
         gradient = 1.0 - session.weights()["scale"].astype(np.float64)
-        due, due_gradient = _cross_entropy(logits.astype(np.float64), labels)
-        loss_bits = max(loss_bits, abs(loss - due) / spacing(max(due, 1.0), dtype))
+        due, due_gradient = _cross_entropy(logits.astype(np.float64), *weigh_targets(loss, labels, classes))
+        loss_bits = max(loss_bits, abs(found - due) / spacing(max(due, 1.0), dtype))
         largest = max(1.0, float(np.abs(due_gradient).max()))  # the update itself rounds to a last bit of 1
         gradient_bits = max(gradient_bits, float(np.abs(gradient - due_gradient).max()) / spacing(largest, dtype))
     return Answer(float(loss_bits), float(gradient_bits))
@@ -345,11 +349,9 @@ def spacing(value: float, dtype: str) -> float:
     return float(np.spacing(np.abs(np.dtype(dtype).type(value))))
 
 
-def _cross_entropy(logits: Float64, labels: NDArray[np.int64]) -> tuple[float, Float64]:
-    """The mean over a batch, and its gradient to a scale of each class."""
+def _cross_entropy(logits: Float64, targets: Float64, divisor: float) -> tuple[float, Float64]:
+    """The loss of a batch, and its gradient to a scale of each class; see ``weigh_targets``."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    rows = np.arange(len(labels))
-    slope = np.exp(log_p)
-    slope[rows, labels] -= 1.0
-    return float(-log_p[rows, labels].mean()), (slope * logits).mean(axis=0)
+    slope = np.exp(log_p) * targets.sum(axis=1, keepdims=True) - targets
+    return float(-(targets * log_p).sum(axis=1).sum() / divisor), (slope * logits).sum(axis=0) / divisor

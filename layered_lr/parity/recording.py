@@ -127,7 +127,8 @@ def _record_run(ready: Prepared, task: Task, log: Path | None, advanced: Advance
     trace = record(ready, task, log=log, advanced=advanced)
     trace.probes = record_probes(ready, task, frozen=frozen, advanced=advanced)
     classes = ready.dataset.num_classes
-    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, options.precision.dtype, options.seed))
+    dtype, loss = options.precision.dtype, options.loss.settings
+    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, dtype, options.seed, loss))
     trace.notes = notes
     known = find_versions(TABLE[backend.name].framework).items()
     trace.versions = {name: version for name, version in known if version}

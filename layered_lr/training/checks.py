@@ -52,6 +52,26 @@ def check_autocast(options: RunOptions) -> None:
         )
 
 
+def check_loss(options: RunOptions, classes: int, processes: int = 1) -> None:
+    """Refuse class weights of a wrong number, and a loss of several batches that is not that of all their images.
+
+    Raises:
+        SpecError: There are too few or too many, or batches are accumulated under such a loss.
+    """
+    weights, together = options.loss.class_weights, options.accumulate_steps
+    if weights and len(weights) != classes:
+        raise SpecError(
+            f"loss: class_weights has {len(weights)} numbers and the data have {classes} classes. Give one for each."
+        )
+    settings = options.loss.settings
+    if max(together, processes) > 1 and (settings.class_weights or settings.reduction == "sum"):
+        what = "class_weights" if settings.class_weights else "reduction='sum'"
+        raise SpecError(
+            f"loss: {what} with accumulate_steps={together} in {processes} process(es): the mean of the parts' losses "
+            "is not the loss of all images. Use accumulate_steps=1 with a larger batch_size, in one process."
+        )
+
+
 def check_watched(options: RunOptions) -> None:
     """Refuse an early stop by a metric that the run does not measure.
 

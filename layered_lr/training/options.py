@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
+from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import (
     Checkpoints,
@@ -431,6 +432,15 @@ class RunOptions:
         meaning=TRAINING,
         parts=Precision,
         accepts="Precision | str",
+    )
+    loss: CrossEntropy = option(
+        default="cross_entropy",
+        help="The loss to train with: 'cross_entropy', or ll.CrossEntropy with label smoothing or class weights.",
+        check=CrossEntropy.of,
+        allowed="'cross_entropy', or ll.CrossEntropy",
+        meaning=TRAINING,
+        parts=CrossEntropy,
+        accepts="CrossEntropy | str",
     )
     checkpoints: Checkpoints | None = option(
         default=None,

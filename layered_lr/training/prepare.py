@@ -23,7 +23,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.batch_shapes import check_last_batch
-from layered_lr.training.checks import check_autocast, check_autocast_dtypes, check_trainable, check_watched
+from layered_lr.training.checks import check_autocast, check_autocast_dtypes, check_loss, check_trainable, check_watched
 from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
@@ -116,6 +116,7 @@ def prepare(
         () if sizes is None else sizes.sides,
         1 if sizes is None else sizes.every,
     )
+    check_loss(options, dataset.num_classes, 1 if backend is None else backend.processes.share.count)
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
     lengths = options.total_steps(in_epoch), in_epoch
     if is_catalogued(options.model):
@@ -154,6 +155,7 @@ def prepare(
         tuple(batches.sizes),
         options.precision.scaling,
         options.sync_batch_norm,
+        options.loss.settings,
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)

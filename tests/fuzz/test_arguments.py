@@ -19,7 +19,17 @@ from tests.support.fuzz_specs import PARAMETERS, fields_of, groups, lengths, mad
 VALUES = [
     *OPTIMIZERS.values(),
     *SCHEDULES.values(),
-    *(ll.Group, ll.Phase, ll.Checkpoints, ll.Divergence, ll.EarlyStop, ll.Precision, ll.InitialWeights, ll.Sizes),
+    *(
+        ll.Group,
+        ll.Phase,
+        ll.Checkpoints,
+        ll.Divergence,
+        ll.EarlyStop,
+        ll.Precision,
+        ll.InitialWeights,
+        ll.Sizes,
+        ll.CrossEntropy,
+    ),
 ]
 parameters = st.one_of(
     st.just(PARAMETERS),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from layered_lr.arrays import Array, Float64, Floats, Int64
+from layered_lr.backend.class_targets import weigh_targets
 from layered_lr.console import say
 from layered_lr.counts import whole_number
 from layered_lr.data import Batches, Dataset, DataSource, load_dataset
@@ -22,9 +23,11 @@ from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.sources import FOLDER
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import open_plain
+from layered_lr.losses import ClassLoss
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.printed import csv_cell, harmless, shown
 from layered_lr.reports.tables import ReportTable
+from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.predictions import list_class_names, want_images
 from layered_lr.training.trained.trained_model import Answerer, Trained, Which, load_own_data, open_model
@@ -41,7 +44,7 @@ class Evaluation:
     Args:
         confusion: How many images of each class (rows) were taken for each class (columns), shape (classes, classes).
             There are more columns than classes in the data where the model has more outputs.
-        loss: Mean cross-entropy of the images.
+        loss: The run's loss on all images.
         class_names: What each class is called; one without a name has its number.
         data: The name of the data.
         backend: What computed it.
@@ -222,7 +225,8 @@ def evaluate(
         for name, each in (("train", train), ("test", dataset))
         if part in (name, "all")
     ]
-    return _measure(opened, batches, numbers)
+    loss = CrossEntropy.of(trained.options.get("loss", "cross_entropy")).settings
+    return _measure(opened, batches, numbers, loss)
 
 
 def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> Dataset:
@@ -236,33 +240,36 @@ def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> 
     return load_dataset(data, data_root, side)
 
 
-def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64) -> Evaluation:
+def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss: ClassLoss) -> Evaluation:
     """Answer to all images, and count.
 
     Args:
         opened: The model.
         batches: Of each part of the data.
         numbers: The model's class for each of the data's.
+        loss: That of the run.
     """
-    confusion, total, count = np.zeros((0, 0), np.int64), 0.0, 0
+    confusion, total, divisor = np.zeros((0, 0), np.int64), 0.0, 0.0
     for images, labels, counted in itertools.chain.from_iterable(each.test() for each in batches):
         logits = opened.answer(images)[:counted]
         true = numbers[labels[:counted]]
         if not len(confusion):
             confusion = np.zeros((logits.shape[1],) * 2, np.int64)
         np.add.at(confusion, (true, logits.argmax(axis=1)), 1)
-        total += float(_cross_entropy(logits, true).sum())
-        count += counted
+        targets, weight = weigh_targets(loss, true, logits.shape[1])
+        total -= float((targets * _log_softmax(logits)).sum())
+        divisor += weight
     names = list_class_names(opened.takes, len(confusion))
-    return Evaluation(confusion, total / count, names, str(batches[0].dataset.name), opened.backend.name, opened.which)
+    mean = total if loss.reduction == "sum" else total / divisor if divisor else float("nan")
+    return Evaluation(confusion, mean, names, str(batches[0].dataset.name), opened.backend.name, opened.which)
 
 
-def _cross_entropy(logits: Floats, labels: Int64) -> Float64:
-    """The cross-entropy of each row in float64."""
+def _log_softmax(logits: Floats) -> Float64:
+    """The logarithm of each class's probability, in float64."""
     wide = logits.astype(np.float64)
-    top = wide.max(axis=1)
-    losses: Float64 = top + np.log(np.exp(wide - top[:, None]).sum(axis=1)) - wide[np.arange(len(labels)), labels]
-    return losses
+    wide -= wide.max(axis=1, keepdims=True)
+    shares: Float64 = wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return shares
 
 
 def _check_images(dataset: Dataset, takes: ModelInput) -> None:
