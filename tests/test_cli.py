@@ -62,11 +62,11 @@ def split(name: str) -> tuple[str, str, str]:
 
 
 def test_each_option_can_stand_in_the_recipe_too() -> None:
-    known = set(inspect.signature(ll.run).parameters) - {"spec", "callbacks"}
+    known = set(inspect.signature(ll.run).parameters) - {"spec", "callbacks", "metrics"}  # what only Python can say
     flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe", "settings", "trust"}
     assert {name.partition("__")[0] for name in flags} == known
     grouped = {name for name in flags if "__" in name}
-    assert len(grouped) == 13 and all(part in PARTS[name] for name, _, part in map(split, grouped))
+    assert len(grouped) == 27 and all(part in PARTS[name] for name, _, part in map(split, grouped))
     shown = {"plot", "scale", "csv", "as_json"}  # how the plan is told, no part of a run
     assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {
         "recipe",
@@ -120,7 +120,8 @@ def test_a_run_asks_for_what_the_command_line_says_instead(call: Any, asked: Any
     options["save"] = str(options["save"])
     changed = {"augment": False, "progress": False, "precision": {"autocast": "bfloat16"}}
     assert options.pop("initial_weights") == {"source": "w.npz", "reset": ("a", "b")}
-    assert options.pop("checkpoints") == {"folder": Path("runs/a"), "every": "1 epoch", "keep": 1, "keep_best": True}
+    assert options.pop("checkpoints") == {"folder": Path("runs/a"), "every": "1 epoch", "keep": 1, "keep_best": True,
+                                          "best_metric": "accuracy", "best_mode": "max"}  # fmt: skip
     assert options == said | changed
 
 

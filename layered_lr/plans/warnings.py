@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -15,6 +16,8 @@ from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.schedule_lengths import Course, course_of
 from layered_lr.plans.view import PlanView
+from layered_lr.schedules import Schedule
+from layered_lr.schedules.reference import Reference
 
 _FAR_APART = 1000.0
 _MOST_STEPS = 4096  # whose rates are looked at; of a longer run, so many over its whole length
@@ -35,10 +38,10 @@ def find_warnings(plan: PlanView) -> Iterator[str]:
         >>> print(*find_warnings(plan))
         group 'body' never moves: its lr_scale is 0
     """
-    try:
-        peaks = _peaks(plan)
-    except LayeredLRError:  # of a rate somewhere in the run: whoever asks for that step is told
-        peaks = np.array([group.lr * group.lr_scale for group in plan.groups])
+    peaks = np.array([group.lr * group.lr_scale for group in plan.groups])
+    if not any(_names_function(group.schedule) for each in plan.phase_plans for group in each.groups):
+        with contextlib.suppress(LayeredLRError):  # of a rate somewhere in the run: whoever asks for that step is told
+            peaks = _peaks(plan)
     still = set()
     for group, peak in zip(plan.groups, peaks, strict=True):
         if why := _why_still(plan, group, peak):
@@ -62,6 +65,13 @@ def _peaks(plan: PlanView) -> Any:
     starts = [phase.start for phase in plan.phases if phase.start < total]
     steps = np.unique([*np.linspace(0, total - 1, _MOST_STEPS).astype(np.int64), *starts])
     return np.max(plan.at(steps), axis=0, initial=0.0)
+
+
+def _names_function(part: Any) -> bool:
+    """Whether a schedule, or one inside of it, names a function: to warn of something is no reason to import it."""
+    if isinstance(part, Schedule):
+        return any(map(_names_function, vars(part).values()))
+    return isinstance(part, Reference) or (isinstance(part, list | tuple) and any(map(_names_function, part)))
 
 
 def _why_still(plan: PlanView, group: PlanGroup, peak: float) -> str:
