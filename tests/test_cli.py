@@ -53,6 +53,8 @@ PARTS = {
         "precision": ll.Precision,
         "checkpoints": ll.Checkpoints,
         "divergence": ll.Divergence,
+        "early_stop": ll.EarlyStop,
+        "loss": ll.CrossEntropy,
     }.items()
 }
 
