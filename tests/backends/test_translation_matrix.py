@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.isolation import value_of
 
-pytestmark = pytest.mark.usefixtures("torch", "oneflow")
+pytestmark = [pytest.mark.usefixtures("torch", "oneflow"), pytest.mark.exhaustive]
 
 
 def measured(name: str) -> dict[str, object]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.isolation import value_of
 
-pytestmark = pytest.mark.usefixtures("torch", "oneflow")
+pytestmark = [pytest.mark.usefixtures("torch", "oneflow"), pytest.mark.exhaustive]
 
 
 def runs() -> dict[str, object]:

@@ -37,8 +37,8 @@ OPPONENTS = {
     "convolutions": {"OneFlow's own convolutions", "layered_lr", "torch"},
 }
 
-STARTS_MANY = {"hand_loop", "data_pipeline", "overhead", "startup", "growth", "phases_cost", "faults"}
-"""Those that start a process for each of many entrants, as ``backends`` does too."""
+STARTS_MANY = set(OPPONENTS) - {"groups", "plan_speed", "checkpoint_cost", "rate_search"}
+"""Those that start processes of their own for what they compare."""
 
 
 @pytest.mark.slow

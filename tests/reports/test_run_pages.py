@@ -16,7 +16,7 @@ from tests.support.drawn_texts import SMALLEST_PIXELS, check_texts
 from tests.support.run_cases import make_run
 
 pytest.importorskip("matplotlib")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 WIDTHS = (390, 1280)
 CASES = {"1 group": 1, "12 groups": 12, "60 groups": 60, "2 runs": 2, "12 runs": 12}
