@@ -28,7 +28,7 @@ test: lint ## lint, then all tests
 	# In two processes: should a framework abort one, the other tests go on. An idle one takes tests from the other.
 	.venv/bin/pytest -n 2 --dist worksteal --max-worker-restart 50 $(ARGS)
 
-test-exhaustive: setup ## the cases of large matrices that `make test` leaves out, for each of which it has another of the same kind
+test-exhaustive: setup ## what `make test` leaves out: the widest cases of matrices, of which it has others, and benchmarks of many processes
 	.venv/bin/pytest -n 2 --dist worksteal --max-worker-restart 50 -m exhaustive $(ARGS)
 
 test-integrations: setup ## specs in Lightning, transformers, accelerate, timm, … themselves, in .venv-integrations: two minutes, once it is made

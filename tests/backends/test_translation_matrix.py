@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.isolation import value_of
 
-pytestmark = [pytest.mark.usefixtures("torch", "oneflow"), pytest.mark.exhaustive]
+pytestmark = [pytest.mark.usefixtures("torch", "oneflow"), pytest.mark.exhaustive]  # test_zoo_runs has whole models too
 
 
 def measured(name: str) -> dict[str, object]:

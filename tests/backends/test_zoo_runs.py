@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.isolation import value_of
 
-pytestmark = [pytest.mark.usefixtures("torch", "oneflow"), pytest.mark.exhaustive]
+pytestmark = pytest.mark.usefixtures("torch", "oneflow")
 
 
 def runs() -> dict[str, object]:
