@@ -86,6 +86,15 @@ def _check_kind(mode: int) -> None:
         raise OSError(errno.EINVAL, f"it is {kind}, and must be a plain file")
 
 
+def begins_with(path: Path, first: bytes) -> bool:
+    """Whether a file can be read, and begins with these bytes: so files of this library are told from others."""
+    try:
+        with open_plain(path) as file:
+            return file.read(len(first)) == first
+    except OSError:
+        return False
+
+
 def read_plain(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> bytes:
     """Read a plain file as a whole.
 

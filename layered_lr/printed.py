@@ -6,7 +6,10 @@ title or hide what stands before them; in an SVG they make the file invalid; in 
 
 from __future__ import annotations
 
+import csv
+import io
 import reprlib
+from collections.abc import Iterable
 
 _LONGEST = 80  # characters of a value in a message
 _FORMULA = (
@@ -55,6 +58,18 @@ def csv_cell(text: str) -> str:
     """
     line = harmless(text, keep="")
     return f"'{line}" if text.startswith(_FORMULA) else line
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    r"""Rows as CSV, with a line feed after each.
+
+    Example:
+        >>> csv_text([["step", "loss"], [0, 0.5]])
+        'step,loss\n0,0.5\n'
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 class _ShortRepr(reprlib.Repr):

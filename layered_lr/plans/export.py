@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from layered_lr import strict_json
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.plans.view import PlanView
-from layered_lr.printed import csv_cell
+from layered_lr.printed import csv_cell, csv_text
 from layered_lr.reports.curves import Scale
 from layered_lr.reports.page import bullets, figure, page, paragraphs, section
 from layered_lr.schedules import schedule_to_dict
@@ -30,10 +27,10 @@ def csv_chunks(plan: PlanView) -> Iterator[str]:
     plan.table(0, 0 if plan.total_steps is not None else None)  # says what is missing where the length is
     per_epoch = plan.steps_per_epoch
     own = ["step", *(["epoch"] if per_epoch else [])]
-    yield _rows([[*own, *column_names(own, [csv_cell(group.name) for group in plan.groups])]])
+    yield csv_text([[*own, *column_names(own, [csv_cell(group.name) for group in plan.groups])]])
     for start in range(0, plan.total_steps or 0, _BLOCK_STEPS):
         rates = plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)).tolist()
-        yield _rows(
+        yield csv_text(
             [step, *([step // per_epoch] if per_epoch else []), *map(repr, row)]
             for step, row in enumerate(rates, start)
         )
@@ -53,12 +50,6 @@ def column_names(own: Sequence[str], groups: Sequence[str]) -> list[str]:
             name = f"rate: {name}"
         names.append(name)
     return names
-
-
-def _rows(rows: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def write_csv(plan: PlanView, path: str | Path) -> None:

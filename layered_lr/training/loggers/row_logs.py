@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
 from layered_lr.errors import CheckpointError
-from layered_lr.files import open_plain
+from layered_lr.files import begins_with
 from layered_lr.outputs import check_output, open_whole
-from layered_lr.printed import csv_cell
+from layered_lr.printed import csv_cell, csv_text
 from layered_lr.strict_json import json_text
 from layered_lr.training.loggers.logger import Logger
 from layered_lr.training.loggers.rows import GRAD_NORM, RATE, Row
@@ -30,11 +28,7 @@ class _FileLogger(Logger):
         self._file: IO[bytes] | None = None
 
     def _is_ours(self, path: Path) -> bool:
-        try:
-            with open_plain(path) as file:
-                return file.read(len(self._begins)) == self._begins
-        except OSError:
-            return False
+        return begins_with(path, self._begins)
 
     def _header(self, run: RunHandle) -> bytes:
         raise NotImplementedError
@@ -113,22 +107,23 @@ class CSV(_FileLogger):
         by_group = [prefix + group.name for prefix in prefixes for group in run.plan.groups]
         self._columns = ["loss", *by_group, "accuracy", "ema_accuracy"]
         self._in_epoch = run.steps_per_epoch
-        return _csv_text([["step", "epoch", *map(csv_cell, self._columns)]])
+        return csv_text([["step", "epoch", *map(csv_cell, self._columns)]]).encode()
 
     def _text(self, rows: Iterable[Row]) -> bytes:
-        return _csv_text(
+        cells = (
             [row.step, row.step // self._in_epoch, *(_cell(row.values.get(column)) for column in self._columns)]
             for row in rows
             if "loss" in row.values
         )
+        return csv_text(cells).encode()
 
 
 class JSONLines(_FileLogger):
     """Writes a line of JSON for each update: loss, rates and gradient norms of the groups, accuracies.
 
     The first line says what the log is of. Each other line has ``step``, and numbers by the names ``loss``,
-    ``rate/GROUP``, ``grad_norm/GROUP``, ``accuracy``, ``ema_accuracy`` and ``logged/NAME`` (of callbacks). that
-    are not finite are the words ``"nan"``, ``"inf"`` and ``"-inf"``.
+    ``rate/GROUP``, ``grad_norm/GROUP``, ``accuracy``, ``ema_accuracy`` and ``logged/NAME`` (of callbacks). Numbers
+    that are not finite are the words ``"nan"``, ``"inf"`` and ``"-inf"``.
 
     Args:
         path: The file. A log of this library that is there already is replaced, and nothing else.
@@ -162,12 +157,6 @@ class JSONLines(_FileLogger):
 
     def _text(self, rows: Iterable[Row]) -> bytes:
         return "".join(json_text({"step": row.step, **row.values}) + "\n" for row in rows).encode()
-
-
-def _csv_text(rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
 
 
 def _cell(value: float | None) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 import os
@@ -22,10 +20,10 @@ from layered_lr.data import Batches, Dataset, DataSource, load_dataset
 from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.sources import FOLDER
 from layered_lr.errors import DataError, SpecError
-from layered_lr.files import open_plain
+from layered_lr.files import begins_with
 from layered_lr.losses import ClassLoss
 from layered_lr.outputs import check_output, write_whole
-from layered_lr.printed import csv_cell, harmless, shown
+from layered_lr.printed import csv_cell, csv_text, harmless, shown
 from layered_lr.reports.tables import ReportTable
 from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.trained.model_input import ModelInput
@@ -113,12 +111,9 @@ class Evaluation:
         write_whole(check_matrix_csv("path", path), [self._csv_text().encode()])
 
     def _csv_text(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         names = [csv_cell(name) for name in self.class_names]
-        writer.writerow([_CORNER, *names])
-        writer.writerows([name, *row] for name, row in zip(names, self.confusion.tolist(), strict=True))
-        return text.getvalue()
+        rows = ([name, *row] for name, row in zip(names, self.confusion.tolist(), strict=True))
+        return csv_text([[_CORNER, *names], *rows])
 
     def to_json(self) -> str:
         """Everything as JSON; what is not known of a class is null."""
@@ -176,16 +171,8 @@ def check_matrix_csv(what: str, path: str | Path) -> Path:
     Raises:
         SpecError: It cannot.
     """
-    return check_output(what, path, (".csv",), is_ours=_holds_a_matrix)
-
-
-def _holds_a_matrix(path: Path) -> bool:
     first = f"{_CORNER},".encode()
-    try:
-        with open_plain(path) as file:
-            return file.read(len(first)) == first
-    except OSError:
-        return False
+    return check_output(what, path, (".csv",), is_ours=lambda file: begins_with(file, first))
 
 
 def evaluate(

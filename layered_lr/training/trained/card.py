@@ -12,7 +12,7 @@ import tomli_w
 
 from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
-from layered_lr.files import open_plain
+from layered_lr.files import begins_with
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.printed import harmless, shown
 from layered_lr.training.trained.model_input import ModelInput
@@ -83,15 +83,7 @@ def check_card(what: str, path: str | Path, overwrite: bool) -> Path:
     """
     if not isinstance(overwrite, bool):
         raise SpecError(f"card: overwrite={shown(overwrite)}: must be True or False.")
-    return check_output(what, path, is_ours=lambda file: overwrite or _is_card(file))
-
-
-def _is_card(path: Path) -> bool:
-    try:
-        with open_plain(path) as file:
-            return file.read(len(_MARK)) == _MARK.encode()
-    except OSError:
-        return False
+    return check_output(what, path, is_ours=lambda file: overwrite or begins_with(file, _MARK.encode()))
 
 
 def _lines(run: Measured) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +15,9 @@ from layered_lr.arrays import Float32, Float64, Floats, Int64
 from layered_lr.console import say
 from layered_lr.counts import whole_number
 from layered_lr.data.pictures import Pictures, Wanted
-from layered_lr.files import open_plain
+from layered_lr.files import begins_with
 from layered_lr.outputs import check_output, write_whole
-from layered_lr.printed import csv_cell, harmless
+from layered_lr.printed import csv_cell, csv_text, harmless
 from layered_lr.reports.tables import ReportTable
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.trained_model import Trained, Which, open_model
@@ -111,12 +109,8 @@ class Predictions:
         write_whole(check_csv("path", path), [self._csv_text().encode()])
 
     def _csv_text(self) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_HEADER)
-        for row in self.rows():
-            writer.writerow([csv_cell(value) if isinstance(value, str) else value for value in row.values()])
-        return text.getvalue()
+        rows = (row.values() for row in self.rows())
+        return csv_text([_HEADER, *([csv_cell(v) if isinstance(v, str) else v for v in row] for row in rows)])
 
     def to_json(self) -> str:
         """The predictions as JSON: the backend, the weights, and a list of ``rows()``."""
@@ -151,16 +145,8 @@ def check_csv(what: str, path: str | Path) -> Path:
     Raises:
         SpecError: They cannot.
     """
-    return check_output(what, path, (".csv",), is_ours=_holds_predictions)
-
-
-def _holds_predictions(path: Path) -> bool:
     first = ",".join(_HEADER).encode() + b"\n"
-    try:
-        with open_plain(path) as file:
-            return file.read(len(first)) == first
-    except OSError:
-        return False
+    return check_output(what, path, (".csv",), is_ours=lambda file: begins_with(file, first))
 
 
 def list_class_names(takes: ModelInput, outputs: int) -> tuple[str, ...]:
