@@ -61,38 +61,35 @@ class Watcher:
             return f"{name} is {value:g}, and the target was {target:g}"
         if self.settings.patience is None:
             return None
-        best, waited = None, 0
-        for _, value in rows:
-            if self._is_better(value, best):
-                best, waited = value, 0
-            else:
-                waited += 1
+        best = self._best_place(rows)
+        waited = len(rows) if best is None else len(rows) - 1 - best
         if waited < self.settings.patience:
             return None
-        said = "no value of it was a number" if best is None else f"the best was {best:g}"
+        said = "no value of it was a number" if best is None else f"the best was {rows[best][1]:g}"
         return f"{name} has not become better in {waited} epochs; {said}"
 
     def is_best(self, value: float, history: History) -> bool:
         """Whether a value is better than all that were looked at."""
-        return self._is_better(value, self._best(history))
+        rows = self._rows(history)
+        best = self._best_place(rows)
+        return self._is_better(value, None if best is None else rows[best][1])
 
     def best_step(self, history: History) -> int | None:
         """After how many updates the metric was best; None where it never was a number."""
-        best, at = None, None
-        for step, value in self._rows(history):
-            if self._is_better(value, best):
-                best, at = value, int(step)
-        return at
+        rows = self._rows(history)
+        best = self._best_place(rows)
+        return None if best is None else int(rows[best][0])
 
     def _rows(self, history: History) -> list[list[float]]:
         rows = history.watched.get(self.settings.metric)
         return [] if rows is None else rows.numbers().tolist()
 
-    def _best(self, history: History) -> float | None:
+    def _best_place(self, rows: list[list[float]]) -> int | None:
+        """Which row has the best value; a later one counts as better by ``min_delta`` and more alone."""
         best = None
-        for _, value in self._rows(history):
-            if self._is_better(value, best):
-                best = value
+        for place, (_, value) in enumerate(rows):
+            if self._is_better(value, None if best is None else rows[best][1]):
+                best = place
         return best
 
     def _is_better(self, value: float, best: float | None) -> bool:

@@ -154,7 +154,7 @@ class EarlyStop:
 
     @staticmethod
     def of(value: Any) -> EarlyStop | None:
-        """What ``early_stop=...`` stands for: the value itself, a metric's name, a table of its fields, or None.
+        """What ``early_stop=...`` stands for: the value itself, a table of its fields, or None.
 
         Example:
             >>> EarlyStop.of({"metric": "loss", "patience": 2}) == EarlyStop("loss", 2)
