@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from layered_lr.arrays import Array, Arrays
-from layered_lr.data.cifar10 import CIFAR10_FACTS, load_cifar10
-from layered_lr.data.cifar100 import CIFAR100_FACTS, load_cifar100
+from layered_lr.data.cifar10 import CIFAR10_FACTS, has_cifar10, load_cifar10
+from layered_lr.data.cifar100 import CIFAR100_FACTS, has_cifar100, load_cifar100
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.image_folder import ImageFolder
@@ -48,8 +48,15 @@ DataSource: TypeAlias = (
 
 _FACTS = {"digits": DIGITS_FACTS, "cifar10": CIFAR10_FACTS, "cifar100": CIFAR100_FACTS}
 _LOADERS = {"cifar10": load_cifar10, "cifar100": load_cifar100}
+_FINDERS = {"cifar10": has_cifar10, "cifar100": has_cifar100}
 FOLDER: Final = "folder:"
 """Before the path of a folder of images, on the command line and in recipes."""
+
+
+def needs_download(data: object, data_root: str | os.PathLike[str] | None) -> bool:
+    """Whether ``load_dataset`` would download a data set to a folder."""
+    is_there = _FINDERS.get(data) if isinstance(data, str) else None
+    return is_there is not None and not is_there(data_root)
 
 
 def load_dataset(

@@ -90,7 +90,8 @@ def prepare(
         BackendUnavailable: The backend does not work on this machine.
         Unsupported: The backend cannot apply the plan exactly, or this is one of several processes.
     """
-    if backend is None or not backend.processes.are_many:
+    processes = ALONE if backend is None else backend.processes
+    if not processes.are_many:
         check_single_process()
     check_autocast(options)
     check_watched(options)
@@ -104,7 +105,7 @@ def prepare(
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     sizes = options.sizes
-    check_last_batch(options, len(dataset.y_train), ALONE if backend is None else backend.processes)
+    check_last_batch(options, len(dataset.y_train), processes)
     batches = Batches(
         dataset,
         options.batch_size,
@@ -116,7 +117,7 @@ def prepare(
         () if sizes is None else sizes.sides,
         1 if sizes is None else sizes.every,
     )
-    check_loss(options, dataset.num_classes, 1 if backend is None else backend.processes.share.count)
+    check_loss(options, dataset.num_classes, processes.share.count)
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
     lengths = options.total_steps(in_epoch), in_epoch
     if is_catalogued(options.model):

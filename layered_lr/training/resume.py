@@ -12,8 +12,7 @@ from typing import Any
 from layered_lr.backend.base import Backend
 from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.console import say
-from layered_lr.data.cifar10 import has_cifar10
-from layered_lr.data.cifar100 import has_cifar100
+from layered_lr.data.sources import needs_download
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path, open_plain
 from layered_lr.guesses import explain_guess
@@ -302,10 +301,8 @@ def _check_data_root(said: Mapping[str, Any], changes: Mapping[str, Any]) -> Non
         SpecError: The data are not there.
     """
     root = said.get("data_root")
-    has_data = {"cifar10": has_cifar10, "cifar100": has_cifar100}
     data = changes.get("data", said.get("data"))
-    known = has_data.get(data) if isinstance(data, str) else None
-    if known is not None and root is not None and "data_root" not in changes and not known(root):
+    if root is not None and "data_root" not in changes and needs_download(data, root):
         raise SpecError(
             f"resume: {data} is not in data_root={str(root)!r}, which the run's folder names; nothing is "
             "downloaded to a place that a folder names. Give it again: resume(..., data_root=...)."

@@ -11,9 +11,8 @@ from layered_lr.arrays import Arrays, Float32, Floats, Weights
 from layered_lr.backend.base import Backend
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import DatasetFacts, load_dataset
-from layered_lr.data.cifar10 import has_cifar10
-from layered_lr.data.cifar100 import has_cifar100
 from layered_lr.data.dataset import Dataset
+from layered_lr.data.sources import needs_download
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.models.nn_modules import Module
@@ -155,8 +154,7 @@ def load_own_data(trained: Trained) -> Dataset:
             "data: the run was trained on arrays, which are not written down with it; give the data again: data=... "
             "(--data FILE)."
         )
-    has_data = {"cifar10": has_cifar10, "cifar100": has_cifar100}.get(data) if isinstance(data, str) else None
-    is_there = isinstance(root, str) and has_data is not None and has_data(root)
+    is_there = isinstance(root, str) and not needs_download(data, root)
     return load_dataset(data, root if is_there else None, trained.options.get("image_size"))
 
 
