@@ -12,6 +12,8 @@ from layered_lr.printed import harmless
 
 if TYPE_CHECKING:
     from layered_lr.training.result import Result
+    from layered_lr.training.trained.assessment import Evaluation
+    from layered_lr.training.trained.predictions import Predictions
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -78,11 +80,7 @@ def predict(
     if csv is not None:
         check_csv("--csv", csv)
     found = _open(run, checkpoint, trust, model).predict(list(images), top_k=top_k, model=model, **options)
-    if csv is not None:
-        found.to_csv(csv)
-    _print(found.to_json() if as_json else found)
-    if csv is not None and not as_json:
-        _print(f"written: {csv}")
+    _tell(found, csv, as_json)
 
 
 @click.command(short_help="Say how good a trained model is on labelled images.")
@@ -106,11 +104,7 @@ def evaluate(
     if csv is not None:
         check_matrix_csv("--csv", csv)
     found = _open(run, checkpoint, trust, model).evaluate(model=model, **options)
-    if csv is not None:
-        found.to_csv(csv)
-    _print(found.to_json() if as_json else found)
-    if csv is not None and not as_json:
-        _print(f"written: {csv}")
+    _tell(found, csv, as_json)
 
 
 @click.command(short_help="Write a trained model as ONNX, torch.export or a state_dict.")
@@ -164,6 +158,15 @@ def _open(run: str, checkpoint: str, trust: bool = False, model: str | None = No
     look_here_last({} if model is None else {"model": model}, trust)
     chosen: str | int = int(checkpoint) if checkpoint.isascii() and checkpoint.isdigit() else checkpoint
     return Result.load(run, trust=trust, checkpoint=chosen)
+
+
+def _tell(found: Predictions | Evaluation, csv: str | None, as_json: bool) -> None:
+    """Print what was found, and write it to a .csv file where one was asked for."""
+    if csv is not None:
+        found.to_csv(csv)
+    _print(found.to_json() if as_json else found)
+    if csv is not None and not as_json:
+        _print(f"written: {csv}")
 
 
 def _print(text: object) -> None:
