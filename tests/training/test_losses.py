@@ -75,6 +75,14 @@ def test_each_loss_is_that_of_torch(backend: Any, name: str) -> None:
         np.testing.assert_allclose(result.weights[key], array, rtol=1e-9, atol=1e-9)
 
 
+def test_accumulated_batches_have_the_loss_of_all_their_images(backend: Any) -> None:
+    losses, weights = by_hand(LOSSES["smoothed"])
+    result = ll.run(SPEC, **said(backend.name, LOSSES["smoothed"], batch_size=4, accumulate_steps=2))
+    np.testing.assert_allclose(result.losses, losses, rtol=1e-9, atol=1e-9)  # as above
+    for key, array in weights.items():
+        np.testing.assert_allclose(result.weights[key], array, rtol=1e-9, atol=1e-9)
+
+
 def test_a_run_that_goes_on_keeps_its_loss(tmp_path: Any) -> None:
     wanted = said("torch-eager", LOSSES["both"], model=linear)
     whole = ll.run(SPEC, **wanted)
