@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.oneflow_crashes import CRASH_SIGNALS, is_oneflows_own, try_again_after_crash
-from tests.support.warm_python import find_warm_python
+from tests.support.warm_python import end_with_stacks, find_warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,7 +73,13 @@ def run_python(
     def attempt() -> subprocess.CompletedProcess[str]:
         if not is_fresh and (warm := find_warm_python()):
             return warm.run(script, arguments, timeout_seconds, cwd)
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, cwd=cwd)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            print(end_with_stacks(process.pid), process.communicate()[1], file=sys.stderr)
+            raise
+        return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
     def crash_of(done: subprocess.CompletedProcess[str]) -> str:
         if done.returncode not in CRASH_SIGNALS:

@@ -7,6 +7,7 @@ some 200 processes. OneFlow is never imported before the fork: its threads would
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO
 
@@ -59,7 +61,7 @@ class WarmPython:
             [sys.executable, "-X", "faulthandler", "-c", _SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            bufsize=0,  # `select` knows nothing of lines that a buffer holds
         )
         atexit.register(self.close)
 
@@ -94,20 +96,39 @@ class WarmPython:
                 "stderr": str(outputs[1]),
             }
             requests, answers = _present(self._server.stdin), _present(self._server.stdout)
-            requests.write(json.dumps(request) + "\n")
-            requests.flush()
+            requests.write(json.dumps(request).encode() + b"\n")
             child = int(answers.readline())
             has_ended = bool(select.select([answers], [], [], timeout_seconds)[0])
-            if not has_ended:
-                os.kill(child, signal.SIGKILL)
+            threads = "" if has_ended else end_with_stacks(child)
             returncode = int(answers.readline())
             stdout, stderr = (output.read_text(errors="replace") for output in outputs)
         if not has_ended:
+            print(threads, stderr, file=sys.stderr)  # pytest shows it with the failure
             raise subprocess.TimeoutExpired("the child of a warm Python", timeout_seconds, stdout, stderr)
         return subprocess.CompletedProcess(["python", *arguments], returncode, stdout, stderr)
 
 
-def _present(pipe: IO[str] | None) -> IO[str]:
+def end_with_stacks(process: int) -> str:
+    """End a process that hangs, and say what its threads did; ``faulthandler`` writes their Python stacks to stderr.
+
+    Returns:
+        A line a thread: name, state, seconds of a processor, the kernel's function in which it waits.
+    """
+    lines = []
+    for thread in sorted(Path(f"/proc/{process}/task").glob("*")):
+        with contextlib.suppress(OSError):
+            name, fields = (thread / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+            state, times = fields.split()[0], [int(ticks) for ticks in fields.split()[11:13]]
+            waits = (thread / "wchan").read_text()
+            lines.append(f"{thread.name} {name}: {state}, {sum(times) / os.sysconf('SC_CLK_TCK'):.1f} s, {waits}")
+    for number in (signal.SIGABRT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+        time.sleep(0 if number == signal.SIGKILL else 2)  # of a process with many threads the stacks take a while
+    return "\n".join(lines)
+
+
+def _present(pipe: IO[bytes] | None) -> IO[bytes]:
     assert pipe is not None
     return pipe
 
