@@ -11,6 +11,7 @@ import numpy as np
 from layered_lr.errors import Unsupported
 from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, ModelGraph, Node
 from layered_lr.models.nn_modules import dtype_of, framework_of
+from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
 from layered_lr.registry import load_tracer
 from layered_lr_oneflow import models
@@ -94,6 +95,8 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
         Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
     """
     root = _name_class(Translated, graph.kind, graph.modules[0].types)(retrace)
+    if depths := {tensor.name: tensor.depth for tensor in graph.tensors if tensor.depth is not None}:
+        setattr(root, OWN_DEPTHS, depths)
     parts = _add_modules(root, graph.modules)
     _add_tensors(parts, graph.tensors)
     root.add_module(CONSTANTS, GraphConstants())

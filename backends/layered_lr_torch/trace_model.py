@@ -35,6 +35,7 @@ from layered_lr.models.graph import (
 )
 from layered_lr.models.graph_operators import RANDOM
 from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
+from layered_lr.models.own_depths import describe_parameters
 from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
 from layered_lr_torch.torch_types import Module, Tensor
@@ -346,6 +347,7 @@ def _list_writes(model: Module, recorder: Recorder, names: dict[str, Tensor]) ->
 
 def _list_tensors(model: Module) -> Iterator[HeldTensor]:
     first: dict[int, str] = {}
+    depths = {parameter.name: parameter.depth for parameter in describe_parameters(model)}
     for prefix, module in list_modules(model):
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             if tensor is None:
@@ -361,6 +363,7 @@ def _list_tensors(model: Module) -> Iterator[HeldTensor]:
                 name not in module._non_persistent_buffers_set,
                 is_parameter and bool(tensor.requires_grad),
                 alias,
+                depths.get(prefix + name),
             )
 
 

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 
 from layered_lr.errors import SpecError
-from layered_lr.models.nn_modules import parameters_of
+from layered_lr.models.own_depths import describe_parameters
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.pretrained import Pretrained
 from layered_lr_torch import zoo_building
@@ -82,4 +82,4 @@ class ZooModel:
             )
         if self._dropout is not None:
             set_dropout(made, self._dropout)
-        return [parameter for parameter, _ in parameters_of(made)]
+        return describe_parameters(made)

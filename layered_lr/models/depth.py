@@ -25,7 +25,8 @@ def find_depths(parameters: Sequence[Parameter], layers: Sequence[str] = ()) -> 
     (stem, embeddings, tokens) is layer 0. What comes after the last one is the head, with two exceptions, as in timm:
     normalisations belong to the last block, and convolutions outside the head's module, with the normalisations behind
     them, are a layer of their own. Auxiliary heads are heads. In a model without blocks, each module with parameters is
-    a layer, and a normalisation belongs to the layer before it. Tied weights are as deep as their first use.
+    a layer, and a normalisation belongs to the layer before it. Tied weights are as deep as their first use. Where
+    parameters have a ``depth``, the model has counted its layers itself, and that is the answer.
 
     Args:
         parameters: In model order.
@@ -44,6 +45,8 @@ def find_depths(parameters: Sequence[Parameter], layers: Sequence[str] = ()) -> 
         {'stem.weight': 0, 'blocks.0.fc.weight': 1, 'blocks.1.fc.weight': 2, 'norm.weight': 2, 'head.weight': 3}
     """
     plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
+    if not layers and all(parameter.depth is not None for parameter in parameters):
+        return {parameter.name: parameter.depth or 0 for parameter in parameters}
     if layers:
         return _by_patterns(parameters, layers, plain)
     paths = {p.name: [plain[name].split(".") for name in p.names] for p in parameters}

@@ -101,6 +101,7 @@ class HeldTensor(NamedTuple):
         persistent: Whether ``state_dict()`` has it.
         requires_grad: Of a parameter.
         alias_of: The first name of the same tensor, if it has another one (tied weights).
+        depth: Of a parameter: the number of its layer, where the model counts them itself.
     """
 
     name: str
@@ -110,6 +111,7 @@ class HeldTensor(NamedTuple):
     persistent: bool = True
     requires_grad: bool = False
     alias_of: str | None = None
+    depth: int | None = None
 
 
 class HeldModule(NamedTuple):

@@ -17,6 +17,8 @@ class Parameter(NamedTuple):
         types: Names of the class of the module that holds it, and of those that the class is derived from, such as
             ``("LayerNorm2d", "LayerNorm")``; empty where only names and shapes are known. They do not count when
             parameters are compared.
+        depth: The number of its layer, from 0 next to the images to the head, where the model itself counts layers, as
+            timm's models do (``group_matcher``). It does not count when parameters are compared.
 
     Example:
         >>> import layered_lr as ll
@@ -30,6 +32,7 @@ class Parameter(NamedTuple):
     dtype: str = "float32"
     requires_grad: bool = True
     types: tuple[str, ...] = ()
+    depth: int | None = None
 
     def __eq__(self, other: object) -> bool:
         return tuple(self[:5]) == tuple(other[:5]) if isinstance(other, Parameter) else NotImplemented

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 from layered_lr.errors import SpecError
 from layered_lr.models.depth import find_depths
-from layered_lr.models.nn_modules import Module, framework_of
-from layered_lr.models.parameter import Parameter
+from layered_lr.models.nn_modules import Module
 from layered_lr.models.patterns import check_pattern
 from layered_lr.plans.layers import make_layers
 from layered_lr.plans.resolve import read_parameters
@@ -56,19 +54,5 @@ def layer_decay(
         )
     parameters = read_parameters(model)
     patterns = [check_pattern(pattern, "layers") for pattern in ([layers] if isinstance(layers, str) else layers)]
-    depths = None if patterns else _count_as_timm(model, parameters)
-    if depths is None:
-        depths = find_depths(parameters, patterns)
+    depths = find_depths(parameters, patterns)
     return make_layers(depths, factor, max(depths.values()))
-
-
-def _count_as_timm(model: Any, parameters: Sequence[Parameter]) -> dict[str, int] | None:
-    """The depths that a model of timm gives itself; None where it is none."""
-    if framework_of(model) != "torch" or not callable(getattr(model, "group_matcher", None)):
-        return None
-    try:
-        group = importlib.import_module("timm.models").group_with_matcher
-    except ImportError:
-        return None
-    depths = group(model.named_parameters(), model.group_matcher(coarse=False), reverse=True)
-    return {parameter.name: int(depths[parameter.name]) for parameter in parameters}

@@ -21,7 +21,8 @@ from layered_lr.models.matching import (
     find_unused_patterns,
     select_parameters,
 )
-from layered_lr.models.nn_modules import Module, framework_of, parameters_of
+from layered_lr.models.nn_modules import Module, framework_of
+from layered_lr.models.own_depths import describe_parameters
 from layered_lr.models.parameter import Parameter
 from layered_lr.optimizers import Muon, Optimizer
 from layered_lr.optimizers.handover import check_carry
@@ -40,7 +41,7 @@ from layered_lr.spelling import find_nearest
 
 REST = "rest"
 _MOST_NAMES = 8  # of groups, in a message
-_DEFAULTS: tuple[Any, ...] = ((), "float32", True, ())  # aliases, dtype, requires_grad, types, if they are left out
+_DEFAULTS: tuple[Any, ...] = ((), "float32", True, (), None)  # aliases, dtype, requires_grad, types, depth
 
 
 @explain_names("loop")
@@ -333,7 +334,7 @@ def read_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[Par
         SpecError: Neither of them, a name is given twice, or there are none.
     """
     if framework_of(parameters):
-        parameters = [parameter for parameter, _ in parameters_of(parameters)]
+        parameters = describe_parameters(parameters)
     if isinstance(parameters, str) or not isinstance(parameters, Sequence):
         raise SpecError(
             f"parameters={shown(parameters)}: must be a list such as [('features.0.weight', (32, 3, 3, 3))], or a "
@@ -356,12 +357,13 @@ def read_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[Par
 def _check_parameter(item: Any) -> Parameter:
     try:
         given = tuple(item)
-        name, shape, aliases, dtype, requires_grad, types = given + _DEFAULTS[len(given) - 2 :]
+        name, shape, aliases, dtype, requires_grad, types, depth = given + _DEFAULTS[len(given) - 2 :]
         lengths = tuple(map(operator.index, shape))
-        parameter = Parameter(name, lengths, tuple(aliases), dtype, requires_grad, tuple(types))
+        parameter = Parameter(name, lengths, tuple(aliases), dtype, requires_grad, tuple(types), depth)
         good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str) and isinstance(dtype, str)
         good = good and isinstance(requires_grad, bool) and not isinstance(types, str)
         good = good and all(isinstance(name, str) for name in parameter.types)
+        good = good and (depth is None or (type(depth) is int and depth >= 0))
         if good and all(isinstance(name, str) and name for name in parameter.names):
             return parameter
     except (TypeError, ValueError):

@@ -143,3 +143,50 @@ def test_timms_schedulers_are_adopted(kind: str) -> None:
         if step:
             scheduler.step_update(step) if kind == "cosine of updates" else scheduler.step(step)
         assert plan.rates(step) == pytest.approx([group["lr"] for group in optimizer.param_groups], rel=1e-12)
+
+
+COUNTED = [
+    "vit_tiny_patch16_224",
+    "convnext_atto",
+    "swin_tiny_patch4_window7_224",
+    "efficientnet_b0",
+    "vgg11",
+    "mobilevit_xxs",
+]
+
+
+@pytest.mark.parametrize("name", [*COUNTED, "resnet18", "densenet121", "beit_base_patch16_224", "hrnet_w18_small"])
+@pytest.mark.parametrize(
+    "wrap", [lambda model: model, torch.compile, torch.nn.DataParallel], ids=["", "compile", "data"]
+)
+def test_layer_decay_has_timms_groups(name: str, wrap: Any) -> None:
+    import timm
+    from timm.optim import param_groups_layer_decay
+
+    with torch.device("meta"):
+        inner = timm.create_model(name)
+    due = {
+        id(parameter): group["lr_scale"]
+        for group in param_groups_layer_decay(inner, weight_decay=0.0, layer_decay=0.8)
+        for parameter in group["params"]
+    }
+    model = wrap(inner)
+    for spec in (
+        ll.Spec(ll.SGD(1.0), layer_decay=0.8),
+        ll.Spec(ll.SGD(1.0), ll.layer_decay(model, 0.8)),
+    ):
+        plan = ll.plan(spec, model=model, total_steps=1)
+        scales = {parameter: group.lr_scale for group in plan.groups for parameter in group.parameters}
+        for parameter, tensor in model.named_parameters():
+            assert scales[parameter] == pytest.approx(due[id(tensor)], rel=1e-12), parameter
+
+
+@pytest.mark.parametrize("name", COUNTED[-3:])
+def test_a_translated_model_has_the_same_layers(name: str) -> None:
+    import timm
+
+    model = timm.create_model(name, num_classes=2)
+    spec = ll.Spec(ll.SGD(1.0), layer_decay=0.8)
+    plans = [ll.plan(spec, model=each, total_steps=1) for each in (model, ll.translate(model))]
+    assert plans[0].depths == plans[1].depths
+    assert [group.parameters for group in plans[0].groups] == [group.parameters for group in plans[1].groups]

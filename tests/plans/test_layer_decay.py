@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,3 +223,43 @@ def test_a_note_says_what_falls_into_rest_at_the_full_rate(parameters: Any, note
     slow = ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("body", lr_scale=0.1)]), parameters)
     assert slow.notes == (() if note is None else (note,))
     assert ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("body")]), parameters).notes == ()
+
+
+@pytest.mark.parametrize("wrapper", ["", "_orig_mod", "module"])
+def test_a_model_that_counts_itself_is_believed(torch: Any, monkeypatch: pytest.MonkeyPatch, wrapper: str) -> None:
+    """As timm's models do; the names alone would tell another order. Equality with timm is tested beside timm."""
+    order = {"stem": 2, "blocks": 0, "head": 1}
+
+    class Net(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+            self.blocks = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+        def group_matcher(self, coarse: bool) -> dict[str, int]:
+            assert not coarse
+            return order
+
+    def group_parameters(module: Any, matcher: dict[str, int], reverse: bool) -> dict[str, int]:
+        assert reverse
+        return {name: matcher[name.split(".")[0]] for name, _ in module.named_parameters()}
+
+    monkeypatch.setitem(sys.modules, "timm.models", SimpleNamespace(group_parameters=group_parameters))
+    model = Net()
+    if wrapper:
+        outer = torch.nn.Module()
+        outer.add_module(wrapper, model)
+        model = outer
+    spec = ll.Spec(ll.SGD(1.0), layer_decay=0.5)
+    plan = ll.plan(spec, model=model, total_steps=1)
+    found = {name.removeprefix(f"{wrapper}."): depth for name, depth in plan.depths.items()}
+    assert {name.split(".")[0]: depth for name, depth in found.items()} == order
+    assert [group.lr_scale for group in plan.groups] == [0.25, 0.5, 1.0]
+    assert plan.groups == ll.plan(ll.Spec(ll.SGD(1.0), ll.layer_decay(model, 0.5)), model=model, total_steps=1).groups
+    assert ll.plan_from_dict(plan.to_dict()).groups == plan.groups
+
+
+@pytest.mark.parametrize("depth", [-1, 1.5, True, "0"])
+def test_a_depth_that_is_none(depth: Any) -> None:
+    with pytest.raises(ll.SpecError, match="parameters: "):
+        ll.resolve(ll.Spec(ll.SGD(1.0)), [("a", (2,), (), "float32", True, (), depth)])
