@@ -36,7 +36,7 @@ HEAD = (
     "20 updates, eager",
     "graph",
     "certificate",
-    "tracing, s",
+    "tracing, s of a processor",
 )
 TIMEOUT_SECONDS = 1800
 BACKENDS = ("oneflow-eager", "oneflow-graph")
