@@ -14,6 +14,10 @@ from layered_lr.models.wrappers import strip_wrappers
 _NUMBERED = re.compile(r"\d+|.*?\d+[a-z]?")  # 3, layer2, inception4b, encoder_layer_11, block1-0
 _LISTS = frozenset({"blocks", "layers", "layer"})
 """Modules inside a stage that are lists of its blocks: ``stages.0.blocks.1``."""
+_PARTS = ("block", "layer")
+"""The list of blocks, and each block's list of its parts, in T5: ``block.0.layer.1``."""
+_NAMED_BLOCK = re.compile(r"(b|.*(layer|block|unit)[-_]?)\d+(-\d+)?")
+"""A block in a stage, such as ``denseblock1.denselayer2``; ``branch2`` and ``conv1`` are parts of a block."""
 _AUXILIARY = re.compile(r"aux", re.IGNORECASE)
 
 
@@ -21,8 +25,9 @@ def find_depths(parameters: Sequence[Parameter], layers: Sequence[str] = ()) -> 
     """Number the layers that parameters are in: 0 next to the images, the largest number at the head.
 
     Without ``layers``, numbers in names tell the order. A *block* is a numbered module with modules in it, such as
-    ``layer1.0``, ``blocks.3`` or ``encoder.layer.11``; blocks count in model order. What stands before the first block
-    (stem, embeddings, tokens) is layer 0. What comes after the last one is the head, with two exceptions, as in timm:
+    ``layer1.0``, ``blocks.3`` or ``encoder.layer.11``; blocks count in model order. What is numbered inside a block,
+    such as the branches of an inception module, is a part of it. What stands before the first block (stem, embeddings,
+    tokens) is layer 0. What comes after the last one is the head, with two exceptions, as in timm:
     normalisations belong to the last block, and convolutions outside the head's module, with the normalisations behind
     them, are a layer of their own. Auxiliary heads are heads. In a model without blocks, each module with parameters is
     a layer, and a normalisation belongs to the layer before it. Tied weights are as deep as their first use. Where
@@ -50,9 +55,9 @@ def find_depths(parameters: Sequence[Parameter], layers: Sequence[str] = ()) -> 
     if layers:
         return _by_patterns(parameters, layers, plain)
     paths = {p.name: [plain[name].split(".") for name in p.names] for p in parameters}
-    numbered = {path for own in paths.values() for parts in own if (path := _block_of(parts))}
-    if numbered:
-        return _by_blocks(parameters, paths)
+    blocks = _Blocks([parts for parameter in parameters for parts in paths[parameter.name]])
+    if blocks.places:
+        return _by_blocks(parameters, paths, blocks)
     return _by_modules(parameters, paths)
 
 
@@ -71,16 +76,15 @@ def _by_patterns(parameters: Sequence[Parameter], layers: Sequence[str], plain: 
     return found
 
 
-def _by_blocks(parameters: Sequence[Parameter], paths: dict[str, list[list[str]]]) -> dict[str, int]:
-    blocks = _in_order(block for parameter in parameters for block in map(_block_of, paths[parameter.name]) if block)
-    places = {block: place for place, block in enumerate(blocks)}
+def _by_blocks(parameters: Sequence[Parameter], paths: dict[str, list[list[str]]], blocks: _Blocks) -> dict[str, int]:
     found: dict[str, int] = {}
     norms = _find_norms(parameters)
-    convolved = _find_last_convolutions(parameters, paths, blocks[-1])
-    last, tail, head = len(blocks) - 1, len(blocks), len(blocks) + 1
+    convolved = _find_last_convolutions(parameters, paths, list(blocks.places)[-1])
+    tail = len(blocks.places)
+    last, head = tail - 1, tail + 1
     reached = -1  # the last block before a parameter, in model order, or the convolutions behind all of them
     for parameter in parameters:
-        own = [_place(parts, places) for parts in paths[parameter.name]]
+        own = [blocks.place(parts) for parts in paths[parameter.name]]
         known = [place for place in own if place is not None]
         if known:
             reached = max(reached, known[0])
@@ -140,27 +144,48 @@ def _by_modules(parameters: Sequence[Parameter], paths: dict[str, list[list[str]
     return _numbered_from_zero(found)
 
 
-def _block_of(parts: Sequence[str]) -> tuple[str, ...] | None:
-    """The path of the block that a parameter is in: the first numbered module, or a numbered one right in it."""
-    place = next((at for at, part in enumerate(parts[:-2]) if _NUMBERED.fullmatch(part)), None)
-    if place is None or _is_auxiliary(parts):
-        return None
-    while True:
-        step = 2 if len(parts) > place + 1 and parts[place + 1] in _LISTS else 1
-        inner = place + step
-        if inner < len(parts) - 2 and _is_inner_block(parts[inner], step):
-            place = inner
-            continue
-        return tuple(parts[: place + 1])
+class _Blocks:
+    """Tells which block of a model a parameter is in.
 
+    A block is a numbered module with modules in it. A decimal is a number. So is a name that ends in one, such as
+    ``layer2``, if there is another beside it: ``dinov2`` alone is the name of a network. A block may lie in a stage,
+    which is numbered too: ``layer1.0``, ``stages.0.blocks.1``, ``denseblock1.denselayer2``. What is numbered inside a
+    block is a part of it.
 
-def _is_inner_block(part: str, step: int) -> bool:
-    return part.isdecimal() if step == 2 else _NUMBERED.fullmatch(part) is not None
+    Args:
+        paths: Components of all names.
+    """
 
+    def __init__(self, paths: Sequence[Sequence[str]]) -> None:
+        siblings: dict[tuple[str, ...], set[str]] = {}
+        for parts in paths:
+            for at, part in enumerate(parts[:-2]):
+                if not part.isdecimal() and _NUMBERED.fullmatch(part):
+                    siblings.setdefault(tuple(parts[:at]), set()).add(part)
+        self._named = {(*parent, part) for parent, found in siblings.items() if len(found) > 1 for part in found}
+        blocks = (self._find(parts) for parts in paths if not _is_auxiliary(parts))
+        self.places = {block: place for place, block in enumerate(_in_order(block for block in blocks if block))}
 
-def _place(parts: Sequence[str], places: dict[tuple[str, ...], int]) -> int | None:
-    block = _block_of(parts)
-    return None if block is None else places[block]
+    def place(self, parts: Sequence[str]) -> int | None:
+        """Return the number of the block that a parameter is in; None where it is in none."""
+        if _is_auxiliary(parts):
+            return None
+        around = (self.places.get(tuple(parts[:length])) for length in range(len(parts) - 1, 0, -1))
+        return next((place for place in around if place is not None), None)
+
+    def _find(self, parts: Sequence[str]) -> tuple[str, ...] | None:
+        modules = parts[:-2]
+        stage = next(
+            (at for at, part in enumerate(modules) if part.isdecimal() or tuple(parts[: at + 1]) in self._named), None
+        )
+        if stage is None:
+            return None
+        inner, after, *_ = [*modules[stage + 1 :], "", ""]
+        if inner.isdecimal() or (tuple(parts[: stage + 2]) in self._named and _NAMED_BLOCK.fullmatch(inner)):
+            return tuple(parts[: stage + 2])
+        if inner in _LISTS and after.isdecimal() and (parts[stage - 1], inner) != _PARTS:
+            return tuple(parts[: stage + 3])
+        return tuple(parts[: stage + 1])
 
 
 def _is_auxiliary(parts: Sequence[str]) -> bool:

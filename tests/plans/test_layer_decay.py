@@ -43,6 +43,23 @@ def depths(text: str) -> list[int]:
         ("0.weight 1.weight 3.weight", [0, 1, 2]),
         ("conv1.weight bn1.weight conv2.weight bn2.bias fc.weight", [0, 0, 1, 1, 2]),
         ("a.0.x.w.weight aux.conv1.weight a.1.x.w.weight fc.weight", [0, 2, 1, 2]),
+        ("dinov2.embed.weight dinov2.layers.0.a.weight dinov2.layers.1.a.weight dinov2.layernorm.weight fc.weight",
+         [0, 1, 2, 2, 3]),  # the network's own number is no layer's
+        ("e.weight beit.layers.0.lambda_1 beit.layers.0.mlp.fc1.weight beit.layers.1.lambda_1 "
+         "beit.layers.1.mlp.fc1.weight head.weight", [0, 1, 1, 2, 2, 3]),  # a parameter right in a block
+        ("conv1.conv.weight conv2.conv.weight inception3a.branch1.conv.weight inception3a.branch2.0.conv.weight "
+         "inception3b.branch1.conv.weight fc.weight", [0, 1, 2, 2, 3, 4]),  # branches are one layer
+        ("shared.weight encoder.block.0.layer.0.SelfAttention.q.weight encoder.block.0.layer.1.Dense.wi.weight "
+         "encoder.block.1.layer.0.SelfAttention.q.weight lm_head.weight", [0, 1, 1, 2, 3]),  # T5
+        ("r.embedder.conv.weight r.stages.0.layers.0.layer.0.conv.weight r.stages.0.layers.0.layer.1.conv.weight "
+         "r.stages.0.layers.1.layer.0.conv.weight r.stages.1.layers.0.shortcut.conv.weight classifier.1.weight",
+         [0, 1, 1, 2, 3, 4]),  # transformers' ResNet
+        ("m.layer.0.expand_1x1.conv.weight m.layer.0.conv_3x3.conv.weight m.layer.1.expand_1x1.conv.weight fc.weight",
+         [0, 0, 1, 2]),
+        ("stem.0.weight trunk.block1.block1-0.f.a.0.weight trunk.block2.block2-0.f.a.0.weight "
+         "trunk.block2.block2-1.f.a.0.weight fc.weight", [0, 1, 2, 3, 4]),  # RegNet
+        ("f.conv0.weight f.denseblock1.denselayer1.conv1.weight f.denseblock1.denselayer2.conv1.weight "
+         "f.transition1.conv.weight f.denseblock2.denselayer1.conv1.weight fc.weight", [0, 1, 2, 3, 4, 5]),
     ],
 )  # fmt: skip
 def test_layers_are_counted_as_their_authors_mean_them(names: str, due: list[int]) -> None:
