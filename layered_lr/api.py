@@ -26,6 +26,7 @@ from layered_lr.training.chosen_model import choose_model
 from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
+from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.many_processes import was_restarted
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
@@ -76,7 +77,7 @@ def run(
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     precision: Precision | str = "float32",
-    loss: CrossEntropy | str = "cross_entropy",
+    loss: CrossEntropy | LossFunction | Callable[[Any, Any], Any] | str = "cross_entropy",
     checkpoints: Checkpoints | str | Path | None = None,
     divergence: Divergence | str = "stop",
     metrics: Any = (),
@@ -132,7 +133,8 @@ def run(
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
             ('fp16'), or ll.Precision.
-        loss: The loss to train with: 'cross_entropy', or ll.CrossEntropy with label smoothing or class weights.
+        loss: The loss to train with: 'cross_entropy', ll.CrossEntropy with label smoothing or class weights, or a
+            function (outputs, targets) -> loss of yours (on the command line package.module:function).
         checkpoints: The run's folder, or ll.Checkpoints, which also says how often a checkpoint is written and how many
             stay.
         divergence: What to do when a loss or a gradient is NaN or infinite: 'stop', 'skip', 'rollback', or
@@ -363,7 +365,7 @@ def compare(
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
     precision: Precision | str = "float32",
-    loss: CrossEntropy | str = "cross_entropy",
+    loss: CrossEntropy | LossFunction | Callable[[Any, Any], Any] | str = "cross_entropy",
     progress: bool = True,
     # end of compare
     steps: int = 50,
@@ -423,7 +425,8 @@ def compare(
             AveragedModel does, and evaluate it too.
         precision: The numbers to compute with: 'float32', 'float64', autocast to 'bfloat16' ('bf16') or 'float16'
             ('fp16'), or ll.Precision.
-        loss: The loss to train with: 'cross_entropy', or ll.CrossEntropy with label smoothing or class weights.
+        loss: The loss to train with: 'cross_entropy', ll.CrossEntropy with label smoothing or class weights, or a
+            function (outputs, targets) -> loss of yours (on the command line package.module:function).
         progress: Whether to show a progress bar, where stderr is a terminal or in a notebook.
         quick: Compare in float64 alone, over the first fifth of the updates. The probes make all updates, with two
             parameters of each kind: the same group, decay, phases and number of dimensions.

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from layered_lr.errors import SpecError
 from layered_lr.training.import_paths import is_import_path
 from layered_lr.training.option import Option, options_of
 from layered_lr.training.options import RunOptions, options_with_meaning
@@ -67,10 +68,10 @@ def _flags_of(command: str, cls: Any = RunOptions, prefix: str = "") -> Iterator
     """The flags of a command: those of options, and those of the parts of options."""
     for name in options_with_meaning(command, cls):
         declared = options_of(cls)[name]
+        if declared.flag:
+            yield prefix + name, declared
         if declared.parts is not None:
             yield from _flags_of(command, declared.parts, name + _PART)
-        elif declared.flag:
-            yield prefix + name, declared
 
 
 def _click_option(name: str, declared: Option, command: str) -> Callable[[C], C]:
@@ -119,6 +120,9 @@ def read_flags(given: Mapping[str, Any]) -> dict[str, Any]:
         if value is None or value == ():
             continue
         whole, _, part = name.partition(_PART)
+        if part and isinstance(said.get(whole, {}), str):
+            flag = options_of(options_of(RunOptions)[whole].parts)[part].flag
+            raise SpecError(f"{flag} goes with --{whole} cross_entropy alone, not with --{whole} {said[whole]}.")
         if part:
             said.setdefault(whole, {})[part] = value
         else:
@@ -127,6 +131,7 @@ def read_flags(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def look_here_last(said: dict[str, Any], trust: bool) -> None:
-    """Let Python find modules of the current folder, after all others: where --model names one, or --trust is said."""
-    if (trust or is_import_path(str(said.get("model", "")))) and (here := str(Path.cwd())) not in sys.path:
+    """Let Python find modules of the current folder, after all others: where a flag names one, or --trust is said."""
+    names_code = any(is_import_path(str(said.get(name, ""))) for name in ("model", "loss"))
+    if (trust or names_code) and (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)

@@ -1,8 +1,11 @@
-"""What a loss of class numbers is computed with."""
+"""What the loss of a batch is computed with."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+Reduction: TypeAlias = Literal["mean", "sum"]
 
 
 class ClassLoss(NamedTuple):
@@ -16,7 +19,7 @@ class ClassLoss(NamedTuple):
 
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Reduction = "mean"
 
     @property
     def is_plain(self) -> bool:
@@ -24,4 +27,34 @@ class ClassLoss(NamedTuple):
         return self == ClassLoss()
 
 
+class FunctionLoss(NamedTuple):
+    """A loss that the user has written.
+
+    Args:
+        function: Takes the model's outputs, shape (N, outputs), and the targets, shape (N,); returns the batch's loss.
+        reduction: Whether that is the mean over the images of the batch, or their sum.
+    """
+
+    function: Callable[[Any, Any], Any]
+    reduction: Reduction = "mean"
+
+    @property
+    def is_plain(self) -> bool:
+        """No: it is no mean cross-entropy that a backend may compute by itself."""
+        return False
+
+
+LossSettings: TypeAlias = ClassLoss | FunctionLoss
+
 PLAIN_LOSS = ClassLoss()
+
+
+def name_of(function: object) -> str:
+    """The name of a function, or of an object's class, for messages.
+
+    Example:
+        >>> name_of(len), name_of(ClassLoss())
+        ('len', 'ClassLoss')
+    """
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return name

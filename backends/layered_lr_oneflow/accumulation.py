@@ -18,13 +18,14 @@ from layered_lr.arrays import Array, Slots
 from layered_lr.backend.base import Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
 from layered_lr.console import say
+from layered_lr.losses import LossSettings
 from layered_lr.models.nn_modules import parameters_of, set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerUpdates
 from layered_lr_oneflow.graph_calls import GraphCaller
-from layered_lr_oneflow.losses import compute_loss
+from layered_lr_oneflow.losses import add_loss
 from layered_lr_oneflow.mode_switches import ModeSwitches
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.rules.base import assign
@@ -43,6 +44,7 @@ class GradientGraph(flow.nn.Graph):
         model: Parameters that never train have ``requires_grad=False``.
         check_logits: Refuses logits of a wrong shape, given the logits and the number of images.
         masks: Of the library's own dropouts in the model.
+        loss: What the updates make smaller.
         switches: Of the modules that hold still in some phases; None if there is only one phase.
 
     Attributes:
@@ -54,6 +56,7 @@ class GradientGraph(flow.nn.Graph):
         model: Module,
         check_logits: Callable[[Tensor, int], None],
         masks: DropoutMasks,
+        loss: LossSettings,
         switches: ModeSwitches | None,
     ) -> None:
         super().__init__()
@@ -62,6 +65,7 @@ class GradientGraph(flow.nn.Graph):
         self.masks = masks
         self.switches = switches
         self.check_logits = check_logits
+        self.compute_loss = add_loss(self, loss)
         parameters = [tensor for _, tensor in parameters_of(model) if tensor.requires_grad]
         self.sums = [(parameter, flow.zeros_like(parameter).detach()) for parameter in parameters]
         buffers = flow.nn.Module()
@@ -78,7 +82,7 @@ class GradientGraph(flow.nn.Graph):
 
         Args:
             images: Shape (N, C, H, W).
-            labels: As ``losses.compute_loss`` takes them.
+            labels: As ``losses.make_loss`` takes them.
             parts: How many parts make the update, shape (1,).
             positions: Whether each switch's module trains, shape (switches + 1,).
             masks: One for each of the library's own dropouts that is in use.
@@ -91,7 +95,7 @@ class GradientGraph(flow.nn.Graph):
             logits = self.model(images)
         self.masks.remove()
         self.check_logits(logits, images.shape[0])
-        loss = compute_loss(logits, labels)
+        loss = self.compute_loss(logits, labels)
         if not loss.requires_grad:
             raise no_gradient_error()
         (loss / parts).sum().backward()
@@ -150,7 +154,7 @@ class AccumulatingSession(EagerUpdates):
             self._say_what_graphs_hold()
 
     def _make_graph(self) -> GradientGraph:
-        return GradientGraph(self.model, self._logits_check, self._masks, self._switches)
+        return GradientGraph(self.model, self._logits_check, self._masks, self.extras.loss, self._switches)
 
     def _say_what_graphs_hold(self) -> None:
         floats = sum(tensor.numel() * tensor.element_size() for _, tensor in parameters_of(self.model))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from layered_lr.arrays import Array, Arrays, Float32, Weights
+import numpy as np
+
+from layered_lr.arrays import Array, Arrays, Float32, Floats, Int64, Weights
 from layered_lr.backend.base import Backend, Dtype, check_logits
 from layered_lr.errors import SpecError
+from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.plans.group import list_kinds
 from layered_lr.plans.param_groups import list_param_groups
 from layered_lr.plans.plan import Plan
@@ -18,6 +21,7 @@ from layered_lr_oneflow.build_model import build_users_model
 from layered_lr_oneflow.clipping import GradientClipper, clip_before_step
 from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.float32_rates import Float32Rates
+from layered_lr_oneflow.losses import make_loss, translate_loss
 from layered_lr_oneflow.lowering import check_optimizers, has_native_updates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer, Options
 from layered_lr_oneflow.optimizer import (
@@ -93,6 +97,20 @@ class OneFlowBackend(Backend):
             check_logits(logits, len(images), num_classes, _LOGITS_DTYPES)
             numbers: Array = logits.numpy().copy()
         return numbers
+
+    def prepare_loss(self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...]) -> LossSettings:
+        """Translate a loss that is written in torch; a model that is written in OneFlow has one of OneFlow."""
+        if not isinstance(loss, FunctionLoss) or not type(model).__module__.startswith("layered_lr_oneflow."):
+            return loss
+        count = max(2, batch_shape[0])
+        outputs = self.answer(model, np.zeros((count, *batch_shape[1:]), np.float32), 1)
+        return translate_loss(loss, outputs, np.zeros(count, np.int64), self.device)
+
+    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Int64) -> float:
+        """Return the loss of outputs that are known."""
+        with flow.no_grad():
+            given = (flow.tensor(array, device=self.device) for array in (outputs, targets))
+            return float(make_loss(loss)(*given).numpy())
 
     def compile(self, plan: Plan, model: Module) -> tuple[NativeOptimizer, PlanScheduler]:
         """Make an eager optimizer for the model, and its scheduler, for a loop of the user's own.

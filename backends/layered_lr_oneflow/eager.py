@@ -15,7 +15,6 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
 from layered_lr_oneflow.clipping import GradientClipper
 from layered_lr_oneflow.dropout import find_random_modules, find_seedable_dropouts, seed_dropouts
-from layered_lr_oneflow.losses import compute_loss
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.session import Inputs, OneFlowSession
 from layered_lr_oneflow.slot_access import EagerSlots
@@ -96,7 +95,7 @@ class EagerSession(EagerUpdates):
             self._masks.insert(masks)
             logits = self.model(images)
             self.check_logits(logits, len(images))
-            loss = compute_loss(logits, labels)
+            loss = self._loss(logits, labels)
             if loss.requires_grad:
                 (loss / len(parts) if len(parts) > 1 else loss).backward()
             elif self._watch.watches_any:  # else nothing trains in this phase

@@ -11,6 +11,7 @@ import numpy as np
 from layered_lr.arrays import Array, Float64, Slots
 from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.losses import LossSettings
 from layered_lr.models.nn_modules import trains_any
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
@@ -21,7 +22,7 @@ from layered_lr_oneflow.compiled_rates import CompiledRates
 from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerSession
 from layered_lr_oneflow.graph_calls import GraphCaller
-from layered_lr_oneflow.losses import compute_loss
+from layered_lr_oneflow.losses import add_loss
 from layered_lr_oneflow.lowering import shares_graph
 from layered_lr_oneflow.mode_switches import ModeSwitches
 from layered_lr_oneflow.oneflow_types import Module, Tensor
@@ -39,6 +40,7 @@ class TrainGraph(flow.nn.Graph):
         measures: Whether a call also returns each group's gradient norm.
         check_logits: Refuses logits of a wrong shape, given the logits and the number of images.
         masks: Of the library's own dropouts in the model.
+        loss: What the updates make smaller.
         step: Updates made before.
     """
 
@@ -49,12 +51,14 @@ class TrainGraph(flow.nn.Graph):
         measures: bool,
         check_logits: Callable[[Tensor, int], None],
         masks: DropoutMasks,
+        loss: LossSettings,
         step: int,
     ) -> None:
         super().__init__()
         self.model = model
         self.masks = masks
         self.check_logits = check_logits
+        self.compute_loss = add_loss(self, loss)
         self.scheduler = attach(plan, self, model, measures, step, counts_batches=False)
 
     def build(self, images: Tensor, labels: Tensor, *masks: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ class TrainGraph(flow.nn.Graph):
         logits = self.model(images)
         self.masks.remove()
         self.check_logits(logits, images.shape[0])
-        loss = compute_loss(logits, labels)
+        loss = self.compute_loss(logits, labels)
         if not loss.requires_grad:
             raise no_gradient_error()
         loss.backward()
@@ -76,7 +80,9 @@ class GraphSession(OneFlowSession):
 
     def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
         super().__init__(plan, model, num_classes, device, extras, step)
-        self._graph = TrainGraph(plan, model, self.extras.grad_norms, self._logits_check, self._masks, step)
+        self._graph = TrainGraph(
+            plan, model, self.extras.grad_norms, self._logits_check, self._masks, extras.loss, step
+        )
         self._native_slots = NativeSlots(self._graph, model)
         self._caller = GraphCaller()
         self._compiled: CompiledRates | None = None

@@ -16,6 +16,7 @@ from layered_lr.backend.base import Extras, Session, StepOutcome, check_logits
 from layered_lr.backend.class_targets import divide_targets
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
 from layered_lr.errors import SpecError
+from layered_lr.losses import ClassLoss
 from layered_lr.models.nn_modules import set_trainable, set_training
 from layered_lr.plans.plan import Plan
 from layered_lr.spec.phases import Phase
@@ -23,6 +24,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models
 from layered_lr_oneflow.dropout import DropoutMasks, find_random_modules
 from layered_lr_oneflow.eager_tensors import sync
+from layered_lr_oneflow.losses import make_loss
 from layered_lr_oneflow.moving_average import MovingAverage
 from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.oneflow_types import Module, Tensor
@@ -59,6 +61,7 @@ class OneFlowSession(Session):
         self._follow_plan(plan)
         # No method of this session: a graph keeps it, and a forked child hangs if it collects a graph in a cycle.
         self._logits_check = partial(check_logits, num_classes=num_classes, dtypes=self.logits_dtypes)
+        self._loss = make_loss(extras.loss)
         self._masks = DropoutMasks(model, extras.seed)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
@@ -80,11 +83,11 @@ class OneFlowSession(Session):
         return flow.tensor(array, dtype=self.dtype, device=self.device)
 
     def _place_labels(self, array: Array) -> Tensor:
-        """Copy labels, or what the loss makes of them, to a tensor; see ``losses.compute_loss``.
+        """Copy labels, or what the loss makes of them, to a tensor; see ``losses.make_loss``.
 
         ``from_numpy`` would share memory with what OneFlow reads later, asynchronously.
         """
-        if not self.extras.loss.is_plain:
+        if isinstance(self.extras.loss, ClassLoss) and not self.extras.loss.is_plain:
             return flow.tensor(
                 divide_targets(self.extras.loss, array, self.num_classes), dtype=self.dtype, device=self.device
             )

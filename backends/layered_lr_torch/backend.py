@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from layered_lr.arrays import Array, Arrays, Float32, Weights
+from layered_lr.arrays import Array, Arrays, Float32, Floats, Int64, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, check_logits
 from layered_lr.backend.processes import ALONE, Alone
 from layered_lr.errors import SpecError, Unsupported
+from layered_lr.losses import LossSettings
 from layered_lr.models.user_models import check_all_float64
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.param_groups import list_param_groups
@@ -20,6 +21,7 @@ from layered_lr.plans.single_optimizer import check_single_optimizer
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, own_loop, own_optimizer, tried_updates
 from layered_lr_torch.clipping import GradientClipper
+from layered_lr_torch.losses import make_loss
 from layered_lr_torch.optimizer import build_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.processes import TorchProcesses
@@ -104,6 +106,13 @@ class TorchBackend(Backend):
             logits = model(given.contiguous(memory_format=models.find_memory_format(model)))
         check_logits(logits, len(images), num_classes, TorchSession.logits_dtypes)
         return models.to_array(logits.float() if logits.dtype == torch.bfloat16 else logits)
+
+    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Int64) -> float:
+        """Return the loss of outputs that are known."""
+        logits = torch.from_numpy(outputs).to(self.device)
+        with torch.no_grad():
+            compute = make_loss(loss, outputs.shape[1], self.device, logits.dtype)
+            return float(compute(logits, torch.from_numpy(targets).to(self.device)))
 
     def open(
         self,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Arrays, Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
-from layered_lr.backend.base import Extras, Session, StepOutcome, check_outputs
+from layered_lr.backend.base import Extras, Session, StepOutcome
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error, no_gradient_error
 from layered_lr.data.share import WHOLE
 from layered_lr.errors import SpecError, TrainingDiverged
@@ -24,6 +24,7 @@ from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.dropout import DropoutMasks
 from layered_lr_torch.grouped_steps import HooklessStep
 from layered_lr_torch.loss_scaling import LossScaler
+from layered_lr_torch.losses import make_loss
 from layered_lr_torch.memory import keep_freed_memory
 from layered_lr_torch.moving_average import MovingAverage
 from layered_lr_torch.norms import NormHistory
@@ -101,9 +102,7 @@ class TorchSession(Session):
         # after the copies of the model have become one
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._autocast_dtype = None if extras.autocast is None else getattr(torch, extras.autocast)
-        self._has_plain_loss = extras.loss.is_plain
-        weights = extras.loss.class_weights
-        self._class_weights = torch.tensor(weights, dtype=torch.float64, device=device) if weights else None
+        self._loss = make_loss(extras.loss, num_classes, device, self._widest)
         is_scaled = extras.autocast == "float16"
         self._scaler = LossScaler(device, extras.scaling, self.optimizer) if is_scaled else None
 
@@ -178,7 +177,7 @@ class TorchSession(Session):
             self._masks.insert(part)
         logits = self._compute_logits(self.forward, images)
         self.check_logits(logits, len(images))
-        loss = self._compute_loss(logits, labels)
+        loss = self._loss(logits, labels)
         if parts > 1:
             loss = loss / parts
         if loss.requires_grad:
@@ -186,16 +185,6 @@ class TorchSession(Session):
         elif any(tensor.requires_grad for tensor in self._updated):  # else nothing trains in this phase
             raise no_gradient_error()
         return loss.detach()
-
-    def _compute_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self._has_plain_loss:
-            return torch.nn.functional.cross_entropy(logits, labels)
-        check_outputs(logits, self.num_classes)
-        how = self.extras.loss
-        weights = None if self._class_weights is None else self._class_weights.to(logits.dtype)
-        return torch.nn.functional.cross_entropy(
-            logits, labels, weights, reduction=how.reduction, label_smoothing=how.label_smoothing
-        )
 
     def _place_images(self, images: Array) -> Tensor:
         """Images as a tensor on the model's device, in its memory layout and its first floating parameter's dtype."""

@@ -30,6 +30,7 @@ from layered_lr_torch.trace_layers import (
     vector_norm,
     weight_norm,
 )
+from layered_lr_torch.trace_losses import LOSSES
 
 Composite = Callable[..., Any]
 
@@ -344,6 +345,7 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "log10": lambda x: x.log() * (1 / math.log(10)),
     "frobenius_norm": vector_norm,
     "adaptive_max_pool2d": lambda x, size: (adaptive_max(x, size), None),
+    **LOSSES,
 }  # fmt: skip
 
 

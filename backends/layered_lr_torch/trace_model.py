@@ -38,6 +38,7 @@ from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
 from layered_lr.models.own_depths import describe_parameters
 from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
+from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
 from layered_lr_torch.trace_recorder import OWN_PACKAGES, Recorder, dtype_name, find_source
@@ -81,6 +82,19 @@ def make_retrace(model: Module) -> Callable[[tuple[InputFacts, ...]], ModelGraph
         return trace_model(model, example)
 
     return retrace
+
+
+def trace_loss(
+    function: Callable[[Tensor, Tensor], Tensor], outputs: NDArray[Any], targets: NDArray[Any]
+) -> ModelGraph:
+    """Trace a loss as a model of two inputs; see ``trace_model``.
+
+    Args:
+        function: Takes the outputs and the targets.
+        outputs: An example, in the dtype to compute in.
+        targets: An example.
+    """
+    return trace_model(LossModule(function, getattr(torch, str(outputs.dtype))), (outputs, targets))
 
 
 def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:

@@ -12,7 +12,7 @@ import numpy as np
 from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Weights
 from layered_lr.backend.processes import ALONE, Launch, Processes
 from layered_lr.errors import DataError, SpecError, Unsupported
-from layered_lr.losses import PLAIN_LOSS, ClassLoss
+from layered_lr.losses import PLAIN_LOSS, LossSettings
 from layered_lr.models.nn_modules import Module, dtype_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import Reactions
@@ -55,7 +55,7 @@ class Extras(NamedTuple):
     sizes: tuple[int, ...] = ()
     scaling: LossScaling = LossScaling()
     sync_batch_norm: bool = False
-    loss: ClassLoss = PLAIN_LOSS
+    loss: LossSettings = PLAIN_LOSS
 
 
 NO_EXTRAS = Extras()
@@ -483,6 +483,29 @@ class Backend(ABC):
             arrays: By name, from ``TrainingState.unsaved``.
         """
         raise Unsupported(f"backend {self.name!r} cannot load what state_dict() leaves out.")
+
+    def prepare_loss(self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...]) -> LossSettings:
+        """Make what sessions of this backend compute the loss with.
+
+        Args:
+            loss: What the user has chosen.
+            model: From ``build``.
+            batch_shape: (N, C, H, W) of the batches.
+
+        Raises:
+            Unsupported: The loss is a function that this backend cannot compute.
+        """
+        return loss
+
+    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Int64) -> float:
+        """Return the loss of outputs that are known.
+
+        Args:
+            loss: From ``prepare_loss``.
+            outputs: Shape (N, outputs).
+            targets: Shape (N,).
+        """
+        raise Unsupported(f"backend {self.name!r} cannot compute the loss of outputs that are known.")
 
     def answer(self, model: Module, images: Float32, num_classes: int) -> Floats:
         """Return a model's output in evaluation mode, shape (N, outputs), for a model that is not in training.

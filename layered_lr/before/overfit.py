@@ -39,6 +39,7 @@ from layered_lr.schedules import Constant
 from layered_lr.spec.spec import Spec
 from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_trainable
+from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.events import UpdateEvent
 from layered_lr.training.loop import Loop
 from layered_lr.training.options import RunOptions
@@ -103,7 +104,7 @@ def overfit(
     goal = None if target is None else read_number(target)
     if target is not None and (goal is None or not math.isfinite(goal)):
         raise SpecError(f"overfit(target={shown(target)}): must be a finite number, or None.")
-    if goal is None and given.loss.label_smoothing:
+    if goal is None and isinstance(given.loss, CrossEntropy) and given.loss.label_smoothing:
         raise SpecError(
             f"overfit(target=None) with label_smoothing={given.loss.label_smoothing:g}: such a loss does not reach "
             "zero. Give target=..., the loss to reach, or leave label_smoothing out."

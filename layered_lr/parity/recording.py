@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Weights
 from layered_lr.data import Batches
 from layered_lr.files import read_archive
+from layered_lr.losses import PLAIN_LOSS, ClassLoss
 from layered_lr.models.nn_modules import Module
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.probe import known_answers, run_rung, rungs_of
@@ -128,7 +129,8 @@ def _record_run(ready: Prepared, task: Task, log: Path | None, advanced: Advance
     trace.probes = record_probes(ready, task, frozen=frozen, advanced=advanced)
     classes = ready.dataset.num_classes
     dtype, loss = options.precision.dtype, options.loss.settings
-    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, dtype, options.seed, loss))
+    known_loss = loss if isinstance(loss, ClassLoss) else PLAIN_LOSS  # a function's right answer is not known here
+    trace.loss_bits = max(known_answers(backend, classes, options.batch_size, dtype, options.seed, known_loss))
     trace.notes = notes
     known = find_versions(TABLE[backend.name].framework).items()
     trace.versions = {name: version for name, version in known if version}

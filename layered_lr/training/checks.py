@@ -18,6 +18,7 @@ from layered_lr.plans.reactive_rates import LARGEST
 from layered_lr.printed import shown
 from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
+from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.metrics import OWN_NAMES
 from layered_lr.training.options import RunOptions
 
@@ -58,14 +59,13 @@ def check_loss(options: RunOptions, classes: int, processes: int = 1) -> None:
     Raises:
         SpecError: There are too few or too many, or batches are accumulated under such a loss.
     """
-    weights, together = options.loss.class_weights, options.accumulate_steps
+    loss, together = options.loss, options.accumulate_steps
+    weights = loss.class_weights if isinstance(loss, CrossEntropy) else ()
     if weights and len(weights) != classes:
         raise SpecError(
             f"loss: class_weights has {len(weights)} numbers and the data have {classes} classes. Give one for each."
         )
-    settings = options.loss.settings
-    if max(together, processes) > 1 and (settings.class_weights or settings.reduction == "sum"):
-        what = "class_weights" if settings.class_weights else "reduction='sum'"
+    if max(together, processes) > 1 and (what := loss.why_not_in_parts):
         raise SpecError(
             f"loss: {what} with accumulate_steps={together} in {processes} process(es): the mean of the parts' losses "
             "is not the loss of all images. Use accumulate_steps=1 with a larger batch_size, in one process."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from layered_lr.losses import ClassLoss
@@ -84,18 +84,9 @@ class CrossEntropy:
         ones = all(weight == 1 for weight in self.class_weights)
         return ClassLoss(self.label_smoothing, () if ones else tuple(self.class_weights), self.reduction)
 
-    @staticmethod
-    def of(value: Any) -> CrossEntropy:
-        """What ``loss=...`` stands for: the value itself, the name of a loss, or a table of its fields.
-
-        Example:
-            >>> CrossEntropy.of("cross_entropy") == CrossEntropy.of({}) == CrossEntropy()
-            True
-        """
-        if isinstance(value, CrossEntropy):
-            return value
-        if isinstance(value, Mapping):
-            return CrossEntropy(**value)
-        if isinstance(value, str) and value == "cross_entropy":
-            return CrossEntropy()
-        raise Refused("ll.CrossEntropy(...), or 'cross_entropy'")
+    @property
+    def why_not_in_parts(self) -> str:
+        """Why the mean of the losses of a batch's parts is not the loss of the batch; empty where it is."""
+        if self.settings.class_weights:
+            return "class_weights"
+        return "reduction='sum'" if self.reduction == "sum" else ""

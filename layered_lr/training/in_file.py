@@ -9,7 +9,7 @@ from layered_lr.errors import SpecError
 from layered_lr.training.import_paths import is_import_path
 
 T = TypeVar("T")
-_CODE = ("model", "augment")  # options that may be the import path of a callable
+_CODE = ("model", "augment", "loss")  # options that may be the import path of a callable
 
 
 class InFile(str):
@@ -45,6 +45,9 @@ def marked(run: dict[str, Any]) -> dict[str, Any]:
         found["log"] = InFile(found["log"])
     elif isinstance(found.get("log"), list):
         found["log"] = [InFile(word) if isinstance(word, str) else word for word in found["log"]]
+    loss = found.get("loss")
+    if isinstance(loss, dict) and isinstance(loss.get("function"), str):
+        found["loss"] = {**loss, "function": InFile(loss["function"])}
     checkpoints = found.get("checkpoints")
     if isinstance(checkpoints, str):
         found["checkpoints"] = InFile(checkpoints)
@@ -58,6 +61,8 @@ def unmarked(run: dict[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in run.items() if not isinstance(value, InFile)}
     if isinstance(kept.get("log"), list) and any(isinstance(word, InFile) for word in kept["log"]):
         del kept["log"]
+    if isinstance(kept.get("loss"), dict) and isinstance(kept["loss"].get("function"), InFile):
+        del kept["loss"]
     if isinstance(kept.get("checkpoints"), dict):
         kept["checkpoints"] = {
             name: value for name, value in kept["checkpoints"].items() if not isinstance(value, InFile)
@@ -70,7 +75,9 @@ _FUNCTIONS = ("function", "lr_lambda", "scale_fn", "metric")
 
 def names_code(options: Mapping[str, Any], spec: Any) -> bool:
     """Whether options or a spec, as plain tables, name code that going on with the run would import."""
-    return any(is_import_path(str(options.get(name, ""))) for name in _CODE) or _names_functions(spec)
+    said = [options.get(name) for name in _CODE]
+    paths = any(isinstance(each, str) and is_import_path(each) for each in said)
+    return paths or _names_functions(options.get("loss")) or _names_functions(spec)
 
 
 def needs_trust(options: Mapping[str, Any], spec: Any) -> bool:

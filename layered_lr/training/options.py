@@ -27,6 +27,7 @@ from layered_lr.training.grouped_options import (
 )
 from layered_lr.training.import_paths import imported, is_import_path
 from layered_lr.training.in_file import InFile, by_hand
+from layered_lr.training.loss_function import LossFunction, read_loss
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
@@ -433,14 +434,19 @@ class RunOptions:
         parts=Precision,
         accepts="Precision | str",
     )
-    loss: CrossEntropy = option(
+    loss: CrossEntropy | LossFunction = option(
         default="cross_entropy",
-        help="The loss to train with: 'cross_entropy', or ll.CrossEntropy with label smoothing or class weights.",
-        check=CrossEntropy.of,
-        allowed="'cross_entropy', or ll.CrossEntropy",
-        meaning=TRAINING,
+        help=(
+            "The loss to train with: 'cross_entropy', ll.CrossEntropy with label smoothing or class weights, or a "
+            "function (outputs, targets) -> loss of yours (on the command line package.module:function)."
+        ),
+        check=read_loss,
+        allowed="'cross_entropy', ll.CrossEntropy, or a function",
+        meaning=MAY_CHANGE,
+        flag="--loss",
+        metavar="MODULE:FUNCTION",
         parts=CrossEntropy,
-        accepts="CrossEntropy | str",
+        accepts="CrossEntropy | LossFunction | Callable[[Any, Any], Any] | str",
     )
     checkpoints: Checkpoints | None = option(
         default=None,

@@ -156,7 +156,7 @@ def prepare(
         tuple(batches.sizes),
         options.precision.scaling,
         options.sync_batch_norm,
-        options.loss.settings,
+        backend.prepare_loss(options.loss.settings, model, (options.batch_size, *batches.image_shape)),
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)

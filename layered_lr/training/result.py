@@ -25,6 +25,7 @@ from layered_lr.printed import harmless, shown
 from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text, number_of
 from layered_lr.training.in_file import marked
+from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.result_files import (
     EMA,
     FORMAT,
@@ -86,6 +87,7 @@ class Result:
         unsaved: The buffers that ``state_dict()`` leaves out (``persistent=False``), by name.
         model_input: What images the model takes, and what its classes are called; None in files of older versions.
         make_model: The callable that built the model, in the process that trained it; no file holds it.
+        loss_function: The user's own loss, in the process that trained with it; no file holds it.
 
     Example:
         >>> import torch
@@ -120,6 +122,7 @@ class Result:
     unsaved: dict[str, NDArray[Any]] = field(repr=False, default_factory=dict)
     model_input: ModelInput | None = field(repr=False, default=None)
     make_model: Callable[[], Any] | None = field(repr=False, default=None)
+    loss_function: LossFunction | None = field(repr=False, default=None)
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""

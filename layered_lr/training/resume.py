@@ -27,6 +27,7 @@ from layered_lr.training.followers import FollowedFolder
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.in_file import marked, names_code, unmarked
 from layered_lr.training.loop import Loop
+from layered_lr.training.loss_function import is_lost
 from layered_lr.training.many_processes import find_launch, joined
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
@@ -270,7 +271,10 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path, tru
     changes = {name: value for name, value in changes.items() if name not in _LENGTH or value is not None}
     said = said if trust else marked(dict(said))
     kept = {name: value for name, value in said.items() if not (name in _LENGTH and set(_LENGTH) & set(changes))}
-    for name in ("model", "data"):
+    has_lost_loss = is_lost(kept.get("loss"))
+    if has_lost_loss:
+        del kept["loss"]
+    for name in ("model", "data", *["loss"] * has_lost_loss):
         if name not in kept and name not in changes:
             raise SpecError(f"resume: the run's {name} cannot be written down; give it again: resume(..., {name}=...).")
     given = Checkpoints.of(changes.get("checkpoints"))

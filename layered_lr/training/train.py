@@ -39,6 +39,7 @@ from layered_lr.training.dry_run import FewBatches, dry_options, refuse_unusable
 from layered_lr.training.followers import FollowedFolder, FollowedLog
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
+from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.many_processes import check_alike, check_single_process, joined
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepare
@@ -282,6 +283,7 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         unsaved=dict(session.unsaved()),
         model_input=replace(ready.model_input, digest=_find_digest(ready, options)),
         make_model=None if isinstance(options.model, str) else options.model,
+        loss_function=options.loss if isinstance(options.loss, LossFunction) else None,
     )
 
 

@@ -16,6 +16,8 @@ def is_written(value: Any, name: str) -> bool:
         return True
     if declared.parts is not None and isinstance(own, declared.parts):
         return all(is_written(own, part) for part in options_of(declared.parts))
+    if name == "loss":
+        return bool(own.is_written)
     return name in table_of_options(value)
 
 
@@ -38,6 +40,8 @@ def _plainer(name: str, value: Any) -> Any:
     """A callable by its import path, a folder of images as a table of its arguments; anything else as it is."""
     if name in ("model", "augment"):
         return import_path(value)
+    if name == "loss":  # a function; what has parts is a table already
+        return value.to_plain()
     is_folder = type(value).__module__ == "layered_lr.data.image_folder"  # not imported here: it needs NumPy
     return value.to_dict() if name == "data" and is_folder else value
 

@@ -29,6 +29,7 @@ VALUES = [
         ll.InitialWeights,
         ll.Sizes,
         ll.CrossEntropy,
+        ll.LossFunction,
     ),
 ]
 parameters = st.one_of(

@@ -113,7 +113,7 @@ def test_evaluate_measures_the_loss_of_the_run(name: str) -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"loss": "mse"}, "loss must be ll.CrossEntropy"),
+        ({"loss": "mse"}, "loss must be .cross_entropy., ll.CrossEntropy"),
         ({"loss": {"class_weights": [1.0, 2.0]}}, "2 numbers and the data have 3 classes"),
         ({"loss": {"class_weights": WEIGHTS}, "accumulate_steps": 2}, "class_weights with accumulate_steps=2"),
         ({"loss": {"reduction": "sum"}, "accumulate_steps": 2}, "'sum' with accumulate_steps=2"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +21,12 @@ from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.sources import FOLDER
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import begins_with
-from layered_lr.losses import ClassLoss
+from layered_lr.losses import ClassLoss, FunctionLoss, LossSettings
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.printed import csv_cell, csv_text, harmless, shown
 from layered_lr.reports.tables import ReportTable
-from layered_lr.training.cross_entropy import CrossEntropy
+from layered_lr.training.in_file import InFile
+from layered_lr.training.loss_function import is_lost, read_loss
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.predictions import list_class_names, want_images
 from layered_lr.training.trained.trained_model import Answerer, Trained, Which, load_own_data, open_model
@@ -152,7 +153,8 @@ class Evaluation:
                 [name, *map(str, row)] for name, row in zip(self.class_names, self.confusion.tolist(), strict=True)
             ]
             lines += [ReportTable([_CORNER, *self.class_names], counts, frozenset(self.class_names)).text(), ""]
-        lines.append(f"accuracy {self.accuracy:.4f}, loss {self.loss:.4f} on {self.count} images of {self.data}")
+        loss = "not known, since no file holds its function" if np.isnan(self.loss) else f"{self.loss:.4f}"
+        lines.append(f"accuracy {self.accuracy:.4f}, loss {loss} on {self.count} images of {self.data}")
         return harmless("\n".join(lines))
 
 
@@ -212,8 +214,16 @@ def evaluate(
         for name, each in (("train", train), ("test", dataset))
         if part in (name, "all")
     ]
-    loss = CrossEntropy.of(trained.options.get("loss", "cross_entropy")).settings
-    return _measure(opened, batches, numbers, loss)
+    return _measure(opened, batches, numbers, _find_loss(trained))
+
+
+def _find_loss(trained: Trained) -> LossSettings | None:
+    """The loss of a run; None where no file holds its function, or where a file names one that nobody trusts."""
+    if trained.loss_function is not None:
+        return trained.loss_function.settings
+    said = trained.options.get("loss", "cross_entropy")
+    path = said.get("function") if isinstance(said, Mapping) else said
+    return None if is_lost(said) or isinstance(path, InFile) else read_loss(said).settings
 
 
 def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> Dataset:
@@ -227,15 +237,16 @@ def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> 
     return load_dataset(data, data_root, side)
 
 
-def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss: ClassLoss) -> Evaluation:
+def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss: LossSettings | None) -> Evaluation:
     """Answer to all images, and count.
 
     Args:
         opened: The model.
         batches: Of each part of the data.
         numbers: The model's class for each of the data's.
-        loss: That of the run.
+        loss: That of the run; None where it is not known.
     """
+    answers: list[tuple[Floats, Int64]] = []
     confusion, total, divisor = np.zeros((0, 0), np.int64), 0.0, 0.0
     for images, labels, counted in itertools.chain.from_iterable(each.test() for each in batches):
         logits = opened.answer(images)[:counted]
@@ -243,11 +254,17 @@ def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss:
         if not len(confusion):
             confusion = np.zeros((logits.shape[1],) * 2, np.int64)
         np.add.at(confusion, (true, logits.argmax(axis=1)), 1)
-        targets, weight = weigh_targets(loss, true, logits.shape[1])
-        total -= float((targets * _log_softmax(logits)).sum())
-        divisor += weight
+        if isinstance(loss, ClassLoss):
+            targets, weight = weigh_targets(loss, true, logits.shape[1])
+            total -= float((targets * _log_softmax(logits)).sum())
+            divisor += weight
+        elif loss is not None:
+            answers.append((logits, true))
     names = list_class_names(opened.takes, len(confusion))
-    mean = total if loss.reduction == "sum" else total / divisor if divisor else float("nan")
+    if isinstance(loss, FunctionLoss):
+        total, divisor = opened.measure_loss(loss, *map(np.concatenate, zip(*answers, strict=True))), 1.0
+    is_sum = loss is not None and loss.reduction == "sum"
+    mean = total if is_sum else total / divisor if divisor else float("nan")
     return Evaluation(confusion, mean, names, str(batches[0].dataset.name), opened.backend.name, opened.which)
 
 

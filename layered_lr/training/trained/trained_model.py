@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from layered_lr.arrays import Arrays, Float32, Floats, Weights
+from layered_lr.arrays import Arrays, Float32, Floats, Int64, Weights
 from layered_lr.backend.base import Backend
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import DatasetFacts, load_dataset
@@ -15,12 +15,14 @@ from layered_lr.data.dataset import Dataset
 from layered_lr.data.sources import needs_download
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import describe_error
+from layered_lr.losses import FunctionLoss
 from layered_lr.models.nn_modules import Module
 from layered_lr.plans.plan import Plan
 from layered_lr.printed import shown
 from layered_lr.registry import check_name
 from layered_lr.state.training_state import find_differences, summarise
 from layered_lr.training.chosen_model import choose_model
+from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.options import RunOptions
 from layered_lr.training.trained.model_input import ModelInput, describe_input
 
@@ -70,6 +72,10 @@ class Trained(Protocol):
     def make_model(self) -> Callable[[], Any] | None:
         """What built the model, in the process that trained it."""
 
+    @property
+    def loss_function(self) -> LossFunction | None:
+        """The user's own loss, in the process that trained with it."""
+
 
 class Answerer(NamedTuple):
     """A model with a run's weights.
@@ -104,6 +110,16 @@ class Answerer(NamedTuple):
         if not np.isfinite(logits).all():
             raise CheckpointError("the model answers with NaN or infinity: its weights are broken, or the images are.")
         return logits
+
+    def measure_loss(self, loss: FunctionLoss, outputs: Floats, targets: Int64) -> float:
+        """Compute a user's own loss of all images.
+
+        Raises:
+            SpecError: It raises, or returns something else than a number.
+            Unsupported: The backend cannot compute it.
+        """
+        prepared = self.backend.prepare_loss(loss, self.model, (2, *self.takes.image_shape))
+        return self.backend.measure_loss(prepared, outputs, targets)
 
 
 def pick_weights(trained: Trained, which: Which | None) -> tuple[Which, Weights]:

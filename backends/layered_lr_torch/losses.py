@@ -1,0 +1,66 @@
+"""The loss of a batch in torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from layered_lr.backend.base import check_outputs
+from layered_lr.backend.loss_values import call_loss
+from layered_lr.losses import FunctionLoss, LossSettings, name_of
+from layered_lr_torch.torch_types import Tensor
+
+
+def make_loss(
+    loss: LossSettings, num_classes: int, device: torch.device, dtype: torch.dtype
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Make the function that computes the loss of a batch from the logits and the labels.
+
+    Args:
+        loss: What the updates make smaller.
+        num_classes: Of the data.
+        device: Where the model is.
+        dtype: Of the logits.
+    """
+    if isinstance(loss, FunctionLoss):
+        function = loss.function
+        if isinstance(function, torch.nn.Module):  # a copy: class weights, say, come to the model's device and dtype
+            function = copy.deepcopy(function).to(device, dtype)
+        return partial(call_loss, function, name_of(function))
+    if loss.is_plain:
+        return torch.nn.functional.cross_entropy
+    weights = torch.tensor(loss.class_weights, dtype=torch.float64, device=device) if loss.class_weights else None
+
+    def compute(logits: Tensor, labels: Tensor) -> Tensor:
+        check_outputs(logits, num_classes)
+        return torch.nn.functional.cross_entropy(
+            logits,
+            labels,
+            None if weights is None else weights.to(logits.dtype),
+            reduction=loss.reduction,
+            label_smoothing=loss.label_smoothing,
+        )
+
+    return compute
+
+
+class LossModule(torch.nn.Module):
+    """A loss as a module, which can be traced.
+
+    Args:
+        function: Takes outputs and targets.
+        dtype: Of the outputs.
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.function = function
+        if isinstance(function, torch.nn.Module):
+            self.function = copy.deepcopy(function).cpu().to(dtype)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of a batch."""
+        return self.function(outputs, targets)

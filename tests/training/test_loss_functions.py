@@ -1,0 +1,177 @@
+"""Losses that the user has written: the same on each backend, as in a loop by hand in plain torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from tests.support.models import CLASSES, arrays
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+SPEC = ll.Spec(ll.SGD(0.1))
+
+
+def focal(outputs: Any, targets: Any) -> Any:
+    """Of Lin et al., 2017, with gamma 2."""
+    log_p = F.log_softmax(outputs, 1).gather(1, targets.unsqueeze(1)).squeeze(1)
+    return (-((1 - log_p.exp()) ** 2) * log_p).mean()
+
+
+def brier(outputs: Any, targets: Any) -> Any:
+    return F.mse_loss(outputs.softmax(1), F.one_hot(targets, CLASSES).to(outputs.dtype))
+
+
+def summed(outputs: Any, targets: Any) -> Any:
+    return F.cross_entropy(outputs, targets, reduction="sum")
+
+
+LOSSES: dict[str, Any] = {
+    "focal": focal,
+    "brier": brier,
+    "weighted": torch.nn.CrossEntropyLoss(torch.tensor([0.5, 2.0, 1.0]), label_smoothing=0.1),
+    "ignored": torch.nn.CrossEntropyLoss(ignore_index=1),
+    "binary": lambda outputs, targets: F.binary_cross_entropy_with_logits(
+        outputs, F.one_hot(targets, CLASSES).to(outputs.dtype), pos_weight=torch.tensor([2.0, 1.0, 0.5])
+    ),
+    "sum": ll.LossFunction(summed, reduction="sum"),
+}
+
+
+def net() -> Any:
+    """A small model that begins the same each time."""
+    torch.manual_seed(3)
+    inputs = int(np.prod(arrays()[0].shape[1:]))
+    return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(inputs, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+
+
+def said(backend: str, loss: Any, **other: Any) -> dict[str, Any]:
+    fixed = {"data": arrays(), "epochs": 2, "batch_size": 8, "precision": "float64", "augment": False, "model": net}
+    return {**fixed, "backend": backend, "loss": loss, "progress": False, **other}
+
+
+def by_hand(loss: Any) -> tuple[list[float], dict[str, Any]]:
+    from layered_lr.data import Batches, load_dataset
+
+    function = loss.function if isinstance(loss, ll.LossFunction) else loss
+    if isinstance(function, torch.nn.Module):
+        function = function.double()
+    torch.manual_seed(0)
+    model = net().double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses = []
+    order = Batches(load_dataset(arrays(), None, None), 8, 0, augment=False)
+    for epoch in range(2):
+        for images, labels in order.epoch(epoch):
+            optimizer.zero_grad()
+            found = function(model(torch.from_numpy(images).double()), torch.from_numpy(labels))
+            found.backward()
+            optimizer.step()
+            losses.append(found.item())
+    return losses, {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_is_that_of_a_loop_by_hand(backend: Any, name: str) -> None:
+    losses, weights = by_hand(LOSSES[name])
+    result = ll.run(SPEC, **said(backend.name, LOSSES[name]))
+    np.testing.assert_allclose(result.losses, losses, rtol=1e-9, atol=1e-12)  # float64, in another order
+    for key, array in weights.items():
+        np.testing.assert_allclose(result.weights[key], array, rtol=1e-9, atol=1e-12)
+    assert result.evaluate(data=arrays()).loss == pytest.approx(_of_test_set(name, result), rel=1e-9)
+
+
+def _of_test_set(name: str, result: Any) -> float:
+    model = net().double()
+    model.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in result.weights.items()})
+    *_, images, labels = arrays()
+    loss = LOSSES[name]
+    function = loss.function if isinstance(loss, ll.LossFunction) else loss
+    with torch.no_grad():
+        return float(function(model(torch.from_numpy(images).double()), torch.from_numpy(labels)))
+
+
+def test_parts_of_a_batch_have_its_mean(backend: Any) -> None:
+    losses, _ = by_hand(focal)
+    result = ll.run(SPEC, **said(backend.name, focal, batch_size=4, accumulate_steps=2))
+    np.testing.assert_allclose(result.losses, losses, rtol=1e-9, atol=1e-12)  # as above
+
+
+def test_a_run_that_goes_on_keeps_its_loss(tmp_path: Any) -> None:
+    whole = ll.run(SPEC, **said("torch-eager", focal))
+    ll.run(SPEC, **said("torch-eager", focal, max_steps=5), checkpoints=tmp_path / "r")
+    again = {"max_steps": 10, "data": arrays(), "model": net}
+    with pytest.raises(ll.SpecError, match=r"loss='tests.*focal': a file names code to import"):
+        ll.resume(tmp_path / "r", **again)
+    rest = ll.resume(tmp_path / "r", **again, trust=True)
+    assert rest.losses.tolist() == whole.losses.tolist()
+    assert np.isnan(ll.Result.load(tmp_path / "r").evaluate(data=arrays(), model=net).loss)
+    trusted = ll.Result.load(tmp_path / "r", trust=True).evaluate(data=arrays(), model=net)
+    assert trusted.loss == whole.evaluate(data=arrays()).loss
+
+
+def test_a_function_that_no_file_holds_is_asked_for(tmp_path: Any) -> None:
+    loss = lambda outputs, targets: focal(outputs, targets)  # noqa: E731
+    ll.run(SPEC, **said("torch-eager", loss, max_steps=5), checkpoints=tmp_path / "r")
+    again = {"max_steps": 10, "data": arrays(), "model": net}
+    with pytest.raises(ll.SpecError, match="the run's loss cannot be written down; give it again"):
+        ll.resume(tmp_path / "r", **again)
+    rest = ll.resume(tmp_path / "r", **again, loss=loss)
+    assert rest.losses.tolist() == ll.run(SPEC, **said("torch-eager", focal)).losses.tolist()
+
+
+@pytest.mark.parametrize(
+    ("loss", "more", "match"),
+    [
+        (torch.nn.MSELoss, {}, r"MSELoss is a class; give an object of it, such as MSELoss\(\)"),
+        (torch.nn.CrossEntropyLoss(reduction="none"), {}, "a number for each image"),
+        (lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"), {}, r"shape \(8,\) for 8 images"),
+        (lambda outputs, targets: focal(outputs, targets).detach(), {}, "has no gradient"),
+        (lambda outputs, targets: focal(outputs, targets).item(), {}, "returned a float; must be a tensor"),
+        (lambda outputs, targets: outputs.missing, {}, r"<lambda> of outputs \(8, 3\) and targets \(8,\) raised"),
+        (lambda outputs: outputs, {}, "raised TypeError"),
+        (torch.nn.CrossEntropyLoss(torch.ones(3)), {"accumulate_steps": 2}, "the class weights of CrossEntropyLoss"),
+        (torch.nn.CrossEntropyLoss(reduction="sum"), {"accumulate_steps": 2}, "whose reduction is 'sum'"),
+        (torch.nn.Linear(2, 2), {}, "Linear has parameters, which no group would train"),
+        ("no_such_module:loss", {}, "loss='no_such_module:loss': must be package.module:name"),
+        ("focal", {}, "loss must be 'cross_entropy', ll.CrossEntropy"),
+        (3, {}, "loss must be 'cross_entropy'"),
+        ({"function": focal, "reduction": "max"}, {}, "reduction must be 'mean', 'sum'"),
+        ({"function": torch.nn.MSELoss(), "reduction": "sum"}, {}, "reduction='sum', but that of MSELoss is 'mean'"),
+    ],
+)
+def test_what_is_no_loss_is_refused(loss: Any, more: Any, match: str) -> None:
+    with pytest.raises(ll.SpecError, match=match):
+        ll.run(SPEC, **said("torch-eager", loss, **more))
+
+
+def test_oneflow_refuses_what_it_cannot_compute(oneflow: Any) -> None:
+    with pytest.raises(ll.Unsupported, match=r"loss: multi_margin_loss: calls multi_margin_loss, in the function itself"):
+        ll.run(SPEC, **said("oneflow-eager", F.multi_margin_loss))
+
+
+def test_a_oneflow_model_has_a_loss_of_oneflow(oneflow: Any) -> None:
+    def native() -> Any:
+        model = oneflow.nn.Sequential(oneflow.nn.Flatten(1), oneflow.nn.Linear(int(np.prod(arrays()[0].shape[1:])), 3))
+        for parameter in model.parameters():
+            oneflow.nn.init.zeros_(parameter)
+        return model
+
+    for backend in ("oneflow-eager", "oneflow-graph"):
+        found = [
+            ll.run(SPEC, **said(backend, loss, model=native))
+            for loss in (oneflow.nn.functional.cross_entropy, oneflow.nn.CrossEntropyLoss(), "cross_entropy")
+        ]
+        for result in found[:2]:
+            np.testing.assert_allclose(result.losses, found[2].losses, rtol=1e-12)  # the same function
+
+
+def test_compare_judges_with_it(oneflow: Any) -> None:
+    comparison = ll.compare(
+        SPEC, backends=("torch-eager", "oneflow-graph"), model=net, loss=focal, data=arrays(), steps=4, batch_size=8,
+        quick=True,
+    )  # fmt: skip
+    assert comparison.pair("torch-eager", "oneflow-graph").verdict.kind == "same within rounding", str(comparison)
