@@ -68,7 +68,7 @@ def make(name: str, pixels: int | None = None) -> Any:
 
     options: dict[str, Any] = {"num_classes": CLASSES}
     if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = False
+        options |= {"init_weights": False, "aux_logits": False}  # with them it answers with three tensors in training
     if name.startswith("vit"):
         options["image_size"] = pixels or find_size(name).pixels
     if name.startswith("maxvit"):
