@@ -31,6 +31,7 @@ HEAD = (
     "gradients",
     "graph: answers",
     "gradients",
+    "torch itself",
     "float32, eager",
     "graph",
     "20 updates, eager",
@@ -61,6 +62,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     cells = [row["model"], f"{row['pixels']} x {row['pixels']}", f"{row['parameters'] / 1e6:.1f} M"]
     for backend in BACKENDS:
         cells += [_worst(row["float64"][backend], kind) for kind in ("answers", "gradients")]
+    cells.append(_worst(row["itself"], "gradients") if "itself" in row else "–")
     cells += [f"{max(row['float32'][backend].values()):.1f}" for backend in BACKENDS]
     cells += [_short(row["updates"][backend]) if row["updates"] else "–" for backend in BACKENDS]
     return [*cells, row.get("verdict", "–"), f"{row['seconds'] / 2:.1f}"]

@@ -42,8 +42,8 @@ def measure(name: str, judges: bool = True) -> dict[str, Any]:
         judges: Whether the certificate judges a small model, too.
 
     Returns:
-        A row: sizes; ``float64``, which has the distance from torch of each backend and kind of number; ``float32``,
-        the same from torch's float64, over torch's own distance from it; ``updates``, the distance of the weights
+        A row: sizes; ``float64``, which has the distance from torch of each backend and kind of number; ``itself``,
+        that of torch from itself with weights one last bit off; ``float32``, the same from torch's float64, over torch's own distance from it; ``updates``, the distance of the weights
         after twenty updates over how far torch moved them; ``verdict`` of the certificate, where it is cheap.
     """
     size = find_size(name)
@@ -70,6 +70,7 @@ def measure(name: str, judges: bool = True) -> dict[str, Any]:
                 far = {kind: far[kind] / max(own[kind], 1e-7) for kind in KINDS}  # below that it is one rounding
             row[dtype][backend] = far
         if dtype == "float64":
+            row["itself"] = _find_distances(reference, list(_pass_through_torch(_nudge(model), images)))
             row["updates"] = dict(_compare_updates(model, graph, size.pixels, size.images))
     if judges and row["parameters"] <= LARGEST_JUDGED and size.pixels == 32:
         row["verdict"] = _judge(name, model)
@@ -82,6 +83,17 @@ def _round_constants(model: Any) -> None:
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eps = float(np.float32(module.eps))
             module.momentum = None if module.momentum is None else float(np.float32(module.momentum))
+
+
+def _nudge(model: Any) -> Any:
+    """A copy whose weights are one last bit off, up or down at random: what rounding alone does to its gradients."""
+    nudged = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in nudged.parameters():
+            far = torch.where(torch.rand(parameter.shape, generator=generator) < 0.5, -torch.inf, torch.inf)
+            parameter.copy_(torch.nextafter(parameter, far.to(parameter.dtype)))
+    return nudged
 
 
 def _pass_through_torch(model: Any, x: NDArray[Any]) -> Iterator[Passed]:

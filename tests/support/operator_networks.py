@@ -228,6 +228,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         torch.sigmoid, lambda y: F.gelu(y, approximate="tanh"), lambda y: F.leaky_relu(y, 0.3),
         lambda y: F.elu(y, 0.3), lambda y: F.hardtanh(y, -0.5, 0.7), lambda y: F.softplus(y, 0.3, 5),
         lambda y: F.threshold(y, 0.1, 0.3)))),
+    "hard sigmoid": around(lambda net, x: F.hardsigmoid(x)),
+    "gelu by tanh": around(lambda net, x: F.gelu(x, approximate="tanh")),
     "activations in place": part(lambda: nn.Sequential(
         nn.Conv2d(4, 4, 1), nn.ReLU(True), nn.Conv2d(4, 4, 1), nn.Hardswish(True), nn.Conv2d(4, 4, 1), nn.SiLU(True),
         nn.Conv2d(4, 4, 1), nn.LeakyReLU(0.1, True), nn.PReLU(4), nn.PReLU(), nn.ReLU6(True))),

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from layered_lr.models.graph_operators import UNARY
 from layered_lr_oneflow.oneflow_types import Tensor, TensorType
 from layered_lr_oneflow.runtime import flow
@@ -61,9 +63,16 @@ def _clip(x: Tensor, low: float, high: float) -> Tensor:
     return flow.where((x > low) & (x < high), x, flow.clamp(x, min=low, max=high).detach())
 
 
+_SIXTH: Final = float(np.float32(1 / 6))
+
+
 # In float64, kernels of OneFlow 0.9 compute with some numbers as float32 holds them: there these are written out.
 def _hardsigmoid(x: Tensor) -> Tensor:
-    return _clip(x + 3, 0.0, 6.0) / 6 if x.dtype == flow.float64 else _C.hardsigmoid(x)
+    if x.dtype != flow.float64:
+        return _C.hardsigmoid(x)
+    clipped = _clip(x + 3, 0.0, 6.0)
+    scaled = clipped * _SIXTH  # torch, in float64 too, takes this number in the gradient, and 1/6 in the value
+    return scaled + (clipped / 6 - scaled).detach()
 
 
 def _hardtanh(x: Tensor, low: float, high: float) -> Tensor:
@@ -133,6 +142,8 @@ def _clamp(x: Tensor, low: float | None, high: float | None) -> Tensor:
 
 
 def _gelu(x: Tensor, approximate: str) -> Tensor:
+    if approximate == "tanh" and x.dtype == flow.float64:
+        return 0.5 * x * (1 + flow.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
     return _C.gelu_with_approximate(x, approximate)
 
 
