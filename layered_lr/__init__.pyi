@@ -107,6 +107,7 @@ from .training.loggers.row_logs import JSONLines as JSONLines
 from .training.loggers.tensorboard import TensorBoard as TensorBoard
 from .training.loggers.wandb import WandB as WandB
 from .training.loss_function import LossFunction as LossFunction
+from .training.mix import Mix as Mix
 from .training.recipe import Recipe as Recipe
 from .training.recipe import load_recipe as load_recipe
 from .training.recipe import ready_recipes as ready_recipes

@@ -28,6 +28,7 @@ from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import Checkpoints, Divergence, InitialWeights, Precision
 from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.many_processes import was_restarted
+from layered_lr.training.mix import Mix
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
 from layered_lr.training.recipe import default_spec
@@ -73,6 +74,7 @@ def run(
     drop_last: bool = True,
     sync_batch_norm: bool = False,
     sizes: Sizes | Sequence[int] | None = None,
+    mix: Mix | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
@@ -125,6 +127,7 @@ def run(
         sync_batch_norm: In several processes: whether batch normalisations take mean and variance over the images of
             all processes, as one process would.
         sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
+        mix: Mix the training images, and their labels, with one another: ll.Mix, for Mixup and CutMix.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an
@@ -361,6 +364,7 @@ def compare(
     augment: bool | Callable[..., Any] | None = None,
     drop_last: bool = True,
     sizes: Sizes | Sequence[int] | None = None,
+    mix: Mix | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
     accumulate_steps: int = 1,
     ema_decay: float | None = None,
@@ -417,6 +421,7 @@ def compare(
             ll.Transform(transform) of torchvision's, which are seeded by epoch and image.
         drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
         sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
+        mix: Mix the training images, and their labels, with one another: ll.Mix, for Mixup and CutMix.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or
             ll.InitialWeights.
         accumulate_steps: How many batches make one update, with the mean of their gradients. The last update of an

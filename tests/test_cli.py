@@ -55,6 +55,7 @@ PARTS = {
         "divergence": ll.Divergence,
         "early_stop": ll.EarlyStop,
         "loss": ll.CrossEntropy,
+        "mix": ll.Mix,
     }.items()
 }
 
@@ -68,7 +69,7 @@ def test_each_option_can_stand_in_the_recipe_too() -> None:
     flags = {str(parameter.name) for parameter in cli.commands["run"].params} - {"recipe", "settings", "trust"}
     assert {name.partition("__")[0] for name in flags} == known
     grouped = {name for name in flags if "__" in name}
-    assert len(grouped) == 27 and all(part in PARTS[name] for name, _, part in map(split, grouped))
+    assert len(grouped) == 30 and all(part in PARTS[name] for name, _, part in map(split, grouped))
     shown = {"plot", "scale", "csv", "as_json"}  # how the plan is told, no part of a run
     assert {str(parameter.name) for parameter in cli.commands["plan"].params} - {
         "recipe",

@@ -98,13 +98,16 @@ class OneFlowBackend(Backend):
             numbers: Array = logits.numpy().copy()
         return numbers
 
-    def prepare_loss(self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...]) -> LossSettings:
+    def prepare_loss(
+        self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...], classes: int = 0
+    ) -> LossSettings:
         """Translate a loss that is written in torch; a model that is written in OneFlow has one of OneFlow."""
         if not isinstance(loss, FunctionLoss) or not type(model).__module__.startswith("layered_lr_oneflow."):
             return loss
         count = max(2, batch_shape[0])
         outputs = self.answer(model, np.zeros((count, *batch_shape[1:]), np.float32), 1)
-        return translate_loss(loss, outputs, np.zeros(count, np.int64), self.device)
+        targets = np.full((count, classes), 1 / classes, outputs.dtype) if classes else np.zeros(count, np.int64)
+        return translate_loss(loss, outputs, targets, self.device)
 
     def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Int64) -> float:
         """Return the loss of outputs that are known."""

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Array, Arrays, Float64, Slots
+from layered_lr.arrays import Array, Arrays, Float64, Slots, Targets
 from layered_lr.backend.base import Extras, Session, StepOutcome, check_logits
 from layered_lr.backend.class_targets import divide_targets
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
@@ -87,13 +87,13 @@ class OneFlowSession(Session):
 
         ``from_numpy`` would share memory with what OneFlow reads later, asynchronously.
         """
-        if isinstance(self.extras.loss, ClassLoss) and not self.extras.loss.is_plain:
+        if isinstance(self.extras.loss, ClassLoss) and (array.ndim == 2 or not self.extras.loss.is_plain):
             return flow.tensor(
                 divide_targets(self.extras.loss, array, self.num_classes), dtype=self.dtype, device=self.device
             )
-        return flow.tensor(array, device=self.device)
+        return flow.tensor(array, dtype=self.dtype if array.ndim == 2 else flow.int64, device=self.device)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
+    def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> StepOutcome:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
         masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, len(images), parts)]
         inputs = [

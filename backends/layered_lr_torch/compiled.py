@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch._dynamo.callback import callback_handler
 
+from layered_lr.arrays import Targets
 from layered_lr.backend.base import Extras, StepOutcome
 from layered_lr.console import say
 from layered_lr.errors import BackendUnavailable
@@ -106,7 +107,7 @@ class CompiledSession(TorchSession):
         super().__init__(plan, model, num_classes, device, forward, extras, step)
         self._stopwatch = _get_stopwatch()
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
+    def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> StepOutcome:
         self._stopwatch.listen()
         before = self._stopwatch.seconds
         outcome = super()._update(images, labels, parts)

@@ -31,7 +31,7 @@ def make_loss(
             function = copy.deepcopy(function).to(device, dtype)
         return partial(call_loss, function, name_of(function))
     if loss.is_plain:
-        return torch.nn.functional.cross_entropy
+        return partial(_compute_plain, num_classes)
     weights = torch.tensor(loss.class_weights, dtype=torch.float64, device=device) if loss.class_weights else None
 
     def compute(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,6 +45,12 @@ def make_loss(
         )
 
     return compute
+
+
+def _compute_plain(num_classes: int, logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.dim() > 1:
+        check_outputs(logits, num_classes)
+    return torch.nn.functional.cross_entropy(logits, labels)
 
 
 class LossModule(torch.nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Array, Arrays, Float64, Slots
+from layered_lr.arrays import Array, Arrays, Float64, Slots, Targets
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import Extras, Session, StepOutcome
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error, no_gradient_error
@@ -128,7 +128,7 @@ class TorchSession(Session):
         phase = self.plan.phase or Phase()
         set_training(self.model, self.plan.frozen, phase.batch_norm, phase.dropout)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> StepOutcome:
+    def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> StepOutcome:
         for tensor in self._updated:  # as optimizer.zero_grad(), without its entry for a profiler
             tensor.grad = None
         given, wanted = self._place_images(images), self._place_labels(labels)
@@ -191,9 +191,9 @@ class TorchSession(Session):
         given = torch.from_numpy(images).to(self.device, self.dtype)
         return given.contiguous(memory_format=self.memory_format if given.dim() == 4 else torch.contiguous_format)
 
-    def _place_labels(self, labels: NDArray[np.int64]) -> Tensor:
-        """Labels as a tensor on the model's device."""
-        return torch.from_numpy(labels).to(self.device)
+    def _place_labels(self, labels: Targets) -> Tensor:
+        """Labels as a tensor on the model's device; shares of classes in the dtype of the logits."""
+        return torch.from_numpy(labels).to(self.device, None if labels.ndim == 1 else self._widest)
 
     def _losses(self, handles: Sequence[Tensor]) -> Float64:
         self._norms.fetch(len(handles))  # of the updates that this waits for anyway

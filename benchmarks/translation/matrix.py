@@ -43,8 +43,9 @@ def measure(name: str, judges: bool = True) -> dict[str, Any]:
 
     Returns:
         A row: sizes; ``float64``, which has the distance from torch of each backend and kind of number; ``itself``,
-        that of torch from itself with weights one last bit off; ``float32``, the same from torch's float64, over torch's own distance from it; ``updates``, the distance of the weights
-        after twenty updates over how far torch moved them; ``verdict`` of the certificate, where it is cheap.
+        that of torch from itself with weights one last bit off; ``float32``, the distance from torch's float64, over
+        torch's own distance from it; ``updates``, the distance of the weights after twenty updates over how far torch
+        moved them; ``verdict`` of the certificate, where it is cheap.
     """
     size = find_size(name)
     x = np.random.default_rng(0).normal(size=(size.images, 3, size.pixels, size.pixels))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Weights
+from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Targets, Weights
 from layered_lr.backend.processes import ALONE, Launch, Processes
 from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.losses import PLAIN_LOSS, LossSettings
@@ -124,9 +124,9 @@ def check_outputs(logits: object, classes: int) -> None:
     outputs = tuple(getattr(logits, "shape", ()))[1]
     if outputs != classes:
         raise SpecError(
-            f"loss: the model answers with {outputs} numbers for {classes} classes; label smoothing, class weights and "
-            "reduction='sum' need as many outputs as classes. Give the model a head for them (head='auto'), or leave "
-            "loss out."
+            f"loss: the model answers with {outputs} numbers for {classes} classes; label smoothing, class weights, "
+            "reduction='sum' and mixed images need as many outputs as classes. Give the model a head for them "
+            "(head='auto'), or leave it out."
         )
 
 
@@ -172,12 +172,13 @@ class Session(ABC):
         measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
         self.extras = extras._replace(grad_norms=measured)
 
-    def train_step(self, images: Float32, labels: Int64, parts: int = 1) -> StepOutcome:
+    def train_step(self, images: Float32, labels: Targets, parts: int = 1) -> StepOutcome:
         """Make one update.
 
         Args:
             images: Shape (N, C, H, W), float32; ``N / parts`` must be the same at every call.
-            labels: Shape (N,), int64, each in ``0 .. num_classes - 1``.
+            labels: Shape (N,), int64, each in ``0 .. num_classes - 1``; or the share of each class, float64 of shape
+                (N, num_classes).
             parts: The model takes the batch in this many parts of equal size, one after the other; the mean of their
                 gradients makes the update. At most ``extras.accumulate_steps``.
 
@@ -193,16 +194,32 @@ class Session(ABC):
                 f"a batch of {len(images)} images in {parts} parts: must be 1 to {self.extras.accumulate_steps} "
                 "(accumulate_steps) parts of equal size."
             )
-        if len(images) == 0 or labels.shape != (len(images),):
+        if labels.ndim == 2:
+            self._check_shares(len(images), labels)
+        elif len(images) == 0 or labels.shape != (len(images),):
             raise DataError(
                 f"a batch of {len(images)} images with labels of shape {labels.shape}: each image must have one label."
             )
         # ufunc.reduce is faster than min() and max(); this runs at every step.
-        if np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= self.num_classes:
+        elif np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= self.num_classes:
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
         outcome = self._update(images, labels, parts)
         self.step += outcome.made_update
         return outcome
+
+    def _check_shares(self, images: int, shares: Targets) -> None:
+        """Refuse shares of classes that are none.
+
+        Raises:
+            DataError: They are not one finite number >= 0 for each image and class.
+        """
+        if not images or shares.shape != (images, self.num_classes) or shares.dtype.kind != "f":
+            raise DataError(
+                f"a batch of {images} images with {shares.dtype} labels of shape {shares.shape}: shares of classes are "
+                f"floats of shape ({images}, {self.num_classes})."
+            )
+        if not (np.isfinite(shares).all() and (shares >= 0).all()):
+            raise DataError("a batch has shares of classes that are negative or not finite.")
 
     def losses(self, outcomes: Sequence[StepOutcome]) -> Float64:
         """The losses of some calls of ``train_step``, as numbers, shape (n,); waits for the framework."""
@@ -335,7 +352,7 @@ class Session(ABC):
         check_logits(logits, count, self.num_classes, self.logits_dtypes)
 
     @abstractmethod
-    def _update(self, images: Float32, labels: Int64, parts: int) -> StepOutcome:
+    def _update(self, images: Float32, labels: Targets, parts: int) -> StepOutcome:
         """Make one update with a batch that is known to be good."""
 
     @abstractmethod
@@ -484,13 +501,16 @@ class Backend(ABC):
         """
         raise Unsupported(f"backend {self.name!r} cannot load what state_dict() leaves out.")
 
-    def prepare_loss(self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...]) -> LossSettings:
+    def prepare_loss(
+        self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...], classes: int = 0
+    ) -> LossSettings:
         """Make what sessions of this backend compute the loss with.
 
         Args:
             loss: What the user has chosen.
             model: From ``build``.
             batch_shape: (N, C, H, W) of the batches.
+            classes: How many there are, if the targets are the share of each; 0 if they are class numbers.
 
         Raises:
             Unsupported: The loss is a function that this backend cannot compute.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots
+from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Slots, Targets
 from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome, add_seconds
 from layered_lr.models.nn_modules import Module, set_trainable, set_training, trainable_parameters
 from layered_lr.optimizers.handover import carry_over, complete_slots
@@ -106,7 +106,7 @@ class PhasedSession(Session):
         phase_plans = self.plan.phase_plans
         return self.backend.open(phase_plans[place], self.model, self.num_classes, self.extras, step, phase_plans)
 
-    def _update(self, images: Float32, labels: Int64, parts: int) -> StepOutcome:
+    def _update(self, images: Float32, labels: Targets, parts: int) -> StepOutcome:
         if self.plan.phase_index(self.step) != self._place:
             self._enter_next()
         outcome = self.inner.train_step(images, labels, parts)

@@ -100,6 +100,8 @@ def overfit(
     given = options_before("overfit", model, {"augment": False, **options})
     if given.sizes is not None:
         raise SpecError("overfit: sizes has no meaning: batches that are learned by heart have one size. Leave it out.")
+    if given.mix is not None:
+        raise SpecError("overfit: mix has no meaning: mixed batches cannot be learned by heart. Leave it out.")
     steps, batches = whole_number("steps", steps, 1), whole_number("batches", batches, 1)
     goal = None if target is None else read_number(target)
     if target is not None and (goal is None or not math.isfinite(goal)):

@@ -7,7 +7,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from layered_lr.arrays import Float32, Int64
+from layered_lr.arrays import Float32, Targets
 from layered_lr.data import Batches
 
 
@@ -29,7 +29,7 @@ class RepeatedBatches(Batches):
 
     def updates(
         self, together: int, start: int = 0, channels_last: bool = False
-    ) -> Iterator[tuple[Float32, Int64, int]]:
+    ) -> Iterator[tuple[Float32, Targets, int]]:
         """Yield copies of the kept batches without end: a model may write into what it is given."""
         for images, labels, parts in islice(cycle(self.kept), start % len(self.kept), None):
             yield images.copy(order="K"), labels.copy(), parts
@@ -40,6 +40,6 @@ class RepeatedBatches(Batches):
         return np.concatenate([images for images, _, _ in self.kept])
 
     @property
-    def labels(self) -> Int64:
+    def labels(self) -> Targets:
         """Their labels, shape (N,)."""
         return np.concatenate([labels for _, labels, _ in self.kept])

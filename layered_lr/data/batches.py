@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Float32, Int64
+from layered_lr.arrays import Array, Float32, Float64, Int64, Targets
 from layered_lr.counts import whole_number
 from layered_lr.data.augmentation import PADDING, Cropper
 from layered_lr.data.dataset import Dataset
+from layered_lr.data.mixing import Mixer, one_before
 from layered_lr.data.normalisation import PairTable, normalisation_table, normalise
 from layered_lr.data.random_draws import Crops, draw_choice, draw_crops, draw_order
 from layered_lr.data.resizing import Resizer
@@ -39,6 +40,7 @@ class Batches:
         sizes: Pixels of a side of training images, one of which is drawn for every ``sizes_every`` updates; none
             leaves them as ``image_size`` says. The test images are not concerned.
         sizes_every: For how many updates a size is kept.
+        mixer: Mixes the images and labels of each update; None leaves them.
 
     Raises:
         SpecError: An argument is outside of its range.
@@ -55,6 +57,7 @@ class Batches:
         drop_last: bool = True,
         sizes: Sequence[int] = (),
         sizes_every: int = 1,
+        mixer: Mixer | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = whole_number("batch_size", batch_size, 1)
@@ -66,7 +69,7 @@ class Batches:
             )
         self.transform = as_augmentation(augment) if callable(augment) else None
         self.augment = self.transform is None and bool(dataset.augment if augment is None else augment)
-        self.drop_last = drop_last
+        self.drop_last, self.mixer = drop_last, mixer
         self.share = WHOLE  # of several processes, ``updates`` makes the images of one
         train_size = len(dataset.y_train)
         if self.batch_size > train_size:
@@ -97,7 +100,7 @@ class Batches:
         size = len(self.dataset.y_train)
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Float32, Int64]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Float32, Targets]]:
         """Return the training batches of one epoch.
 
         Args:
@@ -119,7 +122,7 @@ class Batches:
 
     def updates(
         self, together: int, start: int = 0, channels_last: bool = False
-    ) -> Iterator[tuple[Float32, Int64, int]]:
+    ) -> Iterator[tuple[Float32, Targets, int]]:
         """Yield the batches of every update, epoch after epoch, without end.
 
         Args:
@@ -129,7 +132,8 @@ class Batches:
                 NCHW in both cases.
 
         Yields:
-            The images and labels of an update, and how many batches they are.
+            The images and labels of an update, and how many batches they are. Labels that a mixer has mixed are the
+            share of each class, float64 (N, classes).
         """
         maker = _Maker(self, self.dataset.x_train, channels_last)
         first, done = divmod(start, -(-self.steps_per_epoch // together))
@@ -137,7 +141,7 @@ class Batches:
             yield from self._of_epoch(maker, epoch, done * together, together)
             done = 0
 
-    def _of_epoch(self, maker: _Maker, epoch: int, start: int, together: int) -> Iterator[tuple[Float32, Int64, int]]:
+    def _of_epoch(self, maker: _Maker, epoch: int, start: int, together: int) -> Iterator[tuple[Float32, Targets, int]]:
         size = len(self.dataset.y_train)
         order = draw_order(self.seed, epoch, size)
         crops = None
@@ -154,16 +158,34 @@ class Batches:
             cut = None if crops is None else Crops(crops.top[place], crops.left[place], crops.flip[place])
             if self.transform is not None:
                 images = augment_images(images, chosen, self.transform, self.seed, epoch)
-            size_now = self.size_of_update(epoch * per_epoch + first // together)
-            yield maker.finish(images, cut, size_now), self.dataset.y_train[chosen], end - first
+            update = epoch * per_epoch + first // together
+            made, labels = maker.finish(images, cut, self.size_of_update(update)), self.dataset.y_train[chosen]
+            if self.mixer is not None:
+                yield *self._mix(self.mixer, made, labels, update), end - first
+            else:
+                yield made, labels, end - first
 
     def _places(self, first: int, end: int) -> slice | Int64:
-        """Where an update's images are in the order of the epoch: of several processes, those of this one."""
+        """Where an update's images are in the order of the epoch: of several processes, those of this one.
+
+        With a mixer, those that they are mixed with come after them, if another process has them.
+        """
         if self.share.count == 1:
             return slice(first * self.batch_size, end * self.batch_size)
         begin = first * self.batch_size
         images = min(end * self.batch_size, len(self.dataset.y_train)) - begin
-        return begin + self.share.rows(images, end - first)
+        own = self.share.rows(images, end - first)
+        return begin + (own if self.mixer is None else np.concatenate([own, one_before(images)[own]]))
+
+    def _mix(self, mixer: Mixer, images: Float32, labels: Int64, update: int) -> tuple[Float32, Float64]:
+        """Mix the images of an update, and their labels."""
+        if self.share.count == 1:
+            before = one_before(len(labels))
+            others, theirs = images[before], labels[before]
+        else:
+            (images, others), (labels, theirs) = np.split(images, 2), np.split(labels, 2)
+        draw = mixer.draw(update, *images.shape[2:])
+        return mixer.mix(images, others, draw), mixer.mix_labels(labels, theirs, draw)
 
     def size_of_update(self, update: int) -> int | None:
         """Pixels of a side of an update's images; None without ``sizes``.

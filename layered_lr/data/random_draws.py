@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Int64
 
 # Each purpose has its own stream, so that augmentation does not change the order of the images.
-_SHUFFLE, _CROP, _SPLIT, _AUGMENT, _SIZE = range(5)
+_SHUFFLE, _CROP, _SPLIT, _AUGMENT, _SIZE, _MIX = range(6)
 
 
 class Crops(NamedTuple):
@@ -53,6 +53,11 @@ def make_generator(seed: int, epoch: int, image: int) -> np.random.Generator:
     """Make the generator that augments one image in one epoch; NumPy may change what it draws of the raw words."""
     sequence = np.random.SeedSequence(seed, spawn_key=(_AUGMENT, epoch, image))
     return np.random.Generator(np.random.PCG64(sequence))
+
+
+def make_mixing_generator(seed: int, update: int) -> np.random.Generator:
+    """Make the generator that mixes the images of one update; NumPy may change what it draws of the raw words."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(_MIX, update))))
 
 
 def draw_choice(seed: int, block: int, count: int) -> int:

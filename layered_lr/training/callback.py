@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Targets
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.printed import shown
 from layered_lr.training.divergence import OnDivergence
@@ -180,7 +181,7 @@ class Announcer:
         """The run is ready."""
         self._tell("on_begin", BeginEvent(self.run))
 
-    def batch(self, step: int, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> BatchEvent:
+    def batch(self, step: int, images: NDArray[np.float32], labels: Targets, parts: int) -> BatchEvent:
         """A batch comes next; the event says what the callbacks made of it."""
         event = BatchEvent(self.run, step, images, labels, parts)
         self._tell("on_batch", event)

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from layered_lr.arrays import Float32, Int64
+from layered_lr.arrays import Float32, Int64, Targets
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CheckpointError, Unsupported
@@ -41,7 +41,7 @@ class FewBatches(Batches):
 
     def updates(
         self, together: int, start: int = 0, channels_last: bool = False
-    ) -> Iterator[tuple[Float32, Int64, int]]:
+    ) -> Iterator[tuple[Float32, Targets, int]]:
         """Yield the batches of every update, as the run's."""
         return self._whole.updates(together, start, channels_last)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Float64
+from layered_lr.arrays import Float64, Targets
 from layered_lr.training.divergence import OnDivergence
 from layered_lr.training.run_handle import RunHandle
 
@@ -62,14 +62,15 @@ class BatchEvent:
         run: The run.
         step: The update that it is for, 0-based.
         images: Shape (N, C, H, W), float32. A callback may put others of this shape in their place.
-        labels: Shape (N,), int64. A callback may put others of this shape in their place.
+        labels: Shape (N,), int64; with ``mix`` the share of each class, float64 (N, classes). A callback may put others
+            of this shape in their place.
         parts: How many parts of one size the model takes one after the other (``accumulate_steps``).
     """
 
     run: RunHandle
     step: int
     images: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: Targets
     parts: int
     skipped_because: str | None = None
 

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Array, Float64
+from layered_lr.arrays import Array, Float64, Targets
 from layered_lr.backend.base import Session, add_seconds
 from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.console import say
@@ -58,7 +58,7 @@ from layered_lr.training.run_log import RunLog
 from layered_lr.training.signals import Stop
 from layered_lr.training.timing import Lookahead, Stopwatch
 
-Batch = tuple[NDArray[np.float32], NDArray[np.int64], int]
+Batch = tuple[NDArray[np.float32], Targets, int]
 
 
 class Loop:
@@ -254,7 +254,7 @@ class Loop:
         together, start = self.session.extras.accumulate_steps, self.step + self.skipped
         return self.batches.updates(together, start, self.session.wants_channels_last)
 
-    def _update(self, images: NDArray[np.float32], labels: NDArray[np.int64], parts: int) -> bool:
+    def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> bool:
         """Make one update; False where it was undone and does not count, or where the run went back."""
         if self._announce.hears_batches:
             batch = self._announce.batch(self.step, images, labels, parts)

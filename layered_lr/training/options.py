@@ -28,6 +28,7 @@ from layered_lr.training.grouped_options import (
 from layered_lr.training.import_paths import imported, is_import_path
 from layered_lr.training.in_file import InFile, by_hand
 from layered_lr.training.loss_function import LossFunction, read_loss
+from layered_lr.training.mix import Mix
 from layered_lr.training.option import (
     GOES_ON,
     MAY_CHANGE,
@@ -389,6 +390,14 @@ class RunOptions:
         meaning=TRAINING,
         parts=Sizes,
         accepts="Sizes | Sequence[int] | None",
+    )
+    mix: Mix | None = option(
+        default=None,
+        help="Mix the training images, and their labels, with one another: ll.Mix, for Mixup and CutMix.",
+        check=Mix.of,
+        allowed="ll.Mix, or None",
+        meaning=TRAINING,
+        parts=Mix,
     )
     initial_weights: InitialWeights | None = option(
         default=None,

@@ -13,6 +13,7 @@ from layered_lr.backend.loading import load_backend
 from layered_lr.backend.processes import ALONE
 from layered_lr.console import say
 from layered_lr.data import Batches, Dataset, load_dataset
+from layered_lr.data.mixing import Mixer
 from layered_lr.errors import SpecError
 from layered_lr.models.catalogue import check_images
 from layered_lr.models.heads import expand_words
@@ -116,6 +117,7 @@ def prepare(
         options.drop_last,
         () if sizes is None else sizes.sides,
         1 if sizes is None else sizes.every,
+        _make_mixer(options, dataset.num_classes),
     )
     check_loss(options, dataset.num_classes, processes.share.count)
     in_epoch = options.steps_per_epoch(len(dataset.y_train))
@@ -156,10 +158,20 @@ def prepare(
         tuple(batches.sizes),
         options.precision.scaling,
         options.sync_batch_norm,
-        backend.prepare_loss(options.loss.settings, model, (options.batch_size, *batches.image_shape)),
+        backend.prepare_loss(
+            options.loss.settings,
+            model,
+            (options.batch_size, *batches.image_shape),
+            0 if options.mix is None else dataset.num_classes,
+        ),
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)
+
+
+def _make_mixer(options: RunOptions, classes: int) -> Mixer | None:
+    mix = options.mix
+    return None if mix is None else Mixer(mix.mixup, mix.cutmix, mix.probability, classes, options.seed)
 
 
 def _shapes(batches: Batches) -> list[tuple[int, int, int]]:

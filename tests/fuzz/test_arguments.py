@@ -30,6 +30,7 @@ VALUES = [
         ll.Sizes,
         ll.CrossEntropy,
         ll.LossFunction,
+        ll.Mix,
     ),
 ]
 parameters = st.one_of(
