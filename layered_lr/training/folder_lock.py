@@ -33,8 +33,16 @@ class FolderLock:
     """
 
     def __init__(self, file: Path) -> None:
+        self._handle: int | None = None
+        while self._handle is None:
+            self._open(file)
+            if not self._is_of(file):  # its owner was refused, and has removed it before it let go
+                self.close()
+        _OPEN.add(self)
+
+    def _open(self, file: Path) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        self._handle: int | None = os.open(file, flags, 0o666)
+        self._handle = os.open(file, flags, 0o666)
         try:
             if kind := describe_kind(os.fstat(self._handle).st_mode):
                 raise CheckpointError(f"{file}: is {kind}, and must be a plain file.")
@@ -42,7 +50,14 @@ class FolderLock:
         except BaseException:
             self.close()
             raise
-        _OPEN.add(self)
+
+    def _is_of(self, file: Path) -> bool:
+        """Whether the file that is locked is the one that has this name."""
+        assert self._handle is not None
+        try:
+            return os.path.samestat(os.fstat(self._handle), os.lstat(file))
+        except FileNotFoundError:
+            return False
 
     def _take(self, folder: Path) -> None:
         assert self._handle is not None

@@ -37,6 +37,9 @@ class FollowedFolder:
     def close(self) -> None:
         """Nothing is open."""
 
+    def withdraw(self) -> None:
+        """The first process removes what it has made."""
+
 
 class FollowedLog:
     """The log of a run that the first process writes. It has the verbs of a ``RunLog`` that the loop calls.

@@ -17,6 +17,7 @@ from layered_lr.printed import csv_cell
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.strict_json import json_text
 from layered_lr.training.folder_lock import FolderLock
+from layered_lr.training.leftovers import Leftovers
 from layered_lr.training.row_file import RowFile, append, open_to_append
 from layered_lr.training.run_mark import MARK, Mark, read_mark, write_mark
 
@@ -50,7 +51,9 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._metrics, self._logged = RowFile(path / METRICS), RowFile(path / LOGGED)
+        self._leftovers, self._is_refused = Leftovers(path), True
         with contextlib.ExitStack() as opened:
+            opened.callback(self._clear_if_refused)
             try:
                 path.mkdir(parents=True, exist_ok=True)
                 self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -62,14 +65,19 @@ class RunFolder:
                 raise CheckpointError(
                     f"{path}: cannot be used as the run's folder: {error.strerror or error}."
                 ) from None
+            opened.callback(self._clear_if_refused)  # again: with the lock, so that nobody else's files are meant
             clear_unfinished(path)
             self.mark_is_whole = (found := read_mark(path)) is not None
             self.mark = found or Mark(str(self.described().get("run") or uuid.uuid4().hex))
+            if not self.holds_a_run:
+                there = {file.name for file in path.iterdir()}
+                self._leftovers.expect([LOCK, MARK, *(name for name in _OURS if name not in there)])
             if found is None:
                 self.write_mark(self.mark)
             opened.callback(self._logged.close)
             opened.callback(self._metrics.close)
             self._opened = opened.pop_all()
+        self._is_refused = False
 
     def __enter__(self) -> RunFolder:
         return self
@@ -80,6 +88,15 @@ class RunFolder:
     def close(self) -> None:
         """Let others write there."""
         self._opened.close()
+
+    def withdraw(self) -> None:
+        """Close the folder, and remove what a refused run has made there; nothing of a run that had begun before."""
+        self._is_refused = True
+        self.close()
+
+    def _clear_if_refused(self) -> None:
+        if self._is_refused:
+            self._leftovers.remove()
 
     @property
     def holds_a_run(self) -> bool:

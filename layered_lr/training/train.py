@@ -19,7 +19,7 @@ from layered_lr.backend.phased_session import open_session
 from layered_lr.backend.processes import Processes
 from layered_lr.console import say
 from layered_lr.data.stored_images import StoredImages
-from layered_lr.errors import CheckpointError
+from layered_lr.errors import BackendUnavailable, CheckpointError, DataError, SpecError, ToolUnavailable, Unsupported
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.outputs import clear_unfinished
@@ -77,8 +77,20 @@ def _train(spec: Spec, options: RunOptions, processes: Processes, backend: Backe
     spec.to_dict()  # a lambda in it could not be written down
     path = Path(options.checkpoints.folder)
     folder = processes.agree_first(lambda: _open_new(path)) or FollowedFolder(path)
+    loop = None
     with contextlib.closing(folder):
-        return train_prepared(prepare_together(processes, spec, options, backend), options, folder)
+        try:
+            ready = prepare_together(processes, spec, options, backend)
+            loop = open_loop(ready, options, options.listeners)
+            return train_prepared(ready, options, folder, loop=loop)
+        except BaseException as error:
+            if loop is None or loop.run_log is None or (loop.step == 0 and isinstance(error, _REFUSALS)):
+                folder.withdraw()
+            raise
+
+
+_REFUSALS = (SpecError, DataError, BackendUnavailable, ToolUnavailable, Unsupported)
+"""The errors of what was asked for; after the others, such as a loss of NaN, the folder says what has happened."""
 
 
 def _open_new(path: Path) -> RunFolder:
