@@ -16,24 +16,31 @@ from layered_lr.schedules.arithmetic import Value
 from layered_lr.schedules.base import Schedule, Unit
 from layered_lr.schedules.reaction import Reaction
 from layered_lr.schedules.reference import check_function
+from layered_lr.spelling import did_you_mean
 from layered_lr.validation import NonNegative, value_class
 
 _BelowOne = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, allow_inf_nan=False, ge=0, lt=1)]
 
 
 Metric: TypeAlias = Callable[[Mapping[str, float]], float] | str
-"""What a schedule watches: ``"loss"``, ``"accuracy"``, or a function of all metrics."""
+"""What a schedule watches: ``"loss"``, ``"accuracy"``, the name of another metric, or a function of all metrics."""
+
+
+_KNOWN = ("loss", "accuracy")  # whose better direction is known
 
 
 def _check_metric(value: object) -> Metric | None:
     if value is None:
         return None
-    if isinstance(value, str) and value in ("loss", "accuracy"):
+    if isinstance(value, str) and value.strip() and value.isprintable() and ":" not in value:
         return value
     try:
         return check_function(value)
     except PydanticCustomError:
-        message = "Input should be 'loss', 'accuracy', a function, or its import path 'package.module:name'"
+        message = (
+            "Input should be 'loss', 'accuracy', the name of a metric of the run, a function, or its import path "
+            "'package.module:name'"
+        )
         raise PydanticCustomError("metric", message) from None
 
 
@@ -61,8 +68,9 @@ class ReduceLROnPlateau(Schedule):
         cooldown: How many metrics after a reduction never count as bad.
         min_lr: Lowest rate.
         eps: If a reduction would change the rate by ``eps`` or less, it is not made.
-        metric: What is watched: ``"loss"``, ``"accuracy"``, or a function of all metrics (or its import path). None
-            is the accuracy with ``mode="max"``, else the loss.
+        metric: What is watched: ``"loss"``, ``"accuracy"``, the name of another metric of the run
+            (``run(metrics={...})``), for which ``mode`` must be said, or a function of all metrics (or its import
+            path). None is the accuracy with ``mode="max"``, else the loss.
         unit: How often the metric is read: each ``"epoch"`` or each ``"step"``.
 
     Example:
@@ -98,6 +106,11 @@ class ReduceLROnPlateau(Schedule):
             raise SpecError(
                 "ReduceLROnPlateau(metric='loss', mode='max'): a lower loss is better, but mode='max' would lower the "
                 "rate while it falls. Give mode='min', or leave mode out; to watch the accuracy, metric='accuracy'."
+            )
+        if isinstance(self.metric, str) and self.metric not in _KNOWN and ":" not in self.metric and self.mode is None:
+            raise SpecError(
+                f"ReduceLROnPlateau(metric={self.metric!r}): say whether this metric of yours should become small or "
+                f"large: mode='min' or mode='max'.{did_you_mean(self.metric, _KNOWN)}"
             )
         if self.metric is None:
             object.__setattr__(self, "metric", "accuracy" if self.mode == "max" else "loss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,7 @@ from layered_lr.plans.reactive_rates import LARGEST
 from layered_lr.printed import shown
 from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
+from layered_lr.spelling import did_you_mean
 from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.metrics import OWN_NAMES
 from layered_lr.training.options import RunOptions
@@ -73,22 +75,42 @@ def check_loss(options: RunOptions, classes: int, processes: int = 1) -> None:
 
 
 def check_watched(options: RunOptions) -> None:
-    """Refuse an early stop by a metric that the run does not measure.
+    """Refuse an early stop, or a choice of the best checkpoint, by a metric that the run does not measure.
 
     Raises:
         SpecError: It does not.
     """
     average = [f"ema {name}" for name in options.metrics] if options.ema_decay is not None else []
     known = [*OWN_NAMES, *options.metrics, *average]
-    watched = {} if options.early_stop is None else {"early_stop: metric": options.early_stop.metric}
+    if options.early_stop is not None:
+        _check_measured("early_stop: metric", options.early_stop.metric, known)
     if options.checkpoints is not None and options.checkpoints.keep_best:
-        watched["checkpoints: best_metric"] = options.checkpoints.best_metric
-    for what, name in watched.items():
-        if name not in known:
-            raise SpecError(
-                f"{what}={shown(name)} is not measured; what is: {', '.join(known)}. Give a function for it: "
-                "metrics={'name': function}. A run that goes on must be given its metrics again."
-            )
+        _check_measured("checkpoints: best_metric", options.checkpoints.best_metric, known)
+
+
+def check_reacting(options: RunOptions, plan: Plan) -> None:
+    """Refuse a schedule that reads a metric which the run does not measure, or not so often.
+
+    Raises:
+        SpecError: There is one.
+    """
+    for group in (group for there in plan.phase_plans for group in there.groups):
+        reaction = group.schedule.start_reaction(group.lr)
+        name = None if reaction is None else reaction.settings.metric
+        if reaction is None or not isinstance(name, str):
+            continue
+        each_step = reaction.settings.unit == "step"
+        known = ["loss"] if each_step else [*OWN_NAMES, *options.metrics]
+        what = f"group {group.name!r}, ReduceLROnPlateau: metric"
+        _check_measured(what, name, known, " at each step" if each_step else "")
+
+
+def _check_measured(what: str, name: str, known: Sequence[str], when: str = "") -> None:
+    if name not in known:
+        raise SpecError(
+            f"{what}={shown(name)} is not measured{when}; what is: {', '.join(known)}.{did_you_mean(name, known)} Give "
+            "a function for it: metrics={'name': function}. A run that goes on must be given its metrics again."
+        )
 
 
 def check_autocast_dtypes(options: RunOptions, plan: Plan) -> None:

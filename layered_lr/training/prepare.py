@@ -24,7 +24,14 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
 from layered_lr.training.batch_shapes import check_last_batch
-from layered_lr.training.checks import check_autocast, check_autocast_dtypes, check_loss, check_trainable, check_watched
+from layered_lr.training.checks import (
+    check_autocast,
+    check_autocast_dtypes,
+    check_loss,
+    check_reacting,
+    check_trainable,
+    check_watched,
+)
 from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
@@ -140,6 +147,7 @@ def prepare(
     )
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
+    check_reacting(options, plan)
     check_trainable(plan, model)
     check_autocast_dtypes(options, plan)
     lowering = plan.lowering(backend.name)

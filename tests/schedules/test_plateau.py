@@ -74,8 +74,11 @@ def test_a_mode_left_out_is_the_one_that_fits_the_metric():
     assert ls.ReduceLROnPlateau("max") == ls.ReduceLROnPlateau(metric="accuracy"), "as whoever says 'max' means it"
     assert ls.ReduceLROnPlateau("min").metric == ls.ReduceLROnPlateau().metric == "loss"
     assert ls.ReduceLROnPlateau("max", metric="math:sqrt").mode == "max"
-    with pytest.raises(SpecError, match="metric must be 'loss', 'accuracy', a function, or its import path"):
+    with pytest.raises(SpecError, match=r"metric='acuracy'\): say whether .* Did you mean 'accuracy'"):
         ls.ReduceLROnPlateau(metric="acuracy")
+    assert ls.ReduceLROnPlateau("max", metric="top3").metric == "top3"
+    with pytest.raises(SpecError, match="metric must be 'loss', 'accuracy', the name of a metric of the run"):
+        ls.ReduceLROnPlateau("max", metric=" ")
     with pytest.raises(SpecError, match="mode must be one of 'min' or 'max'"):
         ls.ReduceLROnPlateau("lowest")
 

@@ -76,6 +76,31 @@ def test_torchmetrics_objects_and_plain_functions_agree(torch: Any) -> None:
     np.testing.assert_allclose(result.logged["theirs"][:, 1], result.accuracies, rtol=1e-6)  # theirs is float32
 
 
+def test_a_schedule_watches_a_metric_by_its_name(backend: Any, tmp_path: Path) -> None:
+    spec = ll.Spec(ll.SGD(0.05), schedule=ll.ReduceLROnPlateau("max", 0.1, patience=0, metric="scripted"))
+    values = [1.0, 5.0, 3.0, 4.0, 6.0, 2.5]
+    chosen = said(backend.name, epochs=6, checkpoints=tmp_path / "r")
+    result = ll.run(spec, **chosen, metrics=[Scripted(*values)])
+    due = [0.05, 0.05, 0.05, 0.005, 0.0005, 0.0005]  # of each epoch: two of them end worse than the best
+    np.testing.assert_allclose(result.rates["rest"][::5], due, rtol=1e-6)  # OneFlow's rates are float32
+    assert 'metric = "scripted"' in (tmp_path / "r" / "recipe.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("plateau", "match"),
+    [
+        ({"metric": "top3"}, r"metric='top3' is not measured; what is: loss, accuracy, scripted"),
+        ({"metric": "script"}, "Did you mean 'scripted'"),
+        ({"metric": "scripted", "unit": "step"}, "'scripted' is not measured at each step; what is: loss"),
+        ({"metric": "accuracy", "unit": "step"}, "'accuracy' is not measured at each step"),
+    ],
+)
+def test_a_schedule_of_what_is_not_measured_is_refused(torch: Any, plateau: Any, match: str) -> None:
+    spec = ll.Spec(ll.SGD(0.05), schedule=ll.ReduceLROnPlateau("max", **plateau))
+    with pytest.raises(ll.SpecError, match=match):
+        ll.run(spec, **said(), metrics=[Scripted(1.0)])
+
+
 def test_a_schedule_and_the_best_checkpoint_follow_a_metric(torch: Any, tmp_path: Path) -> None:
     spec = ll.Spec(
         ll.SGD(0.05), schedule=ll.ReduceLROnPlateau("max", 0.1, patience=0, metric=lambda found: found["scripted"])
