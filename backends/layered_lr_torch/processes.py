@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar, final
 
@@ -29,6 +30,17 @@ _LOST = ("gloo/transport", "gloo::", "Connection closed by peer", "Connection re
 """What torch's engines say where another process has ended, or does not answer."""
 
 
+def _make_group(engine: str) -> None:
+    """Make the process group that torchrun asks for.
+
+    Its store outlives the processes that torchrun starts anew (``--max-restarts``). Under the plain keys they would find
+    the addresses of those that are gone, and wait for them.
+    """
+    store, rank, count = next(dist.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(engine, store=dist.PrefixStore(f"attempt {attempt}", store), rank=rank, world_size=count)
+
+
 @final
 class TorchProcesses(Processes):
     """The processes of a process group: that of the user's script, or a new one.
@@ -52,7 +64,7 @@ class TorchProcesses(Processes):
         self._is_ours = not dist.is_initialized()
         try:
             if self._is_ours:
-                dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+                _make_group("nccl" if device.type == "cuda" else "gloo")
             is_gloo = dist.get_backend() == "gloo"
             self._decisions: Any = dist.group.WORLD if is_gloo else dist.new_group(backend="gloo")
         except (RuntimeError, ValueError) as error:
