@@ -33,12 +33,16 @@ _LOST = ("gloo/transport", "gloo::", "Connection closed by peer", "Connection re
 def _make_group(engine: str) -> None:
     """Make the process group that torchrun asks for.
 
-    Its store outlives the processes that torchrun starts anew (``--max-restarts``). Under the plain keys they would find
-    the addresses of those that are gone, and wait for them.
+    Its store outlives the processes that torchrun starts anew (``--max-restarts``). Under the plain keys they would
+    find the addresses of those that are gone, and wait for them.
     """
-    store, rank, count = next(dist.rendezvous("env://"))
+    # Not at the top: a torch that is built without them can train alone.
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, count = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    dist.init_process_group(engine, store=dist.PrefixStore(f"attempt {attempt}", store), rank=rank, world_size=count)
+    dist.init_process_group(engine, store=PrefixStore(f"attempt {attempt}", store), rank=rank, world_size=count)
 
 
 @final
