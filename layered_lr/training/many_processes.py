@@ -117,6 +117,7 @@ def joined(options: RunOptions) -> Iterator[tuple[Processes, Backend | None]]:
         try:
             with processes.watching(_way_on(options)):
                 processes.agree(lambda: check_divisible(options, launch.count))
+                processes.agree(lambda: check_shards(options, backend))
                 yield processes, backend
         except ProcessLost as error:
             error.said_elsewhere = False  # nobody knows which of the others are left to say it
@@ -181,6 +182,19 @@ def check_divisible(options: RunOptions, count: int) -> None:
         raise SpecError(
             f"run(batch_size={size}): the batch is that of all {count} processes together, and must divide among them. "
             f"Use {' or '.join(map(str, dict.fromkeys(near)))}, or another number of processes."
+        )
+
+
+def check_shards(options: RunOptions, backend: Backend) -> None:
+    """Refuse to divide a model where the backend cannot.
+
+    Raises:
+        Unsupported: It cannot.
+    """
+    if options.shard and not backend.can_shard:
+        raise Unsupported(
+            f"run(shard=True): backend {backend.name!r} cannot divide a model among processes. Use 'torch-eager', or "
+            "leave shard out."
         )
 
 
