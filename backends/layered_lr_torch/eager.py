@@ -7,6 +7,7 @@ from typing import ClassVar, final
 import torch
 
 from layered_lr.backend.processes import Launch
+from layered_lr.plans.plan import Plan
 from layered_lr_torch.backend import TorchBackend
 from layered_lr_torch.processes import TorchProcesses
 from layered_lr_torch.sharded_model import shard
@@ -33,10 +34,10 @@ class TorchEager(TorchBackend):
         """Return the model itself."""
         return model
 
-    def shard(self, model: Module) -> None:
+    def shard(self, plan: Plan, model: Module) -> None:
         """Let each process hold a part of every parameter."""
         if isinstance(self.processes, TorchProcesses):
-            shard(model, self.processes, self.device)
+            shard(plan, model, self.processes, self.device)
 
     def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
         """Let a user's model draw its random numbers from the run's seed, as its translation does on OneFlow."""

@@ -31,7 +31,7 @@ from layered_lr_torch.norms import NormHistory
 from layered_lr_torch.optimizer import build_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.processes import Replica, TorchProcesses
-from layered_lr_torch.sharded_model import Shards
+from layered_lr_torch.sharded_model import Shards, uncalled_error
 from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.shared_draws import SharedDraws
 from layered_lr_torch.shared_norms import share_batch_norms
@@ -123,6 +123,14 @@ class TorchSession(Session):
 
     def _compute_logits(self, forward: Forward, images: Tensor) -> Tensor:
         """Run the forward pass; under autocast the logits become what the widest floating parameter is."""
+        try:
+            return self._answer(forward, images)
+        except RuntimeError as error:
+            if "mixed torch.Tensor and DTensor" in str(error):
+                raise uncalled_error() from None
+            raise
+
+    def _answer(self, forward: Forward, images: Tensor) -> Tensor:
         if self._autocast_dtype is None:
             return forward(images)
         with torch.autocast(self.device.type, self._autocast_dtype):

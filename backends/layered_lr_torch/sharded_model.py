@@ -11,23 +11,29 @@ import torch.distributed as dist
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import parameters_of
+from layered_lr.optimizers import LBFGS, Adafactor, Rprop, SparseAdam
+from layered_lr.plans.plan import Plan
 from layered_lr_torch.processes import TorchProcesses
 from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.torch_types import Module, Tensor
 
 _CONTAINERS: Final = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 """Modules that are opened: each of their children is called by itself."""
+_UNABLE: Final = (Adafactor, Rprop, SparseAdam, LBFGS)
+"""Optimizers that torch's parts of tensors (``DTensor``) cannot carry."""
 _LEAST_SHARE: Final = 0.01
 """A block has at least this share of the model's numbers; what is left stays with the model."""
 
 
-def shard(model: Module, processes: TorchProcesses, device: torch.device) -> None:
+def shard(plan: Plan, model: Module, processes: TorchProcesses, device: torch.device) -> None:
     """Let each process hold a part of every parameter from now on; names, buffers and values stay.
 
     Each block is gathered before its forward and its backward pass, and given up after it. What no block has is
-    gathered with the model itself. ``find_blocks`` says what a block is, ``find_undivided`` which parameters stay whole.
+    gathered with the model itself. ``find_blocks`` says what a block is, ``find_undivided`` which parameters stay
+    whole.
 
     Args:
+        plan: Of the whole run.
         model: On the device, with the weights that the training begins with. It is changed in place.
         processes: All of them have the model with the same weights.
         device: Where the model is.
@@ -42,6 +48,7 @@ def shard(model: Module, processes: TorchProcesses, device: torch.device) -> Non
         raise Unsupported(
             f"shard=True: torch {torch.__version__} has no fully_shard. Install torch 2.6 or newer, or leave shard out."
         ) from None
+    check_optimizers(plan)
     _check(model)
     for _, tensor in parameters_of(model):
         tensor.data = tensor.data.contiguous()  # of channels_last, and of views: fully_shard takes no others
@@ -147,6 +154,30 @@ def _check(model: Module) -> None:
                 f"shard=True: {name!r} has sparse gradients, which cannot be divided. Use sparse=False in it, or leave "
                 "shard out."
             )
+
+
+def check_optimizers(plan: Plan) -> None:
+    """Refuse optimizers that cannot update parts of parameters.
+
+    Raises:
+        Unsupported: A group has one.
+    """
+    for each in (plan, *plan.phase_plans):
+        for group in each.groups:
+            kind = type(group.optimizer)
+            if kind in _UNABLE and group.parameters:
+                raise Unsupported(
+                    f"shard=True: group {group.name!r} trains with {kind.__name__}, which cannot update a part of a "
+                    "parameter. Give it another optimizer, such as AdamW, or leave shard out."
+                )
+
+
+def uncalled_error() -> Unsupported:
+    """Return what to raise where a model uses parameters that no process has gathered."""
+    return Unsupported(
+        "shard=True: the model uses the weights of a module without calling the module, so that they are not gathered. "
+        "Let forward() call its modules, or leave shard out."
+    )
 
 
 class Shards:

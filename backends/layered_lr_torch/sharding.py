@@ -56,8 +56,14 @@ def measure_norms(tensors: Sequence[Any]) -> list[Tensor]:
 
 def copy_into(tensor: Any, whole: Tensor) -> None:
     """Copy a whole tensor into a tensor, of which this process may hold a part."""
-    if is_sharded(tensor):
-        from torch.distributed.tensor import distribute_tensor
+    tensor.copy_(divide_like(whole.to(tensor.device, tensor.dtype), tensor) if is_sharded(tensor) else whole)
 
-        whole = distribute_tensor(whole.to(tensor.device, tensor.dtype), tensor.device_mesh, tensor.placements)
-    tensor.copy_(whole)
+
+def divide_like(whole: Tensor, tensor: Any) -> Tensor:
+    """Return a whole tensor, which every process has, divided as another one is; as it is, if that one is not."""
+    if not is_sharded(tensor):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    divided: Tensor = distribute_tensor(whole, tensor.device_mesh, tensor.placements)
+    return divided

@@ -476,10 +476,11 @@ class Backend(ABC):
             Unsupported: The callable returns a module of another framework, which cannot be translated.
         """
 
-    def shard(self, model: Module) -> None:
+    def shard(self, plan: Plan, model: Module) -> None:
         """Let each process hold a part of every parameter from now on; all processes call it.
 
         Args:
+            plan: Of the whole run.
             model: From ``build``, with the weights to begin with.
 
         Raises:

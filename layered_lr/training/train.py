@@ -120,7 +120,7 @@ def prepare_together(
         check_alike(processes, {"version": all_versions(options.backend), "plan": ready.plan.to_dict(), **own})
         ready.batches.share = processes.share
         if options.shard:
-            ready.backend.shard(ready.model)
+            ready.backend.shard(ready.plan, ready.model)
     return ready
 
 
