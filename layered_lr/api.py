@@ -73,6 +73,7 @@ def run(
     augment: bool | Callable[..., Any] | None = None,
     drop_last: bool = True,
     sync_batch_norm: bool = False,
+    shard: bool = False,
     sizes: Sizes | Sequence[int] | None = None,
     mix: Mix | None = None,
     initial_weights: InitialWeights | str | Path | Mapping[str, NDArray[Any]] | None = None,
@@ -126,6 +127,8 @@ def run(
         drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
         sync_batch_norm: In several processes: whether batch normalisations take mean and variance over the images of
             all processes, as one process would.
+        shard: In several processes: whether each of them holds a part of every parameter, of its gradient and of the
+            optimizer's state, instead of a whole copy. One process alone holds everything.
         sizes: Train on images of several sizes: ll.Sizes, or a list of numbers of pixels.
         mix: Mix the training images, and their labels, with one another: ll.Mix, for Mixup and CutMix.
         initial_weights: The weights to begin with, instead of the model's own: a path, arrays by name, or

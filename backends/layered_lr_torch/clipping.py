@@ -12,6 +12,7 @@ import torch
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr_torch.norms import NormHistory
+from layered_lr_torch.sharding import get_part, is_sharded, measure_norms
 from layered_lr_torch.torch_types import Closure, Module, Tensor
 
 
@@ -37,6 +38,7 @@ class GradientClipper:
         """Begin anew with another plan, whose groups and names may be others."""
         parameters = [(parameter.name, tensor) for parameter, tensor in parameters_of(model)]
         self._parameters = [tensor for _, tensor in parameters]
+        self._is_sharded = any(map(is_sharded, self._parameters))
         self._owners = np.array([plan.group_of[name] for name, _ in parameters])
         self.follow(plan)
         self._all_indices = tuple(range(len(parameters)))
@@ -52,6 +54,7 @@ class GradientClipper:
     def exchange(self, new: Callable[[Tensor], Tensor]) -> None:
         """Clip the gradients of the objects that ``new`` gives for the parameters so far."""
         self._parameters = [new(tensor) for tensor in self._parameters]
+        self._is_sharded = any(map(is_sharded, self._parameters))
 
     @property
     def has_work(self) -> bool:
@@ -89,14 +92,20 @@ class GradientClipper:
             gradients = [gradients[index] for index in present]
         norms: list[Tensor] = []
         if gradients and (self._norms is not None or self._limit is not None):
-            norms = list(torch._foreach_norm(gradients))
+            norms = measure_norms(gradients) if self._is_sharded else list(torch._foreach_norm(gradients))
+        if self._is_sharded:
+            gradients = [get_part(gradient) for gradient in gradients]
         if self._norms is not None:
             self._norms.append(norms, present)
         if self._limit is not None and norms:
             for members in self._find_members(present):
                 _scale_down([gradients[index] for index in members], [norms[index] for index in members], self._limit)
         if self._value is not None:
-            torch.nn.utils.clip_grad_value_([self._parameters[index] for index in present], self._value)
+            if self._is_sharded:
+                for gradient in gradients:
+                    gradient.clamp_(-self._value, self._value)
+            else:
+                torch.nn.utils.clip_grad_value_([self._parameters[index] for index in present], self._value)
 
     def _find_members(self, present: tuple[int, ...]) -> list[list[int]]:
         """Which of the present gradients are clipped by one norm: lists of their indices in ``present``."""

@@ -7,8 +7,10 @@ from typing import ClassVar, final
 import torch
 
 from layered_lr.backend.processes import Launch
+from layered_lr.plans.plan import Plan
 from layered_lr_torch.backend import TorchBackend
 from layered_lr_torch.processes import TorchProcesses
+from layered_lr_torch.sharded_model import shard
 from layered_lr_torch.shared_draws import may_draw
 from layered_lr_torch.torch_types import Module
 
@@ -18,6 +20,7 @@ class TorchEager(TorchBackend):
     """torch, op by op."""
 
     name: ClassVar[str] = "torch-eager"
+    can_shard: ClassVar[bool] = True
 
     def join(self, launch: Launch) -> TorchProcesses:
         """Connect this process with the others; on GPUs each takes its own."""
@@ -30,6 +33,11 @@ class TorchEager(TorchBackend):
     def build_forward(self, model: Module) -> Module:
         """Return the model itself."""
         return model
+
+    def shard(self, plan: Plan, model: Module) -> None:
+        """Let each process hold a part of every parameter."""
+        if isinstance(self.processes, TorchProcesses):
+            shard(plan, model, self.processes, self.device)
 
     def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
         """Let a user's model draw its random numbers from the run's seed, as its translation does on OneFlow."""

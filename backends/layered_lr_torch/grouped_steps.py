@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from layered_lr_torch.fused_kernels import KERNELS, FusedStep, is_exact, is_plain
 from layered_lr_torch.late_steps import allow_late_parameters_once
+from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.torch_types import Closure, ParameterState, ParamGroup
 
 MANY: Final = 4
@@ -55,7 +56,8 @@ def shorten_steps(optimizer: Optimizer, also_few: bool = False) -> bool:
     are_few = len(optimizer.param_groups) < MANY
     if (are_few and not also_few) or own is None or add_hooks is None:
         return False
-    on_cpu = all(tensor.is_cpu for group in optimizer.param_groups for tensor in group["params"])
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    on_cpu = all(tensor.is_cpu for tensor in tensors) and not any(map(is_sharded, tensors))
     fused = cls in KERNELS and any(group["fused"] for group in optimizer.param_groups)
     fused_step = FusedStep(cls, tuple(optimizer.defaults)) if fused and on_cpu and is_exact(cls) else None
     if are_few and fused_step is None:

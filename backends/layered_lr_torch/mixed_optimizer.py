@@ -12,6 +12,7 @@ from layered_lr.errors import CheckpointError, SpecError
 from layered_lr_torch.fused_kernels import KERNELS, FusedStep, is_exact
 from layered_lr_torch.grouped_steps import let_update_directly, update_shortly
 from layered_lr_torch.late_steps import SHARES_STATE
+from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.torch_types import Closure, Options, ParamGroup
 
 KIND: Final = "optimizer"
@@ -143,7 +144,8 @@ class MixedOptimizer(Optimizer):
         cls = self._kinds[kind][0]
         groups = [group for group in self.param_groups if group[KIND] == kind]
         is_fused = any(group.get("fused") for group in groups)
-        on_cpu = all(tensor.is_cpu for group in groups for tensor in group["params"])
+        tensors = [tensor for group in groups for tensor in group["params"]]
+        on_cpu = all(tensor.is_cpu for tensor in tensors) and not any(map(is_sharded, tensors))
         if cls not in KERNELS or not is_fused or not on_cpu or not is_exact(cls):
             return None
         return FusedStep(cls, tuple(self._members[kind].defaults))

@@ -10,6 +10,7 @@ import torch
 from layered_lr.arrays import Array, Weights
 from layered_lr.models.nn_modules import list_modules
 from layered_lr_torch.models import find_tensors, to_array, to_tensor
+from layered_lr_torch.sharding import copy_into, get_part, is_sharded
 from layered_lr_torch.torch_types import Module, Tensor
 
 
@@ -35,6 +36,8 @@ class MovingAverage:
         once = {id(store[name]): (store, name) for _, store, name in reversed(places)}  # tied weights
         self._places = list(once.values())
         self._averages = [tensor.detach().clone() for tensor in self._get_members()]
+        self._is_sharded = any(map(is_sharded, self._averages))
+        self._parts = [get_part(average) for average in self._averages]
         indices = {key: index for index, key in enumerate(once)}
         self._index = {full: indices[id(store[name])] for full, store, name in places}
 
@@ -43,15 +46,18 @@ class MovingAverage:
         return [store[name] for store, name in self._places]
 
     def _get_weights(self) -> list[Tensor]:
+        """What this process holds of the tensors."""
+        if self._is_sharded:
+            return [get_part(tensor).detach() for tensor in self._get_members()]
         return [tensor.detach() for tensor in self._get_members()]
 
     @torch.no_grad()
     def update(self) -> None:
         """Add the present weights to the average, after an update; waits for nothing."""
         if self._begun:
-            torch._foreach_lerp_(self._averages, self._get_weights(), self._weight)
+            torch._foreach_lerp_(self._parts, self._get_weights(), self._weight)
         else:
-            torch._foreach_copy_(self._averages, self._get_weights())
+            torch._foreach_copy_(self._parts, self._get_weights())
             self._begun = True
 
     @torch.no_grad()
@@ -62,11 +68,11 @@ class MovingAverage:
             averages: What ``copy_averages`` returned. Where a name is missing, the average is the present weight.
             has_begun: Whether they were saved after the first update.
         """
-        for average, weight in zip(self._averages, self._get_weights(), strict=True):
+        for average, weight in zip(self._parts, self._get_weights(), strict=True):
             average.copy_(weight)
         for name, index in self._index.items():
             if name in averages:
-                self._averages[index].copy_(to_tensor(averages[name]))
+                copy_into(self._averages[index], to_tensor(averages[name]))
         self._begun = has_begun and bool(averages)
 
     @contextmanager
@@ -77,10 +83,10 @@ class MovingAverage:
         list or the optimizer, sees the same.
         """
         members = self._get_members()
-        weights = [tensor.detach() for tensor in members]
+        weights = self._get_weights()
         kept = [weight.clone() for weight in weights]
         try:
-            torch._foreach_copy_(weights, self._averages)
+            torch._foreach_copy_(weights, self._parts)
             yield
         finally:
             for (store, name), tensor in zip(self._places, members, strict=True):

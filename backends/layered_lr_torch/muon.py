@@ -9,14 +9,15 @@ from typing import Any, final
 import torch
 from torch.optim import Optimizer
 
-from layered_lr.errors import Unsupported
-from layered_lr_torch.sharding import is_sharded
+from layered_lr_torch.sharding import divide_like, gather
 from layered_lr_torch.torch_types import Closure, ParamGroup, Tensor
 
 
 @final
 class Muon(Optimizer):
     """Muon with the arithmetic, the arguments and the state of ``torch.optim.Muon``, bit for bit.
+
+    Of a sharded parameter every process computes the whole update, and applies its part.
 
     ``layered_lr.Muon`` has the formula and describes the arguments.
 
@@ -69,7 +70,6 @@ class Muon(Optimizer):
 
         Raises:
             RuntimeError: A gradient is sparse, or a parameter is complex.
-            Unsupported: A parameter that is no matrix is sharded.
         """
         loss = None
         if closure is not None:
@@ -86,22 +86,20 @@ class Muon(Optimizer):
         if parameter.is_complex() or gradient.is_sparse:
             what = "complex parameters" if parameter.is_complex() else "sparse gradients"
             raise RuntimeError(f"Muon does not support {what}. Give the parameter to another optimizer.")
-        if parameter.ndim > 2 and is_sharded(parameter):
-            raise Unsupported(
-                "Muon(flatten=True) cannot update a sharded parameter of more than two dimensions. Give it to another "
-                "optimizer."
-            )
         state, momentum = self.state[parameter], group["momentum"]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient, memory_format=torch.preserve_format)
         mean = state["momentum_buffer"]
         mean.lerp_(gradient, 1 - momentum)
         direction = gradient.lerp(mean, momentum) if group["nesterov"] else mean
-        matrix = direction.flatten(1)
+        matrix = gather(direction).flatten(1)
         update = make_orthogonal(matrix, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = float(group["lr"])
         parameter.mul_(1 - rate * group["weight_decay"])
-        parameter.add_(update.view_as(direction), alpha=-rate * compute_ratio(group["adjust_lr_fn"], *matrix.shape))
+        parameter.add_(
+            divide_like(update.reshape(direction.shape), parameter),
+            alpha=-rate * compute_ratio(group["adjust_lr_fn"], *matrix.shape),
+        )
 
 
 def make_orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:

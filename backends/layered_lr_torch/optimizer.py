@@ -11,7 +11,7 @@ import torch
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import dtype_of, parameters_of
-from layered_lr.optimizers import Muon, Optimizer
+from layered_lr.optimizers import Adam, AdamW, Muon, Optimizer
 from layered_lr.plans.frozen_by_hand import find_frozen_by_hand
 from layered_lr.plans.group import list_kinds
 from layered_lr.plans.param_groups import NO_DECAY, divide_group
@@ -20,9 +20,10 @@ from layered_lr.plans.reactive_rates import LiveRates
 from layered_lr_torch import muon, paper_optimizers
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.finishing import finish_optimizer
-from layered_lr_torch.lowering import OWN, choose_implementation, is_own
+from layered_lr_torch.lowering import ONE_WAY, OWN, choose_implementation, is_own
 from layered_lr_torch.mixed_optimizer import KIND, MixedOptimizer
 from layered_lr_torch.replaced_parameters import ReplacedParameters
+from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.slots import begin_sums
 from layered_lr_torch.torch_types import Module, ParamGroup, Tensor
 
@@ -48,7 +49,7 @@ def build_optimizer(
         Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
     here = plan.plan_at(step)
-    classes = find_classes(here)
+    classes = find_classes(here, has_shards(model))
     groups = build_param_groups(plan, model, step)
     arguments = {}
     for kind, (cls, settings) in classes.items():
@@ -86,7 +87,7 @@ def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]
         Unsupported: This release of torch lacks the optimizer, or an option of it.
     """
     here = plan.plan_at(step)
-    classes = find_classes(here)
+    classes = find_classes(here, has_shards(model))
     tensors = {parameter.name: tensor for parameter, tensor in parameters_of(model)}
     by_hand = find_frozen_by_hand(plan.parameters)
     chosen = {}
@@ -115,11 +116,17 @@ def build_param_groups(plan: Plan, model: Module, step: int) -> list[ParamGroup]
     ]
 
 
-def find_classes(plan: Plan) -> dict[str, tuple[Any, Optimizer]]:
+def has_shards(model: Module) -> bool:
+    """Whether this process holds only a part of some parameter."""
+    return any(map(is_sharded, model.parameters()))
+
+
+def find_classes(plan: Plan, is_divided: bool = False) -> dict[str, tuple[Any, Optimizer]]:
     """Find the classes of a plan's optimizers, by the names of their kinds; the first one is that of ``rest``.
 
     Args:
         plan: Without phases.
+        is_divided: Whether processes hold parts of the parameters: torch's Muon does not see whole matrices then.
 
     Returns:
         The kinds that some parameter has. Each with its class, and the settings of one of its groups.
@@ -133,7 +140,8 @@ def find_classes(plan: Plan) -> dict[str, tuple[Any, Optimizer]]:
         usual = plan.spec.optimizer if type(plan.spec.optimizer) is kind else settings[0]
         # Of our class, if one group needs it: it does what torch's does.
         own = next((one for one in settings if is_own(one)), usual)
-        found[kind.__name__] = find_optimizer_class(own), usual
+        cls = muon.Muon if is_divided and kind is Muon else find_optimizer_class(own)
+        found[kind.__name__] = cls, usual
     return found
 
 
@@ -156,6 +164,10 @@ def find_optimizer_class(settings: Optimizer) -> Any:
 
 def _choose_implementation(settings: Optimizer, model: Module, tensors: Sequence[Tensor]) -> dict[str, bool]:
     """Choose the arguments ``foreach`` and ``fused``; empty if torch, or the user, has the choice."""
+    parts = sum(map(is_sharded, tensors))
+    is_fused = getattr(settings, "fused", None) and not isinstance(settings, Adam | AdamW)  # which torch knows of parts
+    if parts and not isinstance(settings, ONE_WAY) and (parts < len(tensors) or is_fused):
+        return {"foreach": False, "fused": False}  # neither takes parts beside whole tensors
     devices = {tensor.device.type for tensor in tensors}
     are_plain = all(
         type(tensor) in (torch.nn.Parameter, torch.Tensor) and tensor.is_floating_point() for tensor in tensors

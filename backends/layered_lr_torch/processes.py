@@ -159,6 +159,9 @@ class Replica:
         """Around the forward and backward pass of a part of a batch; gradients are averaged with the last part."""
         return contextlib.nullcontext() if is_last or self._parallel is None else self._parallel.no_sync()
 
+    def end_backward(self) -> None:
+        """Nothing: torch has averaged the gradients in the backward pass."""
+
     def unify_buffers(self) -> None:
         """Let all copies have the buffers of the first process's, such as the statistics of batch normalisations."""
         if self._buffers:

@@ -31,6 +31,8 @@ from layered_lr_torch.norms import NormHistory
 from layered_lr_torch.optimizer import build_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.processes import Replica, TorchProcesses
+from layered_lr_torch.sharded_model import Shards, uncalled_error
+from layered_lr_torch.sharding import is_sharded
 from layered_lr_torch.shared_draws import SharedDraws
 from layered_lr_torch.shared_norms import share_batch_norms
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
@@ -106,17 +108,29 @@ class TorchSession(Session):
         is_scaled = extras.autocast == "float16"
         self._scaler = LossScaler(device, extras.scaling, self.optimizer) if is_scaled else None
 
-    def _share_with(self, processes: TorchProcesses) -> Replica:
+    def _share_with(self, processes: TorchProcesses) -> Replica | Shards:
         """Let the forward pass be that of one of several processes."""
         if self.extras.sync_batch_norm:
             share_batch_norms(self.model)
-        shares_masks = isinstance(self._masks, DropoutMasks) and self._masks.has_work
-        replica = Replica(self.model, processes, always_uses_all=shares_masks)
+        replica: Replica | Shards
+        if any(map(is_sharded, self._parameters.values())):
+            replica = Shards(self.model, processes)
+        else:
+            shares_masks = isinstance(self._masks, DropoutMasks) and self._masks.has_work
+            replica = Replica(self.model, processes, always_uses_all=shares_masks)
         self.forward = WholeDraws(processes.share).wrap(replica.forward)
         return replica
 
     def _compute_logits(self, forward: Forward, images: Tensor) -> Tensor:
         """Run the forward pass; under autocast the logits become what the widest floating parameter is."""
+        try:
+            return self._answer(forward, images)
+        except RuntimeError as error:
+            if "mixed torch.Tensor and DTensor" in str(error):
+                raise uncalled_error() from None
+            raise
+
+    def _answer(self, forward: Forward, images: Tensor) -> Tensor:
         if self._autocast_dtype is None:
             return forward(images)
         with torch.autocast(self.device.type, self._autocast_dtype):
@@ -137,6 +151,8 @@ class TorchSession(Session):
         loss = self._backward(given, wanted, 0, 1) if parts == 1 else self._backward_parts(given, wanted, parts)
         if self._masks.has_work:
             self._masks.remove()
+        if self._replica is not None:
+            self._replica.end_backward()
         self._watch.look()
         if self._scaler is not None and (why := self._scaler.step()):
             return StepOutcome(loss, False, why, self._scaler.state()["scale"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,10 +21,49 @@ def gather(tensor: Any) -> Tensor:
     return whole
 
 
+def get_part(tensor: Any) -> Tensor:
+    """Return the part that this process holds, in its own memory; of a tensor that is no ``DTensor`` all of it."""
+    part: Tensor = tensor.detach()._local_tensor if is_sharded(tensor) else tensor
+    return part
+
+
+@torch.no_grad()
+def measure_norms(tensors: Sequence[Any]) -> list[Tensor]:
+    """Measure the L2 norm of each tensor, whole: one reduction for all that are divided among the same processes.
+
+    Args:
+        tensors: Plain ones, and ``DTensor``s. Every process has to ask for them at the same time.
+
+    Returns:
+        Tensors of shape (), which are equal in all processes.
+    """
+    norms = list(torch._foreach_norm([get_part(tensor) for tensor in tensors])) if tensors else []
+    divided: dict[Any, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        if not is_sharded(tensor):
+            continue
+        if tensor.device_mesh.ndim == 1 and tensor.placements[0].is_shard():
+            divided.setdefault(tensor.device_mesh.get_group(), []).append(index)
+        else:
+            norms[index] = gather(torch.linalg.vector_norm(tensor))
+    for group, indices in divided.items():
+        squares = torch.stack([norms[index].double() for index in indices]).square()
+        torch.distributed.all_reduce(squares, group=group)
+        for index, norm in zip(indices, squares.sqrt().unbind(), strict=True):
+            norms[index] = norm.to(norms[index].dtype)
+    return norms
+
+
 def copy_into(tensor: Any, whole: Tensor) -> None:
     """Copy a whole tensor into a tensor, of which this process may hold a part."""
-    if is_sharded(tensor):
-        from torch.distributed.tensor import distribute_tensor
+    tensor.copy_(divide_like(whole.to(tensor.device, tensor.dtype), tensor) if is_sharded(tensor) else whole)
 
-        whole = distribute_tensor(whole.to(tensor.device, tensor.dtype), tensor.device_mesh, tensor.placements)
-    tensor.copy_(whole)
+
+def divide_like(whole: Tensor, tensor: Any) -> Tensor:
+    """Return a whole tensor, which every process has, divided as another one is; as it is, if that one is not."""
+    if not is_sharded(tensor):
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    divided: Tensor = distribute_tensor(whole, tensor.device_mesh, tensor.placements)
+    return divided

@@ -428,6 +428,9 @@ class Backend(ABC):
     processes: Processes = ALONE
     """Those that train together with this one."""
 
+    can_shard: ClassVar[bool] = False
+    """Whether several processes can each hold a part of a model's parameters."""
+
     @abstractmethod
     def __init__(self, device: str = "auto") -> None: ...
 
@@ -472,6 +475,18 @@ class Backend(ABC):
             SpecError: The callable returns something other than a module that this backend can train.
             Unsupported: The callable returns a module of another framework, which cannot be translated.
         """
+
+    def shard(self, plan: Plan, model: Module) -> None:
+        """Let each process hold a part of every parameter from now on; all processes call it.
+
+        Args:
+            plan: Of the whole run.
+            model: From ``build``, with the weights to begin with.
+
+        Raises:
+            Unsupported: The backend cannot do so, or not with this model.
+        """
+        raise Unsupported(f"shard=True: backend {self.name!r} cannot divide a model. Use 'torch-eager'.")
 
     def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
         """Let a user's model draw its random numbers from the run's seed, if it can, as it does on other backends.

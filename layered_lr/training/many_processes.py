@@ -117,6 +117,7 @@ def joined(options: RunOptions) -> Iterator[tuple[Processes, Backend | None]]:
         try:
             with processes.watching(_way_on(options)):
                 processes.agree(lambda: check_divisible(options, launch.count))
+                processes.agree(lambda: check_shards(options, backend))
                 yield processes, backend
         except ProcessLost as error:
             error.said_elsewhere = False  # nobody knows which of the others are left to say it
@@ -181,6 +182,33 @@ def check_divisible(options: RunOptions, count: int) -> None:
         raise SpecError(
             f"run(batch_size={size}): the batch is that of all {count} processes together, and must divide among them. "
             f"Use {' or '.join(map(str, dict.fromkeys(near)))}, or another number of processes."
+        )
+
+
+def check_shards(options: RunOptions, backend: Backend) -> None:
+    """Refuse to divide a model where the backend cannot, or where the first process alone would ask for all of it.
+
+    Raises:
+        Unsupported: It cannot, or would.
+    """
+    if not options.shard:
+        return
+    if not backend.can_shard:
+        raise Unsupported(
+            f"run(shard=True): backend {backend.name!r} cannot divide a model among processes. Use 'torch-eager', or "
+            "leave shard out."
+        )
+    for each in options.listeners:
+        if each.writes and getattr(each, "asks_model", False):
+            raise Unsupported(
+                f"run(shard=True): the log {type(each).__name__} reads the weights in the first process alone, which "
+                "holds a part of them. Use ll.CSV or ll.JSONLines, or "
+                "ll.TensorBoard(weight_norms=False, wrong_answers=0)."
+            )
+    if options.precision.autocast == "float16":
+        raise Unsupported(
+            "run(shard=True, precision='float16'): torch's GradScaler does not know the gradients of the other "
+            "processes. Use precision='bfloat16', or leave shard out."
         )
 
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EPOCHS = 6
 
-KEPT_OF_A_RUN = ("sync_batch_norm", "checkpoints", "divergence", "callbacks", "log", "save", "dry_run")
+KEPT_OF_A_RUN = ("sync_batch_norm", "shard", "checkpoints", "divergence", "callbacks", "log", "save", "dry_run")
 """Options that say what is kept of a run, or how it goes on: they have no meaning for what is tried before it."""
 
 _LARGEST_IMAGE = 1 << 14
@@ -380,6 +380,17 @@ class RunOptions:
         check=yes_or_no,
         meaning=RUN_ONLY,
         flag="--sync-batch-norm",
+        kind="bool",
+    )
+    shard: bool = option(
+        default=False,
+        help=(
+            "In several processes: whether each of them holds a part of every parameter, of its gradient and of the "
+            "optimizer's state, instead of a whole copy. One process alone holds everything."
+        ),
+        check=yes_or_no,
+        meaning=GOES_ON,
+        flag="--shard",
         kind="bool",
     )
     sizes: Sizes | None = option(

@@ -119,6 +119,8 @@ def prepare_together(
         own = ready.options_alike(options)
         check_alike(processes, {"version": all_versions(options.backend), "plan": ready.plan.to_dict(), **own})
         ready.batches.share = processes.share
+        if options.shard:
+            ready.backend.shard(ready.plan, ready.model)
     return ready
 
 

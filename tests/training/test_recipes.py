@@ -111,6 +111,7 @@ def test_every_option_of_run_can_stand_in_a_recipe(tmp_path: Path) -> None:
     }  # fmt: skip
     values["sync_batch_norm"] = True
     values["mix"] = {"mixup": 0.2, "cutmix": 1.0, "probability": 0.5}
+    values["shard"] = True
     values["loss"] = {"label_smoothing": 0.1, "class_weights": [1.0, 2.0], "reduction": "sum"}
     values["early_stop"] = {
         "metric": "loss", "patience": 2, "min_delta": 0.1, "mode": "min", "target": 0.5, "restore_best": False,

@@ -38,6 +38,8 @@ class Logger(Callback):
     """
 
     writes = True
+    asks_model: bool = False
+    """Whether it reads the weights, or what the model answers: where each process holds a part, that needs all."""
 
     def __init__(self, grad_norms: bool = True) -> None:
         self.wants_grad_norms = check_yes_or_no(type(self).__name__, "grad_norms", grad_norms)

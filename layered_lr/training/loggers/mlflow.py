@@ -45,6 +45,8 @@ class MLflow(Logger):
         ...     return ll.run(spec, callbacks=[ll.MLflow("digits", folder="mlruns")])
     """
 
+    asks_model = True
+
     def __init__(
         self,
         experiment: str = "layered_lr",

@@ -44,6 +44,8 @@ class WandB(Logger):
         ...     return ll.run(spec, callbacks=[ll.WandB("digits", mode="offline")])
     """
 
+    asks_model = True
+
     def __init__(
         self,
         project: str,

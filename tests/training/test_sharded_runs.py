@@ -1,0 +1,114 @@
+"""A run in which each process holds a part of the model (``shard=True``) is the run of one process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ALIKE = ("sharded", "sharded_odd", "sharded_guarded", "sharded_muon")
+REFUSED = {
+    "uncalled": "Unsupported: shard=True: the model uses the weights of a module without calling the module",
+    "adafactor": "Unsupported: shard=True: group '8.*' trains with Adafactor",
+    "float16": "Unsupported: run(shard=True, precision='float16')",
+    "log": "Unsupported: run(shard=True): the log TensorBoard reads the weights",
+}
+
+
+@pytest.fixture(scope="module")
+def runs(torch: Any) -> Any:
+    from tests.support import sharded_runs
+
+    return sharded_runs
+
+
+@pytest.fixture(scope="module")
+def alone(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("alone")
+    return {case: runs.many_runs.call(case, str(folder)) for case in (*ALIKE, "sharded_optimizers")}
+
+
+@pytest.fixture(scope="module")
+def two(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("two")
+    cases = ("sharded_half", "sharded_resumed", "sharded_optimizers", "sharded_refused", "sharded_bytes")
+    return {"folder": folder, "ranks": runs.run_in(2, *ALIKE, *cases, folder=str(folder))}
+
+
+def assert_alike(one: Any, other: Any, tolerance: float = 1e-9) -> None:
+    assert isinstance(one, dict) and isinstance(other, dict), (one, other)
+    assert one["events"] == other["events"]
+    for name in one.keys() - {"events"}:
+        np.testing.assert_allclose(one[name], other[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_parts_train_as_the_whole(alone: dict[str, Any], two: dict[str, Any], case: str) -> None:
+    for found in two["ranks"]:
+        assert_alike(alone[case], found[case])
+
+
+def test_optimizers_see_whole_parameters(runs: Any, alone: dict[str, Any], two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        assert isinstance(found["sharded_optimizers"], dict), found["sharded_optimizers"]
+        for name in runs.OPTIMIZERS:
+            assert_alike(alone["sharded_optimizers"][name], found["sharded_optimizers"][name])
+
+
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        assert isinstance(found["sharded_resumed"], dict), found["sharded_resumed"]
+        for name, numbers in found["sharded"].items():
+            if name != "events":
+                assert np.array_equal(numbers, found["sharded_resumed"][name]), name
+
+
+def test_its_checkpoint_is_that_of_one_process(
+    runs: Any, alone: dict[str, Any], two: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(two["folder"] / "half", tmp_path / "half")
+    assert_alike(alone["sharded"], {**runs.many_runs.call("sharded_on", str(tmp_path)), "events": []}, 1e-9)
+
+
+def test_a_process_holds_half(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        assert isinstance(found["sharded_bytes"], dict), found["sharded_bytes"]
+        for own, whole in found["sharded_bytes"].values():
+            assert whole > 3072 * 64 and own == whole / 2
+
+
+@pytest.mark.parametrize(("case", "words"), REFUSED.items())
+def test_what_cannot_be_divided_is_refused(two: dict[str, Any], case: str, words: str) -> None:
+    for found in two["ranks"]:
+        assert isinstance(found["sharded_refused"], dict), found["sharded_refused"]
+        assert found["sharded_refused"][case].startswith(words)
+
+
+@pytest.mark.exhaustive
+def test_it_goes_on_with_another_number_of_processes(
+    runs: Any, alone: dict[str, Any], two: dict[str, Any], tmp_path: Path
+) -> None:
+    for count, case in ((4, "sharded_on"), (2, "undivided_on")):
+        shutil.copytree(two["folder"] / "half", tmp_path / case / "half")
+        for found in runs.run_in(count, case, folder=str(tmp_path / case)):
+            assert_alike(alone["sharded"], {**found[case], "events": []})
+
+
+@pytest.mark.exhaustive
+def test_the_other_optimizers_train_as_the_whole(runs: Any, tmp_path: Path) -> None:
+    whole = runs.many_runs.call("sharded_optimizers_more", str(tmp_path))
+    for found in runs.run_in(2, "sharded_optimizers_more", folder=str(tmp_path)):
+        for name in runs.MORE_OPTIMIZERS:
+            assert_alike(whole[name], found["sharded_optimizers_more"][name])
+
+
+def test_blocks_are_children_with_many_numbers(runs: Any, torch: Any) -> None:
+    from layered_lr_torch.sharded_model import find_blocks, find_undivided
+
+    net, odd = runs.net(), runs.Odd()
+    assert find_blocks(net) == [net[0], net[1], net[3][0], net[3][1], net[6], net[7]]
+    assert odd.first not in find_blocks(odd) and odd.body[1] in find_blocks(odd)  # tied weights stay together
+    assert {id(each) for each in find_undivided(odd)} == {id(odd.scale), id(odd.second.bias)}
