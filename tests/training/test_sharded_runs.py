@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import layered_lr as ll
+
 ALIKE = ("sharded", "sharded_odd", "sharded_guarded", "sharded_muon")
 REFUSED = {
     "uncalled": "Unsupported: shard=True: the model uses the weights of a module without calling the module",
@@ -85,6 +87,11 @@ def test_what_cannot_be_divided_is_refused(two: dict[str, Any], case: str, words
     for found in two["ranks"]:
         assert isinstance(found["sharded_refused"], dict), found["sharded_refused"]
         assert found["sharded_refused"][case].startswith(words)
+
+
+def test_one_process_says_that_it_holds_everything(runs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    runs._run(model=runs.Odd, spec=ll.Spec(ll.SGD(0.1)), max_steps=1)
+    assert "shard=True: there is one process, which holds everything." in capsys.readouterr().err
 
 
 @pytest.mark.exhaustive
