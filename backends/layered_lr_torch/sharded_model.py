@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch.utils._pytree import tree_map
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.nn_modules import parameters_of
@@ -55,7 +56,18 @@ def shard(plan: Plan, model: Module, processes: TorchProcesses, device: torch.de
     undivided: set[Any] = set(find_undivided(model))
     mesh = init_device_mesh(device.type, (processes.share.count,))
     for module in (*find_blocks(model), model):
+        module.register_forward_hook(_give_no_views)
         fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=undivided)
+
+
+def _give_no_views(module: Module, given: object, output: Any) -> Any:
+    """Let what a block answers have memory of its own: torch gathers no weights for what is done in place to a view."""
+
+    def copy(each: Any) -> Any:
+        is_view = isinstance(each, torch.Tensor) and each.requires_grad and each._is_view()
+        return each.clone() if is_view else each
+
+    return tree_map(copy, output)
 
 
 def find_undivided(model: Module) -> list[Tensor]:

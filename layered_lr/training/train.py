@@ -121,6 +121,8 @@ def prepare_together(
         ready.batches.share = processes.share
         if options.shard:
             ready.backend.shard(ready.plan, ready.model)
+    elif options.shard:
+        say("shard=True: there is one process, which holds everything.")
     return ready
 
 

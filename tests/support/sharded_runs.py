@@ -47,12 +47,20 @@ def net() -> Any:
     )
 
 
+class Views(nn.Linear):
+    """Answers with a view."""
+
+    def forward(self, images: Any) -> Any:
+        """Answer with hidden numbers."""
+        return super().forward(images.flatten(1))[:, None].squeeze(1)
+
+
 class Odd(nn.Module):
     """Tied weights, a scalar, a parameter in a plain list, a frozen one, a buffer, and no layer of noise."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(3072, 5))
+        self.body = Views(3072, 5)
         self.scale = nn.Parameter(torch.tensor(1.0))
         self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
         self.second.weight = self.first.weight
@@ -63,7 +71,9 @@ class Odd(nn.Module):
 
     def forward(self, images: Any) -> Any:
         """Answer with logits."""
-        hidden = self.first(self.body(images)).tanh() * self.shift
+        body = self.body(images)
+        body += 1  # in place, of a view
+        hidden = self.first(body).tanh() * self.shift
         return self.head(self.second(hidden) * self.scale + self.kept[0])
 
 

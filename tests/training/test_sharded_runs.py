@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import layered_lr as ll
+
 ALIKE = ("sharded", "sharded_odd", "sharded_guarded", "sharded_muon")
 REFUSED = {
     "uncalled": "Unsupported: shard=True: the model uses the weights of a module without calling the module",
@@ -87,6 +89,11 @@ def test_what_cannot_be_divided_is_refused(two: dict[str, Any], case: str, words
         assert found["sharded_refused"][case].startswith(words)
 
 
+def test_one_process_says_that_it_holds_everything(runs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    runs._run(model=runs.Odd, spec=ll.Spec(ll.SGD(0.1)), max_steps=1)
+    assert "shard=True: there is one process, which holds everything." in capsys.readouterr().err
+
+
 @pytest.mark.exhaustive
 def test_it_goes_on_with_another_number_of_processes(
     runs: Any, alone: dict[str, Any], two: dict[str, Any], tmp_path: Path
@@ -110,5 +117,5 @@ def test_blocks_are_children_with_many_numbers(runs: Any, torch: Any) -> None:
 
     net, odd = runs.net(), runs.Odd()
     assert find_blocks(net) == [net[0], net[1], net[3][0], net[3][1], net[6], net[7]]
-    assert odd.first not in find_blocks(odd) and odd.body[1] in find_blocks(odd)  # tied weights stay together
+    assert odd.first not in find_blocks(odd) and odd.body in find_blocks(odd)  # tied weights stay together
     assert {id(each) for each in find_undivided(odd)} == {id(odd.scale), id(odd.second.bias)}
