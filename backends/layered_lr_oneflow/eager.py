@@ -10,12 +10,14 @@ from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.backend.processes import Launch
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
 from layered_lr_oneflow.clipping import GradientClipper
 from layered_lr_oneflow.dropout import find_random_modules, find_seedable_dropouts, seed_dropouts
 from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.processes import OneFlowProcesses, check_batch_norm, draw_for_all
 from layered_lr_oneflow.session import Inputs, OneFlowSession
 from layered_lr_oneflow.slot_access import EagerSlots
 
@@ -23,8 +25,17 @@ from layered_lr_oneflow.slot_access import EagerSlots
 class EagerUpdates(OneFlowSession):
     """A session whose optimizer is eager; a subclass computes the gradients, in eager mode or in a graph."""
 
-    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step)
+    def __init__(
+        self,
+        plan: Plan,
+        model: Module,
+        num_classes: int,
+        device: str,
+        extras: Extras,
+        step: int = 0,
+        processes: OneFlowProcesses | None = None,
+    ) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step, processes)
         self._begin(plan, step)
 
     def _begin(self, plan: Plan, step: int) -> None:
@@ -57,6 +68,8 @@ class EagerUpdates(OneFlowSession):
         # Zeros instead of None would let momentum and decay move parameters that have no gradient.
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(parts)
+        if self._processes is not None:
+            self._processes.average_gradients([each for each in self.model.parameters() if each.requires_grad])
         self._applied_rates.record(self.optimizer.param_groups)
         norms = self._clipper.clip()
         self.optimizer.step()
@@ -80,9 +93,20 @@ class EagerUpdates(OneFlowSession):
 class EagerSession(EagerUpdates):
     """A OneFlow model in training, op by op."""
 
-    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step)
+    def __init__(
+        self,
+        plan: Plan,
+        model: Module,
+        num_classes: int,
+        device: str,
+        extras: Extras,
+        step: int = 0,
+        processes: OneFlowProcesses | None = None,
+    ) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step, processes)
         self._seeded = find_seedable_dropouts(model)
+        if processes is not None:
+            draw_for_all(list(self._seeded.values()), processes.share)
 
     def random_modules(self) -> tuple[str, ...]:
         """Names of the modules whose random numbers cannot be restored; ``nn.Dropout`` is seeded before each update."""
@@ -110,6 +134,12 @@ class OneFlowEager(OneFlowBackend):
     """OneFlow, op by op."""
 
     name: ClassVar[str] = "oneflow-eager"
+    together: OneFlowProcesses | None = None
+
+    def join(self, launch: Launch) -> OneFlowProcesses:
+        """Connect this process with the others; on GPUs OneFlow's launcher gives each its own."""
+        self.processes = self.together = OneFlowProcesses(launch)
+        return self.together
 
     def open(
         self,
@@ -121,4 +151,7 @@ class OneFlowEager(OneFlowBackend):
         timeline: Sequence[Plan] = (),
     ) -> EagerSession:
         """Put the model under the plan's optimizer, ready to make update ``step``."""
-        return EagerSession(plan, model, num_classes, self.device, extras, step)
+        if self.together is None:
+            return EagerSession(plan, model, num_classes, self.device, extras, step)
+        self.together.agree(lambda: check_batch_norm(extras))
+        return EagerSession(plan, model, num_classes, self.device, extras, step, self.together)
