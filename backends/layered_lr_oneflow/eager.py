@@ -10,14 +10,13 @@ from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
-from layered_lr.backend.processes import Launch
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
 from layered_lr_oneflow.clipping import GradientClipper
 from layered_lr_oneflow.dropout import find_random_modules, find_seedable_dropouts, seed_dropouts
 from layered_lr_oneflow.oneflow_types import Module, Tensor
-from layered_lr_oneflow.processes import OneFlowProcesses, check_batch_norm, draw_for_all
+from layered_lr_oneflow.processes import OneFlowProcesses, draw_for_all
 from layered_lr_oneflow.session import Inputs, OneFlowSession
 from layered_lr_oneflow.slot_access import EagerSlots
 
@@ -69,12 +68,16 @@ class EagerUpdates(OneFlowSession):
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(parts)
         if self._processes is not None:
-            self._processes.average_gradients([each for each in self.model.parameters() if each.requires_grad])
+            self._average_gradients(self._processes)
         self._applied_rates.record(self.optimizer.param_groups)
         norms = self._clipper.clip()
         self.optimizer.step()
         self.scheduler.step()
         return losses, norms
+
+    def _average_gradients(self, processes: OneFlowProcesses) -> None:
+        """Let the gradients be the mean of all processes'."""
+        processes.average_gradients([each for each in self.model.parameters() if each.requires_grad])
 
     @abstractmethod
     def _backward(self, parts: Sequence[Inputs]) -> list[Tensor]:
@@ -134,12 +137,6 @@ class OneFlowEager(OneFlowBackend):
     """OneFlow, op by op."""
 
     name: ClassVar[str] = "oneflow-eager"
-    together: OneFlowProcesses | None = None
-
-    def join(self, launch: Launch) -> OneFlowProcesses:
-        """Connect this process with the others; on GPUs OneFlow's launcher gives each its own."""
-        self.processes = self.together = OneFlowProcesses(launch)
-        return self.together
 
     def open(
         self,
@@ -151,7 +148,5 @@ class OneFlowEager(OneFlowBackend):
         timeline: Sequence[Plan] = (),
     ) -> EagerSession:
         """Put the model under the plan's optimizer, ready to make update ``step``."""
-        if self.together is None:
-            return EagerSession(plan, model, num_classes, self.device, extras, step)
-        self.together.agree(lambda: check_batch_norm(extras))
+        self.check_together(extras)
         return EagerSession(plan, model, num_classes, self.device, extras, step, self.together)

@@ -169,6 +169,20 @@ def batch_norm(folder: str, backend: str) -> Any:
     return _run(backend, spec=ll.Spec(ll.SGD(lr=0.05)), model=_net_with_batch_norm)
 
 
+def own_batch_norm(folder: str, backend: str) -> Any:
+    """A batch normalisation in a model that is written in OneFlow."""
+    import oneflow as flow
+
+    import layered_lr as ll
+
+    def make() -> Any:
+        flow.manual_seed(1)
+        nn = flow.nn
+        return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 4))
+
+    return _run(backend, spec=ll.Spec(ll.SGD(lr=0.05)), model=make)
+
+
 def shared_batch_norm(folder: str, backend: str) -> Any:
     """A batch normalisation that is to see the images of all processes."""
     import layered_lr as ll
@@ -180,8 +194,9 @@ def rolled_back(folder: str, backend: str) -> Any:
     """Going back to a state, at lower rates."""
     import layered_lr as ll
 
-    spec = ll.Spec(ll.SGD(lr=0.05), schedule=ll.MultiStepLR(milestones=[3], gamma=1e200))
-    return _run(backend, spec=spec, divergence=ll.Divergence("rollback", rollback_factor=1e-202))
+    spec = ll.Spec(ll.SGD(lr=0.05), schedule=ll.MultiStepLR(milestones=[3], gamma=1e38))
+    divergence = ll.Divergence("rollback", rollback_factor=1e-39)
+    return _run(backend, spec=spec, divergence=divergence, precision="float32")
 
 
 def stopped(folder: str, backend: str) -> Any:

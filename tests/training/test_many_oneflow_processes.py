@@ -15,8 +15,11 @@ from layered_lr.backend.processes import Launch
 from layered_lr.training.many_processes import check_launcher
 from tests.support import many_oneflow_runs
 
-EAGER = "oneflow-eager"
-ALIKE = ("plain", "accumulated", "own_dropout", "stopped", "last_batch", "rolled_back", "kept")
+EAGER, GRAPH = "oneflow-eager", "oneflow-graph"
+KEPT = f"kept:{EAGER}"
+OF_EAGER = ("plain", "accumulated", "own_dropout", "stopped", "last_batch", "rolled_back")
+ALIKE = (*(f"{case}:{EAGER}" for case in OF_EAGER), KEPT, f"plain:{GRAPH}", f"accumulated:{GRAPH}", f"kept:{GRAPH}")
+BATCH_NORMS = [f"{case}:{backend}" for case in ("batch_norm", "own_batch_norm") for backend in (EAGER, GRAPH)]
 REFUSED = {
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "other_seed": "SpecError: .*process 1 of 2 has another option than process 0: seed 1",
@@ -27,15 +30,15 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def alone(torch: Any, oneflow: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("alone")
-    return {"folder": folder, **{case: many_oneflow_runs.call(f"{case}:{EAGER}", str(folder)) for case in ALIKE}}
+    return {"folder": folder, **{case: many_oneflow_runs.call(case, str(folder)) for case in ALIKE}}
 
 
 @pytest.fixture(scope="module")
 def two(alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("two")
     shutil.copytree(alone["folder"] / f"run_{EAGER}", folder / "of_one")
-    cases = [f"{case}:{EAGER}" for case in (*ALIKE, *REFUSED, "batch_norm")]
-    return {"folder": folder, "ranks": many_oneflow_runs.run_in(2, folder, *cases, f"gone_on:{EAGER}:of_one")}
+    cases = [*ALIKE, *(f"{case}:{EAGER}" for case in REFUSED), *BATCH_NORMS, f"gone_on:{EAGER}:of_one"]
+    return {"folder": folder, "ranks": many_oneflow_runs.run_in(2, folder, *cases)}
 
 
 def assert_alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-9) -> None:
@@ -48,7 +51,7 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 
 @pytest.mark.parametrize("case", ALIKE)
 def test_two_processes_train_as_one(alone: dict[str, Any], two: dict[str, Any], case: str) -> None:
     for found in two["ranks"]:
-        assert_alike(alone[case], found[f"{case}:{EAGER}"])
+        assert_alike(alone[case], found[case], 1e-5 if "rolled_back" in case else 1e-9)
 
 
 @pytest.mark.parametrize(("case", "words"), REFUSED.items())
@@ -59,12 +62,15 @@ def test_what_cannot_be_is_refused_by_one_of_them(two: dict[str, Any], case: str
 
 
 def test_a_run_that_goes_back_does(alone: dict[str, Any]) -> None:
-    assert "rolled_back" in alone["rolled_back"]["events"]
+    assert "rolled back" in alone[f"rolled_back:{EAGER}"]["events"]
 
 
-def test_batch_norm_is_alike_in_both_processes(two: dict[str, Any]) -> None:
-    one, other = (found[f"batch_norm:{EAGER}"] for found in two["ranks"])
-    assert_alike(one, other, 0.0)
+def test_batch_norms_are_alike_in_both_processes_and_on_both_backends(two: dict[str, Any]) -> None:
+    first, second = two["ranks"]
+    for eager, graph in (BATCH_NORMS[:2], BATCH_NORMS[2:]):
+        for case in (eager, graph):
+            assert_alike(first[case], second[case], 0.0)
+        assert_alike(first[eager], first[graph])
 
 
 def test_files_are_written_once_and_a_run_goes_on_with_another_number(
