@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Float32, Floats, Int64, Weights
-from layered_lr.backend.base import Backend, Dtype, check_logits
+from layered_lr.backend.base import Backend, Dtype, Extras, check_logits
+from layered_lr.backend.processes import Launch
 from layered_lr.errors import SpecError
 from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.plans.group import list_kinds
@@ -33,6 +34,7 @@ from layered_lr_oneflow.optimizer import (
 )
 from layered_lr_oneflow.own_loop_phases import PhaseScheduler
 from layered_lr_oneflow.own_optimizer import build_scheduler
+from layered_lr_oneflow.processes import OneFlowProcesses, check_batch_norm
 from layered_lr_oneflow.runtime import flow
 
 _LOGITS_DTYPES = ("float32", "float64")
@@ -56,8 +58,25 @@ def pick_device(device: str) -> str:
 class OneFlowBackend(Backend):
     """Builds OneFlow models and serves loops of the user's own."""
 
+    together: OneFlowProcesses | None = None
+    """Those that train together with this one."""
+
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
+
+    def join(self, launch: Launch) -> OneFlowProcesses:
+        """Connect this process with the others."""
+        self.processes = self.together = OneFlowProcesses(launch)
+        return self.together
+
+    def check_together(self, extras: Extras) -> None:
+        """Refuse in one of several processes what they cannot do together.
+
+        Raises:
+            Unsupported: Statistics over the images of all processes.
+        """
+        if self.together is not None:
+            self.together.agree(lambda: check_batch_norm(extras))
 
     def build(
         self,

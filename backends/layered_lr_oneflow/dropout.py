@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from layered_lr.arrays import Float64
+from layered_lr.data.share import WHOLE, Share
 from layered_lr.models.dropout_masks import draw_dropout_mask
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.random_places import RandomPlace
@@ -32,6 +33,7 @@ class MaskedDropout(flow.nn.Dropout):
     """
 
     shares_masks: ClassVar[bool] = True
+    has_rows_of_images: ClassVar[bool] = True
 
     def __init__(self, p: float, features: int) -> None:
         super().__init__(p)
@@ -57,11 +59,13 @@ class DropoutMasks:
         seed: Of the run.
         always: Whether dropouts in evaluation mode get masks too, which are then ones: a graph that serves several
             phases takes the same number of masks in each.
+        share: Which images of each batch the model gets; it takes their rows of the masks of the whole update.
     """
 
-    def __init__(self, model: Module, seed: int, always: bool = False) -> None:
+    def __init__(self, model: Module, seed: int, always: bool = False, share: Share = WHOLE) -> None:
         self._seed = seed
         self._always = always
+        self._share = share
         self._dropouts: list[MaskedDropout | RandomPlace] = []
         for module in model.modules():
             if isinstance(module, MaskedDropout):
@@ -74,14 +78,22 @@ class DropoutMasks:
 
         Args:
             step: The update.
-            images: How many images the update has, in all of its parts.
+            images: How many images the model gets, in all parts.
             parts: How many parts the batch comes in.
         """
+        whole = images * self._share.count
         return [
-            dropout.draw(self._seed, step, place, images, parts)
+            self._own(dropout.draw(self._seed, step, place, whole, parts), parts, dropout.has_rows_of_images)
             for place, dropout in enumerate(self._dropouts)
             if self._is_used(dropout)
         ]
+
+    def _own(self, mask: Float64, parts: int, has_rows_of_images: bool) -> Float64:
+        """The rows of this process's images, of each part one after the other."""
+        if self._share.count == 1 or not has_rows_of_images:
+            return mask
+        rows = self._share.rows(len(mask), parts)
+        return mask[rows]
 
     def insert(self, masks: Sequence[Tensor]) -> None:
         """Give each dropout its mask, for the next forward pass or for the trace of a graph."""

@@ -16,6 +16,7 @@ from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
 from layered_lr_oneflow.clipping import GradientClipper
 from layered_lr_oneflow.dropout import find_random_modules, find_seedable_dropouts, seed_dropouts
 from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.processes import OneFlowProcesses, draw_for_all
 from layered_lr_oneflow.session import Inputs, OneFlowSession
 from layered_lr_oneflow.slot_access import EagerSlots
 
@@ -23,8 +24,17 @@ from layered_lr_oneflow.slot_access import EagerSlots
 class EagerUpdates(OneFlowSession):
     """A session whose optimizer is eager; a subclass computes the gradients, in eager mode or in a graph."""
 
-    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step)
+    def __init__(
+        self,
+        plan: Plan,
+        model: Module,
+        num_classes: int,
+        device: str,
+        extras: Extras,
+        step: int = 0,
+        processes: OneFlowProcesses | None = None,
+    ) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step, processes)
         self._begin(plan, step)
 
     def _begin(self, plan: Plan, step: int) -> None:
@@ -57,11 +67,17 @@ class EagerUpdates(OneFlowSession):
         # Zeros instead of None would let momentum and decay move parameters that have no gradient.
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(parts)
+        if self._processes is not None:
+            self._average_gradients(self._processes)
         self._applied_rates.record(self.optimizer.param_groups)
         norms = self._clipper.clip()
         self.optimizer.step()
         self.scheduler.step()
         return losses, norms
+
+    def _average_gradients(self, processes: OneFlowProcesses) -> None:
+        """Let the gradients be the mean of all processes'."""
+        processes.average_gradients([each for each in self.model.parameters() if each.requires_grad])
 
     @abstractmethod
     def _backward(self, parts: Sequence[Inputs]) -> list[Tensor]:
@@ -80,9 +96,20 @@ class EagerUpdates(OneFlowSession):
 class EagerSession(EagerUpdates):
     """A OneFlow model in training, op by op."""
 
-    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step)
+    def __init__(
+        self,
+        plan: Plan,
+        model: Module,
+        num_classes: int,
+        device: str,
+        extras: Extras,
+        step: int = 0,
+        processes: OneFlowProcesses | None = None,
+    ) -> None:
+        super().__init__(plan, model, num_classes, device, extras, step, processes)
         self._seeded = find_seedable_dropouts(model)
+        if processes is not None:
+            draw_for_all(list(self._seeded.values()), processes.share)
 
     def random_modules(self) -> tuple[str, ...]:
         """Names of the modules whose random numbers cannot be restored; ``nn.Dropout`` is seeded before each update."""
@@ -121,4 +148,5 @@ class OneFlowEager(OneFlowBackend):
         timeline: Sequence[Plan] = (),
     ) -> EagerSession:
         """Put the model under the plan's optimizer, ready to make update ``step``."""
-        return EagerSession(plan, model, num_classes, self.device, extras, step)
+        self.check_together(extras)
+        return EagerSession(plan, model, num_classes, self.device, extras, step, self.together)

@@ -21,6 +21,7 @@ from layered_lr_oneflow.backend import OneFlowBackend
 from layered_lr_oneflow.compiled_rates import CompiledRates
 from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerSession
+from layered_lr_oneflow.global_graph import GlobalGraphSession, check_one_size
 from layered_lr_oneflow.graph_calls import GraphCaller
 from layered_lr_oneflow.losses import add_loss
 from layered_lr_oneflow.lowering import shares_graph
@@ -199,14 +200,18 @@ class OneFlowGraph(OneFlowBackend):
         extras: Extras = NO_EXTRAS,
         step: int = 0,
         timeline: Sequence[Plan] = (),
-    ) -> GraphSession | AccumulatingSession | EagerSession:
+    ) -> GraphSession | AccumulatingSession | EagerSession | GlobalGraphSession:
         """Put the model under the plan's optimizer, ready to make update ``step``.
 
         A phase in which nothing trains has nothing to compile, and runs in eager mode. Whether phases share a graph
         depends on all plans in ``timeline``, so a resumed run does what it did before.
         """
+        self.check_together(extras)
         if not trains_any(model, plan.frozen):
-            return EagerSession(plan, model, num_classes, self.device, extras, step)
+            return EagerSession(plan, model, num_classes, self.device, extras, step, self.together)
+        if self.together is not None:
+            self.together.agree(lambda: check_one_size(extras))
+            return GlobalGraphSession(plan, model, num_classes, self.device, extras, step, self.together)
         if shares_graph(timeline) and ModeSwitches(model, timeline).are_possible:
             return AccumulatingSession(plan, model, num_classes, self.device, extras, step, timeline)
         session = GraphSession if extras.accumulate_steps == 1 and not extras.sizes else AccumulatingSession

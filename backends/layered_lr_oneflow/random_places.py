@@ -38,6 +38,11 @@ class RandomPlace:
         """The probability of a 0 among the session's numbers; above 0 for every place that draws."""
         return 1 - self._p if self.operator == "bernoulli" else self._p if self.operator == "dropout" else 1.0
 
+    @property
+    def has_rows_of_images(self) -> bool:
+        """Whether the first axis of its numbers goes over the images."""
+        return len(self.shape) > 0 and isinstance(self.shape[0], BatchSized)
+
     def draw(self, seed: int, step: int, place: int, images: int, parts: int) -> Float64:
         """Draw the numbers of one update for all parts of its batch, one after the other along the first axis.
 

@@ -15,6 +15,7 @@ from layered_lr.arrays import Array, Arrays, Float64, Slots, Targets
 from layered_lr.backend.base import Extras, Session, StepOutcome, check_logits
 from layered_lr.backend.class_targets import divide_targets
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
+from layered_lr.data.share import WHOLE
 from layered_lr.errors import SpecError
 from layered_lr.losses import ClassLoss
 from layered_lr.models.nn_modules import set_trainable, set_training
@@ -28,6 +29,7 @@ from layered_lr_oneflow.losses import make_loss
 from layered_lr_oneflow.moving_average import MovingAverage
 from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.processes import OneFlowProcesses
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.slots import SlotConverter
 
@@ -45,14 +47,27 @@ class OneFlowSession(Session):
         device: OneFlow's name of the device that the model is on.
         extras: What the session does in addition to the updates.
         step: Updates that the run has made before.
+        processes: That train the model together; None trains alone.
     """
 
     # More are no faster: MobileNetV2 took 160 ms an update at 2, 153 at 8 and at 50.
     steps_ahead: int = 8
 
-    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        model: Module,
+        num_classes: int,
+        device: str,
+        extras: Extras,
+        step: int = 0,
+        processes: OneFlowProcesses | None = None,
+    ) -> None:
         super().__init__(plan, num_classes, extras, step)
         self.device = device
+        self._processes = processes
+        if processes is not None:
+            processes.take_from_first(list(model.state_dict().values()))
         self.model = model
         self.dtype = models.find_dtype(model)
         set_trainable(model, plan.frozen)
@@ -62,7 +77,7 @@ class OneFlowSession(Session):
         # No method of this session: a graph keeps it, and a forked child hangs if it collects a graph in a cycle.
         self._logits_check = partial(check_logits, num_classes=num_classes, dtypes=self.logits_dtypes)
         self._loss = make_loss(extras.loss)
-        self._masks = DropoutMasks(model, extras.seed)
+        self._masks = DropoutMasks(model, extras.seed, share=WHOLE if processes is None else processes.share)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
 
@@ -101,6 +116,8 @@ class OneFlowSession(Session):
             for part, (some, theirs) in enumerate(batches)
         ]
         losses, norms = self._make_update(inputs)
+        if self._processes is not None:
+            losses = self._unify(self._processes, losses)
         updated = self._list_updated()
         self._watch.note(updated)
         self._slot_converter.count_update(updated)
@@ -109,6 +126,12 @@ class OneFlowSession(Session):
         if self._average is not None:
             self._average.update()
         return StepOutcome(losses)
+
+    def _unify(self, processes: OneFlowProcesses, losses: Sequence[Tensor]) -> list[Tensor]:
+        """Let all processes have the first one's buffers, such as statistics; returns the mean of their losses."""
+        processes.take_from_first(list(self.model.buffers()))
+        mean = processes.mean(flow.stack([loss.reshape(()) for loss in losses]))
+        return [mean[part] for part in range(len(losses))]
 
     @abstractmethod
     def _make_update(self, parts: Sequence[Inputs]) -> tuple[list[Tensor], Tensor | None]:
@@ -172,16 +195,29 @@ class OneFlowSession(Session):
 
         It runs in eager mode, also if training runs in a graph: both use the same weights.
         """
+        count = len(images)
+        if (rows := self._rows_to_evaluate(count)) is not None:
+            images = images[rows]
         sync()
         self.model.eval()
         try:
             with self._get_average().use_averages() if ema else nullcontext(), flow.no_grad():
                 logits = self.model(self._place_images(images))
                 self.check_logits(logits, len(images))
+                if rows is not None and self._processes is not None:
+                    logits = self._processes.stack(logits)
                 numbers: Array = logits.numpy().copy()
         finally:
             self._set_training_mode()
         return numbers
+
+    def _rows_to_evaluate(self, images: int) -> slice | None:
+        """The rows of a batch that this process evaluates; None is all of them."""
+        if self._processes is None or images % self._processes.share.count:
+            return None
+        share = self._processes.share
+        each = images // share.count
+        return slice(each * share.rank, each * (share.rank + 1))
 
     def grad_norms(self, start: int, stop: int) -> Float64:
         """Each group's gradient norm at updates ``start`` to ``stop - 1``, before any clipping.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from layered_lr.errors import DataError, LayeredLRError, Unsupported
@@ -157,8 +158,31 @@ class RunnableProgram:
     def _write(self, frame: Frame) -> None:
         with flow.no_grad():
             for write, target, value, module in self._writes:
-                if not write.follows_mode or module.training:
+                if write.follows_mode and not module.training:
+                    continue
+                if _COLLECTED:
+                    _COLLECTED[-1].append((write.name, value(frame).detach()))
+                else:
                     assign(target(frame), value(frame).detach())
+
+
+_COLLECTED: list[list[tuple[str, Tensor]]] = []
+"""Where writes go that are only collected; empty where they are made."""
+
+
+@contextmanager
+def collect_writes() -> Iterator[list[tuple[str, Tensor]]]:
+    """Let forward passes write no buffer inside of a ``with`` block: OneFlow assigns to no global tensor.
+
+    Yields:
+        The buffers' names, with the values that they were to get.
+    """
+    collected: list[tuple[str, Tensor]] = []
+    _COLLECTED.append(collected)
+    try:
+        yield collected
+    finally:
+        _COLLECTED.pop()
 
 
 def _find_dependent(program: Program) -> set[str]:

@@ -16,12 +16,14 @@ from layered_lr.backend.processes import ALONE, Launch, Processes
 from layered_lr.console import silenced
 from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged, Unsupported
 from layered_lr.printed import shown
+from layered_lr.registry import TABLE
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import RECIPE
 
 _OTHERS: Final = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
 """Variables with the number of processes of launchers that say nothing to torch, and who sets them."""
 _START: Final = "torchrun --nproc-per-node 2 -m layered_lr run ..."
+_ONEFLOW_START: Final = "python -m oneflow.distributed.launch --nproc_per_node 2 -m layered_lr run ..."
 
 
 def find_launch(environment: Mapping[str, str] = os.environ, modules: Mapping[str, Any] = sys.modules) -> Launch | None:
@@ -111,6 +113,7 @@ def joined(options: RunOptions) -> Iterator[tuple[Processes, Backend | None]]:
     if launch is None:
         yield ALONE, None
         return
+    check_launcher(options.backend, launch)
     backend = load_backend(options.backend, options.device)
     with silenced() if launch.rank else contextlib.nullcontext():
         processes = backend.join(launch)
@@ -132,6 +135,32 @@ def joined(options: RunOptions) -> Iterator[tuple[Processes, Backend | None]]:
             raise
         else:
             processes.close()
+
+
+def check_launcher(backend: str, launch: Launch, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse processes of another launcher than OneFlow's for OneFlow, which would wait or abort at its import.
+
+    Args:
+        backend: The name of the run's.
+        launch: Which process this is.
+        environment: The environment's variables.
+
+    Raises:
+        Unsupported: OneFlow cannot connect these processes.
+    """
+    if TABLE[backend].framework != "oneflow":
+        return
+    if launch.is_joined or "TORCHELASTIC_RUN_ID" in environment:
+        by = "a process group of torch" if launch.is_joined else "torchrun"
+        raise Unsupported(
+            f"backend {backend!r}: this is process {launch.rank} of {launch.count}, which {by} connects, and OneFlow "
+            f"cannot. Start the processes with OneFlow's own launcher ({_ONEFLOW_START}), or use 'torch-eager'."
+        )
+    if _number(environment.get("LOCAL_RANK", "")) < 0:
+        raise Unsupported(
+            f"backend {backend!r}: WORLD_SIZE={launch.count} is set in the environment, and LOCAL_RANK is no whole "
+            f"number: OneFlow cannot connect the processes. Start them with its own launcher ({_ONEFLOW_START})."
+        )
 
 
 def _way_on(options: RunOptions) -> str:
