@@ -266,6 +266,20 @@ def dies(folder: str, backend: str) -> Any:
     return _run(backend, checkpoints=ll.Checkpoints(f"{folder}/died", every=1), callbacks=[Dies()])
 
 
+def fails(folder: str, backend: str) -> Any:
+    """A callback raises in the last process, and the others wait for it."""
+    import layered_lr as ll
+
+    rank, count = _place()
+
+    class Fails(ll.Callback):
+        def on_update(self, event: Any) -> None:
+            if event.step == 3 and rank == count - 1:
+                raise OSError("the disk of this process is full")
+
+    return _run(backend, callbacks=[Fails()])
+
+
 if __name__ == "__main__":
     place, *cases = sys.argv[1:]
     answers = {case: call(case, place) for case in cases}

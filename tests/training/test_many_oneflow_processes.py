@@ -96,6 +96,15 @@ def test_a_process_that_dies_ends_the_others_with_a_message(oneflow: Any, tmp_pa
     assert len(many_oneflow_runs.call(f"gone_on:{EAGER}:died", str(tmp_path))["losses"]) == 12
 
 
+@pytest.mark.exhaustive
+def test_an_error_in_one_process_ends_the_others_with_a_message(oneflow: Any, tmp_path: Path) -> None:
+    words = ("-m", "tests.support.many_oneflow_runs", str(tmp_path), f"fails:{EAGER}")
+    ended = many_oneflow_runs.launch(2, *words, seconds=90)
+    assert ended.returncode != 0
+    assert "process 0 of 2 has ended, or another one that it trains with" in ended.stderr
+    assert "process 1 of 2 has ended" not in ended.stderr  # it has said its error
+
+
 def test_another_launcher_than_oneflows_is_refused() -> None:
     local = {"LOCAL_RANK": "1"}
     launch = Launch(1, 2, 1, False)
