@@ -190,13 +190,13 @@ class OneFlowSession(Session):
     def _losses(self, handles: Sequence[list[Tensor]]) -> Float64:
         return np.array([np.mean([float(loss.numpy()) for loss in parts]) for parts in handles], dtype=np.float64)
 
-    def logits(self, images: NDArray[np.float32], ema: bool = False) -> Array:
+    def logits(self, images: NDArray[np.float32], ema: bool = False, shares: bool = False) -> Array:
         """Compute the model's logits in evaluation mode, shape (N, classes).
 
         It runs in eager mode, also if training runs in a graph: both use the same weights.
         """
         count = len(images)
-        if (rows := self._rows_to_evaluate(count)) is not None:
+        if (rows := self._rows_to_evaluate(count) if shares else None) is not None:
             images = images[rows]
         sync()
         self.model.eval()

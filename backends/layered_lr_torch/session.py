@@ -219,10 +219,10 @@ class TorchSession(Session):
         """Let reactive schedules that look at each step, or at each epoch, see its metrics."""
         self.scheduler.observe(metrics, unit)
 
-    def logits(self, images: NDArray[np.float32], ema: bool = False) -> Array:
+    def logits(self, images: NDArray[np.float32], ema: bool = False, shares: bool = False) -> Array:
         """Compute the model's logits in evaluation mode, shape (N, classes)."""
         count = len(images)
-        if (rows := self._rows_to_evaluate(count)) is not None:
+        if (rows := self._rows_to_evaluate(count) if shares else None) is not None:
             images = images[rows]
         self.model.eval()
         try:

@@ -369,12 +369,13 @@ class Session(ABC):
         """
 
     @abstractmethod
-    def logits(self, images: Float32, ema: bool = False) -> Floats:
+    def logits(self, images: Float32, ema: bool = False, shares: bool = False) -> Floats:
         """Return the model's output in evaluation mode, shape (N, classes); training continues unchanged.
 
         Args:
             images: Shape (N, C, H, W).
             ema: Whether to use the moving average instead of the weights; only with ``extras.ema_decay``.
+            shares: Whether all processes ask for the same images now, so that each answers to a part of them.
         """
 
     @abstractmethod

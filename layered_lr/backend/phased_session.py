@@ -222,9 +222,9 @@ class PhasedSession(Session):
         """Let reactive schedules of the current phase read the metrics of a step or an epoch."""
         self.inner.observe(metrics, unit)
 
-    def logits(self, images: Float32, ema: bool = False) -> Floats:
+    def logits(self, images: Float32, ema: bool = False, shares: bool = False) -> Floats:
         """Return the model's output in evaluation mode, shape (N, classes)."""
-        return self.inner.logits(images, ema)
+        return self.inner.logits(images, ema, shares)
 
     def rates(self, start: int, stop: int) -> Float64:
         """Return the rates of updates ``start`` to ``stop - 1``, which may be in several phases."""

@@ -26,7 +26,7 @@ def evaluate(
     """
     right, sums = 0, MetricSums(metrics)
     for images, labels, count in batches.test(session.wants_channels_last):
-        outputs = session.logits(images, ema)
+        outputs = session.logits(images, ema, shares=True)
         right += int(np.sum(outputs.argmax(axis=1)[:count] == labels[:count]))
         if metrics:
             sums.add(outputs[:count], labels[:count])

@@ -19,8 +19,8 @@ def test_every_row_is_within_its_bounds() -> None:
         for backend in ("oneflow-eager", "oneflow-graph"):
             far = dict(row["float64"][backend])
             assert far.pop("buffers") < 1e-6, row["model"]  # OneFlow's batch normalisation has a float32 momentum
-            # A chaotic model amplifies rounding in one backward pass too: from weights 1e-15 off, torch's own gradients
-            # of mobilenet_v2 differ by more than this.
-            is_chaotic = row["updates"][backend] > 1e-3
-            assert max(far.values()) < (1e-6 if is_chaotic else 1e-9), row["model"]
+            # Batch normalisations over maps of one pixel amplify rounding: torch's own gradients, with weights one last
+            # bit off, are so far from themselves, and another random draw of these bits can be some times as far.
+            itself = max(number for kind, number in row.get("itself", {"": 0.0}).items() if kind != "buffers")
+            assert max(far.values()) < max(1e-9, 30 * itself), row["model"]
         assert row.get("verdict", "within rounding") == "within rounding", row["model"]

@@ -108,7 +108,7 @@ class QuadraticSession(Session):
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
         self.live.observe(metrics, unit)
 
-    def logits(self, images: Any, ema: bool = False) -> NDArray[Any]:
+    def logits(self, images: Any, ema: bool = False, shares: bool = False) -> NDArray[Any]:
         return np.zeros((len(images), 2))
 
     def rates(self, start: int, stop: int) -> NDArray[np.float64]:

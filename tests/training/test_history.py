@@ -39,7 +39,7 @@ class Counting(Session):
     def observe(self, metrics: Mapping[str, float], unit: str) -> None:
         """Nothing reacts."""
 
-    def logits(self, images: Any, ema: bool = False) -> NDArray[Any]:
+    def logits(self, images: Any, ema: bool = False, shares: bool = False) -> NDArray[Any]:
         return np.zeros((len(images), 2))
 
     def rates(self, start: int, stop: int) -> NDArray[np.float64]:

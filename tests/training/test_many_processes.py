@@ -16,7 +16,7 @@ from layered_lr.training.many_processes import check_single_process, find_launch
 from layered_lr.training.options import RunOptions
 from tests.support import many_runs
 
-ALIKE = ("plain", "accumulated", "rolled_back", "stopped", "last_batch", "kept")
+ALIKE = ("plain", "watched", "accumulated", "rolled_back", "stopped", "last_batch", "kept")
 REFUSED = {
     "diverging": "TrainingDiverged: the loss is nan at step 1",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
