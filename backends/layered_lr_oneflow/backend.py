@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Float32, Floats, Int64, Weights
+from layered_lr.arrays import Array, Arrays, Float32, Floats, Weights
 from layered_lr.backend.base import Backend, Dtype, Extras, check_logits
 from layered_lr.backend.processes import Launch
 from layered_lr.errors import SpecError
@@ -128,7 +128,7 @@ class OneFlowBackend(Backend):
         targets = np.full((count, classes), 1 / classes, outputs.dtype) if classes else np.zeros(count, np.int64)
         return translate_loss(loss, outputs, targets, self.device)
 
-    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Int64) -> float:
+    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Array) -> float:
         """Return the loss of outputs that are known."""
         with flow.no_grad():
             given = (flow.tensor(array, device=self.device) for array in (outputs, targets))

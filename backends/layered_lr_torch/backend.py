@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from layered_lr.arrays import Array, Arrays, Float32, Floats, Int64, Weights
+from layered_lr.arrays import Array, Arrays, Float32, Floats, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, check_logits
 from layered_lr.backend.processes import ALONE, Alone
 from layered_lr.errors import SpecError, Unsupported
@@ -107,7 +107,7 @@ class TorchBackend(Backend):
         check_logits(logits, len(images), num_classes, TorchSession.logits_dtypes)
         return models.to_array(logits.float() if logits.dtype == torch.bfloat16 else logits)
 
-    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Int64) -> float:
+    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Array) -> float:
         """Return the loss of outputs that are known."""
         logits = torch.from_numpy(outputs).to(self.device)
         with torch.no_grad():

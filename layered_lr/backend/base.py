@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Int64, Slots, Targets, Weights
+from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Slots, Targets, Weights
 from layered_lr.backend.processes import ALONE, Launch, Processes
 from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.losses import PLAIN_LOSS, LossSettings
@@ -533,7 +533,7 @@ class Backend(ABC):
         """
         return loss
 
-    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Int64) -> float:
+    def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Array) -> float:
         """Return the loss of outputs that are known.
 
         Args:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Weights
-from layered_lr.backend.base import Session, StepOutcome
+from layered_lr.arrays import Array, Floats, Weights
+from layered_lr.backend.base import Backend, Session, StepOutcome
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsupported
 from layered_lr.files import describe_error
+from layered_lr.losses import FunctionLoss, name_of
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LARGEST
@@ -71,6 +73,48 @@ def check_loss(options: RunOptions, classes: int, processes: int = 1) -> None:
         raise SpecError(
             f"loss: {what} with accumulate_steps={together} in {processes} process(es): the mean of the parts' losses "
             "is not the loss of all images. Use accumulate_steps=1 with a larger batch_size, in one process."
+        )
+
+
+_MEAN_SHAPE = (12, 4)  # images, and into how many parts they go
+_MEAN_TOLERANCE = 1e-4  # relative: float32 adds up 12 numbers to 1e-6
+
+
+def check_mean_of_parts(backend: Backend, loss: FunctionLoss, answered: Floats, classes: int, has_shares: bool) -> None:
+    """Refuse a loss of the user's whose mean over the parts of a batch is not that of the batch.
+
+    It is tried with random outputs, because nothing else tells: a sum, weights of classes, targets that do not count,
+    and losses of pairs of images all return one number.
+
+    Args:
+        backend: That trains.
+        loss: From ``Backend.prepare_loss``.
+        answered: What the model answers to some images, shape (N, outputs): only its width and dtype count.
+        classes: Of the data.
+        has_shares: Whether the targets are the share of each class.
+
+    Raises:
+        SpecError: It is not.
+    """
+    images, parts = _MEAN_SHAPE
+    rng = np.random.default_rng(0)
+    answers: Floats = rng.standard_normal((images, answered.shape[1])).astype(answered.dtype)
+    numbers = rng.permutation(np.arange(images) % classes)
+    shares = rng.dirichlet(np.ones(classes), images).astype(answered.dtype)
+    targets: Array = shares if has_shares else numbers
+    try:
+        whole = backend.measure_loss(loss, answers, targets)
+        each = [
+            backend.measure_loss(loss, some, theirs)
+            for some, theirs in zip(np.split(answers, parts), np.split(targets, parts), strict=True)
+        ]
+    except SpecError:  # it does not take such outputs; the first update says why
+        return
+    if not math.isclose(whole, float(np.mean(each)), rel_tol=_MEAN_TOLERANCE, abs_tol=1e-6):
+        raise SpecError(
+            f"loss: {name_of(loss.function)} of {images} random outputs is {whole:.6g}, and its mean over {parts} parts "
+            f"of them is {np.mean(each):.6g}. A batch that comes in parts, or is shared by processes, would be "
+            "trained with another loss. Use accumulate_steps=1 in one process, or a loss that is a mean over images."
         )
 
 

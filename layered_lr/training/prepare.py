@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Weights, kind_of
@@ -15,9 +17,11 @@ from layered_lr.console import say
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.data.mixing import Mixer
 from layered_lr.errors import SpecError
+from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.models.catalogue import check_images
 from layered_lr.models.heads import expand_words
 from layered_lr.models.initialise import initialise
+from layered_lr.models.nn_modules import Module
 from layered_lr.models.weight_files import merge_weights, read_weights
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
@@ -28,6 +32,7 @@ from layered_lr.training.checks import (
     check_autocast,
     check_autocast_dtypes,
     check_loss,
+    check_mean_of_parts,
     check_reacting,
     check_trainable,
     check_watched,
@@ -157,6 +162,7 @@ def prepare(
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
     measured = options.divergence.action != "stop" or any(each.wants_grad_norms for each in options.listeners)
+    loss = _prepare_loss(options, backend, model, batches, dataset.num_classes)
     extras = Extras(
         options.accumulate_steps,
         options.ema_decay,
@@ -166,15 +172,24 @@ def prepare(
         tuple(batches.sizes),
         options.precision.scaling,
         options.sync_batch_norm,
-        backend.prepare_loss(
-            options.loss.settings,
-            model,
-            (options.batch_size, *batches.image_shape),
-            0 if options.mix is None else dataset.num_classes,
-        ),
+        loss,
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)
+
+
+def _prepare_loss(options: RunOptions, backend: Backend, model: Module, batches: Batches, classes: int) -> LossSettings:
+    """Make what the backend computes the loss with, and see that the parts of a batch have the mean of the batch."""
+    shape, has_shares = (options.batch_size, *batches.image_shape), options.mix is not None
+    loss = backend.prepare_loss(options.loss.settings, model, shape, classes if has_shares else 0)
+    if isinstance(loss, FunctionLoss) and (options.accumulate_steps > 1 or backend.processes.are_many):
+        # A model that does not answer so is refused, with the reason, when its session is opened.
+        answered = None
+        with contextlib.suppress(Exception):
+            answered = backend.answer(model, np.zeros((2, *batches.image_shape), np.float32), classes)
+        if answered is not None:
+            check_mean_of_parts(backend, loss, answered, classes, has_shares)
+    return loss
 
 
 def _make_mixer(options: RunOptions, classes: int) -> Mixer | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,26 @@ def test_parts_of_a_batch_have_its_mean(backend: Any) -> None:
     np.testing.assert_allclose(result.losses, losses, rtol=1e-9, atol=1e-12)  # as above
 
 
+def pairs(outputs: Any, targets: Any) -> Any:
+    """Of each image with all others of its batch."""
+    return F.cross_entropy(outputs, targets) + torch.cdist(outputs, outputs).mean()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="sum"),
+        partial(F.cross_entropy, weight=torch.tensor([0.5, 2.0, 1.0])),
+        torch.nn.CrossEntropyLoss(ignore_index=1),
+        pairs,
+    ],
+)
+def test_what_is_no_mean_over_the_images_is_refused_in_parts(loss: Any) -> None:
+    assert len(ll.run(SPEC, **said("torch-eager", loss, max_steps=1, precision="float32")).losses) == 1
+    with pytest.raises(ll.SpecError, match="would be trained with another loss"):
+        ll.run(SPEC, **said("torch-eager", loss, max_steps=1, precision="float32", batch_size=4, accumulate_steps=2))
+
+
 def test_a_run_that_goes_on_keeps_its_loss(tmp_path: Any) -> None:
     whole = ll.run(SPEC, **said("torch-eager", focal))
     ll.run(SPEC, **said("torch-eager", focal, max_steps=5), checkpoints=tmp_path / "r")
@@ -175,3 +196,10 @@ def test_compare_judges_with_it(oneflow: Any) -> None:
         quick=True,
     )  # fmt: skip
     assert comparison.pair("torch-eager", "oneflow-graph").verdict.kind == "same within rounding", str(comparison)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_oneflow_refuses_it_in_parts_too(oneflow: Any, precision: str) -> None:
+    wanted = said("oneflow-eager", torch.nn.CrossEntropyLoss(ignore_index=1), precision=precision, batch_size=4)
+    with pytest.raises(ll.SpecError, match="would be trained with another loss"):
+        ll.run(SPEC, **wanted, accumulate_steps=2)
