@@ -113,8 +113,8 @@ def check_mean_of_parts(backend: Backend, loss: FunctionLoss, answered: Floats, 
     if not math.isclose(whole, float(np.mean(each)), rel_tol=_MEAN_TOLERANCE, abs_tol=1e-6):
         raise SpecError(
             f"loss: {name_of(loss.function)} of {images} random outputs is {whole:.6g}, and its mean over {parts} "
-            f"parts of them {np.mean(each):.6g}. A batch that comes in parts, or is shared by processes, would be trained "
-            "with another loss. Use accumulate_steps=1 in one process, or a loss that is a mean over images."
+            f"parts of them {np.mean(each):.6g}. A batch that comes in parts, or is shared by processes, would be "
+            "trained with another loss. Use accumulate_steps=1 in one process, or a loss that is a mean over images."
         )
 
 
