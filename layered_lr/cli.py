@@ -19,7 +19,7 @@ from click.core import ParameterSource
 
 from layered_lr.after_commands import card, evaluate, export, predict
 from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged
-from layered_lr.flags import add_flags, look_here_last, read_flags
+from layered_lr.flags import add_flags, describe_in_flags, look_here_last, read_flags
 from layered_lr.guesses import explain_guess
 from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
@@ -520,7 +520,7 @@ def main() -> None:
         code = FAILED if isinstance(error, (TrainingDiverged, ProcessLost)) else WRONG_INPUT
         if not _speaks(error):
             sys.exit(code)
-        _fail(str(error), code)
+        _fail(describe_in_flags(error, sys.argv[1:]), code)
     except BrokenPipeError:  # whoever read it has gone away
         _leave_stdout()
         sys.exit(FAILED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ import click
 
 from layered_lr.errors import SpecError
 from layered_lr.training.import_paths import is_import_path
-from layered_lr.training.option import Option, options_of
+from layered_lr.training.option import Option, WrongOption, options_of
 from layered_lr.training.options import RunOptions, options_with_meaning
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -128,6 +128,28 @@ def read_flags(given: Mapping[str, Any]) -> dict[str, Any]:
         else:
             said[whole] = value
     return said
+
+
+def describe_in_flags(error: Exception, words: Sequence[str]) -> str:
+    """Say what is wrong with an option in the words of the command, where a flag has given it.
+
+    Args:
+        error: What was raised.
+        words: Of the command line.
+    """
+    if not isinstance(error, WrongOption) or not (flag := error.declared.flag):
+        return str(error)
+    for place, word in enumerate(words):
+        name, equals, text = word.partition("=")
+        if name == flag and error.declared.kind != "bool":
+            said = text if equals else words[place + 1] if place + 1 < len(words) else ""
+            return f"{flag} {said}: must be {error.words}."
+    for parts in (each.parts for each in options_of(RunOptions).values() if each.parts is not None):
+        flags = [each.flag for each in options_of(parts).values()]
+        beside = next((word.partition("=")[0] for word in words if word.partition("=")[0] in flags), None)
+        if flag in flags and beside is not None:
+            return f"{beside} needs {flag} beside it: {error.words}."
+    return str(error)
 
 
 def look_here_last(said: dict[str, Any], trust: bool) -> None:
