@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from layered_lr.console import say
 from layered_lr.data.share import Share
 from layered_lr_torch.torch_types import Forward, Tensor
 
@@ -28,7 +29,8 @@ class WholeDraws(TorchDispatchMode):
     """Lets a forward pass draw the random numbers of all processes' images, and take those of this one.
 
     Numbers whose first axis is a multiple of the images are those of images, in their order; all others are drawn as
-    they are, and are equal in all processes.
+    they are. Where another axis is as long as there are images, such as in layers that take (length, N, features), the
+    numbers may be other ones than those of a single process, which is said once.
 
     Args:
         share: Which process this is.
@@ -38,7 +40,7 @@ class WholeDraws(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._share = share
         self._images = 1
-        self.has_drawn = False
+        self.has_drawn = self._has_said = False
 
     def wrap(self, forward: Forward) -> Forward:
         """Let a forward pass run in this mode. Where its first pass draws nothing, the next ones run without it."""
@@ -72,7 +74,15 @@ class WholeDraws(TorchDispatchMode):
         return func(*args, **options)
 
     def _is_of_images(self, shape: Sequence[int]) -> bool:
-        return len(shape) > 0 and shape[0] > 0 and shape[0] % self._images == 0
+        if len(shape) > 0 and shape[0] > 0 and shape[0] % self._images == 0:
+            return True
+        if self._images > 1 and self._images in shape[1:] and not self._has_said:
+            self._has_said = True
+            say(
+                f"the model draws random numbers of shape {tuple(shape)}, whose first axis is not that of the images: "
+                "each process draws other ones than a single process would."
+            )
+        return False
 
     def _whole(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the numbers of all processes."""

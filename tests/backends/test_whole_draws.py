@@ -1,0 +1,34 @@
+"""Random numbers of several processes: those of the images of each are what one process draws for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from layered_lr.data.share import Share
+
+
+def drawn(torch: Any, rank: int | None, model: Any, images: Any) -> Any:
+    from layered_lr_torch.whole_draws import WholeDraws
+
+    torch.manual_seed(0)
+    if rank is None:
+        return model(images)
+    return WholeDraws(Share(rank, 2)).wrap(model)(images.chunk(2)[rank])
+
+
+def test_each_process_takes_its_own_of_what_one_draws(torch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    images = torch.ones(8, 6)
+    drop = torch.nn.Dropout(0.5)
+    found = [drawn(torch, rank, drop, images) for rank in (0, 1)]
+    assert torch.equal(torch.cat(found), drawn(torch, None, drop, images))
+    assert capsys.readouterr().err == ""
+
+
+def test_an_axis_of_images_that_is_not_the_first_is_said_once(torch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    drop = torch.nn.Dropout(0.5)
+    twice = lambda images: drop(drop(images.t()))  # noqa: E731
+    drawn(torch, 0, twice, torch.ones(8, 7))
+    said = capsys.readouterr().err
+    assert said.count("whose first axis is not that of the images") == 1 and "shape (7, 4)" in said
