@@ -126,3 +126,13 @@ def _without(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
 
 def _of_groups(table: NDArray[Any], groups: int) -> Float64:
     return table if table.shape[1] == groups else np.full((len(table), groups), np.nan)
+
+
+def mean_loss(losses: Float64) -> float:
+    """The mean of the losses of an epoch, or of its beginning; NaN where there are none.
+
+    Args:
+        losses: Those of skipped updates are NaN, and do not count.
+    """
+    known = losses[~np.isnan(losses)]
+    return float(np.add.reduce(known)) / len(known) if len(known) else float("nan")

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Array, Float64, Targets
+from layered_lr.arrays import Array, Targets
 from layered_lr.backend.base import Session, add_seconds
 from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.console import say
@@ -48,7 +48,7 @@ from layered_lr.training.checks import train_first_step
 from layered_lr.training.divergence import GoodStates, Guard
 from layered_lr.training.evaluation import evaluate
 from layered_lr.training.followers import FollowedLog
-from layered_lr.training.history import History
+from layered_lr.training.history import History, mean_loss
 from layered_lr.training.measurements import Measurements, NotFinite
 from layered_lr.training.metrics import Metric
 from layered_lr.training.progress import ProgressBar
@@ -396,7 +396,7 @@ class Loop:
         self._epoch_ended_at = self.step
         self._note_still_groups()
         right, average, further = self._evaluate() if self._evaluates else (None, None, {})
-        loss = _mean(self.history.losses.numbers(self._first_of_epoch()))
+        loss = mean_loss(self.history.losses.numbers(self._first_of_epoch()))
         metrics = {"loss": loss} if right is None else {"loss": loss, "accuracy": right, **further}
         if right is not None:
             self._watch(metrics)
@@ -527,11 +527,3 @@ class Loop:
             with contextlib.suppress(CallbackFailed):  # of another one, which is told of the checkpoint
                 self._checkpoint()
         return CallbackError(f"{where} To go on: {self.run_log.way_on}")
-
-
-def _mean(losses: Float64) -> float:
-    """The mean of those losses that are known: skipped updates have NaN."""
-    mean = float(np.add.reduce(losses)) / len(losses)
-    if math.isfinite(mean) or not np.isfinite(losses).any():
-        return mean
-    return float(np.nanmean(losses))

@@ -25,7 +25,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr.strict_json import json_text
 from layered_lr.training.cadence import cadence
 from layered_lr.training.grouped_options import Checkpoints
-from layered_lr.training.history import History
+from layered_lr.training.history import History, mean_loss
 from layered_lr.training.in_file import needs_trust
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import METRICS, PLAN, PLAN_TEXT, RECIPE, REPORT, RunFolder
@@ -226,9 +226,7 @@ class RunLog:
         if name == "accuracy":
             value = float(history.accuracies.numbers()[-1]) if len(history.accuracies) else value
         elif name == "loss":
-            losses = history.losses.numbers(max(epoch_began, 0))
-            known = losses[np.isfinite(losses)]  # skipped updates have NaN
-            value = float(np.mean(known)) if len(known) else value
+            value = mean_loss(history.losses.numbers(max(epoch_began, 0)))
         elif (rows := history.logged.get(name)) is not None and int(rows.numbers()[-1][0]) == step:
             value = float(rows.numbers()[-1][1])
         return self._best_sign * value if np.isfinite(value) else None

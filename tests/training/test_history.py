@@ -202,3 +202,11 @@ def test_an_interrupt_waits_for_as_many_updates_as_take_a_second(
     training.run()
     usual = session.waits[4:-1]  # behind the first ones, before what is left at the end
     assert len(usual) >= 10 and min(usual) >= fewest and max(usual) <= most
+
+
+def test_the_mean_of_an_epoch_leaves_skipped_updates_out() -> None:
+    from layered_lr.training.history import mean_loss
+
+    assert mean_loss(np.array([1.0, float("nan"), 3.0])) == 2.0
+    assert mean_loss(np.array([1.0, float("inf")])) == float("inf")
+    assert np.isnan(mean_loss(np.array([float("nan")]))) and np.isnan(mean_loss(np.empty(0)))

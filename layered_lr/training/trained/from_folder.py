@@ -17,7 +17,7 @@ from layered_lr.state.state_files import read_state
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.best_weights import Watcher
 from layered_lr.training.early_stop import EarlyStop
-from layered_lr.training.history import History
+from layered_lr.training.history import History, mean_loss
 from layered_lr.training.in_file import marked
 from layered_lr.training.run_folder import CHECKPOINTS, check_holds_a_run
 from layered_lr.training.run_mark import read_mark
@@ -146,7 +146,7 @@ def _last_value(metric: str, state: TrainingState, history: History, plan: Plan)
     if metric == "loss":
         start = int(history.watched[metric].numbers()[-1][0])
         is_over = start < state.step == plan.total_steps
-        return float(np.mean(history.losses.numbers(start))) if is_over else float("nan")
+        return mean_loss(history.losses.numbers(start)) if is_over else float("nan")
     if metric == "accuracy":
         return float(history.accuracies.numbers()[-1])
     return float(history.logged[metric].numbers()[-1][1])
