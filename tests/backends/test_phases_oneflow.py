@@ -138,7 +138,7 @@ def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("parts", "dtype"), [(1, "float32"), pytest.param(2, "float32", marks=pytest.mark.exhaustive), (2, "float64")]
+    ("parts", "dtype"), [*(pytest.param(n, "float32", marks=pytest.mark.exhaustive) for n in (1, 2)), (2, "float64")]
 )
 def test_one_graph_for_many_phases_is_bitwise_a_graph_for_each(oneflow: Any, parts: int, dtype: str) -> None:
     chosen = ["SGD nesterov", "RMSprop odd", "Adagrad"]

@@ -69,7 +69,7 @@ def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
 def _stopped_runs() -> Iterator[Any]:
     for name, family, dtype in product(("oneflow-eager", "oneflow-graph"), cases.FAMILIES, ("float32", "float64")):
         # A graph in float64 has one case of each class; those in float32 have all of them, and cost 20 s a family.
-        is_wide = name == "oneflow-graph" and dtype == "float32" and family != "Adam"
+        is_wide = dtype == "float32" and family != "Adam"
         marks = [pytest.mark.slow] * (name == "oneflow-graph") + [pytest.mark.exhaustive] * is_wide
         yield pytest.param(name, family, dtype, marks=marks)
 

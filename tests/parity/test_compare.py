@@ -96,7 +96,9 @@ def test_the_report_is_one_file_with_tables_before_pictures(found: ll.Comparison
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("many", [False, True], ids=["a graph each", "one graph"])
+@pytest.mark.parametrize(
+    "many", [pytest.param(False, marks=pytest.mark.exhaustive), True], ids=["a graph each", "one graph"]
+)
 def test_phases_are_the_same_on_every_backend(many: bool) -> None:
     """Freezing, a switch of the optimizer, schedules of their own: within the envelope of the certificate."""
     phases = [
