@@ -14,6 +14,7 @@ import layered_lr as ll
 from layered_lr.backend.processes import Launch
 from layered_lr.training.many_processes import check_launcher
 from tests.support import many_oneflow_runs
+from tests.support.made_once import make_once
 
 EAGER, GRAPH = "oneflow-eager", "oneflow-graph"
 KEPT = f"kept:{EAGER}"
@@ -29,16 +30,20 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def alone(torch: Any, oneflow: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("alone")
-    return {"folder": folder, **{case: many_oneflow_runs.call(case, str(folder)) for case in ALIKE}}
+    def make(folder: Path) -> dict[str, Any]:
+        return {"folder": folder, **{case: many_oneflow_runs.call(case, str(folder)) for case in ALIKE}}
+
+    return make_once(tmp_path_factory, "oneflow-alone", make)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def two(alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("two")
-    shutil.copytree(alone["folder"] / f"run_{EAGER}", folder / "of_one")
-    cases = [*ALIKE, *(f"{case}:{EAGER}" for case in REFUSED), *BATCH_NORMS, f"gone_on:{EAGER}:of_one"]
-    return {"folder": folder, "ranks": many_oneflow_runs.run_in(2, folder, *cases)}
+    def make(folder: Path) -> dict[str, Any]:
+        shutil.copytree(alone["folder"] / f"run_{EAGER}", folder / "of_one")
+        cases = [*ALIKE, *(f"{case}:{EAGER}" for case in REFUSED), *BATCH_NORMS, f"gone_on:{EAGER}:of_one"]
+        return {"folder": folder, "ranks": many_oneflow_runs.run_in(2, folder, *cases)}
+
+    return make_once(tmp_path_factory, "oneflow-two", make)  # type: ignore[no-any-return]
 
 
 def assert_alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-9) -> None:

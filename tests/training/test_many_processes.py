@@ -15,6 +15,7 @@ import layered_lr as ll
 from layered_lr.training.many_processes import check_single_process, find_launch, was_restarted
 from layered_lr.training.options import RunOptions
 from tests.support import many_runs
+from tests.support.made_once import make_once
 
 ALIKE = ("plain", "watched", "accumulated", "rolled_back", "stopped", "last_batch", "kept")
 REFUSED = {
@@ -29,15 +30,18 @@ TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "1
 
 @pytest.fixture(scope="module")
 def alone(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("alone")
-    return {"folder": folder, **{case: many_runs.call(case, str(folder)) for case in ALIKE}}
+    def make(folder: Path) -> dict[str, Any]:
+        return {"folder": folder, **{case: many_runs.call(case, str(folder)) for case in ALIKE}}
+
+    return make_once(tmp_path_factory, "many-alone", make)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def two(torch: Any, alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("two")
-    found = many_runs.run_in(2, *ALIKE, *REFUSED, *LISTS, folder=str(folder))
-    return {"folder": folder, "ranks": found}
+    def make(folder: Path) -> dict[str, Any]:
+        return {"folder": folder, "ranks": many_runs.run_in(2, *ALIKE, *REFUSED, *LISTS, folder=str(folder))}
+
+    return make_once(tmp_path_factory, "many-two", make)  # type: ignore[no-any-return]
 
 
 def assert_alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 1e-9) -> None:

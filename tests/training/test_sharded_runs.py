@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from tests.support.made_once import make_once
 
 ALIKE = ("sharded", "sharded_odd", "sharded_guarded", "sharded_muon")
 REFUSED = {
@@ -29,15 +30,19 @@ def runs(torch: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def alone(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("alone")
-    return {case: runs.many_runs.call(case, str(folder)) for case in (*ALIKE, "sharded_optimizers")}
+    def make(folder: Path) -> dict[str, Any]:
+        return {case: runs.many_runs.call(case, str(folder)) for case in (*ALIKE, "sharded_optimizers")}
+
+    return make_once(tmp_path_factory, "sharded-alone", make)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
 def two(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("two")
-    cases = ("sharded_half", "sharded_resumed", "sharded_optimizers", "sharded_refused", "sharded_bytes")
-    return {"folder": folder, "ranks": runs.run_in(2, *ALIKE, *cases, folder=str(folder))}
+    def make(folder: Path) -> dict[str, Any]:
+        cases = ("sharded_half", "sharded_resumed", "sharded_optimizers", "sharded_refused", "sharded_bytes")
+        return {"folder": folder, "ranks": runs.run_in(2, *ALIKE, *cases, folder=str(folder))}
+
+    return make_once(tmp_path_factory, "sharded-two", make)  # type: ignore[no-any-return]
 
 
 def assert_alike(one: Any, other: Any, tolerance: float = 1e-9) -> None:
