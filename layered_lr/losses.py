@@ -38,23 +38,7 @@ class FunctionLoss(NamedTuple):
     function: Callable[[Any, Any], Any]
     reduction: Reduction = "mean"
 
-    @property
-    def is_plain(self) -> bool:
-        """No: it is no mean cross-entropy that a backend may compute by itself."""
-        return False
-
 
 LossSettings: TypeAlias = ClassLoss | FunctionLoss
 
 PLAIN_LOSS = ClassLoss()
-
-
-def name_of(function: object) -> str:
-    """The name of a function, or of an object's class, for messages.
-
-    Example:
-        >>> name_of(len), name_of(ClassLoss())
-        ('len', 'ClassLoss')
-    """
-    name: str = getattr(function, "__name__", type(function).__name__)
-    return name

@@ -95,3 +95,14 @@ def shown(value: object) -> str:
         return harmless(" ".join(_ShortRepr().repr(value).split()))
     except Exception:  # an object of the user may raise anything
         return f"<{type(value).__name__}>"
+
+
+def name_of(function: object) -> str:
+    """The name of a function, or of an object's class, for messages.
+
+    Example:
+        >>> name_of(len), name_of(3.5)
+        ('len', 'float')
+    """
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return name

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from layered_lr.backend.base import check_outputs
 from layered_lr.backend.loss_values import call_loss
 from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
-from layered_lr.losses import FunctionLoss, LossSettings, name_of
+from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.models.nn_modules import framework_of
+from layered_lr.printed import name_of
 from layered_lr.registry import load_tracer
 from layered_lr_oneflow.build_model import build_translated
 from layered_lr_oneflow.oneflow_types import Graph, Module, Tensor

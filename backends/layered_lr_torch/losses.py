@@ -10,7 +10,8 @@ import torch
 
 from layered_lr.backend.base import check_outputs
 from layered_lr.backend.loss_values import call_loss
-from layered_lr.losses import FunctionLoss, LossSettings, name_of
+from layered_lr.losses import FunctionLoss, LossSettings
+from layered_lr.printed import name_of
 from layered_lr_torch.torch_types import Tensor
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import Module, framework_of
 from layered_lr.models.user_models import make_model
+from layered_lr.printed import name_of
 from layered_lr.registry import load_zoo
 
 
@@ -25,7 +26,7 @@ class UsersCallable:
         self, make: Callable[[], Any], num_classes: int, image_shape: tuple[int, int, int], head: str | None
     ) -> None:
         self._make, self._num_classes, self._image_shape, self._head = make, num_classes, image_shape, head
-        self.__name__ = getattr(make, "__name__", type(make).__name__)
+        self.__name__ = name_of(make)
 
     def __call__(self) -> Module:
         """Make the model.

@@ -14,11 +14,11 @@ from layered_lr.backend.base import Backend, Session, StepOutcome
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsupported
 from layered_lr.files import describe_error
-from layered_lr.losses import FunctionLoss, name_of
+from layered_lr.losses import FunctionLoss
 from layered_lr.models.nn_modules import parameters_of
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LARGEST
-from layered_lr.printed import shown
+from layered_lr.printed import name_of, shown
 from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
 from layered_lr.spelling import did_you_mean

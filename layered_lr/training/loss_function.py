@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
-from layered_lr.losses import FunctionLoss, name_of
+from layered_lr.losses import FunctionLoss
+from layered_lr.printed import name_of
 from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.import_paths import import_path, imported, is_import_path
 from layered_lr.training.in_file import by_hand

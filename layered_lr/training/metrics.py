@@ -11,7 +11,7 @@ import numpy as np
 from layered_lr.arrays import Array
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.files import describe_error
-from layered_lr.printed import shown
+from layered_lr.printed import name_of, shown
 
 Metric: TypeAlias = Any
 """A function ``(outputs, targets) -> float``, or an object with ``reset``, ``update`` and ``compute``."""
@@ -32,7 +32,7 @@ def check_metrics(value: Any) -> dict[str, Metric]:
         named = list(value.items())
     else:
         given = value if isinstance(value, list | tuple) else [value]
-        named = [(getattr(each, "__name__", type(each).__name__), each) for each in given]
+        named = [(name_of(each), each) for each in given]
     found: dict[str, Metric] = {}
     for name, metric in named:
         if not isinstance(name, str) or not name.strip() or not name.isprintable():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from layered_lr.findings import Audit, Finding
+from layered_lr.printed import name_of
 from layered_lr_torch.audit.companions import find_missed_by_clipping, find_missed_by_ema
 from layered_lr_torch.audit.decay import find_uneven_decay
 from layered_lr_torch.audit.freezing import find_moving_statistics, find_thawed
@@ -59,6 +60,6 @@ def audit_recipe(
 def _headline(recipe: AuditedRecipe) -> str:
     kinds = ", ".join(type(optimizer).__name__ for optimizer in recipe.optimizers)
     listed = sum(id(tensor) in recipe.groups_of for tensor in recipe.tensors.values())
-    parts = [kinds, *(getattr(each, "__name__", type(each).__name__) for each in recipe.schedulers)]
+    parts = [kinds, *map(name_of, recipe.schedulers)]
     count = len(recipe.groups)
     return f"{', '.join(parts)}, {count} group{'s' * (count != 1)}, {listed} of {len(recipe.tensors)} parameters"

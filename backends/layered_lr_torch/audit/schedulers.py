@@ -14,6 +14,7 @@ from torch.optim.swa_utils import SWALR
 from layered_lr.arrays import Float64
 from layered_lr.files import one_line
 from layered_lr.findings import Finding
+from layered_lr.printed import name_of
 from layered_lr_torch.audit.lengths import find_misfits, find_misfits_of_rates, own_length
 from layered_lr_torch.audit.offsets import find_offset
 from layered_lr_torch.audit.ratios import find_flattened, find_unread_scales, has_scales
@@ -88,7 +89,7 @@ class ScheduleAudit:
         wanted = self.recipe.steps or own_length(scheduler) or _UNKNOWN_LENGTH
         made = 0 if is_function(scheduler) else int(getattr(scheduler, "last_epoch", 0) or 0)
         steps = min(max(wanted - made, 0), MOST_STEPS)
-        kind = getattr(scheduler, "__name__", type(scheduler).__name__)
+        kind = name_of(scheduler)
         try:
             rates, error = simulate(self.recipe, optimizer, scheduler, steps, without_scale=without_scale)
         except Exception as failure:  # it is the user's, and may hold what cannot be copied
@@ -152,7 +153,7 @@ def _find_second(
         gc.collect()  # what nobody holds any more may wait in a cycle
         around = _list_outermost(optimizer, schedulers)
     if len(around) > 1:
-        kinds = " and ".join(getattr(each, "__name__", type(each).__name__) for each in around)
+        kinds = " and ".join(map(name_of, around))
         yield Finding(
             "two-schedulers",
             f"{kinds} set the rates of one optimizer.",
