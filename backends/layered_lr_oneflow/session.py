@@ -195,8 +195,9 @@ class OneFlowSession(Session):
 
         It runs in eager mode, also if training runs in a graph: both use the same weights.
         """
-        count = len(images)
-        if (rows := self._rows_to_evaluate(count) if shares else None) is not None:
+        processes = self._processes if shares else None
+        rows = None if processes is None else processes.share.run_of(len(images))
+        if rows is not None:
             images = images[rows]
         sync()
         self.model.eval()
@@ -204,20 +205,12 @@ class OneFlowSession(Session):
             with self._get_average().use_averages() if ema else nullcontext(), flow.no_grad():
                 logits = self.model(self._place_images(images))
                 self.check_logits(logits, len(images))
-                if rows is not None and self._processes is not None:
-                    logits = self._processes.stack(logits)
+                if rows is not None and processes is not None:
+                    logits = processes.stack(logits)
                 numbers: Array = logits.numpy().copy()
         finally:
             self._set_training_mode()
         return numbers
-
-    def _rows_to_evaluate(self, images: int) -> slice | None:
-        """The rows of a batch that this process evaluates; None is all of them."""
-        if self._processes is None or images % self._processes.share.count:
-            return None
-        share = self._processes.share
-        each = images // share.count
-        return slice(each * share.rank, each * (share.rank + 1))
 
     def grad_norms(self, start: int, stop: int) -> Float64:
         """Each group's gradient norm at updates ``start`` to ``stop - 1``, before any clipping.

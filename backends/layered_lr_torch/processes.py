@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, final
 
 import torch
@@ -122,13 +122,21 @@ class TorchProcesses(Processes):
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
-    @torch.no_grad()
     def take_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Let tensors be those of the first process, in one message for each dtype."""
+        self._exchange(tensors, lambda flat: dist.broadcast(flat, src=0))
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Let tensors be the mean of all processes', in one message for each dtype."""
+        self._exchange(tensors, lambda flat: dist.all_reduce(flat.div_(self.share.count)))
+
+    @torch.no_grad()
+    def _exchange(self, tensors: Sequence[Tensor], send: Callable[[Tensor], object]) -> None:
+        """Bring tensors of one dtype into one, let it be changed in place, and take the numbers back."""
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             these = [tensor for tensor in tensors if tensor.dtype == dtype]
             flat = torch.cat([tensor.reshape(-1) for tensor in these])
-            dist.broadcast(flat, src=0)
+            send(flat)
             pieces = flat.split([tensor.numel() for tensor in these])
             torch._foreach_copy_(these, [piece.view_as(own) for piece, own in zip(pieces, these, strict=True)])
 

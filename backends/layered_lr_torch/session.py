@@ -221,8 +221,9 @@ class TorchSession(Session):
 
     def logits(self, images: NDArray[np.float32], ema: bool = False, shares: bool = False) -> Array:
         """Compute the model's logits in evaluation mode, shape (N, classes)."""
-        count = len(images)
-        if (rows := self._rows_to_evaluate(count) if shares else None) is not None:
+        processes = self._processes if shares else None
+        rows = None if processes is None else processes.share.run_of(len(images))
+        if rows is not None:
             images = images[rows]
         self.model.eval()
         try:
@@ -231,17 +232,9 @@ class TorchSession(Session):
         finally:
             self._set_training_mode()
         self.check_logits(logits, len(images))
-        if rows is not None and self._processes is not None:
-            logits = self._processes.stack(logits)
+        if rows is not None and processes is not None:
+            logits = processes.stack(logits)
         return models.to_array(logits.float() if logits.dtype == torch.bfloat16 else logits)
-
-    def _rows_to_evaluate(self, images: int) -> slice | None:
-        """The rows of a batch that this process evaluates; None is all of them."""
-        if self._processes is None or images % self._processes.share.count:
-            return None
-        share = self._processes.share
-        each = images // share.count
-        return slice(each * share.rank, each * (share.rank + 1))
 
     def rates(self, start: int, stop: int) -> Float64:
         """Rates of updates ``start`` to ``stop - 1``, read from the optimizer's param groups at each update."""

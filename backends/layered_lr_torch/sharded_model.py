@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import torch
-import torch.distributed as dist
 from torch.utils._pytree import tree_map
 
 from layered_lr.errors import Unsupported
@@ -217,21 +216,9 @@ class Shards:
 
     def end_backward(self) -> None:
         """Average the gradients of the parameters that are not divided."""
-        gradients = [tensor.grad for tensor in self._undivided if tensor.grad is not None]
-        for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
-            these = [gradient for gradient in gradients if gradient.dtype == dtype]
-            _average(these, self._processes.share.count)
+        self._processes.average([tensor.grad for tensor in self._undivided if tensor.grad is not None])
 
     def unify_buffers(self) -> None:
         """Let all processes have the buffers of the first one's, such as the statistics of batch normalisations."""
         if self._buffers:
             self._processes.take_from_first(self._buffers)
-
-
-@torch.no_grad()
-def _average(gradients: Iterable[Tensor], count: int) -> None:
-    these = list(gradients)
-    flat = torch.cat([gradient.reshape(-1) for gradient in these]) / count
-    dist.all_reduce(flat)
-    for own, piece in zip(these, flat.split([gradient.numel() for gradient in these]), strict=True):
-        own.copy_(piece.view_as(own))

@@ -32,6 +32,19 @@ class Share:
         places = np.arange(images).reshape(parts, self.count, each)
         return places[:, self.rank].ravel()
 
+    def run_of(self, images: int) -> slice | None:
+        """The images that this process answers to, one after the other; None where the processes have no equal runs.
+
+        Args:
+            images: How many there are for all processes.
+
+        Example:
+            >>> Share(1, 2).run_of(6), Share(1, 2).run_of(5)
+            (slice(3, 6, None), None)
+        """
+        each, rest = divmod(images, self.count)
+        return None if rest else slice(each * self.rank, each * (self.rank + 1))
+
 
 WHOLE = Share()
 """All images: of a process that trains alone."""

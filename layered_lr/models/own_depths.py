@@ -54,6 +54,6 @@ def find_own_depths(model: Module, parameters: list[Parameter]) -> Mapping[str, 
 
 def _unwrap(model: Module) -> Module:
     """Return the module inside wrappers that have nothing else."""
-    while list(model._modules) in [["module"], *([name] for name in sorted(WRAPPERS))]:
+    while len(model._modules) == 1 and {"module", *WRAPPERS}.issuperset(model._modules):
         (model,) = model._modules.values()
     return model
