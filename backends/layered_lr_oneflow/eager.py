@@ -24,19 +24,6 @@ from layered_lr_oneflow.slot_access import EagerSlots
 class EagerUpdates(OneFlowSession):
     """A session whose optimizer is eager; a subclass computes the gradients, in eager mode or in a graph."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: Module,
-        num_classes: int,
-        device: str,
-        extras: Extras,
-        step: int = 0,
-        processes: OneFlowProcesses | None = None,
-    ) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step, processes)
-        self._begin(plan, step)
-
     def _begin(self, plan: Plan, step: int) -> None:
         """Make a new optimizer for a plan."""
         self.optimizer, self.scheduler = build_eager_optimizer(plan, self.model, step)
@@ -96,20 +83,11 @@ class EagerUpdates(OneFlowSession):
 class EagerSession(EagerUpdates):
     """A OneFlow model in training, op by op."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: Module,
-        num_classes: int,
-        device: str,
-        extras: Extras,
-        step: int = 0,
-        processes: OneFlowProcesses | None = None,
-    ) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step, processes)
-        self._seeded = find_seedable_dropouts(model)
-        if processes is not None:
-            draw_for_all(list(self._seeded.values()), processes.share)
+    def _begin(self, plan: Plan, step: int) -> None:
+        super()._begin(plan, step)
+        self._seeded = find_seedable_dropouts(self.model)
+        if self._processes is not None:
+            draw_for_all(list(self._seeded.values()), self._processes.share)
 
     def random_modules(self) -> tuple[str, ...]:
         """Names of the modules whose random numbers cannot be restored; ``nn.Dropout`` is seeded before each update."""

@@ -103,28 +103,19 @@ def _to_all(tensor: Tensor) -> Tensor:
 class GlobalGraphSession(EagerUpdates):
     """A OneFlow model that several processes train: gradients by a graph of global tensors, updates by eager ops."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: Module,
-        num_classes: int,
-        device: str,
-        extras: Extras,
-        step: int,
-        processes: OneFlowProcesses,
-    ) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step, processes)
-        self._copy = copy.deepcopy(model)
-        trains = [each.requires_grad for each in model.parameters()]
-        self._placement = flow.placement.all(device)
+    def _begin(self, plan: Plan, step: int) -> None:
+        super()._begin(plan, step)
+        self._copy = copy.deepcopy(self.model)
+        trains = [each.requires_grad for each in self.model.parameters()]
+        self._placement = flow.placement.all(self.device)
         self._copy.to_global(placement=self._placement, sbp=flow.sbp.broadcast)
         for parameter, does in zip(self._copy.parameters(), trains, strict=True):
             parameter.requires_grad_(does)
-        masks = DropoutMasks(self._copy, extras.seed)
+        masks = DropoutMasks(self._copy, self.extras.seed)
         self._caller = GraphCaller()
-        self._graph = GlobalGradientGraph(self._copy, self._logits_check, masks, extras.loss)
+        self._graph = GlobalGradientGraph(self._copy, self._logits_check, masks, self.extras.loss)
         self._twins = {name: twin.to_local() for name, twin in self._copy.state_dict().items()}
-        self._copied = [(own, self._twins[name]) for name, own in model.state_dict().items()]
+        self._copied = [(own, self._twins[name]) for name, own in self.model.state_dict().items()]
 
     def _average_gradients(self, processes: OneFlowProcesses) -> None:
         """The graph has done so."""

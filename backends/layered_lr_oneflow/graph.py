@@ -79,12 +79,11 @@ class TrainGraph(flow.nn.Graph):
 class GraphSession(OneFlowSession):
     """A OneFlow model in training, as a static graph that is compiled at the first update."""
 
-    def __init__(self, plan: Plan, model: Module, num_classes: int, device: str, extras: Extras, step: int = 0) -> None:
-        super().__init__(plan, model, num_classes, device, extras, step)
+    def _begin(self, plan: Plan, step: int) -> None:
         self._graph = TrainGraph(
-            plan, model, self.extras.grad_norms, self._logits_check, self._masks, extras.loss, step
+            plan, self.model, self.extras.grad_norms, self._logits_check, self._masks, self.extras.loss, step
         )
-        self._native_slots = NativeSlots(self._graph, model)
+        self._native_slots = NativeSlots(self._graph, self.model)
         self._caller = GraphCaller()
         self._compiled: CompiledRates | None = None
         self._chosen = array("d")

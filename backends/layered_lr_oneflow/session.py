@@ -80,6 +80,11 @@ class OneFlowSession(Session):
         self._masks = DropoutMasks(model, extras.seed, share=WHOLE if processes is None else processes.share)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
+        self._begin(plan, step)
+
+    @abstractmethod
+    def _begin(self, plan: Plan, step: int) -> None:
+        """Make what updates by a plan, ready for an update; the last thing that is done when a session is made."""
 
     def _follow_plan(self, plan: Plan) -> None:
         """Take a plan, and bring the model into its training mode."""

@@ -539,7 +539,7 @@ class Backend(ABC):
         Args:
             loss: From ``prepare_loss``.
             outputs: Shape (N, outputs).
-            targets: Shape (N,).
+            targets: Class numbers, shape (N,); or the share of each class, shape (N, classes).
         """
         raise Unsupported(f"backend {self.name!r} cannot compute the loss of outputs that are known.")
 

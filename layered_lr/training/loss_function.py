@@ -50,7 +50,7 @@ class LossFunction:
     backends: for OneFlow it is translated, as a model is. (Where the model is a OneFlow module of yours, the function
     gets OneFlow's tensors.) It returns one number for the batch: the mean over its images, or their sum. That matters
     where a batch comes in parts (``accumulate_steps``) or is shared by several processes: the mean of the parts' means
-    is the mean of all. A sum, or a mean with class weights, is refused there.
+    is the mean of all. A loss for which that does not hold is refused there: it is tried on random outputs.
 
     A run's folder keeps the function's import path; a lambda must be given again to ``resume``. What a function
     remembers between batches is not saved.

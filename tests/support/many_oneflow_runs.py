@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from tests.support.many_runs import make_data, make_phased_spec, make_stoppers, numbers_of
 
 
 def run_in(count: int, folder: Path, *cases: str) -> list[dict[str, Any]]:
@@ -89,15 +89,6 @@ def _own_net() -> Any:
     return nn.Sequential(nn.Flatten(), nn.Linear(3072, 6), nn.Tanh(), nn.Dropout(0.4), nn.Linear(6, 4))
 
 
-def _data(count: int = 48) -> Any:
-    import layered_lr as ll
-
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (72, 32, 32, 3), dtype=np.uint8)
-    labels = np.arange(72) % 4
-    return ll.Dataset("made", images[:count], labels[:count], images[48:], labels[48:], augment=True)
-
-
 def _run(backend: str, **changes: Any) -> dict[str, Any]:
     import torch
 
@@ -108,27 +99,14 @@ def _run(backend: str, **changes: Any) -> dict[str, Any]:
     options: Any = {
         "backend": backend,
         "model": _net,
-        "data": _data(),
+        "data": make_data(),
         "batch_size": 12,
         "epochs": 2,
         "progress": False,
         "precision": "float64",
         "seed": 3,
     }
-    return _numbers_of(ll.run(spec, **{**options, **changes}))
-
-
-def _numbers_of(result: Any) -> dict[str, Any]:
-    """What two runs must have in common."""
-    return {
-        "losses": result.losses,
-        "accuracies": result.accuracies,
-        "norms": result.grad_norms,
-        "rates": np.stack(list(result.rates.values())),
-        "events": [event["event"] for event in result.events],
-        **{f"weights {name}": value for name, value in result.weights.items()},
-        **{f"average {name}": value for name, value in result.ema_weights.items()},
-    }
+    return numbers_of(ll.run(spec, **{**options, **changes}))
 
 
 def plain(folder: str, backend: str) -> Any:
@@ -138,15 +116,7 @@ def plain(folder: str, backend: str) -> Any:
 
 def accumulated(folder: str, backend: str) -> Any:
     """Accumulation, clipping, a moving average, several phases, and a schedule that reacts to the accuracy."""
-    import layered_lr as ll
-
-    spec = ll.Spec(
-        ll.AdamW(lr=0.01),
-        groups=[ll.Group("7.*", schedule=ll.ReduceLROnPlateau(patience=0))],
-        clip_grad_norm=0.5,
-        phases=[ll.Phase(until=3, frozen=["0.*"]), ll.Phase()],
-    )
-    return _run(backend, spec=spec, accumulate_steps=2, ema_decay=0.9, epochs=3)
+    return _run(backend, spec=make_phased_spec("7.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)
 
 
 def own_dropout(folder: str, backend: str) -> Any:
@@ -200,24 +170,8 @@ def rolled_back(folder: str, backend: str) -> Any:
 
 
 def stopped(folder: str, backend: str) -> Any:
-    """A callback that stops the run in the last process, and one that leaves out a batch in the first one."""
-    import layered_lr as ll
-
-    rank, count = _place()
-
-    class Stops(ll.Callback):
-        def on_update(self, event: Any) -> None:
-            if event.step == 4 and rank == count - 1:
-                event.run.stop("enough")
-
-    class Skips(ll.Callback):
-        def on_batch(self, event: Any) -> None:
-            if event.step == 2 and rank == 0 and not done:
-                done.append(True)
-                event.skip("odd")
-
-    done: list[bool] = []
-    return _run(backend, callbacks=[Stops(), Skips()])
+    """Callbacks in different processes that stop the run, and leave a batch out."""
+    return _run(backend, callbacks=make_stoppers(*_place()))
 
 
 def _place() -> tuple[int, int]:
@@ -234,7 +188,7 @@ def gone_on(folder: str, backend: str, run: str = "") -> Any:
     import layered_lr as ll
 
     place = f"{folder}/{run or f'run_{backend}'}"
-    return _numbers_of(ll.resume(place, epochs=3, backend=backend, model=_net, data=_data()))
+    return numbers_of(ll.resume(place, epochs=3, backend=backend, model=_net, data=make_data()))
 
 
 def not_divided(folder: str, backend: str) -> Any:

@@ -69,7 +69,7 @@ def _net() -> Any:
     )
 
 
-def _data(count: int = 48) -> Any:
+def make_data(count: int = 48) -> Any:
     import layered_lr as ll
 
     rng = np.random.default_rng(0)
@@ -88,7 +88,7 @@ def _run(**changes: Any) -> dict[str, Any]:
     options: Any = {
         "backend": "torch-eager",
         "model": _net,
-        "data": _data(),
+        "data": make_data(),
         "batch_size": 12,
         "epochs": 2,
         "progress": False,
@@ -132,15 +132,7 @@ def watched(folder: str) -> Any:
 
 def accumulated(folder: str) -> Any:
     """Accumulation, clipping, a moving average, several phases, and a schedule that reacts to the accuracy."""
-    import layered_lr as ll
-
-    spec = ll.Spec(
-        ll.AdamW(lr=0.01),
-        groups=[ll.Group("8.*", schedule=ll.ReduceLROnPlateau(patience=0))],
-        clip_grad_norm=0.5,
-        phases=[ll.Phase(until=3, frozen=["0.*"]), ll.Phase()],
-    )
-    return _run(spec=spec, accumulate_steps=2, ema_decay=0.9, epochs=3)
+    return _run(spec=make_phased_spec("8.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)
 
 
 def diverging(folder: str) -> Any:
@@ -159,11 +151,9 @@ def rolled_back(folder: str) -> Any:
     )
 
 
-def stopped(folder: str) -> Any:
+def make_stoppers(rank: int, count: int) -> list[Any]:
     """A callback that stops the run in the last process, and one that leaves out a batch in the first one."""
     import layered_lr as ll
-
-    rank, count = _place()
 
     class Stops(ll.Callback):
         def on_update(self, event: Any) -> None:
@@ -177,7 +167,24 @@ def stopped(folder: str) -> Any:
                 event.skip("odd")
 
     done: list[bool] = []
-    return _run(callbacks=[Stops(), Skips()])
+    return [Stops(), Skips()]
+
+
+def make_phased_spec(head: str) -> Any:
+    """Clipping, several phases, and a schedule of the head that reacts to the accuracy."""
+    import layered_lr as ll
+
+    return ll.Spec(
+        ll.AdamW(lr=0.01),
+        groups=[ll.Group(head, schedule=ll.ReduceLROnPlateau(patience=0))],
+        clip_grad_norm=0.5,
+        phases=[ll.Phase(until=3, frozen=["0.*"]), ll.Phase()],
+    )
+
+
+def stopped(folder: str) -> Any:
+    """Callbacks in different processes that stop the run, and leave a batch out."""
+    return _run(callbacks=make_stoppers(*_place()))
 
 
 def _place() -> tuple[int, int]:
@@ -196,7 +203,7 @@ def gone_on(folder: str) -> Any:
     """The rest of it."""
     import layered_lr as ll
 
-    return numbers_of(ll.resume(f"{folder}/run", epochs=3, model=_net, data=_data()))
+    return numbers_of(ll.resume(f"{folder}/run", epochs=3, model=_net, data=make_data()))
 
 
 def not_divided(folder: str) -> Any:
@@ -216,7 +223,7 @@ def last_batch(folder: str) -> Any:
 
 def odd_last_batch(folder: str) -> Any:
     """A last batch of which the processes cannot have equal shares."""
-    return _run(batch_size=22, drop_last=False, data=_data(45))
+    return _run(batch_size=22, drop_last=False, data=make_data(45))
 
 
 def other_backends(folder: str) -> Any:
@@ -240,7 +247,7 @@ def other_recipe(folder: str) -> Any:
     import layered_lr as ll
 
     rank, _ = _place()
-    data = _data()
+    data = make_data()
     other = ll.Dataset("made", data.x_train[::-1], data.y_train, data.x_test, data.y_test)
     return [
         call_run(spec=ll.Spec(ll.SGD(lr=0.1 + rank))),

@@ -123,17 +123,17 @@ def sharded_half(folder: str) -> Any:
 def sharded_resumed(folder: str) -> Any:
     """It, stopped after its first half."""
     _go(f"{folder}/resumed", max_steps=3)
-    return numbers_of(ll.resume(f"{folder}/resumed", epochs=3, model=net, data=many_runs._data()))
+    return numbers_of(ll.resume(f"{folder}/resumed", epochs=3, model=net, data=many_runs.make_data()))
 
 
 def sharded_on(folder: str) -> Any:
     """The rest of it."""
-    return numbers_of(ll.resume(f"{folder}/half", epochs=3, model=net, data=many_runs._data()))
+    return numbers_of(ll.resume(f"{folder}/half", epochs=3, model=net, data=many_runs.make_data()))
 
 
 def undivided_on(folder: str) -> Any:
     """The rest of it, where each process has a whole copy."""
-    return numbers_of(ll.resume(f"{folder}/half", epochs=3, model=net, data=many_runs._data(), shard=False))
+    return numbers_of(ll.resume(f"{folder}/half", epochs=3, model=net, data=many_runs.make_data(), shard=False))
 
 
 def sharded_odd(folder: str) -> Any:
