@@ -38,6 +38,9 @@ class SpecError(LayeredLRError, ValueError):
         Group(lr_scale=-1): lr_scale must be a finite number >= 0.
     """
 
+    wrong_flag: tuple[str, str] | None = None
+    """The command's flag for the option that is wrong, and what can stand behind it; None where there is no flag."""
+
 
 class ScheduleEnded(SpecError):
     """A schedule with a fixed number of rates was asked for one after the last."""

@@ -12,7 +12,7 @@ import click
 
 from layered_lr.errors import SpecError
 from layered_lr.training.import_paths import is_import_path
-from layered_lr.training.option import Option, WrongOption, options_of
+from layered_lr.training.option import Option, options_of
 from layered_lr.training.options import RunOptions, options_with_meaning
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -137,18 +137,19 @@ def describe_in_flags(error: Exception, words: Sequence[str]) -> str:
         error: What was raised.
         words: Of the command line.
     """
-    if not isinstance(error, WrongOption) or not (flag := error.declared.flag):
+    if not isinstance(error, SpecError) or error.wrong_flag is None:
         return str(error)
-    for place, word in enumerate(words):
+    flag, allowed = error.wrong_flag
+    said: dict[str, str] = {}
+    for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, text = word.partition("=")
-        if name == flag and error.declared.kind != "bool":
-            said = text if equals else words[place + 1] if place + 1 < len(words) else ""
-            return f"{flag} {said}: must be {error.words}."
+        said.setdefault(name, text if equals else after)
+    if flag in said:
+        return f"{flag} {said[flag]}: must be {allowed}."
     for parts in (each.parts for each in options_of(RunOptions).values() if each.parts is not None):
         flags = [each.flag for each in options_of(parts).values()]
-        beside = next((word.partition("=")[0] for word in words if word.partition("=")[0] in flags), None)
-        if flag in flags and beside is not None:
-            return f"{beside} needs {flag} beside it: {error.words}."
+        if flag in flags and (beside := next(filter(said.__contains__, flags), None)):
+            return f"{beside} needs {flag} beside it: {allowed}."
     return str(error)
 
 

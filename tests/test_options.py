@@ -67,3 +67,14 @@ def test_the_recipe_in_a_runs_folder_runs_again(torch: Any, tmp_path: Path, caps
     recipe = ll.load_recipe(tmp_path / "run" / "recipe.toml", trust=True)
     assert len(ll.run(recipe.spec, **recipe.run).losses) == 1
     assert "no folder is given, so none are written" in capsys.readouterr().err
+
+
+def test_a_wrong_option_is_a_spec_error_that_another_process_can_raise() -> None:
+    import pickle
+
+    with pytest.raises(ll.SpecError) as caught:
+        ll.Sizes([16])
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is type(caught.value) is ll.SpecError
+    assert str(again) == str(caught.value) and again.wrong_flag == caught.value.wrong_flag
+    assert again.wrong_flag is not None and again.wrong_flag[0] == "--sizes"

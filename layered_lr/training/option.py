@@ -37,29 +37,6 @@ class Refused(Exception):
     """A value that an option cannot have; the message says what it can: ``a whole number >= 1``."""
 
 
-class WrongOption(SpecError):
-    """An option was given a value that it cannot have.
-
-    Args:
-        called: What messages call the class of options.
-        name: The option.
-        declared: Its declaration.
-        value: What was given.
-        words: What it can be.
-
-    Attributes:
-        declared: Its declaration.
-        words: What it can be.
-    """
-
-    def __init__(self, called: str, name: str, declared: Option, value: Any, words: str) -> None:
-        super().__init__(f"{called}({name}={shown(value)}): {name} must be {words}.")
-        self.declared, self.words = declared, words
-
-    def __reduce__(self) -> tuple[type[SpecError], tuple[str]]:
-        return SpecError, (str(self),)  # another process has no use for more than the words
-
-
 class Option(NamedTuple):
     """One option of a run.
 
@@ -162,7 +139,10 @@ def _checked(called: str, name: str, declared: Option, value: Any) -> Any:
     try:
         return declared.check(value)
     except Refused as refused:
-        raise WrongOption(called, name, declared, value, str(refused)) from None
+        error = SpecError(f"{called}({name}={shown(value)}): {name} must be {refused}.")
+        if declared.flag and declared.kind != "bool":
+            error.wrong_flag = (declared.flag, str(refused))
+        raise error from None
 
 
 _OLD_NAMES = {
