@@ -93,8 +93,25 @@ def trace_loss(
         function: Takes the outputs and the targets.
         outputs: An example, in the dtype to compute in.
         targets: An example.
+
+    Raises:
+        SpecError: It fails on such an example.
+        Unsupported: It cannot be translated, or gives another number for the same example the second time: a trace
+            would keep the number of the first time.
     """
-    return trace_model(LossModule(function, getattr(torch, str(outputs.dtype))), (outputs, targets))
+    module = LossModule(function, getattr(torch, str(outputs.dtype)))
+    given = torch.from_numpy(outputs), torch.from_numpy(targets)
+    try:
+        with torch.no_grad():
+            first, second = module(*given), module(*given)
+    except Exception:  # the trace says what it raises, and where
+        return trace_model(module, (outputs, targets))
+    if isinstance(first, torch.Tensor) and not torch.equal(first, second):
+        raise Unsupported(
+            "model: gives another number for the same outputs and targets the second time. OneFlow computes what was "
+            "seen once. Let it depend on its arguments alone, or train on a torch backend."
+        )
+    return trace_model(module, (outputs, targets))
 
 
 def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:

@@ -174,6 +174,18 @@ def test_oneflow_refuses_what_it_cannot_compute(oneflow: Any) -> None:
         ll.run(SPEC, **said("oneflow-eager", F.multi_margin_loss))
 
 
+def test_oneflow_refuses_a_loss_that_changes_by_itself(oneflow: Any) -> None:
+    calls: list[int] = []
+
+    def annealed(outputs: Any, targets: Any) -> Any:
+        calls.append(1)
+        return F.cross_entropy(outputs, targets) * len(calls)
+
+    assert len(ll.run(SPEC, **said("torch-eager", annealed, max_steps=2)).losses) == 2
+    with pytest.raises(ll.Unsupported, match="loss: annealed: gives another number for the same outputs and targets"):
+        ll.run(SPEC, **said("oneflow-graph", annealed, max_steps=2))
+
+
 def test_a_oneflow_model_has_a_loss_of_oneflow(oneflow: Any) -> None:
     def native() -> Any:
         model = oneflow.nn.Sequential(oneflow.nn.Flatten(1), oneflow.nn.Linear(int(np.prod(arrays()[0].shape[1:])), 3))
