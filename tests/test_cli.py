@@ -128,7 +128,7 @@ def test_a_run_asks_for_what_the_command_line_says_instead(call: Any, asked: Any
     assert options == said | changed
 
 
-def test_a_run_ends_with_the_command_for_the_other_framework(call: Any, asked: Any) -> None:
+def test_a_run_ends_with_the_command_for_the_other_framework(call: Any, asked: Any, oneflow: Any) -> None:
     line = call("run", "--epochs", "2", "--data", "a b.npz", "--no-augment", "--seed", "0").out.splitlines()[-1]
     assert "--epochs 2" in line and "--data 'a b.npz'" in line and "--no-augment" in line and "--seed 0" in line
     assert line.endswith("--backend oneflow-graph") and "layered-lr run" in line and "OneFlow" in line

@@ -50,7 +50,9 @@ def test_compare_without_a_recipe_uses_the_defaults_that_its_help_shows(
     assert asked == [32, 8]
 
 
-def test_the_command_for_the_other_framework_writes_nowhere_twice(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_for_the_other_framework_writes_nowhere_twice(
+    call: Any, oneflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Done(str):
         backend, plan = "torch-eager", ll.plan(max_steps=1)
 

@@ -110,9 +110,14 @@ def make_program(
 
 
 def open_program(content: bytes) -> Callable[[Array], Array]:
-    """Read what ``make_program`` made; the function takes images and returns logits."""
-    program = torch.export.load(io.BytesIO(content))
-    module, example = program.module(), program.example_inputs[0][0]
+    """Read what ``make_program`` made; the function takes images and returns logits.
+
+    Raises:
+        Unsupported: torch does not read what it wrote: torch 2.4 for some models whose class is inside a function.
+    """
+    with _explained("torch.export"):
+        program = torch.export.load(io.BytesIO(content))
+        module, example = program.module(), program.example_inputs[0][0]
 
     def run(images: Array) -> Array:
         with torch.no_grad():

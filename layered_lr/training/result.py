@@ -440,7 +440,7 @@ class Result:
             >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     exported = result.export(f"{folder}/weights.pth")
-            ...     sorted(torch.load(exported.path))
+            ...     sorted(torch.load(exported.path, weights_only=True))
             ['1.bias', '1.weight']
         """
         return export(

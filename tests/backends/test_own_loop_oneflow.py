@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 import layered_lr as ll
 from tests.support.isolation import value_of, values_of
 from tests.support.timelines import HEAD, batch, net, same_arrays, start
+from tests.support.widths import keep_some
 
 CASES = (
     "SGD", "SGD momentum", "SGD dampening", "SGD reactive", "AdamW", "NAdam", "RMSprop", "Adagrad", "Adagrad decay",
 )  # fmt: skip
+GRAPH_CASES = (  # in one process each
+    ("SGD momentum", "SGD reactive", "AdamW", "Adagrad decay"),  # native, reactive, ours with slots, ours with a count
+    ("SGD", "SGD dampening", "NAdam", "RMSprop", "Adagrad"),
+)
 # In float32 where OneFlow's own optimizers are at work; elsewhere rounding makes whole steps of a gradient of zero.
 ACROSS = {"SGD momentum": "float32", "Adagrad": "float32", "AdamW": "float64", "NAdam": "float64", "RMSprop": "float64"}
 NEAR = {"float32": 2e-5, "float64": 1e-6}  # OneFlow's normalisation has its momentum in float32
@@ -37,10 +42,11 @@ def graphs(dtype: str, case: str, folder: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_saved_graph_goes_on_bitwise(oneflow: Any, tmp_path: Path) -> None:
-    for case in CASES:
+@pytest.mark.parametrize("chosen", keep_some(GRAPH_CASES, lambda chosen: "AdamW" in chosen))
+def test_a_saved_graph_goes_on_bitwise(oneflow: Any, chosen: tuple[str, ...], tmp_path: Path) -> None:
+    for case in chosen:
         (tmp_path / case).mkdir()
-    assert values_of(graphs, [("float32", case, str(tmp_path / case)) for case in CASES]) == [[] for _ in CASES]
+    assert values_of(graphs, [("float32", case, str(tmp_path / case)) for case in chosen]) == [[] for _ in chosen]
 
 
 def frozen(folder: str) -> list[str]:

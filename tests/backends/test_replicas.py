@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
+from tests.support.old_torch import is_older
 from tests.support.replicas import spread
 
 
 @pytest.fixture(scope="module")
 def answers(torch: Any) -> dict[str, Any]:
     return spread("replicas_with_phases", "sharded_models", "sharded_states", "sharded_too_late")
+
+
+def skip_without_fully_shard() -> None:
+    if is_older((2, 6)):
+        pytest.skip("fully_shard came with torch 2.6")
 
 
 def test_replicas_stay_equal_through_phases(answers: dict[str, Any]) -> None:
@@ -25,6 +31,7 @@ def test_replicas_stay_equal_through_phases(answers: dict[str, Any]) -> None:
 
 
 def test_sharded_models_train_as_whole_ones(answers: dict[str, Any]) -> None:
+    skip_without_fully_shard()
     found = answers["sharded_models"]
     assert isinstance(found, dict), found
     for name, from_one_process in found.items():
@@ -32,10 +39,12 @@ def test_sharded_models_train_as_whole_ones(answers: dict[str, Any]) -> None:
 
 
 def test_states_of_sharded_models_go_on_bitwise(answers: dict[str, Any]) -> None:
+    skip_without_fully_shard()
     found = answers["sharded_states"]
     assert isinstance(found, dict), found
     assert set(found.values()) == {0.0}, found
 
 
 def test_phases_of_a_model_that_is_sharded_too_late_are_refused(answers: dict[str, Any]) -> None:
+    skip_without_fully_shard()
     assert "Call it after fully_shard." in answers["sharded_too_late"]

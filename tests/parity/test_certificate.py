@@ -31,6 +31,7 @@ from layered_lr.parity.verdict import Verdict, judge
 from layered_lr.training.options import RunOptions
 from tests.support import parity_faults as faults
 from tests.support.models import arrays, mlp
+from tests.support.widths import keep_some
 
 STEPS = 12
 DEEP = [Group("1", lr_scale=0.3, name="deep")]
@@ -179,7 +180,7 @@ def test_autocast_is_part_of_what_is_certified(torch: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["oneflow-eager", "oneflow-graph"])
-@pytest.mark.parametrize("seed", range(len(HONEST)))
+@pytest.mark.parametrize("seed", keep_some(range(len(HONEST)), lambda seed: seed % 2 == 0))
 def test_honest_runs_of_oneflow_are_the_same(torch: Any, oneflow: Any, seed: int, name: str) -> None:
     spec = HONEST[seed]
     known = base(spec, seed + 1)

@@ -16,6 +16,7 @@ import torch.optim.lr_scheduler as tl
 
 import layered_lr.schedules as ls
 from layered_lr.errors import SpecError
+from tests.support.old_torch import is_oldest
 from tests.support.schedule_oracle import RATES, STEPS, closed, stepped
 
 EXACT = 1e-12
@@ -216,6 +217,8 @@ def test_resuming_with_last_epoch(name, arguments, last):
 
     Some of its schedulers expect the optimizer's rate to be that step's already, the others step to it.
     """
+    if is_oldest() and name in ("LinearLR", "ExponentialLR", "PolynomialLR"):
+        pytest.skip("torch 2.4 takes a step when the scheduler is made, and is one step ahead")
     schedule = getattr(ls, name)(**arguments)
     has = last if name in ("StepLR", "MultiStepLR", "LambdaLR") else last + 1
 
@@ -398,6 +401,8 @@ def test_a_chain_that_torch_drives_below_0_is_refused():
     ],
 )
 def test_sequences_are_torchs(milestones, parts):
+    if is_oldest() and milestones == [0]:
+        pytest.skip("torch 2.4 has other rates where the first schedule has no step")
     schedule = ls.SequentialLR([getattr(ls, n)(**a) for n, a in parts], milestones)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

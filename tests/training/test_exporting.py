@@ -92,7 +92,15 @@ def test_what_was_exported_wrongly_is_not_written(
 def _turned(model: Any) -> Any:
     from torch import nn
 
-    return nn.Sequential(model, nn.Threshold(0.0, 9.0))
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, images: Any) -> Any:
+            return self.inner(images).clamp(min=0.0)
+
+    return Turned()
 
 
 def test_what_cannot_be_exported_says_why_in_one_line(torch: Any, tmp_path: Path) -> None:
