@@ -34,12 +34,18 @@ class WholeDraws(TorchDispatchMode):
 
     Args:
         share: Which process this is.
+
+    Attributes:
+        whole: How many images the next passes have in all processes; None where each has as many.
+        has_drawn: Whether a pass has drawn anything.
     """
 
     def __init__(self, share: Share) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._share = share
-        self._images = 1
+        self.whole: int | None = None
+        self._images, self._place = 1, Share().part(1)
+        self._rows = 1  # of all processes
         self.has_drawn = self._has_said = False
 
     def wrap(self, forward: Forward) -> Forward:
@@ -49,6 +55,8 @@ class WholeDraws(TorchDispatchMode):
         def run(images: Tensor) -> Any:
             nonlocal is_first
             self._images = len(images)
+            self._rows = self.whole or self._images * self._share.count
+            self._place = self._share.part(self._rows)
             with self if is_first or self.has_drawn else contextlib.nullcontext():
                 is_first = False
                 return forward(images)
@@ -86,14 +94,23 @@ class WholeDraws(TorchDispatchMode):
 
     def _whole(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the numbers of all processes."""
-        return (shape[0] * self._share.count, *shape[1:]) if self._is_of_images(shape) else tuple(shape)
+        if not self._is_of_images(shape):
+            return tuple(shape)
+        return (shape[0] // self._images * self._rows, *shape[1:])
 
     def _widen(self, tensor: Tensor) -> Tensor:
         """A tensor for all processes, which this process's own values fill."""
-        return torch.cat([tensor] * self._share.count) if self._is_of_images(tensor.shape) else tensor
+        if not self._is_of_images(tensor.shape):
+            return tensor
+        own = len(tensor)
+        each = own // self._images  # rows of one image
+        first = -each * self._place.start % own  # of the copies, where this process's own values are to stand
+        rows = each * self._rows
+        return torch.cat([tensor] * -(-(first + rows) // own))[first : first + rows]
 
     def _own(self, whole: Tensor) -> Tensor:
-        return whole.chunk(self._share.count)[self._share.rank]
+        each = len(whole) // self._rows
+        return whole[each * self._place.start : each * self._place.stop]
 
     def _make(self, shape: Sequence[int], draw: Callable[[], Tensor], like: Tensor | None = None) -> Tensor:
         self.has_drawn = True

@@ -26,6 +26,22 @@ def test_each_process_takes_its_own_of_what_one_draws(torch: Any, capsys: pytest
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("count", "images"), [(2, 5), (4, 6), (3, 2)])
+def test_unequal_parts_take_their_own_rows(torch: Any, count: int, images: int) -> None:
+    from layered_lr_torch.whole_draws import WholeDraws
+
+    drop, given = torch.nn.Dropout(0.5), torch.arange(1.0, 1 + 7 * 4 * images).reshape(images, 4, 7)
+    patches = lambda some: drop(some.reshape(-1, 7) * torch.rand_like(some.reshape(-1, 7)))  # noqa: E731
+    torch.manual_seed(0)
+    expected = patches(given).reshape(given.shape)
+    for rank in range(count):
+        part, draws = Share(rank, count).part(images), WholeDraws(Share(rank, count))
+        torch.manual_seed(0)
+        draws.whole = images
+        found = draws.wrap(patches)(given[part.start : part.stop])
+        assert torch.equal(found, expected[part.start : part.stop].reshape(-1, 7))
+
+
 def test_an_axis_of_images_that_is_not_the_first_is_said_once(torch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     drop = torch.nn.Dropout(0.5)
     twice = lambda images: drop(drop(images.t()))  # noqa: E731

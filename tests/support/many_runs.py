@@ -216,14 +216,31 @@ def more_than_images(folder: str) -> Any:
     return _run(batch_size=1)
 
 
-def last_batch(folder: str) -> Any:
-    """A last batch that is smaller."""
-    return _run(batch_size=14, drop_last=False)
+def uneven_last_batch(folder: str) -> Any:
+    """A last batch of which the processes cannot have equal shares: mixed, clipped, averaged, in phases."""
+    import layered_lr as ll
+
+    mix = ll.Mix(mixup=0.4)
+    return _run(
+        batch_size=20, drop_last=False, data=make_data(47), spec=make_phased_spec("8.*"), ema_decay=0.9, mix=mix
+    )
 
 
-def odd_last_batch(folder: str) -> Any:
-    """A last batch of which the processes cannot have equal shares."""
-    return _run(batch_size=22, drop_last=False, data=make_data(45))
+def lone_last_image(folder: str) -> Any:
+    """A last batch of fewer images than processes, and a folder."""
+    return _run(batch_size=12, drop_last=False, data=make_data(37), checkpoints=f"{folder}/lone", max_steps=3)
+
+
+def lone_gone_on(folder: str) -> Any:
+    """The rest of it."""
+    import layered_lr as ll
+
+    return numbers_of(ll.resume(f"{folder}/lone", epochs=3, model=_net, data=make_data(37)))
+
+
+def unlike_norms(folder: str) -> Any:
+    """A last batch of which one process would normalise a single image."""
+    return _run(batch_size=12, drop_last=False, data=make_data(39), sync_batch_norm=False)
 
 
 def other_backends(folder: str) -> Any:
