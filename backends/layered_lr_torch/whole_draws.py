@@ -46,6 +46,10 @@ class WholeDraws(TorchDispatchMode):
         self.whole: int | None = None
         self._images, self._place = 1, Share().part(1)
         self._rows = 1  # of all processes
+        self._place_of_draw = 0  # in a pass
+        self._of_equal_parts: dict[
+            tuple[int, ...], bool
+        ] = {}  # whether draws of passes over equal parts were of images
         self.has_drawn = self._has_said = False
 
     def wrap(self, forward: Forward) -> Forward:
@@ -56,7 +60,7 @@ class WholeDraws(TorchDispatchMode):
             nonlocal is_first
             self._images = len(images)
             self._rows = self.whole or self._images * self._share.count
-            self._place = self._share.part(self._rows)
+            self._place, self._place_of_draw = self._share.part(self._rows), 0
             with self if is_first or self.has_drawn else contextlib.nullcontext():
                 is_first = False
                 return forward(images)
@@ -67,6 +71,7 @@ class WholeDraws(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options = dict(kwargs or {})
+        self._place_of_draw += 1
         name = func.overloadpacket.__name__
         if name in _FILLING:
             return self._fill(func, args, options)
@@ -82,6 +87,16 @@ class WholeDraws(TorchDispatchMode):
         return func(*args, **options)
 
     def _is_of_images(self, shape: Sequence[int]) -> bool:
+        """Whether numbers are those of images; for a smaller last batch, those in the same place were so before."""
+        place = (self._place_of_draw, *shape[1:])
+        if self.whole is not None and place in self._of_equal_parts:
+            return self._of_equal_parts[place]
+        found = self._goes_by_images(shape)
+        if self.whole is None:
+            self._of_equal_parts[place] = found
+        return found
+
+    def _goes_by_images(self, shape: Sequence[int]) -> bool:
         if len(shape) > 0 and shape[0] > 0 and shape[0] % self._images == 0:
             return True
         if self._images > 1 and self._images in shape[1:] and not self._has_said:

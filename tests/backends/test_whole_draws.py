@@ -42,6 +42,22 @@ def test_unequal_parts_take_their_own_rows(torch: Any, count: int, images: int) 
         assert torch.equal(found, expected[part.start : part.stop].reshape(-1, 7))
 
 
+def test_a_smaller_part_tells_noise_of_weights_as_the_whole_batch_did(torch: Any) -> None:
+    from layered_lr_torch.whole_draws import WholeDraws
+
+    def noisy(images: Any) -> Any:
+        return images + torch.randn(7)
+
+    draws = WholeDraws(Share(1, 2))
+    run = draws.wrap(noisy)
+    run(torch.zeros(2, 7))
+    draws.whole = 3
+    torch.manual_seed(0)
+    found = run(torch.zeros(1, 7))  # 7 is a multiple of one image
+    torch.manual_seed(0)
+    assert torch.equal(found, noisy(torch.zeros(1, 7)))
+
+
 def test_an_axis_of_images_that_is_not_the_first_is_said_once(torch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     drop = torch.nn.Dropout(0.5)
     twice = lambda images: drop(drop(images.t()))  # noqa: E731
