@@ -47,9 +47,7 @@ class WholeDraws(TorchDispatchMode):
         self._images, self._place = 1, Share().part(1)
         self._rows = 1  # of all processes
         self._place_of_draw = 0  # in a pass
-        self._of_equal_parts: dict[
-            tuple[int, ...], bool
-        ] = {}  # whether draws of passes over equal parts were of images
+        self._of_equal_parts: dict[tuple[int, ...], bool] = {}  # whether its draws were of images
         self.has_drawn = self._has_said = False
 
     def wrap(self, forward: Forward) -> Forward:

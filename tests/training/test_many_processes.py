@@ -22,6 +22,7 @@ ALIKE = (
     "watched",
     "accumulated",
     "rolled_back",
+    "used_at_times",
     "stopped",
     "kept",
     "uneven_last_batch",
@@ -71,6 +72,11 @@ def test_two_processes_train_as_one(alone: dict[str, Any], two: dict[str, Any], 
 def test_what_cannot_be_is_refused(two: dict[str, Any], case: str, words: str) -> None:
     for found in two["ranks"]:
         assert re.match(words, found[case]), found[case]
+
+
+def test_torch_says_nothing_of_unused_parameters(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        assert "find_unused_parameters" not in found["stderr"]
 
 
 def test_other_backends_say_that_they_cannot(two: dict[str, Any]) -> None:
