@@ -78,22 +78,21 @@ class DropoutMasks:
 
         Args:
             step: The update.
-            images: How many images the model gets, in all parts.
+            images: How many images the update has, in all parts and in all processes.
             parts: How many parts the batch comes in.
         """
-        whole = images * self._share.count
         return [
-            self._own(dropout.draw(self._seed, step, place, whole, parts), parts, dropout.has_rows_of_images)
+            self._own(dropout.draw(self._seed, step, place, images, parts), images, parts, dropout.has_rows_of_images)
             for place, dropout in enumerate(self._dropouts)
             if self._is_used(dropout)
         ]
 
-    def _own(self, mask: Float64, parts: int, has_rows_of_images: bool) -> Float64:
+    def _own(self, mask: Float64, images: int, parts: int, has_rows_of_images: bool) -> Float64:
         """The rows of this process's images, of each part one after the other."""
         if self._share.count == 1 or not has_rows_of_images:
             return mask
-        rows = self._share.rows(len(mask), parts)
-        return mask[rows]
+        by_image = mask.reshape(images, -1, *mask.shape[1:])  # an image may have several rows
+        return by_image[self._share.rows(images, parts)].reshape(-1, *mask.shape[1:])
 
     def insert(self, masks: Sequence[Tensor]) -> None:
         """Give each dropout its mask, for the next forward pass or for the trace of a graph."""

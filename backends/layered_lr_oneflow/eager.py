@@ -87,7 +87,7 @@ class EagerSession(EagerUpdates):
         super()._begin(plan, step)
         self._seeded = find_seedable_dropouts(self.model)
         if self._processes is not None:
-            draw_for_all(list(self._seeded.values()), self._processes.share)
+            draw_for_all(list(self._seeded.values()), self._own_part)
 
     def random_modules(self) -> tuple[str, ...]:
         """Names of the modules whose random numbers cannot be restored; ``nn.Dropout`` is seeded before each update."""
@@ -101,6 +101,8 @@ class EagerSession(EagerUpdates):
             logits = self.model(images)
             self.check_logits(logits, len(images))
             loss = self._loss(logits, labels)
+            if self._own_part.weight != 1:
+                loss = loss * self._own_part.weight
             if loss.requires_grad:
                 (loss / len(parts) if len(parts) > 1 else loss).backward()
             elif self._watch.watches_any:  # else nothing trains in this phase

@@ -145,20 +145,71 @@ def check_batch_norm(extras: Extras) -> None:
         )
 
 
-def draw_for_all(dropouts: Sequence[Module], share: Share) -> None:
+class OwnPart:
+    """The part of an update's images that this process has.
+
+    Args:
+        share: Which process this is.
+
+    Attributes:
+        weight: Of this process's loss: gradients and losses are averaged over the processes.
+        part: This process's images among those of all.
+        whole: How many images all have; 0 before the first update.
+    """
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.weight, self.whole = 1.0, 0
+        self.part = share.part(share.count)
+
+    def begin(self, images: int, whole: int | None) -> int:
+        """Begin an update.
+
+        Args:
+            images: That this process has, in each part of the batch.
+            whole: Those of all processes; None where each has as many.
+
+        Returns:
+            The images of all processes.
+
+        Raises:
+            DataError: This process has another number of images than its part.
+        """
+        self.whole = whole or images * self.share.count
+        self.part = self.share.part(self.whole)
+        self.part.check(images)
+        self.weight = self.part.weight
+        return self.whole
+
+    def widen(self, x: Tensor) -> tuple[Tensor, slice]:
+        """A tensor of rows for the images of all processes, of which this process's own ones have its values.
+
+        Args:
+            x: Its first axis is this process's images, each of which may have several rows.
+        """
+        each = len(x) // (self.part.stop - self.part.start)
+        own = slice(each * self.part.start, each * self.part.stop)
+        others = [
+            flow.zeros(rows, *x.shape[1:], dtype=x.dtype, device=x.device)
+            for rows in (own.start, each * self.whole - own.stop)
+        ]
+        return flow.cat([each for each in (others[0], x, others[1]) if len(each)], dim=0), own
+
+
+def draw_for_all(dropouts: Sequence[Module], own_part: OwnPart) -> None:
     """Let dropouts of a user's model draw for the images of all processes, and take what is for this one's.
 
     Each image then gets the numbers that it gets where a single process trains.
 
     Args:
         dropouts: Modules of class ``nn.Dropout``.
-        share: Which process this is.
+        own_part: Of the update that is being made.
     """
     for dropout in dropouts:
-        dropout.forward = _make_forward(dropout, share)
+        dropout.forward = _make_forward(dropout, own_part)
 
 
-def _make_forward(dropout: Module, share: Share) -> Any:
+def _make_forward(dropout: Module, own_part: OwnPart) -> Any:
     own = type(dropout).forward
 
     def forward(x: Tensor) -> Any:
@@ -169,7 +220,7 @@ def _make_forward(dropout: Module, share: Share) -> Any:
                 "model: nn.Dropout(inplace=True) in several processes: OneFlow draws for all of their images in a new "
                 "tensor. Leave inplace out."
             )
-        whole = own(dropout, flow.cat([x] * share.count, dim=0))
-        return whole[share.rank * len(x) : (share.rank + 1) * len(x)]
+        whole, rows = own_part.widen(x)
+        return own(dropout, whole)[rows]
 
     return forward

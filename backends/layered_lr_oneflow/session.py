@@ -29,7 +29,7 @@ from layered_lr_oneflow.losses import make_loss
 from layered_lr_oneflow.moving_average import MovingAverage
 from layered_lr_oneflow.norms import NormHistory
 from layered_lr_oneflow.oneflow_types import Module, Tensor
-from layered_lr_oneflow.processes import OneFlowProcesses
+from layered_lr_oneflow.processes import OneFlowProcesses, OwnPart
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.slots import SlotConverter
 
@@ -66,6 +66,7 @@ class OneFlowSession(Session):
         super().__init__(plan, num_classes, extras, step)
         self.device = device
         self._processes = processes
+        self._own_part = OwnPart(WHOLE if processes is None else processes.share)
         if processes is not None:
             processes.take_from_first(list(model.state_dict().values()))
         self.model = model
@@ -77,7 +78,7 @@ class OneFlowSession(Session):
         # No method of this session: a graph keeps it, and a forked child hangs if it collects a graph in a cycle.
         self._logits_check = partial(check_logits, num_classes=num_classes, dtypes=self.logits_dtypes)
         self._loss = make_loss(extras.loss)
-        self._masks = DropoutMasks(model, extras.seed, share=WHOLE if processes is None else processes.share)
+        self._masks = DropoutMasks(model, extras.seed, share=self._own_part.share)
         self._norms = NormHistory(len(plan.groups), self.steps_ahead)
         self._average = None if extras.ema_decay is None else MovingAverage(model, extras.ema_decay)
         self._begin(plan, step)
@@ -115,7 +116,8 @@ class OneFlowSession(Session):
 
     def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> StepOutcome:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
-        masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, len(images), parts)]
+        whole = self._own_part.begin(len(images) // parts, self.whole) * parts
+        masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, whole, parts)]
         inputs = [
             (self._place_images(some), self._place_labels(theirs), *(self._place_images(mask[part]) for mask in masks))
             for part, (some, theirs) in enumerate(batches)

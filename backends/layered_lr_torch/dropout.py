@@ -68,7 +68,7 @@ class DropoutMasks:
 
         Args:
             step: The update.
-            images: How many images of the update this process has, in all of its parts.
+            images: How many images the update has, in all parts and in all processes.
             parts: How many parts of one size the batch comes in.
             like: The masks get its dtype and device.
         """
@@ -79,10 +79,9 @@ class DropoutMasks:
         ]
 
     def _draw_one(self, dropout: MaskedDropout, step: int, images: int, parts: int, like: Tensor) -> Tensor:
-        every = images * self._share.count
-        mask = draw_dropout_mask(self._seed, step, dropout.place, (every, *dropout.shape), dropout.p)
+        mask = draw_dropout_mask(self._seed, step, dropout.place, (images, *dropout.shape), dropout.p)
         if self._share.count > 1:
-            mask = mask[self._share.rows(every, parts)]
+            mask = mask[self._share.rows(images, parts)]
         return torch.from_numpy(mask).to(like.device, like.dtype)
 
     def insert(self, part: int) -> None:

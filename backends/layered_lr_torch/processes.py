@@ -141,6 +141,27 @@ class TorchProcesses(Processes):
             torch._foreach_copy_(these, [piece.view_as(own) for piece, own in zip(pieces, these, strict=True)])
 
 
+class _WithUnused(torch.nn.Module):
+    """A model with one parameter more, which nothing uses.
+
+    Where torch looks for unused parameters and finds none, it prints a warning in each process. Whether a model uses
+    all of them in every update cannot be known before: a layer may take part in some updates alone.
+
+    Args:
+        model: Whose parameters all have one device.
+    """
+
+    def __init__(self, model: Module) -> None:
+        super().__init__()
+        self.model = model
+        some = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+        self.unused = torch.nn.Parameter(torch.zeros(1, dtype=some.dtype, device=some.device))
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        """The model's."""
+        return self.model(*given, **named)
+
+
 class Replica:
     """A model of which each process has a copy: torch's ``DistributedDataParallel`` averages the gradients.
 
@@ -159,7 +180,9 @@ class Replica:
         self._parallel: DistributedDataParallel | None = None
         if any(parameter.requires_grad for parameter in model.parameters()):
             self._parallel = self.forward = DistributedDataParallel(
-                model, find_unused_parameters=not always_uses_all, **_NO_BUFFERS
+                model if always_uses_all else _WithUnused(model),
+                find_unused_parameters=not always_uses_all,
+                **_NO_BUFFERS,
             )
         self._buffers = list(model.buffers())
 

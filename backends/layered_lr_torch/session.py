@@ -29,6 +29,7 @@ from layered_lr_torch.memory import keep_freed_memory
 from layered_lr_torch.moving_average import MovingAverage
 from layered_lr_torch.norms import NormHistory
 from layered_lr_torch.optimizer import build_optimizer
+from layered_lr_torch.own_part import OwnPart
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.processes import Replica, TorchProcesses
 from layered_lr_torch.sharded_model import Shards, uncalled_error
@@ -37,7 +38,6 @@ from layered_lr_torch.shared_draws import SharedDraws
 from layered_lr_torch.shared_norms import share_batch_norms
 from layered_lr_torch.slots import export_slots, import_slots, new_slots
 from layered_lr_torch.torch_types import Forward, Module, Parameters, Tensor
-from layered_lr_torch.whole_draws import WholeDraws
 
 
 class TorchSession(Session):
@@ -99,6 +99,8 @@ class TorchSession(Session):
         else:
             self._masks = DropoutMasks(model, extras.seed, WHOLE if processes is None else processes.share)
         self._processes, self._replica = processes, None
+        self._own_part: OwnPart | None = None
+        self._weight = 1.0  # of the loss of this process's images
         if processes is not None:
             self._replica = self._share_with(processes)
         # after the copies of the model have become one
@@ -118,7 +120,8 @@ class TorchSession(Session):
         else:
             shares_masks = isinstance(self._masks, DropoutMasks) and self._masks.has_work
             replica = Replica(self.model, processes, always_uses_all=shares_masks)
-        self.forward = WholeDraws(processes.share).wrap(replica.forward)
+        self._own_part = OwnPart(processes, self.device)
+        self.forward = self._own_part.draws.wrap(replica.forward)
         return replica
 
     def _compute_logits(self, forward: Forward, images: Tensor) -> Tensor:
@@ -146,13 +149,18 @@ class TorchSession(Session):
         for tensor in self._updated:  # as optimizer.zero_grad(), without its entry for a profiler
             tensor.grad = None
         given, wanted = self._place_images(images), self._place_labels(labels)
+        whole = len(images)
+        if self._own_part is not None:
+            whole, self._weight = self._own_part.begin(len(images), self.whole)
         if self._masks.has_work:
-            self._masks.draw(self.step, len(images), parts, given)
+            self._masks.draw(self.step, whole, parts, given)
         loss = self._backward(given, wanted, 0, 1) if parts == 1 else self._backward_parts(given, wanted, parts)
         if self._masks.has_work:
             self._masks.remove()
         if self._replica is not None:
             self._replica.end_backward()
+        if self._own_part is not None:
+            self._own_part.end()
         self._watch.look()
         if self._scaler is not None and (why := self._scaler.step()):
             return StepOutcome(loss, False, why, self._scaler.state()["scale"])
@@ -196,6 +204,8 @@ class TorchSession(Session):
         loss = self._loss(logits, labels)
         if parts > 1:
             loss = loss / parts
+        if self._weight != 1:
+            loss = loss * self._weight
         if loss.requires_grad:
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         elif any(tensor.requires_grad for tensor in self._updated):  # else nothing trains in this phase

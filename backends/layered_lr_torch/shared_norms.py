@@ -6,7 +6,7 @@ torch's ``SyncBatchNorm`` does the same on GPUs alone. The layers stay where the
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -36,13 +36,24 @@ def share_batch_norms(model: Module) -> None:
         module.__class__ = _shared(kind)  # type: ignore[arg-type]  # a class is hashable
 
 
+def count_images(does_count: bool) -> None:
+    """Say whether the images of this process count in the next passes, or only stand in for none."""
+    _SharedBatchNorm.counts = does_count
+
+
 @functools.cache
 def _shared(kind: type[_BatchNorm]) -> type[_BatchNorm]:
     return type(kind.__name__, (_SharedBatchNorm, kind), {"__module__": kind.__module__})
 
 
 class _SharedBatchNorm(_BatchNorm):
-    """A batch normalisation whose statistics in training are those of all processes."""
+    """A batch normalisation whose statistics in training are those of all processes.
+
+    Attributes:
+        counts: Whether this process's images count in the statistics of all of them.
+    """
+
+    counts: ClassVar[bool] = True
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; in evaluation mode as torch does."""
@@ -54,7 +65,9 @@ class _SharedBatchNorm(_BatchNorm):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
-        output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
+        output, mean, variance, count = _Normalise.apply(
+            input, self.weight, self.bias, self.eps, _SharedBatchNorm.counts
+        )
         if self.training and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 unbiased = variance * (count / (count - 1).clamp(min=1))
@@ -67,11 +80,13 @@ class _Normalise(torch.autograd.Function):
     """Normalises by the mean and variance of all processes' images, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-        """Shapes: ``input`` (N, C, ...), ``weight`` and ``bias`` (C,)."""
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, does_count: bool
+    ) -> Any:
+        """Shapes: ``input`` (N, C, ...), ``weight`` and ``bias`` (C,). An input that does not count joins in alone."""
         wide = input if input.dtype == torch.float64 else input.float()
         dims = [dim for dim in range(wide.dim()) if dim != 1]
-        count = wide.numel() // wide.shape[1]
+        count = wide.numel() // wide.shape[1] if does_count else 0
         own_variance, own_mean = torch.var_mean(wide, dims, correction=0)
         own = torch.stack([own_mean, own_variance, torch.full_like(own_mean, count)])
         every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
@@ -90,6 +105,7 @@ class _Normalise(torch.autograd.Function):
         if bias is not None:
             output = output + bias.to(wide.dtype).view(shape)
         ctx.save_for_backward(wide, weight, mean, inverse, total)
+        ctx.does_count = does_count
         ctx.has_bias, ctx.bias_dtype = bias is not None, None if bias is None else bias.dtype
         ctx.mark_non_differentiable(mean, variance, total)
         return output.to(input.dtype), mean, variance, total
@@ -110,8 +126,10 @@ class _Normalise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             scale = inverse if weight is None else inverse * weight.to(wide.dtype)
             by_mean, by_variance = (sums / total).unbind(0)
-            towards_input = gradient - by_mean.view(shape) - normed * by_variance.view(shape)
+            towards_input = gradient
+            if ctx.does_count:  # else the statistics do not depend on these images
+                towards_input = gradient - by_mean.view(shape) - normed * by_variance.view(shape)
             towards_input = (towards_input * scale.view(shape)).to(given.dtype)
         towards_weight = own[1].to(weight.dtype) if weight is not None and ctx.needs_input_grad[1] else None
         towards_bias = own[0].to(ctx.bias_dtype) if ctx.has_bias and ctx.needs_input_grad[2] else None
-        return towards_input, towards_weight, towards_bias, None
+        return towards_input, towards_weight, towards_bias, None, None

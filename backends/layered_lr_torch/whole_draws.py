@@ -34,12 +34,20 @@ class WholeDraws(TorchDispatchMode):
 
     Args:
         share: Which process this is.
+
+    Attributes:
+        whole: How many images the next passes have in all processes; None where each has as many.
+        has_drawn: Whether a pass has drawn anything.
     """
 
     def __init__(self, share: Share) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._share = share
-        self._images = 1
+        self.whole: int | None = None
+        self._images, self._place = 1, Share().part(1)
+        self._rows = 1  # of all processes
+        self._place_of_draw = 0  # in a pass
+        self._of_equal_parts: dict[tuple[int, ...], bool] = {}  # whether its draws were of images
         self.has_drawn = self._has_said = False
 
     def wrap(self, forward: Forward) -> Forward:
@@ -49,6 +57,8 @@ class WholeDraws(TorchDispatchMode):
         def run(images: Tensor) -> Any:
             nonlocal is_first
             self._images = len(images)
+            self._rows = self.whole or self._images * self._share.count
+            self._place, self._place_of_draw = self._share.part(self._rows), 0
             with self if is_first or self.has_drawn else contextlib.nullcontext():
                 is_first = False
                 return forward(images)
@@ -59,6 +69,7 @@ class WholeDraws(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         options = dict(kwargs or {})
+        self._place_of_draw += 1
         name = func.overloadpacket.__name__
         if name in _FILLING:
             return self._fill(func, args, options)
@@ -74,6 +85,16 @@ class WholeDraws(TorchDispatchMode):
         return func(*args, **options)
 
     def _is_of_images(self, shape: Sequence[int]) -> bool:
+        """Whether numbers are those of images; for a smaller last batch, those in the same place were so before."""
+        place = (self._place_of_draw, *shape[1:])
+        if self.whole is not None and place in self._of_equal_parts:
+            return self._of_equal_parts[place]
+        found = self._goes_by_images(shape)
+        if self.whole is None:
+            self._of_equal_parts[place] = found
+        return found
+
+    def _goes_by_images(self, shape: Sequence[int]) -> bool:
         if len(shape) > 0 and shape[0] > 0 and shape[0] % self._images == 0:
             return True
         if self._images > 1 and self._images in shape[1:] and not self._has_said:
@@ -86,14 +107,23 @@ class WholeDraws(TorchDispatchMode):
 
     def _whole(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the numbers of all processes."""
-        return (shape[0] * self._share.count, *shape[1:]) if self._is_of_images(shape) else tuple(shape)
+        if not self._is_of_images(shape):
+            return tuple(shape)
+        return (shape[0] // self._images * self._rows, *shape[1:])
 
     def _widen(self, tensor: Tensor) -> Tensor:
         """A tensor for all processes, which this process's own values fill."""
-        return torch.cat([tensor] * self._share.count) if self._is_of_images(tensor.shape) else tensor
+        if not self._is_of_images(tensor.shape):
+            return tensor
+        own = len(tensor)
+        each = own // self._images  # rows of one image
+        first = -each * self._place.start % own  # of the copies, where this process's own values are to stand
+        rows = each * self._rows
+        return torch.cat([tensor] * -(-(first + rows) // own))[first : first + rows]
 
     def _own(self, whole: Tensor) -> Tensor:
-        return whole.chunk(self._share.count)[self._share.rank]
+        each = len(whole) // self._rows
+        return whole[each * self._place.start : each * self._place.stop]
 
     def _make(self, shape: Sequence[int], draw: Callable[[], Tensor], like: Tensor | None = None) -> Tensor:
         self.has_drawn = True

@@ -161,6 +161,9 @@ class Session(ABC):
     compile_seconds: float | None = None
     """Seconds that compiling the model has taken so far; None if nothing is compiled."""
 
+    whole: int | None = None
+    """How many images the present update has in all processes; None where each has as many."""
+
     def __init__(self, plan: Plan, num_classes: int, extras: Extras, step: int = 0) -> None:
         if plan.phases:
             raise SpecError(
@@ -172,7 +175,7 @@ class Session(ABC):
         measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
         self.extras = extras._replace(grad_norms=measured)
 
-    def train_step(self, images: Float32, labels: Targets, parts: int = 1) -> StepOutcome:
+    def train_step(self, images: Float32, labels: Targets, parts: int = 1, whole: int | None = None) -> StepOutcome:
         """Make one update.
 
         Args:
@@ -181,6 +184,8 @@ class Session(ABC):
                 (N, num_classes).
             parts: The model takes the batch in this many parts of equal size, one after the other; the mean of their
                 gradients makes the update. At most ``extras.accumulate_steps``.
+            whole: How many images the update has in all processes that train together, where they may have unequal
+                shares of them (``Share.part``); None is as many in each.
 
         Returns:
             The batch's loss, and whether an update was made of it; nothing is waited for.
@@ -203,6 +208,7 @@ class Session(ABC):
         # ufunc.reduce is faster than min() and max(); this runs at every step.
         elif np.minimum.reduce(labels) < 0 or np.maximum.reduce(labels) >= self.num_classes:
             raise DataError(f"labels from {labels.min()} to {labels.max()}: must be 0 to {self.num_classes - 1}.")
+        self.whole = whole
         outcome = self._update(images, labels, parts)
         self.step += outcome.made_update
         return outcome

@@ -109,7 +109,7 @@ class PhasedSession(Session):
     def _update(self, images: Float32, labels: Targets, parts: int) -> StepOutcome:
         if self.plan.phase_index(self.step) != self._place:
             self._enter_next()
-        outcome = self.inner.train_step(images, labels, parts)
+        outcome = self.inner.train_step(images, labels, parts, self.whole)
         self._count_compiling()
         loss = _Loss(outcome)
         if outcome.made_update:

@@ -187,6 +187,17 @@ class Batches:
         draw = mixer.draw(update, *images.shape[2:])
         return mixer.mix(images, others, draw), mixer.mix_labels(labels, theirs, draw)
 
+    def images_of_update(self, update: int, together: int) -> int:
+        """How many images an update has, in all processes.
+
+        Args:
+            update: 0-based, counted from the start of the run.
+            together: Batches that make one update, >= 1.
+        """
+        first = update % -(-self.steps_per_epoch // together) * together
+        end = min(first + together, self.steps_per_epoch)
+        return min(end * self.batch_size, len(self.dataset.y_train)) - first * self.batch_size
+
     def size_of_update(self, update: int) -> int | None:
         """Pixels of a side of an update's images; None without ``sizes``.
 

@@ -3,10 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from layered_lr.arrays import Int64
+from layered_lr.errors import DataError
+
+
+class Part(NamedTuple):
+    """The images of an update that one process takes: those from ``start`` to ``stop - 1``.
+
+    Args:
+        start: The first one's place in the update.
+        stop: The place after the last one.
+        weight: What this process's mean over its images is multiplied with, so that the mean over all processes is that
+            of all images. 0 where there are fewer images than processes and this one has none of its own: it takes the
+            first image then, which counts nothing, so that it can join in what the others do together.
+    """
+
+    start: int
+    stop: int
+    weight: float
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether this process has no image of its own."""
+        return self.weight == 0
+
+    def check(self, images: int) -> None:
+        """Refuse another number of images, which would be a wrong weight for them.
+
+        Raises:
+            DataError: There are more or fewer.
+        """
+        if images != self.stop - self.start:
+            raise DataError(
+                f"this process's part of the batch has {images} images, and {self.stop - self.start} were made for it: "
+                "a callback must leave their number as it is."
+            )
 
 
 @dataclass(frozen=True)
@@ -22,15 +57,31 @@ class Share:
     count: int = 1
 
     def rows(self, images: int, parts: int) -> Int64:
-        """The places of this process's images in an update's whole batch, shape ``(images / count,)``.
+        """The places of this process's images in an update's whole batch, shape ``(n,)``.
 
         Args:
             images: Images of the update, of all processes.
-            parts: How many batches they are, one after the other. Of each the process takes as many.
+            parts: How many batches of one size they are, one after the other. Of each the process takes as many.
         """
-        each = images // parts // self.count
-        places = np.arange(images).reshape(parts, self.count, each)
-        return places[:, self.rank].ravel()
+        own = self.part(images // parts)
+        return np.arange(images).reshape(parts, -1)[:, own.start : own.stop].ravel()
+
+    def part(self, images: int) -> Part:
+        """The images that this process takes; the first processes have one more where they cannot have as many each.
+
+        Args:
+            images: Of the update, or of a batch of it, for all processes; >= 1.
+
+        Example:
+            >>> Share(0, 2).part(5), Share(1, 2).part(1)
+            (Part(start=0, stop=3, weight=1.2), Part(start=0, stop=1, weight=0.0))
+        """
+        each, more = divmod(images, self.count)
+        start = each * self.rank + min(self.rank, more)
+        stop = start + each + (self.rank < more)
+        if start == stop:
+            return Part(0, 1, 0.0)
+        return Part(start, stop, (stop - start) * self.count / images)
 
     def run_of(self, images: int) -> slice | None:
         """The images that this process answers to, one after the other; None where the processes have no equal runs.

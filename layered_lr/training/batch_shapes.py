@@ -6,16 +6,19 @@ from layered_lr.backend.base import Session
 from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, Unsupported
+from layered_lr.models.nn_modules import Module, set_training
+from layered_lr.plans.plan import Plan
 from layered_lr.printed import shown
+from layered_lr.spec.phases import Phase
 from layered_lr.training.options import RunOptions
 
 
-def check_last_batch(options: RunOptions, train_size: int, processes: Processes = ALONE) -> None:
+def check_last_batch(options: RunOptions, train_size: int) -> None:
     """Refuse to keep a last batch that is smaller where an update of it would not be exact.
 
     Raises:
         Unsupported: A graph has one batch shape, and a batch that is filled up would change batch normalisations.
-        SpecError: It would be one of several batches of an update, or does not divide among the processes.
+        SpecError: It would be one of several batches of an update.
     """
     rest = train_size % options.batch_size
     if options.drop_last or rest == 0:
@@ -28,17 +31,46 @@ def check_last_batch(options: RunOptions, train_size: int, processes: Processes 
             f"Use 'oneflow-eager', leave drop_last out, or give a batch_size that divides {train_size} (such as "
             f"{fitting})."
         )
-    count = processes.share.count
-    if rest % count:
-        raise SpecError(
-            f"{where}, of which {count} processes cannot have equal shares: leave drop_last out, or give a batch_size "
-            f"that divides {train_size}."
-        )
     if options.accumulate_steps > 1:
         raise SpecError(
             f"{where}, and accumulate_steps={options.accumulate_steps} makes an update of batches of equal size: leave "
             f"one of the two out, or give a batch_size that divides {train_size} (such as {fitting})."
         )
+
+
+def check_unequal_parts(
+    options: RunOptions, plan: Plan, model: Module, train_size: int, processes: Processes = ALONE
+) -> None:
+    """Refuse a last batch of which a process would have one image or none, under a batch normalisation of its own.
+
+    Args:
+        options: Of the run.
+        plan: Of the whole run.
+        model: Built, of either framework.
+        train_size: Images of the training set.
+        processes: That train together.
+
+    Raises:
+        SpecError: There is a batch normalisation that trains and sees the images of one process alone.
+    """
+    rest, count = train_size % options.batch_size, processes.share.count
+    if options.drop_last or options.sync_batch_norm or not rest % count or rest >= 2 * count:
+        return
+    for each in plan.phase_plans:
+        set_training(model, each.frozen, (each.phase or Phase()).batch_norm)
+        training = [name for name, module in model.named_modules() if module.training and _is_batch_norm(module)]
+        if not training:
+            continue
+        has = "one image" if rest > count else "one image or none"
+        raise SpecError(
+            f"drop_last=False: the last batch of an epoch has {rest} of {options.batch_size} images, of which a "
+            f"process has {has}, and the batch normalisation {training[0]!r} takes mean and variance over the images "
+            "of one process. Use sync_batch_norm=True, leave drop_last out, or give another batch_size."
+        )
+
+
+def _is_batch_norm(module: Module) -> bool:
+    return any(kind.__name__ == "_BatchNorm" for kind in type(module).__mro__)
 
 
 def check_sizes(session: Session, batches: Batches) -> None:

@@ -217,14 +217,14 @@ def check_answer(session: Session, batches: Batches) -> None:
         ) from error
 
 
-def train_first_step(session: Session, images: Any, labels: Any, parts: int) -> StepOutcome:
+def train_first_step(session: Session, images: Any, labels: Any, parts: int, *whole: int) -> StepOutcome:
     """Make the first update; what the model's forward pass raises then, it raises in training mode alone.
 
     Raises:
         SpecError: The update raised something else than this library does.
     """
     try:
-        return session.train_step(images, labels, parts)
+        return session.train_step(images, labels, parts, *whole)
     except LayeredLRError:
         raise
     except (ValueError, TypeError, AttributeError, LookupError, NotImplementedError) as error:

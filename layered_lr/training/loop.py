@@ -264,7 +264,7 @@ class Loop:
         before = self._state_before_update()
         is_known = self.step and len(labels) == parts * self._own_batch
         train_step = self.session.train_step if is_known else functools.partial(train_first_step, self.session)
-        outcome = train_step(images, labels, parts)
+        outcome = train_step(images, labels, parts, *self._whole())
         if not outcome.made_update:
             if outcome.loss_scale is not None:
                 return self._pass_overflow(outcome.why, outcome.loss_scale)
@@ -290,6 +290,13 @@ class Loop:
         if self._announce.hears_updates:
             self._announce.update(self.step - 1)
         return True
+
+    def _whole(self) -> tuple[int, ...]:
+        """How many images the next update has in all processes, where these have unequal parts of it."""
+        if not self._are_many:
+            return ()
+        whole = self.batches.images_of_update(self.step + self.skipped, self.session.extras.accumulate_steps)
+        return (whole,) if whole % self.processes.share.count else ()
 
     def _why_to_skip(self, why: str | None) -> str | None:
         """Why a batch is left out; where one process leaves it out, all do."""

@@ -27,7 +27,7 @@ from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
-from layered_lr.training.batch_shapes import check_last_batch
+from layered_lr.training.batch_shapes import check_last_batch, check_unequal_parts
 from layered_lr.training.checks import (
     check_autocast,
     check_autocast_dtypes,
@@ -118,7 +118,7 @@ def prepare(
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     sizes = options.sizes
-    check_last_batch(options, len(dataset.y_train), processes)
+    check_last_batch(options, len(dataset.y_train))
     batches = Batches(
         dataset,
         options.batch_size,
@@ -154,6 +154,7 @@ def prepare(
     plan = resolve(spec, model, *lengths)
     check_reacting(options, plan)
     check_trainable(plan, model)
+    check_unequal_parts(options, plan, model, len(dataset.y_train), processes)
     check_autocast_dtypes(options, plan)
     lowering = plan.lowering(backend.name)
     if start is None:

@@ -129,7 +129,7 @@ def own_dropout(folder: str, backend: str) -> Any:
         flow.manual_seed(1)
         return _own_net()
 
-    return _run(backend, spec=ll.Spec(ll.Adam(lr=0.01)), model=make)
+    return _run(backend, spec=ll.Spec(ll.Adam(lr=0.01)), model=make, batch_size=22, drop_last=False, data=make_data(45))
 
 
 def batch_norm(folder: str, backend: str) -> Any:
@@ -197,8 +197,8 @@ def not_divided(folder: str, backend: str) -> Any:
 
 
 def last_batch(folder: str, backend: str) -> Any:
-    """A last batch that is smaller."""
-    return _run(backend, batch_size=14, drop_last=False)
+    """A last batch that is smaller, of which the processes cannot have equal shares."""
+    return _run(backend, batch_size=14, drop_last=False, data=make_data(45))
 
 
 def other_seed(folder: str, backend: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 import traceback
@@ -22,7 +23,7 @@ def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
         folder: Where they may write.
 
     Returns:
-        For each process, what each function returned, or the text of its error.
+        For each process, what each function returned, or the text of its error; and its ``stderr``.
     """
     import torch
 
@@ -35,8 +36,13 @@ def _begin(rank: int, count: int, cases: tuple[str, ...], place: str, folder: st
     import torch
 
     torch.set_num_threads(1)
+    said = Path(place) / f"{rank}.stderr"
+    own, sink = os.dup(2), os.open(said, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(sink, 2)  # also of what torch's engines write by themselves
     torch.distributed.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=count)
     answers = {case: call(case, folder) for case in cases}
+    os.dup2(own, 2)
+    answers["stderr"] = said.read_text()
     (Path(place) / str(rank)).write_bytes(pickle.dumps(answers))
     torch.distributed.destroy_process_group()
 
@@ -182,6 +188,32 @@ def make_phased_spec(head: str) -> Any:
     )
 
 
+def used_at_times(folder: str) -> Any:
+    """A layer that takes part in some updates alone, a head that is in none, and a phase that thaws."""
+    import torch
+    from torch import nn
+
+    import layered_lr as ll
+
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(1)
+            self.body = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.ReLU())
+            self.extra, self.head, self.unused = nn.Linear(8, 8), nn.Linear(8, 4), nn.Linear(8, 4)
+            self.passes = 0
+
+        def forward(self, images: Any) -> Any:
+            hidden = self.body(images)
+            self.passes += self.training
+            return self.head(self.extra(hidden) if self.passes % 3 == 1 else hidden)
+
+    spec = ll.Spec(
+        ll.SGD(0.05, momentum=0.9, weight_decay=0.1), phases=[ll.Phase(until=2, frozen=["body.*"]), ll.Phase()]
+    )
+    return _run(model=Odd, spec=spec)
+
+
 def stopped(folder: str) -> Any:
     """Callbacks in different processes that stop the run, and leave a batch out."""
     return _run(callbacks=make_stoppers(*_place()))
@@ -216,14 +248,31 @@ def more_than_images(folder: str) -> Any:
     return _run(batch_size=1)
 
 
-def last_batch(folder: str) -> Any:
-    """A last batch that is smaller."""
-    return _run(batch_size=14, drop_last=False)
+def uneven_last_batch(folder: str) -> Any:
+    """A last batch of which the processes cannot have equal shares: mixed, clipped, averaged, in phases."""
+    import layered_lr as ll
+
+    mix = ll.Mix(mixup=0.4)
+    return _run(
+        batch_size=20, drop_last=False, data=make_data(47), spec=make_phased_spec("8.*"), ema_decay=0.9, mix=mix
+    )
 
 
-def odd_last_batch(folder: str) -> Any:
-    """A last batch of which the processes cannot have equal shares."""
-    return _run(batch_size=22, drop_last=False, data=make_data(45))
+def lone_last_image(folder: str) -> Any:
+    """A last batch of fewer images than processes, and a folder."""
+    return _run(batch_size=12, drop_last=False, data=make_data(37), checkpoints=f"{folder}/lone", max_steps=3)
+
+
+def lone_gone_on(folder: str) -> Any:
+    """The rest of it."""
+    import layered_lr as ll
+
+    return numbers_of(ll.resume(f"{folder}/lone", epochs=3, model=_net, data=make_data(37)))
+
+
+def unlike_norms(folder: str) -> Any:
+    """A last batch of which one process would normalise a single image."""
+    return _run(batch_size=12, drop_last=False, data=make_data(39), sync_batch_norm=False)
 
 
 def other_backends(folder: str) -> Any:

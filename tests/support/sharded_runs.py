@@ -137,8 +137,9 @@ def undivided_on(folder: str) -> Any:
 
 
 def sharded_odd(folder: str) -> Any:
-    """A model with all that is not divided."""
-    return _run(model=Odd, spec=ll.Spec(ll.AdamW(0.01, foreach=True), clip_grad_value=0.01), epochs=1)
+    """A model with all that is not divided, and a last batch of which the processes have no equal shares."""
+    spec, data = ll.Spec(ll.AdamW(0.01, foreach=True), clip_grad_value=0.01), many_runs.make_data(47)
+    return _run(model=Odd, spec=spec, batch_size=20, drop_last=False, data=data, epochs=1)
 
 
 def sharded_guarded(folder: str) -> Any:
@@ -157,12 +158,12 @@ def sharded_optimizers_more(folder: str) -> Any:
 
 
 def sharded_muon(folder: str) -> Any:
-    """Whole matrices, also of a convolution."""
+    """Whole matrices, also of a convolution, and a last batch of one image."""
     groups = [
         ll.Group("6.weight", optimizer=ll.Muon(0.01)),
         ll.Group("3.0.weight", optimizer=ll.Muon(0.01, flatten=True)),
     ]
-    return _run(spec=ll.Spec(ll.SGD(0.01), groups=groups), max_steps=3)
+    return _run(spec=ll.Spec(ll.SGD(0.01), groups=groups), batch_size=12, drop_last=False, data=many_runs.make_data(25))
 
 
 def sharded_refused(folder: str) -> Any:

@@ -17,12 +17,23 @@ from layered_lr.training.options import RunOptions
 from tests.support import many_runs
 from tests.support.made_once import make_once
 
-ALIKE = ("plain", "watched", "accumulated", "rolled_back", "stopped", "last_batch", "kept")
+ALIKE = (
+    "plain",
+    "watched",
+    "accumulated",
+    "rolled_back",
+    "used_at_times",
+    "stopped",
+    "kept",
+    "uneven_last_batch",
+    "lone_last_image",
+    "lone_gone_on",
+)
 REFUSED = {
     "diverging": "TrainingDiverged: the loss is nan at step 1",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
-    "odd_last_batch": "SpecError: .*drop_last=False: the last batch .* 1 of 22 images, of which 2",
+    "unlike_norms": "SpecError: .*drop_last=False: the last batch .* 3 of 12 .* one image, and .* '1' ",
 }
 LISTS = ("other_backends", "other_recipe")
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -61,6 +72,11 @@ def test_two_processes_train_as_one(alone: dict[str, Any], two: dict[str, Any], 
 def test_what_cannot_be_is_refused(two: dict[str, Any], case: str, words: str) -> None:
     for found in two["ranks"]:
         assert re.match(words, found[case]), found[case]
+
+
+def test_torch_says_nothing_of_unused_parameters(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        assert "find_unused_parameters" not in found["stderr"]
 
 
 def test_other_backends_say_that_they_cannot(two: dict[str, Any]) -> None:
