@@ -33,6 +33,7 @@ MODULES = {
     "checkpoint_cost": "benchmarks.checkpoint_cost",
     "rate_search": "benchmarks.rate_search",
     "mixed_precision": "benchmarks.mixed_precision",
+    "scaling": "benchmarks.scaling",
     "faults": "benchmarks.faults",
     "convolutions": "benchmarks.convolutions",
 }

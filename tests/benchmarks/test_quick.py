@@ -33,6 +33,7 @@ OPPONENTS = {
     "checkpoint_cost": {"50 updates", "50 updates and 2 checkpoints", "a checkpoint"},
     "rate_search": {"an update of a run", "an update of a search"},
     "mixed_precision": {"ll.run, bf16", "by hand, fp16"},
+    "scaling": {"MobileNetV2, 2 processes, 158 groups", "counted by its sockets", "4 processes"},
     "faults": {"torch-eager"},
     "convolutions": {"OneFlow's own convolutions", "layered_lr", "torch"},
 }
