@@ -47,9 +47,39 @@ class Watcher:
         is_better = self.is_best(value, history)
         history.watched.setdefault(self.settings.metric, Series(2)).add([[step, value]])
         if is_better and self.settings.restore_best:
+            history.best_at = step
             history.best_weights = {name: np.array(array) for name, array in session.weights().items()}
             if session.extras.ema_decay is not None:
                 history.best_average = {name: np.array(array) for name, array in session.ema_weights().items()}
+
+    def look_within_epoch(self, step: int, value: float, history: History) -> None:
+        """Take the metric's value where the run ends within an epoch: the last weights stay if they are the best.
+
+        Args:
+            step: Updates made.
+            value: NaN counts as no better.
+            history: Of the run; it keeps what was found, so that the run's folder says the same as its result.
+        """
+        history.better_at = step if self.is_best(value, history) else None
+
+    def restores(self, history: History, step: int) -> bool:
+        """Whether a run that ends here has the weights of its best epoch, and not its last ones.
+
+        Args:
+            history: Of the run.
+            step: Updates made.
+        """
+        if not self.settings.restore_best or not history.best_weights or history.better_at == step:
+            return False
+        best = self.best_step(history)  # of what is looked at now; the weights may be the best of something else
+        return best is not None and history.best_at in (None, best)  # None: a checkpoint of an older version
+
+    def lost_step(self, history: History, step: int) -> int | None:
+        """The best epoch's end where its weights are wanted and were not kept: before, the run had other settings."""
+        best = self.best_step(history)
+        if not self.settings.restore_best or best in (None, step) or history.better_at == step:
+            return None
+        return None if self.restores(history, step) else best
 
     def reason(self, history: History) -> str | None:
         """Why the run ends here, in words; None where it goes on."""

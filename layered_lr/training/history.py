@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from layered_lr.backend.series import Repeats, Series
 _SERIES = ("losses", "accuracies", "ema_accuracies")
 _FACTORS = "rate_factors"
 _TABLES = ("rates", "planned", "grad_norms")
+_STEPS = ("best_at", "better_at")
 _LOGGED, _WATCHED, _BEST, _BEST_AVERAGE = "logged/", "watched/", "best/", "best_average/"
 
 
@@ -51,6 +52,9 @@ class History:
         watched: What decides about an early end, by the metric's name: a row of (updates made, number) for each epoch.
         best_weights: The weights when that was best, by name; empty where they are not kept.
         best_average: Their moving average at that time; empty where there is none.
+        best_at: After how many updates these were the weights; None where none are kept.
+        better_at: After how many updates the run ended within an epoch, with weights that are better than those of all
+            whole epochs; None where it did not.
     """
 
     def __init__(self, groups: int, expected: int | None = None) -> None:
@@ -61,6 +65,8 @@ class History:
         self.watched: dict[str, Series] = {}
         self.best_weights: Arrays = {}
         self.best_average: Arrays = {}
+        self.best_at: int | None = None
+        self.better_at: int | None = None
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add numbers of a callback's.
@@ -71,6 +77,23 @@ class History:
         """
         for name, number in numbers.items():
             self.logged.setdefault(name, Series(2)).add([[step, number]])
+
+    def cut_epoch(self, step: int, in_epoch: int, metrics: Collection[str]) -> None:
+        """Forget what was measured at the end of a shorter run, in mid-epoch: it is no epoch's.
+
+        Args:
+            step: Updates made, where the run goes on.
+            in_epoch: Updates of an epoch.
+            metrics: The names of what each evaluation measures, beside the accuracy.
+        """
+        self.accuracies.cut(step // in_epoch)
+        self.ema_accuracies.cut(step // in_epoch)
+        if step % in_epoch == 0:
+            return
+        for name in (*metrics, *(f"ema {name}" for name in metrics)):
+            rows = self.logged.get(name)
+            if rows is not None and len(rows) and int(rows.numbers()[-1][0]) == step:
+                rows.cut(len(rows) - 1)
 
     def since(self, start: int) -> Measured:
         """What is known of the updates from ``start`` on.
@@ -89,6 +112,7 @@ class History:
         own = {name: getattr(self, name).numbers().copy() for name in (*_SERIES, _FACTORS, *_TABLES)}
         own |= {_LOGGED + name: rows.numbers().copy() for name, rows in self.logged.items()}
         own |= {_WATCHED + name: rows.numbers().copy() for name, rows in self.watched.items()}
+        own |= {name: np.array([step]) for name in _STEPS if (step := getattr(self, name)) is not None}
         own |= {_BEST + name: array for name, array in self.best_weights.items()}
         return own | {_BEST_AVERAGE + name: array for name, array in self.best_average.items()}
 
@@ -113,6 +137,8 @@ class History:
                 rows.add(arrays[name])
         history.best_weights = _without(_BEST, arrays)
         history.best_average = _without(_BEST_AVERAGE, arrays)
+        for name in _STEPS:
+            setattr(history, name, int(arrays[name][0]) if name in arrays else None)
         factors = arrays.get(_FACTORS, np.empty(0))
         stops = [*(np.flatnonzero(np.diff(factors)) + 1).tolist(), len(factors)]
         for start, stop in pairwise([0, *stops]):

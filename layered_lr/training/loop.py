@@ -117,9 +117,8 @@ class Loop:
         self.skipped = skipped
         self.events = [dict(event) for event in events]
         self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
-        if self.step < self.steps:  # what was measured at the end of a shorter run, in mid-epoch, is no epoch's
-            history.accuracies.cut(self.step // self.in_epoch)
-            history.ema_accuracies.cut(self.step // self.in_epoch)
+        if self.step < self.steps:
+            history.cut_epoch(self.step, self.in_epoch, metrics or {})
         self.measured = Measurements(session, plan, history, self.guard.rate_factor)
         self.watch, self._lookahead = Stopwatch(), Lookahead(self.step)
         self._announce = Announcer(callbacks, RunHandle(self, backend))
@@ -135,7 +134,6 @@ class Loop:
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
         self._metrics, self._watcher = metrics or {}, watcher
-        self.restores_best = watcher is not None and watcher.settings.restore_best
 
     def run(self, checkpoint_first: bool = False) -> None:
         """Train for all updates of the plan, or until a callback stops the run.
@@ -424,8 +422,8 @@ class Loop:
         if self._watcher is None:
             return
         value = metrics[self._watcher.settings.metric]
-        if not self._ends_epoch():  # the last weights stay where they are the best
-            self.restores_best = self.restores_best and not self._watcher.is_best(value, self.history)
+        if not self._ends_epoch():
+            self._watcher.look_within_epoch(self.step, value, self.history)
             return
         self._watcher.look(self.step, value, self.history, self.session)
         if self.step < self.steps and (why := self._watcher.reason(self.history)):
@@ -437,7 +435,9 @@ class Loop:
         The average is empty where there is none.
         """
         has_average = self.session.extras.ema_decay is not None
-        if self._watcher is None or not self.restores_best or not self.history.best_weights:
+        if self._watcher is None or not self._watcher.restores(self.history, self.step):
+            if self._watcher is not None and (best := self._watcher.lost_step(self.history, self.step)) is not None:
+                self._note("not restored", step=self.step, best_step=best, why="the weights of then were not kept")
             return self.session.weights(), self.session.ema_weights() if has_average else {}
         best = self._watcher.best_step(self.history)
         if best is not None and best != self.step:

@@ -49,6 +49,10 @@ def _check_history(state: TrainingState, plan: Plan) -> None:
         _check_shape(name, history[name], 2)
         if history[name].shape[1] != 2:
             raise ValueError(f"{name} of shape {history[name].shape}")
+    for name in {"best_at", "better_at"} & history.keys():
+        steps = history[name]
+        if steps.shape != (1,) or kind_of(steps) not in "iu" or not 0 <= int(steps[0]) <= state.step:
+            raise ValueError(f"{name} is {steps!r:.40}, and it has made {state.step} updates")
     for name in ("losses", "rate_factors", "rates", "planned"):
         if len(history[name]) != state.step:
             raise ValueError(f"{name} of {len(history[name])} updates, and it has made {state.step}")

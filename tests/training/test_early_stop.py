@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.state import read_state
+from layered_lr.training.best_weights import Watcher
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import assert_same, options
@@ -167,6 +169,92 @@ def test_the_run_s_folder_has_the_weights_and_the_average_of_the_best_epoch_too(
     for found in (result, ll.Result.load(tmp_path / "run")):
         assert all(np.array_equal(found.weights[name], array) for name, array in kept.kept[2].items())
         assert all(np.array_equal(found.ema_weights[name], array) for name, array in averages.kept[2].items())
+
+
+class StopAfter(ll.Callback):
+    """Stops a run after an update."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_update(self, event: Any) -> None:
+        if event.step + 1 == self.step:
+            event.run.stop("enough")
+
+
+@pytest.mark.parametrize("better", [True, False])
+@pytest.mark.parametrize(
+    ("metric", "way"),
+    [
+        ("loss", "a callback"),
+        ("loss", "the time"),
+        ("loss", "the last update"),
+        ("accuracy", "a callback"),
+        ("share", "a callback"),
+        ("share", "the last update"),
+    ],
+)
+def test_a_run_that_ends_within_an_epoch_has_the_weights_that_its_folder_has(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, metric: str, better: bool, way: str
+) -> None:
+    """They are the last ones, where these are better than those of each whole epoch, and else the best epoch's."""
+    stop = ll.EarlyStop(metric, mode="auto" if metric != "share" else "max", min_delta=0.0 if better else 1e9)
+    if way == "the time":
+        late = iter([*[False] * 7, *[True] * 9])
+        monkeypatch.setattr(Watcher, "is_late", property(lambda _: next(late)))
+        stop = replace(stop, time_limit=100.0)
+    callbacks = [StopAfter(8)] if way == "a callback" else []
+    given: dict[str, Any] = {"metrics": {"share": Scripted(0.1, 0.9, 0.2, 0.3, 0.3, 0.3)}, "early_stop": stop}
+    spec = ll.Spec(ll.SGD(0.05, momentum=0.9))
+    if metric == "accuracy" and better:
+        monkeypatch.setattr("layered_lr.training.loop.evaluate", lambda *_, **__: (next(rights), {"share": 0.0}))
+        rights = iter([0.1, 0.9, 0.2, 0.2])
+    where = ll.Checkpoints(tmp_path / "run", every=1)
+    words = said(max_steps=8 if way == "the last update" else 20, checkpoints=where)
+    result = ll.run(spec, **words, **given, callbacks=callbacks)
+    assert len(result.losses) == 8
+    loaded = ll.Result.load(tmp_path / "run")
+    last = read_state(tmp_path / "run" / "checkpoints" / "step-00000008")
+    weights = last.weights if better else {name[5:]: rows for name, rows in last.history.items() if name[:5] == "best/"}
+    for found in (result, loaded):
+        assert weights and all(np.array_equal(found.weights[name], array) for name, array in weights.items())
+    monkeypatch.undo()
+    if way == "the last update":  # to go on with a run that has ended changes nothing
+        assert_same(ll.resume(tmp_path / "run", data=arrays(), metrics=given["metrics"], trust=True), result)
+
+
+def test_to_go_on_after_an_end_within_an_epoch_is_as_if_it_had_not_ended(torch: Any, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"metrics": {"share": largest_share}, "early_stop": ll.EarlyStop("share", mode="max")}
+    whole = ll.run(SPEC, **said(epochs=3), **given)
+    ll.run(SPEC, **said(epochs=3, checkpoints=tmp_path / "run"), **given, callbacks=[StopAfter(8)])
+    again = ll.resume(tmp_path / "run", data=arrays(), metrics=given["metrics"], trust=True)
+    assert_same(again, whole)
+    np.testing.assert_array_equal(again.logged["share"], whole.logged["share"])
+    assert_same(ll.Result.load(tmp_path / "run"), whole)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (ll.EarlyStop("loss"), ll.EarlyStop("share", mode="max")),  # measured for the first time: no number
+        (ll.EarlyStop("share", mode="max", restore_best=False), ll.EarlyStop("share", mode="max")),
+        (ll.EarlyStop("share", mode="min"), ll.EarlyStop("share", mode="max")),
+    ],
+    ids=["another metric", "kept none", "the other way round"],
+)
+def test_the_best_weights_of_something_else_never_come_back(
+    torch: Any, tmp_path: Path, before: ll.EarlyStop, after: ll.EarlyStop
+) -> None:
+    values = [2.0, 9.0, 1.0] if before.metric == "share" else [2.0, 2.0, 2.0]
+    run = tmp_path / "run"
+    ll.run(SPEC, **said(epochs=3, checkpoints=run), metrics={"share": Scripted(*values)}, early_stop=before)
+    end = Scripted(float("nan") if before.metric == "loss" else 5.0)
+    result = ll.resume(run, data=arrays(), metrics={"share": end}, early_stop=after, epochs=4, trust=True)
+    last = read_state(run / "checkpoints" / "step-00000020")
+    for found in (result, ll.Result.load(run)):
+        assert all(np.array_equal(found.weights[name], array) for name, array in last.weights.items())
+    lost = [event for event in result.events if event["event"] == "not restored"]
+    assert [event["best_step"] for event in lost] == ([] if before.metric == "loss" else [10])
 
 
 def test_the_last_weights_stay_where_they_are_wanted(torch: Any) -> None:

@@ -17,7 +17,7 @@ from layered_lr.state.state_files import read_state
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.best_weights import Watcher
 from layered_lr.training.early_stop import EarlyStop
-from layered_lr.training.history import History, mean_loss
+from layered_lr.training.history import History
 from layered_lr.training.in_file import marked
 from layered_lr.training.run_folder import CHECKPOINTS, check_holds_a_run
 from layered_lr.training.run_mark import read_mark
@@ -49,7 +49,7 @@ def read_run_folder(path: Path, checkpoint: str | int = "last", *, trust: bool =
     if checkpoint != "last":
         return arguments
     try:
-        return arguments | _best_weights(found, arguments["plan"])
+        return arguments | _best_weights(found, len(arguments["plan"].groups))
     except (LayeredLRError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: it says of the early stop what no run says ({error!s:.160}).") from None
 
@@ -127,29 +127,14 @@ def _result_arguments(state: TrainingState, trust: bool) -> dict[str, Any]:
     }
 
 
-def _best_weights(state: TrainingState, plan: Plan) -> dict[str, Any]:
+def _best_weights(state: TrainingState, groups: int) -> dict[str, Any]:
     """The weights of the best epoch, as the run's own result has them; empty where these are the last ones."""
     settings = EarlyStop.of(state.about["options"].get("early_stop"))
-    history = History.of(state.history, len(plan.groups))
-    if settings is None or not settings.restore_best or not history.best_weights:
+    history = History.of(state.history, groups)
+    if settings is None or not Watcher(settings).restores(history, state.step):
         return {}
-    if settings.metric not in history.watched:
-        return {}  # a run that went on with another metric, and has come to the end of no epoch yet
-    if Watcher(settings).is_best(_last_value(settings.metric, state, history, plan), history):
-        return {}  # the run has ended within an epoch, with weights that are better than those of all whole ones
     average = {name: array for name, array in history.best_average.items() if name in state.weights}
     return {"weights": history.best_weights} | ({"ema_weights": average} if average else {})
-
-
-def _last_value(metric: str, state: TrainingState, history: History, plan: Plan) -> float:
-    """What was measured last of a metric, maybe within an epoch; NaN where nothing was."""
-    if metric == "loss":
-        start = int(history.watched[metric].numbers()[-1][0])
-        is_over = start < state.step == plan.total_steps
-        return mean_loss(history.losses.numbers(start)) if is_over else float("nan")
-    if metric == "accuracy":
-        return float(history.accuracies.numbers()[-1])
-    return float(history.logged[metric].numbers()[-1][1])
 
 
 def _read_input(about: Any) -> ModelInput | None:
