@@ -136,6 +136,77 @@ def replicas_with_phases() -> dict[str, Any]:
     return found
 
 
+def audits_of_ranks() -> dict[str, Any]:
+    """What an audit says in the last rank, where that one has something else than the first; and of equal loops."""
+    import torch
+
+    import layered_lr as ll
+    from layered_lr_torch.audit import ranks
+
+    found: dict[str, Any] = {}
+    is_odd = torch.distributed.get_rank() == PROCESSES - 1
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+
+    def make(model: Any, is_turned: bool = False, **changes: Any) -> Any:
+        groups = [
+            {"params": [*model[0].parameters()], "lr": 0.1, "name": "body"},
+            {"params": [*model[1].parameters(), *model[3].parameters()], "lr": 0.2, "name": "head"},
+        ]
+        if is_odd:
+            groups[0].update(changes)
+        return torch.optim.SGD(groups[:: -1 if is_odd and is_turned else 1], lr=0.1, momentum=0.9)
+
+    def look(name: str, *given: Any) -> None:
+        audit = ll.audit(*given)
+        found[name] = {
+            "ranks": [[each.what, *each.groups] for each in audit.findings if each.kind == "ranks-differ"],
+            "others": [each.kind for each in audit.findings if each.kind != "ranks-differ"],
+            "unchecked": audit.unchecked,
+        }
+
+    model = _make_model()
+    for name, changes in {
+        "alike": {},
+        "rate": {"lr": 0.3},
+        "decay": {"weight_decay": 0.1},
+        "turned": {"is_turned": True},
+        "moved": {"params": [model[0].weight]},
+    }.items():
+        look(name, make(model, **changes), model)
+    look("other optimizer", (torch.optim.AdamW if is_odd else torch.optim.SGD)(model.parameters(), lr=0.1), model)
+    optimizer = make(model)
+    look("other schedule", optimizer, model, cosine(optimizer, T_max=9 + is_odd))
+    other = torch.nn.Linear(2, 2) if is_odd else model
+    look("other model", torch.optim.SGD(other.parameters(), lr=0.1), other)
+    ranks.PATIENCE = 0.2
+    if is_odd:
+        look("without the first", optimizer, model)
+    ranks.PATIENCE = 60.0
+    wrapped = torch.nn.parallel.DistributedDataParallel(_make_model())
+    optimizer, scheduler = ll.compile(_make_spec(), wrapped, UPDATES)
+    rates = []
+    for step in range(UPDATES):
+        if step in (0, UPDATES - 1):
+            look(f"compiled, update {step}", optimizer, wrapped, scheduler)
+        rates.append(scheduler.get_last_lr())
+        _train(wrapped, optimizer, scheduler, range(step, step + 1), _my_part())
+    spec, model = ll.Spec(ll.SGD(0.1), schedule=ll.CosineDecay()), _make_model()
+    given = torch.optim.SGD(ll.param_groups(spec, model), lr=0.1)
+    own = ll.scheduler(spec, given, model=model, total_steps=UPDATES)
+    for _ in range(UPDATES - 1):
+        given.step()
+        own.step()
+        rates.append(own.get_last_lr())
+    of_all: list[Any] = [None] * PROCESSES
+    torch.distributed.all_gather_object(of_all, rates)
+    found["equal rates"] = all(each == rates for each in of_all) and len({str(each) for each in rates}) > UPDATES
+    sharded = _shard(_make_model())
+    look("sharded", *ll.compile(_make_spec(), sharded, UPDATES)[:1], sharded)
+    of_all = [None] * PROCESSES
+    torch.distributed.all_gather_object(of_all, found)
+    return {**of_all[-1], "first": of_all[0]}
+
+
 def _shard(model: Any) -> Any:
     from torch.distributed.fsdp import fully_shard
 
