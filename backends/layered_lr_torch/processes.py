@@ -16,6 +16,7 @@ from layered_lr.backend.processes import Launch, Processes
 from layered_lr.data.share import Share
 from layered_lr.errors import ProcessLost, Unsupported
 from layered_lr.files import one_line
+from layered_lr_torch.silent_processes import SilentProcesses
 from layered_lr_torch.torch_types import Module, Tensor
 
 T = TypeVar("T")
@@ -56,6 +57,9 @@ class TorchProcesses(Processes):
         launch: Which process this is.
         device: Where the model trains.
 
+    Attributes:
+        signs: Says which process the others wait for.
+
     Raises:
         Unsupported: This torch has no ``torch.distributed``.
         ProcessLost: The others do not come.
@@ -71,6 +75,7 @@ class TorchProcesses(Processes):
                 _make_group("nccl" if device.type == "cuda" else "gloo")
             is_gloo = dist.get_backend() == "gloo"
             self._decisions: Any = dist.group.WORLD if is_gloo else dist.new_group(backend="gloo")
+            self.signs = SilentProcesses(self.share)
         except (RuntimeError, ValueError) as error:
             raise ProcessLost(
                 f"process {launch.rank} of {launch.count} does not reach the others: {one_line(error)}"
@@ -78,24 +83,28 @@ class TorchProcesses(Processes):
 
     def close(self) -> None:
         """End the process group, where it is not the user's."""
+        self.signs.close()
         if self._is_ours and dist.is_initialized():
             with contextlib.suppress(RuntimeError):  # the others are gone
                 dist.destroy_process_group()
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in their order."""
+        self.signs.calls += 1
         found: list[Any] = [None] * self.share.count
         dist.all_gather_object(found, value, group=self._decisions)
         return found
 
     def from_first(self, value: T) -> T:
         """The first process's value."""
+        self.signs.calls += 1
         found = [value]
         dist.broadcast_object_list(found, src=0, group=self._decisions)
         return found[0]
 
     def highest(self, numbers: Sequence[int]) -> list[int]:
         """The highest of all processes' numbers, place by place."""
+        self.signs.calls += 1
         found = torch.tensor(numbers, dtype=torch.int64)
         dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._decisions)
         return found.tolist()
