@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, final
@@ -31,11 +32,14 @@ _LOST = ("gloo/transport", "gloo::", "Connection closed by peer", "Connection re
 """What torch's engines say where another process has ended, or does not answer."""
 
 
+_made_groups = itertools.count()
+
+
 def _make_group(engine: str) -> None:
     """Make the process group that torchrun asks for.
 
-    Its store outlives the processes that torchrun starts anew (``--max-restarts``). Under the plain keys they would
-    find the addresses of those that are gone, and wait for them.
+    Its store outlives the processes that torchrun starts anew (``--max-restarts``), and the group of a run before.
+    Under the plain keys they would find the addresses of those that are gone, and wait for them.
     """
     # Not at the top: a torch that is built without them can train alone.
     from torch.distributed.distributed_c10d import PrefixStore
@@ -43,7 +47,9 @@ def _make_group(engine: str) -> None:
 
     store, rank, count = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    dist.init_process_group(engine, store=PrefixStore(f"attempt {attempt}", store), rank=rank, world_size=count)
+    dist.init_process_group(
+        engine, store=PrefixStore(f"attempt {attempt}, {next(_made_groups)}", store), rank=rank, world_size=count
+    )
 
 
 @final
@@ -79,6 +85,22 @@ class TorchProcesses(Processes):
         except (RuntimeError, ValueError) as error:
             raise ProcessLost(
                 f"process {launch.rank} of {launch.count} does not reach the others: {one_line(error)}"
+            ) from error
+        if not self._is_ours:
+            self._check_engine(device)
+
+    def _check_engine(self, device: torch.device) -> None:
+        """Refuse a process group of the user's that cannot send the model's tensors, such as NCCL's on a CPU."""
+        try:
+            dist.all_reduce(torch.zeros(1, device=device))
+        except (RuntimeError, ValueError) as error:
+            self.signs.close()
+            if (lost := self.explain(error)) is not None:
+                raise lost from error
+            raise Unsupported(
+                f"the process group that the script has made ({dist.get_backend()}) cannot send tensors on "
+                f"{device.type!r}: {one_line(error)}. Make it with init_process_group('gloo') for a CPU, or with "
+                "'nccl' for GPUs; or give another device."
             ) from error
 
     def close(self) -> None:

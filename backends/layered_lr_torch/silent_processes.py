@@ -13,6 +13,8 @@ PERIOD: Final = 15.0
 """Seconds between two looks."""
 PATIENCE: Final = 4
 """Looks without a change after which it is said."""
+_ABSENT: Final = (-1, -1)
+"""The sign of a process that has given none."""
 
 
 class SilentProcesses:
@@ -79,9 +81,9 @@ class SilentProcesses:
 
     def _is_late(self, rank: int, calls: int) -> bool:
         """Whether a process gives no more signs, or has been behind this one for some time."""
-        if not self._store.check([str(rank)]):
-            return False  # it has not begun
-        theirs, looks = map(int, self._store.get(str(rank)).split())
+        theirs, looks = _ABSENT
+        if self._store.check([str(rank)]):
+            theirs, looks = map(int, self._store.get(str(rank)).split())
         before = self._signs.get(rank)
         self._signs[rank] = (theirs, looks)
         is_behind = theirs < calls
@@ -93,12 +95,14 @@ class SilentProcesses:
 
     def _name(self, late: list[int]) -> None:
         names = ", ".join(map(str, late[:5])) + (f" and {len(late) - 5} more" if len(late) > 5 else "")
-        several = len(late) > 1
-        self._speak(
-            f"waiting for process{'es' * several} {names} of {self._share.count}, which {'have' if several else 'has'} "
-            f"not gone on for {PERIOD * PATIENCE:g} seconds: slow, stopped, or cut off. The run goes on when "
-            f"{'they do' if several else 'it does'}."
-        )
+        several, seconds = len(late) > 1, f"{PERIOD * PATIENCE:g} seconds"
+        who = f"waiting for process{'es' * several} {names} of {self._share.count}, which "
+        who += "have not" if several else "has not"
+        if all(self._signs[rank] == _ABSENT for rank in late):
+            self._speak(f"{who} come to this run within {seconds}. All processes of the group must call it.")
+        else:
+            goes_on = "they do" if several else "it does"
+            self._speak(f"{who} gone on for {seconds}: slow, stopped, or cut off. The run goes on when {goes_on}.")
 
     def _name_store(self) -> None:
         self._speak(

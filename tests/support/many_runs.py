@@ -191,6 +191,24 @@ def make_phased_spec(head: str) -> Any:
     )
 
 
+def unfit_group(folder: str) -> Any:
+    """A process group that cannot send what is on the CPU, as NCCL's: torch's words are those of its own group."""
+    from torch import distributed
+
+    own = distributed.all_reduce
+
+    def fail(tensor: Any, *more: Any, **named: Any) -> Any:
+        if not named:
+            raise RuntimeError("No backend type associated with device type cpu")
+        return own(tensor, *more, **named)
+
+    distributed.all_reduce = fail
+    try:
+        return _run()
+    finally:
+        distributed.all_reduce = own
+
+
 def halted(folder: str) -> Any:
     """The last process sleeps once, and is stopped once."""
     import layered_lr as ll

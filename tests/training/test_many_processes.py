@@ -31,6 +31,7 @@ ALIKE = (
     "lone_gone_on",
 )
 REFUSED = {
+    "unfit_group": r"Unsupported: the process group that the script has made \(gloo\) cannot send tensors on 'cpu': No",
     "diverging": "TrainingDiverged: the loss is nan at step 1",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
