@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from layered_lr.findings import Finding
-from tests.support.replicas import spread
+from tests.support.replicas import spread_once
 
 EXPECTED = {
     "alike": [],
@@ -24,8 +24,8 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def answers(torch: Any) -> dict[str, Any]:
-    found = spread("audits_of_ranks")["audits_of_ranks"]
+def answers(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found = spread_once(tmp_path_factory)["audits_of_ranks"]
     assert isinstance(found, dict), found
     return found
 

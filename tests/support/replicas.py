@@ -7,6 +7,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.made_once import make_once
+
 PROCESSES = 2
 UPDATES = 8
 
@@ -28,6 +32,12 @@ def spread(*cases: str) -> dict[str, Any]:
         torch.multiprocessing.spawn(_begin, (cases, folder), nprocs=PROCESSES)
         answers: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
         return answers
+
+
+def spread_once(factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What all functions of this file return that tests look at, made once in a test run."""
+    cases = ("replicas_with_phases", "sharded_models", "sharded_states", "sharded_too_late", "audits_of_ranks")
+    return make_once(factory, "replicas", lambda folder: spread(*cases))  # type: ignore[no-any-return]
 
 
 def _begin(rank: int, cases: tuple[str, ...], folder: str) -> None:
