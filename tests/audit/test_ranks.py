@@ -16,6 +16,7 @@ EXPECTED = {
     "turned": [["Rank 1: the groups are in another order than on rank 0.", "body", "head"]],
     "moved": [["Rank 1: 0.bias is in no group, and on rank 0 in body.", "body"]],
     "other schedule": [["Rank 1: CosineAnnealingLR has T_max=10, and 9 on rank 0."]],
+    "other function": [["Rank 1: LambdaLR gives body lr=0.05 at step 1, and 0.08 on rank 0.", "body", "head"]],
     "other model": [],
     "compiled, update 0": [],
     "compiled, update 7": [],
@@ -64,6 +65,7 @@ def described(**changes: Any) -> dict[str, Any]:
         "optimizers": ["SGD"],
         "groups": [group],
         "schedulers": [],
+        "curves": [],
         **changes,
     }
 
@@ -79,6 +81,14 @@ def test_ranks_with_the_same_difference_are_one_finding(torch: Any) -> None:
     (finding,) = say(described(), *[other] * 7)
     assert finding.what == "Ranks 1, 2, 3, 4 and 3 more: 0.bias is frozen, and trains on rank 0."
     assert finding.parameters == ("0.bias",)
+
+
+def test_later_rates_that_no_sample_shows_are_found(torch: Any) -> None:
+    curve = {"kind": "set_rates", "labels": ["body"], "steps": [0, 25], "rates": [[0.1], [0.2]], "digest": "one"}
+    one, other = (described(curves=[{**curve, "digest": digest}]) for digest in ("one", "two"))
+    assert say(one, one) == []
+    (finding,) = say(one, other)
+    assert finding.what == "Rank 1: set_rates has other rates in later updates than on rank 0."
 
 
 def test_other_differences_are_named(torch: Any) -> None:

@@ -166,8 +166,8 @@ def audits_of_ranks() -> dict[str, Any]:
             groups[0].update(changes)
         return torch.optim.SGD(groups[:: -1 if is_odd and is_turned else 1], lr=0.1, momentum=0.9)
 
-    def look(name: str, *given: Any) -> None:
-        audit = ll.audit(*given)
+    def look(name: str, *given: Any, steps: int | None = None) -> None:
+        audit = ll.audit(*given, steps=steps)
         found[name] = {
             "ranks": [[each.what, *each.groups] for each in audit.findings if each.kind == "ranks-differ"],
             "others": [each.kind for each in audit.findings if each.kind != "ranks-differ"],
@@ -186,6 +186,9 @@ def audits_of_ranks() -> dict[str, Any]:
     look("other optimizer", (torch.optim.AdamW if is_odd else torch.optim.SGD)(model.parameters(), lr=0.1), model)
     optimizer = make(model)
     look("other schedule", optimizer, model, cosine(optimizer, T_max=9 + is_odd))
+    optimizer = make(model)
+    decay = 0.5 if is_odd else 0.8
+    look("other function", optimizer, model, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: decay**n), steps=8)
     other = torch.nn.Linear(2, 2) if is_odd else model
     look("other model", torch.optim.SGD(other.parameters(), lr=0.1), other)
     ranks.PATIENCE = 0.2

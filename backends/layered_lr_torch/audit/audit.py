@@ -54,8 +54,9 @@ def audit_recipe(
         if clipped is not None:
             yield from find_missed_by_clipping(recipe, clipped)
 
-    compared = compare_ranks(recipe)  # first: the others wait for it
-    found = (*find(), *compared.findings)
+    own = tuple(find())
+    compared = compare_ranks(recipe, schedule.rates)
+    found = (*own, *compared.findings)
     headline = _headline(recipe) + (f", {compared.ranks} ranks" if compared.ranks > 1 else "")
     return Audit(found, (*schedule.unchecked, *compared.unchecked), headline)
 

@@ -79,7 +79,8 @@ def _find_differences(own: Described, first: Described, names: Sequence[str]) ->
         here = "is frozen, and trains" if frozen[0] in own["frozen"] else "trains, and is frozen"
         parameters = tuple(names[place] for place in frozen)
         yield _Difference(f"{parameters[0]} {here} on rank 0.", (), parameters, _WAITS)
-    yield from _find_schedulers(own["schedulers"], first["schedulers"])
+    of_schedulers = list(_find_schedulers(own["schedulers"], first["schedulers"]))
+    yield from of_schedulers
     mine, theirs = own["groups"], first["groups"]
     if len(mine) != len(theirs):
         counts = f"{len(mine)} group{'s' * (len(mine) != 1)} where rank 0 has {len(theirs)}."
@@ -92,6 +93,9 @@ def _find_differences(own: Described, first: Described, names: Sequence[str]) ->
         mine = [mine[members[0].index(each)] for each in members[1]]
     yield from _find_moved(mine, theirs, names)
     yield from _find_options(mine, theirs, is_alike)
+    rates = [[each["options"].get("lr") for each in some] for some in (mine, theirs)]
+    if is_alike and not of_schedulers and rates[0] == rates[1]:  # else the later rates follow from it
+        yield from _find_curves(own["curves"], first["curves"])
 
 
 def _find_moved(own: Sequence[Described], first: Sequence[Described], names: Sequence[str]) -> Iterator[_Difference]:
@@ -154,6 +158,27 @@ def _find_schedulers(own: Sequence[Described], first: Sequence[Described]) -> It
     for mine, theirs in zip(own, first, strict=True):
         for values in _differing(mine["state"], theirs["state"]).values():
             yield _Difference(f"{mine['kind']} has {values}.", (), (), _LATER)
+
+
+def _find_curves(own: Sequence[Described], first: Sequence[Described]) -> Iterator[_Difference]:
+    """Later rates that differ, where all that is to be seen now is alike."""
+    for mine, theirs in zip(own, first, strict=False):
+        if mine["digest"] == theirs["digest"] or mine["labels"] != theirs["labels"]:
+            continue
+        there = {
+            step: [place for place, pair in enumerate(zip(*rates, strict=True)) if pair[0] != pair[1]]
+            for step, *rates in zip(theirs["steps"], mine["rates"], theirs["rates"], strict=False)
+        }
+        groups = sorted({place for places in there.values() for place in places})
+        step = next((step for step, places in there.items() if places), None)
+        if step is None or mine["steps"] != theirs["steps"]:
+            yield _Difference(f"{mine['kind']} has other rates in later updates than on rank 0.", (), (), _LATER)
+            continue
+        row = theirs["steps"].index(step)
+        place = there[step][0]
+        values = f"lr={mine['rates'][row][place]:g} at step {step}, and {theirs['rates'][row][place]:g} on rank 0"
+        labels = tuple(mine["labels"][each] for each in groups)
+        yield _Difference(f"{mine['kind']} gives {mine['labels'][place]} {values}.", labels, (), _LATER)
 
 
 def _differing(own: Described, first: Described, takes_all: bool = True) -> dict[str, str]:

@@ -15,6 +15,7 @@ from layered_lr.findings import Finding
 from layered_lr.printed import name_of
 from layered_lr_torch.audit.meeting import Meeting, list_ranks
 from layered_lr_torch.audit.rank_differences import compare
+from layered_lr_torch.audit.rate_curves import RatesOf, describe_curves
 from layered_lr_torch.audit.recipe import AuditedRecipe
 
 _NAMES = ("groups", "parameters")  # of a finding, which are tuples
@@ -38,7 +39,7 @@ class RanksCompared(NamedTuple):
     ranks: int = 1
 
 
-def compare_ranks(recipe: AuditedRecipe, patience: float | None = None) -> RanksCompared:
+def compare_ranks(recipe: AuditedRecipe, rates_of: RatesOf, patience: float | None = None) -> RanksCompared:
     """Compare this rank's groups with those of the others; without a process group nothing is done.
 
     What each rank has goes through the group's store, and not through its engine: a rank that never comes is missed,
@@ -46,6 +47,7 @@ def compare_ranks(recipe: AuditedRecipe, patience: float | None = None) -> Ranks
 
     Args:
         recipe: Of this rank.
+        rates_of: Follows a scheduler.
         patience: Seconds to wait for the others; None takes ``PATIENCE``.
     """
     distributed = torch.distributed
@@ -55,7 +57,7 @@ def compare_ranks(recipe: AuditedRecipe, patience: float | None = None) -> Ranks
     try:
         meeting = Meeting(rank, count, PATIENCE if patience is None else patience)
         names = list(recipe.tensors)
-        said, absent = meeting.hold(json.dumps(describe(recipe)), lambda texts: _answer(texts, names))
+        said, absent = meeting.hold(json.dumps(describe(recipe, rates_of)), lambda texts: _answer(texts, names))
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:  # of the user's own kind of store
         return RanksCompared((), (f"whether the ranks have the same groups: {describe_error(error)}",), count)
     if said is None:
@@ -73,7 +75,7 @@ def _answer(texts: Sequence[str], names: Sequence[str]) -> str:
     return json.dumps({"findings": [asdict(each) for each in findings], "unchecked": unchecked})
 
 
-def describe(recipe: AuditedRecipe) -> dict[str, Any]:
+def describe(recipe: AuditedRecipe, rates_of: RatesOf) -> dict[str, Any]:
     """Return what the ranks must have in common, as plain values; parameters are numbered in their order."""
     places: dict[int, int] = {}
     for place, tensor in enumerate(recipe.tensors.values()):
@@ -96,6 +98,7 @@ def describe(recipe: AuditedRecipe) -> dict[str, Any]:
             {"kind": name_of(each if callable(each) else type(each)), "state": _state_of(each)}
             for each in recipe.schedulers
         ],
+        "curves": list(describe_curves(recipe, rates_of)),
     }
 
 
@@ -113,10 +116,9 @@ def _plain(value: Any) -> Any:
 
 
 def _state_of(scheduler: Any) -> dict[str, Any]:
-    """What a scheduler counts and goes by, beside its rates."""
+    """What a scheduler counts and goes by; what it keeps under private names shows in its rates."""
     try:
         state = _plain(scheduler.state_dict())
     except Exception:  # a function, or a class of the user's that has none or cannot say it now
         return {}
-    private = ("_last_lr", "_step_count", "_get_lr_called_within_step", "_is_initial", "verbose")
-    return {key: value for key, value in state.items() if key not in private} if isinstance(state, dict) else {}
+    return {key: value for key, value in state.items() if key[:1] != "_"} if isinstance(state, dict) else {}
