@@ -136,6 +136,7 @@ class TorchProcesses(Processes):
         is_engine = isinstance(error, dist.DistError) or type(error) is RuntimeError
         if not is_engine or not any(words in str(error) for words in _LOST):
             return None
+        self.signs.close()
         own = f"{self.share.rank} of {self.share.count}"
         return ProcessLost(f"another process than this one ({own}) has ended, so that the run cannot go on.")
 

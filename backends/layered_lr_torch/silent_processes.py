@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any, Final
 
@@ -45,7 +44,6 @@ class SilentProcesses:
             self._store: Any = PrefixStore("layered_lr signs of life", _get_default_store())
         except (RuntimeError, TypeError, ValueError):  # the user's process group has none
             return
-        os.register_at_fork(after_in_child=self._is_over.set)
         threading.Thread(target=self._work, name="layered_lr: silent processes", daemon=True).start()
 
     def close(self) -> None:
