@@ -34,6 +34,9 @@ def audit(
     The recipe needs nothing of this library. Nothing that you give is changed: no parameter, rate, state or random
     number. The scheduler is stepped on a copy, beside an optimizer of the same groups that has no parameters.
 
+    In a process group of ``torch.distributed`` every rank calls it, and the ranks' groups are compared. A rank that
+    does not call it is waited for a minute.
+
     Args:
         optimizer: A ``torch.optim.Optimizer`` of any class, or a list of them.
         model: What they train: a ``torch.nn.Module``, or a list of them (such as a model, and a loss with parameters).

@@ -23,9 +23,14 @@ def silenced() -> Iterator[None]:
         _SILENT.pop()
 
 
-def say(message: str) -> None:
-    """Print one line on stderr, harmless whatever is in it, without breaking a progress bar."""
-    if _SILENT:
+def say(message: str, always: bool = False) -> None:
+    """Print one line on stderr, harmless whatever is in it, without breaking a progress bar.
+
+    Args:
+        message: Without an end of line.
+        always: Also in a process that is silenced, for what the one that speaks cannot say.
+    """
+    if _SILENT and not always:
         return
     from tqdm import tqdm
 

@@ -28,6 +28,7 @@ KINDS: Final[Mapping[str, str]] = {
     "state-of-another": "the optimizer's state belongs to another parameter",
     "ema-misses": "a moving average lacks parameters, or is no copy",
     "clipping-misses": "clipping leaves out parameters that train",
+    "ranks-differ": "processes that train one model have different groups, rates, settings or schedulers",
 }
 """Every kind of finding, with its meaning."""
 

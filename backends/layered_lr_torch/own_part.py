@@ -41,6 +41,7 @@ class OwnPart:
             DataError: This process has another number of images than its part.
         """
         share = self._processes.share
+        self._processes.signs.calls += 1
         self.draws.whole, self._is_uneven = whole, whole is not None
         if whole is None:
             count_images(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, final
@@ -16,6 +17,7 @@ from layered_lr.backend.processes import Launch, Processes
 from layered_lr.data.share import Share
 from layered_lr.errors import ProcessLost, Unsupported
 from layered_lr.files import one_line
+from layered_lr_torch.silent_processes import SilentProcesses
 from layered_lr_torch.torch_types import Module, Tensor
 
 T = TypeVar("T")
@@ -30,11 +32,14 @@ _LOST = ("gloo/transport", "gloo::", "Connection closed by peer", "Connection re
 """What torch's engines say where another process has ended, or does not answer."""
 
 
+_made_groups = itertools.count()
+
+
 def _make_group(engine: str) -> None:
     """Make the process group that torchrun asks for.
 
-    Its store outlives the processes that torchrun starts anew (``--max-restarts``). Under the plain keys they would
-    find the addresses of those that are gone, and wait for them.
+    Its store outlives the processes that torchrun starts anew (``--max-restarts``), and the group of a run before.
+    Under the plain keys they would find the addresses of those that are gone, and wait for them.
     """
     # Not at the top: a torch that is built without them can train alone.
     from torch.distributed.distributed_c10d import PrefixStore
@@ -42,7 +47,9 @@ def _make_group(engine: str) -> None:
 
     store, rank, count = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    dist.init_process_group(engine, store=PrefixStore(f"attempt {attempt}", store), rank=rank, world_size=count)
+    dist.init_process_group(
+        engine, store=PrefixStore(f"attempt {attempt}, {next(_made_groups)}", store), rank=rank, world_size=count
+    )
 
 
 @final
@@ -55,6 +62,9 @@ class TorchProcesses(Processes):
     Args:
         launch: Which process this is.
         device: Where the model trains.
+
+    Attributes:
+        signs: Says which process the others wait for.
 
     Raises:
         Unsupported: This torch has no ``torch.distributed``.
@@ -71,31 +81,52 @@ class TorchProcesses(Processes):
                 _make_group("nccl" if device.type == "cuda" else "gloo")
             is_gloo = dist.get_backend() == "gloo"
             self._decisions: Any = dist.group.WORLD if is_gloo else dist.new_group(backend="gloo")
+            self.signs = SilentProcesses(self.share)
         except (RuntimeError, ValueError) as error:
             raise ProcessLost(
                 f"process {launch.rank} of {launch.count} does not reach the others: {one_line(error)}"
             ) from error
+        if not self._is_ours:
+            self._check_engine(device)
+
+    def _check_engine(self, device: torch.device) -> None:
+        """Refuse a process group of the user's that cannot send the model's tensors, such as NCCL's on a CPU."""
+        try:
+            dist.all_reduce(torch.zeros(1, device=device))
+        except (RuntimeError, ValueError) as error:
+            self.signs.close()
+            if (lost := self.explain(error)) is not None:
+                raise lost from error
+            raise Unsupported(
+                f"the process group that the script has made ({dist.get_backend()}) cannot send tensors on "
+                f"{device.type!r}: {one_line(error)}. Make it with init_process_group('gloo') for a CPU, or with "
+                "'nccl' for GPUs; or give another device."
+            ) from error
 
     def close(self) -> None:
         """End the process group, where it is not the user's."""
+        self.signs.close()
         if self._is_ours and dist.is_initialized():
             with contextlib.suppress(RuntimeError):  # the others are gone
                 dist.destroy_process_group()
 
     def gather(self, value: T) -> list[T]:
         """The values of all processes, in their order."""
+        self.signs.calls += 1
         found: list[Any] = [None] * self.share.count
         dist.all_gather_object(found, value, group=self._decisions)
         return found
 
     def from_first(self, value: T) -> T:
         """The first process's value."""
+        self.signs.calls += 1
         found = [value]
         dist.broadcast_object_list(found, src=0, group=self._decisions)
         return found[0]
 
     def highest(self, numbers: Sequence[int]) -> list[int]:
         """The highest of all processes' numbers, place by place."""
+        self.signs.calls += 1
         found = torch.tensor(numbers, dtype=torch.int64)
         dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._decisions)
         return found.tolist()
@@ -105,6 +136,7 @@ class TorchProcesses(Processes):
         is_engine = isinstance(error, dist.DistError) or type(error) is RuntimeError
         if not is_engine or not any(words in str(error) for words in _LOST):
             return None
+        self.signs.close()
         own = f"{self.share.rank} of {self.share.count}"
         return ProcessLost(f"another process than this one ({own}) has ended, so that the run cannot go on.")
 

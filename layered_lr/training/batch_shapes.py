@@ -6,7 +6,7 @@ from layered_lr.backend.base import Session
 from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, Unsupported
-from layered_lr.models.nn_modules import Module, set_training
+from layered_lr.models.nn_modules import Module, set_training, type_names
 from layered_lr.plans.plan import Plan
 from layered_lr.printed import shown
 from layered_lr.spec.phases import Phase
@@ -58,19 +58,18 @@ def check_unequal_parts(
         return
     for each in plan.phase_plans:
         set_training(model, each.frozen, (each.phase or Phase()).batch_norm)
-        training = [name for name, module in model.named_modules() if module.training and _is_batch_norm(module)]
+        training = [
+            name for name, module in model.named_modules() if module.training and "_BatchNorm" in type_names(module)
+        ]
         if not training:
             continue
         has = "one image" if rest > count else "one image or none"
         raise SpecError(
             f"drop_last=False: the last batch of an epoch has {rest} of {options.batch_size} images, of which a "
-            f"process has {has}, and the batch normalisation {training[0]!r} takes mean and variance over the images "
-            "of one process. Use sync_batch_norm=True, leave drop_last out, or give another batch_size."
+            f"process has {has}, and the batch normalisation {training[0]!r} "
+            "takes mean and variance over the images of one process. Leave drop_last out, give another batch_size, or "
+            "use sync_batch_norm=True on 'torch-eager'."
         )
-
-
-def _is_batch_norm(module: Module) -> bool:
-    return any(kind.__name__ == "_BatchNorm" for kind in type(module).__mro__)
 
 
 def check_sizes(session: Session, batches: Batches) -> None:

@@ -42,7 +42,8 @@ def test_a_planted_fault_is_found_in_its_place(torch: Any, name: str) -> None:
 
 
 def test_every_kind_is_planted() -> None:
-    assert {fault.kind for fault in FAULTS.values()} == set(KINDS)
+    in_two_processes = {"ranks-differ"}  # test_ranks.py
+    assert {fault.kind for fault in FAULTS.values()} | in_two_processes == set(KINDS)
     assert len(FAULTS) >= 30 and len(CLEAN) >= 30
     page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
     assert [kind for kind in KINDS if f"| `{kind}` |" not in page] == []

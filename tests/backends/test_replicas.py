@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from tests.support.old_torch import is_older
-from tests.support.replicas import spread
+from tests.support.replicas import spread_once
 
 
 @pytest.fixture(scope="module")
-def answers(torch: Any) -> dict[str, Any]:
-    return spread("replicas_with_phases", "sharded_models", "sharded_states", "sharded_too_late")
+def answers(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return spread_once(tmp_path_factory)
 
 
 def skip_without_fully_shard() -> None:

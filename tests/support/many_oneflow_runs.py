@@ -201,6 +201,14 @@ def last_batch(folder: str, backend: str) -> Any:
     return _run(backend, batch_size=14, drop_last=False, data=make_data(45))
 
 
+def unlike_norms(folder: str, backend: str) -> Any:
+    """A last batch of which one process would normalise a single image."""
+    import layered_lr as ll
+
+    changes: Any = {"batch_size": 12, "drop_last": False, "data": make_data(39)}
+    return _run(backend, spec=ll.Spec(ll.SGD(lr=0.05)), model=_net_with_batch_norm, **changes)
+
+
 def other_seed(folder: str, backend: str) -> Any:
     """Processes that differ in an option."""
     return _run(backend, seed=_place()[0])

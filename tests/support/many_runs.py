@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import subprocess
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -186,6 +189,48 @@ def make_phased_spec(head: str) -> Any:
         clip_grad_norm=0.5,
         phases=[ll.Phase(until=3, frozen=["0.*"]), ll.Phase()],
     )
+
+
+def unfit_group(folder: str) -> Any:
+    """A process group that cannot send what is on the CPU, as NCCL's: torch's words are those of its own group."""
+    from torch import distributed
+
+    own = distributed.all_reduce
+
+    def fail(tensor: Any, *more: Any, **named: Any) -> Any:
+        if not named:
+            raise RuntimeError("No backend type associated with device type cpu")
+        return own(tensor, *more, **named)
+
+    distributed.all_reduce = fail
+    try:
+        return _run()
+    finally:
+        distributed.all_reduce = own
+
+
+def halted(folder: str) -> Any:
+    """The last process sleeps once, and is stopped once."""
+    import layered_lr as ll
+    from layered_lr_torch import silent_processes
+
+    rank, count = _place()
+
+    class Halts(ll.Callback):
+        def on_batch(self, event: Any) -> None:
+            if count == 1 or rank != count - 1:
+                return
+            if event.step == 2:
+                time.sleep(1.6)
+            if event.step == 5:
+                subprocess.Popen(["sh", "-c", f"sleep 1.6; kill -CONT {os.getpid()}"])
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+    period, silent_processes.PERIOD = silent_processes.PERIOD, 0.2  # type: ignore[misc]
+    try:
+        return _run(callbacks=[Halts()])
+    finally:
+        silent_processes.PERIOD = period  # type: ignore[misc]
 
 
 def used_at_times(folder: str) -> Any:

@@ -7,6 +7,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.support.made_once import make_once
+
 PROCESSES = 2
 UPDATES = 8
 
@@ -28,6 +32,12 @@ def spread(*cases: str) -> dict[str, Any]:
         torch.multiprocessing.spawn(_begin, (cases, folder), nprocs=PROCESSES)
         answers: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
         return answers
+
+
+def spread_once(factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What all functions of this file return that tests look at, made once in a test run."""
+    cases = ("replicas_with_phases", "sharded_models", "sharded_states", "sharded_too_late", "audits_of_ranks")
+    return make_once(factory, "replicas", lambda folder: spread(*cases))  # type: ignore[no-any-return]
 
 
 def _begin(rank: int, cases: tuple[str, ...], folder: str) -> None:
@@ -134,6 +144,80 @@ def replicas_with_phases() -> dict[str, Any]:
             _train(wrapped, *loop, range(UPDATES), _my_part())
             found[f"{first} first, {options}"] = (_distance_of_ranks(model), _difference(single, model))
     return found
+
+
+def audits_of_ranks() -> dict[str, Any]:
+    """What an audit says in the last rank, where that one has something else than the first; and of equal loops."""
+    import torch
+
+    import layered_lr as ll
+    from layered_lr_torch.audit import ranks
+
+    found: dict[str, Any] = {}
+    is_odd = torch.distributed.get_rank() == PROCESSES - 1
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+
+    def make(model: Any, is_turned: bool = False, **changes: Any) -> Any:
+        groups = [
+            {"params": [*model[0].parameters()], "lr": 0.1, "name": "body"},
+            {"params": [*model[1].parameters(), *model[3].parameters()], "lr": 0.2, "name": "head"},
+        ]
+        if is_odd:
+            groups[0].update(changes)
+        return torch.optim.SGD(groups[:: -1 if is_odd and is_turned else 1], lr=0.1, momentum=0.9)
+
+    def look(name: str, *given: Any, steps: int | None = None) -> None:
+        audit = ll.audit(*given, steps=steps)
+        found[name] = {
+            "ranks": [[each.what, *each.groups] for each in audit.findings if each.kind == "ranks-differ"],
+            "others": [each.kind for each in audit.findings if each.kind != "ranks-differ"],
+            "unchecked": audit.unchecked,
+        }
+
+    model = _make_model()
+    for name, changes in {
+        "alike": {},
+        "rate": {"lr": 0.3},
+        "decay": {"weight_decay": 0.1},
+        "turned": {"is_turned": True},
+        "moved": {"params": [model[0].weight]},
+    }.items():
+        look(name, make(model, **changes), model)
+    look("other optimizer", (torch.optim.AdamW if is_odd else torch.optim.SGD)(model.parameters(), lr=0.1), model)
+    optimizer = make(model)
+    look("other schedule", optimizer, model, cosine(optimizer, T_max=9 + is_odd))
+    optimizer = make(model)
+    decay = 0.5 if is_odd else 0.8
+    look("other function", optimizer, model, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: decay**n), steps=8)
+    other = torch.nn.Linear(2, 2) if is_odd else model
+    look("other model", torch.optim.SGD(other.parameters(), lr=0.1), other)
+    ranks.PATIENCE = 0.2
+    if is_odd:
+        look("without the first", optimizer, model)
+    ranks.PATIENCE = 60.0
+    wrapped = torch.nn.parallel.DistributedDataParallel(_make_model())
+    optimizer, scheduler = ll.compile(_make_spec(), wrapped, UPDATES)
+    rates = []
+    for step in range(UPDATES):
+        if step in (0, UPDATES - 1):
+            look(f"compiled, update {step}", optimizer, wrapped, scheduler)
+        rates.append(scheduler.get_last_lr())
+        _train(wrapped, optimizer, scheduler, range(step, step + 1), _my_part())
+    spec, model = ll.Spec(ll.SGD(0.1), schedule=ll.CosineDecay()), _make_model()
+    given = torch.optim.SGD(ll.param_groups(spec, model), lr=0.1)
+    own = ll.scheduler(spec, given, model=model, total_steps=UPDATES)
+    for _ in range(UPDATES - 1):
+        given.step()
+        own.step()
+        rates.append(own.get_last_lr())
+    of_all: list[Any] = [None] * PROCESSES
+    torch.distributed.all_gather_object(of_all, rates)
+    found["equal rates"] = all(each == rates for each in of_all) and len({str(each) for each in rates}) > UPDATES
+    sharded = _shard(_make_model())
+    look("sharded", *ll.compile(_make_spec(), sharded, UPDATES)[:1], sharded)
+    of_all = [None] * PROCESSES
+    torch.distributed.all_gather_object(of_all, found)
+    return {**of_all[-1], "first": of_all[0]}
 
 
 def _shard(model: Any) -> Any:

@@ -23,6 +23,7 @@ ALIKE = (
     "accumulated",
     "rolled_back",
     "used_at_times",
+    "halted",
     "stopped",
     "kept",
     "uneven_last_batch",
@@ -30,6 +31,7 @@ ALIKE = (
     "lone_gone_on",
 )
 REFUSED = {
+    "unfit_group": r"Unsupported: the process group that the script has made \(gloo\) cannot send tensors on 'cpu': No",
     "diverging": "TrainingDiverged: the loss is nan at step 1",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
@@ -77,6 +79,11 @@ def test_what_cannot_be_is_refused(two: dict[str, Any], case: str, words: str) -
 def test_torch_says_nothing_of_unused_parameters(two: dict[str, Any]) -> None:
     for found in two["ranks"]:
         assert "find_unused_parameters" not in found["stderr"]
+
+
+def test_the_process_that_the_others_wait_for_is_named(two: dict[str, Any]) -> None:
+    words = "waiting for process 1 of 2, which has not gone on for 0.8 seconds: slow, stopped, or cut off."
+    assert two["ranks"][0]["stderr"].count(words) >= 2  # once where it slept, once where it was stopped
 
 
 def test_other_backends_say_that_they_cannot(two: dict[str, Any]) -> None:

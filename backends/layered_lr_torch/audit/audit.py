@@ -11,6 +11,7 @@ from layered_lr_torch.audit.companions import find_missed_by_clipping, find_miss
 from layered_lr_torch.audit.decay import find_uneven_decay
 from layered_lr_torch.audit.freezing import find_moving_statistics, find_thawed
 from layered_lr_torch.audit.membership import find_strays
+from layered_lr_torch.audit.ranks import compare_ranks
 from layered_lr_torch.audit.recipe import AuditedRecipe, read_recipe
 from layered_lr_torch.audit.schedulers import ScheduleAudit
 from layered_lr_torch.audit.state import find_swapped_states
@@ -53,8 +54,11 @@ def audit_recipe(
         if clipped is not None:
             yield from find_missed_by_clipping(recipe, clipped)
 
-    found = tuple(find())
-    return Audit(found, tuple(schedule.unchecked), _headline(recipe))
+    own = tuple(find())
+    compared = compare_ranks(recipe, schedule.rates)
+    found = (*own, *compared.findings)
+    headline = _headline(recipe) + (f", {compared.ranks} ranks" if compared.ranks > 1 else "")
+    return Audit(found, (*schedule.unchecked, *compared.unchecked), headline)
 
 
 def _headline(recipe: AuditedRecipe) -> str:

@@ -39,6 +39,7 @@ class ScheduleAudit:
     def __init__(self, recipe: AuditedRecipe) -> None:
         self.recipe = recipe
         self.unchecked: list[str] = []
+        self._known: dict[tuple[int, int, bool], Float64 | None] = {}
 
     def find(self) -> Iterator[Finding]:
         """Yield all findings about schedulers."""
@@ -63,9 +64,9 @@ class ScheduleAudit:
         readers = 0
         for scheduler in schedulers:
             misfits = list(find_misfits(scheduler, self.recipe.steps))
-            rates = None if late or isinstance(scheduler, PlanScheduler) else self._rates(optimizer, scheduler)
+            rates = None if late or isinstance(scheduler, PlanScheduler) else self.rates(optimizer, scheduler)
             if rates is not None:
-                bare = self._rates(optimizer, scheduler, without_scale=True) if has_scales(groups) else rates
+                bare = self.rates(optimizer, scheduler, without_scale=True) if has_scales(groups) else rates
                 reads = bare is not None and not np.array_equal(bare, rates)
                 readers += reads
                 yield from find_flattened(groups, scheduler, rates, reads)
@@ -84,8 +85,22 @@ class ScheduleAudit:
         if not readers and has_scales(groups):
             yield from find_unread_scales(optimizer, groups)
 
-    def _rates(self, optimizer: torch.optim.Optimizer, scheduler: Any, without_scale: bool = False) -> Float64 | None:
-        """The rates over the run, or over the schedule's own length; None where they cannot be known."""
+    def rates(self, optimizer: torch.optim.Optimizer, scheduler: Any, without_scale: bool = False) -> Float64 | None:
+        """The rates over the run, or over the schedule's own length; None where they cannot be known.
+
+        Args:
+            optimizer: Whose they are.
+            scheduler: That sets them; of another optimizer there are none.
+            without_scale: Whether every ``lr_scale`` is 1.
+        """
+        if not _sets(scheduler, optimizer):
+            return None
+        key = (id(optimizer), id(scheduler), without_scale)
+        if key not in self._known:
+            self._known[key] = self._follow(optimizer, scheduler, without_scale)
+        return self._known[key]
+
+    def _follow(self, optimizer: torch.optim.Optimizer, scheduler: Any, without_scale: bool) -> Float64 | None:
         wanted = self.recipe.steps or own_length(scheduler) or _UNKNOWN_LENGTH
         made = 0 if is_function(scheduler) else int(getattr(scheduler, "last_epoch", 0) or 0)
         steps = min(max(wanted - made, 0), MOST_STEPS)
