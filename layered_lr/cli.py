@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -519,6 +520,7 @@ def main() -> None:
     except LayeredLRError as error:
         code = FAILED if isinstance(error, (TrainingDiverged, ProcessLost)) else WRONG_INPUT
         if not _speaks(error):
+            _let_speak()
             sys.exit(code)
         _fail(describe_in_flags(error, sys.argv[1:]), code)
     except BrokenPipeError:  # whoever read it has gone away
@@ -536,6 +538,13 @@ def _speaks(error: LayeredLRError) -> bool:
     from layered_lr.training.many_processes import speaks
 
     return speaks(error)
+
+
+def _let_speak() -> None:
+    """Wait until the process that says an error has said it, and its launcher has ended this one."""
+    from layered_lr.training.many_processes import SPEAKING_SECONDS
+
+    time.sleep(SPEAKING_SECONDS)
 
 
 def _hint(error: click.NoSuchOption) -> str:

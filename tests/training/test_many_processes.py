@@ -35,7 +35,7 @@ REFUSED = {
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
     "unlike_norms": "SpecError: .*drop_last=False: the last batch .* 3 of 12 .* one image, and .* '1' ",
 }
-LISTS = ("other_backends", "other_recipe")
+LISTS = ("other_backends", "other_recipe", "silently_other")
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
@@ -94,6 +94,32 @@ def test_processes_that_differ_are_named_by_one_of_them(two: dict[str, Any]) -> 
         assert word in first[index] and word in second[index]
         assert {first[index].split()[-1], second[index].split()[-1]} == {"True", "False"}  # one of them says it
         assert "process 1 of 2" in first[index] + second[index]
+
+
+DIFFERENCES = {
+    "loss": "another code than process 0: loss",
+    "class names": "another input than process 0: class_names",
+    "weights": "another file of weights than process 0",
+    "callbacks": "another list of callbacks than process 0: number 1 'Watches ",
+    "dtype": "another plan than process 0: parameters 'float64' and not 'float32'",
+    "dropout": "another model than process 0: 6 'Dropout(p=0.3",
+    "schedule": "another schedule than process 0",
+    "version": "another framework than process 0: 'torch 2",
+    "package": "another version than process 0: torchvision ",
+}
+
+
+def test_processes_that_differ_in_what_no_option_names_are_refused(two: dict[str, Any]) -> None:
+    first, second = (found["silently_other"] for found in two["ranks"])
+    for case, words in DIFFERENCES.items():
+        assert words in first[case] and words in second[case], (first[case], second[case])
+        assert "process 1 of 2" in first[case]
+        assert {first[case].split()[-1], second[case].split()[-1]} == {"True", "False"}
+
+
+def test_what_may_differ_does(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:  # a log in the first process, and weights that torch takes from the first one
+        assert found["silently_other"]["log"] == found["silently_other"]["unseeded"] == "no error"
 
 
 def test_files_are_written_once(alone: dict[str, Any], two: dict[str, Any]) -> None:
