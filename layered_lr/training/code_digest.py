@@ -48,12 +48,12 @@ def without_addresses(text: str) -> str:
 
 
 _OTHERS = ("builtins", "torch", "torchvision", "torchmetrics", "timm", "transformers", "oneflow", "flowvision", "numpy")
-_OWN = ("layered_lr", "layered_lr_torch", "layered_lr_oneflow")
 
 
 def _is_known(module: str | None) -> bool:
     """Whether the code of a module is that of a package whose version is compared, or of Python itself."""
-    return module is not None and module.split(".")[0] in (*_OTHERS, *_OWN)
+    package = "" if module is None else module.split(".")[0]
+    return package in _OTHERS or package.startswith("layered_lr")
 
 
 class _Parts:

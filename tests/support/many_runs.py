@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.registry import load_attribute
+
 SPEC_SEED = 3
 
 
@@ -20,7 +22,7 @@ def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
 
     Args:
         count: How many processes.
-        cases: Names of the functions; each is given ``folder``.
+        cases: Names of the functions, or ``module:name`` of others; each is given ``folder``.
         folder: Where they may write.
 
     Returns:
@@ -53,7 +55,8 @@ def call(case: str, folder: str = "") -> Any:
     import layered_lr as ll
 
     try:
-        return globals()[case](folder)
+        function = load_attribute(case) if ":" in case else globals()[case]
+        return function(folder)
     except ll.LayeredLRError as error:
         return f"{type(error).__name__}: {error}"
     except Exception:
