@@ -519,10 +519,10 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED)
     except LayeredLRError as error:
         code = FAILED if isinstance(error, (TrainingDiverged, ProcessLost)) else WRONG_INPUT
-        if not _speaks(error):
-            _let_speak()
+        whose = "" if _speaks(error) else _wait_to_speak(error)
+        if whose is None:
             sys.exit(code)
-        _fail(describe_in_flags(error, sys.argv[1:]), code)
+        _fail(f"{whose}{describe_in_flags(error, sys.argv[1:])}", code)
     except BrokenPipeError:  # whoever read it has gone away
         _leave_stdout()
         sys.exit(FAILED)
@@ -540,11 +540,12 @@ def _speaks(error: LayeredLRError) -> bool:
     return speaks(error)
 
 
-def _let_speak() -> None:
-    """Wait until the process that says an error has said it, and its launcher has ended this one."""
-    from layered_lr.training.many_processes import SPEAKING_SECONDS
+def _wait_to_speak(error: LayeredLRError) -> str | None:
+    """Wait until a process that says an error has done so; where none has, whose error this is."""
+    from layered_lr.training.many_processes import seconds_of_silence, who_is_left
 
-    time.sleep(SPEAKING_SECONDS)
+    time.sleep(seconds_of_silence(error))
+    return who_is_left(error)
 
 
 def _hint(error: click.NoSuchOption) -> str:

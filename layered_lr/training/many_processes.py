@@ -26,6 +26,9 @@ _OTHERS: Final = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
 """Variables with the number of processes of launchers that say nothing to torch, and who sets them."""
 SPEAKING_SECONDS: Final = 2.0
 """How long a process stays that has nothing to say: a launcher ends all others where one has ended with an error."""
+ALONE_SECONDS: Final = 10.0
+"""How long a process waits, before they are connected, until it says an error that the first one seems not to have.
+Processes begin some seconds apart on a busy machine."""
 _START: Final = "torchrun --nproc-per-node 2 -m layered_lr run ..."
 _ONEFLOW_START: Final = "python -m oneflow.distributed.launch --nproc_per_node 2 -m layered_lr run ..."
 
@@ -188,6 +191,30 @@ def speaks(error: LayeredLRError | None = None) -> bool:
     if error is not None and error.said_elsewhere is not None:
         return not error.said_elsewhere
     return launch is None or launch.rank == 0
+
+
+def seconds_of_silence(error: LayeredLRError) -> float:
+    """How long a process that does not speak waits for the one that does; a launcher ends it in the meantime.
+
+    Args:
+        error: What it ends with.
+    """
+    return ALONE_SECONDS if _may_be_alone(error) else SPEAKING_SECONDS
+
+
+def who_is_left(error: LayeredLRError) -> str | None:
+    """After that time: the beginning of what this process says, since the first one does not; None where it did.
+
+    Args:
+        error: What it ends with.
+    """
+    launch = find_launch() if _may_be_alone(error) else None
+    return None if launch is None else f"process {launch.rank} of {launch.count}: "
+
+
+def _may_be_alone(error: LayeredLRError) -> bool:
+    """Whether the first process may be without this error: they have not compared, and it is not of the launcher."""
+    return error.said_elsewhere is None and not isinstance(error, Unsupported)
 
 
 def was_restarted(options: RunOptions, environment: Mapping[str, str] = os.environ) -> bool:

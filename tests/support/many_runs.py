@@ -242,6 +242,23 @@ def gone_on(folder: str) -> Any:
     return numbers_of(ll.resume(f"{folder}/run", epochs=3, model=_net, data=make_data()))
 
 
+def gone_on_apart(folder: str) -> str:
+    """The rest of it, where each process has a folder of its own, and one has lost the newest checkpoint."""
+    import shutil
+
+    import layered_lr as ll
+
+    rank, _ = _place()
+    own = Path(shutil.copytree(f"{folder}/run", f"{folder}/own-{rank}"))
+    if rank:
+        shutil.rmtree(own / "checkpoints" / "step-00000006")
+    try:
+        ll.resume(own, epochs=3, model=_net, data=make_data())
+    except ll.LayeredLRError as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
 def not_divided(folder: str) -> Any:
     """A batch of which the processes cannot have equal shares."""
     return _run(batch_size=13)

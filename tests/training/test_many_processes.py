@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.training import many_processes
 from layered_lr.training.many_processes import check_single_process, find_launch, was_restarted
 from layered_lr.training.options import RunOptions
 from tests.support import many_runs
@@ -33,6 +34,7 @@ REFUSED = {
     "diverging": "TrainingDiverged: the loss is nan at step 1",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
+    "gone_on_apart": "SpecError: .*process 1 of 2 has another checkpoint than process 0: step 4 and not 6",
     "unlike_norms": "SpecError: .*drop_last=False: the last batch .* 3 of 12 .* one image, and .* '1' ",
 }
 LISTS = ("other_backends", "other_recipe", "silently_other")
@@ -189,3 +191,18 @@ def test_a_restart_goes_on_only_where_a_run_has_begun(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("")
     assert was_restarted(options, {"TORCHELASTIC_RESTART_COUNT": "1"})
     assert not was_restarted(options, {"TORCHELASTIC_RESTART_COUNT": "0"}) and not was_restarted(options, {})
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_of_one_process_alone_is_said_by_it(rank: str, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one says it at once; another one where nobody has ended it in the meantime."""
+    monkeypatch.setattr(many_processes, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(many_processes, "SPEAKING_SECONDS", 0.0)
+    for name, value in {**TORCHRUN, "RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    answer = call("run", "--recipe", "missing.toml")
+    whose = "process 1 of 2: " if rank == "1" else ""
+    assert answer.code == 2 and answer.err.startswith(f"layered-lr: {whose}missing.toml"), answer.err
+    monkeypatch.delenv("MASTER_PORT")  # which all processes lack
+    answer = call("run", "--max-steps", "1")
+    assert answer.code == 2 and ("MASTER_PORT not" in answer.err) == (rank == "0")
