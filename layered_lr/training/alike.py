@@ -1,15 +1,21 @@
-"""What several processes must have in common to train one run, as words by name."""
+"""What several processes must have in common to train one run, and whether they have it."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from layered_lr.backend.processes import Processes
+from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr.plans.plan import Plan
+from layered_lr.printed import shown
+from layered_lr.strict_json import json_text
 from layered_lr.training.code_digest import digest_code, without_addresses
 from layered_lr.training.options import RunOptions
 
@@ -86,3 +92,43 @@ def _rate_words(plan: Plan) -> dict[str, str]:
     last = max((plan.total_steps or 1) - 1, 0)
     rows = plan.at(np.unique(np.linspace(0, last, _SAMPLED_STEPS).astype(np.int64)))
     return {group.name: repr(rows[:, column].tolist()) for column, group in enumerate(plan.groups)}
+
+
+def check_alike(processes: Processes, facts: Mapping[str, Any]) -> None:
+    """Refuse processes that would not train the same run.
+
+    Args:
+        processes: Of the run.
+        facts: What must be the same in all of them: words by name.
+
+    Raises:
+        SpecError: A process has another recipe, plan, version or data; it is named.
+    """
+    if not processes.are_many:
+        return
+    text = json_text(facts, sort_keys=True, default=str)
+    digests = processes.gather(hashlib.blake2b(text.encode(), digest_size=16).digest())
+    if len(set(digests)) == 1:
+        return  # of thousands of processes each would else take all facts of all
+    found = processes.gather(dict(facts))
+
+    def compare() -> None:
+        for rank, theirs in enumerate(found):
+            for name, value in found[0].items():
+                if theirs.get(name) != value:
+                    raise SpecError(
+                        f"process {rank} of {len(found)} has another {name} than process 0: "
+                        f"{_difference(value, theirs.get(name))}. Start all with the same command, versions and data."
+                    )
+
+    processes.agree_first(compare)
+
+
+def _difference(one: Any, other: Any) -> str:
+    """The first entry in which two tables or lists differ, or both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
+        return f"{name} {_difference(one.get(name), other.get(name))}"
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return _difference(*next(pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]))
+    return f"{shown(other)} and not {shown(one)}"

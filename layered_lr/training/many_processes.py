@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shlex
 import sys
@@ -18,7 +17,6 @@ from layered_lr.console import silenced
 from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged, Unsupported
 from layered_lr.printed import shown
 from layered_lr.registry import TABLE
-from layered_lr.strict_json import json_text
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import RECIPE
 
@@ -199,7 +197,7 @@ def seconds_of_silence(error: LayeredLRError) -> float:
     Args:
         error: What it ends with.
     """
-    return ALONE_SECONDS if _may_be_alone(error) else SPEAKING_SECONDS
+    return SPEAKING_SECONDS if _place_alone(error) is None else ALONE_SECONDS
 
 
 def who_is_left(error: LayeredLRError) -> str | None:
@@ -208,13 +206,18 @@ def who_is_left(error: LayeredLRError) -> str | None:
     Args:
         error: What it ends with.
     """
-    launch = find_launch() if _may_be_alone(error) else None
+    launch = _place_alone(error)
     return None if launch is None else f"process {launch.rank} of {launch.count}: "
 
 
-def _may_be_alone(error: LayeredLRError) -> bool:
-    """Whether the first process may be without this error: they have not compared, and it is not of the launcher."""
-    return error.said_elsewhere is None and not isinstance(error, Unsupported)
+def _place_alone(error: LayeredLRError) -> Launch | None:
+    """Which process this is, where the first one may be without this error: they have not compared theirs yet."""
+    if error.said_elsewhere is not None:
+        return None
+    try:
+        return find_launch()
+    except Unsupported:  # what all processes of the launcher have
+        return None
 
 
 def was_restarted(options: RunOptions, environment: Mapping[str, str] = os.environ) -> bool:
@@ -270,43 +273,3 @@ def check_shards(options: RunOptions, backend: Backend) -> None:
             "run(shard=True, precision='float16'): torch's GradScaler does not know the gradients of the other "
             "processes. Use precision='bfloat16', or leave shard out."
         )
-
-
-def check_alike(processes: Processes, facts: Mapping[str, Any]) -> None:
-    """Refuse processes that would not train the same run.
-
-    Args:
-        processes: Of the run.
-        facts: What must be the same in all of them: words by name.
-
-    Raises:
-        SpecError: A process has another recipe, plan, version or data; it is named.
-    """
-    if not processes.are_many:
-        return
-    text = json_text(facts, sort_keys=True, default=str)
-    digests = processes.gather(hashlib.blake2b(text.encode(), digest_size=16).digest())
-    if len(set(digests)) == 1:
-        return  # of thousands of processes each would else take all facts of all
-    found = processes.gather(dict(facts))
-
-    def compare() -> None:
-        for rank, theirs in enumerate(found):
-            for name, value in found[0].items():
-                if theirs.get(name) != value:
-                    raise SpecError(
-                        f"process {rank} of {len(found)} has another {name} than process 0: "
-                        f"{_difference(value, theirs.get(name))}. Start all with the same command, versions and data."
-                    )
-
-    processes.agree_first(compare)
-
-
-def _difference(one: Any, other: Any) -> str:
-    """The first entry in which two tables or lists differ, or both values."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
-        return f"{name} {_difference(one.get(name), other.get(name))}"
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return _difference(*next(pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]))
-    return f"{shown(other)} and not {shown(one)}"

@@ -23,13 +23,14 @@ from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
+from layered_lr.training.alike import check_alike
 from layered_lr.training.code_digest import digest_arrays
 from layered_lr.training.followers import FollowedFolder
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.in_file import marked, names_code, unmarked
 from layered_lr.training.loop import Loop
 from layered_lr.training.loss_function import is_lost
-from layered_lr.training.many_processes import check_alike, find_launch, joined
+from layered_lr.training.many_processes import find_launch, joined
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
 from layered_lr.training.prepare import Prepared
