@@ -131,4 +131,5 @@ def _difference(one: Any, other: Any) -> str:
         return f"{name} {_difference(one.get(name), other.get(name))}"
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return _difference(*next(pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]))
-    return f"{shown(other)} and not {shown(one)}"
+    own, theirs = ("nothing" if value is None else shown(value) for value in (one, other))  # a default is not written
+    return f"{theirs} and not {own}"
