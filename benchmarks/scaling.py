@@ -101,17 +101,14 @@ class Scaling:
             )
             taken = _updates(one, two, apart, models, rounds, updates)
         network = fit({size: statistics.median(seconds) for size, seconds in reduced.items()}, 2)
-        errors = {
-            f"all-reduce of {size:,} bytes, 2 processes": (network.seconds(_all_reduce(size), 2), seconds)
-            for size, seconds in checked.items()
-        }
-        errors[f"all-reduce of {of_four:,} bytes, 4 processes"] = network.seconds(_all_reduce(of_four), 4), among_four
+        errors = []
+        for count, size, seconds in [*((2, *each) for each in checked.items()), (4, of_four, among_four)]:
+            whole = network.seconds(_all_reduce(size), count)
+            errors.append(_error(f"all-reduce of {size:,} bytes, {count} processes", [whole], seconds))
         for name, of in ((_LARGE, counted[2]), (_WIDE, wide)):
-            alone = taken[f"{name}, 2 processes that exchange nothing"].median
-            errors[f"update of {name}, 2 processes"] = (
-                alone + network.total_seconds(of.update, 2),
-                taken[f"{name}, 2 processes"].rounds,
-            )
+            between = network.total_seconds(of.update, 2)
+            predicted = [alone + between for alone in taken[f"{name}, 2 processes that exchange nothing"].rounds]
+            errors.append(_error(f"update of {name}, 2 processes", predicted, taken[f"{name}, 2 processes"].rounds))
         series = (
             *taken.values(),
             *_parts(taken),
@@ -120,7 +117,7 @@ class Scaling:
             *_counts(counted),
             Series("of a step", "the model's costs, fitted", "µs", (1e6 * network.alpha_seconds,)),
             Series("of a megabyte", "the model's costs, fitted", "µs", (1e12 * network.beta_seconds,)),
-            *(_error(name, *of) for name, of in errors.items()),
+            *errors,
         )
         return Report(
             self.name,
@@ -191,11 +188,17 @@ def _counts(counted: Mapping[int, Counted]) -> list[Series]:
     return found
 
 
-def _error(name: str, predicted: float, measured: Sequence[float]) -> Series:
-    """How far the model is off, of each round; above 0 where it says too much."""
-    return Series(
-        name, "error of the model, not fitted on this", "%", tuple(100 * (predicted / each - 1) for each in measured)
-    )
+def _error(name: str, predicted: Sequence[float], measured: Sequence[float]) -> Series:
+    """How far the model is off, of each round; above 0 where it says too much.
+
+    Args:
+        name: Of what it says.
+        predicted: Of each round, or one number for all.
+        measured: Of each round.
+    """
+    all_rounds = predicted if len(predicted) == len(measured) else list(predicted) * len(measured)
+    apart = tuple(100 * (said / found - 1) for said, found in zip(all_rounds, measured, strict=True))
+    return Series(name, "error of the model, not fitted on this", "%", apart)
 
 
 def _ratios(taken: Mapping[str, Series]) -> tuple[Ratio, ...]:

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -518,9 +519,10 @@ def main() -> None:
         _fail("interrupted", INTERRUPTED)
     except LayeredLRError as error:
         code = FAILED if isinstance(error, (TrainingDiverged, ProcessLost)) else WRONG_INPUT
-        if not _speaks(error):
+        whose = "" if _speaks(error) else _wait_to_speak(error)
+        if whose is None:
             sys.exit(code)
-        _fail(describe_in_flags(error, sys.argv[1:]), code)
+        _fail(f"{whose}{describe_in_flags(error, sys.argv[1:])}", code)
     except BrokenPipeError:  # whoever read it has gone away
         _leave_stdout()
         sys.exit(FAILED)
@@ -536,6 +538,14 @@ def _speaks(error: LayeredLRError) -> bool:
     from layered_lr.training.many_processes import speaks
 
     return speaks(error)
+
+
+def _wait_to_speak(error: LayeredLRError) -> str | None:
+    """Wait until a process that says an error has done so; where none has, whose error this is."""
+    from layered_lr.training.many_processes import seconds_of_silence, who_is_left
+
+    time.sleep(seconds_of_silence(error))
+    return who_is_left(error)
 
 
 def _hint(error: click.NoSuchOption) -> str:

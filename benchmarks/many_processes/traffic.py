@@ -57,20 +57,19 @@ def without_gradients(collectives: Sequence[Collective], gradient_bytes: int) ->
     """The collectives of an update that are not of gradients.
 
     Args:
-        collectives: Of one update, in their order.
-        gradient_bytes: Of all parameters that train: the first all-reduces of floats bring as many.
+        collectives: Of one update. Those that are asked for at the same moment are in no certain order.
+        gradient_bytes: Of all parameters that train: the largest all-reduces of floats bring them, in buckets that may
+            hold a few numbers more.
 
     Raises:
-        ValueError: They bring another number.
+        ValueError: They bring fewer.
     """
-    found = []
-    left = gradient_bytes
-    for each in collectives:
+    found, left = list(collectives), gradient_bytes
+    for each in sorted(collectives, key=lambda one: -one.payload_bytes):
         if left > 0 and each.kind == "all_reduce" and each.dtype in ("float", "double"):
+            found.remove(each)
             left -= each.payload_bytes
-        else:
-            found.append(each)
-    if left:
+    if left > 0:
         raise ValueError(f"gradients of {gradient_bytes} bytes, and all-reduces that bring {gradient_bytes - left}")
     return found
 

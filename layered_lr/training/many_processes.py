@@ -22,6 +22,11 @@ from layered_lr.training.run_folder import RECIPE
 
 _OTHERS: Final = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpiexec"}
 """Variables with the number of processes of launchers that say nothing to torch, and who sets them."""
+SPEAKING_SECONDS: Final = 2.0
+"""How long a process stays that has nothing to say: a launcher ends all others where one has ended with an error."""
+ALONE_SECONDS: Final = 10.0
+"""How long a process waits, before they are connected, until it says an error that the first one seems not to have.
+Processes begin some seconds apart on a busy machine."""
 _START: Final = "torchrun --nproc-per-node 2 -m layered_lr run ..."
 _ONEFLOW_START: Final = "python -m oneflow.distributed.launch --nproc_per_node 2 -m layered_lr run ..."
 
@@ -186,6 +191,35 @@ def speaks(error: LayeredLRError | None = None) -> bool:
     return launch is None or launch.rank == 0
 
 
+def seconds_of_silence(error: LayeredLRError) -> float:
+    """How long a process that does not speak waits for the one that does; a launcher ends it in the meantime.
+
+    Args:
+        error: What it ends with.
+    """
+    return SPEAKING_SECONDS if _place_alone(error) is None else ALONE_SECONDS
+
+
+def who_is_left(error: LayeredLRError) -> str | None:
+    """After that time: the beginning of what this process says, since the first one does not; None where it did.
+
+    Args:
+        error: What it ends with.
+    """
+    launch = _place_alone(error)
+    return None if launch is None else f"process {launch.rank} of {launch.count}: "
+
+
+def _place_alone(error: LayeredLRError) -> Launch | None:
+    """Which process this is, where the first one may be without this error: they have not compared theirs yet."""
+    if error.said_elsewhere is not None:
+        return None
+    try:
+        return find_launch()
+    except Unsupported:  # what all processes of the launcher have
+        return None
+
+
 def was_restarted(options: RunOptions, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a launcher has started the processes again after one had died, and the run has begun before.
 
@@ -239,37 +273,3 @@ def check_shards(options: RunOptions, backend: Backend) -> None:
             "run(shard=True, precision='float16'): torch's GradScaler does not know the gradients of the other "
             "processes. Use precision='bfloat16', or leave shard out."
         )
-
-
-def check_alike(processes: Processes, facts: Mapping[str, Any]) -> None:
-    """Refuse processes that would not train the same run.
-
-    Args:
-        processes: Of the run.
-        facts: What must be the same in all of them: words by name.
-
-    Raises:
-        SpecError: A process has another recipe, plan, version or data; it is named.
-    """
-    if not processes.are_many:
-        return
-    found = processes.gather(dict(facts))
-
-    def compare() -> None:
-        for rank, theirs in enumerate(found):
-            for name, value in found[0].items():
-                if theirs.get(name) != value:
-                    raise SpecError(
-                        f"process {rank} of {len(found)} has another {name} than process 0: "
-                        f"{_difference(value, theirs.get(name))}. Start all with the same command, versions and data."
-                    )
-
-    processes.agree_first(compare)
-
-
-def _difference(one: Any, other: Any) -> str:
-    """The first entry in which two tables differ, or both values."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
-        return f"{name} {_difference(one.get(name), other.get(name))}"
-    return f"{shown(other)} and not {shown(one)}"

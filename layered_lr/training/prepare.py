@@ -38,6 +38,7 @@ from layered_lr.training.checks import (
     check_watched,
 )
 from layered_lr.training.chosen_model import ChosenModel, choose_model
+from layered_lr.training.code_digest import digest_arrays
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
 from layered_lr.training.trained.model_input import ModelInput, describe_input
@@ -55,6 +56,7 @@ class Prepared(NamedTuple):
         extras: What sessions do in addition to the plan.
         lowering: How the backend applies each group's rate.
         model_input: What the model takes, without the digest of the data.
+        weights_digest: Of the weights that a file or the user gave; empty where none were given, or nobody asks.
     """
 
     backend: Backend
@@ -65,16 +67,7 @@ class Prepared(NamedTuple):
     extras: Extras
     lowering: dict[str, str]
     model_input: ModelInput
-
-    def options_alike(self, options: RunOptions) -> dict[str, Any]:
-        """What processes that train one run must have in common beside the plan: words and tables by name.
-
-        Args:
-            options: Of the run.
-        """
-        own = ("save", "checkpoints", "progress", "log", "data_root", "device")
-        said = {name: value for name, value in options.to_dict().items() if name not in own}
-        return {"option": said, "data digest": self.dataset.digest()}
+    weights_digest: str = ""
 
 
 def prepare(
@@ -176,7 +169,9 @@ def prepare(
         loss,
     )
     takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
-    return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes)
+    read = own if given is None and chosen_model.pretrained is not None else given
+    digest = digest_arrays(read) if processes.are_many and read is not None else ""
+    return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes, digest)
 
 
 def _prepare_loss(options: RunOptions, backend: Backend, model: Module, batches: Batches, classes: int) -> LossSettings:

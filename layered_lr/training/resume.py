@@ -23,6 +23,8 @@ from layered_lr.schedules import Schedule
 from layered_lr.spec.spec import Spec
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.state.training_state import TrainingState, find_differences
+from layered_lr.training.alike import check_alike
+from layered_lr.training.code_digest import digest_arrays
 from layered_lr.training.followers import FollowedFolder
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.in_file import marked, names_code, unmarked
@@ -102,8 +104,20 @@ def _go_on(
     _say_unused(folder, before, changes)
     ready = prepare_together(processes, spec_now, options, backend, goes_on=True)
     loop, state = _open_newest(checkpoints, name, ready, options, trust, strict)
+    check_same_checkpoint(processes, name, state)
     folder.event("resumed", step=state.step, backend=options.backend, checkpoint=f"step-{state.step:08d}")
     return train_prepared(ready, options, folder, state, loop)
+
+
+def check_same_checkpoint(processes: Processes, run: str | None, state: TrainingState) -> None:
+    """Refuse processes that go on from other checkpoints, as where each machine has a folder of its own.
+
+    Raises:
+        SpecError: They do; the process that differs is named.
+    """
+    if processes.are_many:
+        facts = {"run": run, "step": state.step, "weights": digest_arrays(state.weights)}
+        check_alike(processes, {"checkpoint": facts})
 
 
 def _said(folder: RunFolder | FollowedFolder, state: TrainingState) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from layered_lr.registry import TABLE, check_name, find_versions
 from layered_lr.spec.spec import Spec
 from layered_lr.state.training_state import TrainingState
 from layered_lr.strict_json import json_text
+from layered_lr.training.alike import check_alike, facts_alike
 from layered_lr.training.batch_shapes import check_sizes
 from layered_lr.training.best_weights import Watcher
 from layered_lr.training.callback import Callback
@@ -40,7 +41,7 @@ from layered_lr.training.followers import FollowedFolder, FollowedLog
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
 from layered_lr.training.loss_function import LossFunction
-from layered_lr.training.many_processes import check_alike, check_single_process, joined
+from layered_lr.training.many_processes import check_single_process, joined
 from layered_lr.training.options import RunOptions
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
@@ -116,8 +117,7 @@ def prepare_together(
     """
     ready = processes.agree(lambda: prepare(spec, options, backend=backend, goes_on=goes_on))
     if processes.are_many:
-        own = ready.options_alike(options)
-        check_alike(processes, {"version": all_versions(options.backend), "plan": ready.plan.to_dict(), **own})
+        check_alike(processes, {"version": all_versions(options.backend), **facts_alike(ready, options)})
         ready.batches.share = processes.share
         if options.shard:
             ready.backend.shard(ready.plan, ready.model)

@@ -81,5 +81,6 @@ def test_gradients_are_told_from_other_messages_by_their_bytes() -> None:
     decision, loss = Collective("all_reduce", "long int", 24), Collective("all_reduce", "float", 4)
     buckets = [Collective("all_reduce", "float", 400), Collective("all_reduce", "float", 100)]
     assert without_gradients([decision, *buckets, loss], 500) == [decision, loss]
-    with pytest.raises(ValueError, match="gradients of 501 bytes, and all-reduces that bring 504"):
-        without_gradients([decision, *buckets, loss], 501)
+    assert without_gradients([loss, decision, *buckets[::-1]], 496) == [loss, decision]
+    with pytest.raises(ValueError, match="gradients of 510 bytes, and all-reduces that bring 504"):
+        without_gradients([decision, *buckets, loss], 510)

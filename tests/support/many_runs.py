@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pickle
 import signal
@@ -14,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from layered_lr.registry import load_attribute
+
 SPEC_SEED = 3
 
 
@@ -22,7 +25,7 @@ def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
 
     Args:
         count: How many processes.
-        cases: Names of the functions; each is given ``folder``.
+        cases: Names of the functions, or ``module:name`` of others; each is given ``folder``.
         folder: Where they may write.
 
     Returns:
@@ -55,7 +58,8 @@ def call(case: str, folder: str = "") -> Any:
     import layered_lr as ll
 
     try:
-        return globals()[case](folder)
+        function = load_attribute(case) if ":" in case else globals()[case]
+        return function(folder)
     except ll.LayeredLRError as error:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -283,6 +287,23 @@ def gone_on(folder: str) -> Any:
     return numbers_of(ll.resume(f"{folder}/run", epochs=3, model=_net, data=make_data()))
 
 
+def gone_on_apart(folder: str) -> str:
+    """The rest of it, where each process has a folder of its own, and one has lost the newest checkpoint."""
+    import shutil
+
+    import layered_lr as ll
+
+    rank, _ = _place()
+    own = Path(shutil.copytree(f"{folder}/run", f"{folder}/own-{rank}"))
+    if rank:
+        shutil.rmtree(own / "checkpoints" / "step-00000006")
+    try:
+        ll.resume(own, epochs=3, model=_net, data=make_data())
+    except ll.LayeredLRError as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
 def not_divided(folder: str) -> Any:
     """A batch of which the processes cannot have equal shares."""
     return _run(batch_size=13)
@@ -334,6 +355,85 @@ def call_run(**changes: Any) -> str:
     except ll.LayeredLRError as error:
         return f"{type(error).__name__}: {error} {error.said_elsewhere}"
     return "no error"
+
+
+def _make_loss(factor: float) -> Any:
+    import torch
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        return factor * torch.nn.functional.cross_entropy(outputs, targets)
+
+    return loss
+
+
+def _make_schedule(power: int) -> Any:
+    def factor(step: int) -> float:
+        return 0.9 ** (power * step)
+
+    factor.__qualname__ = factor.__name__ = "own_factor"
+    globals()["own_factor"] = factor  # where its import path leads
+    return factor
+
+
+def _make_net(dropout: float = 0.2, dtype: str = "float32") -> Any:
+    import torch
+
+    def build() -> Any:
+        net = _net().to(getattr(torch, dtype))
+        net[6].p = dropout
+        return net
+
+    return build
+
+
+def silently_other(folder: str) -> dict[str, str]:
+    """Ranks that differ in what no option names."""
+    import torch
+
+    import layered_lr as ll
+
+    class Watches(ll.Callback):
+        def on_batch(self, event: Any) -> None:
+            pass
+
+    rank, _ = _place()
+    data, one = make_data(), ["a", "b", "c", "d"]
+    named = ll.Dataset(
+        "made", data.x_train, data.y_train, data.x_test, data.y_test, class_names=one[::-1] if rank else one
+    )
+    start = {name: tensor + rank for name, tensor in _net().state_dict().items()}
+    found = {
+        "loss": call_run(loss=_make_loss(1.0 + rank)),
+        "class names": call_run(data=named),
+        "weights": call_run(initial_weights=start),
+        "callbacks": call_run(callbacks=[Watches()] if rank else []),
+        "log": call_run(callbacks=[] if rank else [ll.CSV(f"{folder}/rows.csv")], max_steps=1),
+        "dtype": call_run(model=_make_net(dtype="float64" if rank else "float32"), precision="float32"),
+        "dropout": call_run(model=_make_net(dropout=0.2 + 0.1 * rank)),
+        "schedule": call_run(spec=ll.Spec(ll.SGD(0.1), schedule=ll.LambdaLR(_make_schedule(1 + rank)))),
+        "unseeded": call_run(model=_shifted_net(rank), max_steps=1),
+    }
+    version, torch.__version__ = torch.__version__, f"{torch.__version__}{'.x' * rank}"
+    found["version"] = call_run()
+    torch.__version__ = version
+    importlib.metadata.version, real = (  # type: ignore[assignment]
+        lambda name: f"{real(name)}{'.x' * (name == 'torchvision') * rank}",
+        importlib.metadata.version,
+    )
+    found["package"] = call_run()
+    importlib.metadata.version = real
+    return found
+
+
+def _shifted_net(rank: int) -> Any:
+    import torch
+
+    def build() -> Any:
+        net = _net()
+        torch.nn.init.constant_(net[8].bias, rank)
+        return net
+
+    return build
 
 
 def other_recipe(folder: str) -> Any:

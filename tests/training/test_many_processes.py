@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.training import many_processes
 from layered_lr.training.many_processes import check_single_process, find_launch, was_restarted
 from layered_lr.training.options import RunOptions
 from tests.support import many_runs
@@ -35,9 +36,10 @@ REFUSED = {
     "diverging": "TrainingDiverged: the loss is nan at step 1",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
+    "gone_on_apart": "SpecError: .*process 1 of 2 has another checkpoint than process 0: step 4 and not 6",
     "unlike_norms": "SpecError: .*drop_last=False: the last batch .* 3 of 12 .* one image, and .* '1' ",
 }
-LISTS = ("other_backends", "other_recipe")
+LISTS = ("other_backends", "other_recipe", "silently_other")
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
@@ -101,6 +103,32 @@ def test_processes_that_differ_are_named_by_one_of_them(two: dict[str, Any]) -> 
         assert word in first[index] and word in second[index]
         assert {first[index].split()[-1], second[index].split()[-1]} == {"True", "False"}  # one of them says it
         assert "process 1 of 2" in first[index] + second[index]
+
+
+DIFFERENCES = {
+    "loss": "another code than process 0: loss",
+    "class names": "another input than process 0: class_names",
+    "weights": "another file of weights than process 0",
+    "callbacks": "another list of callbacks than process 0: number 1 'Watches ",
+    "dtype": "another plan than process 0: parameters 'float64' and not 'float32'",
+    "dropout": "another model than process 0: 6 'Dropout(p=0.3",
+    "schedule": "another schedule than process 0",
+    "version": "another framework than process 0: 'torch 2",
+    "package": "another version than process 0: torchvision ",
+}
+
+
+def test_processes_that_differ_in_what_no_option_names_are_refused(two: dict[str, Any]) -> None:
+    first, second = (found["silently_other"] for found in two["ranks"])
+    for case, words in DIFFERENCES.items():
+        assert words in first[case] and words in second[case], (first[case], second[case])
+        assert "process 1 of 2" in first[case]
+        assert {first[case].split()[-1], second[case].split()[-1]} == {"True", "False"}
+
+
+def test_what_may_differ_does(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:  # a log in the first process, and weights that torch takes from the first one
+        assert found["silently_other"]["log"] == found["silently_other"]["unseeded"] == "no error"
 
 
 def test_files_are_written_once(alone: dict[str, Any], two: dict[str, Any]) -> None:
@@ -170,3 +198,18 @@ def test_a_restart_goes_on_only_where_a_run_has_begun(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("")
     assert was_restarted(options, {"TORCHELASTIC_RESTART_COUNT": "1"})
     assert not was_restarted(options, {"TORCHELASTIC_RESTART_COUNT": "0"}) and not was_restarted(options, {})
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_an_error_of_one_process_alone_is_said_by_it(rank: str, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one says it at once; another one where nobody has ended it in the meantime."""
+    monkeypatch.setattr(many_processes, "ALONE_SECONDS", 0.0)
+    monkeypatch.setattr(many_processes, "SPEAKING_SECONDS", 0.0)
+    for name, value in {**TORCHRUN, "RANK": rank}.items():
+        monkeypatch.setenv(name, value)
+    answer = call("run", "--recipe", "missing.toml")
+    whose = "process 1 of 2: " if rank == "1" else ""
+    assert answer.code == 2 and answer.err.startswith(f"layered-lr: {whose}missing.toml"), answer.err
+    monkeypatch.delenv("MASTER_PORT")  # which all processes lack
+    answer = call("run", "--max-steps", "1")
+    assert answer.code == 2 and ("MASTER_PORT not" in answer.err) == (rank == "0")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from tests.support.killed_runs import environment, torchrun
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import os, random, signal, sys, threading
 import torch
@@ -25,13 +23,13 @@ def die(*_):
 
 
 class Dies(ll.Callback):
-    # One process dies: after update 8, or in the first of some restarts at a moment that the clock chooses.
+    # One process dies: after update 8, and 11; or in the first of some restarts at a moment that the clock chooses.
     def __init__(self, kills):
         attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
         draw = random.Random(attempt)
-        self.at_step = 8 if kills == 1 and attempt == 0 else None
+        self.at_step = 8 + 3 * attempt if attempt < kills <= 2 else None
         self.is_mine = draw.randrange(2) == int(os.environ["RANK"])
-        if kills > 1 and attempt < kills and self.is_mine:
+        if kills > 2 and attempt < kills and self.is_mine:
             threading.Timer(draw.uniform(0.0, 2.5), die).start()
 
     def on_update(self, event):
@@ -60,19 +58,22 @@ if __name__ == "__main__":
 """
 
 
-def launch(folder: Path, steps: int, kills: int) -> tuple[ll.Result, str]:
-    """Train in two processes of torchrun, one of which dies so often; returns the result, and stderr."""
+def start(folder: Path, steps: int, kills: int, restarts: int) -> subprocess.CompletedProcess[str]:
+    """Train in two processes of torchrun, one of which dies so often."""
     folder.mkdir()
-    script, saved = folder / "train.py", folder / "result.npz"
+    script = folder / "train.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "backends")])}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts",
-         str(kills), str(script), str(folder / "run"), str(saved), str(steps), str(kills)],
-        capture_output=True, text=True, timeout=1800, env=environment,
-    )  # fmt: skip
+    words = [str(script), str(folder / "run"), str(folder / "result.npz"), str(steps), str(kills)]
+    return subprocess.run(
+        torchrun(*words, restarts=restarts), capture_output=True, text=True, timeout=1800, env=environment()
+    )
+
+
+def launch(folder: Path, steps: int, kills: int) -> tuple[ll.Result, str]:
+    """The same, with as many restarts; returns the result, and stderr."""
+    done = start(folder, steps, kills, kills)
     assert done.returncode == 0, done.stderr[-3000:]
-    return ll.Result.load(saved), done.stderr
+    return ll.Result.load(folder / "result.npz"), done.stderr
 
 
 def test_new_processes_go_on_where_one_was_killed(torch: Any, tmp_path: Path) -> None:
@@ -95,3 +96,18 @@ def test_twenty_kills_at_any_moment_change_nothing(torch: Any, tmp_path: Path) -
     assert killed.losses.tolist() == undisturbed.losses.tolist()
     for name, array in undisturbed.weights.items():
         np.testing.assert_array_equal(killed.weights[name], array)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_where_the_restarts_run_out_the_run_ends_and_can_go_on(torch: Any, tmp_path: Path, restarts: int) -> None:
+    done = start(tmp_path / "ended", 14, restarts + 1, restarts)
+    assert done.returncode == 1 and not (tmp_path / "ended" / "result.npz").exists()
+    assert done.stderr.count("ProcessLost: another process than this one") == restarts + 1  # each time by the other
+    assert done.stderr.count("To go on from the newest checkpoint: layered-lr resume") == restarts + 1
+    scope: dict[str, Any] = {"__name__": "train"}
+    exec(SCRIPT, scope)
+    folder = tmp_path / "ended" / "run"
+    went_on = ll.resume(folder, model=scope["net"], callbacks=[])
+    np.testing.assert_allclose(went_on.losses, scope["train"](14).losses, rtol=1e-9)
