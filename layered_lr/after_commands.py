@@ -142,13 +142,15 @@ def export(run: str, file: str, checkpoint: str, trust: bool, model: str | None,
 @click.argument("file", metavar="[FILE]", required=False)
 @_CHECKPOINT
 @_OVERWRITE
-def card(run: str, file: str | None, checkpoint: str, overwrite: bool) -> None:
+@_MODEL
+@_TRUST
+def card(run: str, file: str | None, checkpoint: str, overwrite: bool, trust: bool, model: str | None) -> None:
     """Describe a trained model in Markdown: plan, data, versions, metrics, how to load it.
 
     RUN is the folder that was given as --checkpoint-dir, or the file that was given as --save. Without FILE the card is
     printed.
     """
-    text = _open(run, checkpoint).card(file, overwrite=overwrite)
+    text = _open(run, checkpoint, trust).card(file, overwrite=overwrite, model=model)
     _print(text.rstrip() if file is None else f"written: {file}")
 
 

@@ -340,14 +340,16 @@ def runs(folder: str, as_json: bool) -> None:
 @cli.command(short_help="Write an HTML report of one run or several.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("-o", "--output", metavar="FILE", default="report.html", help="The .html file.  [report.html]")
-def report(runs: tuple[str, ...], output: str) -> None:
+@_TRUST
+def report(runs: tuple[str, ...], output: str, trust: bool) -> None:
     """Write one HTML file about one run or several: plan, rates, losses, norms, accuracies, and what differs.
 
     RUN is a run's folder, or a folder of runs. The file refers to nothing outside it, and needs no script.
     """
     from layered_lr.watching.report import report as write_report
 
-    _print(f"written: {write_report(runs, output)}")
+    look_here_last({}, trust)
+    _print(f"written: {write_report(runs, output, trust=trust)}")
 
 
 @cli.command(short_help="Make every run of a recipe that has lists of values.")

@@ -62,6 +62,32 @@ def test_export_and_card(call: Any, place: Path, tmp_path: Path, torch: Any) -> 
     assert call("card", run, str(tmp_path / "CARD.md")).code == 0 and (tmp_path / "CARD.md").read_text() == card
 
 
+def test_every_command_for_what_was_trained_takes_model_and_trust(call: Any, place: Path, tmp_path: Path) -> None:
+    run = str(place / "run")
+    plain = call("card", run).out
+    assert f"# {MODEL}, trained".replace("_", "\\_") in plain and 'load("result.npz", trust=True)' in plain
+    assert "imports it with `trust=True` alone" in plain
+    other = call("card", run, "--trust", "--model", "mine:other_net").out
+    assert "# mine:other\\_net, trained" in other
+    assert call("report", run, "--trust", "-o", str(tmp_path / "r.html")).code == 0
+
+
+def test_a_card_names_the_function_that_built_the_model(torch: Any) -> None:
+    def build_mine() -> Any:
+        return make_net()
+
+    result = train(model=build_mine)
+    card = result.card()
+    assert "# build\\_mine, trained" in card and "top_k=3, model=build_mine" in card
+    assert "| model | build\\_mine |" in card and "It needs build\\_mine, which no file holds." in card
+    given = result.card(model=lambda: make_net())
+    assert "# a model of the user's own, trained" in given and "model=make_model" in given
+    assert 'model="mine.nets:other"' in result.card(model="mine.nets:other")
+    for wrong in (3, "", " "):
+        with pytest.raises(ll.SpecError, match="card: model="):
+            result.card(model=wrong)  # type: ignore[arg-type]
+
+
 def test_what_is_wrong_is_refused_in_one_line(call: Any, refused: Any, place: Path, tmp_path: Path) -> None:
     run, images = str(place / "run"), str(place / "images")
     (tmp_path / "mine.csv").write_text("a,b\n")

@@ -64,11 +64,6 @@ def build_users_model(
     if batch_shape is not None:
         single = find_single_dtype(model, dtype)
         built = build_translated(tracer.trace_model(model, (np.zeros(batch_shape, single),)))
-        if other_shapes and built.places:
-            raise Unsupported(
-                f"sizes: this model draws random numbers in training ({built.places[0].operator}), which OneFlow "
-                "repeats for images of one size alone. Train it on a torch backend, without dropout, or without sizes."
-            )
         for shape in other_shapes:
             built.add_programs(tracer.trace_model(model, (np.zeros(shape, single),)))
         return built.to(device)

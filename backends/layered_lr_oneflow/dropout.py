@@ -73,23 +73,24 @@ class DropoutMasks:
             elif isinstance(module, Translated):
                 self._dropouts += module.places
 
-    def draw(self, step: int, images: int, parts: int = 1) -> list[Float64]:
+    def draw(self, step: int, images: int, parts: int, shape: tuple[int, ...]) -> list[Float64]:
         """Draw the masks of one update, one for each dropout that is in use.
 
         Args:
             step: The update.
             images: How many images the update has, in all parts and in all processes.
             parts: How many parts the batch comes in.
+            shape: Of an image, (C, H, W).
         """
         return [
-            self._own(dropout.draw(self._seed, step, place, images, parts), images, parts, dropout.has_rows_of_images)
+            self._own(_at(dropout, shape).draw(self._seed, step, place, images, parts), images, parts, dropout)
             for place, dropout in enumerate(self._dropouts)
             if self._is_used(dropout)
         ]
 
-    def _own(self, mask: Float64, images: int, parts: int, has_rows_of_images: bool) -> Float64:
+    def _own(self, mask: Float64, images: int, parts: int, dropout: MaskedDropout | RandomPlace) -> Float64:
         """The rows of this process's images, of each part one after the other."""
-        if self._share.count == 1 or not has_rows_of_images:
+        if self._share.count == 1 or not dropout.has_rows_of_images:
             return mask
         by_image = mask.reshape(images, -1, *mask.shape[1:])  # an image may have several rows
         return by_image[self._share.rows(images, parts)].reshape(-1, *mask.shape[1:])
@@ -106,6 +107,10 @@ class DropoutMasks:
 
     def _is_used(self, dropout: MaskedDropout | RandomPlace) -> bool:
         return bool((dropout.training or self._always) and dropout.p > 0)
+
+
+def _at(dropout: MaskedDropout | RandomPlace, shape: tuple[int, ...]) -> MaskedDropout | RandomPlace:
+    return dropout.at_shape(shape) if isinstance(dropout, RandomPlace) else dropout
 
 
 def find_random_modules(model: Module) -> tuple[str, ...]:

@@ -20,13 +20,32 @@ class RandomPlace:
         module: Whose mode decides whether it draws; None if it always does.
 
     Attributes:
-        mask: The numbers for the next forward pass; None lets it draw its own. In the trace of a graph it is a tensor
-            of the graph.
+        at_shapes: The same operator for images of other shapes, by (C, H, W); they get this one's numbers.
     """
 
     def __init__(self, operator: str, shape: tuple[Size, ...], p: float, module: Module | None) -> None:
         self.operator, self.shape, self._p, self._module = operator, shape, p, module
-        self.mask: Tensor | None = None
+        self.at_shapes: dict[tuple[int, ...], RandomPlace] = {}
+        self._mask: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The numbers for the next forward pass; None lets it draw its own. In a trace, one of its tensors."""
+        return self._mask
+
+    @mask.setter
+    def mask(self, mask: Tensor | None) -> None:
+        self._mask = mask
+        for place in self.at_shapes.values():
+            place._mask = mask
+
+    def at_shape(self, shape: tuple[int, ...]) -> RandomPlace:
+        """The same operator for images of a shape.
+
+        Args:
+            shape: (C, H, W).
+        """
+        return self.at_shapes.get(tuple(shape), self)
 
     @property
     def training(self) -> bool:

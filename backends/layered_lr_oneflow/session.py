@@ -117,7 +117,7 @@ class OneFlowSession(Session):
     def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> StepOutcome:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)
         whole = self._own_part.begin(len(images) // parts, self.whole) * parts
-        masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, whole, parts)]
+        masks = [np.split(mask, parts) for mask in self._masks.draw(self.step, whole, parts, images.shape[1:])]
         inputs = [
             (self._place_images(some), self._place_labels(theirs), *(self._place_images(mask[part]) for mask in masks))
             for part, (some, theirs) in enumerate(batches)

@@ -63,8 +63,24 @@ class Translated(TranslatedPart):
             runnable[mode] = RunnableProgram(_rename_constants(program, keys), modules, places)
             if mode and not self._programs:
                 self.places = list(places.values())
+            elif mode:
+                self._join_places(list(places.values()), graph.inputs)
         self._programs[graph.inputs] = runnable
         self._mode_bound = [(path, [modules[path]]) for path in graph.mode_bound if path in modules]
+
+    def _join_places(self, places: list[RandomPlace], inputs: tuple[InputFacts, ...]) -> None:
+        """Let the random operators of a program for another shape take the numbers of the first program's.
+
+        Raises:
+            Unsupported: They are not the same ones.
+        """
+        if [each.operator for each in places] != [each.operator for each in self.places]:
+            raise Unsupported(
+                f"model: for {_describe(inputs)} it draws other random numbers than for {_describe_all(self._programs)}"
+                ": the operators that draw are not the same. Train it on a torch backend, or on images of one size."
+            )
+        for first, place in zip(self.places, places, strict=True):
+            first.at_shapes[inputs[0].shape] = place
 
     def parts_by_path(self) -> dict[str, Module]:
         """Find every module of the model by each of its paths; the model itself is the empty path."""

@@ -17,8 +17,10 @@ from layered_lr.before.kept_model import model_kept
 from layered_lr.before.ramp import Ramp, make_ramp
 from layered_lr.before.rate_search import RateSearch
 from layered_lr.before.settings import SearchSettings, check_settings
+from layered_lr.data import Dataset
 from layered_lr.errors import SpecError, TrainingDiverged, Unsupported
 from layered_lr.models.nn_modules import Module, framework_of
+from layered_lr.models.weight_files import read_weights
 from layered_lr.optimizers import LBFGS
 from layered_lr.plans.resolve import resolve
 from layered_lr.printed import shown
@@ -199,12 +201,16 @@ class _Watch(Callback):
 def _search_run(spec: Spec, options: RunOptions, settings: SearchSettings) -> RateSearch:
     ramp: Ramp | None = None
     backend: Backend | None = None
+    dataset: Dataset | None = None
     sweeps = []
     seeds = settings.seeds or (options.seed,)
+    shared, chosen = options, options.initial_weights
+    if chosen is not None and chosen.source is not None:
+        shared = replace(options, initial_weights=replace(chosen, source=read_weights(chosen.source)))
     for seed in seeds:
-        own = replace(options, seed=seed)
-        ready = prepare(spec, own, backend=backend)
-        backend = ready.backend
+        own = replace(shared, seed=seed)
+        ready = prepare(spec, own, backend=backend, dataset=dataset)
+        backend, dataset = ready.backend, ready.dataset
         ramp = make_ramp(ready.plan, ready.model, settings.rates, settings.group, settings.phase)
         check_trainable(ramp.plan, ready.model)
         found = ready._replace(

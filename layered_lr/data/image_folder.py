@@ -21,6 +21,7 @@ from layered_lr.files import as_path
 from layered_lr.guesses import unknown_name
 from layered_lr.printed import shown
 from layered_lr.scalars import read_number
+from layered_lr.yes_or_no import check_yes_or_no
 
 _LARGEST_SIDE = 1 << 14
 _MOST_NAMED = 10  # broken images in one message
@@ -93,8 +94,7 @@ class ImageFolder:
         _check_word("fit", self.fit, FITS)
         _check_word("broken", self.broken, ("raise", "skip"))
         for name in ("grey", "augment"):
-            if not isinstance(getattr(self, name), bool):
-                raise SpecError(f"ImageFolder: {name}={shown(getattr(self, name))}: must be true or false.")
+            check_yes_or_no("ImageFolder", name, getattr(self, name))
         inside = self.test_folder
         if inside is not None and (not isinstance(inside, str) or not inside or "/" in inside or inside == "train"):
             raise SpecError(

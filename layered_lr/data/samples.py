@@ -20,6 +20,7 @@ from layered_lr.errors import DataError, LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.printed import shown
 from layered_lr.scalars import read_number
+from layered_lr.yes_or_no import check_yes_or_no
 
 _IMAGES = ("image", "img", "images", "pixel_values", "x")
 _LABELS = ("label", "labels", "fine_label", "target", "y")
@@ -87,8 +88,7 @@ class Samples:
             raise SpecError(f"Samples: share={shown(self.share)}: must be a number above 0 and below 1.")
         if self.fit not in FITS:
             raise SpecError(f"Samples: fit={shown(self.fit)}: must be {', '.join(map(repr, FITS))}.")
-        if not isinstance(self.grey, bool):
-            raise SpecError(f"Samples: grey={shown(self.grey)}: must be true or false.")
+        check_yes_or_no("Samples", "grey", self.grey)
 
     def load(self, size: int | None = None) -> Dataset:
         """Read what is needed to know of the samples: labels, the first image, mean and deviation of uint8 images.

@@ -12,6 +12,7 @@ import numpy as np
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import SpecError
 from layered_lr.models.matching import match_names
+from layered_lr.models.wrappers import find_prefixes
 from layered_lr.spelling import did_you_mean
 
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
@@ -114,7 +115,7 @@ def _is_under(name: str, path: str) -> bool:
 
 def _rename(given: Weights, own: Mapping[str, Any]) -> dict[str, Array]:
     """Give the arrays of a file the model's names, where they differ by a prefix, a wrapper or the version of it."""
-    prefixes = Counter(prefix for name in given for prefix in _prefixes(name) if name.removeprefix(prefix) in own)
+    prefixes = Counter(prefix for name in given for prefix in find_prefixes(name) if name.removeprefix(prefix) in own)
     best = max(prefixes, key=lambda prefix: (prefixes[prefix], -len(prefix)), default="")
     stripped = {name.removeprefix(best): array for name, array in given.items()}
     own_names = match_names(stripped, own)
@@ -126,8 +127,3 @@ def _rename(given: Weights, own: Mapping[str, Any]) -> dict[str, Array]:
             taken = f"{old[1]}{old[2]}"
         renamed[taken] = array
     return renamed
-
-
-def _prefixes(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:depth]) + "." * bool(depth) for depth in range(len(parts))]

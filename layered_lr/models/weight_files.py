@@ -15,13 +15,12 @@ from layered_lr.files import UnreadableError, as_path, one_line, read_archive
 from layered_lr.models.matching import find_paths, match_names
 from layered_lr.models.nn_modules import dtype_of
 from layered_lr.models.patterns import compile_pattern
-from layered_lr.models.wrappers import strip_wrappers
+from layered_lr.models.wrappers import find_prefixes, strip_wrappers
 from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
 from layered_lr.state.safetensors_files import read_safetensors
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # of Lightning, torch's tutorials, timm, DeepSpeed
-_WRAPPERS = ("module._orig_mod.", "_orig_mod.module.", "_orig_mod.", "module.", "model.", "net.", "backbone.")
 
 
 def read_weights(source: str | Path | Mapping[str, object], what: str = "initial_weights") -> dict[str, Array]:
@@ -150,8 +149,8 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
 
 def _check(name: str, array: Array, start: Weights) -> None:
     if name not in start:
-        for wrapper in _WRAPPERS:
-            if name.startswith(wrapper) and name.removeprefix(wrapper) in start:
+        for wrapper in find_prefixes(name)[1:]:
+            if name.removeprefix(wrapper) in start:
                 raise SpecError(
                     f"initial_weights: the model has no {name!r}: a wrapper has added {wrapper!r}. Give the arrays "
                     f"without it: {{name.removeprefix({wrapper!r}): array for name, array in weights.items()}}"

@@ -13,6 +13,7 @@ from layered_lr.models.parameter import Parameter
 from layered_lr.models.patterns import check_pattern
 from layered_lr.printed import shown
 from layered_lr.spelling import did_you_mean
+from layered_lr.yes_or_no import check_yes_or_no
 
 Kind: TypeAlias = Literal["pattern", "type", "ndim", "shape", "bias", "norm", "depth", "all", "any", "not"]
 
@@ -203,8 +204,7 @@ def is_named_as_norm(parameter: Parameter) -> bool:
 
 def _leaf(kind: str, value: Any) -> Where:
     if kind in ("bias", "norm"):
-        if not isinstance(value, bool):
-            raise SpecError(f"where({kind}={shown(value)}): must be true or false.")
+        check_yes_or_no("where", kind, value)
         return Where(kind, True) if value else ~Where(kind, True)  # type: ignore[arg-type]
     if kind == "type":
         names = [value] if isinstance(value, str) else value

@@ -36,3 +36,14 @@ def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
     stripped = {name: strip(parts) for name, parts in plain.items()}
     counts = Counter(stripped.values())
     return {name: short if short and counts[short] == 1 else name for name, short in stripped.items()}
+
+
+def find_prefixes(name: str) -> list[str]:
+    """What a wrapper may have put before a parameter's name, the shortest first.
+
+    Example:
+        >>> find_prefixes("module.net.weight")
+        ['', 'module.', 'module.net.']
+    """
+    parts = name.split(".")
+    return [".".join(parts[:depth]) + "." * bool(depth) for depth in range(len(parts))]

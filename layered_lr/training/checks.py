@@ -218,7 +218,7 @@ def check_answer(session: Session, batches: Batches) -> None:
 
 
 def train_first_step(session: Session, images: Any, labels: Any, parts: int, *whole: int) -> StepOutcome:
-    """Make the first update; what the model's forward pass raises then, it raises in training mode alone.
+    """Make the first update, or one of a new shape; what the forward pass raises then, it raises in training alone.
 
     Raises:
         SpecError: The update raised something else than this library does.

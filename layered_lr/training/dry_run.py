@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import tempfile
 import time
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layered_lr.arrays import Float32, Int64, Targets
+from layered_lr.backend.base import Session
 from layered_lr.console import say
 from layered_lr.data import Batches
-from layered_lr.errors import CheckpointError, Unsupported
+from layered_lr.errors import CheckpointError, TrainingDiverged, Unsupported
 from layered_lr.state.state_files import read_state, write_state
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.callback import Callback
+from layered_lr.training.checks import train_first_step
 from layered_lr.training.events import UpdateEvent
 from layered_lr.training.options import RunOptions
 from layered_lr.training.result import Result
@@ -48,6 +51,50 @@ class FewBatches(Batches):
     def test(self, channels_last: bool = False) -> Iterator[tuple[Float32, Int64, int]]:
         """Yield the first batch of the test set."""
         return islice(self._whole.test(channels_last), 1)
+
+
+class OneSize(Batches):
+    """The batches of a run, as if every update drew the same one of its sizes.
+
+    Args:
+        batches: Of the run.
+        size: Pixels of a side of the training images.
+    """
+
+    def __init__(self, batches: Batches, size: int) -> None:
+        self.__dict__.update(batches.__dict__)
+        self._size = size
+
+    def size_of_update(self, update: int) -> int | None:
+        """The one size, whatever the update."""
+        return self._size
+
+
+def try_other_sizes(session: Session, batches: Batches, start: TrainingState) -> None:
+    """Make the first update of a run at each of its sizes which that update did not have; each is undone.
+
+    Args:
+        session: Of the run.
+        batches: Of the run.
+        start: What the session stands at before its first update.
+
+    Raises:
+        SpecError: The model does not train on images of a size.
+        TrainingDiverged: A loss is not finite.
+    """
+    for size in batches.sizes:
+        if size == batches.size_of_update(0):
+            continue
+        session.import_state(start)
+        together, wants = session.extras.accumulate_steps, session.wants_channels_last
+        images, labels, parts = next(OneSize(batches, size).updates(together, 0, wants))
+        begun = time.perf_counter()
+        outcome = train_first_step(session, images, labels, parts)
+        (loss,) = session.losses([outcome]).tolist() if outcome.made_update else (math.nan,)
+        if outcome.made_update and not math.isfinite(loss):
+            raise TrainingDiverged(f"the loss of an update on images of {size}x{size} is {loss}. Try lower rates.")
+        found = f"loss {loss:.4g}" if outcome.made_update else f"no update: {outcome.why}"
+        say(f"dry run: an update on images of {size}x{size} made too, {found}, {time.perf_counter() - begun:.2f} s.")
 
 
 class StopAtOnce(Callback):

@@ -260,7 +260,7 @@ class Loop:
                 return self._leave_out(why)
             images, labels = batch.images, batch.labels
         before = self._state_before_update()
-        is_known = self.step and len(labels) == parts * self._own_batch
+        is_known = self.step and len(labels) == parts * self._own_batch and not self.batches.sizes
         train_step = self.session.train_step if is_known else functools.partial(train_first_step, self.session)
         outcome = train_step(images, labels, parts, *self._whole())
         if not outcome.made_update:

@@ -77,6 +77,7 @@ def prepare(
     backend: Backend | None = None,
     start: Weights | None = None,
     goes_on: bool = False,
+    dataset: Dataset | None = None,
 ) -> Prepared:
     """Read the data, build the model, make the plan.
 
@@ -89,6 +90,7 @@ def prepare(
         start: The weights to start from, of a model with the same names and shapes; None takes those that the options
             name, or draws them from the seed, or takes what the user's callable made.
         goes_on: Whether the run has weights of its own already, so that no pretrained ones are read.
+        dataset: What ``options`` names, where it has been read already.
 
     Raises:
         SpecError: The spec, an option or the start does not fit the model or the data.
@@ -107,7 +109,8 @@ def prepare(
             f"initial_weights: reset={list(chosen.reset)} needs a source: ll.InitialWeights(source, reset=...)."
         )
     given = None if chosen is None or start is not None else read_weights(chosen.source)
-    dataset = load_dataset(options.data, options.data_root, options.image_size)
+    if dataset is None:
+        dataset = load_dataset(options.data, options.data_root, options.image_size)
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     sizes = options.sizes

@@ -454,15 +454,22 @@ class Result:
             model=model,
         )
 
-    def card(self, path: str | Path | None = None, *, overwrite: bool = False) -> str:
+    def card(
+        self,
+        path: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        model: str | Callable[[], Any] | None = None,
+    ) -> str:
         """Describe the model in Markdown: its plan, its data and their digest, versions, metrics, how to load it.
 
         Args:
             path: A file to write it to, whole or not at all; None writes none. A card that is there is replaced.
             overwrite: Whether another file that is there may be replaced too.
+            model: What builds the model, a callable or its name, where the run could not write it down; it is named.
 
         Raises:
-            SpecError: Nothing can be written there, or there is a file that is no model card.
+            SpecError: Nothing can be written there, there is a file that is no model card, or ``model`` is no name.
 
         Example:
             >>> import torch
@@ -474,7 +481,7 @@ class Result:
             >>> [line for line in result.card().splitlines() if line.startswith("## ")]
             ['## How to use it', '## Data', '## Training', '## Plan', '## Metrics', '## Versions']
         """
-        text = card_text(self)
+        text = card_text(self, model)
         if path is not None:
             write_card(path, text, overwrite)
         return text

@@ -36,7 +36,14 @@ from layered_lr.training.best_weights import Watcher
 from layered_lr.training.callback import Callback
 from layered_lr.training.checks import check_answer, check_finite
 from layered_lr.training.divergence import Guard
-from layered_lr.training.dry_run import FewBatches, dry_options, refuse_unusable, say_what_was_done, write_and_read
+from layered_lr.training.dry_run import (
+    FewBatches,
+    dry_options,
+    refuse_unusable,
+    say_what_was_done,
+    try_other_sizes,
+    write_and_read,
+)
 from layered_lr.training.followers import FollowedFolder, FollowedLog
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
@@ -141,11 +148,14 @@ def _try_run(spec: Spec, options: RunOptions) -> Result:
         ready = prepare(spec, tried)
         ready = ready._replace(batches=FewBatches(ready.batches))
         loop = open_loop(ready, tried, tried.callbacks)
+        start = loop.session.export_state() if ready.batches.sizes else None
         loop.events.append({"event": "dry run", "step": 0, "updates": ready.plan.total_steps})
         with contextlib.ExitStack() as opened:
             folder = opened.enter_context(RunFolder(Path(place) / "run")) if asked else None
             result = train_prepared(ready, tried, folder, loop=loop)
         written = write_and_read(loop.export_state())
+        if start is not None:
+            try_other_sizes(loop.session, ready.batches, start)
     if asked and isinstance(written, str):
         raise CheckpointError(f"a checkpoint of this run cannot be written: {written}")
     say_what_was_done(result, written, min(len(ready.dataset.y_test), options.batch_size))

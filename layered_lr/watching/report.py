@@ -20,22 +20,24 @@ from layered_lr.watching.report_pictures import compared_pictures, run_pictures
 from layered_lr.watching.run_differences import difference_table
 from layered_lr.watching.run_past import RunPast, read_past
 from layered_lr.watching.run_record import RunRecord, find_runs, read_record
+from layered_lr.yes_or_no import check_yes_or_no
 
 _LONGEST_NAME = 60
 _MOST_ROWS = 24  # of a table that is not folded
 _FOLDED = "Rates, norms, groups, events"
 
 
-def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.html") -> Path:
+def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.html", *, trust: bool = False) -> Path:
     """Write one HTML file about one run or several, which refers to nothing outside it and needs no script.
 
     It has the plan and the applied rates, losses, gradient norms by group, accuracies, where phases begin, what
-    happened, and of several runs what differs between them. Nothing in the folders is changed, imported or run. Without
-    matplotlib the pictures are left out, and the page says so.
+    happened, and of several runs what differs between them. Nothing in the folders is changed, and without ``trust``
+    nothing is imported or run. Without matplotlib the pictures are left out, and the page says so.
 
     Args:
         runs: The folder of a run, or a folder of runs, or several of these.
         path: The ``.html`` file; one that is there is replaced.
+        trust: Whether functions that the folders name may be imported, where a planned rate needs them.
 
     Returns:
         The file.
@@ -60,7 +62,8 @@ def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.h
     """
     file = check_output("report: path", path, (".html",))
     folders = _folders(runs)
-    records = [read_record(folder) for folder in folders]
+    check_yes_or_no("report", "trust", trust)
+    records = [read_record(folder, trust=trust) for folder in folders]
     write_whole(file, [html_text(_names(folders), records).encode()])
     return file
 

@@ -61,7 +61,7 @@ def run_pictures(record: RunRecord, past: RunPast, ident: str) -> list[str]:
     if not any(map(has_values, norms)):
         notes.append("Gradient norms were not measured, or no checkpoint that can be read holds them.")
     if planned is None:
-        notes.append("The plan's rates need a function that is not imported here.")
+        notes.append("The plan's rates need a function that is not imported here: report it with --trust (trust=True).")
     return [_box(drawn), _group_key(rates), paragraphs(notes, "soft")]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layered_lr.errors import CheckpointError, LayeredLRError
-from layered_lr.files import read_plain
+from layered_lr.files import one_line, read_plain
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.strict_json import number_of
@@ -63,12 +63,13 @@ class RunRecord:
         return found if isinstance(found, Mapping) else {}
 
 
-def read_record(path: Path, *, only_last: bool = False) -> RunRecord:
+def read_record(path: Path, *, only_last: bool = False, trust: bool = False) -> RunRecord:
     """Read the folder of a run.
 
     Args:
         path: The folder.
         only_last: Of a long run, read the numbers of the last updates only.
+        trust: Whether functions that the plan names may be imported, when a rate is computed.
 
     Raises:
         CheckpointError: It holds no run, or one whose files are damaged; the message has one line.
@@ -79,18 +80,19 @@ def read_record(path: Path, *, only_last: bool = False) -> RunRecord:
         raise CheckpointError(f"{path / MARK}: is damaged, so that it is not known what this run is.")
     about = _read_about(path)
     try:
-        plan = plan_from_dict({name: about[name] for name in _PLAN_KEYS})
+        plan = plan_from_dict({name: about[name] for name in _PLAN_KEYS}, trust=trust)
     except (LayeredLRError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path / PLAN}: is damaged, or is no plan: {_one_line(error)}") from None
+        raise CheckpointError(f"{path / PLAN}: is damaged, or is no plan: {one_line(error)}") from None
     metrics = read_metrics(path / METRICS, [group.name for group in plan.groups], only_last=only_last)
     events, note = _read_events(path / EVENTS)
+    ends = [event for event in events if event["event"] not in _AFTER_THE_END]
     running = is_being_written(path)
     options: Mapping[str, Any] = {} if mark is None else mark.options
-    state = _state(running, metrics.updates, plan.total_steps, events)
+    state = _state(running, metrics.updates, plan.total_steps, ends)
     return RunRecord(
         path=path,
         state=state,
-        note="; ".join(filter(None, [_why_it_ended(events, state), metrics.damage, note])),
+        note="; ".join(filter(None, [_why_it_ended(ends, state), metrics.damage, note])),
         options=options,
         about=about,
         plan=plan,
@@ -110,7 +112,7 @@ def _read_about(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path / PLAN}: is missing.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path / PLAN}: is damaged, or cannot be read: {_one_line(error)}") from None
+        raise CheckpointError(f"{path / PLAN}: is damaged, or cannot be read: {one_line(error)}") from None
     if not isinstance(found, dict):
         raise CheckpointError(f"{path / PLAN}: is damaged: it holds no table.")
     return found
@@ -167,6 +169,7 @@ def _state(running: bool, updates: int, total: int | None, events: Sequence[Mapp
 
 
 _ENDS = ("stopped", "diverged")
+_AFTER_THE_END = ("restored", "not restored")  # what is said of the weights of a run that has ended
 
 
 def _why_it_ended(events: Sequence[Mapping[str, Any]], state: str) -> str:
@@ -204,10 +207,6 @@ def _changed_at(file: Path) -> float:
         return file.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{error}".split())[:160] or type(error).__name__
 
 
 def find_runs(folder: Path, most_levels: int = 4) -> Iterator[Path]:

@@ -19,7 +19,6 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path, read_plain
 from layered_lr.outputs import write_whole
-from layered_lr.printed import shown
 from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text
 from layered_lr.training.folder_lock import FolderLock
@@ -28,6 +27,7 @@ from layered_lr.training.run_mark import MARK, read_mark
 from layered_lr.training.signals import Stop
 from layered_lr.watching.run_list import RunSummary, run_table, summary_of
 from layered_lr.watching.sweep_axes import Variant, find_variants
+from layered_lr.yes_or_no import check_yes_or_no
 
 _FORMAT = "layered_lr.Sweep 1"
 SWEEP, RECIPES, OUTPUT, LOCK = "sweep.json", "recipes", "output", "lock"
@@ -108,8 +108,7 @@ def sweep(recipe: str | Path, into: str | Path, jobs: int = 1, *, trust: bool = 
     at_once = whole_number("sweep: jobs", jobs, 1)
     if at_once > _MOST_JOBS:
         raise SpecError(f"sweep: jobs={jobs}: must be a whole number from 1 to {_MOST_JOBS}.")
-    if not isinstance(trust, bool):
-        raise SpecError(f"sweep: trust={shown(trust)}: must be true or false.")
+    check_yes_or_no("sweep", "trust", trust)
     folder = as_path("sweep: into", into)
     table = read_recipe_table(recipe)
     variants = find_variants(table)

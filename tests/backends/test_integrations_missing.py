@@ -44,7 +44,7 @@ def test_a_trainer_that_is_missing_or_too_old_is_said(tool: str, monkeypatch: py
 
 
 def test_a_trainer_that_cannot_be_imported_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from layered_lr_torch.integrations.tools import import_tool
+    from layered_lr.tools import import_tool
 
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9")
     with pytest.raises(ll.ToolUnavailable, match=r"some_trainer 9\.9 is installed, but importing some_trainer failed"):

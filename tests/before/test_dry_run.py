@@ -83,6 +83,46 @@ def test_a_state_that_no_file_holds_is_named(tmp_path: Path, capsys: pytest.Capt
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("backend", ["torch-eager", "oneflow-graph"])
+def test_it_makes_an_update_of_each_size(backend: str, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch")
+    if backend.startswith("oneflow"):
+        pytest.importorskip("oneflow")
+    given = {"data": images_of(12), "sizes": [8, 17, 12, 9], "accumulate_steps": 2, "max_steps": 1}
+    given |= {"backend": backend, "model": lambda: pooled(torch), "device": "cpu", "initialise": "torch"}
+    result = tried(spec=ll.Spec(ll.AdamW(0.1)), **given)
+    said = capsys.readouterr().err
+    assert len(result.losses) == 1 and "1 of 1 updates" in said
+    assert said.count("made too, loss") == 3
+    assert sum(f"on images of {size}x{size}" in said for size in (8, 17, 12, 9)) == 3
+    whole = tried(spec=ll.Spec(ll.AdamW(0.1)), dry_run=False, **given)
+    assert result.losses.tolist() == whole.losses.tolist()
+    assert all(np.array_equal(result.weights[name], array) for name, array in whole.weights.items())
+
+
+def test_a_size_that_fails_in_training_alone_is_named(tmp_path: Path) -> None:
+    """In training a batch normalisation refuses maps of one number; the run itself says it in the same words."""
+    torch = pytest.importorskip("torch")
+    given = {"data": images_of(12), "sizes": [9, 2], "batch_size": 1, "model": lambda: pooled(torch, 2)}
+    spec = ll.Spec(ll.SGD(0.1))
+    for dry in (True, False):
+        with pytest.raises(ll.SpecError, match=r"on images of shape \(1, 3, 2, 2\) failed: .* value"):
+            tried(spec=spec, dry_run=dry, **given)
+
+
+def images_of(side: int) -> Any:
+    """Images, labels, test images, test labels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, side, side, 3), dtype=np.uint8)
+    return pixels[:16], np.arange(16) % 3, pixels[16:], np.arange(4) % 3
+
+
+def pooled(torch: Any, kernel: int = 3) -> Any:
+    """A network that takes images of any size, down to its kernel."""
+    nn = torch.nn
+    convolution = nn.Conv2d(3, 4, kernel)
+    return nn.Sequential(convolution, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
 def test_the_command_says_what_it_did(call: Any, tmp_path: Path, tiny: tuple[str, ...]) -> None:
     answer = call("run", *tiny, "--dry-run", "--save", "result.npz", "--checkpoint-dir", "run")
     assert answer.code == 0 and "dry run: 1 of" in answer.err and "the same on" not in answer.out

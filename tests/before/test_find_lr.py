@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,35 @@ def test_phases_freeze_what_they_freeze() -> None:
     assert first.base == 0.01 and second.base == 0.1
     with pytest.raises(ll.SpecError, match="frozen"):
         _search(spec, group="body", phase=1)
+
+
+def test_the_data_and_the_first_weights_are_read_once_for_all_seeds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    start = {name: tensor.numpy() for name, tensor in mlp(torch)().state_dict().items()}
+    np.savez(tmp_path / "start.npz", **start)
+    np.savez(tmp_path / "data.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays(), strict=True)))
+    opened: list[str] = []
+
+    def counting(module: str, name: str) -> None:
+        read = getattr(importlib.import_module(module), name)
+
+        def counted(source: Any, *more: Any) -> Any:
+            opened.append(Path(source).name)
+            return read(source, *more)
+
+        monkeypatch.setattr(f"{module}.{name}", counted)
+
+    counting("layered_lr.models.weight_files", "read_archive")
+    counting("layered_lr.training.prepare", "load_dataset")
+    spec, weights = ll.Spec(ll.SGD(0.1)), ll.InitialWeights(tmp_path / "start.npz")
+    given = {"data": str(tmp_path / "data.npz"), "initial_weights": weights}
+    search = _search(spec, seeds=3, end=0.5, **given)
+    assert sorted(opened) == ["data.npz", "start.npz"]
+    monkeypatch.undo()
+    alone = _search(spec, seeds=[2], end=0.5, **given)
+    np.testing.assert_array_equal(search.losses[2], alone.losses[0])
 
 
 def test_seeds_make_a_band() -> None:
@@ -338,7 +368,7 @@ def test_the_page_holds_everything(tmp_path: Path) -> None:
 def _search(spec: ll.Spec, **settings: Any) -> ll.RateSearch:
     torch = pytest.importorskip("torch")
     said = {"model": mlp(torch), "start": 1e-3, "end": 10.0, "steps": 30, "batch_size": 8, "progress": False}
-    return ll.find_lr(spec, data=arrays(), **{**said, **settings})
+    return ll.find_lr(spec, **{"data": arrays(), **said, **settings})
 
 
 def test_a_phase_of_a_loop_of_ones_own_leaves_no_freezing_behind() -> None:

@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path: Path, make: Any, opti
         ({"fit": "zoom"}, "fit='zoom': must be 'crop', 'stretch', 'pad'"),
         ({"broken": "ignore"}, "broken='ignore': must be 'raise', 'skip'"),
         ({"workers": 0}, "workers must be a whole number >= 1"),
-        ({"grey": 1}, "grey=1: must be true or false"),
+        ({"grey": 1}, r"grey=1\): must be true or false"),
         ({"memory_bytes": None}, "memory_bytes must be a whole number"),
         ({"test_folder": "a/b"}, "must be the name of a folder beside 'train'"),
         ({"sizes": 3}, r"ImageFolder has no 'sizes'\. Did you mean 'size'\?"),

@@ -189,7 +189,7 @@ FUNCTIONS = [
     Target("MLflow", ll.MLflow, {}, dict.fromkeys(("experiment", "name", "folder"), junk)),
     Target("a log", lambda log: RunOptions(log=log), {"log": junk}),
     Target("list_runs", ll.list_runs, {"folder": junk}),
-    Target("report", ll.report, {"runs": junk}, {"path": junk}),
+    Target("report", ll.report, {"runs": junk}, {"path": junk, "trust": junk}),
     Target("sweep", ll.sweep, {"recipe": junk, "into": junk}, {"jobs": junk, "trust": junk}),
     Target("save_state", ll.save_state, {"path": junk, "model": junk, "optimizer": junk}),
     Target(

@@ -81,6 +81,51 @@ def test_every_backend_trains_as_torch_does(backend: str, cases: tuple[str, ...]
             np.testing.assert_allclose(array, other[name], rtol=0, atol=2e-4, err_msg=f"{case} {name}")  # float32
 
 
+def with_dropout(folder):  # type: ignore[no-untyped-def]  # its text runs in a process of its own
+    import numpy as np
+    import torch
+
+    import layered_lr as ll
+
+    def net(share=0.4):  # type: ignore[no-untyped-def]
+        nn = torch.nn
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3),
+            nn.Dropout(share),
+            nn.ReLU(),
+            nn.Dropout2d(share),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(share),
+            nn.Linear(4, 3),
+        )
+
+    pixels = np.random.default_rng(0).integers(0, 256, (26, 12, 12, 3), dtype=np.uint8)
+    labels = np.arange(26) % 3
+    data = pixels[:22], labels[:22], pixels[22:], labels[22:]
+    options = {"data": data, "batch_size": 4, "epochs": 2, "initialise": "torch", "progress": False, "device": "cpu"}
+    options |= {"sizes": ll.Sizes([8, 12, 17])}
+    spec = ll.Spec(ll.SGD(0.1, momentum=0.9))
+    found = {}
+    for backend in ("oneflow-eager", "oneflow-graph"):
+        found[backend] = ll.run(spec, backend, net, **options).losses.tolist()
+    found["without"] = ll.run(spec, "oneflow-eager", lambda: net(0.0), **options).losses.tolist()
+    first = {**options, "epochs": None, "max_steps": 4}
+    ll.run(spec, "oneflow-graph", net, checkpoints=f"{folder}/run", **first)
+    found["resumed"] = ll.resume(f"{folder}/run", epochs=2, max_steps=None, data=data, model=net).losses.tolist()
+    return found
+
+
+def test_dropouts_of_a_translated_model_draw_for_each_size(tmp_path: Path) -> None:
+    """Eager and Graph draw the same, after a resume too."""
+    pytest.importorskip("torch")
+    pytest.importorskip("oneflow")
+    (found,) = values_of(with_dropout, [(str(tmp_path),)])
+    assert len(found["oneflow-eager"]) == 10
+    assert found["oneflow-eager"] == found["oneflow-graph"] == found["resumed"]
+    assert found["oneflow-eager"][0] != found["without"][0]
+
+
 def test_the_graph_refuses_a_smaller_batch_before_it_trains() -> None:
     words = r"has 2 of 4 images, and a graph has one batch shape.*batch_size that divides 22 \(such as 2\)"
     from layered_lr.training.batch_shapes import check_last_batch

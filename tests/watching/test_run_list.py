@@ -113,7 +113,7 @@ def test_a_fifo_in_the_folder_is_not_waited_for(base: Path) -> None:
 
 def test_nothing_in_a_folder_is_run(base: Path) -> None:
     """A plan that names a function of a module that would leave a trace."""
-    (base / "trap.py").write_text(f"open({str(base / 'sprung')!r}, 'w')\nfactor = abs\n")
+    (base / "trap.py").write_text(f"import os\nos.mkdir({str(base / 'sprung')!r})\nfactor = abs\n")
     plan = json.loads((base / "whole" / "plan.json").read_text())
     plan["spec"]["schedule"] = {"type": "LambdaLR", "lr_lambda": "trap:factor"}
     (base / "whole" / "plan.json").write_text(json.dumps(plan))
@@ -123,9 +123,23 @@ def test_nothing_in_a_folder_is_run(base: Path) -> None:
     try:
         assert by_name(base)["whole"].state == "finished"
         text = ll.report(base / "whole", base / "report.html").read_text(encoding="utf-8")
+        assert "needs a function of yours" in text and "--trust" in text and not (base / "sprung").exists()
+        trusted = ll.report(base / "whole", base / "report.html", trust=True).read_text(encoding="utf-8")
+        assert (base / "sprung").exists() and "needs a function of yours" not in trusted
+        with pytest.raises(ll.SpecError, match="trust=1"):
+            ll.report(base / "whole", trust=1)  # type: ignore[arg-type]
     finally:
         sys.path.remove(str(base))
-    assert "needs a function of yours" in text and not (base / "sprung").exists()
+
+
+def test_a_run_that_ended_early_with_its_best_weights_is_finished(base: Path) -> None:
+    lines = (base / "broken" / "events.jsonl").read_text().splitlines()
+    for last in ("restored", "not restored"):
+        ends = [{"event": "stopped", "step": 6, "why": "the loss has not become better"}, {"event": last, "step": 6}]
+        text = "".join(f"{line}\n" for line in [*lines, *map(json.dumps, ends)])
+        (base / "broken" / "events.jsonl").write_text(text)
+        found = by_name(base)["broken"]
+        assert found.state == "finished" and found.note == "the loss has not become better"
 
 
 def test_accuracies_of_updates_that_are_made_again_do_not_count(base: Path) -> None:

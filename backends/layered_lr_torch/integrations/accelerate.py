@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layered_lr_torch.integrations.tools import import_tool
+from layered_lr.tools import import_tool
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import layered_lr as ll
 from layered_lr.errors import SpecError
-from layered_lr_torch.integrations.tools import import_tool, rates_by_name, tell_metrics
+from layered_lr.tools import import_tool
+from layered_lr_torch.integrations.tools import rates_by_name, tell_metrics
 from layered_lr_torch.own_optimizer import build_bare_optimizer
 from layered_lr_torch.plan_scheduler import PlanScheduler
 

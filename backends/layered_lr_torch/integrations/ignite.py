@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from layered_lr_torch.integrations.tools import import_tool, rates_by_name, tell_metrics
+from layered_lr.tools import import_tool
+from layered_lr_torch.integrations.tools import rates_by_name, tell_metrics
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
 

@@ -11,7 +11,8 @@ import torch
 
 import layered_lr as ll
 from layered_lr.errors import CheckpointError, Unsupported
-from layered_lr_torch.integrations.tools import import_tool, rates_by_name
+from layered_lr.tools import import_tool
+from layered_lr_torch.integrations.tools import rates_by_name
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.slots import export_slots, import_slots
 from layered_lr_torch.torch_types import Parameters

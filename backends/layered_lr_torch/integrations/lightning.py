@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import layered_lr as ll
 from layered_lr.errors import SpecError
-from layered_lr_torch.integrations.tools import import_tool, rates_by_name
+from layered_lr.tools import import_tool
+from layered_lr_torch.integrations.tools import rates_by_name
 from layered_lr_torch.plan_scheduler import PlanScheduler
 from layered_lr_torch.torch_types import Module
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import layered_lr as ll
 from layered_lr.errors import SpecError
-from layered_lr_torch.integrations.tools import check_clips_once, import_tool, tell_metrics
+from layered_lr.tools import import_tool
+from layered_lr_torch.integrations.tools import check_clips_once, tell_metrics
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
 

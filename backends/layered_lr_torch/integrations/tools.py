@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from layered_lr.errors import SpecError
-from layered_lr.tools import import_tool as import_tool
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
 

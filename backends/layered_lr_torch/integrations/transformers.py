@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import layered_lr as ll
-from layered_lr_torch.integrations.tools import check_clips_once, import_tool, rates_by_name, tell_metrics
+from layered_lr.tools import import_tool
+from layered_lr_torch.integrations.tools import check_clips_once, rates_by_name, tell_metrics
 from layered_lr_torch.own_optimizer import build_bare_optimizer, innermost
 from layered_lr_torch.plan_scheduler import PlanScheduler
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from layered_lr.errors import SpecError
-from layered_lr.printed import shown
 from layered_lr.training.callback import Callback
 from layered_lr.training.events import (
     BeginEvent,
@@ -19,6 +17,7 @@ from layered_lr.training.events import (
 )
 from layered_lr.training.loggers.rows import Row, RowStream, evaluation_values
 from layered_lr.training.run_handle import RunHandle
+from layered_lr.yes_or_no import check_yes_or_no
 
 _SECONDS = 2.0  # between two looks at what is known by now, so that an update costs nothing
 
@@ -114,14 +113,3 @@ class Logger(Callback):
         self._looked_at = time.monotonic()
         if self._stream is not None and (rows := list(self._stream.take(all_of_them=all_of_them))):
             self._add(rows)
-
-
-def check_yes_or_no(called: str, name: str, value: object) -> bool:
-    """Return true or false.
-
-    Raises:
-        SpecError: It is neither.
-    """
-    if not isinstance(value, bool):
-        raise SpecError(f"{called}({name}={shown(value)}): must be true or false.")
-    return value

@@ -16,9 +16,10 @@ from layered_lr.training.evaluation import WrongAnswers
 from layered_lr.training.events import EvaluationEvent
 from layered_lr.training.loggers.event_files import EventFile, check_folder, check_tensorboard, last_step_of
 from layered_lr.training.loggers.group_norms import weight_norms, weights_by_group
-from layered_lr.training.loggers.logger import Logger, check_yes_or_no
+from layered_lr.training.loggers.logger import Logger
 from layered_lr.training.loggers.rows import Row
 from layered_lr.training.run_handle import RunHandle
+from layered_lr.yes_or_no import check_yes_or_no
 
 _WRONG = "wrong_answers"
 

@@ -223,7 +223,13 @@ def _find_loss(trained: Trained) -> LossSettings | None:
         return trained.loss_function.settings
     said = trained.options.get("loss", "cross_entropy")
     path = said.get("function") if isinstance(said, Mapping) else said
-    return None if is_lost(said) or isinstance(path, InFile) else read_loss(said).settings
+    if isinstance(path, InFile):
+        say(
+            f"evaluate: the loss is not measured: the run's own, {shown(str(path))}, is code that a file names. To "
+            "import it, say --trust (trust=True)."
+        )
+        return None
+    return None if is_lost(said) else read_loss(said).settings
 
 
 def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +14,13 @@ from layered_lr.arrays import Float64
 from layered_lr.errors import SpecError
 from layered_lr.files import begins_with
 from layered_lr.outputs import check_output, write_whole
-from layered_lr.printed import harmless, shown
+from layered_lr.printed import harmless, name_of, shown
+from layered_lr.training.import_paths import is_import_path
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.trained_model import Trained
+from layered_lr.yes_or_no import check_yes_or_no
 
+_UNNAMED = "a model of the user's own"
 _MARK = "<!-- A model card of layered_lr -->"
 _MOST_NAMES = 50  # of classes that a card lists
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
@@ -51,9 +54,21 @@ class Measured(Trained, Protocol):
         """By callbacks."""
 
 
-def card_text(run: Measured) -> str:
-    """The card of a run's model, in Markdown."""
-    return "\n".join(_lines(run)) + "\n"
+def card_text(run: Measured, model: str | Callable[[], Any] | None = None) -> str:
+    """The card of a run's model, in Markdown.
+
+    Args:
+        run: The run.
+        model: What builds its model, where the run could not write it down.
+
+    Raises:
+        SpecError: ``model`` is neither a name nor a callable.
+    """
+    if not (model is None or callable(model) or (isinstance(model, str) and model.strip())):
+        raise SpecError(
+            f"card: model={shown(model)}: must be what builds the model: a callable, or its name or import path."
+        )
+    return "\n".join(_lines(run, model)) + "\n"
 
 
 def write_card(path: str | Path, text: str, overwrite: bool = False) -> None:
@@ -81,31 +96,39 @@ def check_card(what: str, path: str | Path, overwrite: bool) -> Path:
     Raises:
         SpecError: It cannot.
     """
-    if not isinstance(overwrite, bool):
-        raise SpecError(f"card: overwrite={shown(overwrite)}: must be True or False.")
+    check_yes_or_no("card", "overwrite", overwrite)
     return check_output(what, path, is_ours=lambda file: overwrite or begins_with(file, _MARK.encode()))
 
 
-def _lines(run: Measured) -> Iterator[str]:
+def _lines(run: Measured, model: str | Callable[[], Any] | None) -> Iterator[str]:
     takes = run.model_input
-    model = str(run.options.get("model", "a model of the user's own"))
+    named = _name_model(run, model)
     yield _MARK
-    yield f"# {_plain(model)}, trained on {_plain(takes.data if takes else 'images')}"
+    yield f"# {_plain(named or _UNNAMED)}, trained on {_plain(takes.data if takes else 'images')}"
     yield ""
     yield f"An image classifier, trained with layered_lr on the backend {_plain(run.backend)}."
-    yield from _usage(run, takes)
+    yield from _usage(run, takes, named)
     yield from _data(run, takes)
-    yield from _training(run)
+    yield from _training(run, named)
     yield from _plan(run)
     yield from _metrics(run)
     yield from _versions(run)
 
 
-def _usage(run: Measured, takes: ModelInput | None) -> Iterator[str]:
+def _name_model(run: Measured, model: str | Callable[[], Any] | None) -> str:
+    """What a model is called, or what builds it; empty for a function without a name."""
+    said: object = model if model is not None else run.options.get("model", run.make_model)
+    name = said if isinstance(said, str) else "" if said is None else name_of(said)
+    return "" if name == "<lambda>" else str(name)
+
+
+def _usage(run: Measured, takes: ModelInput | None, named: str) -> Iterator[str]:
     yield from ("", "## How to use it", "")
     yield from ("```python", "import layered_lr as ll", "")
-    needs = "" if isinstance(run.options.get("model"), str) else ", model=make_model"
-    yield 'result = ll.Result.load("result.npz")  # or the folder of the run'
+    known = run.options.get("model")
+    needs = "" if isinstance(known, str) else f", model={_in_code(named)}"
+    trusts = ", trust=True" if isinstance(known, str) and is_import_path(known) else ""
+    yield f'result = ll.Result.load("result.npz"{trusts})  # or the folder of the run'
     yield f'predictions = result.predict("images/", top_k=3{needs})'
     yield (
         f'result.export("model.onnx", normalise=True{needs})'
@@ -113,6 +136,10 @@ def _usage(run: Measured, takes: ModelInput | None) -> Iterator[str]:
         else (f'result.export("model.onnx"{needs})')
     )
     yield "```"
+    if trusts or needs:
+        what = f"the code in {_plain(str(known))}" if trusts else _plain(named or "the callable that built the model")
+        yield ""
+        yield f"It needs {what}, which no file holds{', and imports it with `trust=True` alone' if trusts else ''}."
     if takes is None:
         return
     channels, height, width = takes.image_shape
@@ -123,6 +150,14 @@ def _usage(run: Measured, takes: ModelInput | None) -> Iterator[str]:
         yield f"Pixels of 0 to 255 are divided by 255 and normalised with mean {mean} and deviation {std}."
     else:
         yield "They are floats, prepared before: the run has not normalised them."
+
+
+def _in_code(named: str) -> str:
+    """What builds a model, as an argument: a name as it is, an import path as a string."""
+    if named.isidentifier():
+        return named
+    plain = bool(named) and all(part.isidentifier() for part in re.split("[.:]", named))
+    return f'"{named}"' if plain else "make_model"
 
 
 def _data(run: Measured, takes: ModelInput | None) -> Iterator[str]:
@@ -146,9 +181,10 @@ def _data(run: Measured, takes: ModelInput | None) -> Iterator[str]:
     yield f"Classes: {listed}." if takes.class_names is not None else "The classes have no names, only numbers."
 
 
-def _training(run: Measured) -> Iterator[str]:
+def _training(run: Measured, named: str) -> Iterator[str]:
     yield from ("", "## Training", "")
     rows = [["backend", run.backend], ["updates", str(len(run.losses))]]
+    rows += [["model", named]] if named and "model" not in run.options else []
     left_out = ("backend", "save", "checkpoints", "progress", "data_root")  # places on the machine that trained
     rows += [
         [name, str(value)] for name, value in run.options.items() if name not in left_out and value not in (None, {})

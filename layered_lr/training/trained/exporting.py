@@ -25,6 +25,7 @@ from layered_lr.state.safetensors_files import safetensors_bytes
 from layered_lr.training.trained.predictions import want_images
 from layered_lr.training.trained.trained_model import Answerer, Trained, Which, find_input, open_model, pick_weights
 from layered_lr.version import __version__
+from layered_lr.yes_or_no import check_yes_or_no
 
 Format: TypeAlias = Literal["onnx", "torch.export", "torch", "safetensors", "oneflow"]
 
@@ -94,8 +95,7 @@ def export(
 ) -> Export:
     """Write a run's model to a file; see ``Result.export``."""
     for name, value in (("normalise", normalise), ("check", check), ("overwrite", overwrite)):
-        if not isinstance(value, bool):
-            raise SpecError(f"export: {name}={shown(value)}: must be True or False.")
+        check_yes_or_no("export", name, value)
     chosen, file = _find_format(path, format), as_path("path", path)
     is_model = chosen in ("onnx", "torch.export")
     if normalise and not is_model:
