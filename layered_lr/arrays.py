@@ -23,8 +23,9 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 Int64: TypeAlias = NDArray[np.int64]
 """An array of int64, such as labels."""
 
-Targets: TypeAlias = Int64 | Float64
-"""What a batch of N images is to be: class numbers, shape (N,), or the share of each class, float64 (N, classes)."""
+Targets: TypeAlias = Int64 | Float64 | Float32
+"""What a batch of N images is to be: class numbers, shape (N,); the share of each class, float64 (N, classes); values,
+floats of shape (N, ...); or masks, int64 of shape (N, H, W)."""
 
 Arrays: TypeAlias = Mapping[str, Array]
 """Arrays by name."""

@@ -118,20 +118,29 @@ class OneFlowBackend(Backend):
         return numbers
 
     def prepare_loss(
-        self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...], classes: int = 0
+        self,
+        loss: LossSettings,
+        model: Module,
+        batch_shape: tuple[int, ...],
+        classes: int = 0,
+        targets: Array | None = None,
     ) -> LossSettings:
         """Translate a loss that is written in torch; a model that is written in OneFlow has one of OneFlow."""
         if not isinstance(loss, FunctionLoss) or not type(model).__module__.startswith("layered_lr_oneflow."):
             return loss
-        count = max(2, batch_shape[0])
-        outputs = self.answer(model, np.zeros((count, *batch_shape[1:]), np.float32), 1)
-        targets = np.full((count, classes), 1 / classes, outputs.dtype) if classes else np.zeros(count, np.int64)
+        count = max(2, batch_shape[0]) if targets is None else len(targets)
+        outputs = self.answer(model, np.zeros((count, *batch_shape[1:]), np.float32), 1 if targets is None else 0)
+        if targets is None:
+            targets = np.full((count, classes), 1 / classes, outputs.dtype) if classes else np.zeros(count, np.int64)
+        elif targets.dtype.kind == "f":
+            targets = targets.astype(outputs.dtype)
         return translate_loss(loss, outputs, targets, self.device)
 
     def measure_loss(self, loss: LossSettings, outputs: Floats, targets: Array) -> float:
         """Return the loss of outputs that are known."""
         with flow.no_grad():
-            given = (flow.tensor(array, device=self.device) for array in (outputs, targets))
+            wanted = targets.astype(outputs.dtype) if targets.dtype.kind == "f" else targets
+            given = (flow.tensor(array, device=self.device) for array in (outputs, wanted))
             return float(make_loss(loss)(*given).numpy())
 
     def compile(self, plan: Plan, model: Module) -> tuple[NativeOptimizer, PlanScheduler]:

@@ -112,7 +112,7 @@ class OneFlowSession(Session):
             return flow.tensor(
                 divide_targets(self.extras.loss, array, self.num_classes), dtype=self.dtype, device=self.device
             )
-        return flow.tensor(array, dtype=self.dtype if array.ndim == 2 else flow.int64, device=self.device)
+        return flow.tensor(array, dtype=self.dtype if array.dtype.kind == "f" else flow.int64, device=self.device)
 
     def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> StepOutcome:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)

@@ -112,7 +112,8 @@ class TorchBackend(Backend):
         logits = torch.from_numpy(outputs).to(self.device)
         with torch.no_grad():
             compute = make_loss(loss, outputs.shape[1], self.device, logits.dtype)
-            return float(compute(logits, torch.from_numpy(targets).to(self.device)))
+            dtype = logits.dtype if targets.dtype.kind == "f" else None
+            return float(compute(logits, torch.from_numpy(targets).to(self.device, dtype)))
 
     def open(
         self,

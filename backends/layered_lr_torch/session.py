@@ -218,8 +218,8 @@ class TorchSession(Session):
         return given.contiguous(memory_format=self.memory_format if given.dim() == 4 else torch.contiguous_format)
 
     def _place_labels(self, labels: Targets) -> Tensor:
-        """Labels as a tensor on the model's device; shares of classes in the dtype of the logits."""
-        return torch.from_numpy(labels).to(self.device, None if labels.ndim == 1 else self._widest)
+        """Labels as a tensor on the model's device; shares of classes, and values, in the dtype of the logits."""
+        return torch.from_numpy(labels).to(self.device, self._widest if labels.dtype.kind == "f" else None)
 
     def _losses(self, handles: Sequence[Tensor]) -> Float64:
         self._norms.fetch(len(handles))  # of the updates that this waits for anyway

@@ -11,6 +11,7 @@ import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Slots, Targets, Weights
 from layered_lr.backend.processes import ALONE, Launch, Processes
+from layered_lr.backend.target_checks import check_numbers
 from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.losses import PLAIN_LOSS, LossSettings
 from layered_lr.models.nn_modules import Module, dtype_of
@@ -88,14 +89,19 @@ def check_logits(logits: object, count: int, num_classes: int, dtypes: Sequence[
     Args:
         logits: The output of the model.
         count: Number of images.
-        num_classes: Of the data.
+        num_classes: Of the data; 0 where its targets are no class numbers, and the answer may have any shape (N, ...).
         dtypes: That the model may answer with.
 
     Raises:
         SpecError: It is not a tensor, or has another shape or dtype.
     """
     shape = tuple(getattr(logits, "shape", ()))
-    if len(shape) != 2 or shape[0] != count or shape[1] < num_classes:
+    if not num_classes and (not shape or shape[0] != count):
+        raise SpecError(
+            f"model: returned {f'shape {shape}' if shape else f'a {type(logits).__name__}'} for {count} images; must "
+            f"be a tensor whose first axis has one entry for each image, ({count}, ...)."
+        )
+    if num_classes and (len(shape) != 2 or shape[0] != count or shape[1] < num_classes):
         what = f"shape {shape}" if shape else f"a {type(logits).__name__}"
         many = isinstance(logits, Mapping | tuple | list)
         hint = " Let it return the logits alone, such as by a module around it." if many else ""
@@ -138,7 +144,7 @@ class Session(ABC):
 
     Args:
         plan: Rates and groups of the whole run, or of one of its phases; a plan without phases.
-        num_classes: Labels are 0 to ``num_classes - 1``.
+        num_classes: Labels are 0 to ``num_classes - 1``; 0 where the targets are values or masks.
         extras: What the session does in addition. Gradient norms are also measured if the plan clips by them.
         step: Updates that the run has made before this session. All counts of updates, also in ``rates`` and
             ``grad_norms``, are from the start of the run.
@@ -172,6 +178,7 @@ class Session(ABC):
         self.plan = plan
         self.start = self.step = step
         self.num_classes = num_classes
+        self._target_shape: tuple[int, ...] | None = None  # of values or masks, once there were some
         measured = extras.grad_norms or plan.spec.clip_grad_norm is not None
         self.extras = extras._replace(grad_norms=measured)
 
@@ -181,7 +188,7 @@ class Session(ABC):
         Args:
             images: Shape (N, C, H, W), float32; ``N / parts`` must be the same at every call.
             labels: Shape (N,), int64, each in ``0 .. num_classes - 1``; or the share of each class, float64 of shape
-                (N, num_classes).
+                (N, num_classes); or values or masks, shape (N, ...), where ``num_classes`` is 0.
             parts: The model takes the batch in this many parts of equal size, one after the other; the mean of their
                 gradients makes the update. At most ``extras.accumulate_steps``.
             whole: How many images the update has in all processes that train together, where they may have unequal
@@ -199,7 +206,10 @@ class Session(ABC):
                 f"a batch of {len(images)} images in {parts} parts: must be 1 to {self.extras.accumulate_steps} "
                 "(accumulate_steps) parts of equal size."
             )
-        if labels.ndim == 2:
+        if not self.num_classes:
+            check_numbers(len(images), labels, self._target_shape)
+            self._target_shape = labels.shape[1:]
+        elif labels.ndim == 2:
             self._check_shares(len(images), labels)
         elif len(images) == 0 or labels.shape != (len(images),):
             raise DataError(
@@ -524,7 +534,12 @@ class Backend(ABC):
         raise Unsupported(f"backend {self.name!r} cannot load what state_dict() leaves out.")
 
     def prepare_loss(
-        self, loss: LossSettings, model: Module, batch_shape: tuple[int, ...], classes: int = 0
+        self,
+        loss: LossSettings,
+        model: Module,
+        batch_shape: tuple[int, ...],
+        classes: int = 0,
+        targets: Array | None = None,
     ) -> LossSettings:
         """Make what sessions of this backend compute the loss with.
 
@@ -533,6 +548,7 @@ class Backend(ABC):
             model: From ``build``.
             batch_shape: (N, C, H, W) of the batches.
             classes: How many there are, if the targets are the share of each; 0 if they are class numbers.
+            targets: Values or masks of some images, two or more; None for class numbers and shares.
 
         Raises:
             Unsupported: The loss is a function that this backend cannot compute.

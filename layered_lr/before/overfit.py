@@ -228,7 +228,7 @@ def _probe_gradients(ready: Prepared) -> dict[str, Array]:
     plan = resolve(spec, model, 1, ready.plan.steps_per_epoch)
     unscaled = LossScaling(init_scale=1.0)  # in float16 a larger scale may overflow, and no update would be made
     extras = ready.extras._replace(grad_norms=False, scaling=unscaled)
-    session = open_session(backend, plan, model, ready.dataset.num_classes, extras)
+    session = open_session(backend, plan, model, ready.dataset.facts.label_classes, extras)
     images, labels, parts = next(ready.batches.updates(extras.accumulate_steps, 0, session.wants_channels_last))
     outcome = session.train_step(images, labels, parts)
     session.losses([outcome])

@@ -28,7 +28,7 @@ def as_images(name: str, value: object) -> Array:
         DataError: Another dtype or number of axes, no images or no pixels, NaN or infinite values, or a
             shape that can only be the other layout.
     """
-    array = _as_array(name, value)
+    array = as_array(name, value)
     received = f"Received {array.dtype} of shape {array.shape}."
     if array.dtype.kind in "iub" and array.dtype != np.uint8:
         raise DataError(
@@ -44,7 +44,7 @@ def as_images(name: str, value: object) -> Array:
         raise DataError(f"{name} is empty: at least one image of one pixel is needed. {received}")
     _check_layout(name, array, received)
     if array.dtype == np.uint8:
-        return _read_only(array)
+        return read_only(array)
     with np.errstate(over="ignore"):  # a float64 that float32 cannot hold becomes infinite, which is refused below
         array = array.astype(np.float32, copy=False)
     finite = np.concatenate(
@@ -58,7 +58,7 @@ def as_images(name: str, value: object) -> Array:
             f"{name} has values that are NaN, infinite or too large for float32 in {np.count_nonzero(~finite)} of "
             f"{len(array)} images, the first at index {int(np.argmin(finite))}: repair or leave out those images."
         )
-    return _read_only(array)
+    return read_only(array)
 
 
 def as_labels(name: str, value: object) -> Int64:
@@ -74,11 +74,12 @@ def as_labels(name: str, value: object) -> Int64:
     Raises:
         DataError: Another dtype or number of axes, no labels, or a label outside 0..999,999.
     """
-    array = _as_array(name, value)
+    array = as_array(name, value)
     received = f"Received {array.dtype} of shape {array.shape}."
     if array.dtype.kind not in "iu":
         raise DataError(
-            f"{name} must be class numbers of an integer dtype; convert whole numbers with .astype('int64'). {received}"
+            f"{name} must be class numbers of an integer dtype, floats of any shape, or masks of integers; convert "
+            f"with .astype('int64') or .astype('float32'). {received}"
         )
     if array.ndim != 1:
         raise DataError(
@@ -92,10 +93,19 @@ def as_labels(name: str, value: object) -> Int64:
             raise DataError(
                 f"{name}[{index}] is {int(array[index])}: labels are class numbers from 0 to {MAX_CLASSES - 1}."
             )
-    return _read_only(array.astype(np.int64, copy=False))
+    return read_only(array.astype(np.int64, copy=False))
 
 
-def _as_array(name: str, value: object) -> Array:
+def as_array(name: str, value: object) -> Array:
+    """Make an array of numbers of what was given.
+
+    Args:
+        name: The name of the array for errors.
+        value: An array, a tensor, a list.
+
+    Raises:
+        DataError: It cannot become one.
+    """
     try:
         array: Array = np.asarray(value)
     except Exception as error:  # whatever a foreign __array__ raises: a tensor on a GPU, a ragged list, …
@@ -114,7 +124,8 @@ def _check_layout(name: str, array: Array, received: str) -> None:
         raise DataError(f"{name} looks like NHWC, but float images are NCHW: use x.transpose(0, 3, 1, 2). {received}")
 
 
-def _read_only(array: Array) -> Array:
+def read_only(array: Array) -> Array:
+    """Return a C-contiguous view that cannot be written, of a copy where the array is laid out otherwise."""
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view

@@ -19,6 +19,7 @@ from layered_lr.data.random_draws import Crops, draw_choice, draw_crops, draw_or
 from layered_lr.data.resizing import Resizer
 from layered_lr.data.share import WHOLE
 from layered_lr.data.stored_images import StoredImages
+from layered_lr.data.targets import take
 from layered_lr.data.transforms import as_augmentation, augment_images
 from layered_lr.errors import SpecError
 
@@ -108,8 +109,8 @@ class Batches:
             start: The first batch to make, 0-based. A resumed run skips the batches before it.
 
         Returns:
-            An iterator of images, float32 NCHW, C-contiguous, and labels, int64 ``(batch_size,)``. The last batch is
-            smaller if ``drop_last`` is false and the images do not fill it.
+            An iterator of images, float32 NCHW, C-contiguous, and targets: class numbers, int64 ``(batch_size,)``, or
+            values or masks. The last batch is smaller if ``drop_last`` is false and the images do not fill it.
 
         Raises:
             SpecError: ``epoch`` or ``start`` is not a whole number >= 0, or ``start`` is after the end of the epoch.
@@ -159,7 +160,7 @@ class Batches:
             if self.transform is not None:
                 images = augment_images(images, chosen, self.transform, self.seed, epoch)
             update = epoch * per_epoch + first // together
-            made, labels = maker.finish(images, cut, self.size_of_update(update)), self.dataset.y_train[chosen]
+            made, labels = maker.finish(images, cut, self.size_of_update(update)), take(self.dataset.y_train, chosen)
             if self.mixer is not None:
                 yield *self._mix(self.mixer, made, labels, update), end - first
             else:
@@ -208,22 +209,22 @@ class Batches:
             return None
         return self.sizes[draw_choice(self.seed, update // self._sizes_every, len(self.sizes))]
 
-    def test(self, channels_last: bool = False) -> Iterator[tuple[Float32, Int64, int]]:
+    def test(self, channels_last: bool = False) -> Iterator[tuple[Float32, Targets, int]]:
         """Yield the test set in its own order, without augmentation, in batches of equal size.
 
         Args:
             channels_last: Whether the memory of the images may be NHWC; their shape is NCHW in both cases.
 
         Yields:
-            Images, float32 NCHW, labels, int64 ``(batch_size,)``, and how many of them count. The last batch is filled
-            up at its end with images from the beginning of the test set.
+            Images, float32 NCHW, targets, int64 ``(batch_size,)`` or those of another kind, and how many of them count.
+            The last batch is filled up at its end with images from the beginning of the test set.
         """
         size = len(self.dataset.y_test)
         maker = _Maker(self, self.dataset.x_test, channels_last)
         firsts = range(0, size, self.batch_size)
         batches = [np.arange(first, first + self.batch_size) % size for first in firsts]
         for first, chosen, images in zip(firsts, batches, maker.read(batches, None), strict=True):
-            yield maker.finish(images), self.dataset.y_test[chosen], min(self.batch_size, size - first)
+            yield maker.finish(images), take(self.dataset.y_test, chosen), min(self.batch_size, size - first)
 
     def test_at(self, size: int) -> Float32:
         """Return the first test images as an update of that size would get them, ``(batch_size, C, size, size)``."""

@@ -10,25 +10,48 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from layered_lr.arrays import Array, Float32
-from layered_lr.data.arrays import as_images, as_labels
+from layered_lr.data.arrays import as_images
 from layered_lr.data.normalisation import channel_statistics
 from layered_lr.data.stored_images import StoredImages
+from layered_lr.data.targets import CLASSES, TargetFacts, alike, as_targets, count_mask_classes, find_facts
 from layered_lr.errors import DataError
 from layered_lr.printed import shown
 
 
 class DatasetFacts(NamedTuple):
-    """What a plan needs to know about a data set; ``image_shape`` is ``(C, H, W)`` for every layout in memory."""
+    """What a plan needs to know about a data set.
+
+    Args:
+        train_size: Training images.
+        test_size: Test images.
+        num_classes: Of class numbers and masks; 0 for values.
+        image_shape: ``(C, H, W)``, for every layout in memory.
+        targets: What the images are to be: class numbers, values or masks.
+    """
 
     train_size: int
     test_size: int
     num_classes: int
     image_shape: tuple[int, int, int]
+    targets: TargetFacts = CLASSES
+
+    @property
+    def label_classes(self) -> int:
+        """Classes that each image has one of; 0 where the targets are values or masks."""
+        return self.num_classes if self.targets.kind == "classes" else 0
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model answers with: one for each class, or for each value."""
+        return self.targets.width if self.targets.kind == "values" else self.num_classes
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images and labels; a data set that exists is valid.
+    """Images and what they are to be; a data set that exists is valid.
+
+    Targets are class numbers; or floats of any shape, for a regression; or 0 and 1 for several labels of an image; or
+    masks with the class of each pixel. Whatever is no class numbers needs a loss of its own: ``run(loss=...)``.
 
     uint8 images are normalised for each channel when batches are made, with the mean and standard deviation of the
     training images. Float images are used as they are: they must be preprocessed already. The arrays are read-only
@@ -39,14 +62,18 @@ class Dataset:
     Args:
         name: The name for messages and reports.
         x_train: ``(N, H, W, C)`` uint8 or ``(N, C, H, W)`` float of any width (kept as float32); any C >= 1.
-        y_train: ``(N,)`` class numbers from 0, of any integer dtype (kept as int64). A class may have no images.
+        y_train: ``(N,)`` class numbers from 0, of any integer dtype (kept as int64); a class may have no images. Or
+            floats ``(N, ...)`` (kept as float32 or float64). Or 0 and 1, ``(N, k)`` (kept as float32). Or integers
+            ``(N, H, W)``, in which 255 and negative numbers stand for pixels without a class.
         x_test: Images with the same H, W, C and the same kind of dtype as ``x_train``.
-        y_test: The labels of ``x_test``, like ``y_train``.
+        y_test: The targets of ``x_test``, like ``y_train``.
         augment: Whether batches crop and flip at random if the run does not say.
-        class_names: A name for each class, in the order of the class numbers; None where they have none.
+        class_names: A name for each class, in the order of the class numbers, or for each of k values; None where they
+            have none.
 
     Attributes:
-        num_classes: The number of class names; without names the largest label of both parts plus 1, at least 2.
+        num_classes: The number of class names; without names the largest label of both parts plus 1, at least 2. 0
+            where the targets are values.
         mean: float32 ``(C,)``, the mean of the training images / 255; None for float images.
         std: float32 ``(C,)``, their standard deviation, or 1 for a channel with a single value; None for float images.
 
@@ -78,13 +105,15 @@ class Dataset:
         """Check and convert the arrays, and compute the other fields from them."""
         try:
             values = _check_arrays(self.x_train, self.y_train, self.x_test, self.y_test)
-            names = _check_class_names(self.class_names, values["y_train"], values["y_test"])
+            facts = find_facts(values["y_train"])
+            if facts.is_spatial and self.augment:
+                raise DataError(
+                    f"augment=True with {facts.describe()}: crops and flips would move the images, and not what lies "
+                    "over them. Leave augment out."
+                )
+            num_classes, names = _count_classes(facts, self.class_names, values["y_train"], values["y_test"])
         except DataError as error:
             raise DataError(f"data {self.name!r}: {error}") from None
-        if names is None:
-            num_classes = max(2, int(values["y_train"].max()) + 1, int(values["y_test"].max()) + 1)
-        else:
-            num_classes = len(names)
         mean, std = _statistics(values["x_train"])
         computed = {"class_names": names, "num_classes": num_classes, "mean": mean, "std": std}
         for name, value in {**values, **computed}.items():
@@ -103,8 +132,9 @@ class Dataset:
 
     @property
     def facts(self) -> DatasetFacts:
-        """The sizes, the number of classes and ``(C, H, W)``."""
-        return DatasetFacts(len(self.y_train), len(self.y_test), self.num_classes, _image_shape(self.x_train))
+        """The sizes, the number of classes, ``(C, H, W)``, and what the targets are."""
+        shape, targets = _image_shape(self.x_train), find_facts(self.y_train)
+        return DatasetFacts(len(self.y_train), len(self.y_test), self.num_classes, shape, targets)
 
 
 def _statistics(images: Any) -> tuple[Float32 | None, Float32 | None]:
@@ -114,14 +144,36 @@ def _statistics(images: Any) -> tuple[Float32 | None, Float32 | None]:
     return channel_statistics(images) if images.dtype == np.uint8 else (None, None)
 
 
-def _check_class_names(names: object, *labels: Array) -> tuple[str, ...] | None:
-    """The names as a tuple, one for each class at least.
+def _count_classes(facts: TargetFacts, names: object, *targets: Array) -> tuple[int, tuple[str, ...] | None]:
+    """How many classes there are, 0 for values, and what each is called.
 
     Raises:
-        DataError: They are not different words, or fewer than the classes that the labels have.
+        DataError: The names are not different words, or not as many as classes or values.
     """
-    if names is None:
-        return None
+    listed = None if names is None else _list_names(names)
+    if facts.kind == "values":
+        if listed is not None and facts.shape != (len(listed),):
+            raise DataError(f"class_names has {len(listed)} names, but the targets are {facts.describe()}.")
+        return 0, listed
+    largest = count_mask_classes(*targets) - 1 if facts.kind == "masks" else max(int(each.max()) for each in targets)
+    if listed is None:
+        return max(2, largest + 1), None
+    if len(listed) < 2:
+        raise DataError(f"class_names has {len(listed)} names: a classifier needs two classes or more.")
+    if len(listed) <= largest:
+        raise DataError(
+            f"class_names has {len(listed)} names, but the largest label is {largest}: give {largest + 1} names, in "
+            "the order of the class numbers."
+        )
+    return len(listed), listed
+
+
+def _list_names(names: object) -> tuple[str, ...]:
+    """The names as a tuple.
+
+    Raises:
+        DataError: They are not different words.
+    """
     if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
         raise DataError(f"class_names={shown(names)}: must be a list of names, one for each class.")
     listed = tuple(str(name) if isinstance(name, np.str_) else name for name in names)
@@ -131,27 +183,21 @@ def _check_class_names(names: object, *labels: Array) -> tuple[str, ...] | None:
         raise DataError(
             f"class_names has {shown(wrong)}: each class needs a name of its own, a text that is not empty."
         )
-    if len(listed) < 2:
-        raise DataError(f"class_names has {len(listed)} names: a classifier needs two classes or more.")
-    if len(listed) <= (largest := max(int(each.max()) for each in labels)):
-        raise DataError(
-            f"class_names has {len(listed)} names, but the largest label is {largest}: give {largest + 1} names, in "
-            "the order of the class numbers."
-        )
     return listed
 
 
 def _check_arrays(x_train: object, y_train: object, x_test: object, y_test: object) -> dict[str, Array]:
     values = {
         "x_train": _as_images("x_train", x_train),
-        "y_train": as_labels("y_train", y_train),
+        "y_train": as_targets("y_train", y_train),
         "x_test": _as_images("x_test", x_test),
-        "y_test": as_labels("y_test", y_test),
+        "y_test": as_targets("y_test", y_test),
     }
     for part in ("train", "test"):
         images, labels = len(values[f"x_{part}"]), len(values[f"y_{part}"])
         if images != labels:
             raise DataError(f"x_{part} has {images} images, but y_{part} has {labels} labels: each image needs one.")
+    values["y_train"], values["y_test"] = alike(values["y_train"], values["y_test"])
     train, test = values["x_train"], values["x_test"]
     if train.dtype != test.dtype:
         raise DataError(f"x_train is {train.dtype}, but x_test is {test.dtype}: give both as uint8, or both as float.")

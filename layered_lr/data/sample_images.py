@@ -23,9 +23,9 @@ class SampleImages(StoredImages):
     """Images of samples; what a sample has to be was checked at the first one.
 
     Args:
-        read_sample: Gives image and label of a sample.
+        read_sample: Gives image and target of a sample.
         numbers: Which samples these images are.
-        labels: The label of each image.
+        labels: The target of each image, as ``Dataset`` keeps it.
         shape: Of each image.
         dtype: Of each image.
         seed: Of random transforms.
@@ -33,9 +33,9 @@ class SampleImages(StoredImages):
 
     def __init__(
         self,
-        read_sample: Callable[[int], tuple[Array, int]],
+        read_sample: Callable[[int], tuple[Array, Array]],
         numbers: Int64,
-        labels: Int64,
+        labels: Array,
         shape: tuple[int, ...],
         dtype: Any,
         seed: int,
@@ -61,10 +61,11 @@ class SampleImages(StoredImages):
                 f"{self.dtype} of shape {self.shape[1:]}. Bring all to one size: a transform of the data set, or "
                 "ll.Samples(..., size=...) for Pillow images."
             )
-        if label != self._labels[index]:
+        if not np.array_equal(label.astype(self._labels.dtype), self._labels[index]):
+            says = (f"is {label}", f"says {self._labels[index]}") if label.ndim == 0 else ("differs", "has another one")
             raise DataError(
-                f"sample {number}: its label is {label}, but the data set's list of labels says "
-                f"{self._labels[index]}. A label must be the same whenever it is read."
+                f"sample {number}: its label {says[0]}, but the data set's list of labels {says[1]}. A label must be "
+                "the same whenever it is read."
             )
         return image
 

@@ -1,11 +1,60 @@
-"""Labels and class names that a data set of torch or Hugging Face tells without reading its images."""
+"""Targets of samples; those and the class names that a data set of torch or Hugging Face tells without its images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from layered_lr.arrays import Array
+from layered_lr.counts import read_whole_number
+from layered_lr.errors import DataError
+from layered_lr.printed import shown
+
+
+def read_target(where: str, target: Any) -> Array:
+    """Read what one sample is to be: a class number, or numbers of any shape.
+
+    Args:
+        where: Which sample it is, for messages.
+        target: A number, an array or tensor, a list of numbers, or a Pillow image that is a mask.
+
+    Raises:
+        DataError: It is none of these.
+    """
+    if (number := read_whole_number(target)) is not None:
+        return np.array(number)
+    try:
+        array = np.asarray(target.detach().cpu() if hasattr(target, "detach") else target)
+    except Exception:  # of a ragged list, or whatever a foreign __array__ raises
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise DataError(
+            f"{where}: its label is {shown(target)}: must be a class number; of a name class_names.index(name). Or "
+            "numbers, as an array, for targets of another kind."
+        )
+    return array
+
+
+def stack_targets(name: str, targets: Sequence[Array]) -> Array:
+    """Put the targets of samples together; the first axis counts.
+
+    Args:
+        name: Of the data set, for messages.
+        targets: From ``read_target``.
+
+    Raises:
+        DataError: Their shapes, or their kinds, differ.
+    """
+    first = targets[0]
+    for index, target in enumerate(targets):
+        if target.shape != first.shape or (target.dtype.kind == "f") != (first.dtype.kind == "f"):
+            raise DataError(
+                f"{name}[{index}]: its label is {target.dtype} of shape {target.shape}, but the first one is "
+                f"{first.dtype} of shape {first.shape}: all must be alike."
+            )
+    return np.stack(targets)
 
 
 def find_labels(source: Any, key: str | int) -> Any:
@@ -20,18 +69,21 @@ def find_labels(source: Any, key: str | int) -> Any:
     length = len(source)
     column_names = getattr(source, "column_names", None)
     if isinstance(column_names, list) and key in column_names:  # of Hugging Face
-        return _checked(source[key], length)
+        return _checked(source[key], length, any_numbers=True)
     indices, inner = getattr(source, "indices", None), getattr(source, "dataset", None)
     if inner is not None and indices is not None and type(source).__name__ == "Subset":
         own = find_labels(inner, key)
-        return None if own is None else _checked(own[np.asarray(indices, np.int64)], length)
+        return None if own is None else _checked(own[np.asarray(indices, np.int64)], length, any_numbers=True)
     parts = getattr(source, "datasets", None)
     if type(source).__name__ == "ConcatDataset" and parts:
         found = [find_labels(part, key) for part in parts]
-        return None if any(each is None for each in found) else np.concatenate(found)
+        alike = (
+            not any(each is None for each in found) and len({(each.dtype.kind, each.shape[1:]) for each in found}) == 1
+        )
+        return np.concatenate(found) if alike else None
     tensors = getattr(source, "tensors", None)
     if type(source).__name__ == "TensorDataset" and isinstance(tensors, tuple) and len(tensors) >= 2:
-        return _checked(tensors[1], length)
+        return _checked(tensors[1], length, any_numbers=True)
     if getattr(source, "target_transform", None) is not None:
         return None
     return _checked(getattr(source, "targets", None), length)
@@ -50,12 +102,14 @@ def find_class_names(source: Any, key: str | int) -> list[str] | None:
     return list(names) if 2 <= len(set(names)) == len(names) else None
 
 
-def _checked(labels: Any, length: int) -> Any:
-    """The labels as an array, if they are one whole number for each sample."""
+def _checked(labels: Any, length: int, *, any_numbers: bool = False) -> Any:
+    """The labels as an array, if they are one whole number for each sample, or ``any_numbers`` of one shape."""
     if labels is None or isinstance(labels, str | Mapping) or callable(labels):
         return None
     try:
         array = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels[:])
     except Exception:  # of something else by that name
         return None
+    if any_numbers:
+        return array if array.dtype.kind in "biuf" and array.shape[:1] == (length,) else None
     return array if array.dtype.kind in "iu" and array.shape == (length,) else None

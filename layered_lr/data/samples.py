@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from layered_lr.arrays import Array, Int64
-from layered_lr.counts import read_whole_number, whole_number
-from layered_lr.data.arrays import as_images, as_labels
+from layered_lr.counts import whole_number
+from layered_lr.data.arrays import as_images
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.decoding import FITS, BadImage, Decoder, Fit
 from layered_lr.data.random_draws import draw_split
 from layered_lr.data.sample_images import SampleImages
-from layered_lr.data.sample_labels import find_class_names, find_labels
+from layered_lr.data.sample_labels import find_class_names, find_labels, read_target, stack_targets
+from layered_lr.data.targets import as_targets, find_facts
 from layered_lr.errors import DataError, LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.printed import shown
@@ -31,8 +32,9 @@ class Samples:
     """Samples that are read by their numbers, such as a ``Dataset`` of torch or of Hugging Face.
 
     It is what ``data=`` takes; ``data=(train, test)`` and ``data=train`` stand for it. A sample is an image and a
-    label, as a pair or in a dict. An image is a Pillow image, a uint8 array ``(H, W, C)``, a float array ``(C, H, W)``,
-    or a tensor ``(C, H, W)``. All have one shape. uint8 images are normalised, float images are used as they are.
+    target, as a pair or in a dict. A target is a class number, or numbers as ``Dataset`` has them. An image is a Pillow
+    image, a uint8 array ``(H, W, C)``, a float array ``(C, H, W)``, or a tensor ``(C, H, W)``. All have one shape.
+    uint8 images are normalised, float images are used as they are.
 
     Each batch reads its own samples in the main thread, so none has to fit into memory. Order and batches are the run's
     own. A random transform of the data set draws from generators of torch, NumPy and Python that begin at a seed of
@@ -57,8 +59,8 @@ class Samples:
         >>> import layered_lr as ll
         >>> import numpy as np
         >>> pairs = [(np.full((8, 8, 3), number, np.uint8), number % 2) for number in range(20)]
-        >>> ll.load_dataset(ll.Samples(pairs, share=0.3)).facts
-        DatasetFacts(train_size=14, test_size=6, num_classes=2, image_shape=(3, 8, 8))
+        >>> ll.load_dataset(ll.Samples(pairs, share=0.3)).facts[:4]
+        (14, 6, 2, (3, 8, 8))
     """
 
     train: Any
@@ -102,8 +104,8 @@ class Samples:
         Example:
             >>> from PIL import Image
             >>> pairs = [(Image.new("RGB", (40, 30)), number % 2) for number in range(10)]
-            >>> Samples(pairs).load(size=16).facts
-            DatasetFacts(train_size=8, test_size=2, num_classes=2, image_shape=(3, 16, 16))
+            >>> Samples(pairs).load(size=16).facts[:4]
+            (8, 2, 2, (3, 16, 16))
         """
         if size is not None:
             whole_number("image_size", size, 1)
@@ -119,7 +121,7 @@ class Samples:
             test_labels = test.labels()
             tests = np.arange(len(test_labels))
         names = self.class_names if self.class_names is not None else find_class_names(self.train, train.label_key())
-        if self.class_names is None and names is not None and len(names) <= max(labels.max(), test_labels.max()):
+        if self.class_names is None and names is not None and not _fit(names, labels, test_labels):
             names = None
         first = train.read(int(numbers[0]))[0]
         images = SampleImages(train.read, numbers, labels[numbers], first.shape, first.dtype, self.seed)
@@ -132,19 +134,31 @@ class Samples:
             class_names=names,  # type: ignore[arg-type]  # checked there
         )
 
-    def _divide(self, labels: Int64) -> tuple[Int64, Int64]:
-        """Draw a share of each class for testing, one sample at least; at least one stays for training."""
+    def _divide(self, targets: Array) -> tuple[Int64, Int64]:
+        """Draw a share of each class for testing, one sample at least; at least one stays for training.
+
+        Targets that are no class numbers are divided as if all were of one class.
+        """
+        has_classes = find_facts(targets).kind == "classes"
+        labels = targets if has_classes else np.zeros(len(targets), np.int64)
         order = draw_split(self.seed, len(labels))
         in_test = np.zeros(len(labels), np.bool_)
         for number in np.unique(labels).tolist():
             own = order[labels[order] == number]
             if len(own) < 2:
+                what = f"class {number}" if has_classes else "the data set"
                 raise DataError(
-                    f"class {number} has one sample, and needs two or more: one to train with and one to test with. Or "
+                    f"{what} has one sample, and needs two or more: one to train with and one to test with. Or "
                     "give test samples: ll.Samples(train, test)."
                 )
             in_test[own[: min(max(1, round(self.share * len(own))), len(own) - 1)]] = True
         return np.flatnonzero(~in_test), np.flatnonzero(in_test)
+
+
+def _fit(names: Sequence[str], *targets: Array) -> bool:
+    """Whether names that a data set has are those of its class numbers."""
+    is_of_classes = find_facts(targets[0]).kind == find_facts(targets[1]).kind == "classes"
+    return is_of_classes and len(names) > max(int(each.max()) for each in targets)
 
 
 def is_map_style(value: object) -> bool:
@@ -196,32 +210,28 @@ class _Reader:
         if self.length == 0:
             raise DataError(f"{name} is empty: at least one sample is needed.")
 
-    def read(self, index: int) -> tuple[Array, int]:
-        """Image and label of one sample.
+    def read(self, index: int) -> tuple[Array, Array]:
+        """Image and target of one sample.
 
         Raises:
             DataError: It cannot be read, or is no image with a label.
         """
         where = f"{self._name}[{index}]"
         image, label = self._parts(where, self._sample(index))
-        number = read_whole_number(label)
-        if number is None:
-            raise DataError(
-                f"{where}: its label is {shown(label)}: must be a class number; of a name class_names.index(name)."
-            )
-        return self._pixels(where, image), number
+        target = read_target(where, label)
+        return self._pixels(where, image), target
 
     def label_key(self) -> str | int:
         """The key of labels in a sample."""
         sample = self._sample(0)
         return self._key(f"{self._name}[0]", sample, self._label, _LABELS) if isinstance(sample, Mapping) else 1
 
-    def labels(self) -> Int64:
-        """All labels: of the data set's own list where it has one, or else read with the samples."""
+    def labels(self) -> Array:
+        """All targets: of the data set's own list where it has one, or else read with the samples."""
         found = find_labels(self._source, self.label_key())
         if found is None:
-            found = [self.read(index)[1] for index in range(self.length)]
-        return as_labels(f"labels of {self._name}", found)
+            found = stack_targets(self._name, [self.read(index)[1] for index in range(self.length)])
+        return as_targets(f"labels of {self._name}", found)
 
     def _sample(self, index: int) -> Any:
         try:

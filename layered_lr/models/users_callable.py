@@ -17,14 +17,21 @@ class UsersCallable:
 
     Args:
         make: The user's.
-        num_classes: Of the data.
+        num_classes: Of the data, or how many numbers the model is to answer with.
         image_shape: (channels, height, width) of the images.
         head: Puts a new head in the place of ``"auto"`` or of this path; None leaves the model as it is.
+        has_classes: Whether the targets are class numbers.
     """
 
     def __init__(
-        self, make: Callable[[], Any], num_classes: int, image_shape: tuple[int, int, int], head: str | None
+        self,
+        make: Callable[[], Any],
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        head: str | None,
+        has_classes: bool = True,
     ) -> None:
+        self._has_classes = has_classes
         self._make, self._num_classes, self._image_shape, self._head = make, num_classes, image_shape, head
         self.__name__ = name_of(make)
 
@@ -45,5 +52,6 @@ class UsersCallable:
         torchs = load_zoo("torch")
         if self._head is not None:
             torchs.put_head(made, torchs.find_head_path(made, self._head), self._num_classes)
-        torchs.check_use(made, self._num_classes, self._image_shape)
+        if self._has_classes:
+            torchs.check_use(made, self._num_classes, self._image_shape)
         return made

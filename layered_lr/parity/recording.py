@@ -127,7 +127,7 @@ def _record_run(ready: Prepared, task: Task, log: Path | None, advanced: Advance
     notes, frozen = tuple(_notes(ready)), frozen_parameters(ready.model)
     trace = record(ready, task, log=log, advanced=advanced)
     trace.probes = record_probes(ready, task, frozen=frozen, advanced=advanced)
-    classes = ready.dataset.num_classes
+    classes = ready.dataset.facts.label_classes or 2  # a known loss is that of classes
     dtype, loss = options.precision.dtype, options.loss.settings
     known_loss = loss if isinstance(loss, ClassLoss) else PLAIN_LOSS  # a function's right answer is not known here
     trace.loss_bits = max(known_answers(backend, classes, options.batch_size, dtype, options.seed, known_loss))

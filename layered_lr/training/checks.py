@@ -80,7 +80,14 @@ _MEAN_SHAPE = (12, 4)  # images, and into how many parts they go
 _MEAN_TOLERANCE = 1e-4  # relative: float32 adds up 12 numbers to 1e-6
 
 
-def check_mean_of_parts(backend: Backend, loss: FunctionLoss, answered: Floats, classes: int, has_shares: bool) -> None:
+def check_mean_of_parts(
+    backend: Backend,
+    loss: FunctionLoss,
+    answered: Floats,
+    classes: int,
+    has_shares: bool,
+    given: Array | None = None,
+) -> None:
     """Refuse a loss of the user's whose mean over the parts of a batch is not that of the batch.
 
     It is tried with random outputs, because nothing else tells: a sum, weights of classes, targets that do not count,
@@ -92,16 +99,20 @@ def check_mean_of_parts(backend: Backend, loss: FunctionLoss, answered: Floats, 
         answered: What the model answers to some images, shape (N, outputs): only its width and dtype count.
         classes: Of the data.
         has_shares: Whether the targets are the share of each class.
+        given: 12 targets that are no class numbers; None for class numbers and shares.
 
     Raises:
         SpecError: It is not.
     """
     images, parts = _MEAN_SHAPE
     rng = np.random.default_rng(0)
-    answers: Floats = rng.standard_normal((images, answered.shape[1])).astype(answered.dtype)
-    numbers = rng.permutation(np.arange(images) % classes)
-    shares = rng.dirichlet(np.ones(classes), images).astype(answered.dtype)
-    targets: Array = shares if has_shares else numbers
+    if given is None:
+        answers: Floats = rng.standard_normal((images, answered.shape[1])).astype(answered.dtype)
+        numbers = rng.permutation(np.arange(images) % classes)
+        shares = rng.dirichlet(np.ones(classes), images).astype(answered.dtype)
+        targets: Array = shares if has_shares else numbers
+    else:
+        answers, targets = rng.random((images, *answered.shape[1:])).astype(answered.dtype), given
     try:
         whole = backend.measure_loss(loss, answers, targets)
         each = [
@@ -118,21 +129,23 @@ def check_mean_of_parts(backend: Backend, loss: FunctionLoss, answered: Floats, 
         )
 
 
-def check_watched(options: RunOptions) -> None:
+def check_watched(options: RunOptions, has_accuracy: bool = True) -> None:
     """Refuse an early stop, or a choice of the best checkpoint, by a metric that the run does not measure.
 
     Raises:
         SpecError: It does not.
     """
     average = [f"ema {name}" for name in options.metrics] if options.ema_decay is not None else []
-    known = [*OWN_NAMES, *options.metrics, *average]
+    known = [*_own_names(has_accuracy), *options.metrics, *average]
     if options.early_stop is not None:
         _check_measured("early_stop: metric", options.early_stop.metric, known)
     if options.checkpoints is not None and options.checkpoints.keep_best:
+        if not has_accuracy and options.checkpoints.best_metric == "accuracy":
+            return  # the default: the lowest loss stands for it
         _check_measured("checkpoints: best_metric", options.checkpoints.best_metric, known)
 
 
-def check_reacting(options: RunOptions, plan: Plan) -> None:
+def check_reacting(options: RunOptions, plan: Plan, has_accuracy: bool = True) -> None:
     """Refuse a schedule that reads a metric which the run does not measure, or not so often.
 
     Raises:
@@ -144,9 +157,13 @@ def check_reacting(options: RunOptions, plan: Plan) -> None:
         if reaction is None or not isinstance(name, str):
             continue
         each_step = reaction.settings.unit == "step"
-        known = ["loss"] if each_step else [*OWN_NAMES, *options.metrics]
+        known = ["loss"] if each_step else [*_own_names(has_accuracy), *options.metrics]
         what = f"group {group.name!r}, ReduceLROnPlateau: metric"
         _check_measured(what, name, known, " at each step" if each_step else "")
+
+
+def _own_names(has_accuracy: bool) -> list[str]:
+    return [name for name in OWN_NAMES if has_accuracy or name != "accuracy"]
 
 
 def _check_measured(what: str, name: str, known: Sequence[str], when: str = "") -> None:

@@ -141,13 +141,13 @@ def choose_model(options: RunOptions, facts: DatasetFacts, *, loads: bool = True
         )
     dropout = 0.0
     if zoo is not None:
-        model = zoo.ZooModel(name, facts.num_classes, shape, options.head or "auto", options.dropout, pretrained)
+        model = zoo.ZooModel(name, facts.outputs, shape, options.head or "auto", options.dropout, pretrained)
     elif name is not None:
-        _check_catalogued_head(name, options.head, facts.num_classes)
+        _check_catalogued_head(name, options.head, facts.outputs)
         dropout = _catalogued_dropout(name, options.dropout)
     else:
-        model = UsersCallable(model, facts.num_classes, shape, options.head)
-    return ChosenModel(model, facts.num_classes, dropout, shape, size, pretrained)
+        model = UsersCallable(model, facts.outputs, shape, options.head, facts.label_classes > 0)
+    return ChosenModel(model, facts.outputs, dropout, shape, size, pretrained)
 
 
 def _read_pretrained(name: str | None, chosen: str | bool, progress: bool, loads: bool) -> Pretrained:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from layered_lr.arrays import Float32, Int64, Targets
+from layered_lr.arrays import Float32, Targets
 from layered_lr.backend.base import Session
 from layered_lr.console import say
 from layered_lr.data import Batches
@@ -48,7 +48,7 @@ class FewBatches(Batches):
         """Yield the batches of every update, as the run's."""
         return self._whole.updates(together, start, channels_last)
 
-    def test(self, channels_last: bool = False) -> Iterator[tuple[Float32, Int64, int]]:
+    def test(self, channels_last: bool = False) -> Iterator[tuple[Float32, Targets, int]]:
         """Yield the first batch of the test set."""
         return islice(self._whole.test(channels_last), 1)
 

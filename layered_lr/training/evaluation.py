@@ -18,6 +18,8 @@ def evaluate(
 ) -> tuple[float, dict[str, float]]:
     """The fraction of the test set that the model, or its moving average, gets right, and further metrics.
 
+    The fraction is NaN where the targets are no class numbers.
+
     Args:
         session: Who has the model.
         batches: Whose test set it is.
@@ -25,12 +27,16 @@ def evaluate(
         ema: Whether to measure the moving average.
     """
     right, sums = 0, MetricSums(metrics)
+    has_classes = batches.dataset.facts.label_classes > 0
+    if not has_classes and not metrics:
+        return float("nan"), {}
     for images, labels, count in batches.test(session.wants_channels_last):
         outputs = session.logits(images, ema, shares=True)
-        right += int(np.sum(outputs.argmax(axis=1)[:count] == labels[:count]))
+        if has_classes:
+            right += int(np.sum(outputs.argmax(axis=1)[:count] == labels[:count]))
         if metrics:
             sums.add(outputs[:count], labels[:count])
-    return right / len(batches.dataset.y_test), sums.numbers()
+    return right / len(batches.dataset.y_test) if has_classes else float("nan"), sums.numbers()
 
 
 _MOST_BATCHES = 10  # to look for wrong answers in: of a good model, a whole test set has few

@@ -62,8 +62,8 @@ class BatchEvent:
         run: The run.
         step: The update that it is for, 0-based.
         images: Shape (N, C, H, W), float32. A callback may put others of this shape in their place.
-        labels: Shape (N,), int64; with ``mix`` the share of each class, float64 (N, classes). A callback may put others
-            of this shape in their place.
+        labels: Shape (N,), int64; with ``mix`` the share of each class, float64 (N, classes); or values or masks. A
+            callback may put others of this shape in their place.
         parts: How many parts of one size the model takes one after the other (``accumulate_steps``).
     """
 
@@ -109,7 +109,8 @@ class EvaluationEvent:
 
     Args:
         run: The run.
-        accuracy: The fraction of the test images that the model gets right.
+        accuracy: The fraction of the test images that the model gets right; NaN where the targets are no class
+            numbers.
         ema_accuracy: The same of the moving average; None without ``ema_decay``.
     """
 

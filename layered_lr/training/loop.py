@@ -402,7 +402,9 @@ class Loop:
         self._note_still_groups()
         right, average, further = self._evaluate() if self._evaluates else (None, None, {})
         loss = mean_loss(self.history.losses.numbers(self._first_of_epoch()))
-        metrics = {"loss": loss} if right is None else {"loss": loss, "accuracy": right, **further}
+        metrics = {"loss": loss, **further}
+        if right is not None and not math.isnan(right):
+            metrics = {"loss": loss, "accuracy": right, **further}
         if right is not None:
             self._watch(metrics)
         # Where every update was skipped there is nothing to react to, and where the run ends before its epoch does, the
@@ -475,10 +477,13 @@ class Loop:
     def _evaluate(self) -> tuple[float, float | None, dict[str, float]]:
         right, further = evaluate(self.session, self.batches, self._metrics)
         average = None
-        self.history.accuracies.add([right])
+        has_accuracy = not math.isnan(right)
+        if has_accuracy:
+            self.history.accuracies.add([right])
         if self.session.extras.ema_decay is not None:
             average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True)
-            self.history.ema_accuracies.add([average])
+            if has_accuracy:
+                self.history.ema_accuracies.add([average])
             further |= {f"ema {name}": value for name, value in of_average.items()}
         self.history.log(self.step, further)
         return right, average, further

@@ -41,6 +41,7 @@ from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.code_digest import digest_arrays
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
+from layered_lr.training.target_checks import broadcasting_refused, check_targets, example_targets, try_loss
 from layered_lr.training.trained.model_input import ModelInput, describe_input
 
 
@@ -102,7 +103,6 @@ def prepare(
     if not processes.are_many:
         check_single_process()
     check_autocast(options)
-    check_watched(options)
     chosen = options.initial_weights
     if chosen is not None and chosen.source is None:
         raise SpecError(
@@ -111,6 +111,8 @@ def prepare(
     given = None if chosen is None or start is not None else read_weights(chosen.source)
     if dataset is None:
         dataset = load_dataset(options.data, options.data_root, options.image_size)
+    check_targets(options, dataset)
+    check_watched(options, dataset.facts.label_classes > 0)
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     sizes = options.sizes
@@ -139,7 +141,7 @@ def prepare(
     backend = backend or load_backend(options.backend, options.device)
     model = backend.build(
         chosen_model.source,
-        dataset.num_classes,
+        chosen_model.num_classes,
         chosen_model.dropout,
         options.seed,
         options.precision.dtype,
@@ -148,7 +150,7 @@ def prepare(
     )
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
-    check_reacting(options, plan)
+    check_reacting(options, plan, dataset.facts.label_classes > 0)
     check_trainable(plan, model)
     check_unequal_parts(options, plan, model, len(dataset.y_train), processes)
     check_autocast_dtypes(options, plan)
@@ -159,7 +161,7 @@ def prepare(
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
     measured = options.divergence.action != "stop" or any(each.wants_grad_norms for each in options.listeners)
-    loss = _prepare_loss(options, backend, model, batches, dataset.num_classes)
+    loss = _prepare_loss(options, backend, model, batches, dataset.facts.label_classes)
     extras = Extras(
         options.accumulate_steps,
         options.ema_decay,
@@ -180,6 +182,8 @@ def prepare(
 def _prepare_loss(options: RunOptions, backend: Backend, model: Module, batches: Batches, classes: int) -> LossSettings:
     """Make what the backend computes the loss with, and see that the parts of a batch have the mean of the batch."""
     shape, has_shares = (options.batch_size, *batches.image_shape), options.mix is not None
+    if not classes:
+        return _prepare_loss_of_numbers(options, backend, model, batches)
     loss = backend.prepare_loss(options.loss.settings, model, shape, classes if has_shares else 0)
     if isinstance(loss, FunctionLoss) and (options.accumulate_steps > 1 or backend.processes.are_many):
         # A model that does not answer so is refused, with the reason, when its session is opened.
@@ -188,6 +192,23 @@ def _prepare_loss(options: RunOptions, backend: Backend, model: Module, batches:
             answered = backend.answer(model, np.zeros((2, *batches.image_shape), np.float32), classes)
         if answered is not None:
             check_mean_of_parts(backend, loss, answered, classes, has_shares)
+    return loss
+
+
+def _prepare_loss_of_numbers(options: RunOptions, backend: Backend, model: Module, batches: Batches) -> LossSettings:
+    """Make what the backend computes the loss of values or masks with, and try it."""
+    dataset, count = batches.dataset, max(2, options.batch_size)
+    with broadcasting_refused():
+        loss = backend.prepare_loss(
+            options.loss.settings, model, (count, *batches.image_shape), 0, example_targets(dataset, count)
+        )
+    answered = None
+    with contextlib.suppress(Exception):  # its session says why, when it is opened
+        answered = backend.answer(model, np.zeros((2, *batches.image_shape), np.float32), 0)
+    if isinstance(loss, FunctionLoss) and answered is not None:
+        try_loss(backend, loss, answered, dataset)
+        if options.accumulate_steps > 1 or backend.processes.are_many:
+            check_mean_of_parts(backend, loss, answered, 0, False, example_targets(dataset, 12))
     return loss
 
 

@@ -222,14 +222,16 @@ class RunLog:
             step: Updates made.
             epoch_began: The first update of the epoch.
         """
-        name, value = self._best_metric, float("nan")
+        name, value, sign = self._best_metric, float("nan"), self._best_sign
+        if name == "accuracy" and not len(history.accuracies):  # of targets that are no class numbers
+            name, sign = "loss", -1.0
         if name == "accuracy":
-            value = float(history.accuracies.numbers()[-1]) if len(history.accuracies) else value
+            value = float(history.accuracies.numbers()[-1])
         elif name == "loss":
             value = mean_loss(history.losses.numbers(max(epoch_began, 0)))
         elif (rows := history.logged.get(name)) is not None and int(rows.numbers()[-1][0]) == step:
             value = float(rows.numbers()[-1][1])
-        return self._best_sign * value if np.isfinite(value) else None
+        return sign * value if np.isfinite(value) else None
 
     def remove_old(self, staying: Collection[int]) -> None:
         """Remove the checkpoints that are no longer kept, which a kill may have left.

@@ -242,7 +242,7 @@ def open_loop(
     def open_at(rate_factor: float) -> Session:
         set_trainable(model, frozenset(), trainable)
         scaled = plan if rate_factor == 1 else plan.scale_rates(rate_factor)
-        return open_session(ready.backend, scaled, model, ready.dataset.num_classes, ready.extras, step)
+        return open_session(ready.backend, scaled, model, ready.dataset.facts.label_classes, ready.extras, step)
 
     session = open_at(guard.rate_factor)
     if not is_catalogued(options.model):  # what those of the catalogue answer is known

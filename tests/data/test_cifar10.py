@@ -240,5 +240,5 @@ def test_a_wrong_download_leaves_nothing_behind(tmp_path: Path, served: Path) ->
 
 
 def test_facts_need_no_data(tmp_path: Path) -> None:
-    assert dataset_facts("cifar10", tmp_path / "nowhere") == (50_000, 10_000, 10, (3, 32, 32))
+    assert dataset_facts("cifar10", tmp_path / "nowhere")[:4] == (50_000, 10_000, 10, (3, 32, 32))
     assert not (tmp_path / "nowhere").exists()

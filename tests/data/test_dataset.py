@@ -32,7 +32,7 @@ def test_uint8_images_get_the_mean_and_deviation_of_the_training_images() -> Non
     np.testing.assert_array_equal(data.mean, pixels.mean(axis=(0, 1, 2)).astype(np.float32))
     np.testing.assert_array_equal(data.std, pixels.std(axis=(0, 1, 2)).astype(np.float32))
     assert data.num_classes == 5  # a gap in the labels, and the largest one only in the test part
-    assert data.facts == (6, 4, 5, (3, 5, 7))
+    assert data.facts == (6, 4, 5, (3, 5, 7), ("classes", ()))
     assert data.augment is False
 
 
@@ -121,9 +121,9 @@ WRONG = {
     "sizes": ({"x_test": np.zeros((4, 7, 5, 3), np.uint8)}, r"\(3, 5, 7\), but x_test has images of \(3, 7, 5\)"),
     "channels": ({"x_test": np.zeros((4, 5, 7, 1), np.uint8)}, r"\(3, 5, 7\), but x_test has images of \(1, 5, 7\)"),
     "lengths": ({"y_test": [0, 1, 2]}, "x_test has 4 images, but y_test has 3 labels"),
-    "float labels": ({"y_train": np.zeros(6)}, "y_train must be class numbers of an integer dtype.*float64"),
+    "float labels": ({"y_train": np.zeros(6)}, "y_train has 1 value for each image .float64., but y_test has a class"),
     "bool labels": ({"y_train": np.zeros(6, bool)}, "y_train must be class numbers.*bool"),
-    "column": ({"y_train": np.zeros((6, 1), int)}, r"y_train must have 1 axis.*\(6, 1\)"),
+    "column": ({"y_train": np.full((6, 1), 2)}, r"y_train must have 1 axis.*\(6, 1\)"),
     "scalar": ({"y_train": 3}, r"y_train must have 1 axis.*\(\)"),
     "negative": ({"y_test": [0, 1, -1, 2]}, r"y_test\[2\] is -1: labels are class numbers from 0"),
     "huge": ({"y_test": np.array([0, 2**64 - 1, 1, 2], np.uint64)}, r"y_test\[1\] is 18446744073709551615"),

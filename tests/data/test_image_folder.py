@@ -62,7 +62,7 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path: Path, part: str) -> No
     make_folder(tmp_path / part, ("dog", "emu"), images=2)
     data = load(tmp_path)
     assert data.class_names == ("cat", "dog", "emu")
-    assert data.facts == (15, 4, 3, (3, 16, 16)) == dataset_facts(ll.ImageFolder(tmp_path, 16))
+    assert data.facts[:4] == (15, 4, 3, (3, 16, 16)) and data.facts == dataset_facts(ll.ImageFolder(tmp_path, 16))
     assert data.y_test.tolist() == [1, 1, 2, 2]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from layered_lr.data import Dataset, cifar10, dataset_facts, load_dataset
+from layered_lr.data.targets import CLASSES
 from layered_lr.errors import DataError, SpecError
 
 X = np.random.default_rng(8).integers(0, 256, (9, 4, 4, 1), dtype=np.uint8)
@@ -28,7 +29,7 @@ def test_arrays_come_as_mapping_tuple_or_data_set() -> None:
 def test_an_open_npz_is_a_mapping(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", **MAPPING)
     with np.load(tmp_path / "mine.npz") as opened:
-        assert load_dataset(opened).facts == (6, 3, 6, (1, 4, 4))
+        assert load_dataset(opened).facts == (6, 3, 6, (1, 4, 4), CLASSES)
     with pytest.raises(DataError, match=r"data\['x_train'\] cannot be read \(OSError: the file is closed"):
         load_dataset(Closed(MAPPING))
 
@@ -109,8 +110,8 @@ def test_the_digits_are_split_alike_in_every_class_and_mixed(digits: Dataset) ->
 
 
 def test_facts_of_the_digits_are_those_of_the_data(digits: Dataset) -> None:
-    assert dataset_facts("digits") == digits.facts == (1437, 360, 10, (3, 32, 32))
-    assert dataset_facts(FOUR) == (6, 3, 6, (1, 4, 4))
+    assert dataset_facts("digits") == digits.facts == (1437, 360, 10, (3, 32, 32), CLASSES)
+    assert dataset_facts(FOUR) == (6, 3, 6, (1, 4, 4), CLASSES)
     assert dataset_facts(digits) == digits.facts
 
 

@@ -28,7 +28,7 @@ class ModelInput:
         digest: Of the data, 32 hexadecimal digits; empty where it is not known.
         train_size: Images that it was trained on.
         test_size: Images that it was tested on.
-        num_classes: Classes are 0 to ``num_classes - 1``.
+        num_classes: Classes are 0 to ``num_classes - 1``; of values, how many the model answers with.
         class_names: What each class is called; None where the data do not say.
         data_shape: (channels, height, width) of the data's images.
         image_shape: (channels, height, width) of the images as the model gets them.
@@ -37,6 +37,7 @@ class ModelInput:
         std: Standard deviation of each channel, likewise.
         fit: How files became squares: ``"crop"``, ``"stretch"`` or ``"pad"`` in a folder of images with a size, None
             elsewhere.
+        targets: ``"classes"``, ``"values"`` or ``"masks"``.
     """
 
     data: str
@@ -51,6 +52,7 @@ class ModelInput:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     fit: Fit | None = None
+    targets: str = "classes"
 
     @property
     def takes_pixels(self) -> bool:
@@ -88,12 +90,15 @@ class ModelInput:
             mean=_numbers(table["mean"]),
             std=_numbers(table["std"]),
             fit=table.get("fit"),
+            targets=table.get("targets", "classes"),
         )
         found._check()
         return found
 
     def _check(self) -> None:
         channels = self.image_shape[0]
+        if self.targets not in ("classes", "values", "masks"):
+            raise ValueError(f"targets {self.targets!r:.40}")
         texts = [self.data, self.digest, *(self.class_names or ())]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("names that are no texts")
@@ -137,7 +142,7 @@ def describe_input(
         digest=digest,
         train_size=facts.train_size,
         test_size=facts.test_size,
-        num_classes=facts.num_classes,
+        num_classes=facts.outputs,
         class_names=None if names is None else tuple(names),
         data_shape=facts.image_shape,
         image_shape=image_shape,
@@ -145,6 +150,7 @@ def describe_input(
         mean=None if mean is None else tuple(map(float, mean)),
         std=None if std is None else tuple(map(float, std)),
         fit=None if decoder is None or decoder.size is None else decoder.fit,
+        targets=facts.targets.kind,
     )
 
 

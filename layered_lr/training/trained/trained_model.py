@@ -13,7 +13,7 @@ from layered_lr.backend.loading import load_backend
 from layered_lr.data import DatasetFacts, load_dataset
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.sources import needs_download
-from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
+from layered_lr.errors import CheckpointError, LayeredLRError, SpecError, Unsupported
 from layered_lr.files import describe_error
 from layered_lr.losses import FunctionLoss
 from layered_lr.models.nn_modules import Module
@@ -202,6 +202,11 @@ def open_model(
     name = trained.backend if backend is None else backend
     check_name(name)
     options, takes = _options_of_model(trained, name, model, device), find_input(trained)
+    if takes.targets != "classes":
+        raise Unsupported(
+            f"the run's targets are {takes.targets}, no class numbers: predictions, evaluations and exports of such a "
+            "model are not there yet. Take result.weights, and call the model yourself."
+        )
     facts = DatasetFacts(takes.train_size, takes.test_size, takes.num_classes, takes.data_shape)
     chosen = choose_model(options, facts, loads=False)
     opened = load_backend(name, options.device)

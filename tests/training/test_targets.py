@@ -1,0 +1,178 @@
+"""Targets that are no class numbers: the same as a loop by hand in plain torch, on each backend, or a clear error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layered_lr as ll
+from layered_lr.data import Batches, load_dataset
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((40, 3, 8, 8)).astype(np.float32)
+VALUES = RNG.standard_normal((40, 2)).astype(np.float32)
+MASKS = RNG.integers(0, 3, (40, 8, 8)).astype(np.uint8)
+MASKS[:, 0, 0] = 255
+LABELS = (VALUES > 0).astype(np.int64)
+
+
+def net(outputs: int) -> Any:
+    torch.manual_seed(3)
+    last = torch.nn.Linear(256, outputs)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Flatten(), last)
+
+
+def pixel_net() -> Any:
+    torch.manual_seed(3)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 3, 1))
+
+
+CASES: dict[str, tuple[Any, Any, Any]] = {
+    "values": (lambda: net(2), VALUES, torch.nn.MSELoss()),
+    "one value": (lambda: net(1), VALUES[:, 0], lambda outputs, targets: F.l1_loss(outputs.squeeze(1), targets)),
+    "labels": (lambda: net(2), LABELS, torch.nn.BCEWithLogitsLoss()),
+    "masks": (pixel_net, MASKS, torch.nn.CrossEntropyLoss(ignore_index=255)),
+}
+
+
+def halves(targets: Any) -> tuple[Any, ...]:
+    return IMAGES[:32], targets[:32], IMAGES[32:], targets[32:]
+
+
+def error(outputs: Any, targets: Any) -> float:
+    return float(np.abs(outputs.reshape(targets.shape) - targets).mean())
+
+
+def train(case: str, backend: str = "torch-eager", **other: Any) -> ll.Result:
+    model, targets, loss = CASES[case]
+    given = {"model": model, "data": halves(targets), "loss": loss, "epochs": 2, "batch_size": 8, "progress": False}
+    return ll.run(ll.Spec(ll.SGD(0.05, momentum=0.9)), backend=backend, **{**given, **other})
+
+
+def by_hand(case: str) -> tuple[list[float], dict[str, Any]]:
+    make, targets, loss = CASES[case]
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, fused=True)
+    losses = []  # fused, as the library's updates are: torch's other kernels differ by a last bit
+    order = Batches(load_dataset(halves(np.arange(40))), 8, 0, augment=False)
+    wanted = torch.from_numpy(targets.astype(np.int64 if targets is MASKS else np.float32))
+    for epoch in range(2):
+        for images, numbers in order.epoch(epoch):
+            optimizer.zero_grad()
+            value = loss(model(torch.from_numpy(images)), wanted[torch.from_numpy(numbers)])
+            value.backward()
+            optimizer.step()
+            losses.append(value.item())
+    return losses, {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_torch_trains_bitwise_as_a_loop_by_hand(case: str) -> None:
+    losses, weights = by_hand(case)
+    result = train(case)
+    assert result.losses.tolist() == losses and not len(result.accuracies) and "accuracy" not in str(result)
+    for name, array in weights.items():
+        np.testing.assert_array_equal(result.weights[name], array)
+
+
+@pytest.mark.parametrize(
+    "case", ["labels", "masks", *(pytest.param(case, marks=pytest.mark.exhaustive) for case in ("values", "one value"))]
+)
+def test_each_backend_trains_so_within_rounding(case: str, backend: Any) -> None:
+    losses, weights = by_hand(case)
+    result = train(case, backend.name)
+    np.testing.assert_allclose(result.losses, losses, rtol=1e-5)  # sums of 256 products in another order
+    for name, array in weights.items():
+        np.testing.assert_allclose(result.weights[name], array, rtol=1e-4, atol=1e-5)  # likewise, after 8 updates
+
+
+def test_the_parts_of_a_batch_make_the_mean_of_the_batch() -> None:
+    whole, parts = train("values", batch_size=16), train("values", accumulate_steps=2)
+    np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-6)  # the mean of two means
+    with pytest.raises(ll.SpecError, match="mean over 4 parts"):
+        train("masks", accumulate_steps=2, loss=lambda outputs, targets: F.cross_entropy(
+            outputs, targets, torch.tensor([0.1, 1.0, 9.0]), ignore_index=255))  # fmt: skip
+
+
+def test_metrics_decide_where_there_is_no_accuracy(tmp_path: Any) -> None:
+    stop = ll.EarlyStop("error", mode="min", target=100.0)
+    events: list[float] = []
+
+    class Hear(ll.Callback):
+        def on_evaluation(self, event: Any) -> None:
+            events.append(event.accuracy)
+
+    options = {"metrics": {"error": error}, "early_stop": stop, "callbacks": [Hear()]}
+    result = train("values", checkpoints=tmp_path / "run", **options)
+    assert len(result.losses) == 4 and result.logged["error"].shape == (1, 2) and np.isnan(events).all()
+    assert '"accuracy"' not in (tmp_path / "run" / "events.jsonl").read_text()
+    again = ll.resume(tmp_path / "run", model=CASES["values"][0], data=halves(VALUES), loss=torch.nn.MSELoss(),
+                      early_stop=None, metrics={"error": error}, progress=False)  # fmt: skip
+    assert again.losses.tolist() == train("values").losses.tolist()
+    assert ll.Result.load(tmp_path / "run", checkpoint="best").losses.tolist()
+
+
+WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no loss": ("values", {"loss": "cross_entropy"}, "the targets are 2 values for each image.*loss=torch.nn.MSELoss"),
+    "one-hot": ("labels", {"loss": "cross_entropy"}, r"y.argmax\(1\) of one-hot rows"),
+    "mix": ("values", {"mix": ll.Mix(mixup=0.2)}, "mix is for class numbers"),
+    "moved": ("masks", {"augment": True}, "augment would move or resize the images"),
+    "resized": ("masks", {"image_size": 16}, "image_size would move or resize the images"),
+    "accuracy": ("values", {"early_stop": ll.EarlyStop(patience=1)}, "'accuracy' is not measured"),
+    "all with all": (
+        "one value",
+        {"loss": lambda outputs, targets: ((outputs - targets) ** 2).mean()},
+        "each output is compared with all targets",
+    ),
+    "torch's warning": ("one value", {"loss": torch.nn.MSELoss()}, "Using a target size"),
+    "no class": ("masks", {"loss": torch.nn.CrossEntropyLoss()}, "255 is out of bounds"),
+}
+
+
+@pytest.mark.parametrize(("case", "other", "words"), WRONG.values(), ids=WRONG)
+def test_what_does_not_go_with_such_targets_is_refused(case: str, other: dict[str, Any], words: str) -> None:
+    with pytest.raises(ll.SpecError, match=words):
+        train(case, **other)
+
+
+def test_what_needs_classes_after_a_run_is_refused() -> None:
+    result = train("values", epochs=1)
+    with pytest.raises(ll.Unsupported, match="targets are values, no class numbers"):
+        result.predict(IMAGES)
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "NaN": (np.where(np.arange(80).reshape(40, 2) == 6, np.nan, VALUES), "NaN, infinite.*the first at index 3"),
+    "whole numbers": (np.full((40, 2), 3), "Several labels of an image are 0 and 1"),
+    "true and false": (MASKS > 1, "makes a class for each pixel"),
+    "nothing but ignored": (np.full((40, 8, 8), 255, np.uint8), "the masks have no class"),
+}
+
+
+@pytest.mark.parametrize(("targets", "words"), BAD.values(), ids=BAD)
+def test_wrong_targets_are_refused(targets: Any, words: str) -> None:
+    with pytest.raises(ll.DataError, match=words):
+        load_dataset(halves(targets))
+
+
+def test_samples_and_arrays_have_the_same_targets() -> None:
+    class Pairs(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __init__(self, part: slice, targets: Any) -> None:
+            self.images, self.targets_of = IMAGES[part], targets[part]
+
+        def __len__(self) -> int:
+            return len(self.images)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.images[index], torch.from_numpy(np.array(self.targets_of[index]))
+
+    for targets in (VALUES, VALUES[:, 0], MASKS):
+        read = load_dataset((Pairs(slice(32), targets), Pairs(slice(32, 40), targets)))
+        given = load_dataset(halves(targets))
+        assert read.facts == given.facts
+        np.testing.assert_array_equal(read.y_train, given.y_train)
+        assert len(read.x_train[np.arange(2)]) == 2  # each sample's own target is that of the list
