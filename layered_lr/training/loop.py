@@ -134,6 +134,8 @@ class Loop:
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
         self._metrics, self._watcher = metrics or {}, watcher
+        averages = [""] if session.extras.ema_decay is None else ["", "ema "]
+        self.metric_names = tuple(prefix + name for prefix in averages for name in self._metrics)
 
     def run(self, checkpoint_first: bool = False) -> None:
         """Train for all updates of the plan, or until a callback stops the run.

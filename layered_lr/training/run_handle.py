@@ -28,6 +28,7 @@ class RunningLoop(Protocol):
     plan: Plan
     step: int
     in_epoch: int
+    metric_names: tuple[str, ...]
     session: Session
     batches: Batches
     measured: Measurements
@@ -100,6 +101,11 @@ class RunHandle:
     def ema_accuracies(self) -> Float64:
         """The moving average's test accuracy after each epoch so far, shape (epochs,); empty without ``ema_decay``."""
         return self._running().history.ema_accuracies.numbers()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What each evaluation measures by ``metrics=``, as ``logged`` names it; of the moving average ``ema NAME``."""
+        return self._running().metric_names
 
     @property
     def logged(self) -> Mapping[str, Float64]:

@@ -107,6 +107,24 @@ def test_a_log_holds_what_callbacks_log(torch: Any, tmp_path: Path) -> None:
         assert read(kind, tmp_path)["logged/mine"] == {4: 0.0, 9: 1.0}
 
 
+def test_a_csv_has_a_column_of_each_metric_also_after_a_stop(torch: Any, tmp_path: Path) -> None:
+    def largest(outputs: Any, targets: Any) -> float:
+        return float(outputs.max())
+
+    given = said(metrics={"largest": largest}, ema_decay=0.5)
+    whole = ll.run(SPEC, **given, callbacks=[ll.CSV(tmp_path / "whole.csv", grad_norms=False)])
+    with pytest.raises(ll.CallbackError, match="broken"):
+        ll.run(SPEC, **given, callbacks=[Break()], checkpoints=tmp_path / "run")
+    again = {name: given[name] for name in ("model", "data", "metrics")}
+    log = ll.CSV(tmp_path / "log.csv", grad_norms=False)
+    resumed = ll.resume(tmp_path / "run", trust=True, callbacks=[log], **again)
+    assert (tmp_path / "log.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    for name in ("largest", "ema largest"):
+        column = read("csv", tmp_path)[f"logged/{name}"]
+        assert column == {int(updates) - 1: number for updates, number in whole.logged[name].tolist()}
+        assert len(column) == 2 and whole.logged[name].tolist() == resumed.logged[name].tolist()
+
+
 def test_a_new_run_takes_the_place_of_the_log_before(torch: Any, tmp_path: Path) -> None:
     ll.run(SPEC, **said(log=words(tmp_path), seed=3))
     result = ll.run(SPEC, **said(log=words(tmp_path), epochs=1))

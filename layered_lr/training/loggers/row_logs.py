@@ -12,7 +12,7 @@ from layered_lr.outputs import check_output, open_whole
 from layered_lr.printed import csv_cell, csv_text
 from layered_lr.strict_json import json_text
 from layered_lr.training.loggers.logger import Logger
-from layered_lr.training.loggers.rows import GRAD_NORM, RATE, Row
+from layered_lr.training.loggers.rows import GRAD_NORM, LOGGED, RATE, Row
 from layered_lr.training.row_file import append, open_to_append
 from layered_lr.training.run_handle import RunHandle
 
@@ -67,11 +67,11 @@ class _FileLogger(Logger):
 
 
 class CSV(_FileLogger):
-    """Writes a row of each update to a CSV file: loss, rates and gradient norms of the groups, accuracies.
+    """Writes a row of each update to a CSV file: loss, rates and gradient norms of the groups, accuracies, metrics.
 
-    The columns are ``step``, ``epoch`` (both 0-based), ``loss``, ``rate/GROUP``, ``grad_norm/GROUP``, ``accuracy`` and
-    ``ema_accuracy``. What was not measured at an update is empty. When the run ends, or goes on after a stop, the file
-    is the one of a run without a stop.
+    The columns are ``step``, ``epoch`` (both 0-based), ``loss``, ``rate/GROUP``, ``grad_norm/GROUP``, ``accuracy``,
+    ``ema_accuracy``, and ``logged/NAME`` of each of the run's metrics. What was not measured at an update is empty.
+    When the run ends, or goes on after a stop, the file is the one of a run without a stop.
 
     Args:
         path: The file. A log of this library that is there already is replaced, and nothing else.
@@ -100,20 +100,27 @@ class CSV(_FileLogger):
     def __init__(self, path: str | Path, grad_norms: bool = True) -> None:
         super().__init__(path, grad_norms)
         self._columns: list[str] = []
+        self._metrics: list[str] = []
         self._in_epoch = 1
 
     def _header(self, run: RunHandle) -> bytes:
         prefixes = (RATE, GRAD_NORM) if self.wants_grad_norms else (RATE,)
         by_group = [prefix + group.name for prefix in prefixes for group in run.plan.groups]
-        self._columns = ["loss", *by_group, "accuracy", "ema_accuracy"]
+        self._metrics = [LOGGED + name for name in run.metrics]
+        self._columns = ["loss", *by_group, "accuracy", "ema_accuracy", *self._metrics]
         self._in_epoch = run.steps_per_epoch
         return csv_text([["step", "epoch", *map(csv_cell, self._columns)]]).encode()
 
     def _text(self, rows: Iterable[Row]) -> bytes:
+        updates: dict[int, dict[str, float]] = {}
+        for row in rows:  # a metric has a row of its own, after that of the update
+            if "loss" in row.values:
+                updates[row.step] = row.values
+            elif row.step in updates:
+                updates[row.step].update((name, row.values[name]) for name in self._metrics if name in row.values)
         cells = (
-            [row.step, row.step // self._in_epoch, *(_cell(row.values.get(column)) for column in self._columns)]
-            for row in rows
-            if "loss" in row.values
+            [step, step // self._in_epoch, *(_cell(values.get(column)) for column in self._columns)]
+            for step, values in updates.items()
         )
         return csv_text(cells).encode()
 
