@@ -113,7 +113,8 @@ def alike(train: Array, test: Array) -> tuple[Array, Array]:
     if of_train != of_test:
         raise DataError(
             f"y_train has {of_train.describe()} ({train.dtype}), but y_test has {of_test.describe()} ({test.dtype}): "
-            "give targets of one kind and shape; .astype('int64') makes class numbers, .astype('float32') values."
+            "give targets of one kind and shape. Class numbers are whole numbers: .astype('int64') makes them, and "
+            ".astype('float32') values."
         )
     dtype = np.result_type(train.dtype, test.dtype)
     return (train, test) if train.dtype == test.dtype else (train.astype(dtype), test.astype(dtype))
