@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from torch.optim import lr_scheduler
@@ -11,6 +11,8 @@ from torch.optim import lr_scheduler
 from layered_lr.arrays import Float64
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
+UNKNOWN_LENGTH: Final = 200
+"""Steps to follow a schedule without an end."""
 _EARLY = 0.8  # of a schedule's length: a run that ends before has left out a part that matters
 _LATE = 1.1
 _MOST_CYCLES = 40

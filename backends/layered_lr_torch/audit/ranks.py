@@ -18,11 +18,10 @@ from layered_lr_torch.audit.rank_differences import compare
 from layered_lr_torch.audit.rate_curves import RatesOf, describe_curves
 from layered_lr_torch.audit.recipe import AuditedRecipe
 
-_NAMES = ("groups", "parameters")  # of a finding, which are tuples
 PATIENCE: Final = 60.0
 """Seconds that a rank waits for the others, which may not audit at all."""
 
-_NAMES = ("groups", "parameters")
+_NAMES = ("groups", "parameters")  # of a finding, which are tuples
 
 
 class RanksCompared(NamedTuple):

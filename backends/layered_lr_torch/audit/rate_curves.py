@@ -11,12 +11,12 @@ import torch
 
 from layered_lr.arrays import Float64
 from layered_lr.printed import name_of
-from layered_lr_torch.audit.recipe import AuditedRecipe, is_function
+from layered_lr_torch.audit.lengths import UNKNOWN_LENGTH
+from layered_lr_torch.audit.recipe import AuditedRecipe, count_made
 from layered_lr_torch.plan_scheduler import PlanScheduler
 
 SAMPLES: Final = 9
 """Updates whose rates go to the other ranks; of the others there is a digest."""
-_UNKNOWN_LENGTH = 200  # updates of a plan without an end
 
 RatesOf = Callable[[torch.optim.Optimizer, Any], "Float64 | None"]
 """The rates of an optimizer under a scheduler from now on, shape (steps, groups); None where they are not known."""
@@ -34,15 +34,14 @@ def describe_curves(recipe: AuditedRecipe, rates_of: RatesOf) -> Iterator[dict[s
         for scheduler in recipe.schedulers:
             if isinstance(scheduler, PlanScheduler):
                 if scheduler.optimizer is optimizer:
-                    length = scheduler.plan.total_steps or _UNKNOWN_LENGTH
+                    length = scheduler.plan.total_steps or UNKNOWN_LENGTH
                     rows = np.linspace(0, length - 1, min(length, SAMPLES)).astype(int).tolist()
                     rates = np.concatenate([scheduler.plan.table(row, row + 1) for row in rows])
                     names = [group.name for group in scheduler.plan.groups]
                     yield _describe(scheduler, names, rows, rates, rates)
             elif (found := rates_of(optimizer, scheduler)) is not None and len(found):
                 rows = np.linspace(0, len(found) - 1, min(len(found), SAMPLES)).astype(int)
-                made = 0 if is_function(scheduler) else int(getattr(scheduler, "last_epoch", 0) or 0)
-                yield _describe(scheduler, labels, (rows + made).tolist(), found[rows], found)
+                yield _describe(scheduler, labels, (rows + count_made(scheduler)).tolist(), found[rows], found)
 
 
 def _describe(scheduler: Any, labels: list[str], rows: list[int], sampled: Float64, rates: Float64) -> dict[str, Any]:

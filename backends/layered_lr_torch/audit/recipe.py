@@ -188,6 +188,11 @@ def is_function(scheduler: object) -> bool:
     return callable(scheduler) and not hasattr(scheduler, "optimizer")
 
 
+def count_made(scheduler: object) -> int:
+    """How many steps a scheduler has made; a function counts none."""
+    return 0 if is_function(scheduler) else int(getattr(scheduler, "last_epoch", 0) or 0)
+
+
 def list_parts(scheduler: Any) -> list[Any]:
     """A scheduler and all those inside of it; timm's for a plateau has torch's inside."""
     inside = [*getattr(scheduler, "_schedulers", ()), getattr(scheduler, "lr_scheduler", None)]

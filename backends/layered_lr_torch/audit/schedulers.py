@@ -15,15 +15,20 @@ from layered_lr.arrays import Float64
 from layered_lr.files import one_line
 from layered_lr.findings import Finding
 from layered_lr.printed import name_of
-from layered_lr_torch.audit.lengths import find_misfits, find_misfits_of_rates, own_length
+from layered_lr_torch.audit.lengths import UNKNOWN_LENGTH, find_misfits, find_misfits_of_rates, own_length
 from layered_lr_torch.audit.offsets import find_offset
 from layered_lr_torch.audit.ratios import find_flattened, find_unread_scales, has_scales
-from layered_lr_torch.audit.recipe import AuditedRecipe, ListedGroup, is_function, is_torch_scheduler, list_parts
+from layered_lr_torch.audit.recipe import (
+    AuditedRecipe,
+    ListedGroup,
+    count_made,
+    is_function,
+    is_torch_scheduler,
+    list_parts,
+)
 from layered_lr_torch.audit.simulation import MOST_STEPS, simulate
 from layered_lr_torch.own_optimizer import innermost
 from layered_lr_torch.plan_scheduler import PlanScheduler
-
-_UNKNOWN_LENGTH = 200  # steps to follow a schedule without an end
 
 
 class ScheduleAudit:
@@ -101,18 +106,19 @@ class ScheduleAudit:
         return self._known[key]
 
     def _follow(self, optimizer: torch.optim.Optimizer, scheduler: Any, without_scale: bool) -> Float64 | None:
-        wanted = self.recipe.steps or own_length(scheduler) or _UNKNOWN_LENGTH
-        made = 0 if is_function(scheduler) else int(getattr(scheduler, "last_epoch", 0) or 0)
-        steps = min(max(wanted - made, 0), MOST_STEPS)
+        wanted = self.recipe.steps or own_length(scheduler) or UNKNOWN_LENGTH
+        left = max(wanted - count_made(scheduler), 0)
         kind = name_of(scheduler)
         try:
-            rates, error = simulate(self.recipe, optimizer, scheduler, steps, without_scale=without_scale)
+            rates, error = simulate(
+                self.recipe, optimizer, scheduler, min(left, MOST_STEPS), without_scale=without_scale
+            )
         except Exception as failure:  # it is the user's, and may hold what cannot be copied
             self._note(f"the rates of {kind}: a copy of it fails ({one_line(failure)}).")
             return None
         if error is not None and len(rates) <= _most_steps(scheduler):
             self._note(f"the rates of {kind} from step {len(rates)} on: {error}")
-        if wanted - made > MOST_STEPS:
+        if left > MOST_STEPS:
             self._note(f"the rates of {kind} behind step {MOST_STEPS:,}.")
         return rates
 
