@@ -101,8 +101,8 @@ class EagerSession(EagerUpdates):
             logits = self.model(images)
             self.check_logits(logits, len(images))
             loss = self._loss(logits, labels)
-            if self._own_part.weight != 1:
-                loss = loss * self._own_part.weight
+            if self._own_part.part.weight != 1:
+                loss = loss * self._own_part.part.weight
             if loss.requires_grad:
                 (loss / len(parts) if len(parts) > 1 else loss).backward()
             elif self._watch.watches_any:  # else nothing trains in this phase

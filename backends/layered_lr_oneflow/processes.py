@@ -152,14 +152,14 @@ class OwnPart:
         share: Which process this is.
 
     Attributes:
-        weight: Of this process's loss: gradients and losses are averaged over the processes.
-        part: This process's images among those of all.
+        part: This process's images among those of all, and the weight of their loss: gradients and losses are averaged
+            over the processes.
         whole: How many images all have; 0 before the first update.
     """
 
     def __init__(self, share: Share) -> None:
         self.share = share
-        self.weight, self.whole = 1.0, 0
+        self.whole = 0
         self.part = share.part(share.count)
 
     def begin(self, images: int, whole: int | None) -> int:
@@ -175,10 +175,7 @@ class OwnPart:
         Raises:
             DataError: This process has another number of images than its part.
         """
-        self.whole = whole or images * self.share.count
-        self.part = self.share.part(self.whole)
-        self.part.check(images)
-        self.weight = self.part.weight
+        self.whole, self.part = self.share.part_of_update(images, whole)
         return self.whole
 
     def widen(self, x: Tensor) -> tuple[Tensor, slice]:

@@ -24,7 +24,6 @@ class OwnPart:
     def __init__(self, processes: TorchProcesses, device: torch.device) -> None:
         self._processes, self._device = processes, device
         self.draws = WholeDraws(processes.share)
-        self._is_uneven = False
 
     def begin(self, images: int, whole: int | None) -> tuple[int, float]:
         """Begin an update.
@@ -40,22 +39,17 @@ class OwnPart:
         Raises:
             DataError: This process has another number of images than its part.
         """
-        share = self._processes.share
         self._processes.signs.calls += 1
-        self.draws.whole, self._is_uneven = whole, whole is not None
-        if whole is None:
-            count_images(True)
-            return images * share.count, 1.0
-        part = share.part(whole)
-        part.check(images)
+        self.draws.whole = whole
+        every, part = self._processes.share.part_of_update(images, whole)
         count_images(not part.is_stand_in)
-        return whole, part.weight
+        return every, part.weight
 
     def end(self) -> None:
         """Let all processes' generators stand alike after unequal parts.
 
         Numbers of which only some processes could tell that they are no images' would leave them apart.
         """
-        if self._is_uneven and self.draws.has_drawn:
+        if self.draws.whole is not None and self.draws.has_drawn:
             states = self._processes.from_first(random_state.read_states(self._device))
             random_state.restore_states(states, self._device)

@@ -83,6 +83,21 @@ class Share:
             return Part(0, 1, 0.0)
         return Part(start, stop, (stop - start) * self.count / images)
 
+    def part_of_update(self, images: int, whole: int | None) -> tuple[int, Part]:
+        """The images of an update in all processes, and this one's part of them.
+
+        Args:
+            images: That this process has.
+            whole: Those of all processes; None where each has as many.
+
+        Raises:
+            DataError: This process has another number of images than its part.
+        """
+        whole = images * self.count if whole is None else whole
+        own = self.part(whole)
+        own.check(images)
+        return whole, own
+
     def run_of(self, images: int) -> slice | None:
         """The images that this process answers to, one after the other; None where the processes have no equal runs.
 
@@ -93,8 +108,8 @@ class Share:
             >>> Share(1, 2).run_of(6), Share(1, 2).run_of(5)
             (slice(3, 6, None), None)
         """
-        each, rest = divmod(images, self.count)
-        return None if rest else slice(each * self.rank, each * (self.rank + 1))
+        own = self.part(images)
+        return None if images % self.count else slice(own.start, own.stop)
 
 
 WHOLE = Share()
