@@ -36,9 +36,14 @@ class DatasetFacts(NamedTuple):
     targets: TargetFacts = CLASSES
 
     @property
+    def has_classes(self) -> bool:
+        """Whether each image has a class number, and not values or a mask."""
+        return self.targets.kind == "classes"
+
+    @property
     def label_classes(self) -> int:
         """Classes that each image has one of; 0 where the targets are values or masks."""
-        return self.num_classes if self.targets.kind == "classes" else 0
+        return self.num_classes if self.has_classes else 0
 
     @property
     def outputs(self) -> int:

@@ -23,7 +23,7 @@ from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
 from layered_lr.spelling import did_you_mean
 from layered_lr.training.cross_entropy import CrossEntropy
-from layered_lr.training.metrics import OWN_NAMES
+from layered_lr.training.metrics import OWN_NAMES, list_names
 from layered_lr.training.options import RunOptions
 
 _BLOCK_STEPS = 65_536  # whose rates are held at once
@@ -135,8 +135,7 @@ def check_watched(options: RunOptions, has_accuracy: bool = True) -> None:
     Raises:
         SpecError: It does not.
     """
-    average = [f"ema {name}" for name in options.metrics] if options.ema_decay is not None else []
-    known = [*_own_names(has_accuracy), *options.metrics, *average]
+    known = [*_own_names(has_accuracy), *list_names(options.metrics, options.ema_decay is not None)]
     if options.early_stop is not None:
         _check_measured("early_stop: metric", options.early_stop.metric, known)
     if options.checkpoints is not None and options.checkpoints.keep_best:

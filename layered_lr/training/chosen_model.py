@@ -146,7 +146,7 @@ def choose_model(options: RunOptions, facts: DatasetFacts, *, loads: bool = True
         _check_catalogued_head(name, options.head, facts.outputs)
         dropout = _catalogued_dropout(name, options.dropout)
     else:
-        model = UsersCallable(model, facts.outputs, shape, options.head, facts.label_classes > 0)
+        model = UsersCallable(model, facts.outputs, shape, options.head, facts.has_classes)
     return ChosenModel(model, facts.outputs, dropout, shape, size, pretrained)
 
 

@@ -27,7 +27,7 @@ def evaluate(
         ema: Whether to measure the moving average.
     """
     right, sums = 0, MetricSums(metrics)
-    has_classes = batches.dataset.facts.label_classes > 0
+    has_classes = batches.dataset.facts.has_classes
     if not has_classes and not metrics:
         return float("nan"), {}
     for images, labels, count in batches.test(session.wants_channels_last):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Arrays, Float64
 from layered_lr.backend.series import Repeats, Series
+from layered_lr.training.metrics import list_names
 
 _SERIES = ("losses", "accuracies", "ema_accuracies")
 _FACTORS = "rate_factors"
@@ -90,7 +91,7 @@ class History:
         self.ema_accuracies.cut(step // in_epoch)
         if step % in_epoch == 0:
             return
-        for name in (*metrics, *(f"ema {name}" for name in metrics)):
+        for name in list_names(metrics, has_average=True):
             rows = self.logged.get(name)
             if rows is not None and len(rows) and int(rows.numbers()[-1][0]) == step:
                 rows.cut(len(rows) - 1)

@@ -50,7 +50,7 @@ from layered_lr.training.evaluation import evaluate
 from layered_lr.training.followers import FollowedLog
 from layered_lr.training.history import History, mean_loss
 from layered_lr.training.measurements import Measurements, NotFinite
-from layered_lr.training.metrics import Metric
+from layered_lr.training.metrics import Metric, list_names
 from layered_lr.training.progress import ProgressBar
 from layered_lr.training.result import NO_GRADIENT
 from layered_lr.training.run_handle import RunHandle
@@ -134,8 +134,7 @@ class Loop:
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
         self._metrics, self._watcher = metrics or {}, watcher
-        averages = [""] if session.extras.ema_decay is None else ["", "ema "]
-        self.metric_names = tuple(prefix + name for prefix in averages for name in self._metrics)
+        self.metric_names = tuple(list_names(self._metrics, session.extras.ema_decay is not None))
 
     def run(self, checkpoint_first: bool = False) -> None:
         """Train for all updates of the plan, or until a callback stops the run.
@@ -404,9 +403,8 @@ class Loop:
         self._note_still_groups()
         right, average, further = self._evaluate() if self._evaluates else (None, None, {})
         loss = mean_loss(self.history.losses.numbers(self._first_of_epoch()))
-        metrics = {"loss": loss, **further}
-        if right is not None and not math.isnan(right):
-            metrics = {"loss": loss, "accuracy": right, **further}
+        known = {} if right is None or math.isnan(right) else {"accuracy": right}
+        metrics = {"loss": loss, **known, **further}
         if right is not None:
             self._watch(metrics)
         # Where every update was skipped there is nothing to react to, and where the run ends before its epoch does, the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,6 +49,21 @@ def check_metrics(value: Any) -> dict[str, Metric]:
             )
         found[name] = metric
     return found
+
+
+def list_names(metrics: Iterable[str], has_average: bool) -> list[str]:
+    """The names under which a run keeps what its metrics measure.
+
+    Args:
+        metrics: Their own names.
+        has_average: Whether they are also measured of the moving average.
+
+    Example:
+        >>> list_names(["top2"], has_average=True)
+        ['top2', 'ema top2']
+    """
+    own = list(metrics)
+    return own + [f"ema {name}" for name in own] * has_average
 
 
 def _is_object(metric: Any) -> bool:

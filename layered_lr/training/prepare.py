@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Weights, kind_of
+from layered_lr.arrays import Array, Weights, kind_of
 from layered_lr.backend.base import Backend, Extras
 from layered_lr.backend.loading import load_backend
 from layered_lr.backend.processes import ALONE
@@ -112,7 +112,7 @@ def prepare(
     if dataset is None:
         dataset = load_dataset(options.data, options.data_root, options.image_size)
     check_targets(options, dataset)
-    check_watched(options, dataset.facts.label_classes > 0)
+    check_watched(options, dataset.facts.has_classes)
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     sizes = options.sizes
@@ -150,7 +150,7 @@ def prepare(
     )
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
-    check_reacting(options, plan, dataset.facts.label_classes > 0)
+    check_reacting(options, plan, dataset.facts.has_classes)
     check_trainable(plan, model)
     check_unequal_parts(options, plan, model, len(dataset.y_train), processes)
     check_autocast_dtypes(options, plan)
@@ -161,7 +161,7 @@ def prepare(
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
     measured = options.divergence.action != "stop" or any(each.wants_grad_norms for each in options.listeners)
-    loss = _prepare_loss(options, backend, model, batches, dataset.facts.label_classes)
+    loss = _prepare_loss(options, backend, model, batches)
     extras = Extras(
         options.accumulate_steps,
         options.ema_decay,
@@ -179,17 +179,15 @@ def prepare(
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes, digest)
 
 
-def _prepare_loss(options: RunOptions, backend: Backend, model: Module, batches: Batches, classes: int) -> LossSettings:
+def _prepare_loss(options: RunOptions, backend: Backend, model: Module, batches: Batches) -> LossSettings:
     """Make what the backend computes the loss with, and see that the parts of a batch have the mean of the batch."""
-    shape, has_shares = (options.batch_size, *batches.image_shape), options.mix is not None
-    if not classes:
+    if not batches.dataset.facts.has_classes:
         return _prepare_loss_of_numbers(options, backend, model, batches)
+    classes, has_shares = batches.dataset.facts.label_classes, options.mix is not None
+    shape = (options.batch_size, *batches.image_shape)
     loss = backend.prepare_loss(options.loss.settings, model, shape, classes if has_shares else 0)
-    if isinstance(loss, FunctionLoss) and (options.accumulate_steps > 1 or backend.processes.are_many):
-        # A model that does not answer so is refused, with the reason, when its session is opened.
-        answered = None
-        with contextlib.suppress(Exception):
-            answered = backend.answer(model, np.zeros((2, *batches.image_shape), np.float32), classes)
+    if isinstance(loss, FunctionLoss) and _come_in_parts(options, backend):
+        answered = _try_answer(backend, model, batches)
         if answered is not None:
             check_mean_of_parts(backend, loss, answered, classes, has_shares)
     return loss
@@ -202,14 +200,25 @@ def _prepare_loss_of_numbers(options: RunOptions, backend: Backend, model: Modul
         loss = backend.prepare_loss(
             options.loss.settings, model, (count, *batches.image_shape), 0, example_targets(dataset, count)
         )
-    answered = None
-    with contextlib.suppress(Exception):  # its session says why, when it is opened
-        answered = backend.answer(model, np.zeros((2, *batches.image_shape), np.float32), 0)
+    answered = _try_answer(backend, model, batches)
     if isinstance(loss, FunctionLoss) and answered is not None:
         try_loss(backend, loss, answered, dataset)
-        if options.accumulate_steps > 1 or backend.processes.are_many:
+        if _come_in_parts(options, backend):
             check_mean_of_parts(backend, loss, answered, 0, False, example_targets(dataset, 12))
     return loss
+
+
+def _come_in_parts(options: RunOptions, backend: Backend) -> bool:
+    """Whether a batch's loss is the mean of the losses of its parts."""
+    return options.accumulate_steps > 1 or backend.processes.are_many
+
+
+def _try_answer(backend: Backend, model: Module, batches: Batches) -> Array | None:
+    """What the model answers to two images; None where it cannot: its session says why, when it is opened."""
+    with contextlib.suppress(Exception):
+        images = np.zeros((2, *batches.image_shape), np.float32)
+        return backend.answer(model, images, batches.dataset.facts.label_classes)
+    return None
 
 
 def _make_mixer(options: RunOptions, classes: int) -> Mixer | None:
