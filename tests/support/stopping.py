@@ -13,6 +13,22 @@ import layered_lr as ll
 from layered_lr.training.run_log import RunLog
 
 
+class StopAfter(ll.Callback):
+    """Stops a run after some updates.
+
+    Args:
+        step: How many.
+        why: What the run says.
+    """
+
+    def __init__(self, step: int, why: str = "enough") -> None:
+        self.step, self.why = step, why
+
+    def on_update(self, event: Any) -> None:
+        if event.step + 1 == self.step:
+            event.run.stop(self.why)
+
+
 def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after: int, **said: Any) -> None:
     """A run that gets SIGTERM after some updates, as a cluster's scheduler sends it."""
 

@@ -16,6 +16,7 @@ from layered_lr.state import read_state
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import options
+from tests.support.stopping import StopAfter
 
 PLAIN = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("head", lr_scale=2.0)], ll.ExponentialLR(gamma=0.9))
 
@@ -137,14 +138,9 @@ def test_nothing_is_waited_for_before_it_is_read(torch: Any, monkeypatch: pytest
 
 
 def test_a_callback_stops_the_run_which_then_goes_on_as_if_it_had_not(torch: Any, tmp_path: Path) -> None:
-    class StopsAt(ll.Callback):
-        def on_update(self, event: Any) -> None:
-            if event.step == 6:
-                event.run.stop("seven are enough")
-
     listener = Listener()
     folder = tmp_path / "run"
-    stopped = ll.run(PLAIN, **said(checkpoints=folder), callbacks=[StopsAt(), listener])
+    stopped = ll.run(PLAIN, **said(checkpoints=folder), callbacks=[StopAfter(7, "seven are enough"), listener])
     assert len(stopped.losses) == 7 and len(stopped.accuracies) == 2
     assert stopped.events == ({"event": "stopped", "step": 7, "why": "seven are enough"},)
     assert listener.names[-4:] == ["evaluation", "epoch", "checkpoint", "end: NoneType"]

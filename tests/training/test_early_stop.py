@@ -15,7 +15,7 @@ from layered_lr.training.best_weights import Watcher
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import assert_same, options
-from tests.support.stopping import stopped
+from tests.support.stopping import StopAfter, stopped
 
 SPEC = ll.Spec(ll.SGD(0.05, momentum=0.9), [ll.Group("head", lr_scale=2.0)])
 
@@ -169,17 +169,6 @@ def test_the_run_s_folder_has_the_weights_and_the_average_of_the_best_epoch_too(
     for found in (result, ll.Result.load(tmp_path / "run")):
         assert all(np.array_equal(found.weights[name], array) for name, array in kept.kept[2].items())
         assert all(np.array_equal(found.ema_weights[name], array) for name, array in averages.kept[2].items())
-
-
-class StopAfter(ll.Callback):
-    """Stops a run after an update."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_update(self, event: Any) -> None:
-        if event.step + 1 == self.step:
-            event.run.stop("enough")
 
 
 @pytest.mark.parametrize("better", [True, False])

@@ -22,7 +22,7 @@ from layered_lr.training.run_log import RunLog
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, assert_same, options
-from tests.support.stopping import stopped
+from tests.support.stopping import StopAfter, stopped
 
 STEPS = 9  # three epochs of three updates
 PHASED = replace(
@@ -239,15 +239,6 @@ def test_a_changed_reactive_schedule_begins_anew(
     assert "group 'head': its schedule is another one now, and begins at 0.003." in capsys.readouterr().err
 
 
-class StopsAt(ll.Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_update(self, event: Any) -> None:
-        if event.step + 1 == self.step:
-            event.run.stop("half way through an epoch")
-
-
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])
 @pytest.mark.parametrize("ends", ["stopped", "shorter"])
 def test_a_plateau_reads_an_epoch_once_where_a_run_ends_within_it(
@@ -257,7 +248,8 @@ def test_a_plateau_reads_an_epoch_once_where_a_run_ends_within_it(
     schedule = ll.ReduceLROnPlateau(patience=1, factor=0.5, threshold=10.0, metric=metric)  # at every second epoch
     spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")], schedule)
     whole = ll.run(spec, **said, max_steps=24)
-    early = {"max_steps": 8} if ends == "shorter" else {"max_steps": 24, "callbacks": [StopsAt(8)]}
+    stop = StopAfter(8, "half way through an epoch")
+    early = {"max_steps": 8} if ends == "shorter" else {"max_steps": 24, "callbacks": [stop]}
     ll.run(spec, **said, **early, checkpoints=tmp_path / "run")
     assert_same(ll.resume(tmp_path / "run", data=said["data"], max_steps=24, trust=True), whole)
     assert 1 < len(set(whole.rates["head"])) < 5  # it was lowered, and not at each of the epochs
