@@ -153,6 +153,21 @@ BAD: dict[str, tuple[Any, str]] = {
 }
 
 
+@pytest.mark.parametrize(
+    ("case", "kind", "outputs"),
+    [
+        ("values", "A model that answers values for each image", "| values of an image | 2 |"),
+        ("masks", "A model that answers a class for each pixel", "| classes of a pixel | 3 |"),
+    ],
+)
+def test_a_card_says_what_the_model_answers_and_shows_what_works(case: str, kind: str, outputs: str) -> None:
+    result = train(case, max_steps=1, epochs=None)
+    card = result.card()
+    assert kind in card and outputs in card
+    assert "weights = result.weights" in card and "predict" not in card and "export" not in card
+    assert sorted(result.weights) == sorted(CASES[case][0]().state_dict())
+
+
 @pytest.mark.parametrize(("targets", "words"), BAD.values(), ids=BAD)
 def test_wrong_targets_are_refused(targets: Any, words: str) -> None:
     with pytest.raises(ll.DataError, match=words):

@@ -23,6 +23,12 @@ from layered_lr.yes_or_no import check_yes_or_no
 _UNNAMED = "a model of the user's own"
 _MARK = "<!-- A model card of layered_lr -->"
 _MOST_NAMES = 50  # of classes that a card lists
+_KINDS = {
+    "classes": "An image classifier",
+    "values": "A model that answers values for each image",
+    "masks": "A model that answers a class for each pixel",
+}
+_OUTPUTS = {"classes": "classes", "values": "values of an image", "masks": "classes of a pixel"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
@@ -106,7 +112,8 @@ def _lines(run: Measured, model: str | Callable[[], Any] | None) -> Iterator[str
     yield _MARK
     yield f"# {_plain(named or _UNNAMED)}, trained on {_plain(takes.data if takes else 'images')}"
     yield ""
-    yield f"An image classifier, trained with layered_lr on the backend {_plain(run.backend)}."
+    kind = _KINDS["classes" if takes is None else takes.targets]
+    yield f"{kind}, trained with layered_lr on the backend {_plain(run.backend)}."
     yield from _usage(run, takes, named)
     yield from _data(run, takes)
     yield from _training(run, named)
@@ -129,12 +136,15 @@ def _usage(run: Measured, takes: ModelInput | None, named: str) -> Iterator[str]
     needs = "" if isinstance(known, str) else f", model={_in_code(named)}"
     trusts = ", trust=True" if isinstance(known, str) and is_import_path(known) else ""
     yield f'result = ll.Result.load("result.npz"{trusts})  # or the folder of the run'
-    yield f'predictions = result.predict("images/", top_k=3{needs})'
-    yield (
-        f'result.export("model.onnx", normalise=True{needs})'
-        if takes is None or takes.takes_pixels
-        else (f'result.export("model.onnx"{needs})')
-    )
+    if takes is not None and takes.targets != "classes":
+        yield "weights = result.weights  # arrays by name, for the model's load_state_dict"
+    else:
+        yield f'predictions = result.predict("images/", top_k=3{needs})'
+        yield (
+            f'result.export("model.onnx", normalise=True{needs})'
+            if takes is None or takes.takes_pixels
+            else (f'result.export("model.onnx"{needs})')
+        )
     yield "```"
     if trusts or needs:
         what = f"the code in {_plain(str(known))}" if trusts else _plain(named or "the callable that built the model")
@@ -174,11 +184,16 @@ def _data(run: Measured, takes: ModelInput | None) -> Iterator[str]:
         ["training images", str(takes.train_size)],
         ["test images", str(takes.test_size)],
         ["images (channels, height, width)", ", ".join(map(str, takes.data_shape))],
-        ["classes", str(takes.num_classes)],
+        [_OUTPUTS[takes.targets], str(takes.num_classes)],
     ]
     yield from _table(["", ""], rows)
     yield ""
-    yield f"Classes: {listed}." if takes.class_names is not None else "The classes have no names, only numbers."
+    if takes.class_names is not None:
+        yield f"{'Values' if takes.targets == 'values' else 'Classes'}: {listed}."
+    elif takes.targets == "values":
+        yield "The values have no names."
+    else:
+        yield "The classes have no names, only numbers."
 
 
 def _training(run: Measured, named: str) -> Iterator[str]:
