@@ -117,10 +117,11 @@ class FusedStep:
         if not tensors or not all(map(_is_cpu, tensors)):
             return False
         state = optimizer.state
-        if len(state) == len(tensors) and all(map(is_, state, tensors)):  # a look-up calls Python's hash of a tensor
+        if len(state) == len(tensors) and all(map(is_, state, tensors)):
             states = list(state.values())
-        else:
-            states = [state.get(tensor, _NO_STATE) for tensor in tensors]
+        else:  # by id, since a look-up by a tensor calls Python's hash of a tensor
+            by_id = dict(zip(map(id, state), state.values(), strict=True))
+            states = [by_id.get(number, _NO_STATE) for number in map(id, tensors)]
         columns: _Columns = [tensors, gradients]
         for slot in self._slots:
             columns.append([] if slot is None else [slots.get(slot) for slots in states])

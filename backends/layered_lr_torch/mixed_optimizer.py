@@ -134,8 +134,11 @@ class MixedOptimizer(Optimizer):
         """Make one update whose gradients are there, without hooks."""
         if self._direct_steps is None:
             self._direct_steps = {kind: self._make_direct_step(kind) for kind in self._kinds}
+        groups: dict[str, list[ParamGroup]] = {kind: [] for kind in self._kinds}
+        for group in self.param_groups:
+            groups[group[KIND]].append(group)
         for kind, member in self._members.items():
-            member.param_groups = [group for group in self.param_groups if group[KIND] == kind]
+            member.param_groups = groups[kind]
             member.state = self.state
             update_shortly(member, type(member).step.__wrapped__, self._direct_steps[kind])
 

@@ -212,7 +212,10 @@ class PlanScheduler(LRScheduler):
     def _apply(self) -> None:
         self._last_lr = list(self.get_lr())
         for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
-            set_number(group, "lr", rate)
+            if type(group["lr"]) is float:  # nearly always: a look that costs less than the call
+                group["lr"] = rate
+            else:
+                set_number(group, "lr", rate)
 
     def _set_momenta(self) -> None:
         plan = self.live.plan

@@ -13,7 +13,7 @@ class HandRates:
     def __init__(self) -> None:
         self._has_warned = False
 
-    def look(self, param_groups: Sequence[Mapping[str, Any]], applied: Sequence[Any]) -> None:
+    def look(self, param_groups: Sequence[Mapping[str, Any]], applied: list[Any]) -> None:
         """Compare the rates of param groups with those that the scheduler set last.
 
         Args:
@@ -21,6 +21,9 @@ class HandRates:
             applied: At least one rate for each of them.
         """
         if self._has_warned:
+            return
+        rates = [group["lr"] for group in param_groups]
+        if set(map(type, rates)) == {float} and rates == applied[: len(rates)]:  # nearly always, and far quicker
             return
         for group, rate in zip(param_groups, applied, strict=False):
             if isinstance(group["lr"], float | int) and group["lr"] != rate:  # a tensor may be on a device: no waiting
