@@ -103,8 +103,8 @@ def run(
             starts with weights that NumPy draws from the seed, all others as they were built.
         data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
             with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
-            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
-            or two (ll.Samples), or an ll.Dataset.
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set or a
+            DataLoader of torch or two of them (ll.Samples), or an ll.Dataset.
         data_root: The folder of the CIFAR-10 or CIFAR-100 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
@@ -266,8 +266,8 @@ def plan(
             starts with weights that NumPy draws from the seed, all others as they were built.
         data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
             with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
-            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
-            or two (ll.Samples), or an ll.Dataset.
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set or a
+            DataLoader of torch or two of them (ll.Samples), or an ll.Dataset.
         data_root: The folder of the CIFAR-10 or CIFAR-100 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.
@@ -401,8 +401,8 @@ def compare(
             its dropout to 0.
         data: 'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz
             with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as
-            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of torch
-            or two (ll.Samples), or an ll.Dataset.
+            .npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set or a
+            DataLoader of torch or two of them (ll.Samples), or an ll.Dataset.
         data_root: The folder of the CIFAR-10 or CIFAR-100 files.
         epochs: How many times to go through the training set.
         max_steps: The number of updates after which to stop, if the epochs do not end earlier.

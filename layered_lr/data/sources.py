@@ -13,6 +13,7 @@ from layered_lr.data.cifar100 import CIFAR100_FACTS, has_cifar100, load_cifar100
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.image_folder import ImageFolder
+from layered_lr.data.loaders import is_loader, open_loader
 from layered_lr.data.npy_folder import dataset_from_npy, is_npy_folder
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
 from layered_lr.data.samples import Samples, explain_samples, is_map_style
@@ -68,7 +69,8 @@ def load_dataset(
         data: ``"digits"`` (installed with scikit-learn), ``"cifar10"`` or ``"cifar100"`` (downloaded once, augmented by
             default), the path of an ``.npz`` file, the path of a folder of images (also as ``"folder:PATH"``) or of a
             folder with the files x_train.npy, y_train.npy, x_test.npy and y_test.npy, an ``ImageFolder`` or a mapping
-            with its arguments, a data set of torch or Hugging Face or two of them (``Samples``), a mapping with the
+            with its arguments, a data set of torch or Hugging Face or two of them (``Samples``), a ``DataLoader`` of
+            torch or two of them whose batches are as a run's, a mapping with the
             arrays x_train, y_train, x_test and y_test, a tuple of these four, or a ``Dataset``. The docstring of
             ``Dataset`` says which arrays are allowed.
         data_root: The folder of CIFAR-10 or CIFAR-100, or where to download it to; None is the user's cache folder.
@@ -172,6 +174,13 @@ def _as_samples(data: object) -> Samples | None:
     """The samples that ``data`` stands for: a data set of torch or Hugging Face, or two of them; None otherwise."""
     if isinstance(data, Samples):
         return data
+    if is_loader(data):
+        return Samples(open_loader("train", data))
+    if isinstance(data, tuple) and len(data) == 2 and any(map(is_loader, data)):
+        data = tuple(
+            open_loader(name, part) if is_loader(part) else part
+            for name, part in zip(("train", "test"), data, strict=True)
+        )
     if is_map_style(data):
         return Samples(data)
     if isinstance(data, tuple) and len(data) == 2 and all(map(is_map_style, data)):

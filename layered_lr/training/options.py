@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from layered_lr.data.loaders import check_loaders
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
 from layered_lr.training.cross_entropy import CrossEntropy
@@ -217,8 +218,8 @@ class RunOptions:
         help=(
             "'digits' (comes with the library), 'cifar10' and 'cifar100' (are downloaded once), the path of an .npz "
             "with x_train, y_train, x_test, y_test, or of a folder of images (PATH/CLASS/*.jpg) or of these arrays as "
-            ".npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set of "
-            "torch or two (ll.Samples), or an ll.Dataset."
+            ".npy files. In Python also these four arrays as a mapping or a tuple, an ll.ImageFolder, a data set or "
+            "a DataLoader of torch or two of them (ll.Samples), or an ll.Dataset."
         ),
         check=anything,
         allowed="a data set's name, a path, arrays, ll.ImageFolder, or ll.Dataset",
@@ -575,10 +576,11 @@ class RunOptions:
         """Updates of an epoch: its whole batches, ``accumulate_steps`` to an update; the last may have fewer.
 
         Raises:
-            SpecError: The batch is larger than the training set.
+            SpecError: The batch is larger than the training set, or ``data`` is a ``DataLoader`` with other batches.
         """
         if self.batch_size > train_size:
             raise SpecError(f"run(batch_size={self.batch_size}): the training set has only {train_size} images.")
+        check_loaders(self.data, self.batch_size, self.drop_last, train_size)
         batches = train_size // self.batch_size if self.drop_last else -(-train_size // self.batch_size)
         return -(-batches // self.accumulate_steps)
 
