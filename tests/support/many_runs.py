@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from layered_lr.registry import load_attribute
+from tests.support.together import call_together
 
 SPEC_SEED = 3
 
@@ -31,10 +32,8 @@ def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
     Returns:
         For each process, what each function returned, or the text of its error; and its ``stderr``.
     """
-    import torch
-
     with tempfile.TemporaryDirectory() as place:
-        torch.multiprocessing.spawn(_begin, (count, cases, place, folder), nprocs=count)
+        call_together(_begin, count, count, cases, place, folder)
         return [pickle.loads((Path(place) / str(rank)).read_bytes()) for rank in range(count)]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.made_once import make_once
+from tests.support.together import call_together
 
 PROCESSES = 2
 UPDATES = 8
@@ -26,10 +27,8 @@ def spread(*cases: str) -> dict[str, Any]:
     """
     import json
 
-    import torch
-
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_begin, (cases, folder), nprocs=PROCESSES)
+        call_together(_begin, PROCESSES, cases, folder)
         answers: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
         return answers
 

@@ -19,6 +19,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.training.run_log import RunLog
+from tests.conftest import open_backend
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, assert_same, options
@@ -58,14 +59,16 @@ def test_models_with_dropout_go_on_bitwise_on_torch(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(  # on torch-compile it would take minutes
+    "name", ["torch-eager", "oneflow-eager", pytest.param("oneflow-graph", marks=pytest.mark.exhaustive)]
+)
 def test_mobilenet_with_dropout_and_augmentation_goes_on_bitwise(
-    backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    if backend.name == "torch-compile":
-        pytest.skip("compiling MobileNetV2 takes more than a minute")
+    open_backend(name)
     rng = np.random.default_rng(0)
     data = (rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8), np.arange(16) % 3) * 2
-    said = {"backend": backend.name, "data": data, "epochs": 2, "batch_size": 4, "augment": True, "progress": False}
+    said = {"backend": name, "data": data, "epochs": 2, "batch_size": 4, "augment": True, "progress": False}
     spec = ll.Spec(ll.SGD(0.01, momentum=0.9), [ll.Group("features", lr_scale=0.1)])
     whole = ll.run(spec, **said, dropout=0.5)
     stopped(monkeypatch, tmp_path / "run", spec, 3, **said, dropout=0.5)
@@ -206,10 +209,10 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
 
 @pytest.mark.slow
 def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
-    """Two of each backend, eight in all; ``benchmarks/faults.py`` does fifty."""
+    """Two of each backend, one of torch-compile; ``benchmarks/faults.py`` does thirty."""
     rng = np.random.default_rng(7)
     whole = ll.run(SPEC, **options(backend.name))
-    for trial in range(2):
+    for trial in range(1 if backend.name == "torch-compile" else 2):
         run = tmp_path / str(trial)
         command = [sys.executable, "-m", "tests.support.resuming", str(run), backend.name]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
