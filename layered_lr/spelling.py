@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 
 def find_nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is nearest to a misspelt one, if any is near."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+    """The known name that is nearest to a misspelt one, if any is near; one with other capitals is nearest."""
+    names = list(known)
+    same = next((each for each in names if each.casefold() == name.casefold()), None)
+    return same or next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.6)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,8 @@ from layered_lr.models.nn_modules import parameters_of
 from layered_lr.spelling import did_you_mean
 from layered_lr_torch.torch_types import Module
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 def list_outputs(model: Module, outputs: int) -> list[str]:
     """List the paths of linear layers and 1x1 convolutions with so many outputs, in model order."""
@@ -46,11 +48,11 @@ def find_head_path(model: Module, head: str) -> str:
                 "head, or leave head out and build the model for the data's classes."
             )
         return found
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))  # a head may have two names
     if head not in modules or not head:
         last = f" Its linear layers are {', '.join(linear[-3:])}." if linear else " It has no linear layer."
         raise SpecError(f"head={head!r}: the model has no module of that path.{did_you_mean(head, modules) or last}")
-    if head not in linear:
+    if count_outputs(modules[head]) is None:
         inside = [path for path in linear if path.startswith(f"{head}.")]
         hint = f" Did you mean {inside[-1]!r}?" if inside else f" Its linear layers are {', '.join(linear[-3:])}."
         raise SpecError(
@@ -62,19 +64,56 @@ def find_head_path(model: Module, head: str) -> str:
 def put_head(model: Module, path: str, num_classes: int) -> None:
     """Put a new layer in the place of a head, with one output for each class, on the same device and of the same dtype.
 
+    It is of the old one's class, with its stride and padding, and stands wherever the old one stood.
+
     Args:
         model: Is changed.
         path: From ``find_head_path``.
         num_classes: Of the data.
+
+    Raises:
+        SpecError: A new layer would lack something that the old one has, such as a hook.
     """
     old: Any = model.get_submodule(path)
+    check_replaceable(model, path)
     weight, has_bias = old.weight, old.bias is not None
     where = {"device": weight.device, "dtype": weight.dtype}
     new: Module
     if isinstance(old, torch.nn.Linear):
-        new = torch.nn.Linear(old.in_features, num_classes, has_bias, **where)
+        new = type(old)(old.in_features, num_classes, has_bias, **where)
     else:
-        new = torch.nn.Conv2d(old.in_channels, num_classes, 1, bias=has_bias, **where)
+        places = {"stride": old.stride, "padding": old.padding, "padding_mode": old.padding_mode}
+        new = type(old)(old.in_channels, num_classes, 1, bias=has_bias, **places, **where)
     new.train(old.training)
-    parent, _, name = path.rpartition(".")
-    model.get_submodule(parent).register_module(name, new)
+    for parent in list(model.modules()):
+        for name in [name for name, child in parent._modules.items() if child is old]:
+            parent.register_module(name, new)
+
+
+def check_replaceable(model: Module, path: str) -> None:
+    """Refuse a head that a new layer of its class could not stand for.
+
+    Raises:
+        SpecError: It is a lazy layer, has hooks, a weight that is computed or used elsewhere, or an own constructor.
+    """
+    old: Any = model.get_submodule(path)
+    plain = torch.nn.Linear if isinstance(old, torch.nn.Linear) else torch.nn.Conv2d
+    elsewhere = {
+        id(tensor) for module in model.modules() if module is not old for tensor in module._parameters.values()
+    }
+    if isinstance(old, torch.nn.modules.lazy.LazyModuleMixin):
+        what = "is lazy: it has no shape before the first batch"
+    elif torch.nn.utils.parametrize.is_parametrized(old) or "weight" not in old._parameters:
+        what = "computes its weight from other parameters"
+    elif any(getattr(old, hooks) for hooks in _HOOKS):
+        what = "has hooks"
+    elif type(old).__init__ is not plain.__init__:
+        what = f"is a {type(old).__name__}, whose constructor is its own"
+    elif any(id(parameter) in elsewhere for parameter in old.parameters()):
+        what = "shares a parameter with another module"
+    else:
+        return
+    raise SpecError(
+        f"head={path!r}: the layer {what}, and a new layer in its place would not be the same. Build the model for the "
+        "data's classes, and leave head out."
+    )

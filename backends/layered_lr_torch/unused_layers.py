@@ -19,6 +19,7 @@ from layered_lr.spelling import find_nearest
 from layered_lr_torch.heads import count_outputs, list_outputs
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.trace_model import put_back, quiet, swap_tensors
+from layered_lr_torch.zoo_building import search_least_size
 
 _TYPO = 0.9  # how alike two names are of which one is misspelt: classifer and classifier, but not used and unused
 _BATCH = 2
@@ -27,7 +28,8 @@ _BATCH = 2
 def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> None:
     """Refuse a model with a layer for the data's classes that it never uses; say of one that answers for more classes.
 
-    The forward pass runs on tensors without numbers, in both modes. Where it cannot, nothing is refused here.
+    The forward pass runs on tensors without numbers, in both modes. Where it cannot, images of another size are tried,
+    and nothing else is refused here.
 
     Args:
         model: As the user's callable made it; it stays as it is.
@@ -35,10 +37,11 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
         image_shape: (channels, height, width).
 
     Raises:
-        SpecError: There is such a layer.
+        SpecError: There is such a layer, or the model takes images of another size alone.
     """
     found = [_find_use(model, mode, image_shape) for mode in (True, False)]
     if found[0] is None or found[1] is None:
+        _check_size(model, image_shape)
         return
     used, width = found[0][0] | found[1][0], found[1][1]
     for path in list_outputs(model, num_classes):
@@ -49,7 +52,7 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
         parent, _, name = attribute.rpartition(".")
         others = [each for each, child in model.get_submodule(parent).named_children() if each != name]
         near = find_nearest(name, others)
-        if width == num_classes and (near is None or SequenceMatcher(None, name, near).ratio() < _TYPO):
+        if width == num_classes and (near is None or _likeness(name, near) < _TYPO):
             continue  # it may be left out on purpose
         answers = "" if width == num_classes else f", which answers with {width} numbers"
         hint = f" Did you mean to set {_joined(parent, near)!r}?" if near else " Use it there, or take it away."
@@ -62,6 +65,22 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
         say(
             f"model: answers by {head!r} with {width} numbers for an image, and the data has {num_classes} classes. "
             "head='auto' (--head auto) puts a head for these on it."
+        )
+
+
+def _check_size(model: Module, image_shape: tuple[int, ...]) -> None:
+    """Refuse a model that takes images of another size, but not those of the data."""
+    channels, height, width = image_shape
+
+    def takes(size: int) -> bool:
+        return all(_find_use(model, mode, (channels, size, size)) is not None for mode in (True, False))
+
+    least = search_least_size(takes)
+    if least is not None:
+        why = "are too small" if min(height, width) < least else "do not fit"
+        raise SpecError(
+            f"model: images of {height}x{width} pixels {why}: the least that it takes is {least}x{least}. Give "
+            f"image_size={least}, which resizes the images, or another model."
         )
 
 
@@ -123,6 +142,10 @@ def _outermost_unused(model: Module, path: str, used: set[str]) -> str:
         if not any(name.startswith(f"{around}.") for name in used):
             return around
     return path
+
+
+def _likeness(name: str, other: str) -> float:
+    return SequenceMatcher(None, name.casefold(), other.casefold()).ratio()
 
 
 def _joined(parent: str, name: str | None) -> str:

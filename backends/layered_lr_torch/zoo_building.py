@@ -208,16 +208,28 @@ def takes(model: Module, image_shape: tuple[int, int, int]) -> bool:
 @functools.cache
 def find_least_size(name: str) -> int | None:
     """Find the least number of pixels of a side of square images that a model trains on; None where there is none."""
+    return search_least_size(lambda size: find_options(name, (3, size, size)) is not None)
+
+
+def search_least_size(takes: Callable[[int], bool]) -> int | None:
+    """Search the least number of pixels of a side of square images that a model takes.
+
+    Args:
+        takes: Whether it takes images of such a side.
+
+    Returns:
+        The side; None where the model takes none of some usual ones.
+    """
     failed = 0
     for size in _SIZES:
-        if find_options(name, (3, size, size)) is not None:
+        if takes(size):
             break
         failed = size
     else:
         return None
     while size - failed > 1:
         middle = (size + failed) // 2
-        if find_options(name, (3, middle, middle)) is not None:
+        if takes(middle):
             size = middle
         else:
             failed = middle

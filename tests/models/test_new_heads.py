@@ -1,0 +1,135 @@
+"""A new head is of the old one's kind, or is refused; of images that do not fit the least size is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import layered_lr as ll
+
+torch = pytest.importorskip("torch")
+
+from layered_lr_torch.heads import find_head_path, put_head  # noqa: E402
+from layered_lr_torch.unused_layers import check_use  # noqa: E402
+
+nn = torch.nn
+F = torch.nn.functional
+
+
+class Cosine(nn.Linear):  # type: ignore[misc, name-defined]
+    def forward(self, x: Any) -> Any:
+        return 10 * F.linear(F.normalize(x), F.normalize(self.weight))
+
+
+class Scaled(nn.Linear):  # type: ignore[misc, name-defined]
+    def __init__(self, scale: float) -> None:
+        super().__init__(6, 1000)
+        self.scale = scale
+
+
+class Net(nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self, fc: Any) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 6, 3, 2)
+        self.fc = fc
+
+    def forward(self, x: Any) -> Any:
+        return self.fc(self.body(x).relu().mean((2, 3)))
+
+
+class TwoNames(Net):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(6, 1000))
+        self.head = self.fc
+
+
+def hooked() -> Any:
+    layer = nn.Linear(6, 1000)
+    layer.register_forward_hook(lambda module, inputs, output: output * 100)
+    return layer
+
+
+def tied() -> Any:
+    net = Net(nn.Linear(6, 1000))
+    net.other = nn.Linear(6, 1000)
+    net.fc.weight = net.other.weight
+    return net
+
+
+def replaced(model: Any, head: str = "fc") -> Any:
+    put_head(model, find_head_path(model, head), 5)
+    return model
+
+
+def test_it_keeps_the_class_with_its_forward_pass() -> None:
+    model = replaced(Net(Cosine(6, 1000, bias=False)), "auto")
+    assert type(model.fc) is Cosine and model.fc.weight.shape == (5, 6) and model.fc.bias is None
+    x = torch.randn(4, 3, 9, 9)
+    assert model(x).abs().max() <= 10
+
+
+def test_a_convolution_keeps_stride_and_padding() -> None:
+    model = replaced(nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 1000, 1, 2, 1, padding_mode="reflect")), "1")
+    assert model(torch.randn(2, 3, 9, 9)).shape == (2, 5, 5, 5)
+    assert model[1].padding_mode == "reflect"
+
+
+@pytest.mark.parametrize("head", ["auto", "fc", "head"])
+def test_both_names_of_a_head_have_the_new_one(head: str) -> None:
+    model = replaced(TwoNames(), head)
+    assert model.head is model.fc and model.fc.out_features == 5
+    check_use(model, 5, (3, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Net(hooked()), "the layer has hooks"),
+        (lambda: Net(Scaled(2.0)), "is a Scaled, whose constructor is its own"),
+        (lambda: Net(nn.LazyLinear(1000)), "is lazy: it has no shape"),
+        (lambda: Net(nn.utils.parametrizations.weight_norm(nn.Linear(6, 1000))), "computes its weight"),
+        (tied, "shares a parameter with another module"),
+    ],
+)
+def test_what_a_new_layer_would_lose_is_refused(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ll.SpecError, match=words) as refused:
+        replaced(make())
+    assert "Build the model for the data's classes" in str(refused.value)
+
+
+def test_other_capitals_are_a_misspelling() -> None:
+    net = Net(nn.Linear(6, 5))
+    net.Fc = nn.Linear(6, 5)
+    with pytest.raises(ll.SpecError, match=r"'Fc' .* never uses it. Did you mean to set 'fc'"):
+        check_use(net, 5, (3, 9, 9))
+    with pytest.raises(ll.SpecError, match=r"head='FC': .* Did you mean 'fc'"):
+        find_head_path(Net(nn.Linear(6, 5)), "FC")
+
+
+class Fixed(Net):
+    def forward(self, x: Any) -> Any:
+        assert x.shape[2:] == (16, 16), "wrong height"
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "side", "words"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 5), nn.MaxPool2d(4), nn.Flatten(), nn.LazyLinear(5)), 6, ""),
+        (
+            lambda: Net(nn.Linear(6, 5)),
+            2,
+            "2x2 pixels are too small: the least that it takes is 3x3. Give image_size=3",
+        ),
+        (lambda: Fixed(nn.Linear(6, 5)), 24, "24x24 pixels do not fit: the least that it takes is 16x16"),
+        (lambda: Net(nn.Linear(7, 5)), 24, ""),
+    ],
+)
+def test_a_callables_least_size_is_said(make: Callable[[], Any], side: int, words: str) -> None:
+    if not words:  # another size would not help
+        check_use(make(), 5, (3, side, side))
+        return
+    with pytest.raises(ll.SpecError, match=words):
+        check_use(make(), 5, (3, side, side))
