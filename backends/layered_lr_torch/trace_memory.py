@@ -5,7 +5,8 @@ A trace stands for every later pass. So a second pass, which finds what the firs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,34 +65,37 @@ def _list_plain(model: Module) -> Iterator[Any]:
 _ATTRIBUTES_OF_EACH = frozenset(torch.nn.Module().__dict__)
 
 
+_MAPPINGS = (dict, OrderedDict, defaultdict, Counter)
+_SERIES = (list, deque)
+
+
 def _copy_content(value: Any) -> Any:
-    if isinstance(value, MutableMapping):
+    """Copy what an attribute of a well-known kind holds; None of any other kind, which may not like to be changed."""
+    if type(value) in _MAPPINGS:
         return dict(value)
-    if isinstance(value, MutableSequence | MutableSet):
+    if type(value) in _SERIES or type(value) is set:
         return list(value)
     if isinstance(value, torch.Tensor):
-        return value._version, value.detach().clone()
+        return None if value.is_inference() else (value._version, value.detach().clone())
     return value.copy() if isinstance(value, np.ndarray) else None
 
 
 def _restore_content(value: Any, content: Any) -> None:
-    if isinstance(value, MutableMapping):
-        if not _is_same(dict(value), content):
-            value.clear()
-            value.update(content)
-    elif isinstance(value, MutableSequence | MutableSet):
-        if not _is_same(list(value), content):
-            value.clear()
-            if isinstance(value, MutableSequence):
-                value.extend(content)
-            else:
-                value |= set(content)
-    elif isinstance(value, torch.Tensor):
+    if content is None:
+        return
+    if isinstance(value, torch.Tensor):
         if value._version != content[0]:
             with torch.no_grad():
                 value.copy_(content[1])
     elif isinstance(value, np.ndarray):
-        value[...] = content
+        if value.tobytes() != content.tobytes():
+            value[...] = content
+    elif not _is_same(_copy_content(value), content):
+        value.clear()
+        if type(value) in _SERIES:
+            value.extend(content)
+        else:
+            value.update(content)
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -120,9 +124,10 @@ class Photograph:
 
 
 def _describe_content(value: Any) -> Any:
+    content = _copy_content(value)
     if isinstance(value, torch.Tensor):
-        return value._version
-    return value.tobytes() if isinstance(value, np.ndarray) else _copy_content(value)
+        return None if content is None else content[0]
+    return content.tobytes() if isinstance(value, np.ndarray) else content
 
 
 def refuse_memory(node: Node | None) -> Unsupported:

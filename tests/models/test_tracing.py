@@ -177,18 +177,22 @@ def test_tracing_puts_back_what_a_pass_changes_in_place() -> None:
             super().__init__()
             self.register_buffer("count", torch.tensor(0))
             self.plain, self.seen, self.names = torch.ones(3), [1], {"a": 1}
+            self.table, self.fixed, self.kinds = np.zeros(2), np.zeros(2), {1}
+            self.fixed.flags.writeable = False
 
         def forward(self, x: Any) -> Any:
             self.count += 1
             self.plain += 1
             self.seen.append(2)
             self.names["b"] = 3
+            self.table += 1
+            self.kinds.add(2)
             return super().forward(x)
 
     model = Changing()
     trace_model(model, (np.zeros((2, 3, 8, 8), "float32"),))
     assert int(model.count) == 0 and model.plain.tolist() == [1, 1, 1]
-    assert model.seen == [1] and model.names == {"a": 1}
+    assert model.seen == [1] and model.names == {"a": 1} and model.kinds == {1} and model.table.tolist() == [0, 0]
 
 
 def test_tracing_leaves_functions_with_gradients_of_their_own_as_they_were() -> None:
