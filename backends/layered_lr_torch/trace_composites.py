@@ -21,6 +21,7 @@ from layered_lr_torch.trace_layers import (
     bilinear,
     cosine_similarity,
     instance_norm,
+    linalg_norm,
     logsumexp,
     pad_as_asked,
     rms_norm,
@@ -116,11 +117,30 @@ def _extreme(name: str) -> Composite:
     return composite
 
 
+def _gradient_at(limit: Any) -> float:
+    """The gradient that this version of torch gives a number that is exactly at a limit of ``clamp``."""
+    with torch.enable_grad():
+        x = torch.ones(1, requires_grad=True)
+        (gradient,) = torch.autograd.grad(torch.clamp(x, min=limit), x)
+    return gradient.item()
+
+
+_AT_NUMBER: Final = _gradient_at(1.0)  # 0 with torch 2.14
+_AT_TENSOR: Final = _gradient_at(torch.ones(1))  # 0.5 with torch 2.14, as with maximum
+
+
 def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Any:
     if isinstance(min, torch.Tensor) or isinstance(max, torch.Tensor):
-        x = x if min is None else torch.maximum(x, torch.as_tensor(min, dtype=x.dtype))
-        return x if max is None else torch.minimum(x, torch.as_tensor(max, dtype=x.dtype))
-    return clamp_between(x, min, max)
+        for limit, choose, is_beyond in ((min, torch.maximum, torch.lt), (max, torch.minimum, torch.gt)):
+            if limit is not None:
+                limit = torch.as_tensor(limit).to(x.dtype)
+                x = torch.where(is_beyond(x, limit), limit, x) if _AT_TENSOR == 1 else choose(x, limit)
+        return x
+    if _AT_NUMBER == 1 or not x.is_floating_point():
+        return clamp_between(x, min, max)
+    for limit, has_reached in ((min, torch.le), (max, torch.ge)):
+        x = x if limit is None else torch.where(has_reached(x, limit), limit, x)
+    return x
 
 
 def clamp_between(x: Tensor, low: float | None, high: float | None) -> Tensor:
@@ -137,7 +157,7 @@ def _glu(x: Tensor, dim: int = -1) -> Tensor:
 
 
 def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    return x.clamp(min=0) + ((x / alpha).clamp(max=0).exp() - 1) * alpha
+    return torch.where(x > 0, x, (x / alpha).clamp(max=0).expm1() * alpha)
 
 
 def _elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
@@ -278,6 +298,7 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "lerp": lambda x, end, weight: x + (end - x) * weight,
     "outer": lambda x, y: x.unsqueeze(1) * y.unsqueeze(0),
     "linalg_vector_norm": vector_norm,
+    "linalg_norm": linalg_norm,
     "logsumexp": logsumexp,
     **dict.fromkeys(("split", "split_with_sizes"), _split),
     "chunk": _chunk,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from layered_lr_torch.torch_types import Tensor
@@ -29,7 +30,18 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         is_choice = attn_mask.dtype == torch.bool
         scores = torch.where(attn_mask, scores, -math.inf) if is_choice else scores + attn_mask
-    return torch.dropout(torch.softmax(scores, -1), dropout_p, True) @ value
+    hidden = None if attn_mask is None or is_causal else _find_hidden(attn_mask, scores)
+    weights = torch.softmax(scores if hidden is None else torch.where(hidden, 0, scores), -1)
+    weights = weights if hidden is None else torch.where(hidden, 0, weights)
+    return torch.dropout(weights, dropout_p, True) @ value
+
+
+def _find_hidden(mask: Tensor, scores: Tensor) -> Tensor | None:
+    """Find the queries that a mask hides from all keys, whose weights torch makes zero; None if there are none."""
+    seen = mask if mask.dtype == torch.bool else mask > -math.inf
+    if not isinstance(mask, FakeTensor) and seen.any(-1).all():
+        return None
+    return seen.to(scores.dtype).amax(-1, True) == 0
 
 
 def _repeat_heads(x: Tensor, repeats: int) -> Tensor:
@@ -67,6 +79,14 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
     return root(x.square().sum(dim, keepdim)) if ord == 2 else x.abs().amax(dim, keepdim)
 
 
+def linalg_norm(x: Tensor, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The norm of vectors; of matrices, which an order and two axes mean, only the root of the sum of squares."""
+    is_matrix = x.dim() == 2 if dim is None else isinstance(dim, tuple | list) and len(dim) == 2
+    if ord is not None and is_matrix:
+        return vector_norm(x, 2, dim, keepdim, dtype=dtype) if ord == "fro" else NotImplemented
+    return vector_norm(x, 2 if ord is None else ord, dim, keepdim, dtype=dtype)
+
+
 def root(square: Tensor) -> Tensor:
     """The square root, whose gradient at zero is zero, as that of torch's norms is."""
     return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), square)
@@ -75,8 +95,26 @@ def root(square: Tensor) -> Tensor:
 def logsumexp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     """The logarithm of a sum of exponentials, without overflow."""
     highest = x.detach().amax(dim, keepdim=True)
+    highest = torch.where(highest.abs() == math.inf, 0, highest)
     total = (x - highest).exp().sum(dim, keepdim=True).log() + highest
     return total if keepdim else total.squeeze(dim)
+
+
+def batch_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Tensor, variance: Tensor, training: bool, momentum: float, eps: float,
+    cudnn_enabled: bool = True,
+) -> Tensor:  # fmt: skip
+    """Normalise a batch with its own statistics, and write down what becomes of the running ones."""
+    axes = (0, *range(2, x.dim()))
+    shape = (1, -1, *(1 for _ in axes[1:]))
+    average = x.mean(axes)
+    centred = x - average.reshape(shape)
+    scaled = centred * (centred.square().mean(axes).reshape(shape) + eps).rsqrt()
+    with torch.no_grad():
+        mean.copy_(mean * (1 - momentum) + average * momentum)
+        variance.copy_(variance * (1 - momentum) + x.var(axes) * momentum)
+    scaled = scaled if weight is None else scaled * weight.reshape(shape)
+    return scaled if bias is None else scaled + bias.reshape(shape)
 
 
 def instance_norm(
@@ -96,8 +134,8 @@ def instance_norm(
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """A weight of a direction and a length."""
-    axes = [axis for axis in range(v.dim()) if axis != dim % v.dim()]
+    """A weight of a direction and a length; of one length for all of it if ``dim`` is -1, as in torch."""
+    axes = [axis for axis in range(v.dim()) if dim == -1 or axis != dim % v.dim()]
     return v * (g / v.square().sum(axes, keepdim=True).sqrt())
 
 

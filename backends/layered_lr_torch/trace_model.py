@@ -40,10 +40,12 @@ from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
+from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_memory
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
 from layered_lr_torch.trace_recorder import OWN_PACKAGES, Recorder, dtype_name, find_source
 
-_BATCHES = (1, 2, 3)  # times the size of the example's batch
+# Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
+_BATCHES = (1, 3, 2)
 _LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
 
 
@@ -132,6 +134,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
                 f"model: module {path or type(module).__name__!r} is compiled by torch, so what it does cannot be "
                 "seen, and it cannot be translated. Give the module that it was made of."
             )
+    _refuse_gradient_hooks(model)
     facts: dict[str, Any] = {
         "tensors": tuple(_list_tensors(model)),
         "modules": tuple(_list_modules(model)),
@@ -143,7 +146,10 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     programs = []
     sizes = [max(len(example[0]), _LEAST_BATCH) * times for times in _BATCHES]
     for mode in (True, False):
-        traces = [_trace_once(model, mode, example, times) for times in _BATCHES]
+        try:
+            traces = [_trace_once(model, mode, example, times) for times in _BATCHES]
+        except _Fails as fails:
+            raise _explain_failure(str(fails), model, mode, example, _BATCHES[0]) from fails.__cause__
         programs.append(merge_programs(traces, sizes, "training" if mode else "evaluation", constants))
     training, evaluation = let_modes_follow(*programs)
     return ModelGraph(
@@ -154,6 +160,23 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         mode_bound=find_mode_bound(training, evaluation),
         example=_answer(model, example, evaluation),
         **facts,
+    )
+
+
+def _refuse_gradient_hooks(model: Module) -> None:
+    """Refuse hooks that may change gradients, which no forward pass shows."""
+    for path, module in model.named_modules():
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise _refuse_hook(f"module {path or type(module).__name__!r}")
+    for name, parameter in model.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise _refuse_hook(f"parameter {name!r}")
+
+
+def _refuse_hook(where: str) -> Unsupported:
+    return Unsupported(
+        f"model: {where} has a hook on its gradients, which cannot be translated. A translated model has torch's own "
+        "gradients only: leave it out, or train on a torch backend."
     )
 
 
@@ -169,6 +192,7 @@ def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program)
         inputs.append(drawn.astype(array.dtype))
     with put_back(model), torch.no_grad():
         model.eval()
+        _copy_buffers(model)
         try:
             answer = model(*(torch.from_numpy(array.copy()) for array in inputs))
         except Exception as error:  # such as an index out of range, which no shape tells
@@ -181,40 +205,77 @@ def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program)
     return tuple(inputs), tuple(models.to_array(tensor) for tensor in tensors)
 
 
-def _trace_once(model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int) -> Recorder:
+def _copy_buffers(model: Module) -> None:
+    """Put copies in the place of the buffers, because a forward pass may change them."""
+    copies: dict[int, Tensor] = {}
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
+
+
+def _trace_once(
+    model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int, shared: frozenset[str] = frozenset()
+) -> Recorder:
+    """Record one pass; a second one where the first leaves something behind that is no parameter and no buffer.
+
+    Raises:
+        Unsupported: The second pass does something else than the first, so that one of them cannot stand for all.
+    """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with put_back(model):
         model.train(mode)
+        before = Photograph(model)
         held, names = swap_tensors(model, fakes)
-        recorder = Recorder(fakes, held)
-        for name, fake in names.items():
-            recorder.hold(fake, name)
-        inputs = []
-        for place, array in enumerate(example):
-            shape = (max(array.shape[0], _LEAST_BATCH) * times, *array.shape[1:])
-            with fakes:
-                fake = torch.empty(shape, dtype=getattr(torch, str(array.dtype)))
-            recorder.know(fake, Input(place))
-            inputs.append(fake)
-        draws = _Draws()
-        handles = list(_follow_modules(model, recorder, draws))
-        try:
-            with quiet(), recorder, torch.enable_grad():
-                output = model(*inputs)
-            draws.check("")
-        except LayeredLRError:
-            raise
-        except Exception as error:  # whatever the user's code, or torch on tensors without numbers, raises
-            raise _explain(recorder, error, inputs) from error
-        finally:
-            for handle in handles:
-                handle.remove()
-        recorder.output = _structure(recorder, output)
-        recorder.writes = tuple(_list_writes(model, recorder, names))
+        swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
+        recorder = _record_pass(model, Recorder(fakes, held, None, shared), names, _make_inputs(fakes, example, times))
+        if times == _BATCHES[0] and (recorder.promoted or Photograph(model) != before):
+            for module, parameters, buffers in swapped:
+                module._parameters, module._buffers = parameters, buffers
+            again = Recorder(fakes, held, recorder, shared)
+            try:
+                _record_pass(model, again, names, _make_inputs(fakes, example, times))
+            except (LayeredLRError, _Fails) as error:
+                raise refuse_memory(None) from error
+            compare_passes(model, recorder, again)
+    found = frozenset() if shared else recorder.find_shared_statistics()
+    return _trace_once(model, mode, example, times, found) if found else recorder
+
+
+def _make_inputs(fakes: FakeTensorMode, example: Sequence[NDArray[Any]], times: int) -> list[Tensor]:
+    with fakes:
+        return [torch.empty(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+
+
+def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], inputs: Sequence[Tensor]) -> Recorder:
+    """Run a model whose tensors are fake, in the mode that it is in, and record what it does."""
+    for name, fake in names.items():
+        recorder.hold(fake, name)
+    for place, fake in enumerate(inputs):
+        recorder.know(fake, Input(place))
+    draws = _Draws()
+    handles = list(_follow_modules(model, recorder, draws))
+    try:
+        with quiet(), recorder, torch.enable_grad():
+            output = model(*inputs)
+        draws.check("")
+    except LayeredLRError:
+        raise
+    except Exception as error:  # whatever the user's code, or torch on tensors without numbers, raises
+        raise _explain(recorder, error) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    recorder.output = _structure(recorder, output)
+    recorder.writes = tuple(_list_writes(model, recorder, names))
     return recorder
 
 
-def _explain(recorder: Recorder, error: Exception, inputs: Sequence[Tensor]) -> LayeredLRError:
+class _Fails(Exception):
+    """A forward pass on tensors without numbers has raised what nobody expects."""
+
+
+def _explain(recorder: Recorder, error: Exception) -> Exception:
     """Say why a forward pass on tensors without numbers failed."""
     kind = type(error).__name__
     if "DataDependent" in kind or "DynamicOutputShape" in kind or "GuardOnDataDependent" in kind:
@@ -223,13 +284,33 @@ def _explain(recorder: Recorder, error: Exception, inputs: Sequence[Tensor]) -> 
             "Use torch.where, or train on a torch backend.",
             _line_of(error),
         )
-    shapes = ", ".join(str(tuple(fake.shape)) for fake in inputs)
-    where = recorder.describe_place(_line_of(error))
-    return SpecError(
-        f"model: its forward pass fails on inputs of shape {shapes}, in {where}: "
-        f"{describe_error(error).rstrip('.')}. Give a model "
-        "that takes such inputs."
+    return _Fails(f"in {recorder.describe_place(_line_of(error))}: {describe_error(error).rstrip('.')}")
+
+
+def _explain_failure(
+    said: str, model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int
+) -> LayeredLRError:
+    """Say whether the model itself fails, or only cannot be followed: it is run on zeros."""
+    inputs = [torch.zeros(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+    with put_back(model):
+        model.train(mode)
+        _copy_buffers(model)
+        try:
+            model(*inputs)
+        except Exception:
+            shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
+            return SpecError(
+                f"model: its forward pass fails on inputs of shape {shapes}, {said}. "
+                "Give a model that takes such inputs."
+            )
+    return Unsupported(
+        f"model: its forward pass cannot be followed, {said}. So it cannot be translated. Write it with other "
+        "functions, or train on a torch backend."
     )
+
+
+def _shape_of(array: NDArray[Any], times: int) -> tuple[int, ...]:
+    return (max(array.shape[0], _LEAST_BATCH) * times, *array.shape[1:])
 
 
 def _line_of(error: BaseException) -> str:
@@ -241,33 +322,6 @@ def _line_of(error: BaseException) -> str:
             found = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
         frame = frame.tb_next
     return found or find_source()
-
-
-@contextmanager
-def put_back(model: Module) -> Iterator[None]:
-    """Put the model back as it was, whatever happens in a ``with`` block: tensors, modes, attributes, generators."""
-    own = ("_parameters", "_buffers", "_modules")
-    kept = [(module, dict(module.__dict__)) for module in model.modules()]
-    apply = vars(torch.autograd.Function)["apply"]  # the class method itself, not bound to this class
-    generator = torch.get_rng_state()
-    for module, attributes in kept:
-        module.__dict__.update({name: dict(attributes[name]) for name in own})
-    torch.autograd.Function.apply = classmethod(_refuse_function)
-    try:
-        yield
-    finally:
-        torch.autograd.Function.apply = apply
-        torch.set_rng_state(generator)
-        for module, attributes in kept:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-
-
-def _refuse_function(function: type, *_: Any, **__: Any) -> Any:
-    raise Unsupported(
-        f"model: uses {function.__name__}, an autograd.Function with a gradient of its own, at {find_source()}, which "
-        "cannot be translated. Use torch's functions, or train on a torch backend."
-    )
 
 
 def swap_tensors(model: Module, fakes: FakeTensorMode) -> tuple[dict[int, Tensor], dict[str, Tensor]]:

@@ -90,7 +90,6 @@ _RENAMED = {
     "linalg_matmul": "matmul",
     "log_sigmoid": "logsigmoid",
     "special_logsumexp": "logsumexp",
-    "linalg_norm": "linalg_vector_norm",
 }
 
 

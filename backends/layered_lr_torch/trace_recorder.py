@@ -8,7 +8,8 @@ computed from them alone is a constant. What depends on the numbers of a fake te
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from layered_lr_torch import trace_composites, trace_names, trace_rules
 from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_indices import plain_index
+from layered_lr_torch.trace_layers import batch_norm
 from layered_lr_torch.trace_shortcuts import find_result
 
 _EMPTY = ("empty", "new_empty", "empty_like")
@@ -41,12 +43,20 @@ class Known(NamedTuple):
     version: int
 
 
+class Earlier(NamedTuple):
+    """An argument that is a tensor of an earlier pass."""
+
+    argument: Argument
+
+
 class Recorder(TorchFunctionMode):
     """Records the calls of torch's functions inside of a ``with`` block.
 
     Args:
         fakes: The mode in which fake tensors are computed.
         held: The fake tensor that stands for each parameter or buffer, by the ``id`` of the real one.
+        earlier: Of the pass before, whose tensors this one may meet.
+        shared: Running statistics that the pass uses more than once: there a batch normalisation is written out.
 
     Attributes:
         nodes: What was recorded.
@@ -54,11 +64,18 @@ class Recorder(TorchFunctionMode):
         written: Buffers that were changed in place: the path of the module that did, by name.
         paths: Of the modules whose ``forward`` runs, the innermost one last; the model itself is empty.
         failed_in: Path of the module whose ``forward`` raised; None if none did.
+        promoted: The fake tensors that stand for real ones in which numbers were written, by the ``id`` of these.
         output: What the model returned; whoever runs the pass sets it.
         writes: The buffers that the pass changed; whoever runs the pass sets them.
     """
 
-    def __init__(self, fakes: FakeTensorMode, held: Mapping[int, Tensor]) -> None:
+    def __init__(
+        self,
+        fakes: FakeTensorMode,
+        held: Mapping[int, Tensor],
+        earlier: Recorder | None = None,
+        shared: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
         self.fakes = fakes
         self.nodes: list[Node] = []
@@ -68,7 +85,10 @@ class Recorder(TorchFunctionMode):
         self.failed_in: str | None = None
         self.output: Argument = None
         self.writes: tuple[Write, ...] = ()
-        self._instead = dict(held)
+        self.promoted: dict[int, Tensor] = {} if earlier is None else dict(earlier.promoted)
+        self._instead = {**self.promoted, **held}
+        self._shared = shared
+        self._casts = torch.is_autocast_enabled("cpu")
         self._known: dict[int, Known] = {}
         self._held_names: dict[int, str] = {}
         self._held_storages: dict[int, str] = {}
@@ -76,6 +96,10 @@ class Recorder(TorchFunctionMode):
         self._kept: list[object] = []
         self._items: dict[int, tuple[Tensor, Any]] = {}
         self._copies = FunctionCopies()
+        if earlier is not None:
+            self._kept.append(earlier)
+            for key, known in earlier._known.items():
+                self._known[key] = Known(known.tensor, Earlier(known.argument), known.tensor._version)
 
     def know(self, tensor: Tensor, argument: Argument) -> None:
         """Say what a tensor is in the graph."""
@@ -101,6 +125,11 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         args, kwargs = tree_map(self._replace, (tuple(args), dict(kwargs or {})))
         name, in_place = trace_names.name_of(func)
+        if not self._casts and torch.is_autocast_enabled("cpu"):
+            raise self.refuse(
+                "computes under torch.autocast, with fewer digits",
+                "Leave it out, and let the run choose the precision, or train on a torch backend.",
+            )
         if name in trace_names.REFUSED:
             raise self.refuse(f"calls {name}", trace_names.REFUSED[name])
         if func not in _WHOLE:
@@ -139,6 +168,8 @@ class Recorder(TorchFunctionMode):
         if not tensors:
             return out  # a shape, a dtype, a length
         composite = trace_composites.COMPOSITES.get(name)
+        if name == "batch_norm" and self._held_names.get(id(args[3])) in self._shared and args[5]:
+            composite = batch_norm
         if composite is not None:
             plain, named = trace_rules.plain_arguments(args, kwargs)
             with self:
@@ -251,7 +282,7 @@ class Recorder(TorchFunctionMode):
             )
         argument = self.argument_of(real)
         fake = self.fakes.from_tensor(real.detach())
-        self._instead[id(real)] = fake
+        self.promoted[id(real)] = self._instead[id(real)] = fake
         self._kept.append(real)
         self.know(fake, argument)
         return fake
@@ -294,6 +325,28 @@ class Recorder(TorchFunctionMode):
         """Return what a tensor is in the graph, though its memory may have changed since."""
         return self._known[id(tensor)].argument
 
+    def find_shared_statistics(self) -> frozenset[str]:
+        """Find running statistics that are updated and used in another place of the pass too.
+
+        An operator that updates them may then run before or after the other one that reads them.
+        """
+        uses = Counter(each.name for node in self.nodes for each in _list_held(node.arguments))
+        uses.update(each.name for each in _list_held((self.output, tuple(write.value for write in self.writes))))
+        updated = [
+            node.arguments[key]
+            for node in self.nodes
+            if node.operator == "batch_norm" and node.arguments["training"]
+            for key in ("mean", "variance")
+        ]
+        both = zip(updated[::2], updated[1::2], strict=True)
+        return frozenset(
+            each.name
+            for pair in both
+            if any(isinstance(each, Held) and uses[each.name] > 1 for each in pair)
+            for each in pair
+            if isinstance(each, Held)
+        )
+
     def _add_constant(self, array: NDArray[Any]) -> Constant:
         for key, known in reversed(self.constants.items()):
             if known.dtype == array.dtype and np.array_equal(known, array):
@@ -301,6 +354,14 @@ class Recorder(TorchFunctionMode):
         key = f"constant_{len(self.constants)}"
         self.constants[key] = array
         return Constant(key)
+
+
+def _list_held(value: Any) -> Iterator[Held]:
+    if isinstance(value, Held):
+        yield value
+    elif isinstance(value, Mapping | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _list_held(part)
 
 
 def _bump(target: Tensor) -> None:

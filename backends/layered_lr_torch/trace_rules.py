@@ -86,6 +86,8 @@ def _binary(name: str) -> Rule:
 
 
 def _reshape(out: Tensor, x: Tensor, *_: Any, **__: Any) -> Made:
+    if out.dtype != x.dtype:
+        return None, f"takes the bits of {x.dtype} for {out.dtype}"
     return x if out.shape == x.shape else ("reshape", {"x": x, "shape": tuple(out.shape)})
 
 
@@ -290,6 +292,15 @@ def _uniform(out: Tensor, *_: Any, generator: Any = None, **__: Any) -> Made:
     return "uniform", {"shape": tuple(out.shape), "dtype": out.dtype}
 
 
+def _einsum(out: Tensor, equation: str, *operands: Any, **_: Any) -> Made:
+    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], tuple | list) else operands
+    for part in equation.replace(" ", "").partition("->")[0].split(","):
+        letters = part.replace(".", "")
+        if len(set(letters)) < len(letters):  # OneFlow 0.9 returns gradients of a wrong shape
+            return None, f"calls einsum with an axis twice in one tensor ({part!r})"
+    return "einsum", {"equation": equation, "tensors": tuple(tensors)}
+
+
 def _index_select(out: Tensor, x: Tensor, dim: int, index: Tensor) -> Made:
     return "index_select", {"x": x, "axis": dim % max(x.dim(), 1), "index": index}
 
@@ -325,7 +336,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "where": lambda out, condition, x, y: ("where", {"condition": condition, "x": x, "y": y}),
     "linear": lambda out, x, weight, bias=None: ("linear", {"x": x, "weight": weight, "bias": bias}),
     **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot"), lambda out, x, y: ("matmul", {"x": x, "y": y})),
-    "einsum": lambda out, equation, tensors, **_: ("einsum", {"equation": equation, "tensors": tuple(tensors)}),
+    "einsum": _einsum,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed_convolution),
     "im2col": lambda out, x, kernel, dilation, padding, stride: (

@@ -18,7 +18,8 @@ from layered_lr.models.nn_modules import parameters_of
 from layered_lr.spelling import find_nearest
 from layered_lr_torch.heads import count_outputs, list_outputs
 from layered_lr_torch.torch_types import Module
-from layered_lr_torch.trace_model import put_back, quiet, swap_tensors
+from layered_lr_torch.trace_memory import put_back
+from layered_lr_torch.trace_model import quiet, swap_tensors
 from layered_lr_torch.zoo_building import search_least_size
 
 _TYPO = 0.9  # how alike two names are of which one is misspelt: classifer and classifier, but not used and unused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from layered_lr.arrays import BFLOAT16, Array, Weights, find_bfloat16, kind_of
 from layered_lr.errors import DataError, SpecError
-from layered_lr.files import UnreadableError, as_path, one_line, read_archive
+from layered_lr.files import UnreadableError, as_path, describe_error, one_line, read_archive
 from layered_lr.models.matching import find_paths, match_names
 from layered_lr.models.nn_modules import dtype_of
 from layered_lr.models.patterns import compile_pattern
@@ -107,7 +108,18 @@ def _torch(path: Path) -> dict[str, Array]:
         tensors = read_state_dict(path)
         return {str(name): _array(str(name), tensor) for name, tensor in find_weights(tensors).items()}
     except Exception as error:  # errors of torch, pickle and zipfile
-        raise DataError(f"{path}: not a readable state_dict: {one_line(error)}") from None
+        if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
+            raise DataError(
+                f"{path}: holds other objects than tensors, such as a whole model, and nothing else is unpickled. Save "
+                "its weights alone: torch.save(model.state_dict(), path)."
+            ) from None
+        why = (
+            "it is no file of torch" if isinstance(error, pickle.UnpicklingError) else describe_error(error).rstrip(".")
+        )
+        raise DataError(
+            f"{path}: not a readable state_dict: {why}. Give a file that "
+            "torch.save(model.state_dict(), path) has written."
+        ) from None
 
 
 def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, Array]:

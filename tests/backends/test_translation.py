@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("torch", "oneflow")
 TOLERANCES = {
     "batch norms": 2e-7,  # eps and momentum
     "other norms": 2e-9,
+    "statistics used twice": 1e-10,  # gradients of the first layer cancel: 1e-11 of rounding is left
 }
 EXACT = 1e-11
 

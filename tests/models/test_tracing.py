@@ -48,6 +48,46 @@ def by_image(net: Any, x: Any) -> Any:
     return torch.stack([x[i] * i for i in range(x.shape[0])])
 
 
+def counting(net: Any, x: Any) -> Any:
+    net.calls = getattr(net, "calls", 0) + 1
+    return x * net.calls
+
+
+def counting_in_a_list(net: Any, x: Any) -> Any:
+    net.__dict__.setdefault("seen", []).append(1)
+    return x * len(net.seen)
+
+
+CALLS = [0]
+
+
+def counting_elsewhere(net: Any, x: Any) -> Any:
+    CALLS[0] += 1
+    return x * CALLS[0]
+
+
+def keeping(net: Any, x: Any) -> Any:
+    before = getattr(net, "before_this", None)
+    net.before_this = x.detach()
+    return x if before is None else x + before.mean()
+
+
+def keeping_the_first(net: Any, x: Any) -> Any:
+    if getattr(net, "first", None) is None:
+        net.first = net.scale.detach().sum()
+    return x * net.first
+
+
+def cast_within(net: Any, x: Any) -> Any:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return x @ x
+
+
+def without_versions(net: Any, x: Any) -> Any:
+    with torch.inference_mode():
+        return x * net.scale.sum()
+
+
 REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a branch on numbers": (lambda net, x: x if x.sum() > 0 else -x, "depend on what is in a tensor"),
     "a number": (lambda net, x: x * x.mean().item(), "depend on what is in a tensor|calls item"),
@@ -66,6 +106,16 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         "calls max_pool2d_with_indices",
     ),
     "no batch axis": (lambda net, x: torch.nn.functional.avg_pool2d(x[:, 0], 2), "without a batch axis"),
+    "a counter": (counting, "changes an attribute of a module"),
+    "a counter in a list": (counting_in_a_list, "changes an attribute of a module"),
+    "a counter elsewhere": (counting_elsewhere, "each time that it is called"),
+    "a kept tensor": (keeping, "changes an attribute of a module"),
+    "a kept weight": (keeping_the_first, "changes an attribute of a module"),
+    "autocast": (cast_within, "under torch.autocast"),
+    "no versions": (without_versions, "cannot be followed"),
+    "other bits": (lambda net, x: x.view(torch.int32), "takes the bits"),
+    "a diagonal": (lambda net, x: torch.einsum("ncii->nc", x), "an axis twice"),
+    "a norm of matrices": (lambda net, x: torch.linalg.norm(x[0, 0], 1), "calls linalg_norm"),
     "out=": (lambda net, x: torch.add(x, 1, out=torch.empty_like(x)), "with out="),
 }
 
@@ -106,6 +156,43 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
     assert torch.equal(generator, torch.get_rng_state()) and model.training and not model.drop.training
     assert all(type(tensor) is torch.nn.Parameter for tensor in model.parameters())
     assert not model.a._forward_hooks and not model.a._forward_pre_hooks
+
+
+def test_hooks_on_gradients_are_refused() -> None:
+    for hook, where in (
+        (lambda net: net.head.register_full_backward_hook(lambda *_: None), "module 'head'"),
+        (lambda net: net.a.register_full_backward_pre_hook(lambda *_: None), "module 'a'"),
+        (lambda net: net.head.weight.register_hook(lambda gradient: gradient * 2), "parameter 'head.weight'"),
+        (lambda net: net.a.weight.register_post_accumulate_grad_hook(lambda _: None), "parameter 'a.weight'"),
+    ):
+        net = Small()
+        hook(net)
+        with pytest.raises(ll.Unsupported, match=f"model: {where} has a hook on its gradients"):
+            trace_model(net, (np.zeros((2, 3, 8, 8), "float32"),))
+
+
+def test_tracing_puts_back_what_a_pass_changes_in_place() -> None:
+    class Changing(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.tensor(0))
+            self.plain, self.seen, self.names = torch.ones(3), [1], {"a": 1}
+            self.table, self.fixed, self.kinds = np.zeros(2), np.zeros(2), {1}
+            self.fixed.flags.writeable = False
+
+        def forward(self, x: Any) -> Any:
+            self.count += 1
+            self.plain += 1
+            self.seen.append(2)
+            self.names["b"] = 3
+            self.table += 1
+            self.kinds.add(2)
+            return super().forward(x)
+
+    model = Changing()
+    trace_model(model, (np.zeros((2, 3, 8, 8), "float32"),))
+    assert int(model.count) == 0 and model.plain.tolist() == [1, 1, 1]
+    assert model.seen == [1] and model.names == {"a": 1} and model.kinds == {1} and model.table.tolist() == [0, 0]
 
 
 def test_tracing_leaves_functions_with_gradients_of_their_own_as_they_were() -> None:

@@ -81,6 +81,16 @@ def npy() -> bytes:
     return stream.getvalue()
 
 
+def test_a_saved_model_and_a_text_say_what_to_save(torch: Any, tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
+    with pytest.raises(ll.DataError, match=r"holds other objects than tensors.*model\.state_dict") as caught:
+        read_weights(tmp_path / "whole.pth")
+    assert "\\x1b" not in str(caught.value)
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(ll.DataError, match=r"not a readable state_dict: .*Error.*torch\.save"):
+        read_weights(tmp_path / "text.pth")
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pt"])
 @pytest.mark.parametrize("content", [b"", b"P", b"garbage" * 99, npy()], ids=["empty", "a byte", "garbage", "npy"])
 def test_a_foreign_file_is_refused_in_one_line(torch: Any, tmp_path: Path, suffix: str, content: bytes) -> None:

@@ -89,6 +89,66 @@ def counted(net: Any, x: Tensor) -> Tensor:
     return x - net.average.reshape(1, -1, 1, 1)
 
 
+def at_limits(net: Any, x: Tensor) -> Tensor:
+    """Functions of numbers at which their gradients jump: 0, 0.5 and 1.5 are exact here."""
+    at_zero = net.scale - 0.5
+    made = (
+        *(net.scale.clamp(0.5, 1.5), net.scale.clamp(min=0.5), net.scale.clamp(max=1.5), F.relu6(net.scale * 4)),
+        *(torch.clamp(net.scale, torch.full((8,), 0.5), torch.full((8,), 1.5)), F.celu(at_zero), at_zero**0),
+        *(at_zero**net.scale, 0.0**net.scale, F.mish(net.scale * 1000), at_zero.clamp(max=0).abs()),
+    )
+    return sum(each * x for each in made)
+
+
+def multiples(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    tenths = (x.detach() * 10).round() / 10
+    divisors = torch.tensor([0.1, 0.2, 0.3, -0.1, 0.7, -0.3, 1.0, 0.5], dtype=x.dtype)
+    return (
+        x + tenths % 0.1,
+        x + tenths // 0.1,
+        x + tenths % -0.3,
+        x + tenths % divisors,
+        x + 1 % (x.detach().abs() + 0.1),
+    )
+
+
+def hidden(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Attention and sums of which a mask hides everything."""
+    before = torch.ones(8, 8, dtype=torch.bool).tril(-1)
+    added = torch.zeros(8, 8).masked_fill(~before, -torch.inf)
+    rows = x.masked_fill(torch.tensor([True, False, False, True]).view(-1, 1, 1), -torch.inf)
+    return (
+        F.scaled_dot_product_attention(x, x, x, before),
+        F.scaled_dot_product_attention(x, x, x, before & (x.detach() > 0)),
+        F.scaled_dot_product_attention(x, x, x, added.to(x.dtype)),
+        rows.logsumexp(1),
+        rows[:, :1].logsumexp(1).exp(),
+    )
+
+
+def same_statistics(net: Any, x: Tensor) -> Tensor:
+    y = net.norm(net.norm(x).tanh())
+    return y + net.norm.running_mean.view(-1, 1, 1)
+
+
+class Remembering(Around):
+    """Keeps what no later pass reads, and a table that is the same each time."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda net, x: x)
+        self.register_buffer("rates", torch.linspace(0.1, 1, 8))
+        self.seen: list[Any] = []
+        self.last: Any = None
+        self.table: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None:
+            self.table = self.rates.cos()
+        self.last = super().forward(x)
+        self.seen.append(tuple(x.shape))
+        return self.last * self.table
+
+
 class Counted(Around):
     def __init__(self) -> None:
         super().__init__(counted)
@@ -259,7 +319,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         F.linear(x, x[0, 0], net.scale), F.bilinear(x[:, 0], x[:, 1], x[0, :2]))),
     "einsum": around(lambda net, x: (
         torch.einsum("nchw,nchv->nwv", x, x), torch.einsum("b c h w, w -> b h", x, net.scale),
-        torch.einsum("bchw->bc", x), torch.einsum("i,j->ij", net.scale, net.scale))),
+        torch.einsum("bchw->bc", x), torch.einsum("nchw,w", [x, net.scale]),
+        torch.einsum("i,j->ij", net.scale, net.scale))),
     "shapes": around(lambda net, x: (
         x.view(x.size(0), -1), x.flatten(1, 2), x.permute(0, 3, 1, 2), x.transpose(1, 3).contiguous(), x.unsqueeze(-1),
         x[:, :1].squeeze(1), x.unflatten(1, (2, 2)), x.movedim(1, -1), x[:, :1].expand(-1, 5, -1, -1), x.mT,
@@ -294,6 +355,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         x.min(3)[0], x.var(1), x.std((2, 3), unbiased=False), x.cumsum(2), torch.var_mean(x, 1)[0], x.max(),
         x.min(1)[1],
         torch.std(x, dim=1, correction=0), x.mean(), x.argmin(3), F.softmax(x, 1).sum(-1))),
+    "limits": around(at_limits),
+    "multiples": around(multiples),
+    "hidden": around(hidden),
+    "statistics used twice": around(same_statistics, norm=lambda: nn.BatchNorm2d(4)),
+    "remembering": Remembering,
     "unfold": around(lambda net, x: F.unfold(x, 3, padding=1, stride=2)),
     "attention": around(
         lambda net, x: (
@@ -317,5 +383,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "buffers": Counted,
     "tied": lambda: Tied(),
     "gradients that stop": Partly,
-    "weight norm": part(lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3))),
+    "weight norm": part(lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 3, 1), dim=1),
+        nn.utils.parametrizations.weight_norm(nn.Linear(6, 5), dim=None))),
 }  # fmt: skip

@@ -94,9 +94,19 @@ def _square(x: Tensor) -> Tensor:
 def _floor_divide(x: Any, y: Any) -> Tensor:
     x = _as_tensor(x, y)
     if x.dtype.is_floating_point:
-        return flow.floor(x / y)
+        return _divide_down(x, y)
     quotient = convert(x, flow.float64) / (convert(y, flow.float64) if isinstance(y, flow.Tensor) else y)
     return convert(flow.floor(quotient), x.dtype)
+
+
+def _divide_down(x: Tensor, y: Any) -> Tensor:
+    """Divide and round down by way of the exact remainder, as torch does: 1.0 // 0.1 is 9, for 0.1 is a little more."""
+    x, y = x.detach(), y.detach() if isinstance(y, flow.Tensor) else _as_tensor(y, x)
+    rest = flow.fmod(x, y)
+    quotient = (x - rest) / y
+    quotient = quotient - convert((rest != 0) & ((rest < 0) != (y < 0)), x.dtype)
+    below = flow.floor(quotient)
+    return flow.where(y == 0, x / y, below + convert(quotient - below > 0.5, x.dtype))
 
 
 def _remainder(x: Any, y: Any) -> Tensor:
@@ -106,7 +116,25 @@ def _remainder(x: Any, y: Any) -> Tensor:
 def _pow(x: Any, y: Any) -> Tensor:
     if isinstance(y, int | float) and y == 2:
         return x * x
-    return flow.pow(x, y)
+    if isinstance(y, int | float) and y == 0:  # OneFlow's gradient at 0 is NaN
+        return flow.where(x > x, x, _as_tensor(1, x))
+    return _pow_of_tensor(_as_tensor(x, y), y) if isinstance(y, flow.Tensor) else flow.pow(x, y)
+
+
+def _pow_of_tensor(x: Tensor, y: Tensor) -> Tensor:
+    """Raise to powers that may learn; torch's gradient of a power of zero is zero, where OneFlow's is NaN."""
+    made = flow.pow(x, y.detach())
+    if not y.requires_grad:
+        return made
+    is_zero = (x == 0) & (y >= 0)
+    base = flow.where(is_zero, _as_tensor(1, x), x).detach()
+    follows = flow.where(is_zero, _as_tensor(0, x), flow.pow(base, y))
+    return made + (follows - follows.detach())
+
+
+def _mish(x: Tensor) -> Tensor:
+    """Written out: OneFlow's own is NaN of large numbers."""
+    return x * flow.tanh(_C.softplus(x, 1.0, 20.0))
 
 
 def _choose(larger: bool) -> Callable[[Any, Any], Tensor]:
@@ -160,7 +188,7 @@ _OTHERWISE: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "square": _square,
     "trunc": _trunc,
     "silu": _C.silu,
-    "mish": _C.mish,
+    "mish": _mish,
     "hardswish": _C.hardswish,
     "hardsigmoid": _hardsigmoid,
     "softsign": _softsign,

@@ -1,0 +1,215 @@
+"""What a forward pass leaves behind in a model: puts it back, and finds the passes that depend on an earlier one.
+
+A trace stands for every later pass. So a second pass, which finds what the first one left, must compute the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from layered_lr.errors import Unsupported
+from layered_lr.models.graph import Constant, Held, Input, Node, Result
+from layered_lr.models.graph_operators import RANDOM
+from layered_lr_torch.torch_types import Module
+from layered_lr_torch.trace_recorder import Earlier, Recorder, find_source
+
+_OWN = ("_parameters", "_buffers", "_modules")
+
+
+@contextmanager
+def put_back(model: Module) -> Iterator[None]:
+    """Put the model back as it was, whatever happens in a ``with`` block: tensors, modes, attributes, generators.
+
+    Attributes that are lists, sets or mappings get back what they held, and plain tensors their numbers.
+    """
+    kept = [(module, dict(module.__dict__)) for module in model.modules()]
+    contents = [(value, _copy_content(value)) for value in _list_plain(model)]
+    apply = vars(torch.autograd.Function)["apply"]  # the class method itself, not bound to this class
+    generator = torch.get_rng_state()
+    for module, attributes in kept:
+        module.__dict__.update({name: dict(attributes[name]) for name in _OWN})
+    torch.autograd.Function.apply = classmethod(_refuse_function)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = apply
+        torch.set_rng_state(generator)
+        for module, attributes in kept:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+        for value, content in contents:
+            _restore_content(value, content)
+
+
+def _refuse_function(function: type, *_: Any, **__: Any) -> Any:
+    raise Unsupported(
+        f"model: uses {function.__name__}, an autograd.Function with a gradient of its own, at {find_source()}, which "
+        "cannot be translated. Use torch's functions, or train on a torch backend."
+    )
+
+
+def _list_plain(model: Module) -> Iterator[Any]:
+    """List the attributes of a user's modules that are no parameters, buffers or modules."""
+    for module in model.modules():
+        for name, value in module.__dict__.items():
+            if name not in _OWN and not (name.startswith("_") and name in _ATTRIBUTES_OF_EACH):
+                yield value
+
+
+_ATTRIBUTES_OF_EACH = frozenset(torch.nn.Module().__dict__)
+
+
+_MAPPINGS = (dict, OrderedDict, defaultdict, Counter)
+_SERIES = (list, deque)
+
+
+def _copy_content(value: Any) -> Any:
+    """Copy what an attribute of a well-known kind holds; None of any other kind, which may not like to be changed."""
+    if type(value) in _MAPPINGS:
+        return dict(value)
+    if type(value) in _SERIES or type(value) is set:
+        return list(value)
+    if isinstance(value, torch.Tensor):
+        return None if value.is_inference() else (value._version, value.detach().clone())
+    return value.copy() if isinstance(value, np.ndarray) else None
+
+
+def _restore_content(value: Any, content: Any) -> None:
+    if content is None:
+        return
+    if isinstance(value, torch.Tensor):
+        if value._version != content[0]:
+            with torch.no_grad():
+                value.copy_(content[1])
+    elif isinstance(value, np.ndarray):
+        if value.tobytes() != content.tobytes():
+            value[...] = content
+    elif not _is_same(_copy_content(value), content):
+        value.clear()
+        if type(value) in _SERIES:
+            value.extend(content)
+        else:
+            value.update(content)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two lists or dictionaries hold the same objects."""
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(one[key] is other[key] for key in one)
+    return len(one) == len(other) and all(mine is its for mine, its in zip(one, other, strict=True))
+
+
+class Photograph:
+    """The plain attributes of a model's modules at one time; two are equal if nothing has changed in between."""
+
+    def __init__(self, model: Module) -> None:
+        self._values = list(_list_plain(model))
+        self._contents = [_describe_content(value) for value in self._values]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Photograph):
+            return NotImplemented
+        return _is_same(self._values, other._values) and all(
+            _is_same(one, its) if isinstance(one, list | dict) else one == its
+            for one, its in zip(self._contents, other._contents, strict=True)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _describe_content(value: Any) -> Any:
+    content = _copy_content(value)
+    if isinstance(value, torch.Tensor):
+        return None if content is None else content[0]
+    return content.tobytes() if isinstance(value, np.ndarray) else content
+
+
+def refuse_memory(node: Node | None) -> Unsupported:
+    """Make the error for a model whose second pass does something else than its first."""
+    where = "the model itself" if node is None else f"{node.operator}, in {node.describe_place()}"
+    return Unsupported(
+        "model: its forward pass changes an attribute of a module, such as a counter or a kept tensor, and computes "
+        f"something else the next time ({where}). A trace has one pass for all, so it cannot be translated. Keep what "
+        "changes in a buffer (register_buffer), or train on a torch backend."
+    )
+
+
+def compare_passes(model: Module, first: Recorder, second: Recorder) -> None:
+    """Compare two passes in a row over batches of the same shape.
+
+    Args:
+        model: Whose passes they are.
+        first: The first.
+        second: The one after it, which knows the tensors of the first as ``Earlier``.
+
+    Raises:
+        Unsupported: The second computes something else.
+    """
+    keys: dict[Any, int] = {}
+    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    before = _Keys(first, keys, buffers)
+    after = _Keys(second, keys, buffers, before)
+    if before.of_results() != after.of_results():
+        raise refuse_memory(after.find_other(before))
+
+
+class _Keys:
+    """Gives numbers to what a pass computes: the same one to the same operators on the same arguments."""
+
+    def __init__(
+        self, recorder: Recorder, keys: dict[Any, int], buffers: set[str], earlier: _Keys | None = None
+    ) -> None:
+        self._recorder, self._keys, self._buffers, self._earlier = recorder, keys, buffers, earlier
+        self._changing = {write.name for write in recorder.writes}
+        self._known: dict[str, tuple[int, bool]] = {}
+        for node in recorder.nodes:
+            self._known[node.name] = self._number_node(node)
+
+    def of_results(self) -> list[Any]:
+        """What the pass gives: output, buffers, and the batches that statistics learn from."""
+        writes = tuple((write.name, write.value) for write in self._recorder.writes)
+        learns = sorted(
+            self._known[node.name][0]
+            for node in self._recorder.nodes
+            if node.operator == "batch_norm" and node.arguments["training"]
+        )
+        return [self._describe(self._recorder.output)[0], self._describe(writes)[0], learns]
+
+    def find_other(self, first: _Keys) -> Node | None:
+        """The first operator that the other pass does not have."""
+        theirs = {number for number, _ in first._known.values()}
+        return next((node for node in self._recorder.nodes if self._known[node.name][0] not in theirs), None)
+
+    def _number_node(self, node: Node) -> tuple[int, bool]:
+        arguments, is_lasting = self._describe(node.arguments)
+        is_lasting = is_lasting and node.operator not in RANDOM and node.operator != "batch_norm"
+        description = (node.operator, arguments, node.shape, node.dtype, node.detached)
+        return self._keys.setdefault(description, len(self._keys)), is_lasting
+
+    def _describe(self, value: Any) -> tuple[Any, bool]:
+        """Describe a value, and say whether it is the same in each later pass."""
+        if isinstance(value, Earlier):
+            assert self._earlier is not None
+            described, is_lasting = self._earlier._describe(value.argument)
+            return (described if is_lasting else ("earlier", described)), is_lasting
+        if isinstance(value, Constant):
+            array = self._recorder.constants[value.key]
+            return ("constant", str(array.dtype), array.shape, array.tobytes()), True
+        if isinstance(value, Result):
+            return self._known[value.node]
+        if isinstance(value, Held):
+            return ("held", value.name), value.name in self._buffers and value.name not in self._changing
+        if isinstance(value, Input):
+            return ("input", *value), False
+        if isinstance(value, Mapping):
+            value = tuple(value.items())
+        if isinstance(value, tuple):
+            parts = [self._describe(part) for part in value]
+            return (type(value).__name__, *(part for part, _ in parts)), all(lasts for _, lasts in parts)
+        return (type(value).__name__, repr(value)), True
