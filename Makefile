@@ -10,6 +10,8 @@ TEST_TORCH = LAYERED_LR_REQUIRE_BACKENDS=torch-eager,torch-compile .venv-$(@:tes
 
 # They would mix another Python's packages into .venv.
 unexport PYTHONPATH PYTHONHOME
+# The tests start hundreds of processes: with bytecode each saves the quarter of a second in which it compiles the library.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run test test-exhaustive fuzz quick lint docs bench bench-peers bench-translation certificate test-integrations \
 	test-versions test-torch-oldest test-torch-newest clean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -62,9 +61,9 @@ def compare(
     model = make().to(getattr(torch, dtype))
     shake_statistics(model)
     x = np.random.default_rng(seed).normal(size=shape).astype(dtype)
-    translated = build_translated(trace_model(model, (x,)))
+    traced = trace_model(model, (x,))
+    translated, again = (build_translated(traced) for _ in range(2))
     assert list(translated.state_dict()) == list(model.state_dict())
-    untrained = copy.deepcopy(model)
     model.eval(), translated.eval()
     with torch.no_grad(), flow.no_grad():
         answers = find_difference(_numbers(model(torch.from_numpy(x))), _numbers(translated(flow.tensor(x))))
@@ -73,7 +72,6 @@ def compare(
     answers = max(answers, find_difference(theirs.answers, ours.answers))
     graph = 0.0
     if in_graph:
-        again = build_translated(trace_model(untrained, (x,)))
         found = pass_through_graph(again.train(), x)
         graph = max(find_difference(one, two) for one, two in zip(ours, found, strict=True))
     gradients, buffers = (find_difference(getattr(theirs, kind), getattr(ours, kind)) for kind in Passed._fields[1:])

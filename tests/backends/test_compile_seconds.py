@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from tests.support.isolation import value_of
+from tests.support.isolation import values_of
 
 
 def seconds_after_each_update(parts: int) -> list[float | None]:
@@ -29,8 +27,7 @@ def seconds_after_each_update(parts: int) -> list[float | None]:
     return seconds
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_the_first_update_compiles_and_no_other(oneflow: Any, parts: int) -> None:
-    before, first, second = value_of(seconds_after_each_update, parts)
-    assert before is None
-    assert first is not None and 0.0 < first == second
+def test_the_first_update_compiles_and_no_other(oneflow: Any) -> None:
+    for before, first, second in values_of(seconds_after_each_update, [(parts,) for parts in (1, 2)]):
+        assert before is None
+        assert first is not None and 0.0 < first == second

@@ -17,34 +17,36 @@ InProcess = Callable[..., dict[str, Any]]
 def test_equals_native_training_bitwise(oneflow: Any) -> None:
     # lr_scale is a power of two: native multiplies it in float32, which is then exact.
     momentum = "SGD(0.1, momentum=0.9, weight_decay=1e-2, nesterov=True)"
-    calls = list(product(["SGD(0.1)", "SGD(0.1, weight_decay=1e-2)", momentum], ["compiled", "varying"]))
+    calls = [("SGD(0.1)",), (momentum,)]
     answers = run_each(
         """
         spec = Spec(eval(sys.argv[1]), GROUPS, StepLR(7, 0.5))
         plan = resolve(spec, mlp())
         native = start(mlp())
+        before = arrays(native)
         graph = Train(native, lambda graph: attach(plan, graph, native))
-        dynamic = start(mlp())
-        varying = [g.name for g in plan.groups if g.optimizer.momentum] if sys.argv[2] == "varying" else []
-        updates = DynamicUpdate(plan, dynamic, varying_momentum=varying)
-        other = Train(dynamic, updates.bind)
-        before, losses = arrays(native), []
-        for step in range(60):
-            updates.set(plan.rates(step))
-            losses.append((float(graph(*batch(step)).numpy()), float(other(*batch(step)).numpy())))
-        answer(apart=apart(arrays(native), arrays(dynamic)), moved=apart(before, arrays(native)),
-               losses=all(a == b for a, b in losses))
+        losses = [float(graph(*batch(step)).numpy()) for step in range(30)]
+        got = {"moved": apart(before, arrays(native))}
+        for kind in ("compiled", "varying"):
+            dynamic = start(mlp())
+            varying = [g.name for g in plan.groups if g.optimizer.momentum] if kind == "varying" else []
+            updates = DynamicUpdate(plan, dynamic, varying_momentum=varying)
+            other, same = Train(dynamic, updates.bind), []
+            for step in range(30):
+                updates.set(plan.rates(step))
+                same.append(float(other(*batch(step)).numpy()) == losses[step])
+            got[kind] = {"apart": apart(arrays(native), arrays(dynamic)), "losses": all(same)}
+        answer(**got)
         """,
         calls,
     )
     for call, got in zip(calls, answers, strict=True):
-        assert got["apart"] == 0, call
-        assert got["losses"], call
         assert got["moved"] > 0.05, call
+        assert got["compiled"] == got["varying"] == {"apart": 0, "losses": True}, call
 
 
 def test_equals_torch_when_rate_and_momentum_change_each_step(oneflow: Any, torch: Any) -> None:
-    # float32: rounding of both frameworks' matrix products over 200 steps; float64: of the same.
+    # float32: rounding of both frameworks' matrix products over 60 steps; float64: of the same.
     tolerances = {"float32": 1e-6, "float64": 1e-14}
     calls = list(product(tolerances, ["plain", "nesterov"]))
     answers = run_each(
@@ -67,10 +69,10 @@ def test_equals_torch_when_rate_and_momentum_change_each_step(oneflow: Any, torc
             {"params": [named[n] for n in g.parameters], "weight_decay": g.optimizer.weight_decay,
              "nesterov": g.optimizer.nesterov, "momentum": g.optimizer.momentum} for g in plan.groups], lr=0.1)
         before = arrays(ours)
-        rates = rng.uniform(0.001, 0.1, (200, 3))
-        momenta = rng.uniform(0.05, 0.95, (200, 3))
+        rates = rng.uniform(0.001, 0.1, (60, 3))
+        momenta = rng.uniform(0.05, 0.95, (60, 3))
         momenta[:, 1] = 0.5
-        for step in range(200):
+        for step in range(60):
             updates.set(rates[step], [*momenta[step]])
             graph(*batch(step, getattr(flow, dtype)))
             for group, rate, momentum in zip(optimizer.param_groups, rates[step], momenta[step], strict=True):
@@ -122,18 +124,19 @@ answer(weights=apart([got], [weight]), slots=apart([np.array(slot)], [total]), s
 """
 
 
+@pytest.mark.parametrize("steps", keep_some([300, 1000], lambda steps: steps == 300))
 @pytest.mark.parametrize("kind", keep_some(["set", "table"], lambda kind: kind == "set"))
-def test_new_rate_and_momentum_each_step_are_exact_without_syncs(kind: str, in_process: InProcess) -> None:
-    """1,000 calls in flight, and a process that keeps another core busy.
+def test_new_rate_and_momentum_each_step_are_exact_without_syncs(kind: str, steps: int, in_process: InProcess) -> None:
+    """Hundreds of calls in flight, and a process that keeps another core busy.
 
     The first update that took a number of another step would show, and so would each after it: their sum is compared.
     """
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
-            got = in_process(CHANGES, "1000", kind)
+            got = in_process(CHANGES, str(steps), kind)
         finally:
             busy.kill()
-    assert (got["weights"], got["slots"], got["step"]) == (0, 0, 1000)
+    assert (got["weights"], got["slots"], got["step"]) == (0, 0, steps)
     assert max(got["rates"], got["momenta"]) < 1e-7  # float32 of float64
 
 

@@ -1,6 +1,5 @@
 """The dynamic lowering of OneFlow's Graph beside what else a user does with the model."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -184,11 +183,3 @@ def test_a_graph_goes_when_its_user_lets_go(in_process: InProcess) -> None:
         """
     )
     assert got["gone"]
-
-
-def test_scheduling_policy_reaches_the_process(in_process: InProcess) -> None:
-    """Without SCHED_BATCH, OneFlow 0.9 can crash when a graph is called from a thread that is pre-empted."""
-    if not hasattr(os, "SCHED_BATCH"):
-        pytest.skip("no SCHED_BATCH here")
-    got = in_process("import os; answer(policy=os.sched_getscheduler(0))")
-    assert got["policy"] == os.SCHED_BATCH

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.isolation import value_of
+from tests.support.isolation import values_of
 
 
 def _fork_after_a_run(accumulate_steps: int) -> dict[str, int | None]:
@@ -61,6 +61,5 @@ def _fork_after_a_run(accumulate_steps: int) -> dict[str, int | None]:
 
 
 def test_a_child_may_collect_and_drop_graphs(oneflow: Any) -> None:
-    for accumulate_steps in (1, 2):
-        answer = value_of(_fork_after_a_run, accumulate_steps)
+    for answer in values_of(_fork_after_a_run, [(accumulate_steps,) for accumulate_steps in (1, 2)]):
         assert answer == {"graphs left after the run": 0, "exit code of the child": 0}

@@ -166,11 +166,18 @@ def test_lowering(name: str) -> None:
     assert how.partition(" of ")[0] == expected
 
 
-@pytest.mark.parametrize("name", LOWERINGS)
-def test_every_one_of_them_runs(oneflow: Any, name: str) -> None:
-    groups = [ll.Group("p0", lr=0.1, lr_scale=0.3, schedule=LOWERINGS[name][0]), ll.Group("p1", lr=0.0)]
-    plan, rates = through_attach(oneflow, ll.Spec(ll.SGD(lr=0.1), groups), ["p0", "p1"])
-    np.testing.assert_allclose(rates, planned(plan), rtol=TOLERANCE, atol=1e-12)
+def test_every_one_of_them_runs(oneflow: Any) -> None:
+    """All in one graph."""
+    names = [f"p{place}" for place in range(len(LOWERINGS))]
+    groups = [
+        ll.Group(name, lr=0.1, lr_scale=0.3, schedule=schedule)
+        for name, (schedule, _) in zip(names, LOWERINGS.values(), strict=True)
+    ]
+    groups.append(ll.Group("still", lr=0.0))
+    plan, rates = through_attach(oneflow, ll.Spec(ll.SGD(lr=0.1), groups), [*names, "still"])
+    expected = planned(plan)
+    for column, what in enumerate([*LOWERINGS, "still"]):
+        np.testing.assert_allclose(rates[:, column], expected[:, column], rtol=TOLERANCE, atol=1e-12, err_msg=what)
 
 
 def test_a_floor_below_the_rate_but_not_below_float32s_does_not_abort(oneflow: Any) -> None:
@@ -197,14 +204,16 @@ def test_what_rises_out_of_a_rate_that_float32_rounds_is_exact(oneflow: Any) -> 
 
 def test_native_and_table_agree_bitwise(oneflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where float32 holds lr: the kernel starts from lr as float32, a table holds what the plan makes of lr itself."""
-    for schedule in EXAMPLES.values():
-        spec = ll.Spec(ll.SGD(lr=0.0625), [ll.Group("p0", lr=0.5, lr_scale=0.1)], schedule)
-        _, native = through_attach(oneflow, spec, ["p0", "p1"])
-        with monkeypatch.context() as patch:
-            for module in ("lowering", "native_schedulers", "float32_rates"):
-                patch.setattr(f"layered_lr_oneflow.{module}.find_native_schedule", lambda plan, group: None)
-            _, table = through_attach(oneflow, spec, ["p0", "p1"])
-        assert np.array_equal(native, table), schedule
+    names = [f"{name}_{kind}" for name in EXAMPLES for kind in ("scaled", "plain")]
+    groups = []
+    for name, schedule in EXAMPLES.items():
+        groups.append(ll.Group(f"{name}_scaled", lr=0.5, lr_scale=0.1, schedule=schedule))
+        groups.append(ll.Group(f"{name}_plain", lr=0.0625, schedule=schedule))
+    _, native = through_attach(oneflow, ll.Spec(ll.SGD(lr=0.1), groups), names)
+    for module in ("lowering", "native_schedulers", "float32_rates"):
+        monkeypatch.setattr(f"layered_lr_oneflow.{module}.find_native_schedule", lambda plan, group: None)
+    _, table = through_attach(oneflow, ll.Spec(ll.SGD(lr=0.1), groups), names)
+    assert [name for name, differs in zip(names, (native != table).any(axis=0), strict=True) if differs] == []
 
 
 def test_a_cosine_over_a_million_steps_is_native() -> None:

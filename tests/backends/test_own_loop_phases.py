@@ -139,11 +139,10 @@ def graph_phases(folder: str, name: str) -> list[str]:
     ]  # fmt: skip
     if not all(parameter.requires_grad for parameter in model.parameters()):
         wrong.append("frozen between calls")
-    for step in (3, 4):
-        model, graph = made(5, step)
-        ll.load_state(f"{folder}/graph{step}", model, graph, graph.scheduler)
-        if train(model, graph, range(step, TOTAL)) != losses[step:]:
-            wrong.append(f"resumed at {step}")
+    model, graph = made(5, 4)  # where a phase begins, or in the middle of one
+    ll.load_state(f"{folder}/graph4", model, graph, graph.scheduler)
+    if train(model, graph, range(4, TOTAL)) != losses[4:]:
+        wrong.append("resumed at 4")
     loop = Loop(flow, spec, 5)
     ll.load_state(f"{folder}/graph4", *loop.parts)
     again = loop.train(range(4, TOTAL))

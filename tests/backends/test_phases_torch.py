@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -241,8 +243,14 @@ TIMELINES = {
 }  # fmt: skip
 
 
-@general
-@pytest.mark.parametrize("name", list(TIMELINES))
+def _timelines() -> Iterator[Any]:
+    """All of them in eager mode; compiled, which takes long, the one with freezing, switches and statistics."""
+    for backend_name, name in product(["torch-eager", "torch-compile"], TIMELINES):
+        is_wide = backend_name == "torch-compile" and name != "switches"
+        yield pytest.param(backend_name, name, marks=[pytest.mark.exhaustive] * is_wide)
+
+
+@pytest.mark.parametrize(("backend_name", "name"), list(_timelines()))
 def test_a_timeline_can_stop_anywhere(backend: Backend, framework_of_backend: Any, name: str) -> None:
     """Also right at a boundary, with slots and reactions that wait; also by a timeline that was elsewhere."""
     spec = TIMELINES[name]

@@ -40,13 +40,23 @@ def test_compile_applies_it(framework: Any, name: str, unit: Any) -> None:
 
 
 @pytest.mark.parametrize("unit", ["step", "epoch"])
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_attach_applies_it(oneflow: Any, name: str, unit: Any) -> None:
-    schedule = EXAMPLES[name] if unit == "step" else in_epochs(EXAMPLES[name])
-    plan, rates = through_attach(oneflow, spec_of(schedule), ["p0", "p1", "p2"])
-    np.testing.assert_allclose(rates, planned(plan), rtol=TOLERANCE, atol=1e-12)
-    kinds = set(plan.lowering("oneflow-graph").values())
-    assert all("native" in kind for kind in kinds), kinds
+def test_attach_applies_every_one(oneflow: Any, unit: str) -> None:
+    """One graph has all of them: two groups of each, whose scales differ, beside a constant one."""
+    groups = []
+    for name, schedule in EXAMPLES.items():
+        given = schedule if unit == "step" else in_epochs(schedule)
+        groups += [
+            ll.Group(f"{name}_low", lr=0.5, lr_scale=0.1, schedule=given),
+            ll.Group(f"{name}_high", lr_scale=3.0, schedule=given),
+        ]
+    groups.append(ll.Group("still", schedule=ll.Constant()))
+    names = [str(group.match) for group in groups]
+    plan, rates = through_attach(oneflow, ll.Spec(ll.SGD(lr=0.05), groups), names)
+    expected = planned(plan)
+    for column, name in enumerate(names):
+        np.testing.assert_allclose(rates[:, column], expected[:, column], rtol=TOLERANCE, atol=1e-12, err_msg=name)
+    kinds = plan.lowering("oneflow-graph")
+    assert {name: kind for name, kind in kinds.items() if "native" not in kind} == {}
 
 
 def in_epochs(schedule: ll.Schedule) -> ll.Schedule:
@@ -146,15 +156,14 @@ def test_a_plateau_in_a_graph_of_ones_own_decides_as_torch(oneflow: Any, torch: 
 
 
 def test_native_and_dynamic_lowerings_agree_bitwise(oneflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same specs by OneFlow's own optimizers and by update ops that read tables."""
+    """All schedules by OneFlow's own optimizers in one graph, and by update ops that read tables in another."""
     momentum = ll.SGD(lr=0.05, momentum=0.9, weight_decay=0.01)
-    for schedule in EXAMPLES.values():
-        spec = replace(spec_of(schedule), optimizer=momentum)
-        _, native = through_attach(oneflow, spec, ["p0", "p1", "p2"])
-        with monkeypatch.context() as patch:
-            patch.setattr("layered_lr_oneflow.attach.is_dynamic", lambda plan: True)
-            _, dynamic = through_attach(oneflow, spec, ["p0", "p1", "p2"])
-        assert np.array_equal(native, dynamic), schedule
+    groups = [ll.Group(name, lr_scale=0.1, schedule=schedule) for name, schedule in EXAMPLES.items()]
+    _, native = through_attach(oneflow, ll.Spec(momentum, groups), list(EXAMPLES))
+    monkeypatch.setattr("layered_lr_oneflow.attach.is_dynamic", lambda plan: True)
+    _, dynamic = through_attach(oneflow, ll.Spec(momentum, groups), list(EXAMPLES))
+    unlike = (native != dynamic).any(axis=0)
+    assert [name for name, differs in zip(EXAMPLES, unlike, strict=True) if differs] == []
 
 
 @pytest.mark.parametrize("name", ["torch-eager", "oneflow-eager", "oneflow-graph"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 import layered_lr as ll
 from tests.support.isolation import value_of, values_of
+from tests.support.made_once import make_once
 from tests.support.operator_networks import NETWORKS, Dropping
 
 pytestmark = pytest.mark.usefixtures("torch", "oneflow")
@@ -31,15 +32,20 @@ def differences(name: str) -> list[float]:
     return list(compare(NETWORKS[name], SHAPE))
 
 
-@cache
-def all_differences() -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def all_differences(torch: Any, oneflow: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     names = list(NETWORKS)
-    return dict(zip(names, values_of(differences, [(name,) for name in names]), strict=True))
+
+    def make(_: Path) -> dict[str, Any]:
+        return dict(zip(names, values_of(differences, [(name,) for name in names]), strict=True))
+
+    found: dict[str, Any] = make_once(tmp_path_factory, "translations", make)
+    return found
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_answers_gradients_and_buffers_are_those_of_torch(name: str) -> None:
-    answers, gradients, buffers, graph = all_differences()[name]
+def test_answers_gradients_and_buffers_are_those_of_torch(all_differences: dict[str, Any], name: str) -> None:
+    answers, gradients, buffers, graph = all_differences[name]
     allowed = TOLERANCES.get(name, EXACT)
     assert answers <= allowed and gradients <= allowed and buffers <= allowed
     assert graph <= EXACT  # a graph may add up in another order

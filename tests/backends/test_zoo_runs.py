@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.isolation import value_of
+from tests.support.made_once import make_once
 
 pytestmark = pytest.mark.usefixtures("torch", "oneflow")
 
@@ -48,9 +49,12 @@ def runs() -> dict[str, object]:
     return found
 
 
-@cache
-def all_runs() -> dict[str, Any]:
-    found: dict[str, Any] = value_of(runs)
+@pytest.fixture(scope="module")
+def all_runs(torch: Any, oneflow: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    def make(_: Path) -> Any:
+        return value_of(runs)
+
+    found: dict[str, Any] = make_once(tmp_path_factory, "zoo runs", make)
     return found
 
 
@@ -63,13 +67,13 @@ def all_runs() -> dict[str, Any]:
         ("oneflow-eager", "mobilenet_v3_small"),
     ],
 )
-def test_a_model_by_name_trains_as_on_torch(backend: str, model: str) -> None:
-    losses, names, groups = all_runs()[f"{backend} {model}"]
-    expected, torchs, theirs = all_runs()[f"torch-eager {model}"]
+def test_a_model_by_name_trains_as_on_torch(all_runs: dict[str, Any], backend: str, model: str) -> None:
+    losses, names, groups = all_runs[f"{backend} {model}"]
+    expected, torchs, theirs = all_runs[f"torch-eager {model}"]
     # Batch normalisations over few images amplify rounding; the first loss is before any update.
     assert losses[0] == pytest.approx(expected[0], rel=1e-5) and losses[1] == pytest.approx(expected[1], rel=1e-2)
     assert names == torchs and groups == theirs
 
 
-def test_a_run_begun_on_torch_goes_on_with_oneflow() -> None:
-    assert all_runs()["resumed"] == pytest.approx(all_runs()["torch-eager resnet18"][0], rel=1e-2)
+def test_a_run_begun_on_torch_goes_on_with_oneflow(all_runs: dict[str, Any]) -> None:
+    assert all_runs["resumed"] == pytest.approx(all_runs["torch-eager resnet18"][0], rel=1e-2)

@@ -35,18 +35,24 @@ def spec_of(optimizer: ll.Optimizer) -> ll.Spec:
     return ll.Spec(optimizer=optimizer, groups=GROUPS, schedule=SCHEDULE)
 
 
-def run(frameworks: dict[str, Any], backend: str, spec: ll.Spec, steps: int = STEPS) -> ll.Result:
-    return ll.run(
-        spec,
-        backend,
-        mlp(frameworks[backend.split("-")[0]]),
-        arrays(20 * BATCH),
-        max_steps=steps,
-        batch_size=BATCH,
-        initial_weights=mlp_weights(),
-        device="cpu",
-        progress=False,
-    )
+RESULTS: dict[tuple[str, ll.Spec], ll.Result] = {}
+
+
+def run(frameworks: dict[str, Any], backend: str, spec: ll.Spec) -> ll.Result:
+    """A backend's run, made once: several tests look at it."""
+    if (backend, spec) not in RESULTS:
+        RESULTS[backend, spec] = ll.run(
+            spec,
+            backend,
+            mlp(frameworks[backend.split("-")[0]]),
+            arrays(20 * BATCH),
+            max_steps=STEPS,
+            batch_size=BATCH,
+            initial_weights=mlp_weights(),
+            device="cpu",
+            progress=False,
+        )
+    return RESULTS[backend, spec]
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)

@@ -119,8 +119,19 @@ class GraphLoop(Loop):
         return self.optimizer(images, labels)
 
 
-def resumed(kind: type[Loop], case: str, folder: str, dtype: str = "float32", counts: bool = True) -> list[str]:
-    """What differs between a loop and others that go on from its state, new ones and one that has trained."""
+def resumed(
+    kind: type[Loop], case: str, folder: str, dtype: str = "float32", counts: bool = True, from_start: bool = True
+) -> list[str]:
+    """What differs between a loop and others that go on from its state, new ones and one that has trained.
+
+    Args:
+        kind: Of loop.
+        case: A name in ``SPECS``.
+        folder: For the states.
+        dtype: Of the model.
+        counts: Whether the loops call ``scheduler.step()``.
+        from_start: Whether one of them goes on from the state before any update.
+    """
     wrong = []
     whole = kind(SPECS[case], 0, dtype, counts)
     losses = []
@@ -130,8 +141,9 @@ def resumed(kind: type[Loop], case: str, folder: str, dtype: str = "float32", co
     end = whole.weights()
     used = kind(SPECS[case], 5, dtype, counts)
     used.train(range(2))
+    first = [("new, from 0", kind(SPECS[case], 8, dtype, counts), 0)] if from_start else []
     for what, loop, step in (
-        ("new, from 0", kind(SPECS[case], 8, dtype, counts), 0),
+        *first,
         ("new", kind(SPECS[case], 8, dtype, counts), MIDDLE),
         ("used", used, MIDDLE),
         ("used, back to 1", used, 1),

@@ -369,7 +369,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         first=lambda: nn.MultiheadAttention(64, 4, batch_first=True), second=lambda: nn.MultiheadAttention(8, 2)),
     "products of attention": around(lambda net, x: (
         F.scaled_dot_product_attention(x, x * 0.5, x), F.scaled_dot_product_attention(x, x, x, is_causal=True),
-        F.scaled_dot_product_attention(x, x, x, attn_mask=torch.linspace(0, 1, 64).view(8, 8), scale=0.3),
+        F.scaled_dot_product_attention(  # of a float32 mask and float64 numbers torch 2.14.1 makes wrong answers
+            x, x, x, attn_mask=torch.linspace(0, 1, 64, dtype=x.dtype).view(8, 8), scale=0.3),
         F.scaled_dot_product_attention(x, x[:, :2], x[:, :2], enable_gqa=True))),
     "transformer": around(
         lambda net, x: net.encoder(x.flatten(2).transpose(1, 2)),
