@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.isolation import run_side_by_side
 from tests.support.random_cases import CLASSES, case_of_seed
 
 _IMAGES = (np.random.default_rng(0).standard_normal((29, 3, 2, 2)).astype(np.float32), np.arange(29) % CLASSES)
@@ -25,12 +26,10 @@ def results_in(count: int, seeds: Sequence[int]) -> list[list[Any]]:
     Returns:
         For each process, what each case gave: arrays by name, or the words of an error.
     """
-    import torch
-
     if count == 1:
         return [[_result(seed) for seed in seeds]]
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_begin, (count, tuple(seeds), folder), nprocs=count)
+        run_side_by_side(count, _begin, count, [*seeds], folder)
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(count)]
 
 

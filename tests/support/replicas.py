@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.isolation import run_side_by_side
 from tests.support.made_once import make_once
 
 PROCESSES = 2
@@ -16,7 +17,7 @@ UPDATES = 8
 
 
 def spread(*cases: str) -> dict[str, Any]:
-    """Call functions of this file in each of two processes, which take seconds to start.
+    """Call functions of this file in each of two processes.
 
     Args:
         cases: Their names; they are called without arguments.
@@ -26,10 +27,8 @@ def spread(*cases: str) -> dict[str, Any]:
     """
     import json
 
-    import torch
-
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_begin, (cases, folder), nprocs=PROCESSES)
+        run_side_by_side(PROCESSES, _begin, cases, folder)
         answers: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
         return answers
 
