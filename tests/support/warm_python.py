@@ -61,7 +61,18 @@ exec(compile(request["script"], "<string>", "exec"), vars(main))
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PATH = [str(_ROOT), str(_ROOT / "backends")]
-_OF_ONE_TEST = "PYTEST_CURRENT_TEST"
+# What pytest, torch and OneFlow set by themselves, at times after the server has started; its imports read none of it.
+_SET_BY_OTHERS = {
+    "PYTEST_CURRENT_TEST",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "GLOG_minloglevel",
+    "CUDA_MODULE_LOADING",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+}
 
 
 class WarmPython:
@@ -146,7 +157,7 @@ def _present(pipe: IO[bytes] | None) -> IO[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != _OF_ONE_TEST}
+    return {name: value for name, value in os.environ.items() if name not in _SET_BY_OTHERS}
 
 
 _started: list[WarmPython] = []
