@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.isolation import run_python
+
 ROOT = Path(__file__).parents[1]
 SPEC = '[optimizer]\ntype = "SGD"\nlr = 0.1\n'
 MODEL = """
@@ -36,6 +38,14 @@ def build():
     return Slow()
 """
 
+WARM = """
+import runpy, sys, warnings
+
+warnings.simplefilter("default")
+sys.argv[0] = "layered-lr"
+runpy.run_module("layered_lr", run_name="__main__", alter_sys=True)
+"""
+
 
 def start(folder: Path, *words: str, path: Path | None = None) -> "subprocess.Popen[str]":
     """``layered-lr`` in ``folder``, with ``path`` before all other source roots."""
@@ -50,6 +60,12 @@ def call(folder: Path, *words: str, path: Path | None = None) -> tuple[int, str,
     process = start(folder, *words, path=path)
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err
+
+
+def call_warm(folder: Path, *words: str) -> tuple[int, str, str]:
+    """``layered-lr`` in ``folder``, in a process that begins with torch imported."""
+    done = run_python(WARM, *words, timeout_seconds=600, is_complete=bool, cwd=str(folder))
+    return done.returncode, done.stdout, done.stderr
 
 
 def interrupted(folder: Path, process: "subprocess.Popen[str]") -> None:
@@ -85,7 +101,7 @@ def test_training_that_diverges_exits_with_one_and_writes_nothing(torch: Any, tm
     (tmp_path / "slow.py").write_text(MODEL.replace("== 3", "== -1"))
     (tmp_path / "r.toml").write_text(SPEC.replace("0.1", "1e38"))
     words = ("--recipe", "r.toml", "--model", "slow:build", "--backend", "torch-eager", "--save", "result.npz")
-    code, out, err = call(tmp_path, "run", *words)
+    code, out, err = call_warm(tmp_path, "run", *words)
     assert code == 1 and out == "" and len(err.splitlines()) <= 2, err
     assert re.search(r"loss is (nan|inf) at step \d+, at rates rest: 1e\+38", err)
     assert not (tmp_path / "result.npz").exists()
@@ -117,7 +133,7 @@ def test_a_models_module_is_found_in_the_current_folder(torch: Any, tmp_path: Pa
     assert code == 2 and out == "" and "say so: --trust" in err
     code, out, err = call(tmp_path, "plan", "--recipe", "r.toml", "--trust")
     assert (code, err) == (0, "") and "30,730" in out
-    code, out, err = call(tmp_path, "plan", "--recipe", "r.toml", "--model", "slow:build")
+    code, out, err = call_warm(tmp_path, "plan", "--recipe", "r.toml", "--model", "slow:build")
     assert (code, err) == (0, "") and "30,730" in out
 
 
@@ -168,19 +184,11 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(
     torch: Any, tmp_path: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """143, as a cluster's scheduler expects, or 130; and what it says can be typed."""
-    waiting = "while not Path('go').exists(): time.sleep(0.01)"
-    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", waiting))
+    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", f"os.kill(os.getpid(), {number:d})"))
     (tmp_path / "recipe.toml").write_text(SPEC)
     words = ["run", "--recipe", "recipe.toml", "--model", "slow:build", "--max-steps", "5", "--checkpoint-dir", "there"]
-    process = start(tmp_path, *words, path=tmp_path)
-    for _ in range(1200):
-        if (tmp_path / "ready").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(number)
-    (tmp_path / "go").touch()
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == code, err
+    ended, _, err = call_warm(tmp_path, *words)
+    assert ended == code, err
     assert "after 3 updates. To go on: layered-lr resume there --trust" in err
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -191,20 +199,12 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on(
 
 
 def test_ctrl_c_twice_ends_at_once(torch: Any, tmp_path: Path) -> None:
-    waking = "time.sleep(60)\n    Path('awake').touch()"
-    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", waking))
+    twice = "os.kill(os.getpid(), signal.SIGINT)\n    " * 2
+    (tmp_path / "slow.py").write_text(MODEL.replace("time.sleep(60)", f"{twice}Path('awake').touch()"))
     (tmp_path / "recipe.toml").write_text(SPEC)
     words = ["run", "--recipe", "recipe.toml", "--model", "slow:build", "--max-steps", "5", "--checkpoint-dir", "there"]
-    process = start(tmp_path, *words, path=tmp_path)
-    for _ in range(1200):
-        if (tmp_path / "ready").exists() or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    time.sleep(5)  # two signals that come sooner may be one to a process that has to wait for a core
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 130, err
+    ended, _, err = call_warm(tmp_path, *words)
+    assert ended == 130 and (tmp_path / "ready").exists(), err
     assert not (tmp_path / "awake").exists(), "it waited for the model"
 
 

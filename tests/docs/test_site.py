@@ -13,6 +13,7 @@ import pytest
 
 import layered_lr as ll
 from tests.support.documented import ROOT
+from tests.support.made_once import make_once
 
 ASSET = re.compile(r"""<(?:link|script|img|iframe|source)\b[^>]*?\b(?:href|src)=["']?(?:https?:)?//[^"'> ]*""")
 SHEET_ASSET = re.compile(r"""url\(["']?(?:https?:)?//[^)]*|@import[^;]*""")
@@ -21,9 +22,14 @@ NOWHERE = {f"{name}_proxy": "http://127.0.0.1:9" for name in ("http", "https", "
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; any warning of the build is an error."""
+    """The built site."""
     pytest.importorskip("mkdocs")  # which environments for other releases of torch do not have
-    folder = tmp_path_factory.mktemp("site")
+    built: Path = make_once(tmp_path_factory, "site", build)
+    return built
+
+
+def build(folder: Path) -> Path:
+    """Build the site into a folder; any warning is an error."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, **NOWHERE, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)

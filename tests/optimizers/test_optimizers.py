@@ -17,7 +17,7 @@ from layered_lr.optimizers import OPTIMIZERS
 from layered_lr.spec.groups import HYPERPARAMETERS
 from tests.support.old_torch import torch_release
 
-FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=60)
+FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=30)
 KINDS = [pytest.param(kind, id=name) for name, kind in OPTIMIZERS.items()]
 OWN = ("LAMB", "LARS", "Lion")
 TORCHS = [pytest.param(name, id=name) for name in OPTIMIZERS if name not in OWN]

@@ -229,7 +229,7 @@ def schedules(draw, depth=2):
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=700, deadline=None)
 @given(st.data())
 def test_any_numbers_give_finite_rates_or_a_spec_error(data):
     """Never another exception, nor a NumPy warning (warnings are errors)."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import layered_lr as ll
 
-FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=150)
+FIXED = settings(derandomize=True, database=None, deadline=None, max_examples=75)
 
 rates = st.floats(0, 1e300) | st.integers(0, 10**6)
 schedules = st.one_of(

@@ -65,8 +65,8 @@ def run_python(
         is_complete: Whether the script had said all by then, given its stdout: OneFlow also crashes while a process
             that is at its end takes it down, where Python keeps no last words any more.
         cwd: The folder to run it in.
-        is_fresh: Whether nothing may be imported when it begins. Else torch is: the process is the child of one that
-            has imported it.
+        is_fresh: Whether nothing may be imported when it begins. Else torch and this library are: the process is the
+            child of one that has imported them.
     """
     command = [sys.executable, "-X", "faulthandler", "-c", script, *arguments]
 
@@ -101,7 +101,7 @@ def isolated(
         function: At a module's top level, importing all it uses itself.
         arguments: Anything that JSON holds.
         timeout_seconds: After which it is killed, and ``subprocess.TimeoutExpired`` raised.
-        is_fresh: Whether nothing may be imported when it begins. Else torch is.
+        is_fresh: Whether nothing may be imported when it begins. Else torch and this library are.
     """
     outcome = _call_each(function, [arguments], timeout_seconds, is_fresh)
     return outcome._replace(value=outcome.value and outcome.value[0])
@@ -147,3 +147,24 @@ def values_of(
     outcome = _call_each(function, calls, timeout_seconds)
     assert outcome.returncode == 0, f"exit code {outcome.returncode}: {outcome.stderr[-2000:]}"
     return list(outcome.value)
+
+
+def run_side_by_side(count: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in several processes at once, which may become a process group of torch.
+
+    They are children of one that has imported torch, as those of ``torch.multiprocessing.spawn`` are not.
+
+    Args:
+        count: How many processes.
+        function: At a module's top level. It is given the number of its process, from 0 on, and the arguments.
+        arguments: Anything that JSON holds.
+    """
+    value_of(_fork_each, count, f"{function.__module__}:{function.__name__}", arguments)
+
+
+def _fork_each(count: int, place: str, arguments: list[object]) -> None:
+    import torch
+
+    from layered_lr.registry import load_attribute
+
+    torch.multiprocessing.start_processes(load_attribute(place), tuple(arguments), count, start_method="fork")

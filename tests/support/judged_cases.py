@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,17 +89,16 @@ class Limits:
         return [f"{what}{list(place)}: {mine[place]!r} instead of {right[place]!r}, allowed {allowed:.2g}"]
 
 
-def judge_seeds(backend: str, way: str, first: int, stop: int) -> dict[int, list[str]]:
+def judge_seeds(backend: str, way: str, seeds: Iterable[int]) -> dict[int, list[str]]:
     """What is found at each case that a backend makes in one way; where it refuses, the one line begins with that word.
 
     Args:
         backend: Which one.
         way: A name in ``made_cases.WAYS``; cases that cannot be made so are left out.
-        first: The first case's seed.
-        stop: The seed behind the last case.
+        seeds: Of the cases.
     """
     found = {}
-    for seed in range(first, stop):
+    for seed in seeds:
         case = case_of_seed(seed)
         if way in ways_of(case, backend) and can_be_made_by_hand(case):
             found[seed] = judge_case(case, way, backend)

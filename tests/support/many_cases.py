@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.isolation import run_side_by_side
 from tests.support.random_cases import CLASSES, case_of_seed
-from tests.support.together import call_together
 
 _IMAGES = (np.random.default_rng(0).standard_normal((29, 3, 2, 2)).astype(np.float32), np.arange(29) % CLASSES)
 
@@ -29,7 +29,7 @@ def results_in(count: int, seeds: Sequence[int]) -> list[list[Any]]:
     if count == 1:
         return [[_result(seed) for seed in seeds]]
     with tempfile.TemporaryDirectory() as folder:
-        call_together(_begin, count, count, tuple(seeds), folder)
+        run_side_by_side(count, _begin, count, [*seeds], folder)
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(count)]
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from layered_lr.registry import load_attribute
-from tests.support.together import call_together
+from tests.support.isolation import run_side_by_side
 
 SPEC_SEED = 3
 
 
 def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
-    """Call functions of this file in each of several processes, which take seconds to start.
+    """Call functions of this file in each of several processes.
 
     Args:
         count: How many processes.
@@ -33,7 +33,7 @@ def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
         For each process, what each function returned, or the text of its error; and its ``stderr``.
     """
     with tempfile.TemporaryDirectory() as place:
-        call_together(_begin, count, count, cases, place, folder)
+        run_side_by_side(count, _begin, count, cases, place, folder)
         return [pickle.loads((Path(place) / str(rank)).read_bytes()) for rank in range(count)]
 
 

@@ -6,7 +6,7 @@ chosen by a function that is given a list, so that a seed can choose (``case_of_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,6 +193,27 @@ def kinds_of(case: Case) -> set[str]:
     spec = case["spec"]
     holders = [spec, *spec["groups"], *spec.get("phases", ())]
     return {holder["optimizer"]["type"] for holder in holders if "optimizer" in holder}
+
+
+def parts_in(case: Case) -> set[str]:
+    """All that a case has in it: its optimizers and schedules, and the names of what it sets."""
+    spec = case["spec"]
+    phases = spec.get("phases", ())
+    tables = [each["schedule"]["type"] for each in (spec, *spec["groups"], *phases) if each.get("schedule")]
+    said = [name for name in (*spec, *case) if spec.get(name) or case.get(name)]
+    return {*kinds_of(case), *tables, *said, *(f"phase: {name}" for phase in phases for name in phase)}
+
+
+def seeds_of_all_parts(seeds: Iterable[int]) -> list[int]:
+    """Those of some seeds whose case has something in it that none before it has."""
+    known: set[str] = set()
+    kept = []
+    for seed in seeds:
+        parts = parts_in(case_of_seed(seed))
+        if parts - known:
+            kept.append(seed)
+            known |= parts
+    return kept
 
 
 def draw_optimizer(pick: Pick, kinds: Sequence[str] = tuple(_OPTIMIZERS)) -> Case:

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.isolation import run_side_by_side
 from tests.support.made_once import make_once
-from tests.support.together import call_together
 
 PROCESSES = 2
 UPDATES = 8
 
 
 def spread(*cases: str) -> dict[str, Any]:
-    """Call functions of this file in each of two processes, which take seconds to start.
+    """Call functions of this file in each of two processes.
 
     Args:
         cases: Their names; they are called without arguments.
@@ -28,7 +28,7 @@ def spread(*cases: str) -> dict[str, Any]:
     import json
 
     with tempfile.TemporaryDirectory() as folder:
-        call_together(_begin, PROCESSES, cases, folder)
+        run_side_by_side(PROCESSES, _begin, cases, folder)
         answers: dict[str, Any] = json.loads((Path(folder) / "0.json").read_text())
         return answers
 

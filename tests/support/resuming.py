@@ -1,8 +1,7 @@
-"""A short run with much to remember, as a process to be killed: ``python -m tests.support.resuming DIR BACKEND``."""
+"""A short run with much to remember."""
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from typing import Any
 
@@ -101,7 +100,3 @@ def assert_same(one: ll.Result, other: ll.Result) -> None:
         assert set(mine) == set(theirs)
         for key in mine:
             np.testing.assert_array_equal(mine[key], theirs[key], err_msg=f"{name} {key}")
-
-
-if __name__ == "__main__":
-    ll.run(SPEC, **options(sys.argv[2], checkpoints=ll.Checkpoints(sys.argv[1], every=1)))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 STEPS = 500
-RATES = np.exp(np.random.default_rng(20240607).uniform(np.log(1e-6), np.log(10.0), 200))
+RATES = np.exp(np.random.default_rng(20240607).uniform(np.log(1e-6), np.log(10.0), 50))
 
 
 def stepped(

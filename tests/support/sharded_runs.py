@@ -12,8 +12,8 @@ from torch import nn
 
 import layered_lr as ll
 from tests.support import many_runs
+from tests.support.isolation import run_side_by_side
 from tests.support.many_runs import call_run, numbers_of
-from tests.support.together import call_together
 
 SPEC = {"groups": [ll.Group("0.*", lr_scale=0.5), ll.Group("7.*", schedule=ll.ReduceLROnPlateau(patience=0))]}
 OPTIMIZERS = {
@@ -93,7 +93,7 @@ class Uncalled(nn.Module):
 def run_in(count: int, *cases: str, folder: str = "") -> list[dict[str, Any]]:
     """As ``many_runs.run_in``, with the functions of this file."""
     with tempfile.TemporaryDirectory() as place:
-        call_together(_begin, count, count, cases, place, folder)
+        run_side_by_side(count, _begin, count, cases, place, folder)
         return [pickle.loads((Path(place) / str(rank)).read_bytes()) for rank in range(count)]
 
 

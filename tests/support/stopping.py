@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,14 @@ class StopAfter(ll.Callback):
 
 
 def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after: int, **said: Any) -> None:
-    """A run that gets SIGTERM after some updates, as a cluster's scheduler sends it."""
+    """A run that gets SIGTERM after some updates."""
+    with sigterm_after(monkeypatch, after):
+        ll.run(spec, **said, checkpoints=folder)
+
+
+@contextlib.contextmanager
+def sigterm_after(monkeypatch: pytest.MonkeyPatch, after: int) -> Iterator[None]:
+    """The run that begins or goes on here gets SIGTERM after some updates, as a cluster's scheduler sends it."""
 
     def is_due(self: RunLog, step: int, steps_per_epoch: int) -> bool:
         if step == after - 1:
@@ -40,5 +49,5 @@ def stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, spec: ll.Spec, after:
     with monkeypatch.context() as patched:
         patched.setattr(RunLog, "is_due", is_due)
         with pytest.raises(SystemExit) as end:
-            ll.run(spec, **said, checkpoints=folder)
+            yield
     assert end.value.code == 143

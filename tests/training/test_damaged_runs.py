@@ -48,9 +48,7 @@ def go_on(run: Path, **other: Any) -> ll.Result:
     return ll.resume(run, data=arrays(), initial_weights=start(), trust=True, **other)
 
 
-@settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), times=st.integers(1, 3))
 def test_whatever_is_damaged_the_run_goes_on_bitwise_or_says_why_not(
     made: tuple[Path, ll.Result], seed: int, times: int

@@ -19,7 +19,7 @@ from tests.support.made_once import make_once
 EAGER, GRAPH = "oneflow-eager", "oneflow-graph"
 KEPT = f"kept:{EAGER}"
 OF_EAGER = ("plain", "accumulated", "own_dropout", "stopped", "last_batch", "rolled_back")
-ALIKE = (*(f"{case}:{EAGER}" for case in OF_EAGER), KEPT, f"plain:{GRAPH}", f"accumulated:{GRAPH}", f"kept:{GRAPH}")
+ALIKE = (*(f"{case}:{EAGER}" for case in OF_EAGER), KEPT, f"accumulated:{GRAPH}", f"kept:{GRAPH}")
 BATCH_NORMS = [f"{case}:{backend}" for case in ("batch_norm", "own_batch_norm") for backend in (EAGER, GRAPH)]
 REFUSED = {
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",

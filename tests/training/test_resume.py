@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ import layered_lr as ll
 from layered_lr.training.run_log import RunLog
 from tests.conftest import open_backend
 from tests.support import resuming
+from tests.support.isolation import isolated
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, assert_same, options
-from tests.support.stopping import StopAfter, stopped
+from tests.support.stopping import StopAfter, sigterm_after, stopped
 
 STEPS = 9  # three epochs of three updates
 PHASED = replace(
@@ -36,14 +36,16 @@ PHASED = replace(
 )
 
 
-@pytest.mark.parametrize("after", [2, 5, 8])
 @pytest.mark.parametrize("spec", [SPEC, PHASED], ids=["plain", "phases"])
-def test_a_stopped_run_goes_on_bitwise(
-    backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spec: ll.Spec, after: int
+def test_a_run_that_is_stopped_three_times_goes_on_bitwise(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spec: ll.Spec
 ) -> None:
     said = options(backend.name)
     whole = ll.run(spec, **said)
-    stopped(monkeypatch, tmp_path / "run", spec, after, **said)
+    stopped(monkeypatch, tmp_path / "run", spec, 2, **said)
+    for after in (5, 8):
+        with sigterm_after(monkeypatch, after):
+            ll.resume(tmp_path / "run", data=said["data"], trust=True)
     result = ll.resume(tmp_path / "run", data=said["data"], trust=True)
     assert len(result.losses) == STEPS
     assert_same(result, whole)
@@ -62,17 +64,19 @@ def test_models_with_dropout_go_on_bitwise_on_torch(
 @pytest.mark.parametrize(  # on torch-compile it would take minutes
     "name", ["torch-eager", "oneflow-eager", pytest.param("oneflow-graph", marks=pytest.mark.exhaustive)]
 )
-def test_mobilenet_with_dropout_and_augmentation_goes_on_bitwise(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_mobilenet_with_dropout_and_augmentation_goes_on_bitwise(name: str, tmp_path: Path) -> None:
     open_backend(name)
     rng = np.random.default_rng(0)
     data = (rng.integers(0, 256, (16, 32, 32, 3), dtype=np.uint8), np.arange(16) % 3) * 2
     said = {"backend": name, "data": data, "epochs": 2, "batch_size": 4, "augment": True, "progress": False}
     spec = ll.Spec(ll.SGD(0.01, momentum=0.9), [ll.Group("features", lr_scale=0.1)])
-    whole = ll.run(spec, **said, dropout=0.5)
-    stopped(monkeypatch, tmp_path / "run", spec, 3, **said, dropout=0.5)
-    assert_same(ll.resume(tmp_path / "run", data=data, trust=True), whole)
+    run = tmp_path / "run"
+    whole = ll.run(spec, **said, dropout=0.5, checkpoints=ll.Checkpoints(run, every=3, keep=3))
+    made = sorted((run / "checkpoints").iterdir())
+    assert [path.name for path in made] == ["step-00000003", "step-00000006", "step-00000008"]
+    for later in made[1:]:
+        shutil.rmtree(later)
+    assert_same(ll.resume(run, data=data, trust=True), whole)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +211,27 @@ def test_a_full_disk_is_said_and_the_run_goes_on(
     assert capsys.readouterr().err.count("No space left on device") == 1
 
 
+def run_until_killed(folder: str, backend: str, seconds: float) -> None:
+    """In a process of its own, which kills itself at some moment after the run has made its folder."""
+    import os
+    import signal
+    import threading
+    import time
+    from pathlib import Path
+
+    import layered_lr as ll
+    from tests.support.resuming import SPEC, options
+
+    def kill() -> None:
+        while not Path(folder, "recipe.toml").exists():
+            time.sleep(0.001)
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    ll.run(SPEC, **options(backend, checkpoints=ll.Checkpoints(folder, every=1)))
+
+
 @pytest.mark.slow
 def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
     """Two of each backend, one of torch-compile; ``benchmarks/faults.py`` does thirty."""
@@ -214,15 +239,8 @@ def test_kill_9_at_random_moments(backend: Any, tmp_path: Path) -> None:
     whole = ll.run(SPEC, **options(backend.name))
     for trial in range(1 if backend.name == "torch-compile" else 2):
         run = tmp_path / str(trial)
-        command = [sys.executable, "-m", "tests.support.resuming", str(run), backend.name]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and not (run / "recipe.toml").exists():
-            time.sleep(0.001)
-        try:
-            process.wait(rng.uniform(0, 0.4))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        killed = isolated(run_until_killed, str(run), backend.name, rng.uniform(0, 0.4))
+        assert killed.returncode in (0, -signal.SIGKILL), killed.stderr  # 0: it had come to its end
         assert_same(ll.resume(run, data=arrays(), initial_weights=resuming.start(), trust=True), whole)
 
 
