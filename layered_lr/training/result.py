@@ -26,6 +26,7 @@ from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text, number_of
 from layered_lr.training.in_file import marked
 from layered_lr.training.loss_function import LossFunction
+from layered_lr.training.metrics import TEST_LOSS
 from layered_lr.training.result_files import (
     EMA,
     FORMAT,
@@ -83,7 +84,8 @@ class Result:
         events: What happened to the run, in order: skipped and left-out batches, rollbacks, a stop by a callback, a
             group whose parameters had no gradient.
         compile_seconds: Time that compiling the model took in seconds; None where nothing was compiled.
-        logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).
+        logged: What ``metrics`` and callbacks have measured, by name: rows of (updates made, number), shape (n, 2).
+            ``"test loss"`` is the run's loss on the test set after each epoch, where the targets are no class numbers.
         unsaved: The buffers that ``state_dict()`` leaves out (``persistent=False``), by name.
         model_input: What images the model takes, and what its classes are called; None in files of older versions.
         make_model: The callable that built the model, in the process that trained it; no file holds it.
@@ -519,6 +521,8 @@ def result_text(result: Result) -> str:
     lines += [f"group {event['group']!r}: {event['why']}" for event in result.events if event["event"] == NO_GRADIENT]
     if len(result.accuracies):
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
+    elif (measured := result.logged.get(TEST_LOSS)) is not None and len(measured):
+        lines.append(f"test loss {measured[-1][1]:.6g} after {int(measured[-1][0])} steps")
     lines.append(f"last loss {result.losses[-1]:.4f}")
     first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
     if not math.isnan(result.seconds_per_step):
