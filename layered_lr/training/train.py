@@ -322,6 +322,7 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         model_input=replace(ready.model_input, digest=_find_digest(ready, options)),
         make_model=None if isinstance(options.model, str) else options.model,
         loss_function=options.loss if isinstance(options.loss, LossFunction) else None,
+        metrics=dict(options.metrics),
     )
 
 

@@ -9,48 +9,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.data import Batches, load_dataset
-
-torch = pytest.importorskip("torch")
-F = torch.nn.functional
-RNG = np.random.default_rng(0)
-IMAGES = RNG.standard_normal((40, 3, 8, 8)).astype(np.float32)
-VALUES = RNG.standard_normal((40, 2)).astype(np.float32)
-MASKS = RNG.integers(0, 3, (40, 8, 8)).astype(np.uint8)
-MASKS[:, 0, 0] = 255
-LABELS = (VALUES > 0).astype(np.int64)
-
-
-def net(outputs: int) -> Any:
-    torch.manual_seed(3)
-    last = torch.nn.Linear(256, outputs)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Flatten(), last)
-
-
-def pixel_net() -> Any:
-    torch.manual_seed(3)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 3, 1))
-
-
-CASES: dict[str, tuple[Any, Any, Any]] = {
-    "values": (lambda: net(2), VALUES, torch.nn.MSELoss()),
-    "one value": (lambda: net(1), VALUES[:, 0], lambda outputs, targets: F.l1_loss(outputs.squeeze(1), targets)),
-    "labels": (lambda: net(2), LABELS, torch.nn.BCEWithLogitsLoss()),
-    "masks": (pixel_net, MASKS, torch.nn.CrossEntropyLoss(ignore_index=255)),
-}
-
-
-def halves(targets: Any) -> tuple[Any, ...]:
-    return IMAGES[:32], targets[:32], IMAGES[32:], targets[32:]
-
-
-def error(outputs: Any, targets: Any) -> float:
-    return float(np.abs(outputs.reshape(targets.shape) - targets).mean())
-
-
-def train(case: str, backend: str = "torch-eager", **other: Any) -> ll.Result:
-    model, targets, loss = CASES[case]
-    given = {"model": model, "data": halves(targets), "loss": loss, "epochs": 2, "batch_size": 8, "progress": False}
-    return ll.run(ll.Spec(ll.SGD(0.05, momentum=0.9)), backend=backend, **{**given, **other})
+from tests.support.number_targets import CASES, IMAGES, MASKS, VALUES, F, error, halves, net, torch, train
 
 
 def by_hand(case: str) -> tuple[list[float], dict[str, Any]]:
@@ -190,12 +149,6 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_what_does_not_go_with_such_targets_is_refused(case: str, other: dict[str, Any], words: str) -> None:
     with pytest.raises(ll.SpecError, match=words):
         train(case, **other)
-
-
-def test_what_needs_classes_after_a_run_is_refused() -> None:
-    result = train("values", epochs=1)
-    with pytest.raises(ll.Unsupported, match="targets are values, no class numbers"):
-        result.predict(IMAGES)
 
 
 BAD: dict[str, tuple[Any, str]] = {
