@@ -288,7 +288,7 @@ class Loop:
         if self._bar.is_due():
             if not self._are_many:
                 self.fetch(keep=self._lookahead.updates // 2)
-            self._bar.show(self.session, self.history)
+            self._bar.show(self.session, self.history, self.metric_names)
         if self._announce.hears_updates:
             self._announce.update(self.step - 1)
         return True
@@ -419,7 +419,7 @@ class Loop:
             self.run_log.add(self.history)
             self.run_log.event("epoch", step=self.step, **metrics)
         if self.step == self.steps or self._bar.is_due():
-            self._bar.show(self.session, self.history)
+            self._bar.show(self.session, self.history, self.metric_names)
         return loss, right, average
 
     def _watch(self, metrics: Mapping[str, float]) -> None:

@@ -535,7 +535,11 @@ def result_text(result: Result) -> str:
     if len(result.accuracies):
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
     elif (measured := result.logged.get(TEST_LOSS)) is not None and len(measured):
-        lines.append(f"test loss {measured[-1][1]:.6g} after {int(measured[-1][0])} steps")
+        numbers = {
+            name: rows[-1][1] for name in (TEST_LOSS, *result.metrics) if len(rows := result.logged.get(name, ()))
+        }
+        said = ", ".join(f"{name} {number:.6g}" for name, number in numbers.items())
+        lines.append(f"{said} after {int(measured[-1][0])} steps")
     lines.append(f"last loss {result.losses[-1]:.4f}")
     first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
     if not math.isnan(result.seconds_per_step):
