@@ -535,9 +535,8 @@ def result_text(result: Result) -> str:
     if len(result.accuracies):
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
     elif (measured := result.logged.get(TEST_LOSS)) is not None and len(measured):
-        numbers = {
-            name: rows[-1][1] for name in (TEST_LOSS, *result.metrics) if len(rows := result.logged.get(name, ()))
-        }
+        names = [name for name in (TEST_LOSS, *result.metrics) if len(result.logged.get(name, []))]
+        numbers = {name: result.logged[name][-1][1] for name in names}
         said = ", ".join(f"{name} {number:.6g}" for name, number in numbers.items())
         lines.append(f"{said} after {int(measured[-1][0])} steps")
     lines.append(f"last loss {result.losses[-1]:.4f}")
