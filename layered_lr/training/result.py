@@ -46,6 +46,7 @@ from layered_lr.training.trained.exporting import Export, export
 from layered_lr.training.trained.from_folder import read_run_folder
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.predictions import Predictions, predict
+from layered_lr.yes_or_no import check_yes_or_no
 
 NO_GRADIENT = "no gradient"
 """The event of a run in which some group's parameters had no gradient."""
@@ -210,7 +211,7 @@ class Result:
 
         Raises:
             CheckpointError: It is missing, damaged, no result, or a folder without such a checkpoint.
-            SpecError: ``checkpoint`` is none of these.
+            SpecError: ``checkpoint`` is none of these, or ``trust`` is neither true nor false.
 
         Example:
             >>> import torch
@@ -226,6 +227,7 @@ class Result:
             >>> bool((again.losses == result.losses).all())
             True
         """
+        check_yes_or_no("Result.load", "trust", trust)
         path = as_path("path", path)
         if path.is_dir():
             return cls(**read_run_folder(path, checkpoint, trust=trust))
@@ -496,6 +498,7 @@ class Result:
             >>> [line for line in result.card().splitlines() if line.startswith("## ")]
             ['## How to use it', '## Data', '## Training', '## Plan', '## Metrics', '## Versions']
         """
+        check_yes_or_no("card", "overwrite", overwrite)
         text = card_text(self, model)
         if path is not None:
             write_card(path, text, overwrite)

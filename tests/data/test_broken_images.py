@@ -146,3 +146,22 @@ def test_16_bits_of_every_format_become_8(tmp_path: Path) -> None:
     (tmp_path / "a.pgm").write_bytes(b"P5 12 16 65535\n" + (grey.astype(">u2") * 257).tobytes())
     for name in ("a.png", "a.tif", "a.pgm"):
         assert (Decoder(None, "crop", grey=True).decode(tmp_path / name)[:, :, 0] == grey).all(), name
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shutil.copytree(pets, tmp_path / "copy")
+    (root / "cat" / "more").mkdir()
+    save_image(root / "cat" / "more" / "x.png", noise(9, 16, 12, 3))
+    own = os.scandir
+
+    def scan(path: Any) -> Any:  # as a folder without permission; the one who tests may be root, who may read all
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return own(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    for broken in ("raise", "skip"):
+        with pytest.raises(ll.DataError, match=r"cat/more cannot be read \(PermissionError"):
+            load(root, broken=broken)
