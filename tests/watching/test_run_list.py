@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import layered_lr as ll
+from layered_lr.state.state_files import hash_table
 from layered_lr.training.folder_lock import FolderLock
 from tests.support.run_cases import make_run
 
@@ -100,6 +101,26 @@ def test_what_is_damaged_is_said_in_one_line(base: Path, file: str, content: byt
     is_damaged = bool(note) and file != "events.jsonl"
     assert (found["whole"].state == "damaged") == is_damaged
     assert found["broken"].state == "stopped", "and the others are told of all the same"
+
+
+def test_a_run_of_a_newer_version_is_named_and_left_as_it_is(base: Path) -> None:
+    mark = base / "whole" / "layered_lr-run.json"
+    table = json.loads(mark.read_text())
+    del table["digest"]
+    table |= {"format": "layered_lr.Run 2", "more": [1]}
+    mark.write_text(json.dumps({**table, "digest": hash_table(table)}))
+    before = {file: file.read_bytes() for file in base.rglob("*") if file.is_file()}
+    words = "its format is 'layered_lr.Run 2'; this version reads 'layered_lr.Run 1'"
+    assert words in by_name(base)["whole"].note and by_name(base)["broken"].state == "stopped"
+    for refused in (
+        lambda: ll.resume(base / "whole"),
+        lambda: ll.Result.load(base / "whole"),
+        lambda: ll.report(base / "whole", base / "r.html"),
+        lambda: make_run(base / "whole", 2, epochs=3),
+    ):
+        with pytest.raises(ll.CheckpointError, match=words):
+            refused()
+    assert {file: file.read_bytes() for file in base.rglob("*") if file.is_file()} == before
 
 
 def test_a_fifo_in_the_folder_is_not_waited_for(base: Path) -> None:
