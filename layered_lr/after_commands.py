@@ -57,13 +57,15 @@ def _answering(function: C) -> C:
 @click.option("--top-k", type=int, default=1, help="How many classes of each image to name.  [1]")
 @click.option("--batch-size", type=int, default=64, help="How many images the model takes at a time.  [64]")
 @click.option("--resize/--no-resize", default=None, help="Resize images of other sizes, or refuse them.  [resize them]")
-@click.option("--csv", metavar="FILE", help="Write a row for each image and class to this .csv file.")
+@click.option("--csv", metavar="FILE", help="Write a row for each image and class, or for each image's values, here.")
+@click.option("--folder", metavar="DIR", help="Write a file for each image to this new folder: masks, or values.")
 @_JSON
 def predict(
     run: str,
     images: tuple[str, ...],
     top_k: int,
     csv: str | None,
+    folder: str | None,
     as_json: bool,
     checkpoint: str,
     trust: bool,
@@ -73,17 +75,27 @@ def predict(
     """Say what a trained model sees in images: files, or folders of them.
 
     RUN is the folder that was given as --checkpoint-dir, or the file that was given as --save. Images are normalised
-    and resized as in the run.
+    and resized as in the run. A run on masks writes .png files with --folder, and a run on values .npy files.
     """
-    from layered_lr.training.trained.predictions import check_csv
+    from layered_lr.training.trained.answers import check_folder
+    from layered_lr.training.trained.predictions import check_csv, check_written
 
     if csv is not None:
         check_csv("--csv", csv)
-    found = _open(run, checkpoint, trust, model).predict(list(images), top_k=top_k, model=model, **options)
+    if folder is not None:
+        check_folder("--folder", folder)
+    result = _open(run, checkpoint, trust, model)
+    takes = result.model_input
+    check_written("classes" if takes is None else takes.targets, csv, folder)
+    found = result.predict(list(images), top_k=top_k, model=model, **options)
+    if folder is not None:
+        found.save(folder)
     _tell(found, csv, as_json)
+    if folder is not None and not as_json:
+        _print(f"written: {folder} ({len(found)} files)")
 
 
-@click.command(short_help="Say how good a trained model is on labelled images.")
+@click.command(short_help="Say how good a trained model is on images with targets.")
 @_RUN
 @click.option("--data", metavar="NAME|FILE", help="As for `run`.  [what the run was trained on]")
 @click.option("--data-root", metavar="DIR", help="The folder of the CIFAR-10 files.  [the user's cache]")
@@ -91,19 +103,41 @@ def predict(
 @_answering
 @click.option("--batch-size", type=int, help="How many images the model takes at a time.  [the run's]")
 @click.option("--csv", metavar="FILE", help="Write the confusion matrix to this .csv file.")
+@click.option("--loss", metavar="MODULE:CALLABLE", help="What loss to measure.  [the run's, where it is written down]")
+@click.option(
+    "--metric", "metrics", metavar="MODULE:CALLABLE", multiple=True, help="What else to measure; may be repeated."
+)
 @_JSON
 def evaluate(
-    run: str, csv: str | None, as_json: bool, checkpoint: str, trust: bool, model: str | None, **options: Any
+    run: str,
+    csv: str | None,
+    as_json: bool,
+    checkpoint: str,
+    trust: bool,
+    model: str | None,
+    metrics: tuple[str, ...],
+    **options: Any,
 ) -> None:
-    """Say how good a trained model is on labelled images: accuracy, loss, confusion matrix, each class by itself.
+    """Say how good a trained model is on images with targets: the loss and metrics.
+
+    Of classes also the accuracy, the confusion matrix, and each class by itself.
 
     RUN is the folder that was given as --checkpoint-dir, or the file that was given as --save.
     """
-    from layered_lr.training.trained.assessment import check_matrix_csv
+    from layered_lr.training.import_paths import imported
+    from layered_lr.training.trained.assessment import check_has_matrix, check_matrix_csv
 
     if csv is not None:
         check_matrix_csv("--csv", csv)
-    found = _open(run, checkpoint, trust, model).evaluate(model=model, **options)
+    result = _open(run, checkpoint, trust, model or options["loss"] or next(iter(metrics), None))
+    if csv is not None and result.model_input is not None:
+        check_has_matrix("--csv", result.model_input.targets)
+    names = [path.rpartition(":")[2] for path in metrics]
+    measured = {
+        name if names.count(name) == 1 else path: imported(path, "--metric")
+        for name, path in zip(names, metrics, strict=True)
+    }
+    found = result.evaluate(model=model, metrics=measured, **options)
     _tell(found, csv, as_json)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import layered_lr as ll
-from tests.support.trained import data, make_net, pixels, train
+from tests.support.trained import data, make_net, make_plain_net, pixels, train
 
 MODEL = "tests.support.trained:make_net"
 
@@ -70,6 +70,91 @@ def test_every_command_for_what_was_trained_takes_model_and_trust(call: Any, pla
     other = call("card", run, "--trust", "--model", "mine:other_net").out
     assert "# mine:other\\_net, trained" in other
     assert call("report", run, "--trust", "-o", str(tmp_path / "r.html")).code == 0
+
+
+@pytest.fixture(scope="module")
+def numbers(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs on values, on labels and on masks, their data and images."""
+    folder = tmp_path_factory.mktemp("numbers")
+    values = np.random.default_rng(0).random((31, 3), np.float32)
+    masks = np.random.default_rng(1).integers(0, 3, (31, 6, 6))
+    cross_entropy = torch.nn.functional.cross_entropy
+    for name, targets, model, loss in (
+        ("values", values, make_plain_net, torch.nn.functional.mse_loss),
+        ("labels", np.round(values), make_plain_net, torch.nn.BCEWithLogitsLoss()),
+        ("masks", masks, lambda: torch.nn.Conv2d(3, 3, 3, padding=1), cross_entropy),
+    ):
+        whole = (pixels(24), targets[:24], pixels(7, 1), targets[24:])
+        train(model, data=whole, loss=loss, epochs=1, save=folder / f"{name}.npz")
+        np.savez(
+            folder / f"{name}-data.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), whole, strict=True))
+        )
+    (folder / "images").mkdir()
+    for index, image in enumerate(pixels(3)):
+        Image.fromarray(image).save(folder / "images" / f"{index}.png")
+    return folder
+
+
+PLAIN = "tests.support.trained:make_plain_net"
+
+
+def test_values_and_labels_are_a_table(call: Any, numbers: Path, tmp_path: Path) -> None:
+    for name in ("values", "labels"):
+        run, images = str(numbers / f"{name}.npz"), str(numbers / "images")
+        expected = ll.Result.load(run).predict(images, model=make_plain_net)
+        answer = call("predict", run, images, "--model", PLAIN, "--json", "--csv", str(tmp_path / f"{name}.csv"))
+        assert answer.code == 0 and json.loads(answer.out) == json.loads(expected.to_json())
+        rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
+        assert [[float(row[f"value {each}"]) for each in range(3)] for row in rows] == expected.values.tolist()
+    assert [float(row["probability 2"]) for row in rows] == expected.probabilities[:, 2].tolist()
+    answer = call("predict", run, images, "--model", PLAIN, "--folder", str(tmp_path / "files"))
+    assert answer.out.endswith(f"written: {tmp_path / 'files'} (3 files)\n")
+    assert np.load(tmp_path / "files/2.npy").tolist() == expected.values[2].tolist()
+
+
+def test_masks_are_files(call: Any, numbers: Path, place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "pixel_net.py").write_text(
+        "import torch\ndef make(): return torch.nn.Conv2d(3, 3, 3, padding=1)\n"
+        "def share(outputs, targets): return (outputs.argmax(1) == targets).mean()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = [str(numbers / "masks.npz"), "--model", "pixel_net:make"]
+    answer = call("predict", *words, str(numbers / "images"), "--folder", "masks")
+    from pixel_net import make  # type: ignore[import-not-found]
+
+    result = ll.Result.load(numbers / "masks.npz")
+    expected = result.predict(numbers / "images", model=make).masks
+    assert answer.code == 0 and "6x6" in answer.out
+    for index in range(3):
+        assert np.array(Image.open(f"masks/{index}.png")).tolist() == expected[index].tolist()
+    found = json.loads(
+        call("evaluate", *words, "--data", str(numbers / "masks-data.npz"), "--metric", "pixel_net:share", "--json",
+             "--trust").out)  # fmt: skip
+    evaluation = result.evaluate(
+        str(numbers / "masks-data.npz"), model=make, loss="torch.nn.functional:cross_entropy",
+        metrics={"share": lambda outputs, targets: (outputs.argmax(1) == targets).mean()})  # fmt: skip
+    assert found["metrics"] == dict(evaluation.metrics) and found["loss"] == evaluation.loss
+    for wrong, said in (
+        (["predict", *words, str(numbers / "images"), "--csv", "m.csv"], "--folder writes a .png for each"),
+        (["predict", *words, str(numbers / "images"), "--folder", "masks"], "the folder is not empty"),
+        (["predict", *words, str(numbers / "images"), "--folder", "no/such"], "must be a folder in one that exists"),
+        (["predict", str(place / "run"), str(place / "images"), "--folder", "x"], "class numbers, which --csv writes"),
+        (["evaluate", *words, "--csv", "c.csv"], "--csv: the targets are masks, which have no confusion matrix"),
+    ):
+        answer = call(*wrong)
+        assert answer.code == 2 and said in answer.err
+
+
+def test_an_evaluation_of_values_takes_a_loss(call: Any, numbers: Path) -> None:
+    words = ["evaluate", str(numbers / "labels.npz"), "--data", str(numbers / "labels-data.npz"), "--model", PLAIN]
+    answer = call(*words)
+    assert answer.code == 0 and "no file holds the run's own" in answer.err and "loss not known" in answer.out
+    given = call(*words, "--loss", "torch.nn.functional:binary_cross_entropy_with_logits", "--json")
+    logged = ll.Result.load(numbers / "labels.npz").logged["test loss"]
+    assert json.loads(given.out)["loss"] == pytest.approx(logged[-1, 1], rel=1e-6)
+    values = ["evaluate", str(numbers / "values.npz"), "--data", str(numbers / "values-data.npz"), "--model", PLAIN]
+    assert "is code that a file names" in call(*values).err
+    assert "loss 0." in call(*values, "--trust").out
 
 
 def test_a_card_names_the_function_that_built_the_model(torch: Any) -> None:

@@ -1,5 +1,6 @@
 """What goes wrong at the edges of options: old names, empty folders, defaults that help promises."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,26 @@ def test_a_wrong_option_is_a_spec_error_that_another_process_can_raise() -> None
     assert type(again) is type(caught.value) is ll.SpecError
     assert str(again) == str(caught.value) and again.wrong_flag == caught.value.wrong_flag
     assert again.wrong_flag is not None and again.wrong_flag[0] == "--sizes"
+
+
+NOWHERE = "/no/such/folder"
+TRUE_OR_FALSE: dict[str, Any] = {
+    "Result.load(trust": lambda value: ll.Result.load(NOWHERE, trust=value),
+    "RateSearch.load(trust": lambda value: ll.RateSearch.load(NOWHERE, trust=value),
+    "RateSearch.from_dict(trust": lambda value: ll.RateSearch.from_dict({}, trust=value),
+    "Spec.from_dict(trust": lambda value: ll.Spec.from_dict({}, trust=value),
+    "Spec.from_toml(trust": lambda value: ll.Spec.from_toml(NOWHERE, trust=value),
+    "load_recipe(trust": lambda value: ll.load_recipe(NOWHERE, trust=value),
+    "plan_from_dict(trust": lambda value: ll.plan_from_dict({}, trust=value),
+    "resume(trust": lambda value: ll.resume(NOWHERE, trust=value),
+    "resume(strict": lambda value: ll.resume(NOWHERE, strict=value),
+    "report(trust": lambda value: ll.report(NOWHERE, "no.text", trust=value),
+    "sweep(trust": lambda value: ll.sweep(NOWHERE, NOWHERE, jobs=0, trust=value),
+}
+
+
+@pytest.mark.parametrize("value", [1, "no", None])
+@pytest.mark.parametrize("call", TRUE_OR_FALSE)
+def test_what_is_neither_true_nor_false_is_refused_before_anything_is_read(call: str, value: Any) -> None:
+    with pytest.raises(ll.SpecError, match=rf"{re.escape(call)}={value!r}\): must be true or false"):
+        TRUE_OR_FALSE[call](value)

@@ -56,15 +56,20 @@ def widen(model: Module) -> None:
 
 
 def make_onnx(
-    model: Module, shape: tuple[int, int, int], normalisation: tuple[Float32, Float32] | None, about: Mapping[str, Any]
+    model: Module,
+    shape: tuple[int, int, int],
+    normalisation: tuple[Float32, Float32] | None,
+    about: Mapping[str, Any],
+    answers: str = "logits",
 ) -> bytes:
-    """Make an ONNX model: input ``images``, output ``logits``, any number of images.
+    """Make an ONNX model: input ``images``, one output, any number of images.
 
     Args:
         model: In evaluation mode, float32, on the CPU.
         shape: (channels, height, width) of the images.
         normalisation: Mean and standard deviation to put in front of the model, which then takes uint8 pixels.
         about: What the file says of itself (its ``metadata_props``), as texts or plain tables.
+        answers: What the output is called.
 
     Raises:
         Unsupported: torch cannot export this model, or is too old.
@@ -74,7 +79,7 @@ def make_onnx(
     wrapped, example, dynamic = _prepare(model, shape, normalisation)
     with _explained("ONNX"):
         traced = torch.export.export(wrapped, (example,), dynamic_shapes=(dynamic,))
-        program = torch.onnx.export(traced, dynamo=True, input_names=["images"], output_names=["logits"], verbose=False)
+        program = torch.onnx.export(traced, dynamo=True, input_names=["images"], output_names=[answers], verbose=False)
         assert program is not None  # torch's types allow None, for its older exporter
         proto = program.model_proto
         _strip(proto)
@@ -96,7 +101,7 @@ def _strip(proto: Any) -> None:
 def make_program(
     model: Module, shape: tuple[int, int, int], normalisation: tuple[Float32, Float32] | None, about: Mapping[str, Any]
 ) -> bytes:
-    """Make a file of ``torch.export``, for any number of images; the arguments are those of ``make_onnx``.
+    """Make a file of ``torch.export``, for any number of images; the arguments are the first ones of ``make_onnx``.
 
     Raises:
         Unsupported: torch cannot export this model.

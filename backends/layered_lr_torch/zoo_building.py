@@ -88,9 +88,10 @@ def _timm() -> Any:
     try:
         return importlib.import_module("timm")
     except Exception as error:  # as above
-        what = "is not installed" if importlib.util.find_spec("timm") is None else describe_error(error)
+        is_missing = importlib.util.find_spec("timm") is None
+        what = "is not installed" if is_missing else f"cannot be imported: {describe_error(error)}"
         raise BackendUnavailable(
-            "torch-eager", f"takes models timm:NAME from timm: {what}", "Install it with: pip install timm."
+            "torch-eager", f"takes models timm:NAME from timm, which {what}", "Install it with: pip install timm."
         ) from None
 
 

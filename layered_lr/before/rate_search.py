@@ -21,6 +21,7 @@ from layered_lr.outputs import check_output, write_whole
 from layered_lr.printed import harmless
 from layered_lr.spec.spec import Spec
 from layered_lr.strict_json import json_text
+from layered_lr.yes_or_no import check_yes_or_no
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -218,6 +219,7 @@ class RateSearch:
             >>> ll.RateSearch.from_dict(search.to_dict()).to_dict() == search.to_dict()
             True
         """
+        check_yes_or_no("RateSearch.from_dict", "trust", trust)
         if not isinstance(table, Mapping) or table.get("format") != _FORMAT:
             raise SpecError(f"RateSearch.from_dict: this is no table of RateSearch.to_dict ({_FORMAT!r}).")
         try:
@@ -290,6 +292,7 @@ class RateSearch:
             Traceback (most recent call last):
             layered_lr.errors.CheckpointError: missing.json: no such file.
         """
+        check_yes_or_no("RateSearch.load", "trust", trust)
         file = as_path("path", path)
         try:
             table = json.loads(read_plain(file, _MOST_FILE_BYTES))

@@ -86,6 +86,8 @@ class Decoder(NamedTuple):
         from PIL import Image
 
         with Image.open(io.BytesIO(content)) as opened:
+            if opened.format == "PNG":
+                _check_sums(content)
             return self.convert(opened)
 
     def convert(self, image: Any) -> Array:
@@ -136,6 +138,23 @@ class Decoder(NamedTuple):
         square = Image.new(image.mode, (size, size))
         square.paste(image.resize((wide, high), bilinear), ((size - wide) // 2, (size - high) // 2))
         return square
+
+
+def _check_sums(content: bytes) -> None:
+    """Refuse a PNG file whose checksums do not fit: Pillow decodes other pixels than were written, and says nothing.
+
+    Raises:
+        BadImage: A checksum does not fit.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.verify()
+    except SyntaxError as error:  # Pillow's of a checksum
+        raise BadImage(f"it is damaged: {error}") from None
+    except OSError:  # its end is missing: decoding it says whether there are pixels missing too
+        return
 
 
 def _why(error: Exception) -> str:

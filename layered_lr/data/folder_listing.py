@@ -167,12 +167,16 @@ def _files(root: Path, found: Mapping[str, Sequence[str]], numbers: Mapping[str,
 
 
 def _walk(root: Path, name: str) -> list[str]:
-    """The images of a class, also those in folders inside; in the order of torchvision's ImageFolder."""
+    """The images of a class, also those in folders inside; in the order of torchvision's ImageFolder.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
     found: list[str] = []
     seen: set[str] = set()
     own = os.path.realpath(root / name)
     places = []
-    for place, inside, files in os.walk(root / name, followlinks=True):
+    for place, inside, files in os.walk(root / name, followlinks=True, onerror=_refuse_unreadable):
         real = os.path.realpath(place)
         if real in seen or own.startswith(real.rstrip("/") + "/"):  # a link to a folder above, or one met before
             inside.clear()
@@ -184,6 +188,11 @@ def _walk(root: Path, name: str) -> list[str]:
         beginning = Path(place).relative_to(root).as_posix()
         found += [f"{beginning}/{file}" for file in files]
     return found
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    """Refuse a folder that cannot be read: its images would be missing without a word."""
+    raise DataError(f"{error.filename} cannot be read ({describe_error(error)}): check its permissions.") from None
 
 
 def _divide(files: Files, classes: Sequence[str], share: float, seed: int) -> tuple[Files, Files]:

@@ -38,6 +38,7 @@ from layered_lr.schedules import Constant, Schedule
 from layered_lr.spec.phases import Phase, Which, steps_until
 from layered_lr.spec.spec import Spec
 from layered_lr.spelling import find_nearest
+from layered_lr.yes_or_no import check_yes_or_no
 
 REST = "rest"
 _MOST_NAMES = 8  # of groups, in a message
@@ -112,6 +113,7 @@ def plan_from_dict(table: Mapping[str, Any], *, trust: bool = False) -> Plan:
         >>> ll.plan_from_dict(plan.to_dict()) == plan
         True
     """
+    check_yes_or_no("plan_from_dict", "trust", trust)
     spec = Spec.from_dict(table["spec"], trust=trust)
     return resolve(spec, table["parameters"], table["total_steps"], table["steps_per_epoch"])
 

@@ -24,6 +24,7 @@ from layered_lr.spec.phases import OptionalNorm, Phase, phase_from_table
 from layered_lr.spec.toml import check_depth, optimizer_from_table, read_toml, schedule_from_table, to_table
 from layered_lr.spelling import did_you_mean, find_nearest
 from layered_lr.validation import Flag, LayerFactor, Positive, value_class
+from layered_lr.yes_or_no import check_yes_or_no
 
 RUN_TABLE = "run"  # the table of a recipe that says how to run the spec; it is not part of the spec
 
@@ -270,6 +271,7 @@ class Spec:
             >>> ll.Spec.from_toml("optimizer = { type = 'SGD', lr = 0.1 }") == ll.Spec(ll.SGD(0.1))
             True
         """
+        check_yes_or_no("Spec.from_toml", "trust", trust)
         table = read_toml(text_or_path)
         table.pop(RUN_TABLE, None)
         return cls.from_dict(table, trust=trust)
@@ -290,6 +292,7 @@ class Spec:
             >>> ll.Spec.from_dict({"optimizer": {"type": "SGD", "lr": 0.1}}) == ll.Spec(ll.SGD(0.1))
             True
         """
+        check_yes_or_no("Spec.from_dict", "trust", trust)
         if not isinstance(table, Mapping):
             raise SpecError(f"a spec must be made from a table, a mapping; got a {type(table).__name__}.")
         check_depth(table, "the table")

@@ -2,19 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from layered_lr.arrays import Array, Floats
 from layered_lr.backend.base import Session
 from layered_lr.data import Batches
-from layered_lr.training.metrics import Metric, MetricSums
+from layered_lr.training.metrics import TEST_LOSS, Metric, MetricSums
+
+
+class MeasuredLoss(NamedTuple):
+    """A loss of outputs and targets that are at hand.
+
+    Args:
+        of: Computes it of a batch: outputs and targets of shapes (N, ...).
+        is_sum: Whether it is a sum over the images; else it is their mean.
+    """
+
+    of: Callable[[Floats, Array], float]
+    is_sum: bool = False
+
+
+class LossSum:
+    """Measures a loss over many images, batch by batch, so that not all answers must be in memory.
+
+    The batches' means count by their images, as in most training loops: for a loss that is a mean over the images this
+    is the mean over all of them.
+
+    Args:
+        loss: Of a batch.
+    """
+
+    def __init__(self, loss: MeasuredLoss) -> None:
+        self._loss, self._total, self._images = loss, 0.0, 0
+
+    def add(self, outputs: Floats, targets: Array) -> None:
+        """Add a batch: outputs and targets of shapes (N, ...)."""
+        self._total += self._loss.of(outputs, targets) * (1 if self._loss.is_sum else len(outputs))
+        self._images += len(outputs)
+
+    @property
+    def value(self) -> float:
+        """The loss of all images so far."""
+        return self._total if self._loss.is_sum else self._total / self._images
 
 
 def evaluate(
-    session: Session, batches: Batches, metrics: Mapping[str, Metric], ema: bool = False
+    session: Session,
+    batches: Batches,
+    metrics: Mapping[str, Metric],
+    ema: bool = False,
+    loss: MeasuredLoss | None = None,
 ) -> tuple[float, dict[str, float]]:
     """The fraction of the test set that the model, or its moving average, gets right, and further metrics.
 
@@ -25,10 +66,12 @@ def evaluate(
         batches: Whose test set it is.
         metrics: What else to measure, by name.
         ema: Whether to measure the moving average.
+        loss: Of the test set, which is measured too; None measures none.
     """
     right, sums = 0, MetricSums(metrics)
     has_classes = batches.dataset.facts.has_classes
-    if not has_classes and not metrics:
+    losses = None if loss is None else LossSum(loss)
+    if not has_classes and not metrics and losses is None:
         return float("nan"), {}
     for images, labels, count in batches.test(session.wants_channels_last):
         outputs = session.logits(images, ema, shares=True)
@@ -36,7 +79,10 @@ def evaluate(
             right += int(np.sum(outputs.argmax(axis=1)[:count] == labels[:count]))
         if metrics:
             sums.add(outputs[:count], labels[:count])
-    return right / len(batches.dataset.y_test) if has_classes else float("nan"), sums.numbers()
+        if losses is not None:
+            losses.add(outputs[:count], labels[:count])
+    further = {} if losses is None else {TEST_LOSS: losses.value}
+    return right / len(batches.dataset.y_test) if has_classes else float("nan"), further | sums.numbers()
 
 
 _MOST_BATCHES = 10  # to look for wrong answers in: of a good model, a whole test set has few

@@ -46,11 +46,11 @@ from layered_lr.training.best_weights import Watcher
 from layered_lr.training.callback import Announcer, Callback, CallbackFailed
 from layered_lr.training.checks import train_first_step
 from layered_lr.training.divergence import GoodStates, Guard
-from layered_lr.training.evaluation import evaluate
+from layered_lr.training.evaluation import MeasuredLoss, evaluate
 from layered_lr.training.followers import FollowedLog
 from layered_lr.training.history import History, mean_loss
 from layered_lr.training.measurements import Measurements, NotFinite
-from layered_lr.training.metrics import Metric, list_names
+from layered_lr.training.metrics import TEST_LOSS, Metric, list_names
 from layered_lr.training.progress import ProgressBar
 from layered_lr.training.result import NO_GRADIENT
 from layered_lr.training.run_handle import RunHandle
@@ -82,6 +82,7 @@ class Loop:
         backend: The backend's name, for callbacks.
         evaluates: Whether each epoch ends with an evaluation; false leaves it out unless a schedule reacts to it.
         metrics: What else an evaluation measures, by name.
+        test_loss: What an evaluation measures where there is no accuracy; None measures none.
         watcher: Decides whether the run ends early; None never does.
         processes: That train together; all make the same calls in the same order, and decide together.
     """
@@ -106,6 +107,7 @@ class Loop:
         backend: str = "",
         evaluates: bool = True,
         metrics: Mapping[str, Metric] | None = None,
+        test_loss: MeasuredLoss | None = None,
         watcher: Watcher | None = None,
         processes: Processes = ALONE,
     ) -> None:
@@ -118,7 +120,7 @@ class Loop:
         self.events = [dict(event) for event in events]
         self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
         if self.step < self.steps:
-            history.cut_epoch(self.step, self.in_epoch, metrics or {})
+            history.cut_epoch(self.step, self.in_epoch, [TEST_LOSS, *(metrics or {})])
         self.measured = Measurements(session, plan, history, self.guard.rate_factor)
         self.watch, self._lookahead = Stopwatch(), Lookahead(self.step)
         self._announce = Announcer(callbacks, RunHandle(self, backend))
@@ -133,8 +135,9 @@ class Loop:
         self._reacts_each_step = "step" in plan.reacting_units
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
-        self._metrics, self._watcher = metrics or {}, watcher
-        self.metric_names = tuple(list_names(self._metrics, session.extras.ema_decay is not None))
+        self._metrics, self._test_loss, self._watcher = metrics or {}, test_loss, watcher
+        measured = [*([] if test_loss is None else [TEST_LOSS]), *self._metrics]
+        self.metric_names = tuple(list_names(measured, session.extras.ema_decay is not None))
 
     def run(self, checkpoint_first: bool = False) -> None:
         """Train for all updates of the plan, or until a callback stops the run.
@@ -285,7 +288,7 @@ class Loop:
         if self._bar.is_due():
             if not self._are_many:
                 self.fetch(keep=self._lookahead.updates // 2)
-            self._bar.show(self.session, self.history)
+            self._bar.show(self.session, self.history, self.metric_names)
         if self._announce.hears_updates:
             self._announce.update(self.step - 1)
         return True
@@ -416,7 +419,7 @@ class Loop:
             self.run_log.add(self.history)
             self.run_log.event("epoch", step=self.step, **metrics)
         if self.step == self.steps or self._bar.is_due():
-            self._bar.show(self.session, self.history)
+            self._bar.show(self.session, self.history, self.metric_names)
         return loss, right, average
 
     def _watch(self, metrics: Mapping[str, float]) -> None:
@@ -475,13 +478,13 @@ class Loop:
         return (self.step - 1) // self.in_epoch * self.in_epoch
 
     def _evaluate(self) -> tuple[float, float | None, dict[str, float]]:
-        right, further = evaluate(self.session, self.batches, self._metrics)
+        right, further = evaluate(self.session, self.batches, self._metrics, loss=self._test_loss)
         average = None
         has_accuracy = not math.isnan(right)
         if has_accuracy:
             self.history.accuracies.add([right])
         if self.session.extras.ema_decay is not None:
-            average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True)
+            average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True, loss=self._test_loss)
             if has_accuracy:
                 self.history.ema_accuracies.add([average])
             further |= {f"ema {name}": value for name, value in of_average.items()}

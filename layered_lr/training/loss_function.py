@@ -14,6 +14,12 @@ from layered_lr.training.in_file import by_hand
 from layered_lr.training.option import TRAINING, Refused, option, option_class
 
 _WORDS = "a function (outputs, targets) -> loss, or package.module:name of one"
+_OF_SIGMOIDS = (  # torch's, which take the sigmoid of each output
+    "BCEWithLogitsLoss",
+    "MultiLabelSoftMarginLoss",
+    "binary_cross_entropy_with_logits",
+    "multilabel_soft_margin_loss",
+)
 _AVERAGED_BY_WEIGHT = ("CrossEntropyLoss", "NLLLoss")  # their mean is over the sum of the images' class weights
 
 
@@ -109,6 +115,13 @@ class LossFunction:
             if weighs and name_of(self.function) in _AVERAGED_BY_WEIGHT
             else ""
         )
+
+    @property
+    def takes_sigmoid(self) -> bool:
+        """Whether it is one of torch's losses that take the sigmoid of each output, so that outputs are logits."""
+        named = self.function if hasattr(self.function, "__qualname__") else type(self.function)
+        is_of_torch = str(getattr(named, "__module__", "")).startswith("torch.nn.")
+        return is_of_torch and getattr(named, "__qualname__", "") in _OF_SIGMOIDS
 
     @property
     def is_written(self) -> bool:

@@ -17,6 +17,7 @@ Metric: TypeAlias = Any
 """A function ``(outputs, targets) -> float``, or an object with ``reset``, ``update`` and ``compute``."""
 
 OWN_NAMES = ("loss", "accuracy")  # which each run measures
+TEST_LOSS = "test loss"  # which a run measures whose targets are no class numbers
 
 
 def check_metrics(value: Any) -> dict[str, Metric]:

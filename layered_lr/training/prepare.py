@@ -39,6 +39,7 @@ from layered_lr.training.checks import (
 )
 from layered_lr.training.chosen_model import ChosenModel, choose_model
 from layered_lr.training.code_digest import digest_arrays
+from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.many_processes import check_single_process
 from layered_lr.training.options import RunOptions
 from layered_lr.training.target_checks import broadcasting_refused, check_targets, example_targets, try_loss
@@ -173,7 +174,8 @@ def prepare(
         options.sync_batch_norm,
         loss,
     )
-    takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation)
+    has_logits = isinstance(options.loss, LossFunction) and options.loss.takes_sigmoid
+    takes = describe_input(dataset, batches.image_shape, chosen_model.image_size, normalisation, has_logits=has_logits)
     read = own if given is None and chosen_model.pretrained is not None else given
     digest = digest_arrays(read) if processes.are_many and read is not None else ""
     return Prepared(backend, model, plan, dataset, batches, extras, lowering, takes, digest)

@@ -16,11 +16,12 @@ from layered_lr.plans.plan import Plan
 from layered_lr.training.history import History
 
 _REFRESH_SECONDS = 0.2
+_MOST_METRICS = 3  # that are shown where there is no accuracy
 _MOST_RATES = 4  # that are shown; of more groups, the lowest and the highest
 
 
 class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
-    """Shows how far a run is, with loss, accuracy and rates, where stderr is a terminal, and in a notebook.
+    """Shows how far a run is, with loss, accuracy or metrics, and rates, where stderr is a terminal, and in a notebook.
 
     Args:
         plan: Of the run.
@@ -51,8 +52,14 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
         """Whether it is time to show new numbers."""
         return self.is_shown and time.monotonic() - self._shown_at > _REFRESH_SECONDS
 
-    def show(self, session: Session, history: History) -> None:
-        """Show the newest loss that is known, the accuracy and the rates."""
+    def show(self, session: Session, history: History, metrics: Sequence[str] = ()) -> None:
+        """Show the newest loss that is known, the accuracy and the rates.
+
+        Args:
+            session: Who knows the rates.
+            history: Of the run.
+            metrics: What each evaluation measures beside; the first of them stand where there is no accuracy.
+        """
         self._shown_at = time.monotonic()
         if not self.is_shown or not history.losses:
             return
@@ -60,6 +67,9 @@ class ProgressBar(contextlib.AbstractContextManager["ProgressBar"]):
         shown = {"loss": f"{history.losses.numbers(step)[0]:.4f}"}
         if len(history.accuracies):
             shown["accuracy"] = f"{history.accuracies.numbers()[-1]:.3f}"
+        else:
+            measured = [(name, history.logged[name]) for name in metrics[:_MOST_METRICS] if name in history.logged]
+            shown |= {name: f"{rows.numbers()[-1][1]:.4g}" for name, rows in measured if len(rows)}
         rates = session.rates(step, step + 1)[0]
         shown |= _shown_rates(self._names, rates.tolist())
         self._bar.set_postfix(shown, refresh=True)

@@ -22,6 +22,7 @@ from layered_lr.spelling import did_you_mean
 from layered_lr.training.in_file import marked, unmarked
 from layered_lr.training.option import old_name, options_of
 from layered_lr.training.options import RunOptions
+from layered_lr.yes_or_no import check_yes_or_no
 
 DEFAULT = "backbone-and-head"
 
@@ -75,6 +76,7 @@ def load_recipe(name_or_path: str | Path, *, trust: bool = False) -> Recipe:
         >>> [group.label for group in ll.load_recipe("adamw-fine-tune").spec.groups]
         ['backbone', 'head']
     """
+    check_yes_or_no("load_recipe", "trust", trust)
     is_ready = isinstance(name_or_path, str | Path) and str(name_or_path) in ready_recipes()
     table = read_recipe_table(name_or_path)
     run = table.pop(RUN_TABLE, {})

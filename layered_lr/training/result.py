@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text, number_of
 from layered_lr.training.in_file import marked
 from layered_lr.training.loss_function import LossFunction
+from layered_lr.training.metrics import TEST_LOSS
 from layered_lr.training.result_files import (
     EMA,
     FORMAT,
@@ -45,6 +46,7 @@ from layered_lr.training.trained.exporting import Export, export
 from layered_lr.training.trained.from_folder import read_run_folder
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.predictions import Predictions, predict
+from layered_lr.yes_or_no import check_yes_or_no
 
 NO_GRADIENT = "no gradient"
 """The event of a run in which some group's parameters had no gradient."""
@@ -83,11 +85,13 @@ class Result:
         events: What happened to the run, in order: skipped and left-out batches, rollbacks, a stop by a callback, a
             group whose parameters had no gradient.
         compile_seconds: Time that compiling the model took in seconds; None where nothing was compiled.
-        logged: What callbacks have logged, by name: rows of (updates made, number), shape (n, 2).
+        logged: What ``metrics`` and callbacks have measured, by name: rows of (updates made, number), shape (n, 2).
+            ``"test loss"`` is the run's loss on the test set after each epoch, where the targets are no class numbers.
         unsaved: The buffers that ``state_dict()`` leaves out (``persistent=False``), by name.
         model_input: What images the model takes, and what its classes are called; None in files of older versions.
         make_model: The callable that built the model, in the process that trained it; no file holds it.
         loss_function: The user's own loss, in the process that trained with it; no file holds it.
+        metrics: The functions that the run has measured with, by name, in the process that trained; no file holds them.
 
     Example:
         >>> import torch
@@ -123,6 +127,7 @@ class Result:
     model_input: ModelInput | None = field(repr=False, default=None)
     make_model: Callable[[], Any] | None = field(repr=False, default=None)
     loss_function: LossFunction | None = field(repr=False, default=None)
+    metrics: Mapping[str, Any] = field(repr=False, default_factory=dict)
 
     def largest_rate_differences(self) -> dict[str, float]:
         """For each group, the largest relative difference between a rate that was applied and the planned one."""
@@ -206,7 +211,7 @@ class Result:
 
         Raises:
             CheckpointError: It is missing, damaged, no result, or a folder without such a checkpoint.
-            SpecError: ``checkpoint`` is none of these.
+            SpecError: ``checkpoint`` is none of these, or ``trust`` is neither true nor false.
 
         Example:
             >>> import torch
@@ -222,6 +227,7 @@ class Result:
             >>> bool((again.losses == result.losses).all())
             True
         """
+        check_yes_or_no("Result.load", "trust", trust)
         path = as_path("path", path)
         if path.is_dir():
             return cls(**read_run_folder(path, checkpoint, trust=trust))
@@ -293,6 +299,9 @@ class Result:
     ) -> Predictions:
         """Answer to images with the run's model, normalised and resized as in the run.
 
+        A run on class numbers gives classes, a run on values gives ``predictions.values``, and one on masks
+        ``predictions.masks``, which have the size of the images as the model gets them.
+
         The model computes in evaluation mode and in the dtype of its weights, without autocast. So predictions are the
         same on every backend, within rounding.
 
@@ -300,7 +309,7 @@ class Result:
             images: The path of an image or of a folder of images, an image of Pillow, or an array: uint8 of shape
                 (N, H, W, C) or (N, C, H, W), or one image without N. A run on data of floats takes floats of shape
                 (N, C, H, W). Or a list of these. A folder's images are taken in the order of their paths.
-            top_k: How many classes of each image to name, the likeliest first.
+            top_k: How many classes of each image to name, the likeliest first; of class numbers alone.
             batch_size: How many images the model takes at a time.
             backend: The name of the backend that answers; None is the run's own.
             weights: ``"average"`` (the moving average, with ``ema_decay``) or ``"last"`` (after the last update). None
@@ -350,8 +359,10 @@ class Result:
         weights: Literal["average", "last"] | None = None,
         model: str | Callable[[], Any] | None = None,
         device: str = "auto",
+        loss: Any = None,
+        metrics: Any = None,
     ) -> Evaluation:
-        """Measure the run's model on labelled images: accuracy, loss, confusion matrix.
+        """Measure the run's model on images with targets: the loss and metrics; of classes the accuracy and more.
 
         Args:
             data: As for ``run``; None is what the run was trained on. Images must be like those of the run; those of a
@@ -364,9 +375,12 @@ class Result:
             weights: As in ``predict``.
             model: As in ``predict``.
             device: As in ``predict``.
+            loss: What to measure instead of the run's own loss: a function (outputs, targets) -> loss, or its import
+                path. None is the run's own, where a file holds it or this process has trained with it.
+            metrics: What else to measure, as for ``run``. None is what the run has measured, in its own process.
 
         Raises:
-            DataError: The data are missing or damaged, or their images or classes are not those of the run.
+            DataError: The data are missing or damaged, or their images, classes or targets are not those of the run.
             SpecError: An argument is wrong, or a file names code that nobody trusts.
             CheckpointError: The run has no weights, or not those of the model.
             BackendUnavailable: The backend does not work on this machine.
@@ -392,6 +406,8 @@ class Result:
             weights=weights,
             model=model,
             device=device,
+            loss=loss,
+            metrics=metrics,
         )
 
     def export(
@@ -408,9 +424,10 @@ class Result:
         """Write the run's model for use without this library, whole or not at all.
 
         ``.onnx`` and ``.pt2`` (``torch.export``) hold the whole model. It takes any number of images of the run's size,
-        named ``images``, and answers with ``logits``. They are made from torch's model with the run's weights, also
-        where the run trained in OneFlow. An ONNX model computes in float32. ``.pth``, ``.safetensors`` and OneFlow's
-        own folder (``.oneflow``) hold the weights alone, a plain ``state_dict``.
+        named ``images``, and answers with ``logits`` (of a run on values, with ``values``). They are made from torch's
+        model with the run's weights, also where the run trained in OneFlow. An ONNX model computes in float32.
+        ``.pth``, ``.safetensors`` and OneFlow's own folder (``.oneflow``) hold the weights alone, a plain
+        ``state_dict``.
 
         Args:
             path: The file to write; its ending says the format.
@@ -481,6 +498,7 @@ class Result:
             >>> [line for line in result.card().splitlines() if line.startswith("## ")]
             ['## How to use it', '## Data', '## Training', '## Plan', '## Metrics', '## Versions']
         """
+        check_yes_or_no("card", "overwrite", overwrite)
         text = card_text(self, model)
         if path is not None:
             write_card(path, text, overwrite)
@@ -519,6 +537,11 @@ def result_text(result: Result) -> str:
     lines += [f"group {event['group']!r}: {event['why']}" for event in result.events if event["event"] == NO_GRADIENT]
     if len(result.accuracies):
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
+    elif (measured := result.logged.get(TEST_LOSS)) is not None and len(measured):
+        names = [name for name in (TEST_LOSS, *result.metrics) if len(result.logged.get(name, []))]
+        numbers = {name: result.logged[name][-1][1] for name in names}
+        said = ", ".join(f"{name} {number:.6g}" for name, number in numbers.items())
+        lines.append(f"{said} after {int(measured[-1][0])} steps")
     lines.append(f"last loss {result.losses[-1]:.4f}")
     first = f" (the first one {result.first_step_seconds:.2f} s)" if len(result.losses) > 1 else ""
     if not math.isnan(result.seconds_per_step):

@@ -39,6 +39,7 @@ from layered_lr.training.result import Result
 from layered_lr.training.run_folder import CHECKPOINTS, METRICS, RECIPE, RunFolder, check_holds_a_run
 from layered_lr.training.saved_run import check_saved_run
 from layered_lr.training.train import all_versions, open_loop, prepare_together, train_prepared
+from layered_lr.yes_or_no import check_yes_or_no
 
 _LENGTH = ("epochs", "max_steps")
 
@@ -53,6 +54,8 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
         trust: Import what the folder names.
         changes: Arguments of ``run`` to take instead of the run's.
     """
+    for name, value in (("strict", strict), ("trust", trust)):
+        check_yes_or_no("resume", name, value)
     if not isinstance(path, str | Path):
         raise SpecError(f"resume: path={shown(path)}: must be the folder of a run, as run(checkpoints=...) makes it.")
     run = as_path("resume: path", path)

@@ -19,7 +19,7 @@ from layered_lr.strict_json import json_text
 from layered_lr.training.folder_lock import FolderLock
 from layered_lr.training.leftovers import Leftovers
 from layered_lr.training.row_file import RowFile, append, open_to_append
-from layered_lr.training.run_mark import MARK, Mark, read_mark, write_mark
+from layered_lr.training.run_mark import MARK, Mark, read_mark, refuse_other_version, write_mark
 
 RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED = "recipe.toml", "plan.json", "plan.txt", "metrics.csv", "logged.csv"
 EVENTS, LOCK, CHECKPOINTS, REPORT = "events.jsonl", "lock", "checkpoints", "report.txt"
@@ -59,6 +59,7 @@ class RunFolder:
                 self._handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 opened.callback(os.close, self._handle)
                 _refuse_others(path)
+                refuse_other_version(path)
                 self._lock = FolderLock(path / LOCK)
                 opened.callback(self._lock.close)
             except OSError as error:
@@ -231,12 +232,13 @@ def check_holds_a_run(path: Path) -> None:
     """Refuse a folder that holds no run, without writing anything.
 
     Raises:
-        CheckpointError: There is no such folder, it cannot be read, or it holds no run.
+        CheckpointError: There is no such folder, it cannot be read, it holds no run, or one of another version.
     """
     try:
         names = [file.name for file in path.iterdir()]
     except OSError as error:
         raise CheckpointError(f"{path}: holds no run ({error.strerror or error}). {_GIVE}") from None
+    refuse_other_version(path)
     mark = read_mark(path)
     if not ((mark is not None and mark.spec is not None) or RECIPE in names or MARK in names):
         raise CheckpointError(f"{path}: holds no run ({RECIPE} is missing). {_GIVE}")

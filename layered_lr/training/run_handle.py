@@ -104,7 +104,7 @@ class RunHandle:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What each evaluation measures by ``metrics=``, as ``logged`` names it; of the moving average ``ema NAME``."""
+        """What each evaluation measures beside the accuracy, as ``logged`` names it; of the average ``ema NAME``."""
         return self._running().metric_names
 
     @property

@@ -60,6 +60,28 @@ def read_mark(folder: Path) -> Mark | None:
         return None
 
 
+def refuse_other_version(folder: Path) -> None:
+    """Refuse the folder of a run that another version has made, in a format that this one does not know.
+
+    A damaged mark is no such thing: its digest does not fit.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    try:
+        table = json.loads(read_plain(folder / MARK))
+        digest = table.pop("digest")
+        name = table["format"]
+        is_other = digest == hash_table(table) and isinstance(name, str) and name != _FORMAT
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    if is_other:
+        raise CheckpointError(
+            f"{folder}: its format is {name!r:.60}; this version reads {_FORMAT!r}. Use the version of layered_lr that "
+            "has made the run."
+        )
+
+
 def write_mark(folder: Path, mark: Mark) -> None:
     """Write the mark of a folder, whole or not at all.
 

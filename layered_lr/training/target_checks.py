@@ -17,7 +17,7 @@ from layered_lr.errors import SpecError
 from layered_lr.losses import FunctionLoss
 from layered_lr.printed import name_of
 from layered_lr.training.cross_entropy import CrossEntropy
-from layered_lr.training.metrics import OWN_NAMES
+from layered_lr.training.metrics import OWN_NAMES, TEST_LOSS
 from layered_lr.training.options import RunOptions
 
 _TRIED = 12  # images, for which a loss is tried
@@ -41,6 +41,8 @@ def check_targets(options: RunOptions, dataset: Dataset) -> None:
             f"as loss={means}; or class numbers: .astype('int64') of whole numbers, y[:, 0] of a column, y.argmax(1) "
             "of one-hot rows."
         )
+    if TEST_LOSS in options.metrics:
+        raise SpecError(f"metrics: {TEST_LOSS!r} is measured already; give yours another name.")
     if options.mix is not None:
         raise SpecError(f"{what}; mix is for class numbers. Leave it out.")
     if facts.targets.is_spatial:

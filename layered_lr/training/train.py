@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import platform
 import tempfile
@@ -20,6 +21,7 @@ from layered_lr.backend.processes import Processes
 from layered_lr.console import say
 from layered_lr.data.stored_images import StoredImages
 from layered_lr.errors import BackendUnavailable, CheckpointError, DataError, SpecError, ToolUnavailable, Unsupported
+from layered_lr.losses import FunctionLoss
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.outputs import clear_unfinished
@@ -44,6 +46,7 @@ from layered_lr.training.dry_run import (
     try_other_sizes,
     write_and_read,
 )
+from layered_lr.training.evaluation import MeasuredLoss
 from layered_lr.training.followers import FollowedFolder, FollowedLog
 from layered_lr.training.history import History
 from layered_lr.training.loop import Loop
@@ -268,9 +271,18 @@ def open_loop(
         backend=options.backend,
         evaluates=evaluates,
         metrics=dict(options.metrics),
+        test_loss=_test_loss(ready),
         watcher=None if options.early_stop is None else Watcher(options.early_stop),
         processes=ready.backend.processes,
     )
+
+
+def _test_loss(ready: Prepared) -> MeasuredLoss | None:
+    """The loss of the test set, which stands where there is no accuracy; None for class numbers."""
+    loss = ready.extras.loss
+    if ready.dataset.facts.has_classes or not isinstance(loss, FunctionLoss):
+        return None
+    return MeasuredLoss(functools.partial(ready.backend.measure_loss, loss), loss.reduction == "sum")
 
 
 def _say_what_cannot_be_restored(session: Session) -> None:
@@ -310,6 +322,7 @@ def _result(ready: Prepared, options: RunOptions, loop: Loop) -> Result:
         model_input=replace(ready.model_input, digest=_find_digest(ready, options)),
         make_model=None if isinstance(options.model, str) else options.model,
         loss_function=options.loss if isinstance(options.loss, LossFunction) else None,
+        metrics=dict(options.metrics),
     )
 
 

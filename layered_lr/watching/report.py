@@ -60,9 +60,9 @@ def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.h
         ...     "<h1>Run first</h1>" in file.read_text(encoding="utf-8")
         True
     """
+    check_yes_or_no("report", "trust", trust)
     file = check_output("report: path", path, (".html",))
     folders = _folders(runs)
-    check_yes_or_no("report", "trust", trust)
     records = [read_record(folder, trust=trust) for folder in folders]
     write_whole(file, [html_text(_names(folders), records).encode()])
     return file

@@ -105,10 +105,10 @@ def sweep(recipe: str | Path, into: str | Path, jobs: int = 1, *, trust: bool = 
         >>> def rates(recipe):
         ...     return ll.sweep(recipe, into="runs/rates", jobs=2).to_json()
     """
+    check_yes_or_no("sweep", "trust", trust)
     at_once = whole_number("sweep: jobs", jobs, 1)
     if at_once > _MOST_JOBS:
         raise SpecError(f"sweep: jobs={jobs}: must be a whole number from 1 to {_MOST_JOBS}.")
-    check_yes_or_no("sweep", "trust", trust)
     folder = as_path("sweep: into", into)
     table = read_recipe_table(recipe)
     variants = find_variants(table)

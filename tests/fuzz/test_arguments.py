@@ -207,7 +207,16 @@ FUNCTIONS = [
         "Result.evaluate",
         lambda **given: a_result().evaluate(**given),
         {},
-        dict.fromkeys(("data", "data_root", "batch_size", "backend", "weights", "model", "device"), junk),
+        dict.fromkeys(
+            ("data", "data_root", "batch_size", "backend", "weights", "model", "device", "loss", "metrics"), junk
+        ),
+    ),
+    Target(
+        "Predictions.save",
+        lambda folder: ll.Predictions(np.zeros((1, 2)), ("0",), ("a", "b"), 1, "torch-eager", "last", "values").save(
+            folder
+        ),
+        {"folder": junk},
     ),
     Target(
         "Result.export",

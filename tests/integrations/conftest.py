@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 TRAINERS = (
     "lightning", "transformers", "peft", "accelerate", "timm", "pytorch-ignite", "monai", "fastai", "mmengine",
-    "mosaicml", "keras",
+    "mosaicml", "keras", "datasets", "optuna",
 )  # fmt: skip
 
 

@@ -49,6 +49,30 @@ def test_a_notebook_shows_a_bar(notebook: None, monkeypatch: pytest.MonkeyPatch)
     assert "1/10" in text and "loss=1.2500" in text and "g0=5.00e-01, g1=5.00e-01" in text
 
 
+def test_metrics_stand_where_there_is_no_accuracy(notebook: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    values = np.random.default_rng(0).random((8, 1), np.float32)
+    images = np.zeros((8, 3, 2, 2), np.float32)
+
+    def longest(outputs: Any, targets: Any) -> float:
+        return 12.5
+
+    result = ll.run(
+        ll.Spec(ll.SGD(0.1)),
+        model=lambda: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1)),
+        data=(images, values, images, values),
+        loss=torch.nn.MSELoss(),
+        metrics=[longest],
+        epochs=1,
+        batch_size=4,
+    )
+    last = result.logged["test loss"][-1, 1]
+    assert f"test loss={last:.4g}, longest=12.5, rest=1.00e-01" in written.getvalue()
+    assert str(result).splitlines()[-3] == f"test loss {last:.6g}, longest 12.5 after 2 steps"
+
+
 def test_a_notebook_shows_none_where_none_is_wanted(notebook: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bar_text(monkeypatch, wanted=False) == ""
 

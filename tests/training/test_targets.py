@@ -9,48 +9,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.data import Batches, load_dataset
-
-torch = pytest.importorskip("torch")
-F = torch.nn.functional
-RNG = np.random.default_rng(0)
-IMAGES = RNG.standard_normal((40, 3, 8, 8)).astype(np.float32)
-VALUES = RNG.standard_normal((40, 2)).astype(np.float32)
-MASKS = RNG.integers(0, 3, (40, 8, 8)).astype(np.uint8)
-MASKS[:, 0, 0] = 255
-LABELS = (VALUES > 0).astype(np.int64)
-
-
-def net(outputs: int) -> Any:
-    torch.manual_seed(3)
-    last = torch.nn.Linear(256, outputs)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Flatten(), last)
-
-
-def pixel_net() -> Any:
-    torch.manual_seed(3)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.Conv2d(4, 3, 1))
-
-
-CASES: dict[str, tuple[Any, Any, Any]] = {
-    "values": (lambda: net(2), VALUES, torch.nn.MSELoss()),
-    "one value": (lambda: net(1), VALUES[:, 0], lambda outputs, targets: F.l1_loss(outputs.squeeze(1), targets)),
-    "labels": (lambda: net(2), LABELS, torch.nn.BCEWithLogitsLoss()),
-    "masks": (pixel_net, MASKS, torch.nn.CrossEntropyLoss(ignore_index=255)),
-}
-
-
-def halves(targets: Any) -> tuple[Any, ...]:
-    return IMAGES[:32], targets[:32], IMAGES[32:], targets[32:]
-
-
-def error(outputs: Any, targets: Any) -> float:
-    return float(np.abs(outputs.reshape(targets.shape) - targets).mean())
-
-
-def train(case: str, backend: str = "torch-eager", **other: Any) -> ll.Result:
-    model, targets, loss = CASES[case]
-    given = {"model": model, "data": halves(targets), "loss": loss, "epochs": 2, "batch_size": 8, "progress": False}
-    return ll.run(ll.Spec(ll.SGD(0.05, momentum=0.9)), backend=backend, **{**given, **other})
+from tests.support.number_targets import CASES, IMAGES, MASKS, VALUES, F, error, halves, net, torch, train
 
 
 def by_hand(case: str) -> tuple[list[float], dict[str, Any]]:
@@ -88,6 +47,7 @@ def test_each_backend_trains_so_within_rounding(case: str, backend: Any) -> None
     np.testing.assert_allclose(result.losses, losses, rtol=1e-5)  # sums of 256 products in another order
     for name, array in weights.items():
         np.testing.assert_allclose(result.weights[name], array, rtol=1e-4, atol=1e-5)  # likewise, after 8 updates
+    np.testing.assert_allclose(result.logged["test loss"], train(case).logged["test loss"], rtol=1e-4)  # likewise
 
 
 def test_the_parts_of_a_batch_make_the_mean_of_the_batch() -> None:
@@ -96,6 +56,58 @@ def test_the_parts_of_a_batch_make_the_mean_of_the_batch() -> None:
     with pytest.raises(ll.SpecError, match="mean over 4 parts"):
         train("masks", accumulate_steps=2, loss=lambda outputs, targets: F.cross_entropy(
             outputs, targets, torch.tensor([0.1, 1.0, 9.0]), ignore_index=255))  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_loss_of_the_test_set_stands_where_there_is_no_accuracy(case: str) -> None:
+    result, (make, targets, loss) = train(case), CASES[case]
+    model = make()
+    model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
+    wanted = torch.from_numpy(targets[32:].astype(np.int64 if targets is MASKS else np.float32))
+    with torch.no_grad():  # the 8 test images are one batch
+        expected = float(loss(model(torch.from_numpy(IMAGES[32:])), wanted))
+    rows = result.logged["test loss"]
+    assert rows[:, 0].tolist() == [4, 8] and rows[-1, 1] == pytest.approx(expected, rel=1e-6)  # another order of sums
+    assert f"test loss {expected:.6g} after 8 steps" in str(result)
+
+
+def test_the_loss_of_the_test_set_counts_each_image_once() -> None:
+    mean = ll.LossFunction(F.mse_loss)
+    whole, parts = (train("values", loss=mean, batch_size=size, epochs=1, max_steps=1) for size in (8, 5))
+    for result in (whole, parts):  # 8 images in batches of 5 are 5 and 3
+        with torch.no_grad():
+            model = net(2)
+            model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
+            expected = float(F.mse_loss(model(torch.from_numpy(IMAGES[32:])), torch.from_numpy(VALUES[32:])))
+        assert result.logged["test loss"][-1, 1] == pytest.approx(expected, rel=1e-6)
+    total = ll.LossFunction(lambda outputs, targets: F.mse_loss(outputs, targets, reduction="sum"), reduction="sum")
+    result = train("values", loss=total, batch_size=5, epochs=1, max_steps=1)
+    model.load_state_dict({name: torch.tensor(array) for name, array in result.weights.items()})
+    with torch.no_grad():
+        answered = model(torch.from_numpy(IMAGES[32:]))
+    expected = float(F.mse_loss(answered, torch.from_numpy(VALUES[32:]), reduction="sum"))
+    assert result.logged["test loss"][-1, 1] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_of_the_test_set_may_decide(tmp_path: Any) -> None:
+    stop = ll.EarlyStop("test loss", mode="min", target=100.0)
+    plateau = ll.ReduceLROnPlateau(
+        "min", factor=0.5, patience=0, threshold=1e9, threshold_mode="abs", metric="test loss"
+    )
+    kept = ll.Checkpoints(tmp_path / "run", best_metric="test loss", best_mode="min")
+    spec = ll.Spec(ll.SGD(0.05), schedule=plateau)
+    given = {"model": lambda: net(2), "data": halves(VALUES), "loss": torch.nn.MSELoss(), "batch_size": 8}
+    result = ll.run(spec, **given, epochs=3, checkpoints=kept, ema_decay=0.5, progress=False)
+    assert result.rates["rest"][-1] == 0.025, "nothing is better by so much: it was halved after the second epoch"
+    assert len(result.logged["ema test loss"]) == 3
+    losses = result.logged["test loss"]
+    best = ll.Result.load(tmp_path / "run", checkpoint="best")
+    assert len(best.losses) == losses[losses[:, 1].argmin(), 0]
+    assert len(ll.run(spec, **given, epochs=3, early_stop=stop, progress=False).losses) == 4
+    with pytest.raises(ll.SpecError, match="'test loss' is measured already"):
+        train("values", metrics={"test loss": error})
+    logged = (tmp_path / "run" / "logged.csv").read_text()
+    assert logged.count(",test loss,") == 3
 
 
 def test_metrics_decide_where_there_is_no_accuracy(tmp_path: Any) -> None:
@@ -137,12 +149,6 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_what_does_not_go_with_such_targets_is_refused(case: str, other: dict[str, Any], words: str) -> None:
     with pytest.raises(ll.SpecError, match=words):
         train(case, **other)
-
-
-def test_what_needs_classes_after_a_run_is_refused() -> None:
-    result = train("values", epochs=1)
-    with pytest.raises(ll.Unsupported, match="targets are values, no class numbers"):
-        result.predict(IMAGES)
 
 
 BAD: dict[str, tuple[Any, str]] = {

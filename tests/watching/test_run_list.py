@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 import pytest
 
 import layered_lr as ll
+from layered_lr.state.state_files import hash_table
 from layered_lr.training.folder_lock import FolderLock
+from tests.support import hostile
 from tests.support.run_cases import make_run
 
 
@@ -100,6 +104,44 @@ def test_what_is_damaged_is_said_in_one_line(base: Path, file: str, content: byt
     is_damaged = bool(note) and file != "events.jsonl"
     assert (found["whole"].state == "damaged") == is_damaged
     assert found["broken"].state == "stopped", "and the others are told of all the same"
+
+
+def test_whatever_is_damaged_every_run_that_is_there_has_its_row(base: Path) -> None:
+    draw, whole, tried = random.Random(0), base / "whole", 0
+    (base.parent / "victim.txt").write_text("mine")  # to which some kinds of damage lead
+    for place in sorted(whole.iterdir()):
+        for damage in hostile.OF_FOLDERS if place.is_dir() else hostile.OF_FILES:
+            kept = Path(shutil.copytree(whole, base.parent / "kept", symlinks=True))
+            damage(place, draw)
+            found = by_name(base)
+            assert found["broken"].state == "stopped", "the others are told of all the same"
+            assert set(found) - {"whole"} == {"broken", "deep/down/enough"}
+            assert "whole" in found or not os.path.lexists(whole / "layered_lr-run.json")
+            assert all("\n" not in run.note for run in found.values()) and str(ll.list_runs(base))
+            hostile.clear(whole)
+            kept.rename(whole)
+            tried += 1
+    assert tried > 30 and (base.parent / "victim.txt").read_text() == "mine"
+
+
+def test_a_run_of_a_newer_version_is_named_and_left_as_it_is(base: Path) -> None:
+    mark = base / "whole" / "layered_lr-run.json"
+    table = json.loads(mark.read_text())
+    del table["digest"]
+    table |= {"format": "layered_lr.Run 2", "more": [1]}
+    mark.write_text(json.dumps({**table, "digest": hash_table(table)}))
+    before = {file: file.read_bytes() for file in base.rglob("*") if file.is_file()}
+    words = "its format is 'layered_lr.Run 2'; this version reads 'layered_lr.Run 1'"
+    assert words in by_name(base)["whole"].note and by_name(base)["broken"].state == "stopped"
+    for refused in (
+        lambda: ll.resume(base / "whole"),
+        lambda: ll.Result.load(base / "whole"),
+        lambda: ll.report(base / "whole", base / "r.html"),
+        lambda: make_run(base / "whole", 2, epochs=3),
+    ):
+        with pytest.raises(ll.CheckpointError, match=words):
+            refused()
+    assert {file: file.read_bytes() for file in base.rglob("*") if file.is_file()} == before
 
 
 def test_a_fifo_in_the_folder_is_not_waited_for(base: Path) -> None:

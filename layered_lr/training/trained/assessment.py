@@ -1,9 +1,8 @@
-"""How good a trained model is on labelled images: accuracy, loss, confusion matrix, each class by itself."""
+"""How good a trained model is on images with targets: loss, metrics; of classes accuracy and confusion matrix too."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,14 +18,19 @@ from layered_lr.counts import whole_number
 from layered_lr.data import Batches, Dataset, DataSource, load_dataset
 from layered_lr.data.image_folder import ImageFolder
 from layered_lr.data.sources import FOLDER
+from layered_lr.data.targets import TargetKind
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import begins_with
 from layered_lr.losses import ClassLoss, FunctionLoss, LossSettings
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.printed import csv_cell, csv_text, harmless, shown
 from layered_lr.reports.tables import ReportTable
+from layered_lr.strict_json import json_text
 from layered_lr.training.in_file import InFile
 from layered_lr.training.loss_function import is_lost, read_loss
+from layered_lr.training.metrics import Metric, MetricSums, check_metrics
+from layered_lr.training.option import Refused
+from layered_lr.training.trained.loss_and_metrics import check_same_targets, measure_numbers
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.predictions import list_class_names, want_images
 from layered_lr.training.trained.trained_model import Answerer, Trained, Which, load_own_data, open_model
@@ -38,16 +42,21 @@ _MOST_SHOWN = 20  # classes of a confusion matrix that is printed
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """How good a trained model is on labelled images. ``Result.evaluate`` makes it.
+    """How good a trained model is on images with targets. ``Result.evaluate`` makes it.
 
     Args:
         confusion: How many images of each class (rows) were taken for each class (columns), shape (classes, classes).
-            There are more columns than classes in the data where the model has more outputs.
-        loss: The run's loss on all images.
+            There are more columns than classes in the data where the model has more outputs. Empty, shape (0, 0), where
+            the targets are no class numbers.
+        loss: The run's loss on all images; NaN where it is not known. Of values and masks the means of the batches,
+            which count by their images, as a run measures its test loss.
         class_names: What each class is called; one without a name has its number.
         data: The name of the data.
         backend: What computed it.
         weights: ``"average"`` or ``"last"``.
+        metrics: What was measured beside, by name.
+        images: How many images there are; None is what ``confusion`` says.
+        targets: What the targets are: ``"classes"``, ``"values"`` or ``"masks"``.
 
     Example:
         >>> import torch
@@ -66,16 +75,19 @@ class Evaluation:
     data: str
     backend: str
     weights: Which
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    images: int | None = None
+    targets: TargetKind = "classes"
 
     @property
     def count(self) -> int:
         """How many images there are."""
-        return int(self.confusion.sum())
+        return int(self.confusion.sum()) if self.images is None else self.images
 
     @property
     def accuracy(self) -> float:
-        """The fraction of the images that the model gets right."""
-        return float(np.trace(self.confusion)) / self.count
+        """The fraction of the images that the model gets right; NaN where the targets are no class numbers."""
+        return float(np.trace(self.confusion)) / self.count if self.targets == "classes" else float("nan")
 
     @property
     def class_accuracies(self) -> Float64:
@@ -94,7 +106,8 @@ class Evaluation:
             path: The file, which must end in ``.csv``. One with other content is never replaced.
 
         Raises:
-            SpecError: Nothing can be written there, or there is a file that holds no confusion matrix.
+            SpecError: Nothing can be written there, there is a file that holds no confusion matrix, or the targets are
+                no class numbers.
 
         Example:
             >>> import tempfile
@@ -112,27 +125,30 @@ class Evaluation:
         write_whole(check_matrix_csv("path", path), [self._csv_text().encode()])
 
     def _csv_text(self) -> str:
+        check_has_matrix("to_csv", self.targets)
         names = [csv_cell(name) for name in self.class_names]
         rows = ([name, *row] for name, row in zip(names, self.confusion.tolist(), strict=True))
         return csv_text([[_CORNER, *names], *rows])
 
     def to_json(self) -> str:
-        """Everything as JSON; what is not known of a class is null."""
-        return json.dumps(
-            {
-                "data": self.data,
-                "backend": self.backend,
-                "weights": self.weights,
-                "images": self.count,
-                "accuracy": self.accuracy,
-                "loss": self.loss,
-                "classes": [
-                    {"class": index, "name": name, "images": images, "accuracy": accuracy, "precision": precision}
-                    for index, (name, images, accuracy, precision) in enumerate(self._by_class())
-                ],
-                "confusion": self.confusion.tolist(),
-            }
-        )
+        """Everything as JSON; what is not known is null, and an accuracy is of classes alone."""
+        table: dict[str, Any] = {
+            "data": self.data,
+            "backend": self.backend,
+            "weights": self.weights,
+            "images": self.count,
+            "loss": None if np.isnan(self.loss) else self.loss,
+        }
+        if self.metrics:
+            table["metrics"] = dict(self.metrics)
+        if self.targets == "classes":
+            table["accuracy"] = self.accuracy
+            table["classes"] = [
+                {"class": index, "name": name, "images": images, "accuracy": accuracy, "precision": precision}
+                for index, (name, images, accuracy, precision) in enumerate(self._by_class())
+            ]
+            table["confusion"] = self.confusion.tolist()
+        return json_text(table)
 
     def _by_class(self) -> list[tuple[str, int, float | None, float | None]]:
         accuracies, precisions = (
@@ -142,6 +158,10 @@ class Evaluation:
         return list(zip(self.class_names, self.confusion.sum(axis=1).tolist(), accuracies, precisions, strict=True))
 
     def __str__(self) -> str:
+        loss = "not known" if np.isnan(self.loss) else f"{self.loss:.4f}"
+        further = [f"{name} {value:.6g}" for name, value in self.metrics.items()]
+        if self.targets != "classes":
+            return harmless("\n".join([f"loss {loss} on {self.count} images of {self.data}", *further]))
         rows = [
             [name, str(images), *("" if share is None else f"{share:.4f}" for share in shares)]
             for name, images, *shares in self._by_class()
@@ -153,8 +173,8 @@ class Evaluation:
                 [name, *map(str, row)] for name, row in zip(self.class_names, self.confusion.tolist(), strict=True)
             ]
             lines += [ReportTable([_CORNER, *self.class_names], counts, frozenset(self.class_names)).text(), ""]
-        loss = "not known, since no file holds its function" if np.isnan(self.loss) else f"{self.loss:.4f}"
         lines.append(f"accuracy {self.accuracy:.4f}, loss {loss} on {self.count} images of {self.data}")
+        lines += further
         return harmless("\n".join(lines))
 
 
@@ -177,6 +197,19 @@ def check_matrix_csv(what: str, path: str | Path) -> Path:
     return check_output(what, path, (".csv",), is_ours=lambda file: begins_with(file, first))
 
 
+def check_has_matrix(what: str, targets: TargetKind) -> None:
+    """Refuse to write a confusion matrix of what are no classes.
+
+    Raises:
+        SpecError: They are values or masks.
+    """
+    if targets != "classes":
+        raise SpecError(
+            f"{what}: the targets are {targets}, which have no confusion matrix to write. to_json() (--json) has the "
+            "loss and the metrics."
+        )
+
+
 def evaluate(
     trained: Trained,
     data: DataSource | None = None,
@@ -188,19 +221,23 @@ def evaluate(
     weights: Which | None = None,
     model: str | Callable[[], Any] | None = None,
     device: str = "auto",
+    loss: Any = None,
+    metrics: Any = None,
 ) -> Evaluation:
-    """Measure a run's model on labelled images; see ``Result.evaluate``."""
+    """Measure a run's model on images with targets; see ``Result.evaluate``."""
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, 1)
     if part not in _PARTS:
         raise SpecError(f"evaluate: part={shown(part)}: must be 'test', 'train' or 'all'.")
+    measured = dict(trained.metrics) if metrics is None else check_metrics(metrics)
+    given = None if loss is None else _read_given(loss)
     opened = open_model(trained, backend, weights, model, device, batch_size)
     takes = opened.takes
     dataset = load_own_data(trained) if data is None else _load(data, data_root, takes)
     _check_images(dataset, takes)
+    check_same_targets(dataset, takes)
     if data is None and takes.digest and dataset.digest() != takes.digest:
         say(f"data: {dataset.name!r} is not what the run was trained on: it has changed since.")
-    numbers = _number_classes(dataset, takes)
     chosen = whole_number("batch_size", batch_size or trained.options.get("batch_size", 64), 1)
     train = replace(dataset, x_test=dataset.x_train, y_test=dataset.y_train)
     batches = [
@@ -214,7 +251,27 @@ def evaluate(
         for name, each in (("train", train), ("test", dataset))
         if part in (name, "all")
     ]
-    return _measure(opened, batches, numbers, _find_loss(trained))
+    settings = _find_loss(trained) if given is None else given
+    if takes.targets != "classes":
+        found, numbers, count = measure_numbers(opened, batches, settings, measured)
+        names, name = list_class_names(takes, takes.num_classes), str(dataset.name)
+        nothing = np.zeros((0, 0), np.int64)
+        return Evaluation(nothing, found, names, name, opened.backend.name, opened.which, numbers, count, takes.targets)
+    return _measure(opened, batches, _number_classes(dataset, takes), settings, measured)
+
+
+def _read_given(loss: Any) -> LossSettings:
+    """What a loss that was given stands for.
+
+    Raises:
+        SpecError: It is none.
+    """
+    try:
+        if isinstance(loss, Mapping):
+            raise Refused("'cross_entropy', ll.CrossEntropy(...), or a function (outputs, targets) -> loss")
+        return read_loss(loss).settings
+    except Refused as refused:
+        raise SpecError(f"evaluate: loss={shown(loss)}: must be {refused}.") from None
 
 
 def _find_loss(trained: Trained) -> LossSettings | None:
@@ -222,6 +279,12 @@ def _find_loss(trained: Trained) -> LossSettings | None:
     if trained.loss_function is not None:
         return trained.loss_function.settings
     said = trained.options.get("loss", "cross_entropy")
+    if is_lost(said):
+        say(
+            "evaluate: the loss is not measured: no file holds the run's own. Give it again: loss=... (--loss "
+            "package.module:name)."
+        )
+        return None
     path = said.get("function") if isinstance(said, Mapping) else said
     if isinstance(path, InFile):
         say(
@@ -229,7 +292,7 @@ def _find_loss(trained: Trained) -> LossSettings | None:
             "import it, say --trust (trust=True)."
         )
         return None
-    return None if is_lost(said) else read_loss(said).settings
+    return read_loss(said).settings
 
 
 def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> Dataset:
@@ -243,7 +306,13 @@ def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> 
     return load_dataset(data, data_root, side)
 
 
-def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss: LossSettings | None) -> Evaluation:
+def _measure(
+    opened: Answerer,
+    batches: Sequence[Batches],
+    numbers: Int64,
+    loss: LossSettings | None,
+    metrics: Mapping[str, Metric],
+) -> Evaluation:
     """Answer to all images, and count.
 
     Args:
@@ -251,7 +320,9 @@ def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss:
         batches: Of each part of the data.
         numbers: The model's class for each of the data's.
         loss: That of the run; None where it is not known.
+        metrics: What else to measure, by name.
     """
+    sums = MetricSums(metrics)
     answers: list[tuple[Floats, Int64]] = []
     confusion, total, divisor = np.zeros((0, 0), np.int64), 0.0, 0.0
     for images, labels, counted in itertools.chain.from_iterable(each.test() for each in batches):
@@ -260,6 +331,8 @@ def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss:
         if not len(confusion):
             confusion = np.zeros((logits.shape[1],) * 2, np.int64)
         np.add.at(confusion, (true, logits.argmax(axis=1)), 1)
+        if metrics:
+            sums.add(logits, true)
         if isinstance(loss, ClassLoss):
             targets, weight = weigh_targets(loss, true, logits.shape[1])
             total -= float((targets * _log_softmax(logits)).sum())
@@ -271,7 +344,8 @@ def _measure(opened: Answerer, batches: Sequence[Batches], numbers: Int64, loss:
         total, divisor = opened.measure_loss(loss, *map(np.concatenate, zip(*answers, strict=True))), 1.0
     is_sum = loss is not None and loss.reduction == "sum"
     mean = total if is_sum else total / divisor if divisor else float("nan")
-    return Evaluation(confusion, mean, names, str(batches[0].dataset.name), opened.backend.name, opened.which)
+    name = str(batches[0].dataset.name)
+    return Evaluation(confusion, mean, names, name, opened.backend.name, opened.which, sums.numbers())
 
 
 def _log_softmax(logits: Floats) -> Float64:

@@ -136,15 +136,14 @@ def _usage(run: Measured, takes: ModelInput | None, named: str) -> Iterator[str]
     needs = "" if isinstance(known, str) else f", model={_in_code(named)}"
     trusts = ", trust=True" if isinstance(known, str) and is_import_path(known) else ""
     yield f'result = ll.Result.load("result.npz"{trusts})  # or the folder of the run'
-    if takes is not None and takes.targets != "classes":
-        yield "weights = result.weights  # arrays by name, for the model's load_state_dict"
-    else:
-        yield f'predictions = result.predict("images/", top_k=3{needs})'
-        yield (
-            f'result.export("model.onnx", normalise=True{needs})'
-            if takes is None or takes.takes_pixels
-            else (f'result.export("model.onnx"{needs})')
-        )
+    images = '"images/"' if takes is None or takes.takes_pixels else "images"
+    top = ", top_k=3" if takes is None or takes.targets == "classes" else ""
+    yield f"predictions = result.predict({images}{top}{needs})"
+    yield (
+        f'result.export("model.onnx", normalise=True{needs})'
+        if takes is None or takes.takes_pixels
+        else (f'result.export("model.onnx"{needs})')
+    )
     yield "```"
     if trusts or needs:
         what = f"the code in {_plain(str(known))}" if trusts else _plain(named or "the callable that built the model")

@@ -213,9 +213,10 @@ def _export_model(
         "layered_lr.pixels": "uint8, normalised inside" if normalises else "float32, normalised before",
     }
     normalisation = wanted.normalisation if normalises else None
+    answers = "values" if takes.targets == "values" else "logits"
     if format == "onnx":
         exporter.widen(opened.model)
-        content = exporter.make_onnx(opened.model, takes.image_shape, normalisation, about)
+        content = exporter.make_onnx(opened.model, takes.image_shape, normalisation, about, answers)
     else:
         content = exporter.make_program(opened.model, takes.image_shape, normalisation, about)
     differences: dict[str, float] = {}
@@ -248,7 +249,7 @@ def _open_onnx(content: bytes) -> Callable[[Array], Array]:
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has errors of its own for each kind of fault
         raise Unsupported(f"export: onnxruntime does not take the model: {describe_error(error)}") from None
-    return lambda images: np.asarray(session.run(["logits"], {"images": images})[0])
+    return lambda images: np.asarray(session.run(None, {"images": images})[0])
 
 
 def _compare(
@@ -322,4 +323,6 @@ def _draw_images(opened: Answerer, normalises: bool) -> tuple[list[Array], list[
 def _difference(found: list[Array], opened: Answerer, images: list[Array]) -> float:
     """The largest difference, relative to the largest number of an answer."""
     ours, theirs = (np.concatenate(each).astype(np.float64) for each in (found, list(map(opened.answer, images))))
+    if ours.shape != theirs.shape:
+        return float("inf")
     return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-30))

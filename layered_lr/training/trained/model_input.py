@@ -13,6 +13,7 @@ from layered_lr.arrays import Float32
 from layered_lr.data import Dataset
 from layered_lr.data.decoding import FITS, Fit
 from layered_lr.data.folder_images import FolderImages
+from layered_lr.data.targets import TargetFacts, TargetKind
 
 _LARGEST_SIDE = 1 << 16
 _MOST_CLASSES = 1_000_000
@@ -38,6 +39,7 @@ class ModelInput:
         fit: How files became squares: ``"crop"``, ``"stretch"`` or ``"pad"`` in a folder of images with a size, None
             elsewhere.
         targets: ``"classes"``, ``"values"`` or ``"masks"``.
+        has_logits: Whether the values are logits of labels: the loss is one of torch's that takes their sigmoid.
     """
 
     data: str
@@ -52,7 +54,18 @@ class ModelInput:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     fit: Fit | None = None
-    targets: str = "classes"
+    targets: TargetKind = "classes"
+    has_logits: bool = False
+
+    @property
+    def label_classes(self) -> int:
+        """Classes that each image has one of; 0 where the targets are values or masks."""
+        return self.num_classes if self.targets == "classes" else 0
+
+    @property
+    def target_facts(self) -> TargetFacts:
+        """What the targets are, as far as a model depends on it."""
+        return TargetFacts(self.targets, (self.num_classes,) if self.targets == "values" else ())
 
     @property
     def takes_pixels(self) -> bool:
@@ -91,6 +104,7 @@ class ModelInput:
             std=_numbers(table["std"]),
             fit=table.get("fit"),
             targets=table.get("targets", "classes"),
+            has_logits=table.get("has_logits", False),
         )
         found._check()
         return found
@@ -99,6 +113,8 @@ class ModelInput:
         channels = self.image_shape[0]
         if self.targets not in ("classes", "values", "masks"):
             raise ValueError(f"targets {self.targets!r:.40}")
+        if self.has_logits not in (False, self.targets == "values"):
+            raise ValueError(f"logits of targets {self.targets!r:.40}")
         texts = [self.data, self.digest, *(self.class_names or ())]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("names that are no texts")
@@ -123,6 +139,7 @@ def describe_input(
     image_size: int | None,
     normalisation: tuple[Float32, Float32] | None,
     digest: str = "",
+    has_logits: bool = False,
 ) -> ModelInput:
     """Describe what a run's model takes.
 
@@ -132,6 +149,7 @@ def describe_input(
         image_size: What images are resized to, if the run does so.
         normalisation: Mean and standard deviation that go with pretrained weights; None takes the data set's own.
         digest: Of the data.
+        has_logits: Whether the loss takes the sigmoid of the answers.
     """
     facts = dataset.facts
     mean, std = normalisation if normalisation is not None and dataset.mean is not None else (dataset.mean, dataset.std)
@@ -151,6 +169,7 @@ def describe_input(
         std=None if std is None else tuple(map(float, std)),
         fit=None if decoder is None or decoder.size is None else decoder.fit,
         targets=facts.targets.kind,
+        has_logits=has_logits and facts.targets.kind == "values",
     )
 
 

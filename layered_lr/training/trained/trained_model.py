@@ -13,7 +13,7 @@ from layered_lr.backend.loading import load_backend
 from layered_lr.data import DatasetFacts, load_dataset
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.sources import needs_download
-from layered_lr.errors import CheckpointError, LayeredLRError, SpecError, Unsupported
+from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.losses import FunctionLoss
 from layered_lr.models.nn_modules import Module
@@ -76,6 +76,10 @@ class Trained(Protocol):
     def loss_function(self) -> LossFunction | None:
         """The user's own loss, in the process that trained with it."""
 
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """What the run measured beside the accuracy, in the process that trained."""
+
 
 class Answerer(NamedTuple):
     """A model with a run's weights.
@@ -93,14 +97,14 @@ class Answerer(NamedTuple):
     which: Which
 
     def answer(self, images: Float32) -> Floats:
-        """Compute the logits of images, float32 of shape (N, C, H, W).
+        """Compute the answers to images, float32 (N, C, H, W): logits of classes, shape (N, classes), or values.
 
         Raises:
             SpecError: The forward pass raises, or its answer has the wrong shape.
             CheckpointError: The answer holds NaN or infinity.
         """
         try:
-            logits = self.backend.answer(self.model, images, self.takes.num_classes)
+            logits = self.backend.answer(self.model, images, self.takes.label_classes)
         except LayeredLRError:
             raise
         except Exception as error:  # whatever the user's forward pass raises
@@ -202,16 +206,14 @@ def open_model(
     name = trained.backend if backend is None else backend
     check_name(name)
     options, takes = _options_of_model(trained, name, model, device), find_input(trained)
-    if takes.targets != "classes":
-        raise Unsupported(
-            f"the run's targets are {takes.targets}, no class numbers: predictions, evaluations and exports of such a "
-            "model are not there yet. Take result.weights, and call the model yourself."
-        )
-    facts = DatasetFacts(takes.train_size, takes.test_size, takes.num_classes, takes.data_shape)
+    classes = 0 if takes.targets == "values" else takes.num_classes
+    facts = DatasetFacts(takes.train_size, takes.test_size, classes, takes.data_shape, takes.target_facts)
     chosen = choose_model(options, facts, loads=False)
     opened = load_backend(name, options.device)
     shape = (batch_size or 1, *takes.image_shape)
-    built = opened.build(chosen.source, takes.num_classes, chosen.dropout, options.seed, options.precision.dtype, shape)
+    built = opened.build(
+        chosen.source, chosen.num_classes, chosen.dropout, options.seed, options.precision.dtype, shape
+    )
     _load(opened, built, weights, trained.unsaved)
     return Answerer(opened, built, takes, found)
 
