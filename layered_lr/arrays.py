@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -61,6 +61,63 @@ def find_bfloat16() -> np.dtype[Any]:
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16)
+
+
+class DividedArray:
+    """An array of which each of several processes holds a part. It stands in a state where an ``Array`` would.
+
+    Whoever gathers one, or asks whether it is finite, waits for the other processes: all of them have to ask for the
+    same arrays in the same order. Products and quotients with a number are made part by part.
+
+    Args:
+        part: What this process holds: a copy of its own.
+        shape: Of the whole array.
+        layout: Equal for arrays that are divided in the same way.
+        gather: Makes the whole array of all processes' parts.
+        agree: Whether all processes say yes.
+
+    Attributes:
+        is_written: Whether this process has gathered it for the file that is being written.
+    """
+
+    __array_ufunc__ = None  # NumPy leaves arithmetic with it to this class
+
+    def __init__(
+        self,
+        part: Array,
+        shape: tuple[int, ...],
+        layout: object,
+        gather: Callable[[Array], Array],
+        agree: Callable[[bool], bool],
+    ) -> None:
+        self.part, self.shape, self.layout = part, shape, layout
+        self.dtype, self.ndim = part.dtype, len(shape)
+        self.is_written = False
+        self._gather, self._agree = gather, agree
+
+    def gather(self) -> Array:
+        """Return the whole array."""
+        return self._gather(self.part)
+
+    def is_finite(self) -> bool:
+        """Whether no process's part has NaN or infinity."""
+        return self._agree(bool(np.isfinite(self.part).all()))
+
+    def astype(self, dtype: np.dtype[Any]) -> DividedArray:
+        """Return it in another dtype."""
+        return self._with(self.part.astype(dtype))
+
+    def __mul__(self, factor: float) -> DividedArray:
+        return self._with(self.part * factor)
+
+    def __truediv__(self, divisor: float) -> DividedArray:
+        return self._with(self.part / divisor)
+
+    def __array__(self, *given: object, **named: object) -> Array:
+        raise TypeError("this array is divided among processes: gather it first, in all of them.")
+
+    def _with(self, part: Array) -> DividedArray:
+        return DividedArray(part, self.shape, self.layout, self._gather, self._agree)
 
 
 COUNTS: Final = ("step", "mu_product", "eta", "mu")

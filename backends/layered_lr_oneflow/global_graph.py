@@ -15,7 +15,7 @@ from layered_lr.backend.base import Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
 from layered_lr.errors import Unsupported
 from layered_lr.files import one_line
-from layered_lr.losses import LossSettings
+from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dropout import DropoutMasks
@@ -113,9 +113,17 @@ class GlobalGraphSession(EagerUpdates):
             parameter.requires_grad_(does)
         masks = DropoutMasks(self._copy, self.extras.seed)
         self._caller = GraphCaller()
-        self._graph = GlobalGradientGraph(self._copy, self._logits_check, masks, self.extras.loss)
+        self._graph = GlobalGradientGraph(self._copy, self._logits_check, masks, self._make_global_loss())
         self._twins = {name: twin.to_local() for name, twin in self._copy.state_dict().items()}
         self._copied = [(own, self._twins[name]) for name, own in self.model.state_dict().items()]
+
+    def _make_global_loss(self) -> LossSettings:
+        """The loss with its own tensors, such as the weights of classes, in all processes."""
+        loss = self.extras.loss
+        if not (isinstance(loss, FunctionLoss) and isinstance(loss.function, flow.nn.Module)):
+            return loss
+        copied = copy.deepcopy(loss.function)
+        return loss._replace(function=copied.to_global(placement=self._placement, sbp=flow.sbp.broadcast))
 
     def _average_gradients(self, processes: OneFlowProcesses) -> None:
         """The graph has done so."""

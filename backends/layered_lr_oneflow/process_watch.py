@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import secrets
 import selectors
 import socket
 import subprocess
@@ -18,6 +20,9 @@ from layered_lr.files import one_line
 
 _GOODBYE: Final = b"."
 _SECONDS_TO_CONNECT: Final = 30.0
+_SECONDS_TO_SPEAK: Final = 5.0
+"""How long a process that has connected may take to say the password."""
+_PASSWORD_BYTES: Final = 16
 _SECONDS_TO_END: Final = 5.0
 """How long this process may still be busy after another has left without a goodbye: an error may end all of them."""
 _SPEAKER: Final = """
@@ -34,8 +39,45 @@ if not said.endswith(b"\\0"):
 OneFlow aborts from a thread of its own, where no code of Python runs any more."""
 
 
+def listen(address: str, count: int) -> socket.socket:
+    """Listen where the other processes connect, at a free port: at the first process's address alone.
+
+    On all interfaces only where that address may not be the one under which other machines know this one: a name that
+    means the loopback here, or an address that no interface has.
+
+    Args:
+        address: The first process's, as the launcher gives it.
+        count: How many processes there are.
+
+    Raises:
+        OSError: It cannot.
+    """
+    family, _, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+    if address == "localhost" or _is_loopback(address) or not _is_loopback(str(place[0])):
+        with contextlib.suppress(OSError):
+            return socket.create_server((place[0], 0), family=family, backlog=count)
+    return socket.create_server(("", 0), backlog=count)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name
+        return False
+
+
+def _says(peer: socket.socket, password: bytes) -> bool:
+    """Whether what has connected is a process of this run, and no stranger."""
+    peer.settimeout(_SECONDS_TO_SPEAK)
+    said = b""
+    with contextlib.suppress(OSError):
+        while len(said) < len(password) and (more := peer.recv(len(password) - len(said))):
+            said += more
+    return secrets.compare_digest(said, password)
+
+
 class ProcessWatch:
-    """A connection of each process to the first one, over which nothing is sent but a goodbye.
+    """A connection of each process to the first one, over which nothing is sent but a password and a goodbye.
 
     The system closes it where a process ends in any way. The first process then ends too, so that each notices it. A
     thread waits for it, since the process itself waits inside of OneFlow.
@@ -48,7 +90,7 @@ class ProcessWatch:
         ProcessLost: The first process cannot be reached.
     """
 
-    def __init__(self, share: Share, from_first: Callable[[int], int]) -> None:
+    def __init__(self, share: Share, from_first: Callable[[tuple[int, bytes]], tuple[int, bytes]]) -> None:
         self._share = share
         self._has_ended = threading.Event()
         self._speaker: subprocess.Popen[bytes] | None = None
@@ -62,16 +104,23 @@ class ProcessWatch:
         os.register_at_fork(after_in_child=self._leave_to_parent)
         threading.Thread(target=self._wait, name="layered_lr: other processes", daemon=True).start()
 
-    def _connect(self, from_first: Callable[[int], int]) -> None:
+    def _connect(self, from_first: Callable[[tuple[int, bytes]], tuple[int, bytes]]) -> None:
         address = os.environ.get("MASTER_ADDR", "127.0.0.1")
         if self._share.rank:
-            port = from_first(0)
+            port, password = from_first((0, b""))
             self._peers = [socket.create_connection((address, port), _SECONDS_TO_CONNECT)]
+            self._peers[0].sendall(password)
         else:
-            with socket.create_server(("", 0), backlog=self._share.count) as server:
+            with listen(address, self._share.count) as server:
                 server.settimeout(_SECONDS_TO_CONNECT)
-                from_first(server.getsockname()[1])
-                self._peers = [server.accept()[0] for _ in range(self._share.count - 1)]
+                password = secrets.token_bytes(_PASSWORD_BYTES)
+                from_first((server.getsockname()[1], password))
+                while len(self._peers) < self._share.count - 1:
+                    peer, _ = server.accept()
+                    if _says(peer, password):
+                        self._peers.append(peer)
+                    else:
+                        peer.close()
         for peer in self._peers:
             peer.setblocking(False)
 

@@ -85,18 +85,18 @@ class RandomPlace:
 
     def drop(self, x: Tensor, images: int) -> Tensor:
         """Drop numbers of an activation, and make the others larger."""
-        return x * (self._draw_dropout(x.dtype, x.device, images) if self.mask is None else self.mask)
+        return x * (self._draw_dropout(x.dtype, x, images) if self.mask is None else self.mask)
 
-    def make(self, dtype: TensorType, device: object, images: int) -> Tensor:
-        """Make the numbers of a Bernoulli trial, 0 or 1, or uniform ones from 0 to 1."""
+    def make(self, dtype: TensorType, like: Tensor, images: int) -> Tensor:
+        """Make the numbers of a Bernoulli trial, 0 or 1, or uniform ones from 0 to 1, where ``like`` is."""
         if self.mask is not None:
             return convert(self.mask.reshape(*self.sizes_at(images)), dtype)
         if self.operator == "uniform":
-            return flow.rand(*self.sizes_at(images), dtype=dtype, device=str(device))
-        return convert(self._draw_dropout(flow.float32, device, images) > 0, dtype)
+            return flow.rand(*self.sizes_at(images), dtype=dtype, device=str(like.device))
+        return convert(self._draw_dropout(flow.float32, like, images) > 0, dtype)
 
-    def _draw_dropout(self, dtype: TensorType, device: object, images: int) -> Tensor:
-        ones = make_constant(self.sizes_at(images), 1, dtype, device)
+    def _draw_dropout(self, dtype: TensorType, like: Tensor, images: int) -> Tensor:
+        ones = make_constant(self.sizes_at(images), 1, dtype, like)
         if self.p >= 1:
             return ones * 0
         return flow._C.dropout(ones, self.p, True, False, flow.default_generator, addend=None)

@@ -93,10 +93,10 @@ class Step:
         if operator == "dropout":
             made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images)
         elif place is not None:
-            made = place.make(getattr(flow, self.node.dtype), frame.inputs[0].device, frame.images)
+            made = place.make(getattr(flow, self.node.dtype), frame.inputs[0], frame.images)
         elif operator == "full":
             shape, value, dtype = values
-            made = make_constant(shape, value, getattr(flow, dtype), frame.inputs[0].device)
+            made = make_constant(shape, value, getattr(flow, dtype), frame.inputs[0])
         else:
             assert self._function is not None
             made = self._function(*values)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
-from layered_lr.arrays import BFLOAT16, Array, Arrays, Weights, find_bfloat16
+from layered_lr.arrays import BFLOAT16, Array, Arrays, DividedArray, Weights, find_bfloat16
 from layered_lr.backend.gradient_watch import grad_mode_error
 from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
 from layered_lr.models.nn_modules import framework_of, list_modules
@@ -18,7 +18,7 @@ from layered_lr.models.user_models import make_model
 from layered_lr_torch.dropout import mask_dropout
 from layered_lr_torch.extra_states import NAME as EXTRA_STATE
 from layered_lr_torch.extra_states import check_extra_states, copy_extra_states, load_extra_states
-from layered_lr_torch.sharding import copy_into, gather
+from layered_lr_torch.sharding import copy_into, divide_array, gather, get_part, is_sharded, layout_of
 from layered_lr_torch.torch_types import Module, Tensor
 
 
@@ -133,7 +133,7 @@ def load_state(model: Module, weights: Weights) -> None:
     with torch.no_grad():
         for name, array in weights.items():
             try:
-                copy_into(tensors[name], to_tensor(array))
+                copy_array_into(tensors[name], array)
             except RuntimeError as error:  # such as a buffer that is expanded over its own memory
                 raise SpecError(
                     f"model: {name!r} cannot be written to: {str(error).splitlines()[0]} Give it memory of its own "
@@ -141,9 +141,15 @@ def load_state(model: Module, weights: Weights) -> None:
                 ) from None
 
 
-def copy_state(model: Module) -> dict[str, Array]:
-    """Copy the model's parameters and buffers to arrays, by name, without buffers that ``state_dict()`` leaves out."""
-    return {name: to_array(tensor) for name, tensor in find_tensors(model).items()}
+def copy_state(model: Module, copy: Callable[[Tensor], Array] | None = None) -> dict[str, Array]:
+    """Copy the model's parameters and buffers to arrays, by name, without buffers that ``state_dict()`` leaves out.
+
+    Args:
+        model: The model.
+        copy: Makes an array of a tensor; None is ``to_array``.
+    """
+    copy = copy or to_array
+    return {name: copy(tensor) for name, tensor in find_tensors(model).items()}
 
 
 def copy_unsaved(model: Module) -> dict[str, Array]:
@@ -187,6 +193,22 @@ def to_array(tensor: Tensor) -> Array:
             f"{str(error).splitlines()[0]}"
         ) from None
     return array
+
+
+def to_state_array(tensor: Tensor) -> Array:
+    """As ``to_array``; of a tensor that is divided among processes, a ``DividedArray`` of them."""
+    array: Any = divide_array(tensor, to_array, to_tensor) if is_sharded(tensor) else to_array(tensor)
+    return array  # type: ignore[no-any-return]
+
+
+def copy_array_into(tensor: Tensor, array: Array) -> None:
+    """Copy an array into a tensor, of which this process may hold a part."""
+    if isinstance(array, DividedArray):
+        if is_sharded(tensor) and array.layout == layout_of(tensor) and array.shape == tuple(tensor.shape):
+            get_part(tensor).copy_(to_tensor(array.part))
+            return
+        array = array.gather()
+    copy_into(tensor, to_tensor(array))
 
 
 def to_tensor(array: Array) -> Tensor:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 from layered_lr.arrays import Array, Weights
 from layered_lr.models.nn_modules import list_modules
-from layered_lr_torch.models import find_tensors, to_array, to_tensor
-from layered_lr_torch.sharding import copy_into, get_part, is_sharded
+from layered_lr_torch.models import copy_array_into, find_tensors, to_array
+from layered_lr_torch.sharding import get_part, is_sharded
 from layered_lr_torch.torch_types import Module, Tensor
 
 
@@ -72,7 +72,7 @@ class MovingAverage:
             average.copy_(weight)
         for name, index in self._index.items():
             if name in averages:
-                copy_into(self._averages[index], to_tensor(averages[name]))
+                copy_array_into(self._averages[index], averages[name])
         self._begun = has_begun and bool(averages)
 
     @contextmanager
@@ -93,10 +93,14 @@ class MovingAverage:
                 store[name] = tensor  # also where the forward pass has replaced it
             torch._foreach_copy_(weights, kept)
 
-    def copy_averages(self) -> dict[str, Array]:
-        """Copy the averages to arrays by name; tensors that are not floating are copied from the model."""
+    def copy_averages(self, copy: Callable[[Tensor], Array] = to_array) -> dict[str, Array]:
+        """Copy the averages to arrays by name; tensors that are not floating are copied from the model.
+
+        Args:
+            copy: Makes an array of a tensor.
+        """
         return {
-            name: to_array(self._averages[self._index[name]] if name in self._index else tensor)
+            name: copy(self._averages[self._index[name]] if name in self._index else tensor)
             for name, tensor in find_tensors(self.model).items()
         }
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from layered_lr.arrays import Array, Arrays, Float64, Slots, Targets
+from layered_lr.arrays import Array, Arrays, Float64, Slots, Targets, Weights
 from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.base import Extras, Session, StepOutcome
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error, no_gradient_error
@@ -275,8 +275,14 @@ class TorchSession(Session):
         """Names of the parameters that are to be trained and have had no gradient so far."""
         return tuple(self._watch.without)
 
+    def _state_weights(self) -> Weights:
+        return models.copy_state(self.model, models.to_state_array)
+
+    def _state_averages(self) -> Weights:
+        return self._get_average().copy_averages(models.to_state_array)
+
     def _slots(self) -> Slots:
-        return export_slots(self.optimizer, self._parameters, self.plan.frozen)
+        return export_slots(self.optimizer, self._parameters, self.plan.frozen, models.to_state_array)
 
     def _new_slots(self) -> Slots:
         return new_slots(self.optimizer, self._parameters, self.plan.frozen)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from layered_lr.arrays import Array, DividedArray
 from layered_lr_torch.torch_types import Tensor
 
 
@@ -52,6 +53,37 @@ def measure_norms(tensors: Sequence[Any]) -> list[Tensor]:
         for index, norm in zip(indices, squares.sqrt().unbind(), strict=True):
             norms[index] = norm.to(norms[index].dtype)
     return norms
+
+
+def layout_of(tensor: Any) -> object:
+    """What divides a ``DTensor``: equal for those that are divided in the same way."""
+    return tensor.device_mesh, tuple(tensor.placements)
+
+
+def divide_array(tensor: Any, to_array: Callable[[Tensor], Array], to_tensor: Callable[[Array], Tensor]) -> Any:
+    """Copy this process's part of a ``DTensor``, divided along one axis of processes, to a ``DividedArray``.
+
+    Args:
+        tensor: The ``DTensor``.
+        to_array: Copies a tensor to an array.
+        to_tensor: Copies an array to a tensor.
+    """
+    from torch.distributed.tensor import DTensor
+
+    mesh, placements, device = tensor.device_mesh, tensor.placements, get_part(tensor).device
+    shape, stride = tensor.shape, torch.empty(tensor.shape, device="meta").stride()
+
+    def gather_parts(part: Array) -> Array:
+        own = to_tensor(part).to(device)
+        whole: Any = DTensor.from_local(own, mesh, placements, run_check=False, shape=shape, stride=stride)
+        return to_array(whole)
+
+    def agree(is_so: bool) -> bool:
+        found = torch.tensor(float(is_so), device=device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN, group=mesh.get_group())
+        return bool(found.item())
+
+    return DividedArray(to_array(get_part(tensor)), tuple(shape), layout_of(tensor), gather_parts, agree)
 
 
 def copy_into(tensor: Any, whole: Tensor) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
 
 from layered_lr.arrays import COUNTS, Array, Slots
-from layered_lr_torch.models import to_array, to_tensor
-from layered_lr_torch.sharding import copy_into
+from layered_lr_torch.models import copy_array_into, to_array, to_tensor
 from layered_lr_torch.torch_types import Options, Parameters, ParameterState, ParamGroup, Tensor
 
 _SIZES: Final = (2, 3, 5, 7, 11)
@@ -21,7 +20,10 @@ _BEGINS_AT_RATE: Final = (torch.optim.ASGD, torch.optim.Rprop)
 
 
 def export_slots(
-    optimizer: torch.optim.Optimizer, parameters: Parameters, without: Collection[str] = ()
+    optimizer: torch.optim.Optimizer,
+    parameters: Parameters,
+    without: Collection[str] = (),
+    copy: Callable[[Tensor], Array] = to_array,
 ) -> dict[str, dict[str, Array]]:
     """Copy an optimizer's slots, by parameter and slot.
 
@@ -29,11 +31,12 @@ def export_slots(
         optimizer: torch's, or one of ``layered_lr_torch.paper_optimizers``.
         parameters: The parameters by name.
         without: Names to leave out.
+        copy: Makes an array of a tensor.
     """
     found: dict[str, dict[str, Array]] = {}
     for name, tensor in parameters.items():
         state = optimizer.state.get(tensor, {})
-        slots = {slot: _to_slot_array(slot, value) for slot, value in state.items() if value is not None}
+        slots = {slot: _to_slot_array(slot, value, copy) for slot, value in state.items() if value is not None}
         if slots and name not in without:
             found[name] = slots
     return found
@@ -74,9 +77,8 @@ def import_slots(
     for name, tensor, example in list(pair_with_examples(optimizer, parameters)):
         optimizer.state.pop(tensor, None)
         if name not in without and slots.get(name):
-            given = {slot: to_tensor(array) for slot, array in slots[name].items()}
             optimizer.state[tensor] = {
-                slot: _place_slot(slot, new, example.get(slot), tensor) for slot, new in given.items()
+                slot: _place_slot(slot, array, example.get(slot), tensor) for slot, array in slots[name].items()
             }
     begin_sums(optimizer)
 
@@ -187,8 +189,8 @@ def _make_example(cls: Any, group: ParamGroup, like: Tensor) -> ParameterState:
     return {slot: value for slot, value in one.state[stand_in].items() if value is not None}
 
 
-def _to_slot_array(slot: str, value: object) -> Array:
-    array = to_array(value) if isinstance(value, torch.Tensor) else np.array(value)
+def _to_slot_array(slot: str, value: object, copy: Callable[[Tensor], Array] = to_array) -> Array:
+    array = copy(value) if isinstance(value, torch.Tensor) else np.array(value)
     return array.astype(np.float64) if slot in COUNTS else array
 
 
@@ -211,16 +213,17 @@ def _make_new_slot(slot: str, example: Tensor, parameter: Tensor) -> Array:
     return np.broadcast_to(np.zeros((), array.dtype), shape)
 
 
-def _place_slot(slot: str, given: Tensor, example: Any, parameter: Tensor) -> Any:
+def _place_slot(slot: str, array: Array, example: Any, parameter: Tensor) -> Any:
     """A slot as the optimizer makes it; one of the parameter's shape has the parameter's memory layout.
 
     There is no example where the slot waits for a phase whose options differ from those that the param group has now.
     """
     if isinstance(example, int | float):  # SparseAdam's count
-        return type(example)(given.item())
+        return type(example)(array.item())
     is_whole = example is None or example.shape == _sizes_of(parameter)
-    if slot not in COUNTS and is_whole and given.shape == parameter.shape:
+    if slot not in COUNTS and is_whole and array.shape == tuple(parameter.shape):
         placed = torch.empty_like(parameter, requires_grad=False)
-        copy_into(placed, given)
+        copy_array_into(placed, array)
         return placed
+    given = to_tensor(array)
     return given if example is None else given.to(example.device, example.dtype)

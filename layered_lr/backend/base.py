@@ -243,7 +243,7 @@ class Session(ABC):
 
     def export_state(self) -> TrainingState:
         """Return a copy of everything that the next update depends on; this waits for the framework."""
-        weights = self.weights()
+        weights = self._state_weights()
         names = [name for parameter in self.plan.parameters for name in parameter.names]
         here = self.plan.plan_at(max(self.step - 1, 0))
         optimizer = type(here.spec.optimizer).__name__
@@ -254,7 +254,7 @@ class Session(ABC):
             weights=weights,
             slots=self._slots(),
             reactions=self._reactions(),
-            ema={} if self.extras.ema_decay is None else {**self.ema_weights(), **self._unsaved_averages()},
+            ema={} if self.extras.ema_decay is None else {**self._state_averages(), **self._unsaved_averages()},
             random=self._random(),
             unsaved=self._unsaved(),
             masks=find_masks(weights, names),
@@ -273,10 +273,11 @@ class Session(ABC):
         state.check_optimizer(self.plan.kinds)
         state.check_finite()
         state.check_reactions(self._reactions())
-        state.check_fits(self.weights())
+        own = self._state_weights()
+        state.check_fits(own)
         if self.extras.ema_decay is not None and state.ema:
             averaged = {name: array for name, array in self._unsaved_averages().items() if name in state.ema}
-            state.check_fits({**self.weights(), **averaged}, state.ema)
+            state.check_fits({**own, **averaged}, state.ema)
         state.check_slots(self._new_slots())
         self._import(state)
         self.start = self.step = state.step
@@ -288,6 +289,14 @@ class Session(ABC):
             state: The state before that update.
         """
         self.import_state(replace(state, step=state.step + 1))
+
+    def _state_weights(self) -> Weights:
+        """Return ``weights`` for a state: a ``DividedArray`` for each that is divided among processes."""
+        return self.weights()
+
+    def _state_averages(self) -> Weights:
+        """Return ``ema_weights`` for a state, as ``_state_weights``."""
+        return self.ema_weights()
 
     @abstractmethod
     def _slots(self) -> Slots:

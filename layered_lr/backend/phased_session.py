@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Slots, Targets
+from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Slots, Targets, Weights
 from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome, add_seconds
 from layered_lr.models.nn_modules import Module, set_trainable, set_training, trainable_parameters
 from layered_lr.optimizers.handover import carry_over, complete_slots
@@ -164,7 +164,7 @@ class PhasedSession(Session):
         phase_plan = self.plan.phases[place].plan
         reacting = {group.name for group in phase_plan.groups if group.is_reactive}
         state.check_optimizer(phase_plan.kinds)
-        state.check_fits(self.weights())
+        state.check_fits(self._state_weights())
         state.check_slots({})
         state.check_reactions(reacting | (list_reactive(self.plan) & set(state.reactions)))
         given = replace(state, reactions={name: state.reactions[name] for name in reacting})
@@ -250,6 +250,12 @@ class PhasedSession(Session):
     def ema_weights(self) -> dict[str, Array]:
         """Return a copy of the moving average of every parameter and buffer, by name."""
         return self.inner.ema_weights()
+
+    def _state_weights(self) -> Weights:
+        return self.inner._state_weights()
+
+    def _state_averages(self) -> Weights:
+        return self.inner._state_averages()
 
     def _slots(self) -> Slots:
         return {**self._waiting, **self.inner._slots()}

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from layered_lr.arrays import Arrays, Slots
+from layered_lr.arrays import Arrays, DividedArray, Slots
 from layered_lr.errors import SpecError
 from layered_lr.optimizers import LARS, SGD, Lion, Optimizer
 
@@ -48,7 +48,9 @@ def complete_slots(slots: Slots, own: Slots) -> Slots:
         own: The slots that the optimizer has for each parameter with its new options.
     """
     return {
-        name: {slot: np.asarray(slots[name].get(slot, np.zeros_like(array))) for slot, array in wanted.items()}
+        name: {
+            slot: slots[name][slot] if slot in slots[name] else np.zeros_like(array) for slot, array in wanted.items()
+        }
         for name, wanted in own.items()
         if slots.get(name)
     }
@@ -91,7 +93,8 @@ def _carry_over_one(slots: Arrays, old: Optimizer, new: Optimizer, carry: Carry)
     else:
         mean = slots[_SUM] * _mean_per_sum(old)
     kept = mean if isinstance(new, Lion) else mean / _mean_per_sum(new)
-    return {_MEAN if isinstance(new, Lion) else _SUM: np.asarray(kept, dtype=mean.dtype)}
+    kept = kept.astype(mean.dtype) if isinstance(kept, DividedArray) else np.asarray(kept, dtype=mean.dtype)
+    return {_MEAN if isinstance(new, Lion) else _SUM: kept}
 
 
 def _mean_per_sum(optimizer: Optimizer) -> float:

@@ -41,10 +41,15 @@ class CheckpointFolder:
         folder: The folder, which the first ``write`` creates; the folder around it must exist.
         keep: How many of the newest checkpoints are kept, >= 1.
         keep_best: Whether the checkpoint with the highest metric is kept too.
+
+    Attributes:
+        maps_files: Whether the arrays of states that are read stay in their files, until they are used. A file that is
+            removed meanwhile stays on the disk for them.
     """
 
     def __init__(self, folder: Path, keep: int = 3, keep_best: bool = True) -> None:
         self.folder, self.keep, self.keep_best = folder, keep, keep_best
+        self.maps_files = False
 
     def paths(self) -> list[Path]:
         """Return the folders of all checkpoints, readable or not, the oldest first.
@@ -124,7 +129,7 @@ class CheckpointFolder:
         """
         for path in reversed(self.paths()):
             try:
-                state = read_state(path)
+                state = read_state(path, self.maps_files)
                 if state.step != step_of(path):
                     raise CheckpointError(f"{path}: its state is of another step, after {state.step} updates.")
                 if run is not None and state.about.get("run") != run:

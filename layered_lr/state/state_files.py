@@ -18,11 +18,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from layered_lr.arrays import Array, Arrays
+from layered_lr.arrays import Array, Arrays, DividedArray
 from layered_lr.errors import CheckpointError
 from layered_lr.files import UnreadableError, one_line, open_plain, read_plain
 from layered_lr.outputs import clear_unfinished, describe_obstacle, make_temporary
-from layered_lr.state.safetensors_files import read_safetensors, read_safetensors_part, write_safetensors
+from layered_lr.state.safetensors_files import (
+    in_file_order,
+    map_safetensors,
+    read_safetensors,
+    read_safetensors_part,
+    write_safetensors,
+)
 from layered_lr.state.training_state import TrainingState
 from layered_lr.strict_json import json_text, number_of
 
@@ -129,8 +135,12 @@ def _holds_a_state(folder: Path) -> bool:
         return False
 
 
-def read_state(path: Path) -> TrainingState:
+def read_state(path: Path, is_mapped: bool = False) -> TrainingState:
     """Read a state that ``write_state`` wrote.
+
+    Args:
+        path: Its folder.
+        is_mapped: Whether its arrays stay in their files, and are read where they are used.
 
     Raises:
         CheckpointError: The folder or one of its files is missing, incomplete, changed or of another state, or the
@@ -144,7 +154,7 @@ def read_state(path: Path) -> TrainingState:
             raise CheckpointError(
                 f"{path / name}: differs from the file that was written: damaged, or of another state."
             )
-    weights, training = (_load(path / name) for name in (WEIGHTS, TRAINING))
+    weights, training = (_load(path / name, is_mapped) for name in (WEIGHTS, TRAINING))
     slots: dict[str, dict[str, Array]] = {parameter: {} for parameter in about["parameters"]}
     for key, array in _select(_SLOT, training).items():
         slot, _, parameter = key.partition(":")
@@ -209,7 +219,21 @@ def read_about(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{file}: not a readable state: {one_line(error)}") from None
 
 
-def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
+def gather_rest(state: TrainingState) -> None:
+    """Gather what ``write_state`` has not: it may have failed, and only one of the processes calls it.
+
+    Every process calls this after one has written the state, so that all of them have gathered the same.
+    """
+    for table in _tables(state):
+        for _, array in in_file_order(table):
+            if isinstance(array, DividedArray):
+                if not array.is_written:
+                    array.gather()
+                array.is_written = False  # a later state may hold it too
+
+
+def _tables(state: TrainingState) -> tuple[Arrays, Arrays]:
+    """The arrays of the two files, by their names in them."""
     slots = {f"{slot}:{name}": a for name, slots in state.slots.items() for slot, a in slots.items()}
     parts: Mapping[str, Arrays] = {
         _SLOT: slots,
@@ -218,8 +242,12 @@ def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
         _HISTORY: state.history,
         _UNSAVED: state.unsaved,
     }
-    _save(folder / WEIGHTS, state.weights)
-    _save(folder / TRAINING, {prefix + key: array for prefix, part in parts.items() for key, array in part.items()})
+    return state.weights, {prefix + key: array for prefix, part in parts.items() for key, array in part.items()}
+
+
+def _fill(folder: Path, state: TrainingState, metric: float | None) -> None:
+    for name, arrays in zip((WEIGHTS, TRAINING), _tables(state), strict=True):
+        _save(folder / name, arrays)
     table = {
         "format": FORMAT,
         "step": state.step,
@@ -260,9 +288,9 @@ def read_history(path: Path) -> dict[str, Array]:
         raise CheckpointError(f"{file}: not a readable .safetensors: {error}") from None
 
 
-def _load(file: Path) -> dict[str, Array]:
+def _load(file: Path, is_mapped: bool) -> dict[str, Array]:
     try:
-        return read_safetensors(file)
+        return map_safetensors(file) if is_mapped else read_safetensors(file)
     except UnreadableError as error:
         raise CheckpointError(f"{file}: not a readable .safetensors: {error}") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from layered_lr.arrays import Array, Arrays, Slots, fits_parameter, kind_of
+from layered_lr.arrays import Array, Arrays, DividedArray, Slots, fits_parameter, kind_of
 from layered_lr.errors import CheckpointError
 
 _MOST_SHOWN = 6
@@ -97,7 +97,7 @@ class TrainingState:
             CheckpointError: A weight, an average or a slot contains NaN or infinity.
         """
         for what, array in self.arrays():
-            if kind_of(array) in "fc" and not np.isfinite(array).all():
+            if kind_of(array) in "fc" and not _is_finite(array):
                 raise CheckpointError(f"{what} holds NaN or infinity.")
 
     def check_fits(self, own: Arrays, given: Arrays | None = None) -> None:
@@ -176,6 +176,10 @@ class TrainingState:
         ]
         if found:
             raise CheckpointError(f"the state does not fit the optimizer: {summarise(found)}.")
+
+
+def _is_finite(array: Array) -> bool:
+    return array.is_finite() if isinstance(array, DividedArray) else bool(np.isfinite(array).all())
 
 
 def find_unusual(optimizer: str, kinds: Mapping[str, str]) -> dict[str, str]:

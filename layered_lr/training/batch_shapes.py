@@ -13,8 +13,13 @@ from layered_lr.spec.phases import Phase
 from layered_lr.training.options import RunOptions
 
 
-def check_last_batch(options: RunOptions, train_size: int) -> None:
+def check_last_batch(options: RunOptions, train_size: int, processes: int = 1) -> None:
     """Refuse to keep a last batch that is smaller where an update of it would not be exact.
+
+    Args:
+        options: Of the run.
+        train_size: Images of the training set.
+        processes: That train together, among which a batch has to divide.
 
     Raises:
         Unsupported: A graph has one batch shape, and a batch that is filled up would change batch normalisations.
@@ -23,18 +28,19 @@ def check_last_batch(options: RunOptions, train_size: int) -> None:
     rest = train_size % options.batch_size
     if options.drop_last or rest == 0:
         return
-    fitting = next(size for size in range(options.batch_size, 0, -1) if train_size % size == 0)
+    sizes = range(options.batch_size, 0, -1)
+    fitting = next((size for size in sizes if train_size % size == 0 and size % processes == 0), None)
+    or_fit = "" if fitting is None else f", or give a batch_size that divides {train_size} (such as {fitting})"
     where = f"drop_last=False: the last batch of an epoch has {rest} of {options.batch_size} images"
     if options.backend == "oneflow-graph":
         raise Unsupported(
             f"{where}, and a graph has one batch shape; a batch that is filled up would change batch normalisations. "
-            f"Use 'oneflow-eager', leave drop_last out, or give a batch_size that divides {train_size} (such as "
-            f"{fitting})."
+            f"Use 'oneflow-eager', or leave drop_last out{or_fit}."
         )
     if options.accumulate_steps > 1:
         raise SpecError(
-            f"{where}, and accumulate_steps={options.accumulate_steps} makes an update of batches of equal size: leave "
-            f"one of the two out, or give a batch_size that divides {train_size} (such as {fitting})."
+            f"{where}, and accumulate_steps={options.accumulate_steps} makes an update of batches of equal size. "
+            f"Leave drop_last or accumulate_steps out{or_fit}."
         )
 
 

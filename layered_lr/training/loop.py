@@ -41,6 +41,7 @@ from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged
 from layered_lr.plans.plan import Plan
+from layered_lr.state.state_files import gather_rest
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.best_weights import Watcher
 from layered_lr.training.callback import Announcer, Callback, CallbackFailed
@@ -525,7 +526,9 @@ class Loop:
             staying = self._good.steps
             about["good"], about["back_at"] = staying, self._good.back_at
         path = self.run_log.checkpoint(state, metric, staying, **about)
-        path = self.processes.from_first(path) if self._are_many else path
+        if self._are_many:
+            gather_rest(state)
+            path = self.processes.from_first(path)
         if path is not None:
             self._announce.checkpoint(path)
 

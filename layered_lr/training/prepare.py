@@ -117,7 +117,7 @@ def prepare(
     chosen_model = choose_model(options, dataset.facts, loads=start is None and not goes_on)
     normalisation = chosen_model.normalisation
     sizes = options.sizes
-    check_last_batch(options, len(dataset.y_train))
+    check_last_batch(options, len(dataset.y_train), processes.share.count)
     batches = Batches(
         dataset,
         options.batch_size,

@@ -97,6 +97,7 @@ def _go_on(
     checkpoints = folder.checkpoints(1, False)
     if not checkpoints.paths():
         return _from_the_start(folder, spec, trust, changes, processes, backend)
+    checkpoints.maps_files = processes.are_many  # each reads all of it, and may hold a part of the model alone
     name = folder.mark.run if folder.mark_is_whole else folder.described().get("run")
     found = checkpoints.read_newest(name, check_saved_run)
     said = _said(folder, found.state)

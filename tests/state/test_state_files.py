@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from layered_lr.arrays import DividedArray, find_bfloat16
 from layered_lr.errors import CheckpointError
-from layered_lr.state import CheckpointFolder, TrainingState, read_state, state_files, write_state
+from layered_lr.state import CheckpointFolder, TrainingState, gather_rest, read_state, state_files, write_state
 from layered_lr.state.state_files import FORMAT, STATE, TRAINING, WEIGHTS
 
 
@@ -69,6 +70,83 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
     assert same(read_state(tmp_path / "one"), example())
     assert not same(read_state(tmp_path / "one"), example(seed=1))
     assert sorted(file.name for file in tmp_path.rglob("*")) == sorted(["one", STATE, TRAINING, WEIGHTS])
+
+
+def divide(state: TrainingState, calls: list[str]) -> TrainingState:
+    """The same state, of which another process holds the second half of each array of a parameter."""
+
+    def divided(name: str, array: Any) -> Any:
+        def gather(part: Any) -> Any:
+            calls.append(name)
+            return np.concatenate([part, array.reshape(-1)[part.size :]]).reshape(array.shape)
+
+        part = array.reshape(-1)[: array.size // 2].copy()
+        return DividedArray(part, array.shape, "halves", gather, lambda is_so: is_so)
+
+    name = "features.0.weight"
+    slots = {slot: divided(slot, array) if array.ndim else array for slot, array in state.slots[name].items()}
+    return dataclasses.replace(
+        state,
+        weights={**state.weights, name: divided("weight", state.weights[name])},
+        ema={**state.ema, name: divided("average", state.ema[name])},
+        slots={**state.slots, name: slots},
+    )
+
+
+def test_arrays_of_several_processes_are_gathered_one_by_one_into_the_same_state(tmp_path: Path) -> None:
+    calls: list[str] = []
+    state = divide(example(), calls)
+    write_state(tmp_path / "one", state)
+    assert same(read_state(tmp_path / "one"), example())
+    assert calls == ["weight", "exp_avg", "average"]  # in each file wide numbers first
+    gather_rest(state)
+    assert len(calls) == 3  # there is no rest
+    gather_rest(state)  # as a process does that writes nothing: the same, in the same order
+    assert calls[3:] == calls[:3]
+    with pytest.raises(TypeError, match=r"divided among processes: gather it first"):
+        np.asarray(state.weights["features.0.weight"])
+
+
+def test_what_a_failed_write_did_not_gather_is_gathered_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    state = divide(example(), calls)
+    save, saved = state_files._save, []
+
+    def fail(file: Path, arrays: Any) -> None:
+        if saved:
+            raise OSError(28, "No space left on device")
+        saved.append(file)
+        save(file, arrays)
+
+    monkeypatch.setattr(state_files, "_save", fail)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_state(tmp_path / "one", state)
+    assert calls == ["weight"]
+    gather_rest(state)
+    assert calls == ["weight", "exp_avg", "average"]
+
+
+def test_divided_arrays_are_refused_where_one_part_is_not_finite() -> None:
+    state = divide(example(), [])
+    state.check_finite()
+    state.slots["features.0.weight"]["exp_avg"].part[0] = np.nan  # type: ignore[attr-defined]
+    with pytest.raises(CheckpointError, match=r"exp_avg of 'features\.0\.weight' holds NaN"):
+        state.check_finite()
+
+
+def test_a_state_whose_arrays_stay_in_their_files_is_the_same(tmp_path: Path) -> None:
+    wide = {"half": np.arange(3, dtype=find_bfloat16()), "pair": np.array([1 + 2j]), "yes": np.array([True, False])}
+    state = dataclasses.replace(example(), history={**example().history, **wide})
+    write_state(tmp_path / "one", state)
+    found = read_state(tmp_path / "one", is_mapped=True)
+    assert same(found, state)
+    content = (tmp_path / "one" / WEIGHTS).read_bytes()
+    found.weights["features.0.weight"][:] = 0
+    assert (tmp_path / "one" / WEIGHTS).read_bytes() == content  # a copy has changed
+    shutil.rmtree(tmp_path / "one")
+    assert found.ema["turned"].tolist() == state.ema["turned"].tolist()
 
 
 def test_the_weights_open_in_torch_without_this_library(tmp_path: Path, torch: Any) -> None:

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from tests.support import many_targets
 from tests.support.many_runs import make_data, make_phased_spec, make_stoppers, numbers_of
 
 
@@ -117,6 +118,37 @@ def plain(folder: str, backend: str) -> Any:
 def accumulated(folder: str, backend: str) -> Any:
     """Accumulation, clipping, a moving average, several phases, and a schedule that reacts to the accuracy."""
     return _run(backend, spec=make_phased_spec("7.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)
+
+
+def no_classes(folder: str, backend: str, *kinds: str) -> Any:
+    """Targets that are values, several labels of an image, or masks, with a last batch that does not divide."""
+    import layered_lr as ll
+
+    spec = ll.Spec(ll.AdamW(0.01), groups=[ll.Group("0.*", lr_scale=0.5)])
+    more = {"drop_last": backend == "oneflow-graph"}
+    return {kind: _run(backend, spec=spec, **{**many_targets.options_of(kind), **more}) for kind in kinds}
+
+
+def constants(folder: str, backend: str) -> Any:
+    """A model that makes tensors of numbers, and draws random ones."""
+    import torch
+    from torch import nn
+
+    import layered_lr as ll
+
+    class Makes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3072, 4)
+
+        def forward(self, images: Any) -> Any:
+            hidden = self.layer(images.flatten(1))
+            hidden = torch.maximum(torch.where(hidden > 0, hidden, 0.1), torch.full_like(hidden, 0.05))
+            if self.training:
+                hidden = hidden + torch.rand_like(hidden)
+            return hidden - torch.tensor([0.1, 0.2, 0.3, 0.4])
+
+    return _run(backend, spec=ll.Spec(ll.SGD(lr=0.05)), model=Makes, epochs=1)
 
 
 def own_dropout(folder: str, backend: str) -> Any:

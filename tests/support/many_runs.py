@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from layered_lr.registry import load_attribute
+from tests.support import many_targets
 from tests.support.isolation import run_side_by_side
 
 SPEC_SEED = 3
@@ -121,6 +122,7 @@ def numbers_of(result: Any) -> dict[str, Any]:
         "events": [event["event"] for event in result.events],
         **{f"weights {name}": value for name, value in result.weights.items()},
         **{f"average {name}": value for name, value in result.ema_weights.items()},
+        **{f"logged {name}": rows for name, rows in result.logged.items()},
     }
 
 
@@ -140,6 +142,14 @@ def watched(folder: str) -> Any:
 
     log = ll.TensorBoard(Path(folder) / "log", wrong_answers=4)
     return _run(loss=loss, mix=ll.Mix(mixup=0.4, cutmix=1.0), callbacks=[log])
+
+
+def no_classes(folder: str) -> Any:
+    """Targets that are values, several labels of an image, and masks, with a last batch that does not divide."""
+    import layered_lr as ll
+
+    spec = ll.Spec(ll.AdamW(0.01), groups=[ll.Group("0.*", lr_scale=0.5)])
+    return {kind: _run(spec=spec, **many_targets.options_of(kind)) for kind in many_targets.TARGETS}
 
 
 def accumulated(folder: str) -> Any:

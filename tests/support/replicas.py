@@ -272,7 +272,33 @@ def sharded_states() -> dict[str, float]:
                 ll.load_state(f"{folder}/state", new, *loop)
             _train(new, *loop, range(stop, UPDATES), _my_part())
             found[f"{type(optimizer).__name__}, {stop}"] = _difference(whole, new)
+        found[f"{type(optimizer).__name__}, DCP"] = _difference(whole, _go_on_by_dcp(optimizer))
     return found
+
+
+def _go_on_by_dcp(optimizer: Any) -> Any:
+    """A loop that stops within a phase, and goes on from what ``torch.distributed.checkpoint`` has written."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+    import layered_lr as ll
+
+    old, new = _shard(_make_model()), _shard(_make_model())
+    loop = ll.compile(_make_spec(optimizer), old, UPDATES)
+    _train(old, *loop, range(6), _my_part())
+    place = [tempfile.mkdtemp()]
+    torch.distributed.broadcast_object_list(place, src=0)
+    dcp.save({"model": old.state_dict(), "optimizer": get_optimizer_state_dict(old, loop[0])}, checkpoint_id=place[0])
+    plain = loop[1].state_dict()
+    loop = ll.compile(_make_spec(optimizer), new, UPDATES)
+    loop[1].load_state_dict(plain)  # the phase, whose parameters train
+    empty = {"model": new.state_dict(), "optimizer": get_optimizer_state_dict(new, loop[0])}
+    dcp.load(empty, checkpoint_id=place[0])
+    new.load_state_dict(empty["model"])
+    set_optimizer_state_dict(new, loop[0], empty["optimizer"])
+    _train(new, *loop, range(6, UPDATES), _my_part())
+    return new
 
 
 def sharded_too_late() -> str:

@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 import layered_lr as ll
+from layered_lr.arrays import DividedArray
 from tests.support import many_runs
 from tests.support.isolation import run_side_by_side
 from tests.support.many_runs import call_run, numbers_of
@@ -137,6 +139,16 @@ def undivided_on(folder: str) -> Any:
     return numbers_of(ll.resume(f"{folder}/half", epochs=3, model=net, data=many_runs.make_data(), shard=False))
 
 
+def sharded_switched(folder: str) -> Any:
+    """Phases with other optimizers, one of which takes over the momentum, and other options."""
+    phases = [
+        ll.Phase(until=3, optimizer=ll.Adam(0.01)),
+        ll.Phase(until=5, optimizer=ll.SGD(0.01, momentum=0.9), carry="momentum", frozen=["0.*"]),
+        ll.Phase(optimizer=ll.SGD(0.01)),
+    ]
+    return _run(spec=ll.Spec(ll.SGD(0.1), phases=phases), checkpoints=f"{folder}/switched", ema_decay=0.9)
+
+
 def sharded_odd(folder: str) -> Any:
     """A model with all that is not divided, and a last batch of which the processes have no equal shares."""
     spec, data = ll.Spec(ll.AdamW(0.01, foreach=True), clip_grad_value=0.01), many_runs.make_data(47)
@@ -197,6 +209,11 @@ def sharded_bytes(folder: str) -> Any:
                 slot for state in session.optimizer.state.values() for slot in state.values() if hasattr(slot, "ndim")
             )
             found["averages"] = count(session._average._averages) if session._average else (0, 0)
+            state = session.export_state()
+            slots = [array for each in state.slots.values() for array in each.values()]
+            arrays = [array for array in (*state.weights.values(), *slots, *state.ema.values()) if array.ndim]
+            parts = [array.part if isinstance(array, DividedArray) else array for array in arrays]
+            found["state"] = sum(part.size for part in parts), sum(int(np.prod(array.shape)) for array in arrays)
 
     model = lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 64), nn.ReLU(), nn.Linear(64, 4))  # noqa: E731
     _run(model=model, spec=ll.Spec(ll.AdamW(0.01)), ema_decay=0.9, max_steps=2, callbacks=[Counts()])

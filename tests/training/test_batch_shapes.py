@@ -133,8 +133,14 @@ def test_the_graph_refuses_a_smaller_batch_before_it_trains() -> None:
     with pytest.raises(ll.Unsupported, match=words):
         check_last_batch(RunOptions(backend="oneflow-graph", batch_size=4, drop_last=False), 22)
     check_last_batch(RunOptions(backend="oneflow-graph", batch_size=11, drop_last=False), 22)
-    with pytest.raises(ll.SpecError, match=r"accumulate_steps=2 makes an update of batches of equal size"):
+    words = r"accumulate_steps=2 makes an update of batches of equal size\. Leave drop_last or accumulate_steps out, or"
+    with pytest.raises(ll.SpecError, match=words):
         run(drop_last=False, accumulate_steps=2)
+    options = RunOptions(batch_size=12, drop_last=False, accumulate_steps=2)
+    with pytest.raises(ll.SpecError, match=r"out, or give a batch_size that divides 22 \(such as 2\)"):
+        check_last_batch(options, 22, processes=2)  # 11 does not divide between two processes
+    with pytest.raises(ll.SpecError, match=r"Leave drop_last or accumulate_steps out\.$"):
+        check_last_batch(options, 22, processes=4)
     assert len(run(drop_last=False, accumulate_steps=2, batch_size=11, epochs=1).losses) == 1
 
 

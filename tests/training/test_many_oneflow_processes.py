@@ -19,7 +19,10 @@ from tests.support.made_once import make_once
 EAGER, GRAPH = "oneflow-eager", "oneflow-graph"
 KEPT = f"kept:{EAGER}"
 OF_EAGER = ("plain", "accumulated", "own_dropout", "stopped", "last_batch", "rolled_back")
-ALIKE = (*(f"{case}:{EAGER}" for case in OF_EAGER), KEPT, f"accumulated:{GRAPH}", f"kept:{GRAPH}")
+OF_GRAPH = ("accumulated", "kept", "constants")
+ALIKE = (*(f"{case}:{EAGER}" for case in OF_EAGER), KEPT, *(f"{case}:{GRAPH}" for case in OF_GRAPH))
+KINDS = ("values", "labels", "masks")
+NO_CLASSES = {backend: f"no_classes:{backend}:{':'.join(KINDS)}" for backend in (EAGER, GRAPH)}
 BATCH_NORMS = [f"{case}:{backend}" for case in ("batch_norm", "own_batch_norm") for backend in (EAGER, GRAPH)]
 REFUSED = {
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
@@ -31,8 +34,10 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def alone(torch: Any, oneflow: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    cases = (*ALIKE, *NO_CLASSES.values())
+
     def make(folder: Path) -> dict[str, Any]:
-        return {"folder": folder, **{case: many_oneflow_runs.call(case, str(folder)) for case in ALIKE}}
+        return {"folder": folder, **{case: many_oneflow_runs.call(case, str(folder)) for case in cases}}
 
     return make_once(tmp_path_factory, "oneflow-alone", make)  # type: ignore[no-any-return]
 
@@ -41,7 +46,13 @@ def alone(torch: Any, oneflow: Any, tmp_path_factory: pytest.TempPathFactory) ->
 def two(alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     def make(folder: Path) -> dict[str, Any]:
         shutil.copytree(alone["folder"] / f"run_{EAGER}", folder / "of_one")
-        cases = [*ALIKE, *(f"{case}:{EAGER}" for case in REFUSED), *BATCH_NORMS, f"gone_on:{EAGER}:of_one"]
+        cases = [
+            *ALIKE,
+            *NO_CLASSES.values(),
+            *(f"{case}:{EAGER}" for case in REFUSED),
+            *BATCH_NORMS,
+            f"gone_on:{EAGER}:of_one",
+        ]
         return {"folder": folder, "ranks": many_oneflow_runs.run_in(2, folder, *cases)}
 
     return make_once(tmp_path_factory, "oneflow-two", make)  # type: ignore[no-any-return]
@@ -58,6 +69,18 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 
 def test_two_processes_train_as_one(alone: dict[str, Any], two: dict[str, Any], case: str) -> None:
     for found in two["ranks"]:
         assert_alike(alone[case], found[case], 1e-5 if "rolled_back" in case else 1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", NO_CLASSES)
+def test_targets_that_are_no_classes_train_as_in_one(
+    alone: dict[str, Any], two: dict[str, Any], backend: str, kind: str
+) -> None:
+    one = alone[NO_CLASSES[backend]][kind]
+    assert len(one["losses"]) == (8 if backend == EAGER else 6) and not len(one["accuracies"])
+    for found in two["ranks"]:
+        assert isinstance(found[NO_CLASSES[backend]], dict), found[NO_CLASSES[backend]]
+        assert_alike(one, found[NO_CLASSES[backend]][kind])
 
 
 @pytest.mark.parametrize(("case", "words"), REFUSED.items())

@@ -15,7 +15,7 @@ import layered_lr as ll
 from layered_lr.training import many_processes
 from layered_lr.training.many_processes import check_single_process, find_launch, was_restarted
 from layered_lr.training.options import RunOptions
-from tests.support import many_runs
+from tests.support import many_runs, many_targets
 from tests.support.made_once import make_once
 
 ALIKE = (
@@ -46,7 +46,7 @@ TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "1
 @pytest.fixture(scope="module")
 def alone(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     def make(folder: Path) -> dict[str, Any]:
-        return {"folder": folder, **{case: many_runs.call(case, str(folder)) for case in ALIKE}}
+        return {"folder": folder, **{case: many_runs.call(case, str(folder)) for case in (*ALIKE, "no_classes")}}
 
     return make_once(tmp_path_factory, "many-alone", make)  # type: ignore[no-any-return]
 
@@ -54,7 +54,10 @@ def alone(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 @pytest.fixture(scope="module")
 def two(torch: Any, alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     def make(folder: Path) -> dict[str, Any]:
-        return {"folder": folder, "ranks": many_runs.run_in(2, *ALIKE, *REFUSED, *LISTS, folder=str(folder))}
+        return {
+            "folder": folder,
+            "ranks": many_runs.run_in(2, *ALIKE, "no_classes", *REFUSED, *LISTS, folder=str(folder)),
+        }
 
     return make_once(tmp_path_factory, "many-two", make)  # type: ignore[no-any-return]
 
@@ -70,6 +73,14 @@ def assert_alike(one: dict[str, Any], other: dict[str, Any], tolerance: float = 
 def test_two_processes_train_as_one(alone: dict[str, Any], two: dict[str, Any], case: str) -> None:
     for found in two["ranks"]:
         assert_alike(alone[case], found[case], 1e-5 if case == "rolled_back" else 1e-9)
+
+
+@pytest.mark.parametrize("kind", many_targets.TARGETS)
+def test_targets_that_are_no_classes_train_as_in_one(alone: dict[str, Any], two: dict[str, Any], kind: str) -> None:
+    one = alone["no_classes"][kind]
+    assert len(one["losses"]) == 8 and len(one["logged spread"]) == 2 and not len(one["accuracies"])
+    for found in two["ranks"]:
+        assert_alike(one, found["no_classes"][kind])
 
 
 @pytest.mark.parametrize(("case", "words"), REFUSED.items())

@@ -12,7 +12,7 @@ import pytest
 import layered_lr as ll
 from tests.support.made_once import make_once
 
-ALIKE = ("sharded", "sharded_odd", "sharded_guarded", "sharded_muon")
+ALIKE = ("sharded", "sharded_odd", "sharded_guarded", "sharded_muon", "sharded_switched")
 REFUSED = {
     "uncalled": "Unsupported: shard=True: the model uses the weights of a module without calling the module",
     "adafactor": "Unsupported: shard=True: group '8.*' trains with Adafactor",

@@ -15,9 +15,11 @@ from layered_lr_oneflow.runtime import flow
 _C = flow._C
 
 
-def make_constant(shape: tuple[int, ...], value: float, dtype: TensorType, device: Any) -> Tensor:
-    """Make a tensor of one value, also in a graph's trace."""
-    return _C.constant(tuple(shape), value, dtype=dtype, device=flow.device(str(device)))
+def make_constant(shape: tuple[int, ...], value: float, dtype: TensorType, like: Tensor) -> Tensor:
+    """Make a tensor of one value, also in a graph's trace; where ``like`` is, in all processes if that is global."""
+    if like.is_global:  # OneFlow mixes no local tensor with it
+        return _C.global_constant(tuple(shape), value, dtype=dtype, placement=like.placement, sbp=[flow.sbp.broadcast])
+    return _C.constant(tuple(shape), value, dtype=dtype, device=flow.device(str(like.device)))
 
 
 def convert(x: Tensor, dtype: str | TensorType) -> Tensor:
@@ -27,7 +29,7 @@ def convert(x: Tensor, dtype: str | TensorType) -> Tensor:
 
 
 def _as_tensor(value: Any, like: Tensor) -> Tensor:
-    return value if isinstance(value, flow.Tensor) else make_constant((1,) * like.ndim, value, like.dtype, like.device)
+    return value if isinstance(value, flow.Tensor) else make_constant((1,) * like.ndim, value, like.dtype, like)
 
 
 def _is_bool(x: Any) -> bool:

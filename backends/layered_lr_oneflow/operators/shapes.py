@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
-from layered_lr_oneflow.operators.arithmetic import convert, make_constant
+from layered_lr_oneflow.operators.arithmetic import convert
 from layered_lr_oneflow.runtime import flow
 
 
@@ -74,10 +74,6 @@ def _index_select(x: Tensor, axis: int, index: Tensor) -> Tensor:
     return flow.index_select(x, axis, index)
 
 
-def _full(shape: tuple[int, ...], value: float, dtype: str) -> Tensor:
-    return make_constant(shape, value, getattr(flow, dtype), "cpu")
-
-
 SHAPES: Final[Mapping[str, Callable[..., Any]]] = {
     "reshape": lambda x, shape: flow.reshape(x, list(shape)),
     "permute": lambda x, axes: flow.permute(x, list(axes)),
@@ -89,5 +85,4 @@ SHAPES: Final[Mapping[str, Callable[..., Any]]] = {
     "pad": _pad,
     "index_select": _index_select,
     "gather": lambda x, axis, index: flow.gather(x, axis, convert(index, flow.int64)),
-    "full": _full,
 }
