@@ -13,7 +13,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from layered_lr.data.loaders import check_loaders
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
 from layered_lr.training.cross_entropy import CrossEntropy
@@ -580,6 +579,8 @@ class RunOptions:
         """
         if self.batch_size > train_size:
             raise SpecError(f"run(batch_size={self.batch_size}): the training set has only {train_size} images.")
+        from layered_lr.data.loaders import check_loaders
+
         check_loaders(self.data, self.batch_size, self.drop_last, train_size)
         batches = train_size // self.batch_size if self.drop_last else -(-train_size // self.batch_size)
         return -(-batches // self.accumulate_steps)

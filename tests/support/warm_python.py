@@ -96,7 +96,11 @@ class WarmPython:
 
     def fits(self) -> bool:
         """Whether a child would be as a Python started now: libraries read the environment when they are imported."""
-        return self._environment == _environment() and self._server.poll() is None
+        return self._environment == _environment()
+
+    def lives(self) -> bool:
+        """Whether the server can still fork."""
+        return self._server.poll() is None
 
     def run(
         self, script: str, arguments: tuple[str, ...], timeout_seconds: float, cwd: str | None
@@ -160,11 +164,23 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _SET_BY_OTHERS}
 
 
+_MOST = 3  # servers of a process; each holds some 300 MB
 _started: list[WarmPython] = []
+_unknown: list[dict[str, str]] = []  # the environment for which there was none, when one was looked for last
 
 
 def find_warm_python() -> WarmPython | None:
-    """The warm Python of this process; None where the environment has changed since it was started."""
-    if not _started:
-        _started.append(WarmPython())
-    return _started[0] if _started[0].fits() else None
+    """A warm Python of this process for its environment; None where the environment has changed just now.
+
+    A test that sets a variable for itself gets none. Where the next look finds the same environment, it is there to
+    stay, and gets a server of its own. So does the place of a server that has died.
+    """
+    _started[:] = [server for server in _started if server.lives()]
+    found = next((server for server in _started if server.fits()), None)
+    if found is None and (not _started or _environment() in _unknown):
+        if len(_started) == _MOST:
+            _started.pop(0).close()
+        found = WarmPython()
+        _started.append(found)
+    _unknown[:] = [] if found else [_environment()]
+    return found
