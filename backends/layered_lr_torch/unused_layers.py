@@ -20,7 +20,7 @@ from layered_lr_torch.heads import count_outputs, list_outputs
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.trace_memory import put_back
 from layered_lr_torch.trace_model import quiet, swap_tensors
-from layered_lr_torch.zoo_building import search_least_size
+from layered_lr_torch.zoo_building import search_least_size, wrong_size
 
 _TYPO = 0.9  # how alike two names are of which one is misspelt: classifer and classifier, but not used and unused
 _BATCH = 2
@@ -71,18 +71,14 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
 
 def _check_size(model: Module, image_shape: tuple[int, ...]) -> None:
     """Refuse a model that takes images of another size, but not those of the data."""
-    channels, height, width = image_shape
+    channels = image_shape[0]
 
     def takes(size: int) -> bool:
         return all(_find_use(model, mode, (channels, size, size)) is not None for mode in (True, False))
 
     least = search_least_size(takes)
     if least is not None:
-        why = "are too small" if min(height, width) < least else "do not fit"
-        raise SpecError(
-            f"model: images of {height}x{width} pixels {why}: the least that it takes is {least}x{least}. Give "
-            f"image_size={least}, which resizes the images, or another model."
-        )
+        raise wrong_size("model", image_shape, least, least)
 
 
 def _find_use(model: Module, mode: bool, image_shape: tuple[int, ...]) -> tuple[set[str], int | None] | None:

@@ -252,10 +252,23 @@ def check_size(name: str, image_shape: tuple[int, int, int]) -> Mapping[str, Any
     least = find_least_size(name)
     if least is None:
         raise SpecError(f"model={name!r}: takes no images of {height}x{width} pixels, nor any other square ones.")
+    raise wrong_size(f"model={name!r}", image_shape, least, _next_size(name, least, max(height, width)))
+
+
+def wrong_size(model: str, image_shape: tuple[int, ...], least: int, size: int) -> SpecError:
+    """Make the error for images of a size that a model does not take.
+
+    Args:
+        model: As the message names it.
+        image_shape: (channels, height, width).
+        least: Pixels of a side of the smallest square images that it takes.
+        size: The ``image_size`` to give.
+    """
+    _, height, width = image_shape
     why = "are too small" if min(height, width) < least else "do not fit"
-    raise SpecError(
-        f"model={name!r}: images of {height}x{width} pixels {why}: the least that it takes is {least}x{least}. Give "
-        f"image_size={_next_size(name, least, max(height, width))}, which resizes the images, or another model."
+    return SpecError(
+        f"{model}: images of {height}x{width} pixels {why}: the least that it takes is {least}x{least}. Give "
+        f"image_size={size}, which resizes the images, or another model."
     )
 
 

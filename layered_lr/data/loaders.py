@@ -29,10 +29,14 @@ class Subset:
         return self.dataset[self.indices[number]]
 
 
+def is_called_loader(value: object) -> bool:
+    """Whether the class of something, or one that it is made from, is called ``DataLoader``."""
+    return any(base.__name__ == "DataLoader" for base in type(value).__mro__)
+
+
 def is_loader(value: object) -> bool:
     """Whether something is a ``DataLoader`` of torch, or of a class made from it."""
-    named = any(base.__name__ == "DataLoader" for base in type(value).__mro__)
-    return named and all(hasattr(value, part) for part in _PARTS)
+    return is_called_loader(value) and all(hasattr(value, part) for part in _PARTS)
 
 
 def open_loader(name: str, loader: Any) -> Any:

@@ -13,6 +13,7 @@ from layered_lr.counts import whole_number
 from layered_lr.data.arrays import as_images
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.decoding import FITS, BadImage, Decoder, Fit
+from layered_lr.data.loaders import is_called_loader
 from layered_lr.data.random_draws import draw_split
 from layered_lr.data.sample_images import SampleImages
 from layered_lr.data.sample_labels import find_class_names, find_labels, read_target, stack_targets
@@ -166,14 +167,14 @@ def is_map_style(value: object) -> bool:
     kind = type(value)
     if isinstance(value, str | bytes | Mapping | list | tuple | type) or hasattr(kind, "__array__"):
         return False
-    if any(base.__name__ in ("IterableDataset", "DataLoader") for base in kind.__mro__):
+    if is_called_loader(value) or any(base.__name__ == "IterableDataset" for base in kind.__mro__):
         return False
     return hasattr(kind, "__getitem__") and hasattr(kind, "__len__")
 
 
 def explain_samples(value: object) -> str:
     """What to give instead of something that makes batches or samples in an order of its own."""
-    if any(base.__name__ == "DataLoader" for base in type(value).__mro__):
+    if is_called_loader(value):
         size = getattr(value, "batch_size", None)
         return (
             " A DataLoader makes batches of its own, in an order that no resume could go on with: give the data sets, "

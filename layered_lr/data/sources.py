@@ -13,7 +13,7 @@ from layered_lr.data.cifar100 import CIFAR100_FACTS, has_cifar100, load_cifar100
 from layered_lr.data.dataset import Dataset, DatasetFacts
 from layered_lr.data.digits import DIGITS_FACTS, load_digits
 from layered_lr.data.image_folder import ImageFolder
-from layered_lr.data.loaders import is_loader, open_loader
+from layered_lr.data.loaders import is_called_loader, is_loader, open_loader
 from layered_lr.data.npy_folder import dataset_from_npy, is_npy_folder
 from layered_lr.data.npz import KEYS, dataset_from_npz, require_keys
 from layered_lr.data.samples import Samples, explain_samples, is_map_style
@@ -194,7 +194,7 @@ def _as_samples(data: object) -> Samples | None:
 def _explain_source(data: object) -> str:
     """What to do with data of another kind: a DataLoader, a list of arrays, a training set alone."""
     for part in data if isinstance(data, tuple | list) else (data,):
-        if any(base.__name__ == "DataLoader" for base in type(part).__mro__):
+        if is_called_loader(part):
             return explain_samples(part)
         if is_foreign(part) and not hasattr(part, "__array__"):
             return _OWN_LOOP.format(name=(part if isinstance(part, type) else type(part)).__name__)
