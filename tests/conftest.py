@@ -22,6 +22,7 @@ pytest_plugins = ["tests.support.oneflow_crashes", "tests.support.old_torch"]
 # threads, and threads wait for each other on a busy machine: tests/backends/test_phases_torch.py took 51 s of CPU time,
 # and takes 29 s (torch 2.14, 2 cores).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a test asks for two threads, none turns in a loop to wait
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # Before torch compiles into an empty cache for the first time, it tries the compiler with each instruction set of the
 # processor. Without these trials 15 s of CPU time became 3 s (torch 2.14); a compiler that lacks one says so itself.

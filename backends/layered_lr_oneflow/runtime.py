@@ -132,7 +132,23 @@ def _use_fast_blas_kernels() -> Iterator[None]:
         os.environ.pop(name, None)
 
 
+def _compute_where_it_is_scheduled() -> None:
+    """Let OneFlow compute an operation in the thread that schedules it, on a machine without an NVIDIA GPU.
+
+    By default OneFlow 0.9 hands each operation to a second thread, and the first one turns in a loop until the second
+    has ended. An eager step keeps two processors busy, and one works: MobileNetV2 with 32 images takes 0.20 s either
+    way, and 0.40 s of processor time by default, 0.22 s so (2 cores, medians of three runs; the same weights to the
+    bit). On a GPU the second thread starts kernels while the first goes on, so nothing changes there.
+
+    The threads of OneFlow read the variable at different times. It is therefore set before OneFlow is imported, or not
+    at all. A value that the user has set stays.
+    """
+    if "oneflow" not in sys.modules and not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("ONEFLOW_VM_COMPUTE_ON_WORKER_THREAD", "0")
+
+
 schedule_as_batch()
+_compute_where_it_is_scheduled()
 os.environ.setdefault("GLOG_minloglevel", "3")  # its C++ log: fatal only
 with hold_interrupts(), _hold_stderr(), _use_fast_blas_kernels():  # no setting stops 'libibverbs not available'
     import oneflow as flow

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 _SERVER = """
-import contextlib, json, os, sys, types
+import contextlib, gc, json, os, sys, types
 
 sys.path[:0] = sys.argv[1:]
 
@@ -35,6 +35,9 @@ with contextlib.suppress(ImportError):  # where torch is not installed the child
 
     layered_lr.Spec, layered_lr.run, layered_lr.compile  # each of them imports its modules
     load_attribute(TABLE["torch-eager"].implementation)
+
+gc.collect()
+gc.freeze()  # else each child's garbage collection goes through all of it, and so copies its memory
 
 while line := sys.stdin.readline():
     request = json.loads(line)
@@ -66,6 +69,7 @@ _SET_BY_OTHERS = {
     "PYTEST_CURRENT_TEST",
     "TORCHINDUCTOR_CACHE_DIR",
     "GLOG_minloglevel",
+    "ONEFLOW_VM_COMPUTE_ON_WORKER_THREAD",
     "CUDA_MODULE_LOADING",
     "MASTER_ADDR",
     "MASTER_PORT",
