@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from typing import final
 
 from layered_lr.arrays import Array, Slots
-from layered_lr.backend.base import Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.backend.session import Extras
 from layered_lr.console import say
 from layered_lr.losses import LossSettings
 from layered_lr.models.nn_modules import parameters_of, set_trainable, trainable_parameters

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Float32, Floats, Weights
-from layered_lr.backend.base import Backend, Dtype, Extras, check_logits
+from layered_lr.backend.base import Backend, Dtype
+from layered_lr.backend.output_checks import check_logits
 from layered_lr.backend.processes import Launch
+from layered_lr.backend.session import Extras
 from layered_lr.errors import SpecError
 from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.plans.group import list_kinds

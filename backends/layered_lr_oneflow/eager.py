@@ -8,8 +8,8 @@ from typing import ClassVar, final
 
 from layered_lr.arrays import Float64, Slots
 from layered_lr.backend.applied_rates import AppliedRates
-from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.backend.session import NO_EXTRAS, Extras
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import final
 
 from layered_lr.arrays import Array, Slots
-from layered_lr.backend.base import Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.backend.session import Extras
 from layered_lr.errors import Unsupported
 from layered_lr.files import one_line
 from layered_lr.losses import FunctionLoss, LossSettings

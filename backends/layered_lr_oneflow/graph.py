@@ -9,8 +9,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from layered_lr.arrays import Array, Float64, Slots
-from layered_lr.backend.base import NO_EXTRAS, Extras
 from layered_lr.backend.gradient_watch import no_gradient_error
+from layered_lr.backend.session import NO_EXTRAS, Extras
 from layered_lr.losses import LossSettings
 from layered_lr.models.nn_modules import trains_any
 from layered_lr.plans.plan import Plan

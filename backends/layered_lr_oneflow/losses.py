@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from layered_lr.backend.base import check_outputs
 from layered_lr.backend.loss_values import call_loss
+from layered_lr.backend.output_checks import check_outputs
 from layered_lr.errors import BackendUnavailable, SpecError, Unsupported
 from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.models.nn_modules import framework_of

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, final
 
 import numpy as np
 
-from layered_lr.backend.base import Extras
 from layered_lr.backend.processes import Launch, Processes
+from layered_lr.backend.session import Extras
 from layered_lr.data.share import Share
 from layered_lr.errors import Unsupported
 from layered_lr_oneflow.oneflow_types import Module, Tensor

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Arrays, Float64, Slots, Targets
-from layered_lr.backend.base import Extras, Session, StepOutcome, check_logits
 from layered_lr.backend.class_targets import divide_targets
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error
+from layered_lr.backend.output_checks import check_logits
+from layered_lr.backend.session import Extras, Session, StepOutcome
 from layered_lr.data.share import WHOLE
 from layered_lr.errors import SpecError
 from layered_lr.losses import ClassLoss

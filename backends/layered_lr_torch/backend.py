@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch
 
 from layered_lr.arrays import Array, Arrays, Float32, Floats, Weights
-from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, check_logits
+from layered_lr.backend.base import Backend, Dtype
+from layered_lr.backend.output_checks import check_logits
 from layered_lr.backend.processes import ALONE, Alone
+from layered_lr.backend.session import NO_EXTRAS, Extras
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.losses import LossSettings
 from layered_lr.models.user_models import check_all_float64

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch._dynamo.callback import callback_handler
 
 from layered_lr.arrays import Targets
-from layered_lr.backend.base import Extras, StepOutcome
+from layered_lr.backend.session import Extras, StepOutcome
 from layered_lr.console import say
 from layered_lr.errors import BackendUnavailable
 from layered_lr.plans.plan import Plan

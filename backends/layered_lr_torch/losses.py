@@ -8,8 +8,8 @@ from functools import partial
 
 import torch
 
-from layered_lr.backend.base import check_outputs
 from layered_lr.backend.loss_values import call_loss
+from layered_lr.backend.output_checks import check_outputs
 from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.printed import name_of
 from layered_lr_torch.torch_types import Tensor

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Arrays, Float64, Slots, Targets, Weights
 from layered_lr.backend.applied_rates import AppliedRates
-from layered_lr.backend.base import Extras, Session, StepOutcome
 from layered_lr.backend.gradient_watch import GradientWatch, grad_mode_error, no_gradient_error
+from layered_lr.backend.session import Extras, Session, StepOutcome
 from layered_lr.data.share import WHOLE
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training

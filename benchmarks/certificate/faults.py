@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend.base import NO_EXTRAS, Backend, Dtype, Extras, Session, StepOutcome
+from layered_lr.backend.base import Backend, Dtype
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.session import NO_EXTRAS, Extras, Session, StepOutcome
 from layered_lr.plans.plan import Plan
 
 Plant = Callable[[Any], None]

@@ -59,7 +59,7 @@ def _oneflow(pixels: Any, labels: Any, graph: bool) -> tuple[Any, ...]:
 
 def command(backend: str, data: str) -> None:
     """The command, with one line put before its first update."""
-    from layered_lr.backend.base import Session
+    from layered_lr.backend.session import Session
     from layered_lr.cli import main
 
     def stop(*_: Any) -> None:

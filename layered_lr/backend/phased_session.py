@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from layered_lr.arrays import Array, Arrays, Float32, Float64, Floats, Slots, Targets, Weights
-from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome, add_seconds
+from layered_lr.backend.base import Backend
+from layered_lr.backend.session import NO_EXTRAS, Extras, Session, StepOutcome, add_seconds
 from layered_lr.models.nn_modules import Module, set_trainable, set_training, trainable_parameters
 from layered_lr.optimizers.handover import carry_over, complete_slots
 from layered_lr.plans.plan import Plan

@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Float64
-from layered_lr.backend.base import Backend, Dtype, Extras, Session
+from layered_lr.backend.base import Backend, Dtype
 from layered_lr.backend.class_targets import weigh_targets
 from layered_lr.backend.phased_session import open_session
+from layered_lr.backend.session import Extras, Session
 from layered_lr.losses import PLAIN_LOSS, ClassLoss
 from layered_lr.models.parameter import Parameter
 from layered_lr.parity.disturbance import Disturbance

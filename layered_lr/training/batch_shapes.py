@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from layered_lr.backend.base import Session
 from layered_lr.backend.processes import ALONE, Processes
+from layered_lr.backend.session import Session
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, Unsupported
 from layered_lr.models.nn_modules import Module, set_training, type_names

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from layered_lr.backend.base import Session
 from layered_lr.backend.series import Series
+from layered_lr.backend.session import Session
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.history import History
 

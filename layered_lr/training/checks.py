@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from layered_lr.arrays import Array, Floats, Weights
-from layered_lr.backend.base import Backend, Session, StepOutcome
+from layered_lr.backend.base import Backend
+from layered_lr.backend.session import Session, StepOutcome
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsupported
 from layered_lr.files import describe_error

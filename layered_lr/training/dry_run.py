@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layered_lr.arrays import Float32, Targets
-from layered_lr.backend.base import Session
+from layered_lr.backend.session import Session
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CheckpointError, TrainingDiverged, Unsupported

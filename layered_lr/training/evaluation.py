@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Floats
-from layered_lr.backend.base import Session
+from layered_lr.backend.session import Session
 from layered_lr.data import Batches
 from layered_lr.training.metrics import TEST_LOSS, Metric, MetricSums
 

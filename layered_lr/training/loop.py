@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Targets
-from layered_lr.backend.base import Session, add_seconds
 from layered_lr.backend.processes import ALONE, Processes
+from layered_lr.backend.session import Session, add_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from layered_lr.arrays import Float64
-from layered_lr.backend.base import Session, StepOutcome
+from layered_lr.backend.session import Session, StepOutcome
 from layered_lr.plans.plan import Plan
 from layered_lr.training.history import History
 

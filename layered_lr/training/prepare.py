@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Weights, kind_of
-from layered_lr.backend.base import Backend, Extras
+from layered_lr.backend.base import Backend
 from layered_lr.backend.loading import load_backend
 from layered_lr.backend.processes import ALONE
+from layered_lr.backend.session import Extras
 from layered_lr.console import say
 from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.data.mixing import Mixer

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from layered_lr.backend.base import Session
+from layered_lr.backend.session import Session
 from layered_lr.plans.plan import Plan
 from layered_lr.training.history import History
 

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from layered_lr.arrays import Float64, Weights
-from layered_lr.backend.base import Session
+from layered_lr.backend.session import Session
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.plans.plan import Plan

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.backend.base import Backend, Session
+from layered_lr.backend.base import Backend
 from layered_lr.backend.phased_session import open_session
 from layered_lr.backend.processes import Processes
+from layered_lr.backend.session import Session
 from layered_lr.console import say
 from layered_lr.data.stored_images import StoredImages
 from layered_lr.errors import BackendUnavailable, CheckpointError, DataError, SpecError, ToolUnavailable, Unsupported

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend.base import Extras
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.session import Extras
 from layered_lr.data import Batches
 from tests.support import resuming
 from tests.support.convolutions import CLASSES, images, small

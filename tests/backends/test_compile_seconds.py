@@ -11,8 +11,8 @@ def seconds_after_each_update(parts: int) -> list[float | None]:
     import numpy as np
 
     import layered_lr as ll
-    from layered_lr.backend.base import Extras
     from layered_lr.backend.loading import load_backend
+    from layered_lr.backend.session import Extras
     from layered_lr_oneflow.runtime import flow
 
     backend = load_backend("oneflow-graph", "cpu")

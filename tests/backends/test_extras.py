@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend.base import Extras, Session
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.session import Extras, Session
 from layered_lr.data import Batches
 from layered_lr.optimizers import OPTIMIZERS
 from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays, largest_difference, mlp, mlp_weights

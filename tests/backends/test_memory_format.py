@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend.base import Backend, Extras, Session
+from layered_lr.backend.base import Backend
 from layered_lr.backend.phased_session import open_session
+from layered_lr.backend.session import Extras, Session
 from layered_lr.data import Batches
 from layered_lr.models.catalogue import draw_initial_weights
 from layered_lr.state import read_state, write_state

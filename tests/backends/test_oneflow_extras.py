@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend.base import Extras
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.session import Extras
 from tests.support.extras_cases import CASES, CLASSES, PART, all_by_session, by_hand, net
 from tests.support.graph_process import run_each
 from tests.support.isolation import value_of, values_of

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend.base import Extras, Session
 from layered_lr.backend.phased_session import PhasedSession, open_session
+from layered_lr.backend.session import Extras, Session
 from tests.support.quadratic import IMAGES, LABELS, Model, Quadratic, QuadraticSession
 
 GROUPS = [ll.Group("a"), ll.Group("b", lr_scale=0.5)]

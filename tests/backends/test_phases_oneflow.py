@@ -15,9 +15,9 @@ def timeline(name: str, parts: int, case: str) -> dict[str, float]:
     import numpy as np
 
     import layered_lr as ll
-    from layered_lr.backend.base import Extras
     from layered_lr.backend.loading import load_backend
     from layered_lr.backend.phased_session import open_session
+    from layered_lr.backend.session import Extras
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
     from tests.support import state_cases as runs
@@ -72,8 +72,8 @@ def shared(case: str, parts: int, dtype: str) -> dict[str, float]:
     from dataclasses import replace
 
     import layered_lr as ll
-    from layered_lr.backend.base import Extras
     from layered_lr.backend.loading import load_backend
+    from layered_lr.backend.session import Extras
     from layered_lr.models.nn_modules import set_trainable, trainable_parameters
     from layered_lr_oneflow.dropout import MaskedDropout
     from layered_lr_oneflow.runtime import flow

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend.base import Backend, Extras
+from layered_lr.backend.base import Backend
+from layered_lr.backend.session import Extras
 from tests.support.optimizer_cases import CASES
 from tests.support.timelines import (
     BODY,

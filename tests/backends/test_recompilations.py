@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend.base import Extras, Session
 from layered_lr.backend.loading import load_backend
 from layered_lr.backend.phased_session import open_session
+from layered_lr.backend.session import Extras, Session
 from tests.conftest import open_backend
 from tests.support.models import CLASSES, arrays, mlp, mlp_weights
 

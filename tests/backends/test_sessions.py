@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend.base import Backend, Session
+from layered_lr.backend.base import Backend
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.session import Session
 from tests.support.models import CLASSES, arrays, largest_difference, mlp, mlp_weights
 
 SPEC = ll.Spec(

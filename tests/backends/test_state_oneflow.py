@@ -13,8 +13,8 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.arrays import COUNTS
-from layered_lr.backend.base import Extras
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.session import Extras
 from layered_lr.state import TrainingState
 from tests.support import optimizer_cases as cases
 from tests.support import state_cases
@@ -24,8 +24,8 @@ from tests.support.isolation import value_of, values_of
 def goes_on(name: str, first: str, dtype: str) -> dict[str, list[float]]:
     """For optimizers of a family: how far a resumed run is from the undisturbed one, and whether all else is equal."""
     import layered_lr as ll
-    from layered_lr.backend.base import Extras
     from layered_lr.backend.loading import load_backend
+    from layered_lr.backend.session import Extras
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
     from tests.support import state_cases as runs
@@ -158,8 +158,8 @@ def across(name: str, case: str, path: str, to: str) -> None:
     from pathlib import Path
 
     import layered_lr as ll
-    from layered_lr.backend.base import Extras
     from layered_lr.backend.loading import load_backend
+    from layered_lr.backend.session import Extras
     from layered_lr_oneflow.runtime import flow
     from tests.support import optimizer_cases as cases
     from tests.support import state_cases as runs

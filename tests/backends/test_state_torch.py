@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend.base import Backend, Extras, Session
+from layered_lr.backend.base import Backend
 from layered_lr.backend.phased_session import open_session
+from layered_lr.backend.session import Extras, Session
 from layered_lr.state import TrainingState, read_state, write_state
 from tests.support.optimizer_cases import CASES, fitting
 from tests.support.timelines import CLASSES, opened, same, same_arrays, train

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend.base import Dtype, Extras
+from layered_lr.backend.base import Dtype
 from layered_lr.backend.loading import load_backend
+from layered_lr.backend.session import Extras
 from layered_lr.schedules import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 
 CLASSES, PART = 3, 6  # images of a part

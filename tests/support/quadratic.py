@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.arrays import Slots
-from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session, StepOutcome
+from layered_lr.backend.base import Backend
+from layered_lr.backend.session import NO_EXTRAS, Extras, Session, StepOutcome
 from layered_lr.models.nn_modules import set_trainable, trainable_parameters
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend.base import Backend, Extras, Session
+from layered_lr.backend.base import Backend
+from layered_lr.backend.session import Extras, Session
 from layered_lr.state import TrainingState
 from tests.support.models import CLASSES, FEATURES, HIDDEN, arrays
 from tests.support.optimizer_cases import fitting

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend.base import NO_EXTRAS, Backend, Extras, Session
+from layered_lr.backend.base import Backend
 from layered_lr.backend.phased_session import open_session
+from layered_lr.backend.session import NO_EXTRAS, Extras, Session
 from layered_lr.state import TrainingState
 
 CLASSES, BATCH = 3, 8

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from layered_lr.backend.base import Session, StepOutcome
+from layered_lr.backend.session import Session, StepOutcome
 from layered_lr.state import read_state
 from tests.support import resuming
 from tests.support.models import arrays

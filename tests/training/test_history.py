@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 import layered_lr as ll
 from layered_lr.arrays import Slots
-from layered_lr.backend.base import NO_EXTRAS, Extras, Session, StepOutcome
 from layered_lr.backend.series import Repeats, Series
+from layered_lr.backend.session import NO_EXTRAS, Extras, Session, StepOutcome
 from layered_lr.data import Batches, Dataset
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve

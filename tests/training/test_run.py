@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 import layered_lr as ll
-from layered_lr.backend.base import Backend, Session
+from layered_lr.backend.base import Backend
+from layered_lr.backend.session import Session
 from layered_lr.data import Batches
 from tests.support.models import CLASSES, arrays, largest_difference, mlp, mlp_weights
 
