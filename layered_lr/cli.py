@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import inspect
 import os
 import shlex
@@ -24,6 +23,7 @@ from layered_lr.flags import add_flags, describe_in_flags, look_here_last, read_
 from layered_lr.guesses import explain_guess
 from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
+from layered_lr.tools import is_installed
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.import_paths import is_import_path
 from layered_lr.training.options import KEPT_OF_A_RUN, merge_tables, options_with_meaning
@@ -99,7 +99,7 @@ def _would_run(backend: str, result: Any, arguments: dict[str, Any]) -> bool:
     """Whether a run that has ended would also run on another framework's backend, here."""
     from layered_lr.registry import TABLE
 
-    if importlib.util.find_spec(TABLE[backend].framework) is None:
+    if not is_installed(TABLE[backend].framework):
         return False
     if Precision.of(arguments.get("precision", "float32")).autocast is not None:  # which OneFlow has not
         return False

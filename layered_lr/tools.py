@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import re
 from typing import Any
 
 from layered_lr.errors import ToolUnavailable
+
+
+def is_installed(module: str) -> bool:
+    """Whether a library can be imported, without importing it.
+
+    A folder of its name that lies where Python looks is none: Python would import it as an empty package.
+    """
+    found = importlib.util.find_spec(module)
+    return found is not None and found.origin is not None
 
 
 def import_tool(module: str, package: str, oldest: str) -> Any:

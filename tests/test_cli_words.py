@@ -58,12 +58,12 @@ def result(spec: ll.Spec) -> Any:
 
 
 def test_the_last_line_is_printed_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("layered_lr.cli.is_installed", lambda name: True)
     plain = result(ll.Spec(ll.SGD(0.1)))
     assert _would_run("oneflow-graph", plain, {}) and _would_run("oneflow-graph", plain, {"model": "mobilenet_v2"})
     for arguments in ({"model": "mine:Net"}, {"model": object()}, {"device": "mps"}, {"precision": "bfloat16"}):
         assert not _would_run("oneflow-graph", plain, arguments)
     too_small = ll.Spec(ll.SGD(1e-45), [ll.Group("features", lr_scale=1e30)])  # float32 cannot hold it
     assert not _would_run("oneflow-graph", result(too_small), {})
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("layered_lr.cli.is_installed", lambda name: False)
     assert not _would_run("oneflow-graph", plain, {})

@@ -140,21 +140,25 @@ def refuse_memory(node: Node | None) -> Unsupported:
     )
 
 
-def compare_passes(model: Module, first: Recorder, second: Recorder) -> None:
+def compare_passes(model: Module, first: Recorder, second: Recorder, with_same_weights: bool = False) -> None:
     """Compare two passes in a row over batches of the same shape.
 
     Args:
         model: Whose passes they are.
         first: The first.
         second: The one after it, which knows the tensors of the first as ``Earlier``.
+        with_same_weights: Whether nothing trains between the passes, so that what was computed of parameters alone is
+            the same in both.
 
     Raises:
         Unsupported: The second computes something else.
     """
     keys: dict[Any, int] = {}
-    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
-    before = _Keys(first, keys, buffers)
-    after = _Keys(second, keys, buffers, before)
+    lasting = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    if with_same_weights:
+        lasting |= {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    before = _Keys(first, keys, lasting)
+    after = _Keys(second, keys, lasting, before)
     if before.of_results() != after.of_results():
         raise refuse_memory(after.find_other(before))
 
@@ -163,9 +167,9 @@ class _Keys:
     """Gives numbers to what a pass computes: the same one to the same operators on the same arguments."""
 
     def __init__(
-        self, recorder: Recorder, keys: dict[Any, int], buffers: set[str], earlier: _Keys | None = None
+        self, recorder: Recorder, keys: dict[Any, int], lasting: set[str], earlier: _Keys | None = None
     ) -> None:
-        self._recorder, self._keys, self._buffers, self._earlier = recorder, keys, buffers, earlier
+        self._recorder, self._keys, self._lasting, self._earlier = recorder, keys, lasting, earlier
         self._changing = {write.name for write in recorder.writes}
         self._known: dict[str, tuple[int, bool]] = {}
         for node in recorder.nodes:
@@ -204,7 +208,7 @@ class _Keys:
         if isinstance(value, Result):
             return self._known[value.node]
         if isinstance(value, Held):
-            return ("held", value.name), value.name in self._buffers and value.name not in self._changing
+            return ("held", value.name), value.name in self._lasting and value.name not in self._changing
         if isinstance(value, Input):
             return ("input", *value), False
         if isinstance(value, Mapping):

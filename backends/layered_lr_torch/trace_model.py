@@ -217,10 +217,10 @@ def _copy_buffers(model: Module) -> None:
 def _trace_once(
     model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int, shared: frozenset[str] = frozenset()
 ) -> Recorder:
-    """Record one pass; a second one where the first leaves something behind that is no parameter and no buffer.
+    """Record one pass; more of them where it leaves something behind that is no parameter and no buffer.
 
     Raises:
-        Unsupported: The second pass does something else than the first, so that one of them cannot stand for all.
+        Unsupported: A later pass does something else than the first, so that one of them cannot stand for all.
     """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with put_back(model):
@@ -229,7 +229,8 @@ def _trace_once(
         held, names = swap_tensors(model, fakes)
         swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
         recorder = _record_pass(model, Recorder(fakes, held, None, shared), names, _make_inputs(fakes, example, times))
-        if times == _BATCHES[0] and (recorder.promoted or Photograph(model) != before):
+
+        def compare_with_next(with_same_weights: bool) -> None:
             for module, parameters, buffers in swapped:
                 module._parameters, module._buffers = parameters, buffers
             again = Recorder(fakes, held, recorder, shared)
@@ -237,7 +238,14 @@ def _trace_once(
                 _record_pass(model, again, names, _make_inputs(fakes, example, times))
             except (LayeredLRError, _Fails) as error:
                 raise refuse_memory(None) from error
-            compare_passes(model, recorder, again)
+            compare_passes(model, recorder, again, with_same_weights)
+
+        if times == _BATCHES[0] and (recorder.promoted or Photograph(model) != before):
+            compare_with_next(with_same_weights=not mode)
+            if not mode:  # what evaluation keeps of the weights, train() has to drop: they are others afterwards
+                model.train()
+                model.eval()
+                compare_with_next(with_same_weights=False)
     found = frozenset() if shared else recorder.find_shared_statistics()
     return _trace_once(model, mode, example, times, found) if found else recorder
 

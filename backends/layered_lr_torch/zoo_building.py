@@ -19,6 +19,7 @@ from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.files import describe_error
 from layered_lr.models.zoo import TIMM, ZooFacts
 from layered_lr.spelling import did_you_mean
+from layered_lr.tools import is_installed
 from layered_lr_torch.heads import find_head_path, list_outputs, put_head
 from layered_lr_torch.torch_types import Module
 
@@ -40,7 +41,7 @@ def list_names() -> list[str]:
 
 def list_timm_names() -> list[str]:
     """List timm's models, as ``timm:NAME``; none where it is not installed."""
-    if importlib.util.find_spec("timm") is None:
+    if not is_installed("timm"):
         return []
     return [TIMM + name for name in importlib.import_module("timm").list_models()]
 
@@ -85,14 +86,15 @@ def _torchvision() -> Any:
 
 
 def _timm() -> Any:
+    what = "is not installed"
     try:
-        return importlib.import_module("timm")
+        if is_installed("timm"):
+            return importlib.import_module("timm")
     except Exception as error:  # as above
-        is_missing = importlib.util.find_spec("timm") is None
-        what = "is not installed" if is_missing else f"cannot be imported: {describe_error(error)}"
-        raise BackendUnavailable(
-            "torch-eager", f"takes models timm:NAME from timm, which {what}", "Install it with: pip install timm."
-        ) from None
+        what = f"cannot be imported: {describe_error(error)}"
+    raise BackendUnavailable(
+        "torch-eager", f"takes models timm:NAME from timm, which {what}", "Install it with: pip install timm."
+    )
 
 
 def make(name: str, num_classes: int, options: Mapping[str, Any]) -> Module:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import importlib.util
 import platform
 import sys
 from collections.abc import Callable
@@ -14,6 +11,7 @@ from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.models.nn_modules import Module, framework_of
 from layered_lr.plans.plan import Plan
 from layered_lr.registry import ATTACH, FRAMEWORKS, TABLE, Entry, check_name, load_attribute
+from layered_lr.tools import is_installed
 
 
 def load_backend(name: str, device: str = "auto") -> Backend:
@@ -25,6 +23,8 @@ def load_backend(name: str, device: str = "auto") -> Backend:
     """
     entry = check_name(name)
     try:
+        if not is_installed(entry.framework):  # a folder of that name would be imported as an empty package
+            raise ModuleNotFoundError(entry.framework)
         implementation: type[Backend] = load_attribute(entry.implementation)
     except ImportError as error:
         raise BackendUnavailable(name, *_explain_failure(entry, error)) from None
@@ -72,7 +72,7 @@ def _explain_failure(entry: Entry, failure: ImportError) -> tuple[str, str]:
     if framework.newest_python and sys.version_info[:2] > framework.newest_python:
         here = f"this is Python {platform.python_version()} on {platform.system()} {platform.machine()}"
         return f"needs {framework.needs}; {here}", f"Use a Python 3.10 environment (make setup){_suggest_other(entry)}"
-    if importlib.util.find_spec(entry.framework) is None:
+    if not is_installed(entry.framework):
         reason = f"needs {framework.needs}, and {entry.framework} is not installed"
         return reason, f"Install it: pip install 'layered-lr[{entry.framework}]'{_suggest_other(entry)}"
     return f"needs {framework.needs}; importing it failed: {failure}", explain_reinstall(entry)

@@ -20,6 +20,7 @@ from layered_lr.models.zoo import TIMM, ZooFacts, is_catalogued, open_zoo
 from layered_lr.outputs import write_whole
 from layered_lr.registry import FRAMEWORKS, find_versions
 from layered_lr.reports.tables import ReportTable
+from layered_lr.tools import is_installed
 
 _FILE = "models.json"
 _MOST_GROUPS = 4
@@ -35,7 +36,7 @@ def list_models(patterns: Sequence[str] = (), progress: bool = True) -> list[Zoo
     Raises:
         SpecError: No model has such a name.
     """
-    zoo = open_zoo("") if importlib.util.find_spec("torch") else None
+    zoo = open_zoo("") if is_installed("torch") else None
     known = [*MODELS, *(name for name in (zoo.list_names() if zoo else ()) if name not in MODELS)]
     chosen: dict[str, None] = dict.fromkeys([] if patterns else known)
     for pattern in patterns:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, Final, NamedTuple
 
 from layered_lr.errors import BackendUnavailable, SpecError
 from layered_lr.models.catalogue import MODELS
 from layered_lr.registry import load_zoo
 from layered_lr.spelling import did_you_mean
+from layered_lr.tools import is_installed
 
 TIMM: Final = "timm:"
 """What the name of a model of timm begins with."""
@@ -48,7 +48,7 @@ def open_zoo(name: str, backend: str = "torch-eager") -> Any:
         BackendUnavailable: torch is not installed.
         SpecError: The name is a misspelling of a model that needs no torch.
     """
-    if importlib.util.find_spec("torch") is None:
+    if not is_installed("torch"):
         if hint := did_you_mean(name, MODELS):
             raise SpecError(f"model={name!r}: must be one of {', '.join(MODELS)} where torch is not installed.{hint}")
         raise BackendUnavailable(

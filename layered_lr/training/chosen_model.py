@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from layered_lr.models.users_callable import UsersCallable
 from layered_lr.models.weight_files import read_weights
 from layered_lr.models.zoo import is_catalogued, open_zoo
 from layered_lr.spelling import did_you_mean
+from layered_lr.tools import is_installed
 from layered_lr.training.options import RunOptions
 
 
@@ -166,7 +166,7 @@ def _read_pretrained(name: str | None, chosen: str | bool, progress: bool, loads
         )
     word = "DEFAULT" if chosen is True else str(chosen)
     is_file = word.lower().endswith((".pth", ".pt", ".npz", ".safetensors")) or Path(word).exists()
-    if is_file and not (name.startswith("timm:") or importlib.util.find_spec("torch")):
+    if is_file and not (name.startswith("timm:") or is_installed("torch")):
         return Pretrained(Path(word).name, read_weights(word, "pretrained") if loads else None, None)
     zoo = open_zoo(name)
     transform = zoo.find_transform(name, word)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from layered_lr.backend.session import Session
 from layered_lr.plans.plan import Plan
+from layered_lr.tools import is_installed
 from layered_lr.training.history import History
 
 _REFRESH_SECONDS = 0.2
@@ -90,7 +90,7 @@ def is_in_notebook() -> bool:
 
 def _notebook_bar() -> Any:
     """The bar of widgets, where these are installed; else the one of text."""
-    if importlib.util.find_spec("ipywidgets") is None:
+    if not is_installed("ipywidgets"):
         return tqdm
     from tqdm.notebook import tqdm as notebook_bar
 

@@ -195,6 +195,35 @@ def test_tracing_puts_back_what_a_pass_changes_in_place() -> None:
     assert model.seen == [1] and model.names == {"a": 1} and model.kinds == {1} and model.table.tolist() == [0, 0]
 
 
+class KeepsInEvaluation(torch.nn.Module):
+    """Computes its table from a weight once for evaluation, as LeViT does with its attention biases."""
+
+    def __init__(self, drops: bool) -> None:
+        super().__init__()
+        self.weight, self.drops = torch.nn.Parameter(torch.ones(3)), drops
+        self.kept: dict[str, Any] = {}
+
+    def train(self, mode: bool = True) -> Any:
+        if mode and self.drops:
+            self.kept = {}
+        return super().train(mode)
+
+    def forward(self, x: Any) -> Any:
+        if self.training:
+            return x * self.weight.exp()
+        if "table" not in self.kept:
+            self.kept["table"] = self.weight.exp()
+        return x * self.kept["table"]
+
+
+def test_what_evaluation_keeps_of_the_weights_has_to_go_before_they_change() -> None:
+    model = KeepsInEvaluation(drops=True)
+    graph = trace_model(model, (np.zeros((2, 3), "float32"),))
+    assert [node.operator for node in graph.evaluation.nodes] == ["exp", "mul"] and model.kept == {}
+    with pytest.raises(ll.Unsupported, match="changes an attribute of a module"):
+        trace_model(KeepsInEvaluation(drops=False), (np.zeros((2, 3), "float32"),))
+
+
 def test_tracing_leaves_functions_with_gradients_of_their_own_as_they_were() -> None:
     trace_model(Small(), (np.zeros((2, 3, 8, 8), "float32"),))
     assert torch.equal(OwnGradient.apply(torch.tensor([-2.0])), torch.tensor([2.0]))

@@ -88,7 +88,7 @@ def test_a_notebook_with_widgets_shows_theirs(notebook: None, monkeypatch: pytes
             super().__init__(*args, **more)
 
     monkeypatch.setattr(tqdm.notebook, "tqdm", Widgets)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=name))
     bar_text(monkeypatch)
     assert made and not made[0]["disable"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from layered_lr.printed import shown
 from layered_lr.registry import FRAMEWORKS, TABLE, load_exporter
 from layered_lr.spelling import did_you_mean
 from layered_lr.state.safetensors_files import safetensors_bytes
+from layered_lr.tools import is_installed
 from layered_lr.training.trained.predictions import want_images
 from layered_lr.training.trained.trained_model import Answerer, Trained, Which, find_input, open_model, pick_weights
 from layered_lr.version import __version__
@@ -234,7 +234,7 @@ def _check_onnx() -> None:
     Raises:
         ToolUnavailable: It is.
     """
-    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in _ONNX_PACKAGES if not is_installed(name)]
     if missing:
         raise ToolUnavailable(
             f"export: ONNX needs {', '.join(missing)}, which is not installed: pip install 'layered-lr[export]'. "
@@ -268,7 +268,7 @@ def _compare(
     found = [_answer_of(run, batch) for batch in given]
     differences, unchecked = {"torch-eager": _difference(found, opened, images)}, {}
     loop = FRAMEWORKS["oneflow"].loop
-    if importlib.util.find_spec(TABLE[loop].framework) is None:
+    if not is_installed(TABLE[loop].framework):
         unchecked[loop] = "oneflow is not installed"
     else:
         try:
