@@ -10,6 +10,7 @@ import numpy as np
 
 from layered_lr.models.graph_operators import UNARY
 from layered_lr_oneflow.oneflow_types import Tensor, TensorType
+from layered_lr_oneflow.operators import broadcasting
 from layered_lr_oneflow.runtime import flow
 
 _C = flow._C
@@ -62,7 +63,8 @@ def _logsigmoid(x: Tensor) -> Tensor:
 
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
     """Clip with a gradient strictly between the limits."""
-    return flow.where((x > low) & (x < high), x, flow.clamp(x, min=low, max=high).detach())
+    is_within = broadcasting.is_greater(x, low) & broadcasting.is_less(x, high)
+    return flow.where(is_within, x, flow.clamp(x, min=low, max=high).detach())
 
 
 _SIXTH: Final = float(np.float32(1 / 6))
@@ -119,7 +121,7 @@ def _pow(x: Any, y: Any) -> Tensor:
     if isinstance(y, int | float) and y == 2:
         return x * x
     if isinstance(y, int | float) and y == 0:  # OneFlow's gradient at 0 is NaN
-        return flow.where(x > x, x, _as_tensor(1, x))
+        return flow.where(x < x, x, _as_tensor(1, x))
     return _pow_of_tensor(_as_tensor(x, y), y) if isinstance(y, flow.Tensor) else flow.pow(x, y)
 
 
@@ -140,7 +142,7 @@ def _mish(x: Tensor) -> Tensor:
 
 
 def _choose(larger: bool) -> Callable[[Any, Any], Tensor]:
-    function = flow.maximum if larger else flow.minimum
+    function = broadcasting.maximum if larger else broadcasting.minimum
 
     def choose(x: Any, y: Any) -> Tensor:
         return function(x, _as_tensor(y, x)) if isinstance(x, flow.Tensor) else function(_as_tensor(x, y), y)
@@ -205,21 +207,21 @@ UNARY_FUNCTIONS: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
 
 ARITHMETIC: Final[Mapping[str, Callable[..., Tensor]]] = {
     **UNARY_FUNCTIONS,
-    "add": lambda x, y: x + y,
-    "sub": lambda x, y: x - y,
-    "mul": lambda x, y: x * y,
-    "div": lambda x, y: x / y,
+    "add": broadcasting.add,
+    "sub": broadcasting.subtract,
+    "mul": broadcasting.multiply,
+    "div": broadcasting.divide,
     "floor_divide": _floor_divide,
     "remainder": _remainder,
     "pow": _pow,
     "maximum": _choose(larger=True),
     "minimum": _choose(larger=False),
-    "eq": lambda x, y: x == y,
-    "ne": lambda x, y: x != y,
-    "lt": lambda x, y: x < y,
-    "le": lambda x, y: x <= y,
-    "gt": lambda x, y: x > y,
-    "ge": lambda x, y: x >= y,
+    "eq": broadcasting.equals,
+    "ne": broadcasting.differs,
+    "lt": broadcasting.is_less,
+    "le": broadcasting.is_at_most,
+    "gt": broadcasting.is_greater,
+    "ge": broadcasting.is_at_least,
     "logical_and": _logical("and"),
     "logical_or": _logical("or"),
     "logical_xor": _logical("xor"),

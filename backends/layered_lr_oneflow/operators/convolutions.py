@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.broadcasting import add_bias
 from layered_lr_oneflow.operators.convolution_forms import (
     Convolution,
     multiply_columns,
@@ -151,12 +152,12 @@ def convolve(
         choice = choose_form(tuple(x.shape), tuple(weight.shape), stride, padding, dilation, groups)
     if choice is None:
         sizes = {"stride": list(stride), "padding": list(padding), "dilation": list(dilation)}
-        return _OWN[weight.ndim](x, weight, bias, groups=groups, **sizes)
+        return add_bias(_OWN[weight.ndim](x, weight, None, groups=groups, **sizes), bias)
     for number, (first, axis) in enumerate(zip(choice.firsts, choice.sizes.axes, strict=True), 2):
         if weight.shape[number] > axis.kernel:
             weight = flow.narrow(weight, number, first, axis.kernel)
     made = choice.form.compute(x, weight, choice.sizes)
-    return made if bias is None else _C.bias_add(made, bias, axis=1)
+    return add_bias(made, bias)
 
 
 @lru_cache(maxsize=4096)

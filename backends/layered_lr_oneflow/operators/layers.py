@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.broadcasting import add_bias
 from layered_lr_oneflow.operators.convolutions import convolve
 from layered_lr_oneflow.runtime import flow
 
@@ -39,7 +40,7 @@ def _matmul(x: Tensor, y: Tensor) -> Tensor:
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     product = _C.matmul(rows, weight, transpose_b=True)
-    product = product if bias is None else _C.bias_add(product, bias, axis=1)
+    product = add_bias(product, bias)
     return product if x.ndim == 2 else product.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -60,7 +61,7 @@ def _convolve_transposed(
     parts = zip(flow.chunk(x, groups, 1), flow.chunk(weight, groups, 0), strict=True) if groups > 1 else [(x, weight)]
     made = [function(part, its, None, *sizes, 1, list(dilation)) for part, its in parts]
     whole = made[0] if groups == 1 else flow.cat(made, dim=1)
-    return whole if bias is None else whole + bias.reshape(1, -1, *(1 for _ in stride))
+    return add_bias(whole, bias)
 
 
 def _unfold(
