@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from itertools import zip_longest
 from typing import Any, Final
+
+import numpy as np
 
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.runtime import flow
@@ -37,8 +38,7 @@ def find_layout(large: tuple[int, ...], small: tuple[int, ...]) -> _Sides | None
         Shapes of both, of as many elements as before; None where none is known.
     """
     merged: list[tuple[bool, int]] = []
-    pairs = list(zip_longest(reversed(large), reversed(small), fillvalue=1))[::-1]
-    for size, own in pairs:
+    for size, own in zip(large, (1,) * (len(large) - len(small)) + small, strict=True):
         if size == 1:
             continue
         repeated = own == 1
@@ -69,24 +69,17 @@ def _is_fast(large: tuple[int, ...], small: tuple[int, ...]) -> bool:
     return math.prod(small) == small[-1] if small else True
 
 
+def _goes_to_onednn(x: Tensor) -> bool:
+    """Whether oneDNN gets a tensor of this kind, on a CPU and in float32; a global one's axes stay as they are."""
+    return bool(x.dtype == flow.float32 and not x.is_global and x.device.type == "cpu")
+
+
 def _gains(x: Any, y: Any) -> bool:
     """Whether oneDNN gets a pair of tensors, of different shapes, with elements enough to matter."""
     if not (isinstance(x, flow.Tensor) and isinstance(y, flow.Tensor)) or x.shape == y.shape:
         return False
-    if x.dtype != flow.float32 or y.dtype != flow.float32 or x.is_global or y.is_global:
-        return False
     numbers = x.numel(), y.numel()
-    return bool(x.device.type == "cpu" and max(numbers) >= _LEAST and min(numbers) > 0)
-
-
-def _is_large(x: Tensor) -> bool:
-    return x.dtype == flow.float32 and not x.is_global and x.device.type == "cpu" and bool(x.numel() >= _LEAST)
-
-
-def _shapes(x: Tensor, y: Tensor) -> tuple[_Sides, tuple[int, ...]]:
-    first, second = tuple(x.shape), tuple(y.shape)
-    pairs = list(zip_longest(reversed(first), reversed(second), fillvalue=1))[::-1]
-    return (first, second), tuple(own if its == 1 else its for own, its in pairs)
+    return _goes_to_onednn(x) and _goes_to_onednn(y) and max(numbers) >= _LEAST and min(numbers) > 0
 
 
 def _repeat(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -105,10 +98,10 @@ def _in_layout(function: _Function, if_swapped: _Function | None) -> _Function:
     def compute(x: Any, y: Any) -> Tensor:
         if not _gains(x, y):
             return function(x, y)
-        (first, second), result = _shapes(x, y)
-        if first == result:
+        result = np.broadcast_shapes(tuple(x.shape), tuple(y.shape))
+        if tuple(x.shape) == result:
             return _compute_large_first(function, x, y)
-        if second == result and if_swapped is not None:
+        if tuple(y.shape) == result and if_swapped is not None:
             return _compute_large_first(if_swapped, y, x)
         return function(_repeat(x, result), _repeat(y, result))
 
@@ -134,10 +127,10 @@ def _compared(function: _Function, tensors_swapped: _Function | None = None) -> 
     """
 
     def compare(x: Any, y: Any) -> Tensor:
-        if isinstance(x, flow.Tensor) and not isinstance(y, flow.Tensor) and _is_large(x):
+        if isinstance(x, flow.Tensor) and not isinstance(y, flow.Tensor) and _goes_to_onednn(x) and x.numel() >= _LEAST:
             y = _C.constant(tuple(x.shape), y, dtype=x.dtype, device=flow.device("cpu"))
         if _gains(x, y):
-            result = _shapes(x, y)[1]
+            result = np.broadcast_shapes(tuple(x.shape), tuple(y.shape))
             x, y = _repeat(x, result), _repeat(y, result)
         if tensors_swapped is not None and isinstance(x, flow.Tensor) and isinstance(y, flow.Tensor):
             return tensors_swapped(y, x)
