@@ -7,6 +7,7 @@ from layered_lr.models.dropout_masks import draw_dropout_mask, draw_trials, draw
 from layered_lr.models.graph import BatchSized, Size
 from layered_lr_oneflow.oneflow_types import Module, Tensor, TensorType
 from layered_lr_oneflow.operators.arithmetic import convert, make_constant
+from layered_lr_oneflow.operators.broadcasting import is_greater, multiply
 from layered_lr_oneflow.runtime import flow
 
 
@@ -85,7 +86,7 @@ class RandomPlace:
 
     def drop(self, x: Tensor, images: int) -> Tensor:
         """Drop numbers of an activation, and make the others larger."""
-        return x * (self._draw_dropout(x.dtype, x, images) if self.mask is None else self.mask)
+        return multiply(x, self._draw_dropout(x.dtype, x, images) if self.mask is None else self.mask)
 
     def make(self, dtype: TensorType, like: Tensor, images: int) -> Tensor:
         """Make the numbers of a Bernoulli trial, 0 or 1, or uniform ones from 0 to 1, where ``like`` is."""
@@ -93,7 +94,7 @@ class RandomPlace:
             return convert(self.mask.reshape(*self.sizes_at(images)), dtype)
         if self.operator == "uniform":
             return flow.rand(*self.sizes_at(images), dtype=dtype, device=str(like.device))
-        return convert(self._draw_dropout(flow.float32, like, images) > 0, dtype)
+        return convert(is_greater(self._draw_dropout(flow.float32, like, images), 0), dtype)
 
     def _draw_dropout(self, dtype: TensorType, like: Tensor, images: int) -> Tensor:
         ones = make_constant(self.sizes_at(images), 1, dtype, like)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
@@ -157,7 +158,13 @@ def _glu(x: Tensor, dim: int = -1) -> Tensor:
 
 
 def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    return torch.where(x > 0, x, (x / alpha).clamp(max=0).expm1() * alpha)
+    """CELU with torch's gradient, in which 1/alpha is that of alpha as float32 holds it."""
+    below = torch.where(x > 0, 0, x)
+    bent, scale = (below / alpha).expm1() * alpha, 1 / float(np.float32(alpha))
+    if scale != 1 / alpha:
+        has_its_gradient = (below * scale).expm1() * alpha
+        bent = has_its_gradient + (bent - has_its_gradient).detach()
+    return torch.where(x > 0, x, bent)
 
 
 def _elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
@@ -316,7 +323,7 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "clamp": _clamp,
     "clamp_min": lambda x, min: _clamp(x, min),
     "clamp_max": lambda x, max: _clamp(x, None, max),
-    "threshold": lambda x, threshold, value: torch.where(x > threshold, x, value),
+    "threshold": lambda x, threshold, value: torch.where(x <= threshold, value, x),
     "glu": _glu,
     "celu": _celu,
     "elu": _elu,

@@ -88,7 +88,7 @@ def _leaky_relu(x: Tensor, slope: float) -> Tensor:
 
 
 def _logical_not(x: Tensor) -> Tensor:
-    return convert(x == 0, flow.bool) if not _is_bool(x) else flow.logical_not(x)
+    return convert(broadcasting.equals(x, 0), flow.bool) if not _is_bool(x) else flow.logical_not(x)
 
 
 def _square(x: Tensor) -> Tensor:
@@ -122,23 +122,42 @@ def _pow(x: Any, y: Any) -> Tensor:
         return x * x
     if isinstance(y, int | float) and y == 0:  # OneFlow's gradient at 0 is NaN
         return flow.where(x < x, x, _as_tensor(1, x))
+    if isinstance(y, float) and abs(y) == 0.5:  # torch too takes the root, which has none of -inf
+        return flow.sqrt(x) if y > 0 else flow.rsqrt(x)
     return _pow_of_tensor(_as_tensor(x, y), y) if isinstance(y, flow.Tensor) else flow.pow(x, y)
 
 
 def _pow_of_tensor(x: Tensor, y: Tensor) -> Tensor:
-    """Raise to powers that may learn; torch's gradient of a power of zero is zero, where OneFlow's is NaN."""
-    made = flow.pow(x, y.detach())
+    """Raise to powers that may learn, with torch's gradients by them.
+
+    That of a power of zero is zero, where OneFlow's is NaN; that of a negative number's power is NaN, where it is zero.
+    """
     if not y.requires_grad:
-        return made
-    is_zero = (x == 0) & (y >= 0)
-    base = flow.where(is_zero, _as_tensor(1, x), x).detach()
-    follows = flow.where(is_zero, _as_tensor(0, x), flow.pow(base, y))
-    return made + (follows - follows.detach())
+        return flow.pow(x, y)
+    one = _as_tensor(1, x)
+    is_zero = broadcasting.equals(x, 0) & broadcasting.is_at_least(y, 0)
+    powers_of_zero = flow.pow(
+        flow.where(is_zero & broadcasting.is_greater(y, 0), x, one), flow.where(is_zero, y, one).detach()
+    )
+    powers = flow.pow(flow.where(is_zero, one, x), flow.where(is_zero, one, y))
+    nothing = flow.tanh(y) - flow.tanh(y).detach()
+    without_gradient = flow.sqrt(flow.where(broadcasting.is_less(x, 0), nothing, one)) * 0
+    return flow.where(is_zero, powers_of_zero, powers) + without_gradient
 
 
 def _mish(x: Tensor) -> Tensor:
     """Written out: OneFlow's own is NaN of large numbers."""
     return x * flow.tanh(_C.softplus(x, 1.0, 20.0))
+
+
+def _hardswish(x: Tensor) -> Tensor:
+    """OneFlow's own, but NaN of -inf, as 0 times -inf is."""
+    return _C.hardswish(x) + flow.clamp(x.detach(), max=0.0) * 0
+
+
+def _prelu(x: Tensor, weight: Tensor) -> Tensor:
+    """OneFlow's own, which aborts in the backward pass of a tensor of one axis."""
+    return _C.prelu(x, weight) if x.ndim > 1 else _C.prelu(x.reshape(-1, 1), weight).reshape(-1)
 
 
 def _choose(larger: bool) -> Callable[[Any, Any], Tensor]:
@@ -193,7 +212,7 @@ _OTHERWISE: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "trunc": _trunc,
     "silu": _C.silu,
     "mish": _mish,
-    "hardswish": _C.hardswish,
+    "hardswish": _hardswish,
     "hardsigmoid": _hardsigmoid,
     "softsign": _softsign,
     "selu": _C.selu,
@@ -230,7 +249,7 @@ ARITHMETIC: Final[Mapping[str, Callable[..., Tensor]]] = {
     "elu": lambda x, alpha: _C.elu(x, alpha=alpha),
     "hardtanh": _hardtanh,
     "softplus": lambda x, beta, threshold: _C.softplus(x, beta, threshold),
-    "prelu": lambda x, weight: _C.prelu(x, weight),
+    "prelu": _prelu,
     "where": _where,
     "clamp": _clamp,
     "cast": convert,

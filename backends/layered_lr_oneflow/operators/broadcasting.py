@@ -82,6 +82,11 @@ def _gains(x: Any, y: Any) -> bool:
     return _goes_to_onednn(x) and _goes_to_onednn(y) and max(numbers) >= _LEAST and min(numbers) > 0
 
 
+def _is_compared_badly(x: Tensor) -> bool:
+    """Whether oneDNN compares a tensor with a number slowly; or, one without axes, as an equal shape, NaN and all."""
+    return _goes_to_onednn(x) and (x.numel() >= _LEAST or not x.ndim)
+
+
 def _repeat(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Write a tensor out along the axes along which it is repeated."""
     return x if tuple(x.shape) == shape else x.expand(*shape)
@@ -127,7 +132,7 @@ def _compared(function: _Function, tensors_swapped: _Function | None = None) -> 
     """
 
     def compare(x: Any, y: Any) -> Tensor:
-        if isinstance(x, flow.Tensor) and not isinstance(y, flow.Tensor) and _goes_to_onednn(x) and x.numel() >= _LEAST:
+        if isinstance(x, flow.Tensor) and not isinstance(y, flow.Tensor) and _is_compared_badly(x):
             y = _C.constant(tuple(x.shape), y, dtype=x.dtype, device=flow.device("cpu"))
         if _gains(x, y):
             result = np.broadcast_shapes(tuple(x.shape), tuple(y.shape))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
-from layered_lr_oneflow.operators.broadcasting import add_bias
+from layered_lr_oneflow.operators.broadcasting import add, add_bias, multiply, subtract
 from layered_lr_oneflow.operators.convolutions import convolve
 from layered_lr_oneflow.runtime import flow
 
@@ -78,24 +78,23 @@ def _batch_norm(
 
 
 def _normalise(x: Tensor, axes: list[int], eps: float) -> Tensor:
-    centred = x - x.mean(dim=axes, keepdim=True)
-    return centred * flow.rsqrt((centred * centred).mean(dim=axes, keepdim=True) + eps)
+    centred = subtract(x, x.mean(dim=axes, keepdim=True))
+    return multiply(centred, flow.rsqrt((centred * centred).mean(dim=axes, keepdim=True) + eps))
 
 
 def _layer_norm(x: Tensor, axes: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Normalise the last axes; written out, because OneFlow's own aborts on some shapes and loses a gradient."""
     made = _normalise(x, list(range(x.ndim - axes, x.ndim)), eps)
-    made = made if weight is None else made * weight
-    return made if bias is None else made + bias
+    made = made if weight is None else multiply(made, weight)
+    return made if bias is None else add(made, bias)
 
 
 def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Normalise groups of channels; OneFlow's own has no kernel on a CPU."""
     shape = tuple(x.shape)
     made = _normalise(x.reshape(shape[0], groups, -1), [2], eps).reshape(shape[0], shape[1], -1)
-    made = made if weight is None else made * weight.reshape(1, -1, 1)
-    made = made if bias is None else made + bias.reshape(1, -1, 1)
-    return made.reshape(*shape)
+    made = made if weight is None else multiply(made, weight.reshape(1, -1, 1))
+    return add_bias(made, bias).reshape(*shape)
 
 
 LAYERS: Final[Mapping[str, Callable[..., Any]]] = {

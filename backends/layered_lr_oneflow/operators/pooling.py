@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.not_a_number import adapt_max_pool
 from layered_lr_oneflow.runtime import flow
 
 _C = flow._C
@@ -45,14 +46,9 @@ def _adaptive_avg_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return _ADAPTIVE[len(size)](x, output_size=list(size))
 
 
-def _adaptive_max_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    made = flow.nn.functional.adaptive_max_pool2d(x, list(size))
-    return made[0] if isinstance(made, tuple | list) else made
-
-
 POOLING: Final[Mapping[str, Callable[..., Any]]] = {
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
     "adaptive_avg_pool": _adaptive_avg_pool,
-    "adaptive_max_pool": _adaptive_max_pool,
+    "adaptive_max_pool": adapt_max_pool,
 }

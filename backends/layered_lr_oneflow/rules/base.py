@@ -157,8 +157,8 @@ def lerp(start: Tensor, end: Tensor, weight: Number) -> Tensor:
 
 
 def update_mean_square(old: Tensor, gradient: Tensor, beta: float) -> Tensor:
-    """Return the running mean of the gradient's square, with this gradient in it."""
-    return old * beta + gradient * gradient * (1 - beta)
+    """Return the running mean of the gradient's square, with this gradient in it, multiplied in torch's order."""
+    return old * beta + gradient * (1 - beta) * gradient
 
 
 def norm(tensor: Tensor) -> Tensor:

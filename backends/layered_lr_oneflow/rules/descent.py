@@ -7,6 +7,7 @@ from typing import final
 
 from layered_lr.optimizers import LARS, SGD
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.broadcasting import is_greater
 from layered_lr_oneflow.rules.base import (
     RateAndMomentum,
     Scalars,
@@ -118,6 +119,6 @@ class LARSRule(UpdateRule[LARS]):
         o = self.optimizer
         size, slope = norm(parameter), norm(gradient)
         trust = size * o.trust_coefficient / (slope + size * o.weight_decay + o.eps)
-        trust = flow.where((size > 0).logical_and(slope > 0), trust, flow.ones_like(trust))
+        trust = flow.where(is_greater(size, 0).logical_and(is_greater(slope, 0)), trust, flow.ones_like(trust))
         scaled = self.add_decay(parameter, gradient) * trust
         apply_step(parameter, apply_momentum(o, scaled, slots, scalars), scalars["rate"])

@@ -7,6 +7,7 @@ from typing import TypeVar, final
 
 from layered_lr.optimizers import LAMB, Adam, Adamax, AdamW, Lion, NAdam, Optimizer, RAdam
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.broadcasting import is_greater
 from layered_lr_oneflow.rules.base import (
     Number,
     RateAndMomentum,
@@ -227,7 +228,7 @@ class LAMBRule(MomentsRule[LAMB]):
         if self.optimizer.weight_decay:
             direction = direction + parameter * self.optimizer.weight_decay
         size, length = norm(parameter), norm(direction)
-        trust = flow.where((size > 0).logical_and(length > 0), size / length, flow.ones_like(size))
+        trust = flow.where(is_greater(size, 0).logical_and(is_greater(length, 0)), size / length, flow.ones_like(size))
         apply_step(parameter, direction * trust, scalars["rate"])
 
 
@@ -243,12 +244,12 @@ class LionRule(UpdateRule[Lion]):
     def compute_scalars(self, numbers: RateAndMomentum, counters: Scalars) -> ScalarsAndCounters:
         """Compute the numbers of one update, in float64."""
         kept = {"kept": 1 - numbers.rate * self.optimizer.weight_decay} if self.optimizer.weight_decay else {}
-        return {"rate": numbers.rate, "share": 1 - numbers.momentum, **kept}, {}
+        return {"rate": numbers.rate, "momentum": numbers.momentum, "share": 1 - numbers.momentum, **kept}, {}
 
     def update(self, parameter: Tensor, gradient: Tensor, slots: SlotTensors, scalars: Scalars) -> None:
         """Dispatch the ops of one update."""
-        gradient = self.orient_gradient(gradient)
+        gradient, mean, beta2 = self.orient_gradient(gradient), slots["exp_avg"], self.optimizer.betas[1]
         kept = parameter * scalars["kept"] if "kept" in scalars else parameter
-        direction = flow.sign(lerp(slots["exp_avg"], gradient, scalars["share"]))
-        assign(slots["exp_avg"], lerp(slots["exp_avg"], gradient, 1 - self.optimizer.betas[1]))
+        direction = flow.sign(mean * scalars["momentum"] + gradient * scalars["share"])
+        assign(mean, mean * beta2 + gradient * (1 - beta2))
         step_down(parameter, kept, direction, scalars["rate"])

@@ -7,6 +7,7 @@ from typing import final
 
 from layered_lr.optimizers import Adadelta, Adafactor, Adagrad, RMSprop
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.broadcasting import divide, multiply
 from layered_lr_oneflow.rules.base import (
     Number,
     RateAndMomentum,
@@ -175,7 +176,7 @@ class AdafactorRule(UpdateRule[Adafactor]):
             columns = _forget(slots["col_var"], squares.mean(dim=-2, keepdim=True), scalars)
             assign(slots["row_var"], rows)
             assign(slots["col_var"], columns)
-            spread = rows * columns / flow.clamp(rows.mean(dim=-2, keepdim=True), min=eps)
+            spread = divide(multiply(rows, columns), flow.clamp(rows.mean(dim=-2, keepdim=True), min=eps))
         else:
             spread = _forget(slots["variance"], squares, scalars)
             assign(slots["variance"], spread)

@@ -7,6 +7,7 @@ from typing import final
 
 from layered_lr.optimizers import ASGD, Rprop
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.broadcasting import is_greater, is_less
 from layered_lr_oneflow.rules.base import (
     RateAndMomentum,
     Scalars,
@@ -85,8 +86,8 @@ class RpropRule(UpdateRule[Rprop]):
         (less, more), (least, most) = self.optimizer.etas, self.optimizer.step_sizes
         gradient = self.orient_gradient(gradient)
         agrees = gradient * slots["prev"]
-        grows, shrinks, stays = (which.to(gradient.dtype) for which in (agrees > 0, agrees < 0, agrees == 0))
-        factor = grows * more + shrinks * less + stays
+        grows, shrinks = (which.to(gradient.dtype) for which in (is_greater(agrees, 0), is_less(agrees, 0)))
+        factor = grows * more + shrinks * less + (1 - grows - shrinks)
         size = flow.clamp((slots["step_size"] * scalars["kept"] + scalars["first"]) * factor, min=least, max=most)
         gradient = gradient * (1 - shrinks)
         assign(slots["step_size"], size)
