@@ -51,7 +51,7 @@ fuzz: setup ## random arguments, specs and recipes for so many minutes a target 
 	FUZZ_MINUTES=$(MINUTES) $(if $(BACKEND),LAYERED_LR_REQUIRE_BACKENDS=$(BACKEND) ).venv/bin/pytest -n 2 --dist worksteal --timeout 0 $(if $(BACKEND),tests/fuzz/test_backends.py -k $(BACKEND),tests/fuzz) $(ARGS)
 
 quick: setup ## the tests of a minute: specs, plans, models, data, schedules, state, options, callbacks
-	.venv/bin/pytest -n 2 --dist worksteal -m "not slow" -k "not torch-compile and not oneflow" $(QUICK) $(ARGS)
+	.venv/bin/pytest -n 2 --dist worksteal -m "not slow and not exhaustive" -k "not torch-compile and not oneflow" $(QUICK) $(ARGS)
 
 lint: setup ## ruff, mypy, and the floors of the house (import-linter)
 	.venv/bin/ruff check

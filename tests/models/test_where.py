@@ -160,6 +160,7 @@ def types_of_both() -> list[list[tuple[str, ...]]]:
     return [[p.types for p, _ in parameters_of(each)] for each in (model, ll.translate(model, torch.zeros(2, 3, 2, 2)))]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("torch", "oneflow")
 def test_a_translated_model_has_torchs_types() -> None:
     ours, theirs = value_of(types_of_both)

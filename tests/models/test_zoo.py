@@ -23,6 +23,7 @@ DIGITS = ll.load_dataset("digits").facts
 BOTH = ll.Spec(ll.SGD(0.1), [ll.Group("backbone", lr_scale=0.1), ll.Group("head")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", keep_some(range(4), lambda part: part == 0))
 def test_every_classifier_of_torchvision_is_built_with_its_head(part: int) -> None:
     """The rule by names and shapes, which a spec's words follow, finds the layer that has an output for each class."""
