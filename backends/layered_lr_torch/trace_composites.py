@@ -33,6 +33,8 @@ from layered_lr_torch.trace_layers import (
     weight_norm,
 )
 from layered_lr_torch.trace_losses import LOSSES
+from layered_lr_torch.trace_recurrent import RECURRENT
+from layered_lr_torch.trace_small_functions import SMALL_FUNCTIONS
 
 Composite = Callable[..., Any]
 
@@ -373,6 +375,8 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "log10": lambda x: x.log() * (1 / math.log(10)),
     "frobenius_norm": vector_norm,
     "adaptive_max_pool2d": lambda x, size: (adaptive_max(x, size), None),
+    **SMALL_FUNCTIONS,
+    **RECURRENT,
     **LOSSES,
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ A model is first built without numbers (on torch's ``meta`` device), which costs
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.util
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from layered_lr.errors import BackendUnavailable, SpecError
@@ -203,7 +205,23 @@ def takes(model: Module, image_shape: tuple[int, int, int]) -> bool:
     try:
         model.train()
         model(torch.zeros((_BATCH, *image_shape), device="meta"))
-    except Exception:  # whatever a forward pass raises
+    except Exception as error:  # whatever a forward pass raises
+        return _is_about_autocast(error) and _takes_on_cpu(model, image_shape)
+    return True
+
+
+def _is_about_autocast(error: Exception) -> bool:
+    """Whether a forward pass ended at ``autocast`` for the device of its tensors, which no ``meta`` device has."""
+    return isinstance(error, RuntimeError) and ("unsupported scalarType" in str(error) or "autocast" in str(error))
+
+
+def _takes_on_cpu(model: Module, image_shape: tuple[int, int, int]) -> bool:
+    """``takes`` with tensors that say that they are on the CPU: slower, and without numbers too."""
+    model = copy.deepcopy(model)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            model.to_empty(device="cpu")(torch.zeros((_BATCH, *image_shape)))
+    except Exception:  # as above
         return False
     return True
 

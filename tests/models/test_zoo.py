@@ -50,6 +50,25 @@ def test_the_least_size_is_that_of_a_real_forward_pass(name: str, least: int) ->
             model(torch.zeros(2, 3, least - 1, least - 1))
 
 
+class Careful(torch.nn.Module):
+    """Turns autocast off for its own device, as attention of efficientvit does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(x.flatten(1))
+
+
+def test_a_size_is_found_for_a_model_that_names_its_device_to_autocast() -> None:
+    empty = zoo_building.make_empty(Careful)
+    assert zoo_building.takes(empty, (3, 2, 2))
+    assert not zoo_building.takes(empty, (3, 2, 3))
+    assert zoo_building.takes(empty, (3, 2, 2))  # as it was
+
+
 def chosen(**options: Any) -> Any:
     made = choose_model(RunOptions(**options), DIGITS)
     parameters = made.list_parameters()

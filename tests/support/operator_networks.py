@@ -6,6 +6,7 @@ back through it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -123,6 +124,44 @@ def hidden(net: Any, x: Tensor) -> tuple[Tensor, ...]:
         F.scaled_dot_product_attention(x, x, x, added.to(x.dtype)),
         rows.logsumexp(1),
         rows[:, :1].logsumexp(1).exp(),
+    )
+
+
+def small_functions(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Functions that few models call; some of the numbers are not finite."""
+    some = torch.where(x > 0.5, math.nan, torch.where(x < -0.5, -math.inf, x))
+    flags = torch.stack([some.isinf(), some.isfinite(), some.isposinf(), some.isneginf()]).to(x.dtype)
+    row, matrix = x[0, 0, 0], x[0, 0]
+    return (
+        *(x * flags[0], x * flags.sum(0), some.nan_to_num(0.3, neginf=-2.0), some.nan_to_num().tanh()),
+        *(torch.where(x > 0.5, math.nan, x).nansum(1), torch.where(x > 0.5, math.nan, x).nanmean((2, 3))),
+        *(x.frac(), torch.logaddexp(x, x.flip(1)), torch.logaddexp(x, x), torch.sinc(x), torch.sinc(x * 0)),
+        *(x.sigmoid().logit(), (x.sigmoid() * 2 - 0.5).logit(0.1), x * (x > 0.4).any(), x * (x > -9).all()),
+        *(x * (x > 0.4).any(1, keepdim=True), x[:, 0] * (x > -0.3).all(dim=1), x * x.relu().count_nonzero()),
+        *(x.prod(1), x[:, :, 0].prod(-1, keepdim=True), (x * net.scale.relu()).relu().prod(2)),
+        *(torch.vstack([row, row]), torch.hstack([row, row]), torch.hstack([matrix, matrix]), torch.dstack([row, row])),
+        *(torch.vstack([matrix, matrix]), torch.dstack([matrix, matrix]), torch.column_stack([row, matrix])),
+        *(torch.rot90(x, turns, (2, 3)) * net.scale for turns in range(4)),
+        *(x.rot90(-1, [1, 3]), x.fliplr(), x.flipud(), x.diff(), x.diff(2, 1), *torch.std_mean(x, (2, 3))),
+        *(F.pairwise_distance(x[:, 0], x[:, 1]), F.pairwise_distance(x, x.flip(0), keepdim=True), torch.std_mean(x)[0]),
+    )
+
+
+def recurrent(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    rows = x[:, 0]
+    made, (hidden, cell) = net.lstm(rows)
+    start = torch.ones(1, x.shape[0], 3, dtype=x.dtype) * 0.1
+    cells = net.lstm_cell(rows[:, 0], net.lstm_cell(rows[:, 1]))
+    others = net.gru_cell(rows[:, 0]), net.rnn_cell(rows[:, 0], net.rnn_cell(rows[:, 1]))
+    return (
+        made,
+        hidden,
+        cell,
+        *net.gru(rows.transpose(0, 1), start),
+        *net.rnn(rows),
+        *net.plain(rows.transpose(0, 1)),
+        *cells,
+        *others,
     )
 
 
@@ -249,6 +288,17 @@ class TwoWays(Small):
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "small functions": around(small_functions),
+    "recurrent": around(
+        recurrent,
+        lstm=lambda: nn.LSTM(8, 5, 2, batch_first=True, bidirectional=True),
+        gru=lambda: nn.GRU(8, 3, bias=False),
+        rnn=lambda: nn.RNN(8, 4, 2, nonlinearity="relu", batch_first=True),
+        plain=lambda: nn.RNN(8, 4, bidirectional=True),
+        lstm_cell=lambda: nn.LSTMCell(8, 5),
+        gru_cell=lambda: nn.GRUCell(8, 5, bias=False),
+        rnn_cell=lambda: nn.RNNCell(8, 5),
+    ),
     "conv kinds": part(lambda: nn.Sequential(
         nn.Conv2d(4, 8, 3, stride=2, padding=1, bias=False), nn.Conv2d(8, 8, (3, 1), padding=(1, 0), groups=8),
         nn.Conv2d(8, 6, 3, padding=2, dilation=2, groups=2), nn.Conv2d(6, 4, 2, padding="same"),
@@ -262,7 +312,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         one=lambda: nn.Conv1d(4, 3, 5, padding=2, dilation=2), three=lambda: nn.Conv3d(1, 2, 3, padding=1),
         pool=lambda: nn.MaxPool1d(3, 2), pool3=lambda: nn.MaxPool3d(2)),
     "batch norms": around(
-        lambda net, x: net.d1(net.d0(net.d2(x)).flatten(1)), d2=lambda: nn.BatchNorm2d(4),
+        lambda net, x: (net.d1(net.d0(net.d2(x)).flatten(1)),
+                        x * F.batch_norm(x, None, None, net.scale[:4], training=True).tanh(),
+                        x * F.batch_norm(x, None, None, bias=net.scale[:4], training=True).tanh()),
+        d2=lambda: nn.BatchNorm2d(4),
         d0=lambda: nn.BatchNorm2d(4, affine=False, track_running_stats=False, eps=1e-3),
         d1=lambda: nn.BatchNorm1d(256, momentum=0.3)),
     "layer norms": around(

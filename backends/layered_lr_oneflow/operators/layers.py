@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.arithmetic import make_constant
 from layered_lr_oneflow.operators.broadcasting import add, add_bias, multiply, subtract
 from layered_lr_oneflow.operators.convolutions import convolve
 from layered_lr_oneflow.runtime import flow
@@ -74,6 +75,11 @@ def _batch_norm(
     x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None, bias: Tensor | None,
     training: bool, momentum: float, eps: float,
 ) -> Tensor:  # fmt: skip
+    """OneFlow's own; of a weight and a bias it takes both or none, and with one of them alone gives any numbers."""
+    if weight is not None and bias is None:
+        bias = make_constant(tuple(weight.shape), 0, weight.dtype, weight)
+    if bias is not None and weight is None:
+        weight = make_constant(tuple(bias.shape), 1, bias.dtype, bias)
     return _C.normalization(x, mean, variance, weight, bias, 1, eps, momentum, training or mean is None)
 
 

@@ -1,0 +1,154 @@
+"""Functions of torch that a line or two of others write, for the tracing of models: what ``trace_composites`` holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+
+from layered_lr_torch.torch_types import Tensor
+
+_LONGEST_PRODUCT: Final = 64
+"""Numbers along an axis up to which a product is written out, one multiplication after the other."""
+
+
+def _nan_to_num(x: Tensor, nan: float | None = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
+    if not x.is_floating_point():
+        return x
+    limits = torch.finfo(x.dtype)
+    x = torch.where(torch.isnan(x), 0.0 if nan is None else nan, x)
+    x = torch.where(x == math.inf, limits.max if posinf is None else posinf, x)
+    return torch.where(x == -math.inf, limits.min if neginf is None else neginf, x)
+
+
+def _nanmean(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    is_number = torch.logical_not(torch.isnan(x)).to(x.dtype)
+    dim = list(range(x.dim())) if dim is None else dim
+    return torch.where(torch.isnan(x), 0, x).sum(dim, keepdim) / is_number.sum(dim, keepdim)
+
+
+def _nansum(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    dim = list(range(x.dim())) if dim is None else dim
+    return torch.where(torch.isnan(x), 0, x).sum(dim, keepdim)
+
+
+def _logaddexp(x: Tensor, y: Tensor) -> Tensor:
+    distance = torch.where(x == y, 0, x - y)  # also of two that are infinite
+    return torch.maximum(x, y) + (-distance.abs()).exp().log1p()
+
+
+def _sinc(x: Tensor) -> Tensor:
+    angle = torch.where(x == 0, 1, x * math.pi)
+    return torch.where(x == 0, 1, angle.sin() / angle)
+
+
+def _logit(x: Tensor, eps: float | None = None) -> Tensor:
+    x = x if eps is None else x.clamp(eps, 1 - eps)
+    return (x / (1 - x)).log()
+
+
+def _count(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Count what is not zero."""
+    ones = x.to(torch.bool).to(torch.int64)
+    return ones.sum() if dim is None else ones.sum(dim, keepdim)
+
+
+def _any(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    return NotImplemented if x.dtype == torch.uint8 else _count(x, dim, keepdim) > 0
+
+
+def _all(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    return NotImplemented if x.dtype == torch.uint8 else _count(torch.logical_not(x), dim, keepdim) == 0
+
+
+def _prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    x, dim = (x.flatten(), 0) if dim is None else (x, dim)
+    if dtype not in (None, x.dtype) or not x.is_floating_point() or not 0 < x.shape[dim] <= _LONGEST_PRODUCT:
+        return NotImplemented
+    product, *others = torch.split(x, 1, dim)
+    for other in others:
+        product = product * other
+    return product if keepdim else product.squeeze(dim)
+
+
+def _join(least_axes: int, axis: Callable[[int], int]) -> Callable[..., Tensor]:
+    """Make a function that joins tensors along an axis, after each has got axes enough."""
+
+    def composite(tensors: Sequence[Tensor]) -> Tensor:
+        made = [_with_axes(tensor, least_axes) for tensor in tensors]
+        return torch.cat(made, axis(made[0].dim()))
+
+    return composite
+
+
+def _with_axes(x: Tensor, count: int) -> Tensor:
+    """Do what ``atleast_2d`` and ``atleast_3d`` do."""
+    while x.dim() < min(count, 2):
+        x = x.unsqueeze(0)
+    return x.unsqueeze(-1) if x.dim() < count else x
+
+
+def _stack_columns(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([x.reshape(-1, 1) if x.dim() < 2 else x for x in tensors], 1)
+
+
+def _rotate(x: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    first, second = dims
+    match k % 4:
+        case 0:
+            return x.clone()
+        case 1:
+            return x.flip(second).transpose(first, second)
+        case 2:
+            return x.flip(first, second)
+        case _:
+            return x.flip(first).transpose(first, second)
+
+
+def _diff(x: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    if prepend is not None or append is not None:
+        return NotImplemented
+    for _ in range(n):
+        length = x.shape[dim] - 1
+        x = x.narrow(dim, 1, length) - x.narrow(dim, 0, length)
+    return x
+
+
+def _pairwise_distance(x: Tensor, y: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
+    return torch.linalg.vector_norm(x - y + eps, p, dim=-1, keepdim=keepdim)
+
+
+def _std_mean(x: Tensor, dim: Any = None, **kwargs: Any) -> Any:
+    dim = list(range(x.dim())) if dim is None else dim
+    return torch.std(x, dim, **kwargs), torch.mean(x, dim, keepdim=kwargs.get("keepdim", False))
+
+
+SMALL_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "isinf": lambda x: x.abs() == math.inf,
+    "isfinite": lambda x: x.abs() < math.inf,
+    "isposinf": lambda x: x == math.inf,
+    "isneginf": lambda x: x == -math.inf,
+    "nan_to_num": _nan_to_num,
+    "nansum": _nansum,
+    "nanmean": _nanmean,
+    "frac": lambda x: x - x.trunc(),
+    "logaddexp": _logaddexp,
+    "sinc": _sinc,
+    "logit": _logit,
+    "any": _any,
+    "all": _all,
+    "count_nonzero": _count,
+    "prod": _prod,
+    "vstack": _join(2, lambda rank: 0),
+    "hstack": _join(1, lambda rank: min(rank - 1, 1)),
+    "dstack": _join(3, lambda rank: 2),
+    "column_stack": _stack_columns,
+    "rot90": _rotate,
+    "fliplr": lambda x: x.flip(1),
+    "flipud": lambda x: x.flip(0),
+    "diff": _diff,
+    "pairwise_distance": _pairwise_distance,
+    "std_mean": _std_mean,
+}
