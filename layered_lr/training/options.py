@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from layered_lr.errors import SpecError
-from layered_lr.printed import shown
 from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.grouped_options import (
@@ -25,8 +24,7 @@ from layered_lr.training.grouped_options import (
     anything,
     path_or_none,
 )
-from layered_lr.training.import_paths import imported, is_import_path
-from layered_lr.training.in_file import InFile, by_hand
+from layered_lr.training.in_file import InFile
 from layered_lr.training.loss_function import LossFunction, read_loss
 from layered_lr.training.mix import Mix
 from layered_lr.training.option import (
@@ -35,7 +33,6 @@ from layered_lr.training.option import (
     RUN_ONLY,
     TRAINING,
     UPDATES,
-    Refused,
     number,
     option,
     option_class,
@@ -43,6 +40,20 @@ from layered_lr.training.option import (
     options_of,
     whole_number,
     yes_or_no,
+)
+from layered_lr.training.option_checks import (
+    read_augment,
+    read_backend,
+    read_callbacks,
+    read_device,
+    read_dropout,
+    read_head,
+    read_initialise,
+    read_log,
+    read_metrics,
+    read_model,
+    read_pretrained,
+    read_save,
 )
 from layered_lr.training.sizes import Sizes
 from layered_lr.training.written_options import is_written, table_of_options
@@ -60,129 +71,6 @@ _LARGEST_SEED = 2**63  # below which every generator takes a seed
 _MOST_STEPS = 2**53  # up to which every count is exact in float64
 
 
-def _backend(value: Any) -> str:
-    from layered_lr.registry import check_name  # pydantic
-
-    check_name(value)
-    return str(value)
-
-
-def _model(value: Any) -> Any:
-    from layered_lr.models.nn_modules import framework_of
-
-    path = value
-    if isinstance(path, str) and is_import_path(path):
-        value = imported(by_hand("model", path), "model")
-    if framework_of(value):
-        where = "" if path is value else f" at {path!r}"
-        raise SpecError(
-            f"model: got a {type(value).__name__} object{where}; give what builds it, such as model=lambda: "
-            "make_model(), so that every run starts from the beginning."
-        )
-    if isinstance(value, str) or callable(value):
-        return value
-    raise SpecError(f"model={shown(value)}: must be the name of a model, or a callable that builds an nn.Module.")
-
-
-def _pretrained(value: Any) -> str | bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str | Path) and str(value).strip():
-        return str(value)
-    raise Refused("true, false, the name of weights, or the path of a file")
-
-
-def _head(value: Any) -> str:
-    if isinstance(value, str) and value.strip():
-        return value
-    raise Refused("'auto', or the path of a linear layer, such as 'classifier.6'")
-
-
-_probability = number("a number from 0 to 1", lambda value: 0 <= value <= 1)
-
-
-def _dropout(value: Any) -> float | dict[str, float] | None:
-    from layered_lr.models.patterns import check_pattern
-
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        if not value:
-            raise Refused("a number from 0 to 1, or numbers by pattern, at least one")
-        return {check_pattern(pattern, "dropout"): _probability(number) for pattern, number in value.items()}
-    return float(_probability(value))
-
-
-def _initialise(value: Any) -> str | dict[str, str] | None:
-    if value is None:
-        return None
-    from layered_lr.models.initialise import METHODS
-    from layered_lr.models.patterns import check_pattern
-    from layered_lr.spelling import did_you_mean
-
-    for method in value.values() if isinstance(value, Mapping) else (value,):
-        if not isinstance(method, str) or method not in METHODS:
-            hint = did_you_mean(method, METHODS) if isinstance(method, str) else ""
-            raise SpecError(
-                f"initialise={shown(value)}: must be one of {', '.join(METHODS)}, or a table of these by pattern.{hint}"
-            )
-    if not isinstance(value, Mapping):
-        return str(value)
-    if not value:
-        raise Refused("a method's name, or methods by pattern, at least one")
-    return {check_pattern(pattern, "initialise"): str(method) for pattern, method in value.items()}
-
-
-def _device(value: Any) -> str:
-    if isinstance(value, str) and (value in ("auto", "cpu") or value.split(":")[0] in ("cuda", "mps", "xpu")):
-        return value
-    raise SpecError(f"device={shown(value)}: must be 'auto', 'cpu' or 'cuda' (or 'cuda:1' and the like, on torch).")
-
-
-def _writable(value: Any) -> Path | None:
-    """A path that a file can be written to: found out before the training, not after it."""
-    if value is None:
-        return None
-    from layered_lr.outputs import check_output
-    from layered_lr.training.result_files import holds_a_result
-
-    return check_output("save", by_hand("save", value), is_ours=holds_a_result)
-
-
-def _augment(value: Any) -> Any:
-    path = value
-    if isinstance(path, str) and is_import_path(path):
-        value = imported(by_hand("augment", path), "augment")
-    if value is None or isinstance(value, bool) or (callable(value) and not isinstance(value, type)):
-        return value
-    raise SpecError(
-        f"augment={shown(path)}: must be true, false, or a function fn(image, rng) that gives an image back (in a "
-        "recipe package.module:function); a transform of torchvision is ll.Transform(transform)."
-    )
-
-
-def _metrics(value: Any) -> Mapping[str, Any]:
-    if value == () or value is None:
-        return {}
-    from layered_lr.training.metrics import check_metrics  # NumPy
-
-    return check_metrics(value)
-
-
-def _callbacks(value: Any) -> tuple[Callback, ...]:
-    from layered_lr.training.callback import check_callbacks
-
-    return check_callbacks(value)
-
-
-def _log(value: Any) -> tuple[str, ...]:
-    if value == ():
-        return ()
-    from layered_lr.training.loggers.words import check_words
-
-    return check_words(value)
-
-
 @option_class
 class RunOptions:
     """How to run a spec, checked before anything is loaded. ``ll.run`` takes each of these by name."""
@@ -192,7 +80,7 @@ class RunOptions:
     backend: str = option(
         default="torch-eager",
         help="What trains: 'torch-eager', 'torch-compile', 'oneflow-eager' or 'oneflow-graph'.",
-        check=_backend,
+        check=read_backend,
         allowed="a backend's name",
         meaning=GOES_ON,
         flag="--backend",
@@ -206,7 +94,7 @@ class RunOptions:
             "Every backend trains all of these; the OneFlow backends also train a module of OneFlow. 'mobilenet_v2' "
             "starts with weights that NumPy draws from the seed, all others as they were built."
         ),
-        check=_model,
+        check=read_model,
         allowed="a model's name, or a callable",
         flag="--model",
         metavar="NAME",
@@ -278,7 +166,7 @@ class RunOptions:
             "their paths (on the command line classifier=0.5,features=0.1). Stochastic depth follows a pattern alone. "
             "The masks of 'mobilenet_v2' are the same on every backend."
         ),
-        check=_dropout,
+        check=read_dropout,
         allowed="a number from 0 to 1, numbers by pattern, or None",
         meaning=TRAINING,
         flag="--dropout",
@@ -295,7 +183,7 @@ class RunOptions:
             "'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays new. "
             "Images are resized and normalised as the weights want it."
         ),
-        check=_pretrained,
+        check=read_pretrained,
         allowed="true, false, a name, or a path",
         meaning=UPDATES,
         flag="--pretrained",
@@ -309,7 +197,7 @@ class RunOptions:
             "The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its "
             "path, such as 'classifier.6'."
         ),
-        check=optional(_head),
+        check=optional(read_head),
         allowed="'auto', a path, or None",
         meaning=UPDATES,
         flag="--head",
@@ -323,7 +211,7 @@ class RunOptions:
             "'torch' (or a table of these by pattern), from the seed, the same on every backend. Given "
             "weights stay."
         ),
-        check=_initialise,
+        check=read_initialise,
         allowed="a method's name, methods by pattern, or None",
         meaning=TRAINING,
         flag="--initialise",
@@ -343,7 +231,7 @@ class RunOptions:
     device: str = option(
         default="auto",
         help="Where to train: 'auto', 'cpu' or 'cuda'.",
-        check=_device,
+        check=read_device,
         allowed="a device's name",
         meaning=MAY_CHANGE,
         flag="--device",
@@ -355,7 +243,7 @@ class RunOptions:
             "Whether to crop (padding 4) and flip images at random. In Python also a function fn(image, rng), or "
             "ll.Transform(transform) of torchvision's, which are seeded by epoch and image."
         ),
-        check=_augment,
+        check=read_augment,
         allowed="true, false, a function, or None",
         meaning=("run", "compare", "resume"),
         flag="--augment",
@@ -494,7 +382,7 @@ class RunOptions:
             "What else each evaluation measures: functions (outputs, targets) -> number of the whole test set's NumPy "
             "arrays, or objects of torchmetrics, by name or as a list. A run that goes on is given them again."
         ),
-        check=_metrics,
+        check=read_metrics,
         allowed="functions or objects of torchmetrics, by name or as a list",
         meaning=GOES_ON,
         is_written=False,
@@ -511,7 +399,7 @@ class RunOptions:
     callbacks: Sequence[Callback] = option(
         default=(),
         help="Objects of classes that derive from ll.Callback. The run calls their methods at each event.",
-        check=_callbacks,
+        check=read_callbacks,
         allowed="a list of ll.Callback objects",
         meaning=GOES_ON,
         is_written=False,
@@ -522,7 +410,7 @@ class RunOptions:
             "Where to write a log to, beside the run's folder: 'csv:FILE', 'jsonl:FILE', 'tensorboard:FOLDER', "
             "'wandb:PROJECT' or 'mlflow:FOLDER'. A run that goes on continues it."
         ),
-        check=_log,
+        check=read_log,
         allowed="a list of words such as 'tensorboard:FOLDER'",
         meaning=GOES_ON,
         flag="--log",
@@ -541,7 +429,7 @@ class RunOptions:
     save: Path | None = option(
         default=None,
         help="The file to write the result to (an .npz), as Result.save does.",
-        check=_writable,
+        check=read_save,
         allowed="a path in a folder that is there, or None",
         meaning=GOES_ON,
         flag="--save",
