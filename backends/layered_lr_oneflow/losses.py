@@ -17,6 +17,7 @@ from layered_lr.printed import name_of
 from layered_lr.registry import load_tracer
 from layered_lr_oneflow.build_model import build_translated
 from layered_lr_oneflow.oneflow_types import Graph, Module, Tensor
+from layered_lr_oneflow.operators.softmax import cross_entropy, log_softmax
 from layered_lr_oneflow.runtime import flow
 
 
@@ -46,16 +47,10 @@ def _compute_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Raises:
         SpecError: There are more outputs than classes under another form than the mean.
     """
-    logits = _spread_nan(logits)
     if targets.dim() == 1:
-        return flow.nn.functional.cross_entropy(logits, targets)
+        return cross_entropy(logits, targets)
     check_outputs(logits, targets.shape[1])
-    return -(targets * flow.nn.functional.log_softmax(logits, dim=1)).sum()
-
-
-def _spread_nan(logits: Tensor) -> Tensor:
-    """Make an image's logits NaN where one is NaN or inf; in float32 OneFlow's loss may stay finite beside one."""
-    return logits + (flow.relu(logits.detach()) * 0).sum(dim=1, keepdim=True)
+    return -(targets * log_softmax(logits, 1)).sum()
 
 
 def translate_loss(loss: FunctionLoss, outputs: NDArray[Any], targets: NDArray[Any], device: str) -> FunctionLoss:

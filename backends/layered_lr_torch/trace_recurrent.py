@@ -45,7 +45,8 @@ def _make_plain_step(activate: Callable[[Tensor], Tensor]) -> Step:
 
 def _run_layer(x: Tensor, states: tuple[Tensor, ...], weights: Sequence[Tensor], step: Step, backwards: bool) -> Any:
     """Run one direction of a layer over a sequence, shape (steps, N, features); returns outputs and last states."""
-    weight_x, weight_h, bias_x, bias_h = (*weights, None, None)[:4]
+    weight_x, weight_h = weights[:2]
+    bias_x, bias_h = weights[2:] or (None, None)
     given = F.linear(x, weight_x, bias_x)
     outputs = []
     for place in reversed(range(x.shape[0])) if backwards else range(x.shape[0]):

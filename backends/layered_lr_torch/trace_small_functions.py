@@ -117,7 +117,8 @@ def _diff(x: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
 
 
 def _pairwise_distance(x: Tensor, y: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    return torch.linalg.vector_norm(x - y + eps, p, dim=-1, keepdim=keepdim)
+    distance: Tensor = torch.linalg.vector_norm(x - y + eps, p, dim=-1, keepdim=keepdim)
+    return distance
 
 
 def _std_mean(x: Tensor, dim: Any = None, **kwargs: Any) -> Any:

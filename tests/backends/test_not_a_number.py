@@ -97,7 +97,7 @@ def test_a_nan_beside_the_right_class_reaches_the_loss(torch: Any, oneflow: Any,
         expected = torch.nn.functional.cross_entropy(
             torch.tensor(logits), torch.tensor(label), label_smoothing=settings.label_smoothing
         ).item()
-        assert found == pytest.approx(expected, rel=1e-5, nan_ok=True), row  # oneDNN's exp and log are 3e-6 off
+        assert found == pytest.approx(expected, rel=1e-6, nan_ok=True), row
 
 
 @pytest.mark.parametrize("special", [NAN, INF])

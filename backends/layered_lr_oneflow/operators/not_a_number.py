@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.operators.arithmetic import make_constant
-from layered_lr_oneflow.operators.broadcasting import add, equals
+from layered_lr_oneflow.operators.broadcasting import equals
 from layered_lr_oneflow.runtime import flow
 
 
@@ -28,7 +27,7 @@ def find_extreme(x: Tensor, axes: list[int], keepdim: bool, largest: bool) -> Te
     made = function(x, dim=axes, keepdim=True)
     is_there = flow.any(equals(x.detach(), made.detach()), dim=axes, keepdim=True)
     made = flow.where(is_there, made, _make_number(-math.inf if largest else math.inf, made))
-    made = _put_nan(flow.any(x != x, dim=axes, keepdim=True), made)
+    made = put_nan(flow.any(x != x, dim=axes, keepdim=True), made)
     return made if keepdim else made.squeeze(axes)
 
 
@@ -40,15 +39,6 @@ def place_largest(x: Tensor, axis: int, keepdim: bool) -> Tensor:
     return flow.argmax(x, dim=axis, keepdim=keepdim)
 
 
-def normalise_with_nan(softmax: Callable[[Tensor, int], Tensor], x: Tensor, axis: int) -> Tensor:
-    """Compute a softmax or its logarithm; one NaN makes all along the axis NaN, which in float32 stays finite."""
-    made = softmax(x, axis)
-    values = made.detach()
-    spoilt = flow.any(values != values, dim=[axis], keepdim=True)
-    zeros = make_constant(tuple(spoilt.shape), 0, made.dtype, made)
-    return add(made, _put_nan(spoilt, zeros))
-
-
 def adapt_max_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Find the largest number in each part of an image; NaN where one is NaN."""
 
@@ -56,10 +46,11 @@ def adapt_max_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
         made = flow.nn.functional.adaptive_max_pool2d(image, list(size))
         return made[0] if isinstance(made, tuple | list) else made
 
-    return _put_nan(pool((x != x).to(x.dtype)) > 0.5, pool(x))
+    return put_nan(pool((x != x).to(x.dtype)) > 0.5, pool(x))
 
 
-def _put_nan(where: Tensor, x: Tensor) -> Tensor:
+def put_nan(where: Tensor, x: Tensor) -> Tensor:
+    """Put NaN into a tensor, where another one is true."""
     return flow.where(where, _make_number(math.nan, x), x)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.operators.broadcasting import subtract
-from layered_lr_oneflow.operators.not_a_number import find_extreme, normalise_with_nan, place_largest
+from layered_lr_oneflow.operators.not_a_number import find_extreme, place_largest
+from layered_lr_oneflow.operators.softmax import log_softmax, softmax
 from layered_lr_oneflow.runtime import flow
 
 
@@ -38,8 +38,8 @@ def _var(x: Tensor, axes: tuple[int, ...], correction: float, keepdim: bool) -> 
 
 
 REDUCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
-    "softmax": partial(normalise_with_nan, flow._C.softmax),
-    "log_softmax": partial(normalise_with_nan, flow._C.log_softmax),
+    "softmax": softmax,
+    "log_softmax": log_softmax,
     "sum": _reduce("sum"),
     "mean": _reduce("mean"),
     "var": _var,
