@@ -29,7 +29,8 @@ def differences(name: str) -> list[float]:
     from benchmarks.translation.differences import compare
     from tests.support.operator_networks import NETWORKS, SHAPE
 
-    return list(compare(NETWORKS[name], SHAPE))
+    # To compile what recurrent layers write out takes 7 s, and each of these operators is in another network too.
+    return list(compare(NETWORKS[name], SHAPE, in_graph=name != "recurrent"))
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,7 @@ def small_functions(net: Any, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def recurrent(net: Any, x: Tensor) -> tuple[Tensor, ...]:
-    rows = x[:, 0]
+    rows = x[:, 0, :2]
     made, (hidden, cell) = net.lstm(rows)
     start = torch.ones(1, x.shape[0], 3, dtype=x.dtype) * 0.1
     cells = net.lstm_cell(rows[:, 0], net.lstm_cell(rows[:, 1]))
@@ -293,8 +293,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         recurrent,
         lstm=lambda: nn.LSTM(8, 5, 2, batch_first=True, bidirectional=True),
         gru=lambda: nn.GRU(8, 3, bias=False),
-        rnn=lambda: nn.RNN(8, 4, 2, nonlinearity="relu", batch_first=True),
-        plain=lambda: nn.RNN(8, 4, bidirectional=True),
+        rnn=lambda: nn.RNN(8, 4, nonlinearity="relu", batch_first=True),
+        plain=lambda: nn.RNN(8, 4, 2),
         lstm_cell=lambda: nn.LSTMCell(8, 5),
         gru_cell=lambda: nn.GRUCell(8, 5, bias=False),
         rnn_cell=lambda: nn.RNNCell(8, 5),
