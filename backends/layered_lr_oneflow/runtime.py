@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib.abc
 import os
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
+from typing import Any
 
 
 def schedule_as_batch() -> None:
@@ -152,6 +154,25 @@ _compute_where_it_is_scheduled()
 os.environ.setdefault("GLOG_minloglevel", "3")  # its C++ log: fatal only
 with hold_interrupts(), _hold_stderr(), _use_fast_blas_kernels():  # no setting stops 'libibverbs not available'
     import oneflow as flow
+
+
+def _with_frozen_weight(convolve: Callable[..., Any]) -> Callable[..., Any]:
+    """Let gradients pass a transposed convolution whose weight is frozen: there OneFlow 0.9 aborts the process.
+
+    The operator gets a tensor with the same numbers in its place, whose gradient is computed and dropped.
+    """
+
+    @functools.wraps(convolve)
+    def pass_through(x: Any, weight: Any, *others: Any, **more: Any) -> Any:
+        if x.requires_grad and not weight.requires_grad:
+            weight = weight.detach().requires_grad_(True)
+        return convolve(x, weight, *others, **more)
+
+    return pass_through
+
+
+for _name in ("deconv1d", "deconv2d", "deconv3d"):  # OneFlow's own modules call them by these names
+    setattr(flow._C, _name, _with_frozen_weight(getattr(flow._C, _name)))
 
 _KEPT: list[object] = []  # in a forked child: what graphs of its parent held
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
+from torch.nn import functional as F
 
 from layered_lr_torch.torch_types import Tensor
 
@@ -116,6 +117,32 @@ def _diff(x: Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any
     return x
 
 
+def _unfold(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Take windows along one axis; the numbers of a window are the last axis."""
+    axis = dimension % x.dim()
+    count = (x.shape[axis] - size) // step + 1
+    places = torch.arange(count).unsqueeze(1) * step + torch.arange(size)
+    windows = x.index_select(axis, places.flatten())
+    return windows.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :]).movedim(axis + 1, -1)
+
+
+def _fold(
+    x: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Tensor:
+    """Add up overlapping patches, as a transposed convolution with kernels of a single 1 does."""
+    sizes = (output_size, kernel_size, dilation, padding, stride)
+    wanted, kernel, spread, around, steps = ((each,) * 2 if isinstance(each, int) else tuple(each) for each in sizes)
+    reach = [step * (side - 1) + 1 for side, step in zip(kernel, spread, strict=True)]
+    counts = [(wanted[i] + 2 * around[i] - reach[i]) // steps[i] + 1 for i in (0, 1)]
+    left = [wanted[i] - ((counts[i] - 1) * steps[i] - 2 * around[i] + reach[i]) for i in (0, 1)]
+    places = kernel[0] * kernel[1]
+    ones = torch.eye(places, dtype=x.dtype).reshape(places, 1, *kernel)
+    patches = x.reshape(-1, places, *counts)
+    made = F.conv_transpose2d(patches, ones, None, steps, around, left, 1, spread)
+    channels = x.shape[-2] // places
+    return made.reshape(channels, *wanted) if x.dim() == 2 else made.reshape(-1, channels, *wanted)
+
+
 def _pairwise_distance(x: Tensor, y: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     distance: Tensor = torch.linalg.vector_norm(x - y + eps, p, dim=-1, keepdim=keepdim)
     return distance
@@ -150,6 +177,8 @@ SMALL_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "fliplr": lambda x: x.flip(1),
     "flipud": lambda x: x.flip(0),
     "diff": _diff,
+    "unfold": _unfold,
+    "col2im": _fold,
     "pairwise_distance": _pairwise_distance,
     "std_mean": _std_mean,
 }

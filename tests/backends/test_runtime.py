@@ -110,3 +110,46 @@ def stderr_of_loading() -> str:
 
 def test_loading_is_quiet(oneflow: Any) -> None:
     assert isolated(stderr_of_loading, is_fresh=True).stderr == ""
+
+
+def gradients_before_transposed_convolutions(is_frozen: bool) -> list[list[float]]:
+    """Of the layer before one, in one, two and three dimensions, eager; and of a graph, what an update did."""
+    import oneflow as flow
+
+    import layered_lr_oneflow.runtime  # noqa: F401 # which mends it
+
+    found = []
+    for count in (1, 2, 3):
+        flow.manual_seed(0)
+        first = getattr(flow.nn, f"Conv{count}d")(2, 3, 1)
+        second = getattr(flow.nn, f"ConvTranspose{count}d")(3, 2, 2, 2)
+        second.weight.requires_grad_(not is_frozen)
+        x = flow.ones(1, 2, *(2,) * count)
+        (second(first(x)) ** 2).sum().backward()
+        found.append(first.weight.grad.flatten().numpy().tolist())
+        assert (second.weight.grad is None) == is_frozen
+
+    model = flow.nn.Sequential(flow.nn.Conv2d(2, 3, 1), flow.nn.ConvTranspose2d(3, 2, 2, 2))
+    model[1].weight.requires_grad_(not is_frozen)
+
+    class Graph(flow.nn.Graph):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.add_optimizer(flow.optim.SGD(model[0].parameters(), lr=0.1))
+
+        def build(self, x: object) -> object:
+            loss = (self.model(x) ** 2).sum()
+            loss.backward()
+            return loss
+
+    for parameter in model.parameters():
+        flow.nn.init.constant_(parameter, 0.3)
+    Graph()(flow.ones(1, 2, 2, 2)).numpy()
+    return [*found, model[0].weight.flatten().numpy().tolist()]
+
+
+def test_gradients_pass_a_transposed_convolution_that_is_frozen(oneflow: Any) -> None:
+    """There OneFlow alone aborts the process."""
+    frozen, moving = (value_of(gradients_before_transposed_convolutions, each) for each in (True, False))
+    assert frozen == moving and all(any(numbers) for numbers in frozen)

@@ -143,6 +143,8 @@ def small_functions(net: Any, x: Tensor) -> tuple[Tensor, ...]:
         *(torch.vstack([matrix, matrix]), torch.dstack([matrix, matrix]), torch.column_stack([row, matrix])),
         *(torch.rot90(x, turns, (2, 3)) * net.scale for turns in range(4)),
         *(x.rot90(-1, [1, 3]), x.fliplr(), x.flipud(), x.diff(), x.diff(2, 1), *torch.std_mean(x, (2, 3))),
+        *(x.unfold(3, 3, 2), x.unfold(1, 2, 1) * net.scale[:2], F.fold(F.unfold(x, 3, 2, 1, 2), 8, 3, 2, 1, 2)),
+        F.fold(F.unfold(x, (2, 3)) * 2, (8, 8), (2, 3)),
         *(F.pairwise_distance(x[:, 0], x[:, 1]), F.pairwise_distance(x, x.flip(0), keepdim=True), torch.std_mean(x)[0]),
     )
 
