@@ -284,6 +284,12 @@ class _Loop:
             settings["weight_decay"] = 0.0
         written = self.optimizers[name].param_groups[0]
         written.update({key: value for key, value in settings.items() if key in written}, lr=rate)
+        state = self.optimizers[name].state.get(self.parameters[name], {})
+        if state and isinstance(self.optimizers[name], torch.optim.RMSprop):
+            # torch makes them at the first update alone, and ends with a KeyError where a later phase needs one
+            for slot, is_used in (("momentum_buffer", written["momentum"]), ("grad_avg", written["centered"])):
+                if is_used:
+                    state.setdefault(slot, torch.zeros_like(self.parameters[name]))
         self.optimizers[name].step()
 
     def _never_decays(self, name: str) -> bool:
