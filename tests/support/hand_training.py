@@ -285,10 +285,11 @@ class _Loop:
         written = self.optimizers[name].param_groups[0]
         written.update({key: value for key, value in settings.items() if key in written}, lr=rate)
         state = self.optimizers[name].state.get(self.parameters[name], {})
-        if state and isinstance(self.optimizers[name], torch.optim.RMSprop):
+        if state and not isinstance(self.optimizers[name], torch.optim.SGD):
             # torch makes them at the first update alone, and ends with a KeyError where a later phase needs one
-            for slot, is_used in (("momentum_buffer", written["momentum"]), ("grad_avg", written["centered"])):
-                if is_used:
+            slots = {"momentum": "momentum_buffer", "centered": "grad_avg", "amsgrad": "max_exp_avg_sq"}
+            for setting, slot in slots.items():
+                if written.get(setting):
                     state.setdefault(slot, torch.zeros_like(self.parameters[name]))
         self.optimizers[name].step()
 
