@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from layered_lr.models.graph_operators import BINARY
 
@@ -53,6 +53,18 @@ REFUSED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("backward", "register_hook", "register_post_accumulate_grad_hook", "retain_grad"), _NO_GRADIENT),
     **dict.fromkeys(("item", "tolist", "numpy"), "Let no branch or number depend on what is in a tensor."),
 }
+
+
+class Refusal(NamedTuple):
+    """Why a call is not written with other functions, where another one of the same function is.
+
+    Args:
+        what: What the model does, such as ``"calls prod of 65 numbers (64 are the most)"``.
+        mend: What to do.
+    """
+
+    what: str
+    mend: str
 
 
 PROMOTED: Final = frozenset({*BINARY, "where"})

@@ -174,6 +174,8 @@ class Recorder(TorchFunctionMode):
             plain, named = trace_rules.plain_arguments(args, kwargs)
             with self:
                 made = composite(*plain, **named)
+            if isinstance(made, trace_names.Refusal):
+                raise self.refuse(made.what, made.mend)
             if made is not NotImplemented:
                 self._check_alike(name, made, tensors)
                 if name in ("getitem", "select", "narrow") and made._base is not None:

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_names import Refusal
 
 _MOST_STEPS: Final = 256
 """A longer sequence is not written out: each step is ten operators or more, for each layer."""
@@ -69,12 +70,18 @@ def _make_layers(step: Step, is_lstm: bool = False) -> Callable[..., Any]:
             return NotImplemented
         x = x.transpose(0, 1) if batch_first else x
         if x.shape[0] > _MOST_STEPS:
-            return NotImplemented
+            return Refusal(
+                f"runs a recurrent layer over {x.shape[0]} steps ({_MOST_STEPS} are the most)",
+                "Give it a shorter sequence, or train on a torch backend.",
+            )
+        if dropout and layers > 1:  # torch draws inside, where no comparison can give it the same numbers
+            return Refusal(
+                f"drops between recurrent layers (dropout={dropout:g})",
+                "Make a layer of each, with torch.nn.Dropout between them, or train on a torch backend.",
+            )
         starts = tuple(first) if is_lstm else (first,)
         ends: list[tuple[Tensor, ...]] = []
         for layer in range(layers):
-            if layer and dropout:
-                x = F.dropout(x, dropout, training)
             outputs = []
             for direction in range(directions):
                 place = layer * directions + direction

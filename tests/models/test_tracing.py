@@ -88,6 +88,13 @@ def without_versions(net: Any, x: Any) -> Any:
         return x * net.scale.sum()
 
 
+def recurrent(net: Any, x: Any, steps: int, dropout: float) -> Any:
+    layers = 2 if dropout else 1
+    sequence = x.flatten(1).repeat(1, 2)[:, :steps].unsqueeze(-1)
+    start, weights = torch.zeros(layers, x.shape[0], 1), [net.gamma.reshape(1, 1)] * 2 * layers
+    return torch.rnn_tanh(sequence, start, weights, False, layers, dropout, True, False, True)[0]
+
+
 REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a branch on numbers": (lambda net, x: x if x.sum() > 0 else -x, "depend on what is in a tensor"),
     "a number": (lambda net, x: x * x.mean().item(), "depend on what is in a tensor|calls item"),
@@ -116,6 +123,9 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "other bits": (lambda net, x: x.view(torch.int32), "takes the bits"),
     "a diagonal": (lambda net, x: torch.einsum("ncii->nc", x), "an axis twice"),
     "a norm of matrices": (lambda net, x: torch.linalg.norm(x[0, 0], 1), "calls linalg_norm"),
+    "a long product": (lambda net, x: x.flatten(1).prod(1), r"prod of 256 numbers \(64 are the most\)"),
+    "a long sequence": (lambda net, x: recurrent(net, x, 257, 0.0), r"over 257 steps \(256 are the most\)"),
+    "dropout between layers": (lambda net, x: recurrent(net, x, 3, 0.5), r"\(dropout=0.5\).*torch.nn.Dropout between"),
     "out=": (lambda net, x: torch.add(x, 1, out=torch.empty_like(x)), "with out="),
 }
 
