@@ -228,9 +228,12 @@ def _std(*args: Any, **kwargs: Any) -> Tensor:
     return root(torch.var(*args, **kwargs))
 
 
-def _var_mean(x: Tensor, dim: Any = None, **kwargs: Any) -> Any:
-    dim = list(range(x.dim())) if dim is None else dim
-    return torch.var(x, dim, **kwargs), torch.mean(x, dim, keepdim=kwargs.get("keepdim", False))
+def _with_mean(name: str) -> Composite:
+    def composite(x: Tensor, dim: Any = None, **kwargs: Any) -> Any:
+        dim = list(range(x.dim())) if dim is None else dim
+        return getattr(torch, name)(x, dim, **kwargs), torch.mean(x, dim, keepdim=kwargs.get("keepdim", False))
+
+    return composite
 
 
 def _reversed(name: str) -> Composite:
@@ -342,7 +345,8 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "pixel_unshuffle": _pixel_unshuffle,
     **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), _channel_shuffle),
     "std": _std,
-    "var_mean": _var_mean,
+    "var_mean": _with_mean("var"),
+    "std_mean": _with_mean("std"),
     "rsub": _rsub,
     **{f"reversed:{name}": _reversed(name) for name in
        ("add", "sub", "mul", "div", "pow", "matmul", "floor_divide", "remainder", "logical_and", "logical_or",

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_names import Refusal
 
 _LONGEST_PRODUCT: Final = 64
 """Numbers along an axis up to which a product is written out, one multiplication after the other."""
@@ -25,9 +26,8 @@ def _nan_to_num(x: Tensor, nan: float | None = 0.0, posinf: float | None = None,
 
 
 def _nanmean(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
-    is_number = torch.logical_not(torch.isnan(x)).to(x.dtype)
-    dim = list(range(x.dim())) if dim is None else dim
-    return torch.where(torch.isnan(x), 0, x).sum(dim, keepdim) / is_number.sum(dim, keepdim)
+    is_nan = torch.isnan(x).to(x.dtype)
+    return _nansum(x, dim, keepdim) / _nansum(1 - is_nan, dim, keepdim)
 
 
 def _nansum(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
@@ -66,8 +66,13 @@ def _all(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
 
 def _prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     x, dim = (x.flatten(), 0) if dim is None else (x, dim)
-    if dtype not in (None, x.dtype) or not x.is_floating_point() or not 0 < x.shape[dim] <= _LONGEST_PRODUCT:
+    if dtype not in (None, x.dtype) or not x.is_floating_point() or not x.shape[dim]:
         return NotImplemented
+    if x.shape[dim] > _LONGEST_PRODUCT:
+        return Refusal(
+            f"calls prod of {x.shape[dim]} numbers ({_LONGEST_PRODUCT} are the most)",
+            "Take the product of parts, or train on a torch backend.",
+        )
     product, *others = torch.split(x, 1, dim)
     for other in others:
         product = product * other
@@ -148,11 +153,6 @@ def _pairwise_distance(x: Tensor, y: Tensor, p: float = 2.0, eps: float = 1e-6, 
     return distance
 
 
-def _std_mean(x: Tensor, dim: Any = None, **kwargs: Any) -> Any:
-    dim = list(range(x.dim())) if dim is None else dim
-    return torch.std(x, dim, **kwargs), torch.mean(x, dim, keepdim=kwargs.get("keepdim", False))
-
-
 SMALL_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "isinf": lambda x: x.abs() == math.inf,
     "isfinite": lambda x: x.abs() < math.inf,
@@ -180,5 +180,4 @@ SMALL_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "unfold": _unfold,
     "col2im": _fold,
     "pairwise_distance": _pairwise_distance,
-    "std_mean": _std_mean,
 }

@@ -122,7 +122,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, oneflow: Any) -> Pat
     names = ("x_train", "y_train", "x_test", "y_test")
     np.savez(tmp_path / "data.npz", **dict(zip(names, arrays(), strict=True)))  # type: ignore[arg-type]
     (tmp_path / "tiny_net.py").write_text(MODULE)
-    run = '[run]\nbackend = "oneflow-eager"\nmodel = "tiny_net:build"\ndata = "data.npz"\nepochs = 2\nbatch_size = 8\n'
+    run = '[run]\nbackend = "oneflow-eager"\ndevice = "cpu"\nmodel = "tiny_net:build"\ndata = "data.npz"\nepochs = 2\n'
+    run += "batch_size = 8\n"
     path = tmp_path / "r.toml"
     path.write_text(SPEC.replace("lr = 0.1", "lr = [0.1, 0.001]") + run)
     return path

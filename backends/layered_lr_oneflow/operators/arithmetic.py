@@ -29,7 +29,8 @@ def convert(x: Tensor, dtype: str | TensorType) -> Tensor:
     return x if x.dtype == wanted else _C.cast(x, dtype=wanted, pin_memory=False)
 
 
-def _as_tensor(value: Any, like: Tensor) -> Tensor:
+def as_tensor(value: Any, like: Tensor) -> Tensor:
+    """Make a tensor of a number, which is repeated along all axes of ``like``; a tensor stays as it is."""
     return value if isinstance(value, flow.Tensor) else make_constant((1,) * like.ndim, value, like.dtype, like)
 
 
@@ -96,7 +97,7 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _floor_divide(x: Any, y: Any) -> Tensor:
-    x = _as_tensor(x, y)
+    x = as_tensor(x, y)
     if x.dtype.is_floating_point:
         return _divide_down(x, y)
     quotient = convert(x, flow.float64) / (convert(y, flow.float64) if isinstance(y, flow.Tensor) else y)
@@ -105,7 +106,7 @@ def _floor_divide(x: Any, y: Any) -> Tensor:
 
 def _divide_down(x: Tensor, y: Any) -> Tensor:
     """Divide and round down by way of the exact remainder, as torch does: 1.0 // 0.1 is 9, for 0.1 is a little more."""
-    x, y = x.detach(), y.detach() if isinstance(y, flow.Tensor) else _as_tensor(y, x)
+    x, y = x.detach(), y.detach() if isinstance(y, flow.Tensor) else as_tensor(y, x)
     rest = flow.fmod(x, y)
     quotient = (x - rest) / y
     quotient = quotient - convert((rest != 0) & ((rest < 0) != (y < 0)), x.dtype)
@@ -121,10 +122,10 @@ def _pow(x: Any, y: Any) -> Tensor:
     if isinstance(y, int | float) and y == 2:
         return x * x
     if isinstance(y, int | float) and y == 0:  # OneFlow's gradient at 0 is NaN
-        return flow.where(x < x, x, _as_tensor(1, x))
+        return flow.where(x < x, x, as_tensor(1, x))
     if isinstance(y, float) and abs(y) == 0.5:  # torch too takes the root, which has none of -inf
         return flow.sqrt(x) if y > 0 else flow.rsqrt(x)
-    return _pow_of_tensor(_as_tensor(x, y), y) if isinstance(y, flow.Tensor) else flow.pow(x, y)
+    return _pow_of_tensor(as_tensor(x, y), y) if isinstance(y, flow.Tensor) else flow.pow(x, y)
 
 
 def _pow_of_tensor(x: Tensor, y: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def _pow_of_tensor(x: Tensor, y: Tensor) -> Tensor:
     """
     if not y.requires_grad:
         return flow.pow(x, y)
-    one = _as_tensor(1, x)
+    one = as_tensor(1, x)
     is_zero = broadcasting.equals(x, 0) & broadcasting.is_at_least(y, 0)
     powers_of_zero = flow.pow(
         flow.where(is_zero & broadcasting.is_greater(y, 0), x, one), flow.where(is_zero, y, one).detach()
@@ -164,7 +165,7 @@ def _choose(larger: bool) -> Callable[[Any, Any], Tensor]:
     function = broadcasting.maximum if larger else broadcasting.minimum
 
     def choose(x: Any, y: Any) -> Tensor:
-        return function(x, _as_tensor(y, x)) if isinstance(x, flow.Tensor) else function(_as_tensor(x, y), y)
+        return function(x, as_tensor(y, x)) if isinstance(x, flow.Tensor) else function(as_tensor(x, y), y)
 
     return choose
 
@@ -175,7 +176,7 @@ def _logical(name: str) -> Callable[[Any, Any], Tensor]:
     def logical(x: Any, y: Any) -> Tensor:
         first, second = (convert(each, flow.bool) if isinstance(each, flow.Tensor) else each for each in (x, y))
         first, second = (
-            each if isinstance(each, flow.Tensor) else _as_tensor(bool(each), other)
+            each if isinstance(each, flow.Tensor) else as_tensor(bool(each), other)
             for each, other in ((first, second), (second, first))
         )
         return function(first, second)
@@ -185,7 +186,7 @@ def _logical(name: str) -> Callable[[Any, Any], Tensor]:
 
 def _where(condition: Tensor, x: Any, y: Any) -> Tensor:
     like = x if isinstance(x, flow.Tensor) else y
-    return flow.where(convert(condition, flow.bool), _as_tensor(x, like), _as_tensor(y, like))
+    return flow.where(convert(condition, flow.bool), as_tensor(x, like), as_tensor(y, like))
 
 
 def _clamp(x: Tensor, low: float | None, high: float | None) -> Tensor:

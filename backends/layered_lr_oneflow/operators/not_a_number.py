@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from layered_lr_oneflow.oneflow_types import Tensor
-from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.operators.arithmetic import as_tensor
 from layered_lr_oneflow.operators.broadcasting import equals
 from layered_lr_oneflow.runtime import flow
 
@@ -26,7 +26,7 @@ def find_extreme(x: Tensor, axes: list[int], keepdim: bool, largest: bool) -> Te
         return function(x, dim=axes, keepdim=keepdim)
     made = function(x, dim=axes, keepdim=True)
     is_there = flow.any(equals(x.detach(), made.detach()), dim=axes, keepdim=True)
-    made = flow.where(is_there, made, _make_number(-math.inf if largest else math.inf, made))
+    made = flow.where(is_there, made, as_tensor(-math.inf if largest else math.inf, made))
     made = put_nan(flow.any(x != x, dim=axes, keepdim=True), made)
     return made if keepdim else made.squeeze(axes)
 
@@ -51,8 +51,4 @@ def adapt_max_pool(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 def put_nan(where: Tensor, x: Tensor) -> Tensor:
     """Put NaN into a tensor, where another one is true."""
-    return flow.where(where, _make_number(math.nan, x), x)
-
-
-def _make_number(value: float, like: Tensor) -> Tensor:
-    return make_constant((1,) * like.ndim, value, like.dtype, like)
+    return flow.where(where, as_tensor(math.nan, x), x)
