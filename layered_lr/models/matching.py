@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ from layered_lr.models.depth import find_depths
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.patterns import GLOB_CHARACTERS, REGEX_PREFIX, compile_pattern
 from layered_lr.models.where import ANY_LENGTH, Where, is_bias, is_of_a_norm
-from layered_lr.models.wrappers import strip_wrappers
+from layered_lr.models.wrappers import find_prefixes, strip_wrappers
 from layered_lr.spelling import find_nearest
 
 Test: TypeAlias = Callable[[Parameter], bool]
@@ -53,6 +53,17 @@ def match_names(given: Iterable[str], own: Iterable[str]) -> dict[str, str]:
     }
     counts = Counter(found.values())
     return {name: taken if counts[taken] == 1 else name for name, taken in found.items()}
+
+
+def find_common_prefix(given: Iterable[str], own: Collection[str]) -> str:
+    """Find what stands before most names from outside, which are a model's own without it; empty where nothing does.
+
+    Example:
+        >>> find_common_prefix(["net.head.weight", "net.head.bias", "loss.scale"], ["head.weight", "head.bias"])
+        'net.'
+    """
+    prefixes = Counter(prefix for name in given for prefix in find_prefixes(name) if name.removeprefix(prefix) in own)
+    return max(prefixes, key=lambda prefix: (prefixes[prefix], -len(prefix)), default="")
 
 
 class Rule(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,8 +10,7 @@ import numpy as np
 
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import SpecError
-from layered_lr.models.matching import match_names
-from layered_lr.models.wrappers import find_prefixes
+from layered_lr.models.matching import find_common_prefix, match_names
 from layered_lr.spelling import did_you_mean
 
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
@@ -115,9 +113,8 @@ def _is_under(name: str, path: str) -> bool:
 
 def _rename(given: Weights, own: Mapping[str, Any]) -> dict[str, Array]:
     """Give the arrays of a file the model's names, where they differ by a prefix, a wrapper or the version of it."""
-    prefixes = Counter(prefix for name in given for prefix in find_prefixes(name) if name.removeprefix(prefix) in own)
-    best = max(prefixes, key=lambda prefix: (prefixes[prefix], -len(prefix)), default="")
-    stripped = {name.removeprefix(best): array for name, array in given.items()}
+    prefix = find_common_prefix(given, own)
+    stripped = {name.removeprefix(prefix): array for name, array in given.items()}
     own_names = match_names(stripped, own)
     renamed: dict[str, Array] = {}
     for name, array in stripped.items():

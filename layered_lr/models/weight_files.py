@@ -13,7 +13,7 @@ import numpy as np
 from layered_lr.arrays import BFLOAT16, Array, Weights, find_bfloat16, kind_of
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import UnreadableError, as_path, describe_error, one_line, read_archive
-from layered_lr.models.matching import find_paths, match_names
+from layered_lr.models.matching import find_common_prefix, find_paths, match_names
 from layered_lr.models.nn_modules import dtype_of
 from layered_lr.models.patterns import compile_pattern
 from layered_lr.models.wrappers import find_prefixes, strip_wrappers
@@ -21,46 +21,97 @@ from layered_lr.registry import load_state_dict_reader
 from layered_lr.spelling import did_you_mean
 from layered_lr.state.safetensors_files import read_safetensors
 
+WEIGHT_FILES = (".npz", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""How the names of files of weights end. Those from ``.pth`` on are torch's; ``.bin`` is Hugging Face's, ``.ckpt``
+Lightning's, ``.tar`` (``checkpoint.pth.tar``) that of torch's ImageNet example."""
+
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # of Lightning, torch's tutorials, timm, DeepSpeed
+_DEEPEST = 6  # tables in tables
+_COUNT = "n_averaged"  # beside the weights in torch.optim.swa_utils.AveragedModel, whose other names begin so:
+_AVERAGED = "module."
 
 
 def read_weights(source: str | Path | Mapping[str, object], what: str = "initial_weights") -> dict[str, Array]:
     """Read arrays by name.
 
     Args:
-        source: A mapping of names to arrays, or the path of a file: ``.npz``, ``.safetensors``, or ``.pth`` /
-            ``.pt``. torch reads the last two, so it must be installed; it loads only tensors.
+        source: A mapping of names to arrays, or the path of a file: ``.npz``, ``.safetensors``, or one that torch has
+            written (``.pth``, ``.pt``, ``.bin``, ``.ckpt``, ``.tar``). torch reads the last ones, so it must be
+            installed; it loads only tensors.
         what: The option that messages speak of.
 
     Raises:
         SpecError: Neither a mapping nor such a path.
-        DataError: The file is missing, damaged, or contains something other than arrays.
+        DataError: The file is missing, damaged, contains something other than arrays, or more than one set of weights.
     """
     if isinstance(source, Mapping):
-        return {str(name): _array(str(name), value) for name, value in find_weights(source).items()}
+        return _arrays(find_weights(source, what))
     if not isinstance(source, str | Path):
         raise SpecError(f"{what}: got a {type(source).__name__}; must be a path or a mapping of arrays.")
     path = as_path(what, source)
-    readers = {".npz": _npz, ".safetensors": _safetensors, ".pth": _torch, ".pt": _torch}
-    if path.suffix not in readers:
-        raise SpecError(f"{what}={str(path)!r}: must end in one of {', '.join(readers)}.")
+    if path.suffix not in WEIGHT_FILES:
+        raise SpecError(f"{what}={str(path)!r}: must end in one of {', '.join(WEIGHT_FILES)}.")
     if not path.is_file():
         why = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
         raise DataError(f"{what}={str(path)!r}: {why}.")
-    return readers[path.suffix](path)
+    return {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _torch)(path)
 
 
-def find_weights(table: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """Return the weights in what a training script saved: they may be inside, under one of a few usual names.
+def find_weights(table: Mapping[Any, Any], said: str = "initial_weights") -> Mapping[Any, Any]:
+    """Return the weights in what a training script saved: they may be inside, under one name or several.
+
+    Args:
+        table: What it saved.
+        said: What messages call it.
+
+    Raises:
+        DataError: It holds more than one set of weights, such as a model's and their moving average.
 
     Example:
         >>> find_weights({"epoch": 3, "model": {"state_dict": {"head.weight": [1.0]}}})
         {'head.weight': [1.0]}
     """
-    for name in _CONTAINERS:
-        if isinstance(inner := table.get(name), Mapping):
-            return find_weights(inner)
-    return table
+    inside = _list_inside(table)
+    if len(inside) > 1:
+        first, second = [".".join(place) for place in inside][:2]
+        keys = "".join(f"[{key!r}]" for key in next(iter(inside)))
+        raise DataError(
+            f"{said}: holds {len(inside)} sets of weights, such as {first!r} and {second!r}. Give the one you mean, "
+            f"as ll.InitialWeights(torch.load(path){keys}) or in a file of its own."
+        )
+    weights = next(iter(inside.values()), table)
+    if _COUNT in weights and all(str(name).startswith(_AVERAGED) for name in weights if name != _COUNT):
+        return {name: value for name, value in weights.items() if name != _COUNT}
+    return weights
+
+
+def _list_inside(table: Mapping[Any, Any], depth: int = 0) -> dict[tuple[str, ...], Mapping[Any, Any]]:
+    """The sets of weights in a table, each by the keys that lead to it; none where the table may be one itself."""
+    if depth == _DEEPEST:  # a table of a hostile file may hold itself
+        return {}
+    inner = {name: value for name, value in table.items() if isinstance(name, str) and isinstance(value, Mapping)}
+    chosen = next((name for name in _CONTAINERS if name in inner), None)
+    if chosen is None and any(len(getattr(value, "shape", ())) for value in table.values()):
+        return {}
+    found: dict[tuple[str, ...], Mapping[Any, Any]] = {}
+    for name, value in inner.items():
+        below = _list_inside(value, depth + 1)
+        if not below and (name == chosen or (value and all(hasattr(each, "shape") for each in value.values()))):
+            below = {(): value}
+        found.update({(name, *place): weights for place, weights in below.items()})
+    if chosen is None:
+        return found
+    names = [_names_of(weights) for place, weights in found.items() if place[0] == chosen]
+    return {place: weights for place, weights in found.items() if place[0] == chosen or _names_of(weights) in names}
+
+
+def _names_of(weights: Mapping[Any, Any]) -> set[str]:
+    """The names of one set of weights, to tell whether another one is of the same model."""
+    return set(strip_wrappers(str(name) for name in weights if name != _COUNT).values())
+
+
+def _arrays(weights: Mapping[Any, Any]) -> dict[str, Array]:
+    return {str(name): _array(str(name), value) for name, value in weights.items()}
 
 
 def _array(name: str, value: object) -> Array:
@@ -106,7 +157,6 @@ def _torch(path: Path) -> dict[str, Array]:
         ) from None
     try:
         tensors = read_state_dict(path)
-        return {str(name): _array(str(name), tensor) for name, tensor in find_weights(tensors).items()}
     except Exception as error:  # errors of torch, pickle and zipfile
         if isinstance(error, pickle.UnpicklingError) and "Unsupported global" in str(error):
             raise DataError(
@@ -120,6 +170,7 @@ def _torch(path: Path) -> dict[str, Array]:
             f"{path}: not a readable state_dict: {why}. Give a file that "
             "torch.save(model.state_dict(), path) has written."
         ) from None
+    return _arrays(find_weights(tensors, str(path)))
 
 
 def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, Array]:
@@ -146,6 +197,9 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
                 f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
                 "the model has, such as its last layer."
             )
+    prefix = find_common_prefix(given, start)
+    if all(name.startswith(prefix) for name in given):
+        given = {name.removeprefix(prefix): array for name, array in given.items()}
     own_names = match_names(given, start)
     wanted = {own_names[name]: array for name, array in given.items() if own_names[name] not in fresh}
     for name, array in wanted.items():

@@ -18,7 +18,7 @@ from layered_lr.models.parameter import Parameter
 from layered_lr.models.patterns import compile_pattern
 from layered_lr.models.pretrained import Pretrained, fit_pretrained
 from layered_lr.models.users_callable import UsersCallable
-from layered_lr.models.weight_files import read_weights
+from layered_lr.models.weight_files import WEIGHT_FILES, read_weights
 from layered_lr.models.zoo import is_catalogued, open_zoo
 from layered_lr.spelling import did_you_mean
 from layered_lr.tools import is_installed
@@ -165,7 +165,7 @@ def _read_pretrained(name: str | None, chosen: str | bool, progress: bool, loads
             "initial_weights."
         )
     word = "DEFAULT" if chosen is True else str(chosen)
-    is_file = word.lower().endswith((".pth", ".pt", ".npz", ".safetensors")) or Path(word).exists()
+    is_file = word.lower().endswith(WEIGHT_FILES) or Path(word).exists()
     if is_file and not (name.startswith("timm:") or is_installed("torch")):
         return Pretrained(Path(word).name, read_weights(word, "pretrained") if loads else None, None)
     zoo = open_zoo(name)

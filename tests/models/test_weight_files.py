@@ -208,3 +208,56 @@ def test_weights_inside_what_a_script_saved(torch: Any, tmp_path: Path, inside: 
     torch.save(tensors, tmp_path / "w.pth")
     assert same(read_weights(tmp_path / "w.pth"), ARRAYS)
     assert same(read_weights(tensors), ARRAYS)
+
+
+@pytest.mark.parametrize(
+    ("saved", "both"),
+    [
+        (lambda own, other: {"model": own, "model_ema": other, "epoch": 3}, "'model' and 'model_ema'"),
+        (lambda own, other: {"state_dict": own, "state_dict_ema": other}, "'state_dict' and 'state_dict_ema'"),
+        (lambda own, other: {"model": {"state_dict": own}, "ema": {"weights": other}}, "'model.state_dict' and 'ema.w"),
+        (lambda own, other: {"params": own, "params_ema": other}, "'params' and 'params_ema'"),
+        (lambda own, other: {"generator": own, "critic": {"w": other["head.weight"]}}, "'generator' and 'critic'"),
+        (lambda own, other: {"model": own, "average": {f"module.{n}": t for n, t in other.items()}}, "'average'"),
+    ],
+)
+def test_of_two_sets_of_weights_neither_is_taken_in_silence(torch: Any, tmp_path: Path, saved: Any, both: str) -> None:
+    tensors = {name: torch.from_numpy(array) for name, array in ARRAYS.items()}
+    table = saved(tensors, {name: tensor + 1 for name, tensor in tensors.items()})
+    torch.save(table, tmp_path / "w.pth")
+    for source in (table, tmp_path / "w.pth"):
+        with pytest.raises(ll.DataError, match=rf"holds 2 sets of weights.*{both}.*torch\.load"):
+            read_weights(source)
+
+
+@pytest.mark.parametrize("name", ["net", "params", "model_ema", "student.weights"])
+def test_weights_under_any_name_are_found_where_they_are_the_only_ones(torch: Any, tmp_path: Path, name: str) -> None:
+    model = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    table: Any = model.state_dict()
+    for key in reversed(name.split(".")):
+        table = {key: table, "epoch": 3, "accuracy": torch.tensor(0.9), "optimizer": optimizer.state_dict()}
+    torch.save(table, tmp_path / "w.pth.tar")
+    assert list(read_weights(tmp_path / "w.pth.tar")) == ["weight", "bias"]
+
+
+def test_a_table_that_holds_itself_is_no_endless_one() -> None:
+    table: dict[str, Any] = {"epoch": 3}
+    table["model"] = table
+    with pytest.raises(ll.DataError, match="must be numbers"):
+        read_weights(table)
+
+
+def test_torchs_own_average_and_a_prefix_of_all_names_are_taken_off(torch: Any) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    start = {name: tensor.numpy() * 0 for name, tensor in net.state_dict().items()}
+    parameters = [name for name, _ in net.named_parameters()]
+    averaged = torch.optim.swa_utils.AveragedModel(net)
+    lightning = {f"model.{name}": tensor for name, tensor in net.state_dict().items()}
+    for given in (averaged.state_dict(), {"epoch": 2, "state_dict": lightning}):
+        merged = merge_weights(start, parameters, read_weights(given), ())
+        assert all(np.array_equal(merged[name], tensor.numpy()) for name, tensor in net.state_dict().items())
+    with pytest.raises(ll.SpecError, match=r"no 'model\.0\.weight'"):
+        merge_weights(start, parameters, read_weights({**lightning, "loss.scale": torch.ones(1)}), ())
