@@ -17,6 +17,7 @@ from layered_lr.files import as_path, one_line, open_plain
 from layered_lr.guesses import explain_names
 from layered_lr.models.matching import match_names
 from layered_lr.models.nn_modules import Module, Tensor, framework_of, list_modules, parameters_of
+from layered_lr.plans.float32_range import check_range
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import load_checkpoint_reader
 from layered_lr.spec.spec import Spec
@@ -283,6 +284,7 @@ def compile(
     """
     backend = backend_of(model)
     plan = resolve(spec, model, total_steps, steps_per_epoch)
+    check_range(plan)
     return backend.compile(plan, model)
 
 
@@ -342,6 +344,7 @@ def attach(
         )
     attach_plan = load_attach()
     plan = resolve(spec, model, total_steps, steps_per_epoch)
+    check_range(plan)
     step = whole_number("attach: step", step, 0)
     if step and not plan.phases:
         raise SpecError(f"attach: step={step} is for a spec with phases; leave it out, and continue by ll.load_state.")

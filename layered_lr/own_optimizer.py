@@ -10,6 +10,7 @@ from layered_lr.backend.base import LoopOptimizer, LoopScheduler
 from layered_lr.backend.loading import backend_of, load_backend
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import Module
+from layered_lr.plans.float32_range import check_range
 from layered_lr.plans.resolve import resolve
 from layered_lr.registry import FRAMEWORKS
 from layered_lr.spec.spec import Spec
@@ -42,7 +43,9 @@ def param_groups(spec: Spec, model: Module) -> list[dict[str, Any]]:
     """
     backend = backend_of(model)
     bare = replace(spec, schedule=None, groups=[replace(group, schedule=None) for group in spec.groups], phases=())
-    return backend.list_param_groups(resolve(bare, model), model, divides_always=bool(spec.phases))
+    plan = resolve(bare, model)
+    check_range(plan)
+    return backend.list_param_groups(plan, model, divides_always=bool(spec.phases))
 
 
 def scheduler(
@@ -87,6 +90,7 @@ def scheduler(
     backend = load_backend(FRAMEWORKS[_framework_of_optimizer(optimizer)].loop) if model is None else backend_of(model)
     parameters = _list_parameters(spec, optimizer) if model is None else model
     plan = resolve(spec, parameters, total_steps, steps_per_epoch)
+    check_range(plan)
     return backend.build_scheduler(plan, optimizer, model)
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from layered_lr.errors import ScheduleEnded, SpecError, Unsupported
+from layered_lr.plans.float32_range import LARGEST
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Reaction
 from layered_lr.schedules.reaction import ReactionSettings
-
-LARGEST = (2 - 2**-23) * 2.0**127  # the largest float32
 
 Reactions: TypeAlias = Mapping[str, Mapping[str, float]]
 """The numbers that each reactive group depends on, by the group's name."""

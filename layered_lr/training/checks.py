@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from layered_lr.errors import LayeredLRError, SpecError, TrainingDiverged, Unsup
 from layered_lr.files import describe_error
 from layered_lr.losses import FunctionLoss
 from layered_lr.models.nn_modules import parameters_of
+from layered_lr.plans.float32_range import LARGEST, check_range, is_in_float64
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LARGEST
 from layered_lr.printed import name_of, shown
 from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
@@ -203,17 +202,9 @@ def check_trainable(plan: Plan, model: Any) -> None:
     steps = range(0, plan.total_steps or 0, _BLOCK_STEPS)
     blocks = (plan.table(start, min(start + _BLOCK_STEPS, plan.total_steps or 0)) for start in steps)
     largest = max((float(rates.max(initial=0.0)) for rates in blocks), default=0.0)
-    if all(parameter.dtype in ("float64", "complex128") for parameter in plan.parameters):
-        return
-    if largest > LARGEST:
+    if largest > LARGEST and not is_in_float64(plan):
         raise SpecError(f"the largest rate of the plan, {largest:g}, is more than the weights' float32 can hold.")
-    for group in (group for there in plan.phase_plans for group in there.groups):
-        for name, value in asdict(group.optimizer).items():
-            if isinstance(value, float) and abs(value) > LARGEST:
-                raise SpecError(f"group {group.name!r}: {name}={value:g} is more than the weights' float32 can hold.")
-    for there in plan.phase_plans:
-        if (value := there.spec.clip_grad_value or 0.0) > LARGEST:
-            raise SpecError(f"clip_grad_value={value:g} is more than the weights' float32 can hold.")
+    check_range(plan)
 
 
 def check_answer(session: Session, batches: Batches) -> None:

@@ -66,17 +66,23 @@ def _check_shape(name: str, array: Array, axes: int) -> None:
 
 
 def _check_weights(state: TrainingState, plan: Plan) -> None:
-    """Parameters have the plan's shapes, averages the weights', and a slot its parameter's or none."""
+    """Parameters have the plan's shapes, averages the weights', and a slot its parameter's or its means'."""
     for parameter in plan.parameters:
         _check_as(parameter.name, parameter.shape, state.weights)
     for name, average in state.ema.items():
         _check_as(name, average.shape, {**state.weights, **state.unsaved})
     for name, slots in state.slots.items():
         for slot, array in slots.items():
-            if kind_of(array) not in "fiubc" or array.shape not in ((), state.weights[name].shape):
+            if kind_of(array) not in "fiubc" or not _is_shape_of_slot(array.shape, state.weights[name].shape):
                 raise ValueError(f"{slot} of {name!r} is {array.dtype} of shape {array.shape}")
             if slot == "step" and not (array.size == 1 and 0 <= array.item() <= state.step):
                 raise ValueError(f"step of {name!r} is {array!r:.40}, and the run has made {state.step} updates")
+
+
+def _is_shape_of_slot(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """A number, one for each weight, or, as Adafactor has them, one for each row or column of a matrix."""
+    fits = len(shape) == len(whole) and all(size in (1, all_of) for size, all_of in zip(shape, whole, strict=True))
+    return not shape or fits
 
 
 def _check_as(name: str, shape: tuple[int, ...], weights: Arrays) -> None:

@@ -172,3 +172,29 @@ def test_a_class_is_no_module(framework: Any) -> None:
 def test_a_group_without_parameters_is_an_error(framework: Any) -> None:
     with pytest.raises(ll.SpecError, match=r"group 'heads'.*matches none"):
         ll.compile(ll.Spec(optimizer=ll.SGD(), groups=[ll.Group("heads")]), model_of(framework))
+
+
+TOO_LARGE = {
+    "clip_grad_value": ll.Spec(ll.SGD(0.1), clip_grad_value=1e39),
+    "clip_grad_value in a phase": ll.Spec(ll.SGD(0.1), phases=[ll.Phase(2), ll.Phase(clip_grad_value=1e39)]),
+    "weight_decay": ll.Spec(ll.SGD(0.1), [ll.Group("*bias", weight_decay=1e39)]),
+    "weight_decay in a phase": ll.Spec(ll.SGD(0.1), phases=[ll.Phase(2), ll.Phase(weight_decay=1e39)]),
+    "eps, one of two": ll.Spec(ll.Adafactor(0.1, eps=(1e39, 1e-3))),
+    "step_sizes": ll.Spec(ll.Rprop(0.1, step_sizes=(1e-6, 1e39))),
+    "alpha": ll.Spec(ll.ASGD(0.1, alpha=1e39)),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LARGE)
+def test_numbers_that_float32_cannot_hold_are_refused_before_the_first_update(framework: Any, case: str) -> None:
+    spec, model = TOO_LARGE[case], framework.nn.Linear(3, 2)
+    asked = [lambda: ll.compile(spec, model), lambda: ll.param_groups(spec, model)]
+    plain = framework.optim.SGD(model.parameters(), lr=0.1)
+    for ask in [*asked, lambda: ll.scheduler(spec, plain, model)]:
+        if ask is asked[1] and ("phase" in case or "clip" in case):  # of which param groups know nothing
+            continue
+        with pytest.raises(
+            ll.SpecError, match=rf"{case.split()[0].rstrip(',')}=1e\+39 is more than the weights' float32"
+        ):
+            ask()
+    ll.compile(spec, model.double())  # float64 can

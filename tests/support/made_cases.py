@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -150,7 +152,10 @@ def resume_case(case: Case, backend: str) -> Training:
         run = Path(folder) / "run"
         ll.run(spec_of(case), **{**options, "callbacks": [GivenBatches(case, half)]}, checkpoints=run)
         model, data = options["model"], options["data"]
-        return _training_of(ll.resume(run, model=model, data=data, callbacks=options["callbacks"], progress=False))
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            result = ll.resume(run, model=model, data=data, callbacks=options["callbacks"], progress=False)
+        assert "Going back" not in said.getvalue(), said.getvalue()  # to an older checkpoint than the newest
+        return _training_of(result)
 
 
 def _training_of(result: ll.Result) -> Training:

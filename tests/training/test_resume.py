@@ -20,8 +20,9 @@ import layered_lr as ll
 from layered_lr.training.run_log import RunLog
 from tests.conftest import open_backend
 from tests.support import resuming
-from tests.support.isolation import isolated
+from tests.support.isolation import isolated, values_of
 from tests.support.models import arrays
+from tests.support.optimizer_cases import CASES
 from tests.support.resuming import SPEC, assert_same, options
 from tests.support.stopping import StopAfter, sigterm_after, stopped
 
@@ -49,6 +50,43 @@ def test_a_run_that_is_stopped_three_times_goes_on_bitwise(
     result = ll.resume(tmp_path / "run", data=said["data"], trust=True)
     assert len(result.losses) == STEPS
     assert_same(result, whole)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_optimizer_goes_on_from_its_newest_checkpoint(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    spec = ll.Spec(ll.SGD(0.01), [ll.Group("*[dy].weight", optimizer=CASES[name])])
+    said = options("torch-eager", max_steps=4)
+    whole = ll.run(spec, **said)
+    ll.run(spec, **{**said, "max_steps": 2, "checkpoints": ll.Checkpoints(tmp_path / "run", every=1)})
+    result = ll.resume(tmp_path / "run", max_steps=4, data=said["data"], trust=True)
+    assert "Going back" not in capsys.readouterr().err
+    assert_same(result, whole)
+
+
+def went_back(name: str) -> bool:
+    """Whether a run of OneFlow with an optimizer goes on elsewhere than from its newest checkpoint."""
+    import contextlib
+    import io
+    import tempfile
+
+    import layered_lr as ll
+    from tests.support.optimizer_cases import CASES
+    from tests.support.resuming import assert_same, options
+
+    spec = ll.Spec(ll.SGD(0.01), [ll.Group("*[dy].weight", optimizer=CASES[name])])
+    said = options("oneflow-eager", max_steps=4)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()) as printed:
+        whole = ll.run(spec, **said)
+        ll.run(spec, **{**said, "max_steps": 2, "checkpoints": ll.Checkpoints(f"{folder}/run", every=1)})
+        assert_same(ll.resume(f"{folder}/run", max_steps=4, data=said["data"], trust=True), whole)
+    return "Going back" in printed.getvalue()
+
+
+def test_every_optimizer_of_oneflow_goes_on_from_its_newest_checkpoint(oneflow: Any) -> None:
+    names = ["SGD momentum", "AdamW amsgrad", "NAdam", "Adafactor", "Adafactor odd", "ASGD odd", "Rprop"]
+    assert values_of(went_back, [(name,) for name in names]) == [False] * len(names)
 
 
 def test_models_with_dropout_go_on_bitwise_on_torch(
