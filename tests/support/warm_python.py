@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 _SERVER = """
-import contextlib, gc, json, os, sys, types
+import atexit, contextlib, gc, json, os, sys, threading, types
 
 sys.path[:0] = sys.argv[1:]
 
@@ -60,6 +60,13 @@ os.environ.update(request["environment"])
 sys.argv = ["-c", *request["arguments"]]
 main = sys.modules["__main__"] = types.ModuleType("__main__")
 exec(compile(request["script"], "<string>", "exec"), vars(main))
+
+# Python ends so too. Then it would take down all that was imported, which takes as long as a small test.
+threading._shutdown()
+atexit._run_exitfuncs()
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(0)
 """
 
 _ROOT = Path(__file__).resolve().parents[2]
