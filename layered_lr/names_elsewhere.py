@@ -20,7 +20,7 @@ _OF_RUN = "It belongs to the run, such as ll.run(spec, model=..., data=..., epoc
 _OF_SPEC = "It belongs to the spec, such as ll.run(ll.Spec(ll.SGD(lr=0.1), [ll.Group('features', lr_scale=0.1)]))."
 _CLIPPING = "Clipping belongs to the spec: ll.Spec(..., clip_grad_norm=1.0) or clip_grad_value=..."
 _NO_DECAY = "Say ll.Spec(..., no_weight_decay='1d') for every bias and norm, or weight_decay=0.0 in a group."
-_LAYER_DECAY = "Give each layer a group, with lr_scale=decay**depth: examples/layer_decay.py does it in three lines."
+_LAYER_DECAY = "It belongs to the spec: ll.Spec(ll.AdamW(1e-3), layer_decay=0.8)."
 _AVERAGE = "A moving average of the weights belongs to the run: ll.run(spec, ema_decay=0.999)."
 _WARMUP = "A warm-up is a schedule: schedule=ll.Warmup(500), or ll.CosineDecay(warmup_steps=500)."
 _LOADER = (
@@ -82,11 +82,12 @@ ARGUMENTS: Mapping[str, Guesses] = {
         _OF_OPTIMIZER: "lr learning_rate base_lr initial_lr momentum weight_decay wd betas eps nesterov alpha rho",
         _OF_GROUP: "lr_scale lr_mult match lr_factor",
         _WARMUP: "warmup warmup_steps warmup_epochs num_warmup_steps warmup_ratio",
-        _LAYER_DECAY: "layer_decay layer_decay_rate layerwise_decay llrd",
+        "layer_decay": "layer_decay_rate layerwise_decay llrd layer_lr_decay",
         _AVERAGE: "ema ema_decay model_ema",
         _OF_RUN: (
             "epochs max_steps batch_size model data dataset seed backend device accumulate_steps dropout "
-            "total_steps steps_per_epoch steps num_epochs train_loader callbacks checkpoints save progress"
+            "total_steps steps_per_epoch steps num_epochs train_loader callbacks checkpoints save progress loss "
+            "metrics early_stop precision pretrained head mix"
         ),
     },
     "Phase": {
@@ -204,7 +205,7 @@ ARGUMENTS: Mapping[str, Guesses] = {
         "ema_decay": "ema model_ema model_ema_decay use_ema ema_momentum average",
         "precision": "amp fp16 bf16 half mixed_precision use_amp use_bf16 bfloat16 float64 double native_amp",
         "initial_weights": (
-            "pretrained weights init_weights load_from init_from state_dict pretrained_weights initial_checkpoint "
+            "weights init_weights load_from init_from state_dict pretrained_weights initial_checkpoint "
             "weights_path start_weights"
         ),
         "checkpoints": (
@@ -219,14 +220,35 @@ ARGUMENTS: Mapping[str, Guesses] = {
         "Training goes on with ll.resume(folder), the folder that was checkpoints=.": (
             "resume resume_from ckpt_path resume_from_checkpoint auto_resume continue_from"
         ),
-        "run trains with cross-entropy. Another loss needs a loop of your own: optimizer, scheduler = "
-        "ll.compile(spec, model).": ("loss loss_fn criterion loss_func metrics loss_function label_smoothing"),
+        "loss": "loss_fn criterion loss_func loss_function objective",
+        "It belongs to the loss: loss=ll.CrossEntropy(label_smoothing=0.1, class_weights=[...]).": (
+            "label_smoothing smoothing class_weights class_weight weight reduction"
+        ),
+        "metrics": "metric eval_metrics compute_metrics metric_fn",
+        "early_stop": "early_stopping early_stopper stop_early",
+        "It belongs to early stopping: early_stop=ll.EarlyStop('accuracy', patience=3).": (
+            "patience early_stopping_patience monitor min_delta restore_best_weights load_best_model_at_end"
+        ),
+        "It belongs to the mixing of images: mix=ll.Mix(mixup=0.2, cutmix=1.0).": (
+            "mixup cutmix mixup_alpha cutmix_alpha mix_up cut_mix"
+        ),
+        "initialise": "init initializer initialize initialiser init_method weight_init kernel_initializer",
+        "image_size": "img_size input_size resize image_shape imgsz resolution crop_size",
+        "head": "new_head classifier_path head_name",
+        "The head gets as many outputs as the data has classes: leave it out.": (
+            "num_classes n_classes num_labels classes nb_classes out_features"
+        ),
+        "sync_batch_norm": "sync_bn sync_batchnorm syncbn use_sync_bn",
+        "shard": "fsdp zero sharded fully_shard fsdp2",
+        "log": "logger loggers tensorboard report_to wandb mlflow",
+        "dry_run": "fast_dev_run debug sanity_check",
         "A recipe is read first: recipe = ll.load_recipe('head-first'); ll.run(recipe.spec, **recipe.run).": (
             "recipe config cfg args config_file yaml toml"
         ),
-        "The data lies in memory, and batches need no workers: leave it out.": (
-            "num_workers workers pin_memory prefetch shuffle drop_last persistent_workers"
+        "Images are decoded in threads, as many as there are processors: leave it out.": (
+            "num_workers workers pin_memory prefetch prefetch_factor persistent_workers dataloader_num_workers"
         ),
+        "The order of the images is drawn from the seed, anew in each epoch: leave it out.": "shuffle sampler",
         _OF_SPEC: (
             "lr learning_rate optimizer optim opt schedule scheduler lr_scheduler groups param_groups "
             "weight_decay wd momentum lr_scale phases frozen freeze no_weight_decay layer_decay warmup "

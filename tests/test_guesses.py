@@ -23,6 +23,8 @@ ARGUMENT_CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: ll.Group(params=[], lr=0.1), "by pattern"),
     (lambda: ll.Group("a", learning_rate=0.1), "Did you mean 'lr'"),
     (lambda: ll.Group("a", decay_mult=0.0), "Did you mean 'weight_decay'"),
+    (lambda: ll.Group("a", layer_decay=0.8), r"belongs to the spec: ll\.Spec\(.*layer_decay=0\.8"),
+    (lambda: ll.Spec(SGD, llrd=0.8), "Did you mean 'layer_decay'"),
     (lambda: ll.Group("a", LR=0.1), "Did you mean 'lr'"),
     (lambda: ll.Group("a", scheduler=None), "Did you mean 'schedule'"),
     (lambda: ll.SGD(0.1, Momentum=0.9), "Did you mean 'momentum'"),
@@ -57,7 +59,15 @@ RUN_CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: ll.run(lr=0.1), "belongs to the spec"),
     (lambda: ll.run(frozen=["a"]), "belongs to the spec"),
     (lambda: ll.run(amp=True), "Did you mean 'precision'"),
-    (lambda: ll.run(criterion=None), "loop of your own"),
+    (lambda: ll.run(criterion=None), "Did you mean 'loss'"),
+    (lambda: ll.run(label_smoothing=0.1), r"belongs to the loss: loss=ll\.CrossEntropy"),
+    (lambda: ll.run(patience=3), r"early_stop=ll\.EarlyStop"),
+    (lambda: ll.run(mixup_alpha=0.2), r"mix=ll\.Mix"),
+    (lambda: ll.run(num_classes=10), "as many outputs as the data has classes"),
+    (lambda: ll.run(img_size=64), "Did you mean 'image_size'"),
+    (lambda: ll.run(sync_bn=True), "Did you mean 'sync_batch_norm'"),
+    (lambda: ll.run(layer_decay=0.8), "belongs to the spec"),
+    (lambda: ll.plan(shuffle=True), "drawn from the seed"),
     (lambda: ll.plan(bs=3), "Did you mean 'batch_size'"),
     (lambda: ll.compare(backend="torch-eager"), "Did you mean 'backends'"),
     (lambda: ll.compile(ll.Spec(SGD), None, epochs=3), "Did you mean 'total_steps'"),
@@ -164,6 +174,8 @@ def test_a_hint_names_what_there_is() -> None:
         unknown = [advice for advice in guesses if " " not in advice and advice not in taken[owner]]
         assert not unknown, (owner, unknown)
         for advice, names in guesses.items():
+            if owner in ("Spec", "Phase", "run", "compare"):  # each one function or class, which would take the name
+                assert not set(names.split()) & taken[owner], (owner, advice)
             for name in names.split():
                 assert explain_guess(owner, name, sorted(taken[owner])), (owner, advice, name)
     public = set(ll.__all__)
