@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import Any, NamedTuple
 
 import pytest
@@ -63,7 +62,7 @@ def open_backend(name: str) -> Backend:
     """A backend on the CPU, or a skip, or a failure where ``LAYERED_LR_REQUIRE_BACKENDS`` names it."""
     try:
         opened = load_backend(name, "cpu")
-        keep_framework(TABLE[name].framework)
+        keep_imports()
         if name == "torch-compile":  # which warns from the ninth model of one class on that a process has compiled
             requires("torch")._dynamo.reset()
         return opened
@@ -74,23 +73,24 @@ def open_backend(name: str) -> Backend:
 
 
 def pytest_collection_finish() -> None:
-    keep_for_good()  # every test, and every module that they import
+    keep_imports()  # every test, and every module that they import
 
 
-@cache
-def keep_framework(framework: str) -> None:
-    """Keep for good what the import of a framework has made."""
-    keep_for_good()
+_MANY_MODULES = 100
+_kept = {"modules": 0}
 
 
-def keep_for_good() -> None:
-    """Spare the garbage collector what stays to the end anyhow.
+def keep_imports() -> None:
+    """Spare the garbage collector the modules that were imported since the last time, where they are many.
 
-    It goes through all objects of the process: the tests, torch and OneFlow are more than a million. Each OneFlow graph
-    begins with a collection (``collect_garbage_first``), which took five times as long as the graph itself.
+    It goes through all objects of the process: the tests, torch and OneFlow are more than a million, and stay to the
+    end anyhow. Each OneFlow graph begins with a collection (``collect_garbage_first``), which took five times as long
+    as the graph itself.
     """
-    gc.collect()
-    gc.freeze()
+    if len(sys.modules) >= _kept["modules"] + _MANY_MODULES:
+        gc.collect()
+        gc.freeze()
+        _kept["modules"] = len(sys.modules)
 
 
 @pytest.fixture(scope="session")

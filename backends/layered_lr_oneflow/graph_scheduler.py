@@ -16,6 +16,7 @@ from layered_lr.plans.reactive_rates import (
     carry_reactions,
     choose_reactions,
     list_reactive,
+    observe_ended,
     read_step_call,
 )
 from layered_lr.state.training_state import TrainingState
@@ -129,9 +130,13 @@ class GraphScheduler:
         """What the reactive schedules of the graph's phase go on with."""
         return choose_reactions(self.plan, step, reactions) if self.plan.phases else reactions
 
+    @property
+    def _next_update(self) -> int:
+        return self._step if self._step > self._began else self._call  # not everybody calls step()
+
     def _follow(self) -> None:
-        """After the phase's last update, let metrics count for the schedules of the next phase, as in eager mode."""
-        step = self._step if self._step > self._began else self._call  # not everybody calls step()
+        """After the phase's last update, take the schedules of the next phase for those of the state."""
+        step = self._next_update
         if self.live.plan is self._here and self.plan.phase_index(step) == self._place + 1:
             self._earlier_reactions = self.reactions()
             self.live = LiveRates(self.plan.plan_at(step))
@@ -164,7 +169,12 @@ class GraphScheduler:
             unit: Only schedules that count this, ``"step"`` or ``"epoch"``, look at it; None is all of them.
         """
         self._follow()
-        self.live.observe(metrics, unit)
+        started = self.plan.phase_index(self._next_update)
+        if started and self._next_update == self.plan.phases[started - 1].stop:  # the metric is of the phase before
+            self._earlier_reactions = observe_ended(self.plan, started, self._earlier_reactions, metrics, unit)
+            self.live.restore(carry_reactions(self.plan, started, self._earlier_reactions))
+        else:
+            self.live.observe(metrics, unit)
         self._apply()
 
     def get_last_lr(self) -> list[float]:

@@ -72,6 +72,12 @@ class PhaseScheduler(PlanScheduler):
         """What reactive schedules of all phases so far have seen, by group."""
         return self._position.reactions()
 
+    def observe(self, metrics: Any, unit: str | None = None) -> None:
+        """Let reactive schedules look at a metric, which after the last update of a phase is that phase's."""
+        self._position.observe(max(self.last_step, 0), metrics, unit)
+        self.live = self._position.live
+        self._apply()
+
     def check_state(self, state: TrainingState) -> None:
         """Refuse a state that the schedules cannot go on from, before anything is changed.
 

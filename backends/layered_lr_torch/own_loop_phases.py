@@ -100,6 +100,12 @@ class PhaseScheduler(PlanScheduler):
         """What reactive schedules of all phases so far have seen, by group."""
         return self._position.reactions()
 
+    def observe(self, metrics: Any, unit: str | None = None) -> None:
+        """Let reactive schedules look at a metric, which after the last update of a phase is that phase's."""
+        self._position.observe(max(self.last_epoch, 0), metrics, unit)
+        self.live = self._position.live
+        self._apply()
+
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, in its phase, with what reactive schedules have seen."""
         self._position.go_to(step, reactions)

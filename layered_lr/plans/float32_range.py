@@ -19,7 +19,8 @@ def is_in_float64(plan: Plan) -> bool:
 def check_range(plan: Plan) -> None:
     """Refuse hyperparameters and limits of gradients that are too large for the weights.
 
-    torch would fail at the first update or later, and OneFlow would use infinity.
+    torch would fail at the first update or later, and OneFlow would use infinity. ``lr`` alone says nothing: see
+    ``LiveRates.rates`` for what schedules and ``lr_scale`` make of it.
 
     Raises:
         SpecError: One of any phase is more than float32 can hold, and so can the weights not.
@@ -29,7 +30,7 @@ def check_range(plan: Plan) -> None:
     for there in plan.phase_plans:
         for group in there.groups:
             for name, value in _list_numbers(asdict(group.optimizer)):
-                if abs(value) > LARGEST:
+                if name != "lr" and abs(value) > LARGEST:
                     raise SpecError(
                         f"group {group.name!r}: {name}={value:g} is more than the weights' float32 can hold."
                     )

@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import final
 
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import LiveRates, Reactions, carry_reactions, choose_reactions, list_reactive
+from layered_lr.plans.reactive_rates import (
+    LiveRates,
+    Metrics,
+    Reactions,
+    carry_reactions,
+    choose_reactions,
+    list_reactive,
+    observe_ended,
+)
 from layered_lr.state.training_state import TrainingState
 
 
@@ -55,6 +63,26 @@ class PhasePosition:
             following = self._index + 1
             self._enter(following, carry_reactions(self._plan, following, self._earlier))
             yield self.live.plan
+
+    def observe(self, step: int, metrics: Metrics, unit: str | None = None) -> None:
+        """Let reactive schedules look at a metric before update ``step``.
+
+        Where a phase has just ended, the metric is of its last update or epoch, and the next phase's schedules do not
+        look at it, as in a run.
+
+        Args:
+            step: The next update.
+            metrics: As for ``LiveRates.observe``.
+            unit: As for ``LiveRates.observe``.
+
+        Raises:
+            SpecError: A metric is missing, or is not a number.
+        """
+        if self._index and step == self._plan.phases[self._index - 1].stop:
+            self._earlier = observe_ended(self._plan, self._index, self._earlier, metrics, unit)
+            self._enter(self._index, carry_reactions(self._plan, self._index, self._earlier))
+        else:
+            self.live.observe(metrics, unit)
 
     def _enter(self, index: int, reactions: Reactions) -> None:
         self._index = index

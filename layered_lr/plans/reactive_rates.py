@@ -144,8 +144,36 @@ def choose_reactions(plan: Plan, step: int, reactions: Reactions) -> dict[str, d
     Returns:
         A state for ``LiveRates.restore``.
     """
-    new = carry_reactions(plan, plan.phase_index(step), {})
+    return _choose_states(plan, plan.phase_index(step), reactions)
+
+
+def _choose_states(plan: Plan, place: int, reactions: Reactions) -> dict[str, dict[str, float]]:
+    new = carry_reactions(plan, place, {})
     return {name: dict(reactions.get(name, start)) for name, start in new.items()}
+
+
+def observe_ended(
+    plan: Plan, place: int, remembered: Reactions, metrics: Metrics, unit: str | None = None
+) -> dict[str, Mapping[str, float]]:
+    """Let the schedules of a phase that has just ended look at a metric: it is of the phase's last update or epoch.
+
+    Args:
+        plan: The plan of the run, with phases.
+        place: Index of the phase that starts.
+        remembered: The last state of every group that was reactive so far.
+        metrics: As for ``LiveRates.observe``.
+        unit: As for ``LiveRates.observe``.
+
+    Returns:
+        The last states, from which ``carry_reactions`` chooses those of the phase that starts.
+
+    Raises:
+        SpecError: A metric is missing, or is not a number.
+    """
+    ended = LiveRates(plan.phases[place - 1].plan)
+    ended.restore(_choose_states(plan, place - 1, remembered))
+    ended.observe(metrics, unit)
+    return {**remembered, **ended.state()}
 
 
 def carry_reactions(

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.backend.loading import load_backend
 from tests.support.models import ones, taken, unit_gradients
 from tests.support.phase_loops import GROUPS, NEAR, SPECS, TOTAL, Loop
-from tests.support.timelines import net
+from tests.support.timelines import net, opened, train
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -36,6 +37,18 @@ def test_both_frameworks_train_alike_and_take_each_others_states(
             assert loop.train(range(step, TOTAL)) == losses[own][step:], (own, step, used)
             ll.load_state(tmp_path / f"{other}{step}", *loop.parts)
             np.testing.assert_allclose(loop.train(range(step, TOTAL)), losses[own][step:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["reactive", "reactive anew"])
+def test_a_metric_after_the_last_update_of_a_phase_is_that_phases_as_in_a_run(framework: Any, name: str) -> None:
+    backend = load_backend(f"{framework.__name__}-eager", "cpu")
+    session = opened(backend, framework, SPECS[name], TOTAL)
+    loop = Loop(framework, SPECS[name])
+    rates = []
+    for step in range(TOTAL):
+        rates.append(loop.scheduler.get_last_lr())
+        assert loop.train(range(step, step + 1)) == pytest.approx(train(session, 1), rel=1e-12)
+    np.testing.assert_allclose(rates, session.rates(0, TOTAL), rtol=1e-6)
 
 
 def test_a_frozen_norm_is_held_also_after_train(framework: Any) -> None:
@@ -161,7 +174,7 @@ def graph_phases(folder: str, name: str) -> list[str]:
 def test_a_graph_for_each_phase_trains_as_an_eager_loop(oneflow: Any, tmp_path: Path) -> None:
     from tests.support.isolation import values_of
 
-    names = ["options", "reactive"]
+    names = ["options", "reactive", "reactive anew"]
     for name in names:
         (tmp_path / name).mkdir()
     assert values_of(graph_phases, [(str(tmp_path / name), name) for name in names]) == [[] for _ in names]

@@ -36,6 +36,14 @@ SPECS = {
         ll.SGD(0.1, momentum=0.9), GROUPS, PLATEAU,
         phases=[ll.Phase(3, frozen="body"), ll.Phase(5, schedule=ll.Constant()), ll.Phase(counts_from="run")],
     ),
+    "reactive anew": ll.Spec(
+        ll.SGD(0.1, momentum=0.9), GROUPS, PLATEAU,
+        phases=[
+            ll.Phase(3, optimizer=ll.SGD(0.05, momentum=0.9)),
+            ll.Phase(5, frozen="head"),
+            ll.Phase(weight_decay=0.1),
+        ],
+    ),
 }  # fmt: skip
 NEAR = 1e-6  # float64; OneFlow's normalisation has its momentum in float32
 
