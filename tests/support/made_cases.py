@@ -202,18 +202,21 @@ def loop_case(case: Case, backend: str) -> Training:
 
 
 def graph_case(case: Case, backend: str) -> Training:
-    """Make a case by a Graph of ones own: ``ll.attach``, and in the middle ``save_state`` and ``load_state``.
+    """Make a case by Graphs of ones own: ``ll.attach``, and in the middle ``save_state`` and ``load_state``.
+
+    Each phase has a Graph, since one is compiled for one phase.
 
     Raises:
         LayeredLRError: The backend cannot make it exactly.
     """
     flow = framework_of(backend)
-    model, graph = _graph(flow, case)
+    model, graph = _graph(flow, case, 0)
     losses = []
     for step in range(case["max_steps"]):
-        if step == case["max_steps"] // 2:
+        phase = graph.scheduler.plan.phase_index
+        if step and (step == case["max_steps"] // 2 or phase(step) != phase(step - 1)):
             old = model, graph, graph.scheduler
-            model, graph = _graph(flow, case)
+            model, graph = _graph(flow, case, step)
             _pass_on(old, (model, graph, graph.scheduler))
         images, labels = batch(case, step, 1)
         loss = graph(flow.tensor(images.astype(case["dtype"])), flow.tensor(labels))
@@ -224,15 +227,16 @@ def graph_case(case: Case, backend: str) -> Training:
     return Training(losses, _weights(model), rates=None, norms=None, accuracies=None, average=None)
 
 
-def _graph(flow: Any, case: Case) -> tuple[Any, Any]:
+def _graph(flow: Any, case: Case, step: int) -> tuple[Any, Any]:
     model = _filled(flow, case)
 
     class TrainGraph(flow.nn.Graph):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.model = model
+            more = {"step": step} if case["spec"].get("phases") else {}
             lengths = {"total_steps": case["max_steps"], "steps_per_epoch": updates_of_epoch(case)}
-            self.scheduler = ll.attach(spec_of(case), self, model, **lengths)
+            self.scheduler = ll.attach(spec_of(case), self, model, **lengths, **more)
 
         def build(self, images: Any, labels: Any) -> Any:
             loss = flow.nn.functional.cross_entropy(self.model(images), labels)
