@@ -21,7 +21,7 @@ from layered_lr_oneflow.oneflow_types import Graph, Module
 from layered_lr_oneflow.optimizer import GraphScale, build_optimizer, build_param_groups
 from layered_lr_oneflow.runtime import flow, schedule_as_batch
 from layered_lr_oneflow.slot_access import TRAIN_STEP
-from layered_lr_oneflow.tracing import collect_garbage_first
+from layered_lr_oneflow.tracing import check_names, collect_garbage_first
 
 
 def attach(
@@ -66,6 +66,7 @@ def attach(
         raise SpecError("attach: call super().__init__() of the graph first.")
     if graph._is_compiled:
         raise SpecError("attach: the graph is compiled already; call attach in its __init__.")
+    check_names(model)
     _check_free(graph, model)
     list(lower_graph(plan))  # raises what the plan cannot be lowered for
     schedule_as_batch()

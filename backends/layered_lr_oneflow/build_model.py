@@ -122,11 +122,22 @@ def _add_modules(root: Module, modules: tuple[HeldModule, ...]) -> dict[str, Mod
         )
         parts[module.path] = made
         parent, _, name = module.path.rpartition(".")
+        _check_name(parts[parent], module.path)
         parts[parent].add_module(name, made)
     for module in modules:
         for absent in module.absent:
             parts[module.path].register_parameter(absent, None)
     return parts
+
+
+def _check_name(parent: Module, path: str) -> None:
+    """Refuse a name that OneFlow's modules have for something of their own, such as ``to_local``."""
+    name = path.rpartition(".")[2]
+    if hasattr(parent, name) and not any(name in own for own in (parent._modules, parent._parameters, parent._buffers)):
+        raise Unsupported(
+            f"model: {path!r} has the name of something that every module of OneFlow has ({name}). Give it another "
+            "name, or train on a torch backend."
+        )
 
 
 def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> None:
@@ -140,6 +151,7 @@ def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> N
         path, _, name = held.name.rpartition(".")
         tensor = made[held.alias_of] if held.alias_of is not None else _make_tensor(held)
         made[held.name] = tensor
+        _check_name(parts[path], held.name)
         if held.kind == "parameter":
             parts[path].register_parameter(name, tensor)
         else:

@@ -30,6 +30,7 @@ from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.session import Inputs, OneFlowSession
 from layered_lr_oneflow.slot_access import NativeSlots
+from layered_lr_oneflow.tracing import check_names
 
 
 class TrainGraph(flow.nn.Graph):
@@ -206,6 +207,7 @@ class OneFlowGraph(OneFlowBackend):
         depends on all plans in ``timeline``, so a resumed run does what it did before.
         """
         self.check_together(extras)
+        check_names(model)
         if not trains_any(model, plan.frozen):
             return EagerSession(plan, model, num_classes, self.device, extras, step, self.together)
         if self.together is not None:

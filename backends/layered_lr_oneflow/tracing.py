@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from layered_lr.errors import SpecError, Unsupported
-from layered_lr_oneflow.oneflow_types import Graph, LazyLookup, Tensor
+from layered_lr.models.nn_modules import list_modules
+from layered_lr_oneflow.oneflow_types import Graph, LazyLookup, Module, Tensor
 from layered_lr_oneflow.runtime import flow
 
 Build: TypeAlias = Callable[..., Any]
@@ -41,6 +42,21 @@ def collect_garbage_first(graph: Graph) -> None:
         return build(*args, **kwargs)
 
     graph.build = collected
+
+
+def check_names(model: Module) -> None:
+    """Refuse names that OneFlow's Graph takes for parts of its own: it aborts the process at a ``/``.
+
+    Raises:
+        Unsupported: A module, a parameter or a buffer has such a name.
+    """
+    for prefix, module in list_modules(model):
+        for name in (*module._modules, *module._parameters, *module._buffers):
+            if "/" in name or ":" in name:
+                raise Unsupported(
+                    f"model: {prefix + name!r} has a '/' or a ':' in its name, which OneFlow's Graph cannot have. Give "
+                    "it another name, or train in eager mode (oneflow-eager)."
+                )
 
 
 def check_no_grad_scaler(graph: Graph, what: str) -> None:

@@ -30,6 +30,8 @@ from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
 _INDEXING = ("index_select", "gather")
+_SHARING = ("cast", "detach", "reshape", "permute", "expand", "slice", "cat", "flip", "roll", "pad", "dropout")
+"""Operators whose result may be their argument itself, or a view of it."""
 
 CONSTANTS = "layered_lr_constants"
 
@@ -52,6 +54,7 @@ class Frame:
 
 
 Getter: TypeAlias = Callable[[Frame], Any]
+Overwritten: TypeAlias = frozenset[Held | Result]
 
 
 class Step:
@@ -124,11 +127,12 @@ class RunnableProgram:
             )
             for node in program.nodes
         ]
+        overwritten = _find_overwritten(program)
         self._writes = [
-            (write, _make_getter(Held(write.name)), _make_getter(write.value), modules[write.module])
+            (write, _make_getter(Held(write.name)), _make_getter(write.value, overwritten), modules[write.module])
             for write in program.writes
         ]
-        self._output = _make_getter(program.output)
+        self._output = _make_getter(program.output, overwritten)
 
     def run(self, frame: Frame, check: Callable[[Node, Tensor, int], None] | None = None) -> Any:
         """Run the program.
@@ -152,18 +156,23 @@ class RunnableProgram:
                 check(step.node, made, frame.images)
             for name in step.last_uses:
                 del results[name]
+        output = self._output(frame)
         self._write(frame)
-        return self._output(frame)
+        return output
 
     def _write(self, frame: Frame) -> None:
+        """Write the buffers, of which one may get what another one held before."""
         with flow.no_grad():
-            for write, target, value, module in self._writes:
-                if write.follows_mode and not module.training:
-                    continue
+            made = [
+                (write.name, target(frame), value(frame).detach())
+                for write, target, value, module in self._writes
+                if module.training or not write.follows_mode
+            ]
+            for name, buffer, value in made:
                 if _COLLECTED:
-                    _COLLECTED[-1].append((write.name, value(frame).detach()))
+                    _COLLECTED[-1].append((name, value))
                 else:
-                    assign(target(frame), value(frame).detach())
+                    assign(buffer, value)
 
 
 _COLLECTED: list[list[tuple[str, Tensor]]] = []
@@ -227,8 +236,25 @@ def _results(argument: Argument) -> list[Result]:
     return [reference for reference in list_references(argument) if isinstance(reference, Result)]
 
 
-def _make_getter(argument: Argument) -> Getter:
-    """Make a function that finds an argument in a forward pass."""
+def _find_overwritten(program: Program) -> Overwritten:
+    """Find the buffers that the pass writes, and the results that share their memory."""
+    found: set[Held | Result] = {Held(write.name) for write in program.writes}
+    for node in program.nodes:
+        if node.operator in _SHARING and any(each in found for each in list_references(node.arguments)):
+            found.add(Result(node.name))
+    return frozenset(found)
+
+
+def _make_getter(argument: Argument, copied: Overwritten = frozenset()) -> Getter:
+    """Make a function that finds an argument in a forward pass.
+
+    Args:
+        argument: What to find.
+        copied: Of what a copy is wanted, because the pass will write something else into its memory.
+    """
+    if isinstance(argument, Held | Result) and argument in copied:
+        find = _make_getter(argument)
+        return lambda frame: find(frame).clone()
     if isinstance(argument, Result):
         name = argument.node
         return lambda frame: frame.results[name]
@@ -242,16 +268,16 @@ def _make_getter(argument: Argument) -> Getter:
         size = argument
         return lambda frame: size.at(frame.images)
     if isinstance(argument, Structure):
-        return _make_structure_getter(argument)
+        return _make_structure_getter(argument, copied)
     if isinstance(argument, tuple):
-        getters = [_make_getter(part) for part in argument]
+        getters = [_make_getter(part, copied) for part in argument]
         if any(True for _ in list_references(argument)) or any(isinstance(part, BatchSized) for part in argument):
             return lambda frame: tuple([get(frame) for get in getters])
     return lambda frame: argument
 
 
-def _make_structure_getter(structure: Structure) -> Getter:
-    getters = [_make_getter(part) for part in structure.parts]
+def _make_structure_getter(structure: Structure, copied: Overwritten) -> Getter:
+    getters = [_make_getter(part, copied) for part in structure.parts]
     if structure.kind == "dict":
         keys = structure.keys
         return lambda frame: OrderedDict((key, get(frame)) for key, get in zip(keys, getters, strict=True))

@@ -136,7 +136,7 @@ def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Any:
     if isinstance(min, torch.Tensor) or isinstance(max, torch.Tensor):
         for limit, choose, is_beyond in ((min, torch.maximum, torch.lt), (max, torch.minimum, torch.gt)):
             if limit is not None:
-                limit = torch.as_tensor(limit).to(x.dtype)
+                limit = (limit if isinstance(limit, torch.Tensor) else torch.as_tensor(limit)).to(x.dtype)
                 x = torch.where(is_beyond(x, limit), limit, x) if _AT_TENSOR == 1 else choose(x, limit)
         return x
     if _AT_NUMBER == 1 or not x.is_floating_point():

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_names import Refusal
 
 Composite = Callable[..., Any]
 
@@ -123,7 +124,9 @@ def instance_norm(
 ) -> Any:  # fmt: skip
     """Normalise each channel of each image by itself."""
     if mean is not None or not use_input_stats:
-        return NotImplemented
+        return Refusal(
+            "uses an InstanceNorm with track_running_stats=True", "Leave that out, or train on a torch backend."
+        )
     axes = tuple(range(2, x.dim()))
     shape = (1, -1, *(1 for _ in axes))
     centred = x - x.mean(axes, keepdim=True)

@@ -139,16 +139,27 @@ class _Merger:
         if len({array.ndim for array in arrays}) > 1 or any(array.size == 0 for array in arrays):
             raise _Differs
         shape = self.merge(tuple(array.shape for array in arrays))
-        if all((array == first.flat[0]).all() for array in arrays):
-            made = self._add_fill(
-                "full", {"shape": shape, "value": first.flat[0].item(), "dtype": str(first.dtype)}, str(first.dtype)
-            )
+        if all((array == array.flat[0]).all() for array in arrays):
+            value = self._merge_fill([array.flat[0].item() for array in arrays])
+            made = self._add_fill("full", {"shape": shape, "value": value, "dtype": str(first.dtype)}, str(first.dtype))
         else:
             made = self._repeat(arrays)
             if made.shape != shape:
                 made = self._add_fill("reshape", {"x": Result(made.name), "shape": shape}, made.dtype)
         self._filled[keys] = Result(made.name)
         return self._filled[keys]
+
+    def _merge_fill(self, numbers: Sequence[Any]) -> Argument:
+        """Find a number that may be a size of the batch, such as that in ``torch.tensor(x.shape[0])``.
+
+        Raises:
+            _Differs: It is neither.
+        """
+        if all(number == numbers[0] for number in numbers):
+            return numbers[0]
+        if any(isinstance(number, bool | complex) or number != int(number) for number in numbers):
+            raise _Differs
+        return self.merge(tuple(int(number) for number in numbers))
 
     def _repeat(self, arrays: Sequence[NDArray[Any]]) -> Node:
         """Make arrays that are one array, once for each image, one after the other along the first axis.

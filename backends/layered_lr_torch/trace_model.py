@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._pytree import tree_leaves
 
 from layered_lr.errors import LayeredLRError, SpecError, Unsupported
 from layered_lr.files import describe_error
@@ -181,13 +180,26 @@ def _refuse_hook(where: str) -> Unsupported:
 
 
 def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) -> Any:
-    """Compute what the model answers in evaluation mode to two inputs drawn at random; nothing if it draws itself."""
+    """Compute what the model answers in evaluation mode to inputs drawn at random; nothing if it draws itself.
+
+    Two inputs are enough, and quick; a model that takes no two gets as many as the example has.
+    """
     if any(node.operator in RANDOM for node in evaluation.nodes):
         return (), ()
+    images = max(len(example[0]), _LEAST_BATCH)
+    try:
+        return _answer_to(model, example, _LEAST_BATCH)
+    except SpecError:  # a model that folds the batch takes whole multiples of some number
+        if images == _LEAST_BATCH:
+            raise
+        return _answer_to(model, example, images)
+
+
+def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> Any:
     rng = np.random.default_rng(0)
     inputs = []
     for array in example:
-        shape = (_LEAST_BATCH, *array.shape[1:])
+        shape = (images, *array.shape[1:])
         drawn = rng.normal(size=shape) if array.dtype.kind == "f" else np.resize(array, shape)
         inputs.append(drawn.astype(array.dtype))
     with put_back(model), torch.no_grad():
@@ -201,8 +213,16 @@ def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program)
                 f"model: its forward pass fails on inputs of shape {shapes}, in {_line_of(error)}: "
                 f"{describe_error(error).rstrip('.')}. Give a model that takes such inputs."
             ) from error
-    tensors = [leaf for leaf in tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
-    return tuple(inputs), tuple(models.to_array(tensor) for tensor in tensors)
+    return tuple(inputs), tuple(models.to_array(tensor) for tensor in _list_answers(answer))
+
+
+def _list_answers(answer: Any) -> Iterator[Tensor]:
+    """The tensors of an answer, in the order in which ``_structure`` has them."""
+    if isinstance(answer, torch.Tensor):
+        yield answer
+    elif isinstance(answer, dict | tuple | list):
+        for part in answer.values() if isinstance(answer, dict) else answer:
+            yield from _list_answers(part)
 
 
 def _copy_buffers(model: Module) -> None:
@@ -287,6 +307,12 @@ def _explain(recorder: Recorder, error: Exception) -> Exception:
     """Say why a forward pass on tensors without numbers failed."""
     kind = type(error).__name__
     if "DataDependent" in kind or "DynamicOutputShape" in kind or "GuardOnDataDependent" in kind:
+        if _was_in(error, "torch/nn/modules/batchnorm.py"):
+            return recorder.refuse(
+                "has a batch normalisation with momentum=None, which weighs by the count of batches",
+                "Give it a momentum, such as 0.1, or train on a torch backend.",
+                _line_of(error),
+            )
         return recorder.refuse(
             "lets a branch, a shape or a number depend on what is in a tensor",
             "Use torch.where, or train on a torch backend.",
@@ -330,6 +356,16 @@ def _line_of(error: BaseException) -> str:
             found = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
         frame = frame.tb_next
     return found or find_source()
+
+
+def _was_in(error: BaseException, file: str) -> bool:
+    """Whether a function of a file was running when an error was raised."""
+    frame = error.__traceback__
+    while frame is not None:
+        if frame.tb_frame.f_code.co_filename.endswith(file):
+            return True
+        frame = frame.tb_next
+    return False
 
 
 def swap_tensors(model: Module, fakes: FakeTensorMode) -> tuple[dict[int, Tensor], dict[str, Tensor]]:
@@ -417,7 +453,9 @@ class _Leave:
 def _structure(recorder: Recorder, output: Any) -> Argument:
     """Bring what the model returned into the graph's form."""
     if isinstance(output, dict):
-        keys = tuple(str(key) for key in output)
+        if odd := [key for key in output if not isinstance(key, str)]:
+            raise recorder.refuse(f"returns a dict with the key {odd[0]!r}", "Use names: a Graph takes no other keys.")
+        keys = tuple(output)
         return Structure("dict", "", keys, tuple(_structure(recorder, part) for part in output.values()))
     if isinstance(output, tuple) and hasattr(output, "_fields"):
         parts = tuple(_structure(recorder, part) for part in output)

@@ -55,6 +55,13 @@ REFUSED: Final[Mapping[str, str]] = {
 }
 
 
+IN_PLACE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(RANDOM, "Draw with torch.rand, torch.rand_like or torch.nn.Dropout."),
+    "setitem": "Assign to whole parts, such as x[:, 2:4] = y, or use torch.where or torch.cat.",
+}
+"""What to do instead of a function that changes its first argument, where it is not the form without underscore."""
+
+
 class Refusal(NamedTuple):
     """Why a call is not written with other functions, where another one of the same function is.
 

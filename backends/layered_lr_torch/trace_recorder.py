@@ -93,6 +93,7 @@ class Recorder(TorchFunctionMode):
         self._held_names: dict[int, str] = {}
         self._held_storages: dict[int, str] = {}
         self._viewed: set[int] = set()
+        self._shared_data: set[int] = set()
         self._kept: list[object] = []
         self._items: dict[int, tuple[Tensor, Any]] = {}
         self._copies = FunctionCopies()
@@ -143,13 +144,22 @@ class Recorder(TorchFunctionMode):
             self._note_views(out, args)
             return out
         if kwargs.get("out") is not None:
-            raise self.refuse(f"calls {name} with out=", "Use what the function returns.")
+            return self._write_out(func, name, args, kwargs)
         kwargs = {key: value for key, value in kwargs.items() if key not in trace_names.IGNORED}
         if name == "getitem":
             args = (args[0], plain_index(args[1]))
         if name == "setitem" or (in_place and args and isinstance(args[0], torch.Tensor)):
             return self._change(func, name, args, kwargs)
         return self._record(func, name, args, kwargs)
+
+    def _write_out(self, func: Any, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+        """Record a function that writes its result into a tensor, which it is given as ``out``."""
+        target = kwargs["out"]
+        with self:
+            made = func(*args, **{key: value for key, value in kwargs.items() if key != "out"})
+            if not isinstance(target, torch.Tensor) or (target.shape, target.dtype) != (made.shape, made.dtype):
+                raise self.refuse(f"calls {name} with out=", "Use what the function returns.")
+            return target.copy_(made)
 
     def _replace(self, leaf: Any) -> Any:
         """Take the fake tensor that stands for a real one, and lists out of torch's own kinds of lists."""
@@ -168,8 +178,17 @@ class Recorder(TorchFunctionMode):
         if not tensors:
             return out  # a shape, a dtype, a length
         composite = trace_composites.COMPOSITES.get(name)
-        if name == "batch_norm" and self._held_names.get(id(args[3])) in self._shared and args[5]:
-            composite = batch_norm
+        if name == "batch_norm" and args[5] and args[3] is not None:
+            if is_called_by("torch/utils/checkpoint.py"):
+                raise self.refuse(
+                    "normalises a batch under torch.utils.checkpoint, which updates the running statistics twice",
+                    "Leave the checkpoint out: it saves no memory in OneFlow.",
+                )
+            if not (self._is_updated_alone(args[3]) and self._is_updated_alone(args[4])):
+                composite = batch_norm
+        if name == "get:data":
+            self._shared_data.add(_storage_of(args[0]))
+            self._kept.append(args[0])
         if composite is not None:
             plain, named = trace_rules.plain_arguments(args, kwargs)
             with self:
@@ -178,6 +197,9 @@ class Recorder(TorchFunctionMode):
                 raise self.refuse(made.what, made.mend)
             if made is not NotImplemented:
                 self._check_alike(name, made, tensors)
+                if _stops_gradient(out) and any(made is leaf and out is not leaf for leaf in tree_leaves(args)):
+                    with self:
+                        made = made.detach()
                 if name in ("getitem", "select", "narrow") and made._base is not None:
                     self._items[id(made)] = (args[0], _index_of(name, *plain[1:], **named))
                     self._kept.append(made)
@@ -186,6 +208,11 @@ class Recorder(TorchFunctionMode):
             raise self.refuse(f"calls {name}", "Use functions that return one tensor, or train on a torch backend.")
         self._add_node(name, args, kwargs, out)
         return out
+
+    def _is_updated_alone(self, statistic: Tensor) -> bool:
+        """Whether OneFlow may update a running statistic: a buffer as it was at first, in one place of the pass."""
+        name = self._held_names.get(id(statistic))
+        return name is not None and name not in self._shared and self.argument_of(statistic) == Held(name)
 
     def _check_alike(self, name: str, made: Any, tensors: Sequence[Tensor]) -> None:
         """Refuse what this library wrote with other functions, if torch's own has another shape or dtype."""
@@ -207,8 +234,10 @@ class Recorder(TorchFunctionMode):
         except TypeError as error:
             raise self.refuse(f"calls {name} in an unusual way ({error})", "Use other arguments.") from None
         if isinstance(made, torch.Tensor):  # the same numbers as an argument
-            self.know(out, self.argument_of(made))
-            return
+            if out is args[0] or not _stops_gradient(out):
+                self.know(out, self.argument_of(made))
+                return
+            made = "detach", {"x": made}
         operator, values = made
         if operator is None:
             raise self.refuse(values, "Write it otherwise, or train on a torch backend.")
@@ -237,6 +266,8 @@ class Recorder(TorchFunctionMode):
             args = (target, *args[1:])
         holder = self._held_storages.get(_storage_of(target))
         held = self._held_names.get(id(target))
+        if holder is None and _storage_of(target) in self._shared_data:
+            raise self.refuse(f"changes a tensor through its .data ({name}_)", "Make a new tensor.")
         if holder is not None and (held is None or isinstance(target, torch.nn.Parameter)):
             raise self.refuse(
                 f"changes {holder!r} in place ({name}_)",
@@ -246,7 +277,10 @@ class Recorder(TorchFunctionMode):
         with self:
             changed = trace_composites.compute_changed(name, args, kwargs)
         if changed is NotImplemented:
-            raise self.refuse(f"calls {name}_", "Use the form that returns a new tensor.")
+            raise self.refuse(
+                f"calls {name}_",
+                trace_names.IN_PLACE.get(name, "Use the form that returns a new tensor."),
+            )
         if changed is not target:
             if changed.dtype != target.dtype:
                 with self:
@@ -390,6 +424,21 @@ def _storage_of(tensor: Tensor) -> int:
 def dtype_name(dtype: torch.dtype) -> str:
     """Return the name of a dtype without ``torch.`` before it."""
     return str(dtype).removeprefix("torch.")
+
+
+def _stops_gradient(out: Any) -> bool:
+    """Whether what a function gives has no gradient, because it was called where none is computed."""
+    return isinstance(out, torch.Tensor) and out.is_floating_point() and not torch.is_grad_enabled()
+
+
+def is_called_by(file: str) -> bool:
+    """Whether a function of a file is running."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.endswith(file):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def find_source() -> str:

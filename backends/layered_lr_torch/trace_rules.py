@@ -305,6 +305,12 @@ def _index_select(out: Tensor, x: Tensor, dim: int, index: Tensor) -> Made:
     return "index_select", {"x": x, "axis": dim % max(x.dim(), 1), "index": index}
 
 
+def _where(out: Tensor, condition: Tensor, x: Any, y: Any) -> Made:
+    if not isinstance(x, torch.Tensor) and not isinstance(y, torch.Tensor):
+        x = torch.full((), x, dtype=out.dtype)
+    return "where", {"condition": condition, "x": x, "y": y}
+
+
 def _slice(out: Tensor, x: Tensor, dim: int, start: int, stop: int, step: int = 1) -> Made:
     if out.shape == x.shape and step == 1:
         return x
@@ -318,7 +324,7 @@ RULES: Final[Mapping[str, Rule]] = {
                      "ravel"), _reshape),
     "permute": _permuted(_all_axes),
     **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _permuted(_two_axes)),
-    **dict.fromkeys(("get:mT", "get:T", "t", "adjoint"), _permuted(_last_two)),
+    **dict.fromkeys(("get:mT", "get:mH", "get:T", "get:H", "t", "adjoint"), _permuted(_last_two)),
     **dict.fromkeys(("movedim", "moveaxis"), _permuted(_moved)),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
     **dict.fromkeys(("to", "type_as", "type", "float", "double", "half", "bfloat16", "long", "int", "bool", "byte"),
@@ -333,9 +339,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "relu6": lambda out, x: ("hardtanh", {"x": x, "low": 0.0, "high": 6.0}),
     "softplus": lambda out, x, beta=1, threshold=20: ("softplus", {"x": x, "beta": beta, "threshold": threshold}),
     "prelu": lambda out, x, weight: ("prelu", {"x": x, "weight": weight}),
-    "where": lambda out, condition, x, y: ("where", {"condition": condition, "x": x, "y": y}),
+    "where": _where,
     "linear": lambda out, x, weight, bias=None: ("linear", {"x": x, "weight": weight, "bias": bias}),
-    **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot"), lambda out, x, y: ("matmul", {"x": x, "y": y})),
+    **dict.fromkeys(("matmul", "bmm", "mm", "mv", "dot", "vdot"), lambda out, x, y: ("matmul", {"x": x, "y": y})),
     "einsum": _einsum,
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed_convolution),

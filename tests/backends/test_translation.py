@@ -143,6 +143,48 @@ def test_a_translated_module_says_what_it_cannot_take() -> None:
     assert said[8].startswith("Unsupported: model: module 'inner' is in evaluation mode while the model is in training")
 
 
+def errors_of_names() -> dict[str, str]:
+    """What the OneFlow backends say to names that OneFlow keeps for itself."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    data = (np.ones((8, 3, 2, 2), np.float32), np.arange(8) % 3) * 2
+
+    def named(framework, name):
+        def make():
+            net = framework.nn.Sequential(framework.nn.Flatten())
+            net.add_module(name, framework.nn.Linear(12, 3))
+            return net
+
+        return make
+
+    said = {}
+    for backend in ("oneflow-eager", "oneflow-graph"):
+        for name in ("a/b", "a:b", "to_local"):
+            for framework in (torch, flow) if name != "to_local" else (torch,):
+                key = f"{backend} {name} {framework.__name__}"
+                try:
+                    spec = ll.Spec(ll.SGD(0.1))
+                    ll.run(spec, backend, named(framework, name), data=data, batch_size=4, max_steps=1, progress=False)
+                    said[key] = "trains"
+                except ll.LayeredLRError as error:
+                    said[key] = f"{type(error).__name__}: {error}"
+    return said
+
+
+def test_names_that_oneflow_keeps_for_itself_are_refused() -> None:
+    for key, said in value_of(errors_of_names).items():
+        if "to_local" in key:
+            assert said.startswith("Unsupported: model: 'to_local' has the name of something that every module of")
+        elif "graph" in key:
+            assert "in its name, which OneFlow's Graph cannot have. Give it another name, or train in eager" in said
+        else:
+            assert said == "trains", (key, said)
+
+
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_transformer_with_dropout_trains_alike_by_the_certificate() -> None:

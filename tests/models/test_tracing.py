@@ -95,6 +95,18 @@ def recurrent(net: Any, x: Any, steps: int, dropout: float) -> Any:
     return torch.rnn_tanh(sequence, start, weights, False, layers, dropout, True, False, True)[0]
 
 
+def data_in_place(net: Any, x: Any) -> Any:
+    if net.training:
+        x.data.clamp_(-0.5, 0.5)
+    return x
+
+
+def every_second(net: Any, x: Any) -> Any:
+    y = x * 1
+    y[:, ::2] = 0
+    return y
+
+
 REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a branch on numbers": (lambda net, x: x if x.sum() > 0 else -x, "depend on what is in a tensor"),
     "a number": (lambda net, x: x * x.mean().item(), "depend on what is in a tensor|calls item"),
@@ -126,7 +138,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a long product": (lambda net, x: x.flatten(1).prod(1), r"prod of 256 numbers \(64 are the most\)"),
     "a long sequence": (lambda net, x: recurrent(net, x, 257, 0.0), r"over 257 steps \(256 are the most\)"),
     "dropout between layers": (lambda net, x: recurrent(net, x, 3, 0.5), r"\(dropout=0.5\).*torch.nn.Dropout between"),
-    "out=": (lambda net, x: torch.add(x, 1, out=torch.empty_like(x)), "with out="),
+    "out= of another shape": (lambda net, x: torch.add(x, 1, out=torch.empty(1)), "with out="),
+    "data in place": (data_in_place, r"changes a tensor through its \.data"),
+    "parts by steps": (every_second, r"calls setitem_.*x\[:, 2:4\]"),
+    "draws in place": (lambda net, x: x + x.new_empty(8).uniform_(), r"calls uniform_.*torch\.rand"),
 }
 
 
@@ -139,6 +154,46 @@ def test_what_cannot_be_translated_is_refused(name: str) -> None:
     message = str(refused.value)
     assert "test_tracing.py" in message or "generator" in message
     assert "'1'" in message or "OwnGradient" in message
+
+
+REFUSED_PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any], str]] = {
+    "statistics twice": (
+        lambda: torch.nn.BatchNorm2d(4),
+        lambda net, x: torch.utils.checkpoint.checkpoint(net.part, x, use_reentrant=False),
+        r"under torch\.utils\.checkpoint, which updates .* twice",
+    ),
+    "statistics of all batches": (
+        lambda: torch.nn.BatchNorm2d(4, momentum=None),
+        lambda net, x: net.part(x),
+        r"momentum=None.*such as 0\.1",
+    ),
+    "statistics of images": (
+        lambda: torch.nn.InstanceNorm2d(4, track_running_stats=True),
+        lambda net, x: net.part(x),
+        "track_running_stats=True",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_PARTS)
+def test_a_part_that_cannot_be_translated_is_refused(name: str) -> None:
+    make, forward, why = REFUSED_PARTS[name]
+    with pytest.raises(ll.Unsupported, match=why) as refused:
+        trace_model(around(forward, part=make)(), (X,))
+    assert "'part'" in str(refused.value) and "test_tracing.py" in str(refused.value)
+
+
+def test_a_dict_has_names_for_keys() -> None:
+    with pytest.raises(ll.Unsupported, match="returns a dict with the key 0"):
+        trace_model(around(lambda net, x: {0: x})(), (X,))
+
+
+def test_a_model_that_takes_whole_multiples_of_images_is_tried_with_the_examples_number() -> None:
+    def folded(net: Any, x: Any) -> Any:
+        return x.view(x.shape[0] // 3, 3, *x.shape[1:]).roll(1, 1).view(x.shape)
+
+    graph = trace_model(around(folded)(), (X,))
+    assert [len(array) for array in graph.example[1]] == [6]
 
 
 def test_a_model_that_fails_on_such_images_is_a_spec_error() -> None:

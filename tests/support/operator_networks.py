@@ -212,6 +212,50 @@ class Tied(nn.Module):
         return x
 
 
+def unchanged_without_gradient(net: Any, x: Tensor) -> Any:
+    """What gives the numbers of its argument lets no gradient through either, where none is computed."""
+    with torch.no_grad():
+        same = (
+            x.clone(), x[:], x.view(x.shape), x.expand(x.shape), x.permute(0, 1, 2, 3), x.narrow(1, 0, 4),
+            F.pad(x, (0, 0)), x.repeat(1, 1, 1, 1), torch.cat([x]), x.contiguous(), x.squeeze(), x.to(x.dtype),
+        )  # fmt: skip
+    return sum(part * x for part in same)
+
+
+def other_statistics(net: Any, x: Tensor) -> Any:
+    """Batch normalisations whose running statistics are no buffers of theirs, or were changed before."""
+    norm = net.norm
+    if net.training:
+        with torch.no_grad():
+            net.zeroed.running_mean.zero_()
+    mean, variance = norm.running_mean.clone(), norm.running_var.clone()
+    return (
+        x * F.batch_norm(x, mean, variance, norm.weight, norm.bias, net.training).tanh(),
+        x * F.batch_norm(x, torch.zeros(4, dtype=x.dtype), torch.ones(4, dtype=x.dtype), training=net.training).tanh(),
+        x * net.zeroed(x).tanh(),
+    )
+
+
+class Handing(Around):
+    """Hands numbers from buffer to buffer, and returns what one of them held before."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda net, x: x)
+        self.register_buffer("newer", torch.zeros(4))
+        self.register_buffer("older", torch.ones(4))
+        self.register_buffer("count", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Any:
+        x = super().forward(x)
+        before = self.count.clone()
+        if self.training:
+            with torch.no_grad():
+                self.older.copy_(self.newer)
+                self.newer.copy_(x.mean((0, 2, 3)))
+                self.count.add_(1)
+        return x * (self.older.view(-1, 1, 1) + 2), before.view(2, 2), self.count
+
+
 class Partly(nn.Module):
     """Gradients stop in places, as in models that freeze or distil a part."""
 
@@ -439,6 +483,17 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "buffers": Counted,
     "tied": lambda: Tied(),
     "gradients that stop": Partly,
+    "unchanged without gradient": around(unchanged_without_gradient),
+    "other statistics": around(other_statistics, norm=lambda: nn.BatchNorm2d(4), zeroed=lambda: nn.BatchNorm2d(4)),
+    "handing on": Handing,
+    "numbers of the batch": around(lambda net, x: (
+        x / torch.tensor(x.shape[0]), x - torch.full((8,), x.shape[0]), x * torch.tensor(float(x.shape[0] + 1)))),
+    "limits that are tensors": around(lambda net, x: (
+        x.clamp(min=net.scale - 1), torch.clamp_max(x, x.mean()), x.clamp(net.gamma * -1, net.scale))),
+    "choices of numbers": around(lambda net, x: (
+        x * torch.where(x > 0, 1.0, 0.25), torch.where(x > 0, 1, 2), F.logsigmoid(x * 2000))),
+    "spectral norms": part(lambda: nn.Sequential(
+        nn.utils.spectral_norm(nn.Conv2d(4, 4, 3)), nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 3, 1)))),
     "weight norm": part(lambda: nn.Sequential(
         nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3)),
         nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 3, 1), dim=1),

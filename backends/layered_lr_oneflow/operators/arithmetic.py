@@ -59,7 +59,9 @@ def _trunc(x: Tensor) -> Tensor:
 
 
 def _logsigmoid(x: Tensor) -> Tensor:
-    return _C.logsigmoid(x)
+    """Written out: OneFlow's own is -inf of x below -710."""
+    below = flow.where(broadcasting.is_less(x, 0), x, as_tensor(0, x))
+    return below - flow.log1p(flow.exp(-flow.abs(x)))
 
 
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
