@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, final
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from layered_lr.backend.processes import Launch
 from layered_lr.plans.plan import Plan
 from layered_lr_torch.backend import TorchBackend
+from layered_lr_torch.narrowing import NarrowingWatch
 from layered_lr_torch.processes import TorchProcesses
 from layered_lr_torch.sharded_model import shard
 from layered_lr_torch.shared_draws import may_draw
@@ -29,6 +31,13 @@ class TorchEager(TorchBackend):
             torch.cuda.set_device(self.device)
         self.processes = TorchProcesses(launch, self.device)
         return self.processes
+
+    def narrows(self, work: Callable[[], object]) -> bool:
+        """Look at every operator."""
+        watch = NarrowingWatch()
+        with watch:
+            work()
+        return watch.has_narrowed
 
     def build_forward(self, model: Module) -> Module:
         """Return the model itself."""

@@ -173,6 +173,14 @@ class Backend(ABC):
         """
         raise Unsupported(f"backend {self.name!r} cannot answer with a model that is not in training.")
 
+    def narrows(self, work: Callable[[], object]) -> bool:
+        """Do some work in float64, and say whether a part of it was seen to be computed in a narrower dtype.
+
+        Not every backend can see it.
+        """
+        work()
+        return False
+
     @abstractmethod
     def open(
         self,

@@ -33,7 +33,7 @@ def has_muon(spec: Spec) -> bool:
 
 
 def rounds_inside(backend: Backend, task: Task, reference: Trace, start: Weights) -> bool:
-    """Whether the first loss fails to follow a small change of the weights in proportion.
+    """Whether the backend sees that it does, or the first loss fails to follow a small change of the weights.
 
     In float64 it changes twice as far when all weights change twice as far, but for a second order that shrinks as the
     change does. Behind a rounding to float32 it moves in steps, which do not. (The loss is continuous where a ReLU tips
@@ -46,6 +46,9 @@ def rounds_inside(backend: Backend, task: Task, reference: Trace, start: Weights
         start: What it began with.
     """
     one_step = replace(task, steps=1, resume_at=None, probe_steps=None)
+    ready = prepare_task(backend, one_step, start)
+    if backend.narrows(lambda: record(ready, one_step)):
+        return True
     noise = _NOISE_BITS * np.spacing(max(abs(reference.losses[0]), 1.0))
 
     def bend(bits: float) -> float:

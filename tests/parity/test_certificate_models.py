@@ -89,12 +89,27 @@ def test_a_fault_in_float32_alone_is_found_where_it_is_no_rounding(torch: Any) -
     assert "in float32 alone" in verdict.explanation
 
 
-@pytest.mark.parametrize("cast", [False, True], ids=["none", "x.float() inside"])
-def test_a_model_that_rounds_to_float32_inside_is_noticed(torch: Any, cast: bool) -> None:
+def scaled_in_float32(answer: Any) -> Any:
+    """A norm that takes the scale alone in float32: the loss follows small changes all the same."""
+    scale = (answer.float().square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    return answer * scale.to(answer.dtype)
+
+
+CASTS: dict[str, Any] = {
+    "none": None,
+    "x.float() inside": lambda answer: answer.float().to(answer.dtype),
+    "a scale in float32": scaled_in_float32,
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_a_model_that_rounds_to_float32_inside_is_noticed(torch: Any, name: str) -> None:
+    cast = CASTS[name] is not None
+
     def make() -> Any:
         model = builder("attention with LayerNorm", "torch")()
         if cast:
-            model.norm.register_forward_hook(lambda module, given, answer: answer.float().to(answer.dtype))
+            model.norm.register_forward_hook(lambda module, given, answer: CASTS[name](answer))
         return model
 
     task = task_of("attention with LayerNorm", "SGD", 1, "torch-eager", "float32")
