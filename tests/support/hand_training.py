@@ -285,12 +285,13 @@ class _Loop:
         written = self.optimizers[name].param_groups[0]
         written.update({key: value for key, value in settings.items() if key in written}, lr=rate)
         state = self.optimizers[name].state.get(self.parameters[name], {})
-        if state and not isinstance(self.optimizers[name], torch.optim.SGD):
-            # torch makes them at the first update alone, and ends with a KeyError where a later phase needs one
-            slots = {"momentum": "momentum_buffer", "centered": "grad_avg", "amsgrad": "max_exp_avg_sq"}
-            for setting, slot in slots.items():
-                if written.get(setting):
-                    state.setdefault(slot, torch.zeros_like(self.parameters[name]))
+        slots = {"momentum": "momentum_buffer", "centered": "grad_avg", "amsgrad": "max_exp_avg_sq"}
+        for setting, slot in slots.items() if state else ():
+            if not written.get(setting):
+                state.pop(slot, None)  # what a phase does not use is forgotten: docs/phases.md
+            elif not isinstance(self.optimizers[name], torch.optim.SGD):
+                # torch makes them at the first update alone, and ends with a KeyError where a later phase needs one
+                state.setdefault(slot, torch.zeros_like(self.parameters[name]))
         self.optimizers[name].step()
 
     def _never_decays(self, name: str) -> bool:
