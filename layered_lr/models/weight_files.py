@@ -91,18 +91,26 @@ def _list_inside(table: Mapping[Any, Any], depth: int = 0) -> dict[tuple[str, ..
         return {}
     inner = {name: value for name, value in table.items() if isinstance(name, str) and isinstance(value, Mapping)}
     chosen = next((name for name in _CONTAINERS if name in inner), None)
-    if chosen is None and any(len(getattr(value, "shape", ())) for value in table.values()):
+    if chosen is None and any((_count_axes(value) or 0) > 0 for value in table.values()):
         return {}
     found: dict[tuple[str, ...], Mapping[Any, Any]] = {}
     for name, value in inner.items():
         below = _list_inside(value, depth + 1)
-        if not below and (name == chosen or (value and all(hasattr(each, "shape") for each in value.values()))):
+        if not below and (name == chosen or (value and all(_count_axes(each) is not None for each in value.values()))):
             below = {(): value}
         found.update({(name, *place): weights for place, weights in below.items()})
     if chosen is None:
         return found
     names = [_names_of(weights) for place, weights in found.items() if place[0] == chosen]
     return {place: weights for place, weights in found.items() if place[0] == chosen or _names_of(weights) in names}
+
+
+def _count_axes(value: Any) -> int | None:
+    """How many axes an array or a tensor has; None for anything else, which may raise what it likes."""
+    try:
+        return len(value.shape)
+    except Exception:
+        return None
 
 
 def _names_of(weights: Mapping[Any, Any]) -> set[str]:

@@ -243,6 +243,21 @@ def test_weights_under_any_name_are_found_where_they_are_the_only_ones(torch: An
     assert list(read_weights(tmp_path / "w.pth.tar")) == ["weight", "bias"]
 
 
+def test_objects_of_any_kind_in_a_table_are_refused() -> None:
+    class Odd:
+        shape = 3
+
+    class Raises:
+        @property
+        def shape(self) -> Any:
+            raise OSError("no shape")
+
+    for odd in (Odd(), Raises()):
+        for table in ({"a": odd}, {"net": {"a": odd}}, {"model": {"a": odd}, "epoch": 3}):
+            with pytest.raises(ll.DataError, match=r"'(a|net)' (holds object|is not an array)"):
+                read_weights(table)
+
+
 def test_a_table_that_holds_itself_is_no_endless_one() -> None:
     table: dict[str, Any] = {"epoch": 3}
     table["model"] = table
