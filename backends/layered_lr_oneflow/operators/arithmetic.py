@@ -60,8 +60,9 @@ def _trunc(x: Tensor) -> Tensor:
 
 def _logsigmoid(x: Tensor) -> Tensor:
     """Written out: OneFlow's own is -inf of x below -710."""
-    below = flow.where(broadcasting.is_less(x, 0), x, as_tensor(0, x))
-    return below - flow.log1p(flow.exp(-flow.abs(x)))
+    is_below, zero = broadcasting.is_less(x, 0), as_tensor(0, x)
+    below, above = flow.where(is_below, x, zero), flow.where(is_below, zero, x)
+    return flow.where(is_below, below - flow.log1p(flow.exp(below)), -flow.log1p(flow.exp(-above)))
 
 
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
