@@ -48,7 +48,8 @@ class ImageFolder:
         grey: Whether images have one channel instead of three.
         share: The part of each class to test with, above 0 and below 1, where the folder has no part for it.
         seed: Whole number >= 0; which images these are.
-        test_folder: The folder inside to test with; None takes ``val``, ``valid``, ``validation`` or ``test``.
+        test_folder: The folder inside to test with; None takes the first one there of ``val``, ``valid``,
+            ``validation``, ``test``, ``testing`` and ``dev``, in small letters or capitals.
         broken: What to do about files that are no images, or are damaged: ``"raise"`` names all of them, ``"skip"``
             names them and leaves them out.
         augment: Whether batches crop and flip at random if the run does not say.

@@ -167,7 +167,7 @@ _OWN_LOOP = (
     " run makes the batches itself. For batches of a {name} write the loop: optimizer, scheduler = ll.compile(spec, "
     "model)."
 )
-_TEST_PARTS = ("validation", "val", "valid", "test")
+_TEST_PARTS = ("validation", "val", "valid", "test", "testing", "dev")
 
 
 def _as_samples(data: object) -> Samples | None:

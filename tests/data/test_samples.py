@@ -105,6 +105,8 @@ def test_a_table_of_parts_with_names_and_labels() -> None:
     assert tables["test"].reads == 1  # its labels are in a column; the key is in a sample
     check_same(data)
     assert load_dataset({"train": Table(slice(None))}).facts.train_size == 16  # type: ignore[dict-item]
+    dev = {"train": Table(slice(12)), "dev": Table(slice(12, 20))}
+    assert load_dataset(dev).facts[:2] == (12, 8)  # type: ignore[arg-type]
 
 
 def test_a_random_transform_depends_on_epoch_and_sample_alone() -> None:
