@@ -271,22 +271,29 @@ def _walk(root: Path, name: str) -> list[str]:
     Raises:
         DataError: A folder cannot be read.
     """
-    found: list[str] = []
+    return [file.relative_to(root).as_posix() for file in find_images(root / name)]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images in a folder and in folders inside, in order; none that is hidden, or in a folder that is.
+
+    Links are followed, but not to a folder above, nor to one twice.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
     seen: set[str] = set()
-    own = os.path.realpath(root / name)
+    own = os.path.realpath(folder)
     places = []
-    for place, inside, files in os.walk(root / name, followlinks=True, onerror=_refuse_unreadable):
+    for place, inside, files in os.walk(folder, followlinks=True, onerror=_refuse_unreadable):
         real = os.path.realpath(place)
         if real in seen or own.startswith(real.rstrip("/") + "/"):  # a link to a folder above, or one met before
             inside.clear()
             continue
         seen.add(real)
-        inside[:] = [each for each in inside if not each.startswith(".")]
+        inside[:] = sorted(each for each in inside if not each.startswith("."))
         places.append((place, sorted(filter(_is_image, files))))
-    for place, files in sorted(places):
-        beginning = Path(place).relative_to(root).as_posix()
-        found += [f"{beginning}/{file}" for file in files]
-    return found
+    return [Path(place) / file for place, files in sorted(places) for file in files]
 
 
 def _refuse_unreadable(error: OSError) -> None:

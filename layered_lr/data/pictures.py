@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,7 +13,7 @@ import numpy as np
 from layered_lr.arrays import Array, Float32
 from layered_lr.data.arrays import as_images
 from layered_lr.data.decoding import BadImage, Decoder, Fit
-from layered_lr.data.folder_listing import ENDINGS
+from layered_lr.data.folder_listing import ENDINGS, find_images
 from layered_lr.data.normalisation import normalisation_table, normalise
 from layered_lr.data.resizing import resizing_matrix
 from layered_lr.errors import DataError, SpecError
@@ -220,7 +220,7 @@ def _as_batch(source: Any, wanted: Wanted) -> Array:
 
 def _list_files(path: Path, wanted: Wanted) -> Iterator[Picture]:
     if os.path.isdir(path):
-        files = sorted(_find_images(path))
+        files = sorted(find_images(path))
         if not files:
             raise DataError(
                 f"images={str(path)!r}: there is no image in this folder. Images end in {', '.join(ENDINGS)}."
@@ -232,14 +232,6 @@ def _list_files(path: Path, wanted: Wanted) -> Iterator[Picture]:
     decoder = _find_decoder(wanted, f"images={str(path)!r}")
     for file in files:
         yield Picture(str(file), functools.partial(_read_file, file, decoder), True)
-
-
-def _find_images(folder: Path) -> Iterable[Path]:
-    def fail(error: OSError) -> None:
-        raise DataError(f"images: {error.filename} cannot be read: {error.strerror}.") from None
-
-    for where, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(where) / name for name in names if name.lower().endswith(ENDINGS))
 
 
 def _read_file(file: Path, decoder: Decoder) -> Array:
