@@ -138,6 +138,17 @@ def test_wrong_arrays_are_named_in_one_line(changes: dict[str, Any], message: st
     assert "\n" not in str(caught.value)
 
 
+def test_the_advice_for_a_tensor_is_a_method_of_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    images = torch.from_numpy(SQUARE)
+    for wrong in (images.permute(0, 3, 1, 2).contiguous(), images.float()):
+        with pytest.raises(DataError, match=r"use (x\.permute\([0-9, ]+\))\.") as caught:
+            Dataset("mine", **arrays(x_train=wrong, x_test=wrong[:4]))
+        advice = str(caught.value).partition("use ")[2].partition(". ")[0]
+        right = eval(advice, {"x": wrong})
+        assert Dataset("mine", **arrays(x_train=right, x_test=right[:4])).facts.image_shape == (3, 8, 8)
+
+
 def test_only_square_images_are_suspected_of_the_other_layout() -> None:
     signals = np.zeros((6, 1, 100, 12), np.uint8)  # one row of 100 pixels with 12 channels
     assert Dataset("signals", **arrays(x_train=signals, x_test=signals[:4])).facts.image_shape == (12, 1, 100)

@@ -182,6 +182,17 @@ def test_what_is_wrong_with_a_sample_is_said_with_its_number(data: Any, words: s
         np.asarray(load_dataset(data).x_test)
 
 
+def test_the_advice_for_axes_in_another_order_holds_for_a_sample() -> None:
+    torch = pytest.importorskip("torch")
+    tensors = torch.from_numpy(PIXELS)
+    for wrong in (tensors, tensors.float(), tensors.float().numpy(), tensors.permute(0, 3, 1, 2).numpy()):
+        with pytest.raises(ll.DataError, match=r"train\[0\] looks like") as caught:
+            load_dataset(ll.Samples(list(zip(wrong, LABELS.tolist(), strict=True))))
+        advice = str(caught.value).partition("use ")[2].partition(". ")[0]
+        right = [(eval(advice, {"x": image}), label) for image, label in zip(wrong, LABELS.tolist(), strict=True)]
+        assert load_dataset(ll.Samples(right)).facts.image_shape == (3, 6, 6), advice
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
