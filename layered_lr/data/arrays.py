@@ -78,6 +78,11 @@ def as_labels(name: str, value: object) -> Int64:
     """
     array = as_array(name, value)
     received = f"Received {array.dtype} of shape {array.shape}."
+    if array.dtype.kind in "SU":
+        raise DataError(
+            f"{name} holds texts, and must be class numbers: names, numbers = np.unique(labels, return_inverse=True) "
+            f"gives both, of the labels of all parts together. {received}"
+        )
     if array.dtype.kind not in "iu":
         raise DataError(
             f"{name} must be class numbers of an integer dtype, floats of any shape, or masks of integers; convert "
@@ -113,6 +118,8 @@ def as_array(name: str, value: object) -> Array:
     except Exception as error:  # whatever a foreign __array__ raises: a tensor on a GPU, a ragged list, …
         raise DataError(f"{name} cannot become a NumPy array ({describe_error(error)}): give numbers.") from None
     if array.dtype.hasobject:
+        if array.dtype.kind in "OT" and array.size and all(isinstance(each, str) for each in array.flat):
+            return array.astype(np.str_)
         raise DataError(f"{name} holds Python objects, not numbers: give an array of one numeric dtype.")
     return array
 
