@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from layered_lr.arrays import Array, Int64
@@ -114,7 +116,7 @@ def as_array(name: str, value: object) -> Array:
         DataError: It cannot become one.
     """
     try:
-        array: Array = np.asarray(value)
+        array: Array = np.asarray(widened(value))
     except Exception as error:  # whatever a foreign __array__ raises: a tensor on a GPU, a ragged list, …
         raise DataError(f"{name} cannot become a NumPy array ({describe_error(error)}): give numbers.") from None
     if array.dtype.hasobject:
@@ -122,6 +124,14 @@ def as_array(name: str, value: object) -> Array:
             return array.astype(np.str_)
         raise DataError(f"{name} holds Python objects, not numbers: give an array of one numeric dtype.")
     return array
+
+
+def widened(value: Any) -> Any:
+    """An array or a tensor of bfloat16 as float32, which holds its numbers exactly; anything else as it is."""
+    name = str(getattr(value, "dtype", ""))
+    if name == "bfloat16":  # of ml_dtypes, which NumPy takes for no floats
+        return np.asarray(value).astype(np.float32)
+    return value.float() if name in ("torch.bfloat16", "oneflow.bfloat16") else value
 
 
 def swap_of(value: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from layered_lr.arrays import Array, Float32
-from layered_lr.data.arrays import as_images
+from layered_lr.data.arrays import as_images, widened
 from layered_lr.data.decoding import BadImage, Decoder, Fit
 from layered_lr.data.folder_listing import ENDINGS, find_images
 from layered_lr.data.normalisation import normalisation_table, normalise
@@ -194,7 +194,7 @@ def _list_array(source: Any, wanted: Wanted, place: str) -> Iterator[Picture]:
 def _as_batch(source: Any, wanted: Wanted) -> Array:
     """Bring an array to pixels of shape (N, H, W, C), or floats of shape (N, C, H, W)."""
     try:
-        array: Array = np.asarray(source)
+        array: Array = np.asarray(widened(source))
     except Exception as error:  # whatever a foreign __array__ raises
         raise DataError(f"images cannot become a NumPy array ({describe_error(error)}): give numbers.") from None
     channels = wanted.shape[0]

@@ -10,7 +10,7 @@ import numpy as np
 
 from layered_lr.arrays import Array, Int64
 from layered_lr.counts import whole_number
-from layered_lr.data.arrays import as_images, swap_of
+from layered_lr.data.arrays import as_images, swap_of, widened
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.decoding import FITS, BadImage, Decoder, Fit
 from layered_lr.data.loaders import is_called_loader
@@ -269,7 +269,12 @@ class _Reader:
             except (BadImage, OSError) as error:
                 raise DataError(f"{where}: its image cannot be read ({error}).") from None
         is_tensor = not isinstance(image, np.ndarray) and hasattr(image, "detach")
-        array = np.asarray(image.detach().cpu() if is_tensor else image)
+        try:
+            array = np.asarray(widened(image.detach().cpu() if is_tensor else image))
+        except Exception as error:  # whatever a foreign __array__ raises
+            raise DataError(
+                f"{where}: its image cannot become a NumPy array ({describe_error(error)}): give numbers."
+            ) from None
         if array.ndim == 2:
             array = array[:, :, None] if array.dtype == np.uint8 else array[None]
         elif is_tensor and array.dtype == np.uint8 and array.ndim == 3:

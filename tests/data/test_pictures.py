@@ -149,3 +149,9 @@ def test_hidden_files_of_a_folder_are_left_out_and_links_followed_without_end(tm
     assert names == ["a.png", "in/b.png", "in/link/d.png"] and len(read(own)) == 3
     (own / ".cache" / "._c.png").write_bytes(b"")
     assert len(Pictures(own / ".cache", RGB)) == 1  # a hidden folder that is given itself
+
+
+def test_bfloat16_is_widened() -> None:
+    torch = pytest.importorskip("torch")
+    images = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy()).bfloat16()
+    assert read(images, FLOATS).tobytes() == images.float().numpy().tobytes()
