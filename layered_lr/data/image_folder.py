@@ -268,6 +268,22 @@ class ImageFolder:
             )
 
 
+def is_same_folder(one: ImageFolder, other: ImageFolder) -> bool:
+    """Whether both read the same folder, whatever their settings are."""
+    return os.path.realpath(as_path("folder", one.folder)) == os.path.realpath(as_path("folder", other.folder))
+
+
+def count_shared(train: ImageFolder, test: ImageFolder) -> int:
+    """How many of the images that one tests with are among those that the other, of the same folder, trains with.
+
+    Raises:
+        DataError: The folder has no such parts.
+    """
+    used, asked = train._list().train, test._list().test
+    places = [[os.path.realpath(part.root / name) for name in part.names] for part in (used, asked)]
+    return len(set(places[0]) & set(places[1]))
+
+
 def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
         raise SpecError(f"ImageFolder: {name}={shown(value)}: must be {', '.join(map(repr, words))}.")
