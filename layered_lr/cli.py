@@ -159,7 +159,7 @@ def plan(
     """Print every group's parameters and rates, before anything trains."""
     from layered_lr.api import plan as make_plan
     from layered_lr.outputs import write_whole
-    from layered_lr.plans.export import json_text
+    from layered_lr.plans.export import check_csv, json_text
     from layered_lr.plans.text import plan_text
     from layered_lr.registry import check_name
 
@@ -171,6 +171,8 @@ def plan(
     known = options_with_meaning("plan")
     made = make_plan(spec, **{name: value for name, value in arguments.items() if name in known})
     text = json_text(made, backend) if as_json else plan_text(made, backend)
+    if csv is not None:
+        check_csv("--csv", csv, (".csv",), made)
     for path, chunks in outputs:
         write_whole(path, chunks(made, backend))
     _print(text)
@@ -183,14 +185,14 @@ _Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
 
 def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
     """The files to write, each with what makes its content of a plan and a backend; all of it checked."""
-    from layered_lr.outputs import check_output
-    from layered_lr.plans.export import csv_chunks, html_text
+    from layered_lr.outputs import check_drawing
+    from layered_lr.plans.export import check_csv, csv_chunks, html_text
     from layered_lr.plans.picture import picture
     from layered_lr.reports.figures import check_matplotlib
 
     outputs: list[_Output] = []
     if plot is not None:
-        drawn = check_output("--plot", plot, (".png", ".svg", ".html"))
+        drawn = check_drawing("--plot", plot)
         suffix = drawn.suffix.lower()
         check_matplotlib()
         if suffix == ".html":
@@ -198,7 +200,7 @@ def _outputs(plot: str | None, scale: Any, csv: str | None) -> list[_Output]:
         else:
             outputs.append((drawn, lambda plan, _: [picture(plan, suffix, scale)]))
     if csv is not None:
-        table = check_output("--csv", csv, (".csv",))
+        table = check_csv("--csv", csv, (".csv",))
         outputs.append((table, lambda plan, _: (chunk.encode() for chunk in csv_chunks(plan))))
     return outputs
 
@@ -235,10 +237,10 @@ def compare(
     The first --steps updates of the recipe's run are compared.
     """
     from layered_lr.api import compare as compare_backends
-    from layered_lr.outputs import check_output
+    from layered_lr.outputs import check_page
 
     if report is not None:
-        check_output("--report", report, (".html",))
+        check_page("--report", report)
     spec, arguments = _recipe(recipe, options, trust)
     known = inspect.signature(compare_backends).parameters
     found = compare_backends(spec, **{name: value for name, value in arguments.items() if name in known})
@@ -264,7 +266,11 @@ def compare(
 @click.option("--smoothing", type=float, help="How much of the mean of losses stays at each update.  [0.98]")
 @click.option("--stop-factor", type=float, help="Stop at so many times the lowest smoothed loss.  [4]")
 @click.option("--plot", metavar="FILE", help="Draw the curve, its suggestions marked: a .png, .svg or .html.")
-@click.option("--recipe-out", metavar="FILE", help="Write the spec at the suggested rate to this .toml file.")
+@click.option(
+    "--recipe-out",
+    metavar="FILE",
+    help="Write a recipe to this .toml file: the spec at the suggested rate, and the settings of the run.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON instead of a table.")
 def find_lr(
     recipe: str | None, trust: bool, plot: str | None, recipe_out: str | None, as_json: bool, **options: Any
@@ -275,15 +281,17 @@ def find_lr(
     """
     from layered_lr.before.find_lr import find_lr as search_rate
     from layered_lr.before.search_picture import file_content
-    from layered_lr.outputs import check_output, write_whole
+    from layered_lr.outputs import check_drawing, write_whole
     from layered_lr.reports.figures import check_matplotlib
     from layered_lr.strict_json import json_text
+    from layered_lr.training.recipe import check_recipe, recipe_text, written_run
 
-    drawn = None if plot is None else check_output("--plot", plot, (".png", ".svg", ".html"))
+    drawn = None if plot is None else check_drawing("--plot", plot)
     if drawn is not None:
         check_matplotlib()
-    written = None if recipe_out is None else check_output("--recipe-out", recipe_out, (".toml",))
-    spec, arguments = _recipe(recipe, options, trust)
+    written = None if recipe_out is None else check_recipe("--recipe-out", recipe_out)
+    spec, run, said = _read_recipe(recipe, options, trust)
+    arguments = merge_tables(run, said)
     arguments = {name: value for name, value in arguments.items() if name not in KEPT_OF_A_RUN}
     found = search_rate(spec, **arguments)
     if drawn is not None:
@@ -293,7 +301,7 @@ def find_lr(
     if not found.suggestions:
         sys.exit(FAILED)
     if written is not None:
-        write_whole(written, [found.suggestion.spec.to_toml().encode()])
+        write_whole(written, [recipe_text(found.suggestion.spec, written_run(run, said)).encode()])
     if (drawn or written) and not as_json:
         _print(f"written: {', '.join(str(path) for path in (drawn, written) if path)}")
 
@@ -473,6 +481,12 @@ for _command_after in (predict, evaluate, export, card):
 
 def _recipe(name: str | None, options: dict[str, Any], trust: bool) -> tuple[Any, dict[str, Any]]:
     """The spec, and the arguments of a run: the recipe's, with what the command line says instead."""
+    spec, run, said = _read_recipe(name, options, trust)
+    return spec, merge_tables(run, said)
+
+
+def _read_recipe(name: str | None, options: dict[str, Any], trust: bool) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The spec, the recipe's arguments of a run, and those that the command line says instead."""
     from layered_lr.training.recipe import DEFAULT, load_recipe
     from layered_lr.training.settings import change_spec
 
@@ -480,7 +494,7 @@ def _recipe(name: str | None, options: dict[str, Any], trust: bool) -> tuple[Any
     said = read_flags(options)
     look_here_last(said, trust)
     loaded = load_recipe(DEFAULT if name is None else name, trust=trust)
-    return change_spec(loaded.spec, settings, trust=trust), merge_tables(loaded.run, said)
+    return change_spec(loaded.spec, settings, trust=trust), loaded.run, said
 
 
 def _command(context: click.Context, **instead: str) -> str:

@@ -88,11 +88,16 @@ def _check_kind(mode: int) -> None:
 
 def begins_with(path: Path, first: bytes) -> bool:
     """Whether a file can be read, and begins with these bytes: so files of this library are told from others."""
+    return read_beginning(path, len(first)) == first
+
+
+def read_beginning(path: Path, most_bytes: int) -> bytes:
+    """What a file begins with; nothing where it cannot be read."""
     try:
         with open_plain(path) as file:
-            return file.read(len(first)) == first
+            return file.read(most_bytes)
     except OSError:
-        return False
+        return b""
 
 
 def read_plain(path: Path, most_bytes: int = MOST_TEXT_BYTES) -> bytes:

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from layered_lr.errors import LayeredLRError, SpecError
-from layered_lr.files import as_path, describe_kind
+from layered_lr.files import as_path, begins_with, describe_kind, read_beginning
+from layered_lr.reports.figures import MARKS
+from layered_lr.reports.page import BEGINNING
 
 TEMPORARY = ".layered_lr-"  # names of unfinished files and folders begin with this
+_DRAWING_BYTES = 2048  # in which the mark of a drawing stands
 _UNFINISHED = re.compile(r"\.layered_lr-[0-9a-f]{16}\.tmp")
 
 
@@ -58,6 +61,38 @@ def check_output(
             f"{what}={str(path)!r}: there is a file that this library has not written. Remove it, or give another name."
         )
     return file
+
+
+def check_page(what: str, path: str | Path, suffixes: Sequence[str] = (".html",)) -> Path:
+    """Check that an HTML page can be written to a path; one of this library is replaced, and nothing else.
+
+    Args:
+        what: The name of the option or argument, for messages.
+        path: The path of the file.
+        suffixes: As for ``check_output``.
+
+    Raises:
+        SpecError: It cannot.
+    """
+    return check_output(what, path, suffixes, is_ours=lambda file: begins_with(file, BEGINNING.encode()))
+
+
+def check_drawing(what: str, path: str | Path) -> Path:
+    """Check that a drawing can be written to a path; one of this library is replaced, and nothing else.
+
+    Args:
+        what: The name of the option or argument, for messages.
+        path: The path of the file: a .png, .svg or .html.
+
+    Raises:
+        SpecError: It cannot.
+    """
+
+    def is_ours(file: Path) -> bool:
+        beginning = read_beginning(file, _DRAWING_BYTES)
+        return beginning.startswith(BEGINNING.encode()) or any(mark in beginning for mark in MARKS)
+
+    return check_output(what, path, (".png", ".svg", ".html"), is_ours)
 
 
 def make_temporary(folder: Path, is_folder: bool = False) -> tuple[Path, int]:

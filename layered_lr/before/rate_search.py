@@ -16,8 +16,8 @@ from layered_lr.before.curve import find_suggestions, smooth
 from layered_lr.before.rate_suggestion import RateSuggestion
 from layered_lr.before.scaled_specs import scale_group, scale_spec
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
-from layered_lr.files import as_path, one_line, read_plain
-from layered_lr.outputs import check_output, write_whole
+from layered_lr.files import as_path, begins_with, one_line, read_plain
+from layered_lr.outputs import check_output, check_page, write_whole
 from layered_lr.printed import harmless
 from layered_lr.spec.spec import Spec
 from layered_lr.strict_json import json_text
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FORMAT = "layered_lr.RateSearch 1"
+_BEGINNING = b'{\n "format": "layered_lr.RateSearch '
 _MOST_FILE_BYTES = 1 << 28
 ORDER = ("valley", "steepest", "tenth")
 """The suggestions, the one that ``RateSearch.suggestion`` prefers first."""
@@ -254,7 +255,7 @@ class RateSearch:
         """Write everything to one ``.json`` file, whole or not at all.
 
         Args:
-            path: The file; a file that is there already is replaced.
+            path: The file; a search that is there already is replaced, and nothing else.
 
         Raises:
             SpecError: The path is not possible, or the spec holds a function that has no import path.
@@ -273,7 +274,8 @@ class RateSearch:
             0.1
         """
         text = json_text(self.to_dict(), indent=1)
-        write_whole(check_output("path", path, (".json",)), [text.encode()])
+        place = check_output("path", path, (".json",), is_ours=lambda file: begins_with(file, _BEGINNING))
+        write_whole(place, [text.encode()])
 
     @classmethod
     def load(cls, path: str | Path, *, trust: bool = False) -> RateSearch:
@@ -353,7 +355,7 @@ class RateSearch:
 
         text = html_text(self)
         if path is not None:
-            write_whole(check_output("path", path, (".html",)), [text.encode()])
+            write_whole(check_page("path", path), [text.encode()])
         return text
 
     def __str__(self) -> str:

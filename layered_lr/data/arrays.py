@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from layered_lr.arrays import Array, Int64
@@ -14,12 +16,14 @@ MAX_CLASSES = 1_000_000
 _CHECKED_TOGETHER = 1024  # images; of an array that is mapped from a file no more are in memory
 
 
-def as_images(name: str, value: object) -> Array:
+def as_images(name: str, value: object, *, axes: int = 4, swap: str | None = None) -> Array:
     """Check images and convert them to the dtype that batches are made from.
 
     Args:
         name: The name of the array for errors, e.g. ``"x_train"``.
         value: uint8 NHWC in 0..255, or float (of any width) NCHW, finite, already preprocessed.
+        axes: How many axes the user's own array has: 3 where ``value`` is one image to which the first axis was added.
+        swap: The method by which the user's own array gets its axes in another order; None is that of ``value``.
 
     Returns:
         uint8 NHWC or float32 NCHW, C-contiguous, read-only; a view of ``value`` if no copy is needed.
@@ -42,7 +46,7 @@ def as_images(name: str, value: object) -> Array:
         )
     if array.size == 0:
         raise DataError(f"{name} is empty: at least one image of one pixel is needed. {received}")
-    _check_layout(name, array, received)
+    _check_layout(name, array, received, swap or swap_of(value), axes)
     if array.dtype == np.uint8:
         return read_only(array)
     with np.errstate(over="ignore"):  # a float64 that float32 cannot hold becomes infinite, which is refused below
@@ -76,6 +80,11 @@ def as_labels(name: str, value: object) -> Int64:
     """
     array = as_array(name, value)
     received = f"Received {array.dtype} of shape {array.shape}."
+    if array.dtype.kind in "SU":
+        raise DataError(
+            f"{name} holds texts, and must be class numbers: names, numbers = np.unique(labels, return_inverse=True) "
+            f"gives both, of the labels of all parts together. {received}"
+        )
     if array.dtype.kind not in "iu":
         raise DataError(
             f"{name} must be class numbers of an integer dtype, floats of any shape, or masks of integers; convert "
@@ -107,21 +116,38 @@ def as_array(name: str, value: object) -> Array:
         DataError: It cannot become one.
     """
     try:
-        array: Array = np.asarray(value)
+        array: Array = np.asarray(widened(value))
     except Exception as error:  # whatever a foreign __array__ raises: a tensor on a GPU, a ragged list, …
         raise DataError(f"{name} cannot become a NumPy array ({describe_error(error)}): give numbers.") from None
     if array.dtype.hasobject:
+        if array.dtype.kind in "OT" and array.size and all(isinstance(each, str) for each in array.flat):
+            return array.astype(np.str_)
         raise DataError(f"{name} holds Python objects, not numbers: give an array of one numeric dtype.")
     return array
 
 
-def _check_layout(name: str, array: Array, received: str) -> None:
+def widened(value: Any) -> Any:
+    """An array or a tensor of bfloat16 as float32, which holds its numbers exactly; anything else as it is."""
+    name = str(getattr(value, "dtype", ""))
+    if name == "bfloat16":  # of ml_dtypes, which NumPy takes for no floats
+        return np.asarray(value).astype(np.float32)
+    return value.float() if name in ("torch.bfloat16", "oneflow.bfloat16") else value
+
+
+def swap_of(value: object) -> str:
+    """The method that gives something's axes in another order: ``permute`` of a tensor of torch."""
+    return "permute" if hasattr(value, "permute") else "transpose"
+
+
+def _check_layout(name: str, array: Array, received: str, swap: str, axes: int) -> None:
     """Refuse square images of 1 or 3 channels that clearly have the layout of the other dtype."""
     _, a, b, c = array.shape
     if array.dtype == np.uint8 and a in (1, 3) and b == c > 4:
-        raise DataError(f"{name} looks like NCHW, but uint8 images are NHWC: use x.transpose(0, 2, 3, 1). {received}")
+        order = (0, 2, 3, 1) if axes == 4 else (1, 2, 0)
+        raise DataError(f"{name} looks like NCHW, but uint8 images are NHWC: use x.{swap}{order}. {received}")
     if array.dtype != np.uint8 and c in (1, 3) and a == b > 4:
-        raise DataError(f"{name} looks like NHWC, but float images are NCHW: use x.transpose(0, 3, 1, 2). {received}")
+        order = (0, 3, 1, 2) if axes == 4 else (2, 0, 1)
+        raise DataError(f"{name} looks like NHWC, but float images are NCHW: use x.{swap}{order}. {received}")
 
 
 def read_only(array: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,11 @@ from layered_lr.spelling import did_you_mean
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """The endings that torchvision's ImageFolder takes; capital letters are good too."""
-TEST_FOLDERS = ("val", "valid", "validation", "test")
+TRAIN_FOLDERS = ("train", "training")
+_USUAL = ("val", "valid", "validation", "test")
+TEST_FOLDERS = (*_USUAL, "testing", "dev")
+"""The names of parts, in any case; of several test folders the first one of this list is taken."""
+_WORD_OF_PART = re.compile(r"(train|training|test|testing|val|valid|validation|dev|eval)(set|data|images)?")
 
 
 class Files(NamedTuple):
@@ -72,25 +77,117 @@ def list_folder(root: Path, share: float, seed: int, test_folder: str | None) ->
         test_folder: The folder to test with; None takes the first of ``TEST_FOLDERS``.
 
     Raises:
-        DataError: No such folder, no classes, a class without images, or a test image of an unknown class.
+        DataError: No such folder, no classes, a class without images, a test image of an unknown class, or folders
+            that may be classes or parts.
     """
     if not os.path.isdir(root):
         raise DataError(_describe_missing(root))
     parts = _folders(root)
-    if not _is_split(root, parts):
+    own = _find_train(root, parts, test_folder)
+    if own is None:
         if test_folder is not None:
             raise DataError(f"{root}: has no folder 'train' with classes, so test_folder={test_folder!r} says nothing.")
+        _refuse_parts_as_classes(root, parts)
         classes, train = _read_part(root, None)
         return Listing(classes, *_divide(train, classes, share, seed))
-    tests = [name for name in TEST_FOLDERS if name in parts] if test_folder is None else [test_folder]
-    classes, train = _read_part(root / "train", None)
-    if not tests:
+    tests = _find_test(root, parts, own, test_folder)
+    classes, train = _read_part(root / own, None)
+    if tests is None:
         return Listing(classes, *_divide(train, classes, share, seed))
-    if tests[0] not in parts:
+    return Listing(classes, train, _read_part(root / tests, classes)[1])
+
+
+def _find_train(root: Path, parts: Sequence[str], test_folder: str | None) -> str | None:
+    """The folder of the training part, which has folders of classes; None where the folders are the classes.
+
+    Raises:
+        DataError: There are several such folders, or one has images beside its folders of classes.
+    """
+    found = [name for name in parts if name.lower() in TRAIN_FOLDERS and _folders(root / name)]
+    loose = {name: min(_images_in(root / name), default=None) for name in found}
+    whole = [name for name in found if loose[name] is None]
+    tests = [name for name in parts if name.lower() in TEST_FOLDERS or name == test_folder]
+    has_tests = any(_folders(root / name) for name in tests)
+    for name in found:
+        if not whole and (len(parts) == 1 or has_tests):
+            raise DataError(
+                f"{root / name}: has images that are in no folder of a class, such as {loose[name]}. Put each into its "
+                "class's folder, or remove it."
+            )
+    if len(whole) > 1:
         raise DataError(
-            f"{root}: has no folder {tests[0]!r}.{did_you_mean(tests[0], parts)} It has {', '.join(parts)}."
+            f"{root}: {whole[0]!r} and {whole[1]!r} may both be the images to train with: leave one there, named "
+            "'train'."
         )
-    return Listing(classes, train, _read_part(root / tests[0], classes)[1])
+    return whole[0] if whole else None
+
+
+def _find_test(root: Path, parts: Sequence[str], train: str, test_folder: str | None) -> str | None:
+    """The folder of the test part, beside that of the training part; None where there is none.
+
+    Raises:
+        DataError: There is no folder of the name that was given, or nobody can tell what the others are.
+    """
+    others = [name for name in parts if name != train]
+    if test_folder is not None:
+        if test_folder == train:
+            raise DataError(
+                f"{root}: test_folder={test_folder!r} is the folder to train with. Give another one, or leave it out."
+            )
+        if test_folder not in others:
+            raise DataError(
+                f"{root}: has no folder {test_folder!r}.{did_you_mean(test_folder, parts)} It has {', '.join(parts)}."
+            )
+        return test_folder
+    known = [name for name in others if name in _USUAL or (name.lower() in TEST_FOLDERS and _holds_images(root, name))]
+    if known:
+        word = min((name.lower() for name in known), key=TEST_FOLDERS.index)
+        first = [name for name in known if name.lower() == word]
+        if len(first) > 1:
+            raise DataError(
+                f"{root}: {first[0]!r} and {first[1]!r} may both be the images to test with: say which one is, "
+                f"test_folder={first[0]!r}."
+            )
+        return first[0]
+    if unused := [name for name in others if _holds_images(root, name)]:
+        raise DataError(
+            f"{root}: {train!r} has folders of classes, so the images in {_shortened(unused)} beside it would not be "
+            f"used. If {unused[0]!r} is what to test with, say test_folder={unused[0]!r}; if {train!r} is a class like "
+            f"the others, give it another name; to use {train!r} alone, give the folder {root / train}."
+        )
+    return None
+
+
+def _refuse_parts_as_classes(root: Path, parts: Sequence[str]) -> None:
+    """Refuse to take folders for classes whose names and folders look like those of parts, such as ``train_set``.
+
+    Raises:
+        DataError: There are some.
+    """
+    alike = [name for name in parts if any(map(_WORD_OF_PART.fullmatch, _words_of(name)))]
+    inside = {name: set(_folders(root / name)) for name in parts} if alike else {}
+    for name in alike:
+        same = [other for other in parts if other != name and len(inside[name] & inside[other]) > 1]
+        if len(inside[name] & set(parts)) > 1 or same:
+            classes = sorted(inside[name] & (inside[same[0]] if same else set(parts)))
+            raise DataError(
+                f"{root}: are the folders in it classes or parts? {name!r} has folders {_shortened(classes)}, as "
+                f"{repr(same[0]) if same else 'the folder itself'} has. Name the parts 'train' and 'test', with a "
+                "folder of each class in both; if they are classes, give their folders other names."
+            )
+
+
+def _words_of(name: str) -> list[str]:
+    return re.split("[^a-z]+", name.lower())
+
+
+def _holds_images(root: Path, name: str) -> bool:
+    """Whether a folder holds images, also in folders inside; one that cannot be read holds none."""
+    for _, inside, files in os.walk(root / name):
+        inside[:] = [each for each in inside if not each.startswith(".")]
+        if any(map(_is_image, files)):
+            return True
+    return False
 
 
 def _describe_missing(root: Path) -> str:
@@ -106,14 +203,16 @@ def _describe_missing(root: Path) -> str:
 def _folders(root: Path) -> list[str]:
     try:
         with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
     except OSError as error:
         raise DataError(f"{root} cannot be read ({describe_error(error)}): check its permissions.") from None
 
 
-def _is_split(root: Path, parts: Sequence[str]) -> bool:
-    """Whether the folder is divided into parts: it has a folder ``train``, in which are folders and no images."""
-    return "train" in parts and bool(_folders(root / "train")) and not any(_images_in(root / "train"))
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
 
 
 def _images_in(folder: Path) -> Iterator[str]:
@@ -172,22 +271,29 @@ def _walk(root: Path, name: str) -> list[str]:
     Raises:
         DataError: A folder cannot be read.
     """
-    found: list[str] = []
+    return [file.relative_to(root).as_posix() for file in find_images(root / name)]
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The images in a folder and in folders inside, in order; none that is hidden, or in a folder that is.
+
+    Links are followed, but not to a folder above, nor to one twice.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
     seen: set[str] = set()
-    own = os.path.realpath(root / name)
+    own = os.path.realpath(folder)
     places = []
-    for place, inside, files in os.walk(root / name, followlinks=True, onerror=_refuse_unreadable):
+    for place, inside, files in os.walk(folder, followlinks=True, onerror=_refuse_unreadable):
         real = os.path.realpath(place)
         if real in seen or own.startswith(real.rstrip("/") + "/"):  # a link to a folder above, or one met before
             inside.clear()
             continue
         seen.add(real)
-        inside[:] = [each for each in inside if not each.startswith(".")]
+        inside[:] = sorted(each for each in inside if not each.startswith("."))
         places.append((place, sorted(filter(_is_image, files))))
-    for place, files in sorted(places):
-        beginning = Path(place).relative_to(root).as_posix()
-        found += [f"{beginning}/{file}" for file in files]
-    return found
+    return [Path(place) / file for place, files in sorted(places) for file in files]
 
 
 def _refuse_unreadable(error: OSError) -> None:

@@ -48,7 +48,8 @@ class ImageFolder:
         grey: Whether images have one channel instead of three.
         share: The part of each class to test with, above 0 and below 1, where the folder has no part for it.
         seed: Whole number >= 0; which images these are.
-        test_folder: The folder inside to test with; None takes ``val``, ``valid``, ``validation`` or ``test``.
+        test_folder: The folder inside to test with; None takes the first one there of ``val``, ``valid``,
+            ``validation``, ``test``, ``testing`` and ``dev``, in small letters or capitals.
         broken: What to do about files that are no images, or are damaged: ``"raise"`` names all of them, ``"skip"``
             names them and leaves them out.
         augment: Whether batches crop and flip at random if the run does not say.
@@ -265,6 +266,22 @@ class ImageFolder:
                 f"{train.root}: no training image of class {listing.classes[gone[0]]!r} can be read: repair them, or "
                 "remove the class."
             )
+
+
+def is_same_folder(one: ImageFolder, other: ImageFolder) -> bool:
+    """Whether both read the same folder, whatever their settings are."""
+    return os.path.realpath(as_path("folder", one.folder)) == os.path.realpath(as_path("folder", other.folder))
+
+
+def count_shared(train: ImageFolder, test: ImageFolder) -> int:
+    """How many of the images that one tests with are among those that the other, of the same folder, trains with.
+
+    Raises:
+        DataError: The folder has no such parts.
+    """
+    used, asked = train._list().train, test._list().test
+    places = [[os.path.realpath(part.root / name) for name in part.names] for part in (used, asked)]
+    return len(set(places[0]) & set(places[1]))
 
 
 def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:

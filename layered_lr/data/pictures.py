@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from layered_lr.arrays import Array, Float32
-from layered_lr.data.arrays import as_images
+from layered_lr.data.arrays import as_images, widened
 from layered_lr.data.decoding import BadImage, Decoder, Fit
-from layered_lr.data.folder_listing import ENDINGS
+from layered_lr.data.folder_listing import ENDINGS, find_images
 from layered_lr.data.normalisation import normalisation_table, normalise
 from layered_lr.data.resizing import resizing_matrix
 from layered_lr.errors import DataError, SpecError
@@ -194,7 +194,7 @@ def _list_array(source: Any, wanted: Wanted, place: str) -> Iterator[Picture]:
 def _as_batch(source: Any, wanted: Wanted) -> Array:
     """Bring an array to pixels of shape (N, H, W, C), or floats of shape (N, C, H, W)."""
     try:
-        array: Array = np.asarray(source)
+        array: Array = np.asarray(widened(source))
     except Exception as error:  # whatever a foreign __array__ raises
         raise DataError(f"images cannot become a NumPy array ({describe_error(error)}): give numbers.") from None
     channels = wanted.shape[0]
@@ -220,7 +220,7 @@ def _as_batch(source: Any, wanted: Wanted) -> Array:
 
 def _list_files(path: Path, wanted: Wanted) -> Iterator[Picture]:
     if os.path.isdir(path):
-        files = sorted(_find_images(path))
+        files = sorted(find_images(path))
         if not files:
             raise DataError(
                 f"images={str(path)!r}: there is no image in this folder. Images end in {', '.join(ENDINGS)}."
@@ -232,14 +232,6 @@ def _list_files(path: Path, wanted: Wanted) -> Iterator[Picture]:
     decoder = _find_decoder(wanted, f"images={str(path)!r}")
     for file in files:
         yield Picture(str(file), functools.partial(_read_file, file, decoder), True)
-
-
-def _find_images(folder: Path) -> Iterable[Path]:
-    def fail(error: OSError) -> None:
-        raise DataError(f"images: {error.filename} cannot be read: {error.strerror}.") from None
-
-    for where, _, names in os.walk(folder, onerror=fail):
-        yield from (Path(where) / name for name in names if name.lower().endswith(ENDINGS))
 
 
 def _read_file(file: Path, decoder: Decoder) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from layered_lr.arrays import Array
 from layered_lr.counts import read_whole_number
+from layered_lr.data.arrays import widened
 from layered_lr.errors import DataError
 from layered_lr.printed import shown
 
@@ -26,7 +27,7 @@ def read_target(where: str, target: Any) -> Array:
     if (number := read_whole_number(target)) is not None:
         return np.array(number)
     try:
-        array = np.asarray(target.detach().cpu() if hasattr(target, "detach") else target)
+        array = np.asarray(widened(target.detach().cpu()) if hasattr(target, "detach") else target)
     except Exception:  # of a ragged list, or whatever a foreign __array__ raises
         array = np.array(None)
     if array.dtype.kind not in "biuf":
@@ -107,7 +108,7 @@ def _checked(labels: Any, length: int, *, any_numbers: bool = False) -> Any:
     if labels is None or isinstance(labels, str | Mapping) or callable(labels):
         return None
     try:
-        array = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels[:])
+        array = np.asarray(widened(labels.detach().cpu()) if hasattr(labels, "detach") else labels[:])
     except Exception:  # of something else by that name
         return None
     if any_numbers:

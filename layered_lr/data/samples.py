@@ -10,7 +10,7 @@ import numpy as np
 
 from layered_lr.arrays import Array, Int64
 from layered_lr.counts import whole_number
-from layered_lr.data.arrays import as_images
+from layered_lr.data.arrays import as_images, swap_of, widened
 from layered_lr.data.dataset import Dataset
 from layered_lr.data.decoding import FITS, BadImage, Decoder, Fit
 from layered_lr.data.loaders import is_called_loader
@@ -269,15 +269,25 @@ class _Reader:
             except (BadImage, OSError) as error:
                 raise DataError(f"{where}: its image cannot be read ({error}).") from None
         is_tensor = not isinstance(image, np.ndarray) and hasattr(image, "detach")
-        array = np.asarray(image.detach().cpu() if is_tensor else image)
+        try:
+            array = np.asarray(widened(image.detach().cpu() if is_tensor else image))
+        except Exception as error:  # whatever a foreign __array__ raises
+            raise DataError(
+                f"{where}: its image cannot become a NumPy array ({describe_error(error)}): give numbers."
+            ) from None
         if array.ndim == 2:
             array = array[:, :, None] if array.dtype == np.uint8 else array[None]
         elif is_tensor and array.dtype == np.uint8 and array.ndim == 3:
+            if array.shape[2] in (1, 3) and array.shape[0] == array.shape[1] > 4:
+                raise DataError(
+                    f"{where} looks like HWC, but tensors are CHW: use x.permute(2, 0, 1). Received {array.dtype} of "
+                    f"shape {array.shape}."
+                )
             array = array.transpose(1, 2, 0)  # CHW, as torchvision has it
         if array.ndim != 3:
             raise DataError(
                 f"{where}: its image is {array.dtype} of shape {array.shape}: must be a Pillow image, uint8 (H, W, C), "
                 "float (C, H, W), or a tensor (C, H, W)."
             )
-        checked: Array = as_images(where, array[None])[0]
+        checked: Array = as_images(where, array[None], axes=3, swap=swap_of(image))[0]
         return checked

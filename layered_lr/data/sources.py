@@ -136,9 +136,14 @@ def dataset_facts(
     _check_data_root(data_root)
     if isinstance(data, str) and data in _FACTS:
         return _FACTS[data]
-    if _as_npy_folder(data) is None and (folder := _as_folder(data)) is not None:
+    if (folder := find_folder(data)) is not None:
         return folder.facts(image_size)
     return load_dataset(data, data_root, image_size).facts
+
+
+def find_folder(data: object) -> ImageFolder | None:
+    """The folder of images that ``data`` stands for; None where it is something else."""
+    return _as_folder(data) if _as_npy_folder(data) is None else None
 
 
 def _as_npy_folder(data: object) -> Path | None:
@@ -167,7 +172,7 @@ _OWN_LOOP = (
     " run makes the batches itself. For batches of a {name} write the loop: optimizer, scheduler = ll.compile(spec, "
     "model)."
 )
-_TEST_PARTS = ("validation", "val", "valid", "test")
+_TEST_PARTS = ("validation", "val", "valid", "test", "testing", "dev")
 
 
 def _as_samples(data: object) -> Samples | None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from layered_lr.arrays import Float64
-from layered_lr.outputs import check_output, write_whole
+from layered_lr.outputs import check_page, write_whole
 from layered_lr.parity.findings import ByObservable, Observed, Pair
 from layered_lr.parity.inner_rounding import has_muon
 from layered_lr.parity.outcome import Outcome
@@ -130,7 +130,7 @@ class Comparison:
 
         text = html_text(self)
         if path is not None:
-            write_whole(check_output("path", path), [text.encode()])
+            write_whole(check_page("path", path, ()), [text.encode()])
         return text
 
     def __str__(self) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from layered_lr import strict_json
+from layered_lr.errors import SpecError
+from layered_lr.files import begins_with
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.plans.view import PlanView
 from layered_lr.printed import csv_cell, csv_text
@@ -54,7 +57,30 @@ def column_names(own: Sequence[str], groups: Sequence[str]) -> list[str]:
 
 def write_csv(plan: PlanView, path: str | Path) -> None:
     """``csv_chunks`` as a UTF-8 file, whole or not at all."""
-    write_whole(check_output("path", path), (chunk.encode() for chunk in csv_chunks(plan)))
+    write_whole(check_csv("path", path, plan=plan), (chunk.encode() for chunk in csv_chunks(plan)))
+
+
+def check_csv(what: str, path: str | Path, suffixes: Sequence[str] = (), plan: PlanView | None = None) -> Path:
+    """Check that rates can be written to a path; a table of rates with the same columns is replaced, and nothing else.
+
+    Args:
+        what: The name of the option or argument, for messages.
+        path: The file.
+        suffixes: As for ``check_output``.
+        plan: Whose rates; None leaves the columns to be checked later.
+
+    Raises:
+        SpecError: It cannot, or the plan's rates are not known.
+    """
+    file = check_output(what, path, suffixes, is_ours=lambda file: begins_with(file, b"step,"))
+    if plan is None or not os.path.isfile(file) or not file.stat().st_size:
+        return file
+    if not begins_with(file, next(csv_chunks(plan)).encode()):
+        raise SpecError(
+            f"{what}={str(path)!r}: there is a table with other columns than this plan's. Remove it, or give another "
+            "name."
+        )
+    return file
 
 
 def json_text(plan: PlanView, backend: str | None = None) -> str:

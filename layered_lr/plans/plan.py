@@ -484,7 +484,8 @@ class Plan:
         apostrophe before it.
 
         Args:
-            path: The file to write, completely or not at all; None returns the text.
+            path: The file to write, completely or not at all, over nothing but rates of the same groups; None returns
+                the text.
 
         Returns:
             The text, or None if it was written to a file. Each rate has enough digits to give the same float64 again.

@@ -8,6 +8,9 @@ from importlib.resources import files
 
 from layered_lr.printed import harmless
 
+BEGINNING = '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="layered_lr">'
+"""Of every page, by which a page of this library is told from others."""
+
 
 def page(title: str, heading: str, body: str) -> str:
     """A whole HTML document.
@@ -19,8 +22,7 @@ def page(title: str, heading: str, body: str) -> str:
     """
     style = files("layered_lr.reports").joinpath("page.css").read_text(encoding="utf-8")
     return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f'{BEGINNING}<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escaped(title)}</title>\n<style>\n{style}</style></head>\n"
         f"<body><h1>{escaped(heading)}</h1>\n{body}\n</body></html>\n"
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tomli_w
+
 from layered_lr.errors import SpecError
-from layered_lr.files import as_path
+from layered_lr.files import as_path, begins_with
 from layered_lr.guesses import unknown_name
 from layered_lr.optimizers import OPTIMIZERS
+from layered_lr.outputs import check_output
 from layered_lr.printed import shown
 from layered_lr.schedules import SCHEDULES
 from layered_lr.spec.groups import Group
@@ -21,10 +24,12 @@ from layered_lr.spec.toml import read_toml
 from layered_lr.spelling import did_you_mean
 from layered_lr.training.in_file import marked, unmarked
 from layered_lr.training.option import old_name, options_of
-from layered_lr.training.options import RunOptions
+from layered_lr.training.options import KEPT_OF_A_RUN, RunOptions, merge_tables
+from layered_lr.training.written_options import table_of_options
 from layered_lr.yes_or_no import check_yes_or_no
 
 DEFAULT = "backbone-and-head"
+_MARK = "# Written by layered-lr, which may write over it: give a recipe of your own another name.\n"
 
 
 class Recipe(NamedTuple):
@@ -117,6 +122,53 @@ def read_recipe_table(name_or_path: Any) -> dict[str, Any]:
             f"{did_you_mean(name_or_path, ready)}"
         )
     return read_toml(as_path("recipe", name_or_path))
+
+
+def check_recipe(what: str, path: str | Path) -> Path:
+    """Check that a recipe can be written to a path; one that this library has written is replaced, and nothing else.
+
+    Args:
+        what: The name of the option, for messages.
+        path: The path of a .toml file.
+
+    Raises:
+        SpecError: It cannot.
+    """
+    return check_output(what, path, (".toml",), is_ours=lambda file: begins_with(file, _MARK.encode()))
+
+
+def recipe_text(spec: Spec, run: Mapping[str, Any]) -> str:
+    """A recipe as TOML, with a mark by which it is told from others.
+
+    Args:
+        spec: What to train with.
+        run: Arguments of ``run`` that a recipe can hold, plain, as ``written_run`` gives them.
+    """
+    return _MARK + tomli_w.dumps({**spec.to_dict(), **({RUN_TABLE: dict(run)} if run else {})})
+
+
+def written_run(run: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's arguments of ``run`` with what was said instead, as a recipe holds them.
+
+    Args:
+        run: The recipe's.
+        said: Of options beside it; what no recipe holds is left out.
+    """
+    merged = {name: value for name, value in merge_tables(run, said).items() if name not in KEPT_OF_A_RUN}
+    known = options_of(RunOptions)
+    table = table_of_options(RunOptions(**{name: value for name, value in merged.items() if name in known}))
+    new = {name: table[name] for name in said if name in table}
+    plain: dict[str, Any] = _without_none({**run, **new})
+    return plain
+
+
+def _without_none(value: Any) -> Any:
+    """Tables and lists without None, which TOML has not: there the default says the same."""
+    if isinstance(value, Mapping):
+        return {name: _without_none(part) for name, part in value.items() if part is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(part) for part in value]
+    return str(value) if isinstance(value, str | Path) else value
 
 
 @cache

@@ -366,8 +366,8 @@ class Result:
 
         Args:
             data: As for ``run``; None is what the run was trained on. Images must be like those of the run; those of a
-                folder become what the run's became. Classes that have names in both are matched by name, else by
-                number.
+                folder become what the run's became, and are divided by the same share and seed. Classes that have
+                names in both are matched by name, else by number.
             data_root: The folder of the CIFAR-10 files, as for ``run``.
             part: Which images count: those to ``"test"`` with, those to ``"train"`` with, or ``"all"``.
             batch_size: How many images the model takes at a time; None is the run's.

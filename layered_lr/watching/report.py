@@ -9,7 +9,7 @@ from typing import Any
 
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path
-from layered_lr.outputs import check_output, write_whole
+from layered_lr.outputs import check_page, write_whole
 from layered_lr.plans.text import plan_parts
 from layered_lr.printed import shown
 from layered_lr.reports.page import bullets, escaped, folded, page, paragraphs, section
@@ -36,7 +36,7 @@ def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.h
 
     Args:
         runs: The folder of a run, or a folder of runs, or several of these.
-        path: The ``.html`` file; one that is there is replaced.
+        path: The ``.html`` file; a page of this library that is there is replaced, and nothing else.
         trust: Whether functions that the folders name may be imported, where a planned rate needs them.
 
     Returns:
@@ -61,7 +61,7 @@ def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.h
         True
     """
     check_yes_or_no("report", "trust", trust)
-    file = check_output("report: path", path, (".html",))
+    file = check_page("report: path", path)
     folders = _folders(runs)
     records = [read_record(folder, trust=trust) for folder in folders]
     write_whole(file, [html_text(_names(folders), records).encode()])

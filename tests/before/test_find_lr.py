@@ -349,6 +349,10 @@ def test_a_search_is_saved_and_read_again(tmp_path: Path) -> None:
     again = ll.RateSearch.load(tmp_path / "search.json")
     assert again.to_dict() == search.to_dict() and again.suggestion.spec == search.suggestion.spec
     assert str(again) == str(search) and "valley" in str(search)
+    search.save(tmp_path / "search.json")
+    (tmp_path / "mine.json").write_text('{"lr": 3}')
+    with pytest.raises(ll.SpecError, match="that this library has not written"):
+        search.save(tmp_path / "mine.json")
     (tmp_path / "other.json").write_text('{"format": "layered_lr.RateSearch 1", "lr": 3}')
     with pytest.raises(ll.CheckpointError, match="not a readable search"):
         ll.RateSearch.load(tmp_path / "other.json")
@@ -360,7 +364,10 @@ def test_the_page_holds_everything(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     search = _search(SPEC, end=100.0)
     text = search.to_html(tmp_path / "lr.html")
-    assert (tmp_path / "lr.html").read_text() == text
+    assert (tmp_path / "lr.html").read_text() == text == search.to_html(tmp_path / "lr.html")
+    (tmp_path / "mine.html").write_text(text.replace("layered_lr", "mine"))
+    with pytest.raises(ll.SpecError, match="that this library has not written"):
+        search.to_html(tmp_path / "mine.html")
     assert "<svg" in text and "src=" not in text and "http" not in text.replace("http://www.w3.org", "")
     assert "head" in text and f"{search.suggestion.lr:.3g}" in text
 

@@ -123,6 +123,9 @@ WRONG = {
     "lengths": ({"y_test": [0, 1, 2]}, "x_test has 4 images, but y_test has 3 labels"),
     "float labels": ({"y_train": np.zeros(6)}, "y_train has 1 value for each image .float64., but y_test has a class"),
     "bool labels": ({"y_train": np.zeros(6, bool)}, "y_train must be class numbers.*bool"),
+    "texts": ({"y_train": list("abcabc")}, r"y_train holds texts.* np.unique\(labels, return_inverse=True\)"),
+    "text objects": ({"y_train": np.array(list("abcabc"), object)}, "y_train holds texts"),
+    "a text and a number": ({"y_train": np.array(["a", 2, 3, 4, 5, 6], object)}, "y_train holds Python objects"),
     "column": ({"y_train": np.full((6, 1), 2)}, r"y_train must have 1 axis.*\(6, 1\)"),
     "scalar": ({"y_train": 3}, r"y_train must have 1 axis.*\(\)"),
     "negative": ({"y_test": [0, 1, -1, 2]}, r"y_test\[2\] is -1: labels are class numbers from 0"),
@@ -136,6 +139,17 @@ def test_wrong_arrays_are_named_in_one_line(changes: dict[str, Any], message: st
         Dataset("mine", **arrays(**changes))
     assert str(caught.value).startswith("data 'mine': ")
     assert "\n" not in str(caught.value)
+
+
+def test_the_advice_for_a_tensor_is_a_method_of_tensors() -> None:
+    torch = pytest.importorskip("torch")
+    images = torch.from_numpy(SQUARE)
+    for wrong in (images.permute(0, 3, 1, 2).contiguous(), images.float()):
+        with pytest.raises(DataError, match=r"use (x\.permute\([0-9, ]+\))\.") as caught:
+            Dataset("mine", **arrays(x_train=wrong, x_test=wrong[:4]))
+        advice = str(caught.value).partition("use ")[2].partition(". ")[0]
+        right = eval(advice, {"x": wrong})
+        assert Dataset("mine", **arrays(x_train=right, x_test=right[:4])).facts.image_shape == (3, 8, 8)
 
 
 def test_only_square_images_are_suspected_of_the_other_layout() -> None:

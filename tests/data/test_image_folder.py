@@ -264,3 +264,72 @@ def test_links_are_followed_and_never_in_a_circle(tmp_path: Path) -> None:
     (folder / "cat" / "itself").symlink_to(folder / "cat")
     data = load(folder)
     assert np.bincount(np.concatenate([data.y_train, data.y_test])).tolist() == [7, 5, 5]
+
+
+def make_parts(root: Path, *places: str, images: int = 3) -> Path:
+    for place in places:
+        make_folder(root / Path(place).parent, (Path(place).name,), images)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "dev"), ("train", "Val"), ("Train", "Test"), ("training", "testing"), ("TRAINING", "Validation")],
+)
+def test_names_of_parts_are_known_in_any_case(tmp_path: Path, train: str, test: str) -> None:
+    root = make_parts(tmp_path, *(f"{part}/{name}" for part in (train, test) for name in "ab"))
+    (root / "notes").mkdir()
+    (root / "notes" / "about.txt").write_text("no images")
+    data = load(root)
+    assert data.class_names == ("a", "b") and data.facts[:2] == (6, 6)
+    assert load(root, test_folder=test).digest() == data.digest()
+    with pytest.raises(ll.DataError, match="is the folder to train with" if train != "train" else "no folder"):
+        load(root, test_folder=train if train != "train" else "Train")
+
+
+def test_a_training_part_of_another_name_needs_no_test_part(tmp_path: Path) -> None:
+    assert load(make_parts(tmp_path, "Train/a", "Train/b")).class_names == ("a", "b")
+
+
+def test_a_test_folder_of_another_name_is_said(tmp_path: Path) -> None:
+    root = make_parts(tmp_path, "train/a", "train/b", "holdout/a", "holdout/b")
+    with pytest.raises(ll.DataError, match=r"images in 'holdout' beside it .*test_folder='holdout'"):
+        load(root)
+    assert load(root, test_folder="holdout").facts[:2] == (6, 6)
+    assert load(root / "train").facts[:2] == (4, 2)
+
+
+def test_a_test_part_without_images_is_as_good_as_none(tmp_path: Path) -> None:
+    root = make_parts(tmp_path, "train/a", "train/b")
+    (root / "dev").mkdir()
+    assert load(root).facts[:2] == (4, 2)
+
+
+def test_classes_may_have_names_and_folders_of_parts(tmp_path: Path) -> None:
+    flat = make_parts(tmp_path / "flat", "train", "bus", "plane")
+    make_parts(flat, "train/steam", "train/diesel", "bus/old", "bus/new")
+    assert load(flat).class_names == ("bus", "plane", "train")
+    years = make_parts(tmp_path / "years", "cat/2019", "cat/2020", "dog/2019", "dog/2020")
+    (years / "circle").symlink_to(years / "circle")
+    assert load(years).class_names == ("cat", "dog") and load(years).facts[:2] == (10, 2)
+
+
+@pytest.mark.parametrize(
+    ("places", "loose", "words"),
+    [
+        (("train/a", "train/b", "val/a", "val/b"), "train/preview.png", r"train: has images .* such as preview\.png"),
+        (("Train/a", "Train/b"), "Train/preview.png", r"Train: has images .* such as preview\.png"),
+        (("train/steam", "train/diesel", "bus", "plane"), "", r"images in 'bus', 'plane' beside it would not be used"),
+        (("train/a", "train/b", "Train/a", "Train/b"), "", r"'Train' and 'train' may both be the images to train"),
+        (("train/a", "train/b", "Val/a", "val/a"), "", r"'\w+' and '\w+' may both .* test_folder='(Val|val)'"),
+        (("train_set/a", "train_set/b", "test_set/a", "test_set/b"), "", r"'test_set' has folders 'a', 'b', as 'tra"),
+        (("val/a", "val/b", "test/a", "test/b"), "", r"classes or parts\? 'test' has folders 'a', 'b', as 'val'"),
+        (("a", "b", "test/a", "test/b"), "", r"'test' has folders 'a', 'b', as the folder itself has"),
+    ],
+)
+def test_parts_that_may_be_classes_are_refused(tmp_path: Path, places: Any, loose: str, words: str) -> None:
+    make_parts(tmp_path, *places)
+    if loose:
+        save_image(tmp_path / loose, noise(0, 20, 20, 3))
+    with pytest.raises(ll.DataError, match=words):
+        load(tmp_path)

@@ -36,7 +36,7 @@ def test_batches_are_those_of_arrays_in_memory(folder: Path) -> None:
     [
         (lambda folder: (folder / "y_test.npy").unlink(), r"lacks y_test; it has x_train, y_train, x_test"),
         (lambda folder: (folder / "x_test.npy").write_bytes(b"no array"), r"x_test\.npy is not a file that numpy.save"),
-        (lambda folder: np.save(folder / "y_train.npy", np.array(["a"])), r"y_train must be class numbers"),
+        (lambda folder: np.save(folder / "y_train.npy", np.array(["a"])), r"y_train holds texts"),
         (lambda folder: np.save(folder / "x_train.npy", np.array([{}])), r"x_train\.npy is not"),
         (
             lambda folder: ((folder / "y_test.npy").unlink(), (folder / "y_test.npy").mkdir()),

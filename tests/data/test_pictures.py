@@ -135,3 +135,23 @@ def test_a_run_on_floats_takes_floats_alone(tmp_path: Path) -> None:
             read(wrong, FLOATS)
     with pytest.raises(ll.DataError, match="NaN"):
         read(np.full((1, 3, 5, 4), np.nan, np.float32), FLOATS)
+
+
+def test_hidden_files_of_a_folder_are_left_out_and_links_followed_without_end(tmp_path: Path) -> None:
+    own, more = tmp_path / "own", tmp_path / "more"
+    for file in (own / "a.png", own / ".cache" / "c.png", own / "in" / "b.png", more / "d.png"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS[0]).save(file)
+    (own / "._a.png").write_bytes(b"what macOS writes beside a file")
+    (own / "in" / "link").symlink_to(more)
+    (own / "in" / "again").symlink_to(own)
+    names = [str(Path(name).relative_to(own)) for name in Pictures(own, RGB).names]
+    assert names == ["a.png", "in/b.png", "in/link/d.png"] and len(read(own)) == 3
+    (own / ".cache" / "._c.png").write_bytes(b"")
+    assert len(Pictures(own / ".cache", RGB)) == 1  # a hidden folder that is given itself
+
+
+def test_bfloat16_is_widened() -> None:
+    torch = pytest.importorskip("torch")
+    images = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy()).bfloat16()
+    assert read(images, FLOATS).tobytes() == images.float().numpy().tobytes()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.arrays import find_bfloat16
 from layered_lr.data import Batches, load_dataset
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 3), dtype=np.uint8)
@@ -105,6 +106,8 @@ def test_a_table_of_parts_with_names_and_labels() -> None:
     assert tables["test"].reads == 1  # its labels are in a column; the key is in a sample
     check_same(data)
     assert load_dataset({"train": Table(slice(None))}).facts.train_size == 16  # type: ignore[dict-item]
+    dev = {"train": Table(slice(12)), "dev": Table(slice(12, 20))}
+    assert load_dataset(dev).facts[:2] == (12, 8)  # type: ignore[arg-type]
 
 
 def test_a_random_transform_depends_on_epoch_and_sample_alone() -> None:
@@ -162,6 +165,7 @@ def changed(index: int, value: Any) -> list[Any]:
         (ll.Samples(changed(3, 7)), r"train\[3\] is a int: a sample must be \(image, label\)"),
         (ll.Samples(changed(3, (PIXELS[0], "cat"))), r"train\[3\]: its label is 'cat': must be a class number"),
         (ll.Samples(changed(3, (PIXELS[0], -1))), r"labels of train\[3\] is -1"),
+        (ll.Samples(changed(3, ([[1, 2], [3]], 1))), r"train\[3\]: its image cannot become a NumPy array \(ValueError"),
         (ll.Samples(changed(3, ("x.jpg", 1))), r"train\[3\]: its image is <U5 of shape \(\)"),
         (ll.Samples(changed(3, (PIXELS[0] / np.nan, 1))), r"train\[3\] looks like NHWC, but float images are NCHW"),
         (ll.Samples(changed(3, (PIXELS[0].astype(int), 1))), r"train\[3\] must be uint8 NHWC or float"),
@@ -178,6 +182,31 @@ def changed(index: int, value: Any) -> list[Any]:
 def test_what_is_wrong_with_a_sample_is_said_with_its_number(data: Any, words: str) -> None:
     with pytest.raises(ll.DataError, match=words):
         np.asarray(load_dataset(data).x_test)
+
+
+def test_bfloat16_is_widened_wherever_it_stands() -> None:
+    torch = pytest.importorskip("torch")
+    images = torch.from_numpy(PIXELS.transpose(0, 3, 1, 2).copy()).bfloat16()
+    values = torch.arange(20).bfloat16() / 8
+    tensors = torch.utils.data.TensorDataset(images, values)
+    expected = load_dataset((images.float(), values.float(), images.float(), values.float()))
+    numpy = (images.float().numpy().astype(find_bfloat16()), values.float().numpy().astype(find_bfloat16()))
+    for data in ((tensors, tensors), ll.Samples(list(tensors), list(tensors)), (images, values) * 2, numpy * 2):
+        found = load_dataset(data)
+        assert np.asarray(found.x_train).dtype == np.float32
+        np.testing.assert_array_equal(found.x_train[:], expected.x_train)
+        np.testing.assert_array_equal(found.y_test, expected.y_test)
+
+
+def test_the_advice_for_axes_in_another_order_holds_for_a_sample() -> None:
+    torch = pytest.importorskip("torch")
+    tensors = torch.from_numpy(PIXELS)
+    for wrong in (tensors, tensors.float(), tensors.float().numpy(), tensors.permute(0, 3, 1, 2).numpy()):
+        with pytest.raises(ll.DataError, match=r"train\[0\] looks like") as caught:
+            load_dataset(ll.Samples(list(zip(wrong, LABELS.tolist(), strict=True))))
+        advice = str(caught.value).partition("use ")[2].partition(". ")[0]
+        right = [(eval(advice, {"x": image}), label) for image, label in zip(wrong, LABELS.tolist(), strict=True)]
+        assert load_dataset(ll.Samples(right)).facts.image_shape == (3, 6, 6), advice
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,11 @@ def test_wrong_input_on_the_command_line_is_exit_code_2(
     refused(call("compare", *arguments), said)
 
 
+def test_a_report_is_not_written_over_a_page_of_somebody_else(call: Any, refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.html").write_text("<!DOCTYPE html>")
+    refused(call("compare", "--report", str(tmp_path / "mine.html")), "that this library has not written")
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "layered_lr", "compare", "--steps", "5000", "--no-progress"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+import layered_lr as ll
 from layered_lr.parity.pictures import _line, _shares, not_drawn, pictures
 from layered_lr.parity.report import _CAUSES, comparison_text, html_text
 from layered_lr.parity.verdict import Cause, Departure, _cause_in_run
@@ -49,6 +51,15 @@ def test_text_and_page_name_the_cause_as_the_reason_does() -> None:
     for text in (comparison_text(found), html_text(found)):
         assert "different – backward pass, first seen at update 3, group rest" in text and "forward" not in text
         assert "the same loss has another gradient at update 3: the backward pass differs" in text
+
+
+def test_a_page_is_written_over_pages_of_this_library_alone(tmp_path: Path) -> None:
+    found = certificate_of(12)
+    for _ in range(2):
+        assert found.to_html(tmp_path / "own.html") == (tmp_path / "own.html").read_text(encoding="utf-8")
+    (tmp_path / "mine.html").write_text("<!DOCTYPE html>")
+    with pytest.raises(ll.SpecError, match="that this library has not written"):
+        found.to_html(tmp_path / "mine.html")
 
 
 def test_sentences_say_how_the_tolerance_was_found() -> None:

@@ -47,14 +47,28 @@ def test_a_column_of_the_csv_is_a_schedule_again(tmp_path: Path) -> None:
 
 
 def test_csv_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "p.csv").write_text("mine")
+    ll.resolve(ll.Spec(ll.SGD(0.1)), NAMES, 10).to_csv(tmp_path / "p.csv")
+    before = (tmp_path / "p.csv").read_text()
     broken = ll.Spec(ll.SGD(0.1), schedule=ll.Function(lambda step: -1.0 if step == 9000 else 0.1))
     with pytest.raises(ll.SpecError, match="9000"):
         ll.resolve(broken, NAMES, 10_000).to_csv(tmp_path / "p.csv")
-    assert (tmp_path / "p.csv").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+    assert (tmp_path / "p.csv").read_text() == before and len(list(tmp_path.iterdir())) == 1
     for path in (tmp_path, tmp_path / "no" / "p.csv", 3):
         with pytest.raises(ll.SpecError, match="path="):
             example().to_csv(path)  # type: ignore[arg-type]
+
+
+def test_csv_replaces_rates_of_the_same_groups_alone(tmp_path: Path) -> None:
+    plan, file = example(), tmp_path / "p.csv"
+    for text, words in (("mine", "that this library has not written"), ("step,loss\n0,1\n", "with other columns than")):
+        file.write_text(text)
+        with pytest.raises(ll.SpecError, match=words):
+            plan.to_csv(file)
+        assert file.read_text() == text
+    file.write_text("")
+    plan.to_csv(file)
+    plan.scale_rates(0.5).to_csv(file)
+    assert file.read_text() == plan.scale_rates(0.5).to_csv()
 
 
 def test_html_is_one_file_that_needs_nothing_else() -> None:

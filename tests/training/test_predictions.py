@@ -1,6 +1,7 @@
 """Predictions and evaluations of what a run has come to: in its process, from its file, from its folder."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,6 @@ def test_csv_and_json_and_a_file_of_somebody_else(result: ll.Result, tmp_path: P
 
 
 def test_a_damaged_run_and_one_without_weights(result: ll.Result, folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     run = tmp_path / "run"
     shutil.copytree(folder / "run", run)
     newest = sorted((run / "checkpoints").iterdir())[-1]
@@ -215,6 +214,61 @@ def test_a_run_on_a_folder_names_classes_and_fits_files_as_it_did(torch: Any, tm
     with pytest.raises(ll.DataError, match=r"is \d+x\d+"):
         again.predict(tmp_path / "val", resize=False)
     assert again.model_input == run.model_input and run.model_input is not None and run.model_input.digest
+
+
+def test_a_run_on_a_grey_folder_without_a_size_is_evaluated_on_folders(torch: Any, tmp_path: Path) -> None:
+    for label, name in enumerate(("ant", "bee", "cow")):
+        for where in ("own", "other"):
+            (tmp_path / where / name).mkdir(parents=True)
+            for index, image in enumerate(pixels(4, label)):
+                Image.fromarray(image[:, :, 0]).resize((8, 6)).save(tmp_path / where / name / f"{index}.png")
+
+    def net() -> Any:
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+
+    data = ll.ImageFolder(tmp_path / "own", grey=True)
+    run = train(net, data=data, epochs=1, batch_size=3, save=tmp_path / "grey.npz")
+    for trained in (run, ll.Result.load(tmp_path / "grey.npz")):
+        for given in (
+            tmp_path / "own",
+            tmp_path / "other",
+            str(tmp_path / "other"),
+            {"folder": str(tmp_path / "own"), "grey": True},
+        ):
+            assert trained.evaluate(given, model=net).accuracy == run.accuracies[-1]
+            assert trained.evaluate(given, model=net, part="all").count == 12
+
+
+def test_the_runs_folder_is_divided_as_it_was(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label, name in enumerate(("ant", "bee", "cow")):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for index, image in enumerate(pixels(12, label)):
+            Image.fromarray(image).save(tmp_path / "own" / name / f"{index}.png")
+    shutil.copytree(tmp_path / "own", tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    data = ll.ImageFolder("own", size=6, share=0.5, seed=3)
+    run = train(data=data, epochs=2, batch_size=6, save=tmp_path / "own.npz")
+    expected = run.evaluate()
+    for given in (
+        tmp_path / "own",
+        "own",
+        "folder:own",
+        tmp_path / "copy",
+        ll.ImageFolder("own", 6, share=0.5, seed=3),
+    ):
+        found = run.evaluate(given)
+        assert found.count == 18 and np.array_equal(found.confusion, expected.confusion) and found.loss == expected.loss
+    assert "trained on" not in capsys.readouterr().err
+    for other in (ll.ImageFolder("own", 6), {"folder": str(tmp_path / "own"), "size": 6}):
+        assert run.evaluate(other).count == 6
+        assert "of the 6 images to test with are images that the run was trained on" in capsys.readouterr().err
+    run.evaluate(ll.ImageFolder("own", 6), part="all")
+    assert "trained on" not in capsys.readouterr().err
+    shutil.copy(tmp_path / "own" / "ant" / "0.png", tmp_path / "own" / "ant" / "new.png")
+    run.evaluate("own")
+    assert "'own' is not what the run was trained on: it has changed since" in capsys.readouterr().err
 
 
 def answers_of_all_backends(backends: list[str]) -> dict[str, list[object]]:

@@ -16,10 +16,10 @@ from layered_lr.backend.class_targets import weigh_targets
 from layered_lr.console import say
 from layered_lr.counts import whole_number
 from layered_lr.data import Batches, Dataset, DataSource, load_dataset
-from layered_lr.data.image_folder import ImageFolder
-from layered_lr.data.sources import FOLDER
+from layered_lr.data.image_folder import ImageFolder, count_shared, is_same_folder
+from layered_lr.data.sources import find_folder
 from layered_lr.data.targets import TargetKind
-from layered_lr.errors import DataError, SpecError
+from layered_lr.errors import DataError, LayeredLRError, SpecError
 from layered_lr.files import begins_with
 from layered_lr.losses import ClassLoss, FunctionLoss, LossSettings
 from layered_lr.outputs import check_output, write_whole
@@ -233,10 +233,10 @@ def evaluate(
     given = None if loss is None else _read_given(loss)
     opened = open_model(trained, backend, weights, model, device, batch_size)
     takes = opened.takes
-    dataset = load_own_data(trained) if data is None else _load(data, data_root, takes)
+    dataset, is_own = (load_own_data(trained), True) if data is None else _load(data, data_root, trained, takes, part)
     _check_images(dataset, takes)
     check_same_targets(dataset, takes)
-    if data is None and takes.digest and dataset.digest() != takes.digest:
+    if is_own and takes.digest and dataset.digest() != takes.digest:
         say(f"data: {dataset.name!r} is not what the run was trained on: it has changed since.")
     chosen = whole_number("batch_size", batch_size or trained.options.get("batch_size", 64), 1)
     train = replace(dataset, x_test=dataset.x_train, y_test=dataset.y_train)
@@ -295,15 +295,43 @@ def _find_loss(trained: Trained) -> LossSettings | None:
     return read_loss(said).settings
 
 
-def _load(data: DataSource, data_root: str | Path | None, takes: ModelInput) -> Dataset:
-    """Load data for a model: the images of a folder become what those of the run's folder became."""
+def _load(
+    data: DataSource, data_root: str | Path | None, trained: Trained, takes: ModelInput, part: str
+) -> tuple[Dataset, bool]:
+    """Load data for a model, and tell whether they are read as the run read its own.
+
+    The images of a folder that is a mere path become what those of the run became, and are divided as its folder was.
+    """
     _, height, width = takes.data_shape
     side = height if height == width else None
-    is_path = isinstance(data, str | os.PathLike)
-    path = os.path.expanduser(str(data).removeprefix(FOLDER)) if is_path else ""
-    if is_path and takes.fit is not None and (str(data).startswith(FOLDER) or os.path.isdir(path)):
-        data = ImageFolder(path, side, takes.fit, grey=takes.data_shape[0] == 1)
-    return load_dataset(data, data_root, side)
+    folder = find_folder(data)
+    if folder is None:
+        return load_dataset(data, data_root, side), False
+    own = _find_own_folder(trained)
+    is_own = own is not None and is_same_folder(own, folder)
+    if not isinstance(data, str | os.PathLike):
+        dataset = folder.load(side)
+        if own is not None and is_own and part == "test" and (shared := count_shared(own, folder)):
+            say(
+                f"evaluate: {shared} of the {len(dataset.y_test)} images to test with are images that the run was "
+                "trained on, as the run divided the folder in another way. Give the path of the folder alone, which "
+                "takes the run's share and seed."
+            )
+        return dataset, False
+    if own is not None and is_own:
+        return replace(own, folder=folder.folder).load(side), True
+    folder = replace(folder, fit=takes.fit or folder.fit, grey=takes.data_shape[0] == 1)
+    if own is not None:  # it may be a copy of the run's folder
+        folder = replace(folder, share=own.share, seed=own.seed)
+    return folder.load(side), False
+
+
+def _find_own_folder(trained: Trained) -> ImageFolder | None:
+    """The folder of images that a run was trained on; None where it was something else, or a file says nonsense."""
+    try:
+        return find_folder(trained.options.get("data"))
+    except LayeredLRError:
+        return None
 
 
 def _measure(
