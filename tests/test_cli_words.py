@@ -38,7 +38,7 @@ def test_the_defaults_in_help_are_those_of_the_command() -> None:
         ("--gpu", "'--device'"),
         ("--lr", "recipe"),
         ("--output_dir", "'--checkpoint-dir'"),
-        ("--criterion", "loop of your own"),
+        ("--criterion", "'--loss'"),
         ("--frozen", "recipe|spec"),
     ],
 )
