@@ -106,7 +106,7 @@ class EarlyStop:
     )
     min_delta: float = option(
         default=0.0,
-        help="By how much a value must be better than the best one to count as better.",
+        help="By how much a value must be better than the best one to count as better; the first to reach target does.",
         check=number("a number >= 0", lambda value: value >= 0),
         meaning=GOES_ON,
         flag="--stop-min-delta",

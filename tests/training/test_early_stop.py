@@ -127,9 +127,21 @@ def test_a_schedule_and_the_best_checkpoint_follow_a_metric(torch: Any, tmp_path
         ({"patience": 1}, [float("nan"), 9, 9, 9, 9, 9], 1, None),
         ({"target": 4.0}, [1, 3, 5, 9, 9, 9], 3, 3),
         ({"target": 2.0, "mode": "min"}, [9, 2, 1, 1, 1, 1], 2, 2),
+        ({"target": 0.9, "min_delta": 0.1}, [0.85, 0.9, 0.1, 0.1, 0.1, 0.1], 2, 2),
+        ({"target": 0.8, "min_delta": 0.3, "mode": "min"}, [1, 0.8, 2, 2, 2, 2], 2, 2),
         ({}, [1, 2, 7, 4, 5, 6], 6, 3),
     ],
-    ids=["patience", "less is better", "least change", "not a number", "target", "low target", "only the best weights"],
+    ids=[
+        "patience",
+        "less is better",
+        "least change",
+        "not a number",
+        "target",
+        "low target",
+        "target within the least change",
+        "low target within the least change",
+        "only the best weights",
+    ],
 )
 def test_a_run_ends_early_with_its_best_weights(
     torch: Any, settings: dict[str, Any], values: list[float], epochs: int, best: int | None
