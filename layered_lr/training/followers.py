@@ -31,7 +31,7 @@ class FollowedFolder:
         """The run's checkpoints, to be read."""
         return CheckpointFolder(self.path / CHECKPOINTS, keep, keep_best)
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """The first process writes it."""
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class FollowedLog:
         """The first process decides it."""
         return False
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """The first process writes it."""
 
     def add(self, history: Any) -> None:

@@ -492,7 +492,7 @@ class Loop:
         self.history.log(self.step, further)
         return right, average, further
 
-    def _note(self, what: str, **values: Any) -> None:
+    def _note(self, what: str, /, **values: Any) -> None:
         """Keep an event of the run: in its result, in its folder and on the screen."""
         self.events.append({"event": what, **values})
         if self.run_log:

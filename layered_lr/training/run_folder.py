@@ -150,7 +150,7 @@ class RunFolder:
                 "written there."
             )
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """Append a line to ``events.jsonl``; it is on the disk when this returns.
 
         Raises:

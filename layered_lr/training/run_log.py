@@ -161,7 +161,7 @@ class RunLog:
         seconds = time.monotonic() - self._written_at
         return self._cadence.is_due(step, self.checkpoint_step, steps_per_epoch, seconds)
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """Append to the run's events."""
         self._try("events", lambda: self.folder.event(what, **values))
 

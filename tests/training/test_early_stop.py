@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,29 @@ def test_a_metric_sees_the_whole_test_set_once_an_epoch(backend: Any) -> None:
     steps, values = result.logged["error_rate"].T
     np.testing.assert_allclose(values, 1 - result.accuracies, rtol=1e-12)  # a division each
     assert steps[-1] == len(result.losses)
+
+
+def test_a_metric_may_have_the_name_of_an_argument_of_the_library(torch: Any, tmp_path: Path) -> None:
+    names = ("self", "what", "values", "epoch", "rate/head", "logged/loss")
+    metrics = {name: Scripted(place, place + 10) for place, name in enumerate(names)}
+    result = ll.run(SPEC, **said(epochs=2, checkpoints=tmp_path / "run"), metrics=metrics)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    ends = [line for line in lines if line["event"] == "epoch"]
+    for place, name in enumerate(names):
+        assert result.logged[name][:, 1].tolist() == [place, place + 10] == [line[name] for line in ends]
+
+
+def test_a_callback_cannot_log_under_the_name_of_a_metric(torch: Any) -> None:
+    class Logs(ll.Callback):
+        def __init__(self, name: str, number: Any) -> None:
+            self.name, self.number = name, number
+
+        def on_update(self, event: Any) -> None:
+            event.run.log({self.name: self.number})
+
+    for name, number, why in (("share", 1.0, "is one of the run's metrics"), ("mine", 10**400, "must be a number")):
+        with pytest.raises(ll.CallbackError, match=why):
+            ll.run(SPEC, **said(epochs=1), metrics={"share": largest_share}, callbacks=[Logs(name, number)])
 
 
 def test_the_moving_average_is_measured_too(torch: Any) -> None:
@@ -300,10 +324,13 @@ def test_a_run_ends_when_its_time_is_over(torch: Any) -> None:
     [
         ({"metrics": 3}, "must be a function"),
         ({"metrics": {"accuracy": largest_share}}, "measured already"),
+        ({"metrics": {"step": largest_share}}, "'step' is taken: each line"),
+        ({"metrics": {"event": largest_share}}, "'event' is taken: each line"),
         ({"metrics": {"": largest_share}}, "not empty"),
         ({"metrics": [largest_share, largest_share]}, "given twice"),
         ({"metrics": [Scripted]}, "is the class Scripted"),
         ({"metrics": {"a": lambda outputs, targets: outputs}}, "must be a single number"),
+        ({"metrics": {"a": lambda outputs, targets: 10**400}}, "too large for a float"),
         ({"metrics": {"a": lambda outputs: 1.0}}, "'a' of outputs .* raised TypeError"),
         ({"early_stop": ll.EarlyStop("f1", mode="max")}, "'f1' is not measured; what is: loss, accuracy"),
         ({"early_stop": 3}, "must be ll.EarlyStop"),
