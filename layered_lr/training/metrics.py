@@ -141,7 +141,9 @@ def _number(name: str, value: Any) -> float:
             raise TypeError
         return float(value)
     except OverflowError:
-        raise SpecError(f"metrics: {name!r} gives a number that is too large for a float. Give a smaller one.") from None
+        raise SpecError(
+            f"metrics: {name!r} gives a number that is too large for a float. Give a smaller one."
+        ) from None
     except (TypeError, ValueError, RuntimeError):
         raise SpecError(
             f"metrics: {name!r} gives {shown(value)} ({type(value).__name__}); must be a single number."
