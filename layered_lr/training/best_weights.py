@@ -115,7 +115,7 @@ class Watcher:
         return [] if rows is None else rows.numbers().tolist()
 
     def _best_place(self, rows: list[list[float]]) -> int | None:
-        """Which row has the best value: a later one is better by more than ``min_delta``, or reaches the target first."""
+        """Which row has the best value: a later one is better by more than ``min_delta``, or first at the target."""
         best = None
         for place, (_, value) in enumerate(rows):
             if self._is_better(value, None if best is None else rows[best][1]):

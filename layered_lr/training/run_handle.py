@@ -169,7 +169,7 @@ class RunHandle:
             more: The same, as keywords.
 
         Raises:
-            SpecError: A name that is not a string, or that of one of the run's metrics, or a value that is not a number.
+            SpecError: A name that is no string or is that of a metric of the run, or a value that is not a number.
         """
         loop = self._running()
         given = {**(numbers or {}), **more}
