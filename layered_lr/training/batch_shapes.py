@@ -16,7 +16,6 @@ from layered_lr.printed import shown
 from layered_lr.spec.phases import Phase
 from layered_lr.training.options import RunOptions
 
-
 TRIED = 2
 """How many images are sent through a model to see the shapes within it."""
 

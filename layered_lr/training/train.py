@@ -153,6 +153,7 @@ def _try_run(spec: Spec, options: RunOptions) -> Result:
         ready = ready._replace(batches=FewBatches(ready.batches))
         loop = open_loop(ready, tried, tried.callbacks)
         start = loop.session.export_state() if ready.batches.sizes else None
+        loop.is_trial = True
         loop.events.append({"event": "dry run", "step": 0, "updates": ready.plan.total_steps})
         with contextlib.ExitStack() as opened:
             folder = opened.enter_context(RunFolder(Path(place) / "run")) if asked else None
@@ -268,6 +269,7 @@ def open_loop(
         left_out=counted.get("left_out", 0),
         skipped=gone.get("skipped", 0),
         events=gone.get("events", ()),
+        epoch_is_open=bool(gone.get("epoch_is_open", False)),
         callbacks=callbacks if ready.backend.processes.is_first else [each for each in callbacks if not each.writes],
         backend=options.backend,
         evaluates=evaluates,
