@@ -18,7 +18,8 @@ class FollowedFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.said = path
+        self.path = path = path.absolute()
         found = read_mark(path)
         self.mark_is_whole = found is not None
         self.mark = found or Mark(str(self.described().get("run")))

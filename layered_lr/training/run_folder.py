@@ -43,13 +43,18 @@ class RunFolder:
     Args:
         path: The folder; made where it is missing.
 
+    Attributes:
+        path: The folder, as an absolute path.
+        said: The folder as it was given.
+
     Raises:
         CheckpointError: Another process writes there, it holds files of somebody else under our names, or it cannot be
             made or written to.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.said = path
+        self.path = path = path.absolute()  # a callback may change the current folder
         self._metrics, self._logged = RowFile(path / METRICS), RowFile(path / LOGGED)
         self._leftovers, self._is_refused = Leftovers(path), True
         with contextlib.ExitStack() as opened:

@@ -183,6 +183,7 @@ def train_prepared(
         state: To go on from; it fits.
         loop: Opened at the state.
     """
+    save = None if options.save is None else options.save.absolute()  # a callback may change the current folder
     for unused in describe_unused_rates(ready.plan):
         say(unused)
     if loop is None:
@@ -196,7 +197,7 @@ def train_prepared(
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
         step = None if state is None else state.step
         if isinstance(folder, FollowedFolder):
-            loop.run_log = FollowedLog(folder.path, f"layered-lr resume {folder.path}", step or 0)
+            loop.run_log = FollowedLog(folder.path, f"layered-lr resume {folder.said}", step or 0)
         else:
             loop.run_log = run_log = RunLog(folder, ready.plan, options, about, step, changed)
             run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))
@@ -207,8 +208,8 @@ def train_prepared(
     result = _result(ready, options, loop)
     if loop.run_log is not None:
         loop.run_log.report(str(result))
-    if options.save and ready.backend.processes.is_first:
-        result.save(options.save)
+    if save is not None and ready.backend.processes.is_first:
+        result.save(save)
     return result
 
 
