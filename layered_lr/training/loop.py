@@ -40,6 +40,7 @@ from layered_lr.backend.session import Session, add_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
 from layered_lr.errors import CallbackError, CheckpointError, LayeredLRError, TrainingDiverged
+from layered_lr.losses import ClassLoss
 from layered_lr.plans.plan import Plan
 from layered_lr.state.state_files import gather_rest
 from layered_lr.state.training_state import TrainingState
@@ -58,6 +59,9 @@ from layered_lr.training.run_handle import RunHandle
 from layered_lr.training.run_log import RunLog
 from layered_lr.training.signals import Stop
 from layered_lr.training.timing import Lookahead, Stopwatch
+
+_NOTHING = "each image of its batch is of a class with weight 0, and the mean divides by the sum of the weights."
+_GIVE_WEIGHTS = "Give these classes a weight above 0, or use a larger batch_size."
 
 Batch = tuple[NDArray[np.float32], Targets, int]
 
@@ -304,7 +308,8 @@ class Loop:
         self.step += 1
         self.watch.count_update()
         if self.guard.checks_each_update and (fault := self.measured.find_fault(self.step - 1)):
-            return self._undo(before, fault)
+            because = f", because {_NOTHING}".rstrip(".") if self._weighs_nothing(labels) else ""
+            return self._undo(before, f"{fault}{because}")
         self._left_out_in_a_row = 0
         if self._reacts_each_step:
             self.fetch()
@@ -423,7 +428,21 @@ class Loop:
             if self.run_log:
                 self.run_log.event("diverged", step=step, loss=repr(loss))
             self._announce.divergence(step, str(fault), "stop")
+            updates = self.batches.updates(self.session.extras.accumulate_steps, step + self.skipped)
+            if self._weighs_nothing(next(updates)[1]):
+                raise TrainingDiverged(f"{fault} at step {step}: {_NOTHING} {_GIVE_WEIGHTS}") from None
             raise TrainingDiverged(f"{fault} at step {step}, at rates {shown}. Try lower ones.") from None
+
+    def _weighs_nothing(self, labels: Targets) -> bool:
+        """Whether each image of an update is of a class whose weight in the loss is 0.
+
+        Args:
+            labels: Of the images.
+        """
+        loss = self.session.extras.loss
+        if not isinstance(loss, ClassLoss) or loss.reduction == "sum" or 0 not in loss.class_weights:
+            return False
+        return labels.ndim == 1 and not np.array(loss.class_weights)[labels].any()
 
     def _end_epoch(self) -> tuple[float, float | None, float | None]:
         """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it.

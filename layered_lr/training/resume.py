@@ -33,6 +33,7 @@ from layered_lr.training.loss_function import is_lost
 from layered_lr.training.many_processes import find_launch, joined
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
+from layered_lr.training.places import check_places
 from layered_lr.training.prepare import Prepared
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result
@@ -307,7 +308,9 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path, tru
         raise CheckpointError(f"{run}: says something of its run that cannot be: {error}") from None
     merged = merge_tables(kept, changes)
     settings = Checkpoints.of(merged.get("checkpoints")) or Checkpoints()
-    return RunOptions(**{**merged, "checkpoints": replace(settings, folder=run)})
+    options = RunOptions(**{**merged, "checkpoints": replace(settings, folder=run)})
+    check_places(options)
+    return options
 
 
 def _without_folder(checkpoints: Any) -> Any:

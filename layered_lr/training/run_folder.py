@@ -24,6 +24,8 @@ from layered_lr.training.run_mark import MARK, Mark, read_mark, refuse_other_ver
 RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED = "recipe.toml", "plan.json", "plan.txt", "metrics.csv", "logged.csv"
 EVENTS, LOCK, CHECKPOINTS, REPORT = "events.jsonl", "lock", "checkpoints", "report.txt"
 _OURS = (RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED, EVENTS, LOCK, CHECKPOINTS, REPORT)
+NAMES = frozenset({*_OURS, MARK})
+"""What a run keeps in its folder."""
 _OF_OLD_RUNS = {"run", "versions", "spec", "parameters"}  # in the plan.json of runs that were made before the mark was
 
 

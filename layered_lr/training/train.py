@@ -54,6 +54,7 @@ from layered_lr.training.loop import Loop
 from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.many_processes import check_single_process, joined
 from layered_lr.training.options import RunOptions
+from layered_lr.training.places import check_places
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
 from layered_lr.training.run_folder import RunFolder, held_error
@@ -69,6 +70,7 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
+    check_places(options)
     if options.dry_run:
         check_single_process()
     with joined(options) as (processes, backend):

@@ -366,6 +366,26 @@ def test_wrong_settings_are_refused(given: dict[str, Any], message: str) -> None
         ll.EarlyStop(**given)
 
 
+def test_the_text_of_a_flag_is_a_number_of_seconds_too() -> None:
+    found = [ll.EarlyStop(time_limit=text).time_limit for text in ("2", " 2.5 ", "2 seconds", "1 minute")]
+    assert found == [2.0, 2.5, 2.0, 60.0]
+    for text in ("0", "0.0", "-1", "inf", "nan", "1e9", "", "2 epochs"):
+        with pytest.raises(ll.SpecError, match="or a number of seconds above 0"):
+            ll.EarlyStop(time_limit=text)
+
+
+def test_a_metric_that_is_not_measured_is_for_python(call: Any, torch: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays(), strict=True)))
+    words = ["--data", str(tmp_path / "d.npz"), "--model", "tests.support.resuming:torch_net", "--batch-size", "8"]
+    answer = call("run", *words, "--stop-metric", "f1", "--stop-mode", "max")
+    assert answer.code == 2 and "in Python: metrics={'name': function}; the command measures no others" in answer.err
+    answer = call("run", *words, "--time-limit", "0")
+    assert answer.code == 2 and "--time-limit 0: must be a time" in answer.err
+    answer = call("run", *words, "--checkpoint-every", "2.5", "--checkpoint-dir", str(tmp_path / "run"))
+    assert answer.code == 2 and "--checkpoint-every 2.5: must be a time, such as '1 epoch'" in answer.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_command_has_it(call: Any, torch: Any, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays(), strict=True)))
     where = tmp_path / "run"
