@@ -65,7 +65,7 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
     if head and width is not None and width > num_classes and count_outputs(model.get_submodule(head)) == width:
         say(
             f"model: answers by {head!r} with {width} numbers for an image, and the data has {num_classes} classes. "
-            "head='auto' (--head auto) puts a head for these on it."
+            "A run with head='auto' (layered-lr run --head auto) puts a head for these on it."
         )
 
 

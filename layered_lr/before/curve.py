@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from layered_lr.arrays import Float64
 
 _UNSETTLED = 10  # the first tenth of a curve is the mean of few losses
+_CLEARLY = 3.6  # standard errors, of a curve with one mean in it; of more of them one in a hundred changes by more too
+_ROUNDING = 1e-6  # of a loss in float32
+_MEDIAN = 0.6745  # of the absolute values of normal numbers, in standard deviations
 
 
 class LossWatch:
@@ -58,8 +62,53 @@ def smooth(losses: Float64, smoothing: float) -> Float64:
     return np.array([watch.add(float(loss)) for loss in losses])
 
 
-def find_suggestions(lr: Float64, smoothed: Float64) -> Iterator[tuple[str, int, float]]:
-    """Yield the name, the place and the rate of each suggestion of a curve; none where the loss never falls.
+def lowest_of(smoothed: Float64) -> int:
+    """The place of the lowest loss behind the beginning, where a curve has not settled."""
+    first = len(smoothed) // _UNSETTLED
+    return int(np.argmin(smoothed[first:])) + first
+
+
+def scatter_of(losses: Float64, smoothing: float, lowest: int) -> Float64:
+    """How far the scatter between batches alone may move smoothed losses away from their course, shape (n,).
+
+    A loss scatters by how far it lies from the middle of its two neighbours, which a slow course does not change: the
+    median of that, up to the lowest loss, or over half of the curve at least. What lies behind may diverge.
+
+    Args:
+        losses: Of each update, shape (n,), at least three.
+        smoothing: Of ``smooth``.
+        lowest: The place of the lowest smoothed loss.
+    """
+    settled = losses[: max(lowest + 1, len(losses) // 2, 3)]
+    bends = settled[1:-1] - (settled[:-2] + settled[2:]) / 2
+    single = float(np.median(np.abs(bends))) / _MEDIAN / math.sqrt(1.5)
+    faded = smoothing ** np.arange(1.0, len(losses) + 1)
+    chances = max(1.0, len(losses) * (1 - smoothing))  # means that share few losses: the more, the farther one lies off
+    clearly = _CLEARLY + 0.4 * math.log(chances)
+    spread: Float64 = clearly * single * np.sqrt((1 - smoothing) / (1 + smoothing) * (1 + faded) / (1 - faded))
+    return spread
+
+
+def reacts(smoothed: Float64, scatter: Float64) -> bool:
+    """Whether a settled curve changes by more than its scatter.
+
+    Args:
+        smoothed: The smoothed losses, shape (n,).
+        scatter: Of each of them, shape (n,).
+    """
+    first = len(smoothed) // _UNSETTLED
+    highest, lowest = int(np.argmax(smoothed[first:])) + first, lowest_of(smoothed)
+    return bool(_is_clear(smoothed[highest] - smoothed[lowest], scatter[highest], scatter[lowest], smoothed[highest]))
+
+
+def _is_clear(change: Any, scatter: Any, other: Any, loss: Any) -> Any:
+    return change > np.maximum(np.hypot(scatter, other), _ROUNDING * np.abs(loss))
+
+
+def find_suggestions(
+    lr: Float64, smoothed: Float64, scatter: Float64 | None = None
+) -> Iterator[tuple[str, int, float]]:
+    """Yield the name, the place and the rate of each suggestion of a curve; none where the loss never clearly falls.
 
     ``steepest`` is where the loss falls fastest over the logarithm of the rate, ``valley`` lies two thirds down the
     longest fall (fastai's ``valley``), and ``tenth`` is a tenth of the rate of the lowest loss.
@@ -67,12 +116,18 @@ def find_suggestions(lr: Float64, smoothed: Float64) -> Iterator[tuple[str, int,
     Args:
         lr: The rates, ascending, shape (n,).
         smoothed: The smoothed losses, shape (n,).
+        scatter: Of each of them, shape (n,): a fall that is not larger is none. None takes each fall.
     """
     first = len(lr) // _UNSETTLED
     if len(lr) - first < 3:
         return
-    lowest = int(np.argmin(smoothed[first:])) + first
+    lowest = lowest_of(smoothed)
     if lowest - first < 2:  # it only rises from where the curve has settled
+        return
+    before = slice(first, lowest)
+    if scatter is not None and not np.any(
+        _is_clear(smoothed[before] - smoothed[lowest], scatter[before], scatter[lowest], smoothed[before])
+    ):
         return
     slope = np.gradient(smoothed, np.log(lr))
     steepest = int(np.argmin(slope[first : lowest + 1])) + first

@@ -29,6 +29,7 @@ from layered_lr.counts import whole_number
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.findings import Finding
 from layered_lr.models.nn_modules import framework_of, set_trainable, trainable_parameters
+from layered_lr.models.zoo import is_catalogued
 from layered_lr.optimizers import SGD, Optimizer
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import REST, resolve
@@ -38,7 +39,7 @@ from layered_lr.scaling import LossScaling
 from layered_lr.schedules import Constant
 from layered_lr.spec.spec import Spec
 from layered_lr.training.callback import Callback
-from layered_lr.training.checks import check_trainable
+from layered_lr.training.checks import check_answer, check_trainable, train_first_step
 from layered_lr.training.cross_entropy import CrossEntropy
 from layered_lr.training.events import UpdateEvent
 from layered_lr.training.loop import Loop
@@ -163,7 +164,7 @@ def _overfit(ready: Prepared, options: RunOptions, count: int, steps: int, targe
     check_trainable(plan, ready.model)
     extras = ready.extras._replace(ema_decay=None, grad_norms=True)
     ready = ready._replace(batches=few, plan=plan, lowering=plan.lowering(ready.backend.name), extras=extras)
-    gradients = _probe_gradients(ready)
+    gradients = _probe_gradients(ready, checks_answer=not is_catalogued(options.model))
     measured = _train(ready, options, gradients, _Fit(target, len(few.kept)))
     trained, fit = measured.trained, measured.fit
     return OverfitVerdict(
@@ -215,10 +216,17 @@ def _undecayed(optimizer: Optimizer) -> Optimizer:
     return replace(optimizer, weight_decay=0.0) if has_decay else optimizer
 
 
-def _probe_gradients(ready: Prepared) -> dict[str, Array]:
+def _probe_gradients(ready: Prepared, checks_answer: bool) -> dict[str, Array]:
     """The gradient of each parameter that trains, for the first batch: read off the weights after one plain update.
 
     The model has its own state again afterwards.
+
+    Args:
+        ready: From ``prepare``.
+        checks_answer: Whether the model is one whose answer is not known, and is looked at first.
+
+    Raises:
+        SpecError: The model does not take the images, or answers with something else than a run takes.
     """
     backend, model = ready.backend, ready.model
     before, trainable = backend.state(model), trainable_parameters(model)
@@ -229,8 +237,10 @@ def _probe_gradients(ready: Prepared) -> dict[str, Array]:
     unscaled = LossScaling(init_scale=1.0)  # in float16 a larger scale may overflow, and no update would be made
     extras = ready.extras._replace(grad_norms=False, scaling=unscaled)
     session = open_session(backend, plan, model, ready.dataset.facts.label_classes, extras)
+    if checks_answer:
+        check_answer(session, ready.batches)
     images, labels, parts = next(ready.batches.updates(extras.accumulate_steps, 0, session.wants_channels_last))
-    outcome = session.train_step(images, labels, parts)
+    outcome = train_first_step(session, images, labels, parts)
     session.losses([outcome])
     after, unused = session.weights(), set(session.without_gradient())
     del session

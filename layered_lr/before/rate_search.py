@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layered_lr.arrays import Float64
-from layered_lr.before.curve import find_suggestions, smooth
+from layered_lr.before.curve import find_suggestions, lowest_of, reacts, scatter_of, smooth
 from layered_lr.before.rate_suggestion import RateSuggestion
 from layered_lr.before.scaled_specs import scale_group, scale_spec
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _FORMAT = "layered_lr.RateSearch 1"
 _BEGINNING = b'{\n "format": "layered_lr.RateSearch '
 _MOST_FILE_BYTES = 1 << 28
+_FEWEST = 3  # losses of a curve
 ORDER = ("valley", "steepest", "tenth")
 """The suggestions, the one that ``RateSearch.suggestion`` prefers first."""
 
@@ -98,6 +99,19 @@ class RateSearch:
         return part.min(axis=0, initial=np.inf), part.max(axis=0, initial=-np.inf)
 
     @cached_property
+    def _scatter(self) -> Float64 | None:
+        """How far the scatter between batches alone may move ``mean``, shape (m,); None where there are too few."""
+        count = len(self.mean)
+        if count < _FEWEST:
+            return None
+        lowest = lowest_of(self.mean)
+        each = [scatter_of(losses[:count], self.smoothing, lowest) for losses in self.losses]
+        return np.sqrt(np.square(each).sum(axis=0)) / len(each)  # type: ignore[no-any-return]
+
+    def _find_suggestions(self) -> list[tuple[str, int, float]]:
+        return list(find_suggestions(self.lr[: len(self.mean)], self.mean, self._scatter))
+
+    @cached_property
     def suggestions(self) -> Mapping[str, RateSuggestion]:
         """The rates that the curve suggests, by name: ``valley``, ``steepest`` and ``tenth``; empty where none is.
 
@@ -106,7 +120,7 @@ class RateSearch:
         """
         found = {
             name: RateSuggestion(name, lr, step, self.rates_at(lr), self.spec_at(lr))
-            for name, step, lr in find_suggestions(self.lr[: len(self.mean)], self.mean)
+            for name, step, lr in self._find_suggestions()
         }
         return {name: found[name] for name in ORDER if name in found}
 
@@ -115,7 +129,7 @@ class RateSearch:
         """The first of the suggestions: the valley.
 
         Raises:
-            SpecError: The curve suggests none, because the loss never falls.
+            SpecError: The curve suggests none, because the loss never clearly falls.
         """
         for found in self.suggestions.values():
             return found
@@ -161,10 +175,17 @@ class RateSearch:
         count = len(self.mean)
         if count < len(self.lr):
             said.append(f"Only the first {count} rates were tried with every seed.")
-        if count < 3:
+        if self._scatter is None:
             said.append(f"The sweep has only {count} finite losses: start lower, with start=....")
-        elif not list(find_suggestions(self.lr[:count], self.mean)):
-            said.append("The loss never falls: start lower, with start=..., or take more steps.")
+        elif not self._find_suggestions() and not any(self.stopped) and not reacts(self.mean, self._scatter):
+            said.append(
+                "The loss does not react to these rates: it changes by no more than from one batch to the next. End "
+                "higher, with end=..., and see that the loss depends on what trains."
+            )
+        elif not self._find_suggestions():
+            said.append(
+                "The loss never clearly falls: start lower, with start=..., or take more steps or larger batches."
+            )
         elif int(np.argmin(self.mean)) == count - 1:
             said.append("The loss still falls at the last rate: end higher, with end=....")
         return tuple(said)

@@ -194,7 +194,7 @@ class ImageFolder:
 
     @property
     def _root(self) -> Path:
-        return as_path("ImageFolder: folder", self.folder)
+        return as_path("ImageFolder: folder", self.folder).absolute()  # images are read while the run goes on
 
     @property
     def _workers(self) -> int:

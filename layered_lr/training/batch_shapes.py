@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.backend.session import Session
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, Unsupported
-from layered_lr.models.nn_modules import Module, set_training, type_names
+from layered_lr.models.nn_modules import Module, framework_of, set_training, type_names
 from layered_lr.plans.plan import Plan
 from layered_lr.printed import shown
 from layered_lr.spec.phases import Phase
 from layered_lr.training.options import RunOptions
+
+TRIED = 2
+"""How many images are sent through a model to see the shapes within it."""
 
 
 def check_last_batch(options: RunOptions, train_size: int, processes: int = 1) -> None:
@@ -76,6 +83,64 @@ def check_unequal_parts(
             "takes mean and variance over the images of one process. Leave drop_last out, give another batch_size, or "
             "use sync_batch_norm=True on 'torch-eager'."
         )
+
+
+def check_single_image(
+    options: RunOptions,
+    plan: Plan,
+    model: Module,
+    train_size: int,
+    answer: Callable[[], object],
+    processes: Processes = ALONE,
+) -> None:
+    """Refuse a last batch of one image in a process, under a batch normalisation that has one number a channel of it.
+
+    Args:
+        options: Of the run.
+        plan: Of the whole run.
+        model: Built, of either framework.
+        train_size: Images of the training set.
+        answer: Sends ``TRIED`` images through the model, whatever comes of it.
+        processes: That train together.
+
+    Raises:
+        SpecError: There is one that trains then, and such numbers have no variance.
+    """
+    rest, in_epoch, total = train_size % options.batch_size, plan.steps_per_epoch, plan.total_steps
+    if options.drop_last or options.sync_batch_norm or rest != processes.share.count or not in_epoch or not total:
+        return
+    if framework_of(model) != "torch":  # OneFlow takes a variance of 0
+        return
+    seen: dict[str, tuple[int, ...]] = {}
+    norms = [(name, module) for name, module in model.named_modules() if "_BatchNorm" in type_names(module)]
+    hooks = [module.register_forward_pre_hook(_noting(seen, name)) for name, module in norms]
+    try:
+        answer()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    phases = {plan.phase_index(step) for step in range(in_epoch - 1, total, in_epoch)}
+    for each in (plan.phase_plans[place] for place in sorted(phases)):
+        set_training(model, each.frozen, (each.phase or Phase()).batch_norm)
+        for name, module in norms:
+            count, _, *pixels = seen.get(name, (0, 0))
+            if module.training and count * math.prod(pixels) == TRIED:
+                raise SpecError(
+                    f"drop_last=False: the last batch of an epoch has one image{_per_process(processes)}, of which the "
+                    f"batch normalisation {name!r} gets one number of each channel, and one number has no variance. "
+                    "Leave drop_last out, or give another batch_size."
+                )
+
+
+def _per_process(processes: Processes) -> str:
+    return " in each process" if processes.are_many else ""
+
+
+def _noting(seen: dict[str, tuple[int, ...]], name: str) -> Callable[[Any, Any], None]:
+    def note(module: Any, given: Any) -> None:
+        seen[name] = tuple(given[0].shape)
+
+    return note
 
 
 def check_sizes(session: Session, batches: Batches) -> None:

@@ -115,7 +115,7 @@ class Watcher:
         return [] if rows is None else rows.numbers().tolist()
 
     def _best_place(self, rows: list[list[float]]) -> int | None:
-        """Which row has the best value; a later one counts as better by ``min_delta`` and more alone."""
+        """Which row has the best value: a later one is better by more than ``min_delta``, or first at the target."""
         best = None
         for place, (_, value) in enumerate(rows):
             if self._is_better(value, None if best is None else rows[best][1]):
@@ -127,6 +127,9 @@ class Watcher:
             return False
         if best is None:
             return True
+        target = self.settings.target
+        if target is not None and self._reaches(value, target) and not self._reaches(best, target):
+            return True  # else the run would end at its target, and give back weights that do not reach it
         if self.settings.mode == "max":
             return value > best + self.settings.min_delta
         return value < best - self.settings.min_delta

@@ -168,7 +168,8 @@ def _check_measured(what: str, name: str, known: Sequence[str], when: str = "") 
     if name not in known:
         raise SpecError(
             f"{what}={shown(name)} is not measured{when}; what is: {', '.join(known)}.{did_you_mean(name, known)} Give "
-            "a function for it: metrics={'name': function}. A run that goes on must be given its metrics again."
+            "a function for it in Python: metrics={'name': function}; the command measures no others. A run that goes "
+            "on must be given its metrics again."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -18,6 +19,8 @@ from layered_lr.training.option import (
     whole_number,
     yes_or_no,
 )
+
+_NUMBER = re.compile(r"\s*\d{1,15}(?:\.\d*)?\s*", re.ASCII)
 
 
 def choose_mode(called: str, prefix: str, metric: str, mode: str) -> str:
@@ -59,6 +62,8 @@ def _seconds(value: Any) -> float | None:
     if isinstance(value, str):
         from layered_lr.training.cadence import cadence
 
+        if _NUMBER.fullmatch(value) and float(value) > 0:  # a flag's text
+            return float(value)
         try:
             period = cadence(value)
         except SpecError:
@@ -106,7 +111,7 @@ class EarlyStop:
     )
     min_delta: float = option(
         default=0.0,
-        help="By how much a value must be better than the best one to count as better.",
+        help="By how much a value must be better than the best one to count as better; the first to reach target does.",
         check=number("a number >= 0", lambda value: value >= 0),
         meaning=GOES_ON,
         flag="--stop-min-delta",

@@ -18,7 +18,8 @@ class FollowedFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.said = path
+        self.path = path = path.absolute()
         found = read_mark(path)
         self.mark_is_whole = found is not None
         self.mark = found or Mark(str(self.described().get("run")))
@@ -31,7 +32,7 @@ class FollowedFolder:
         """The run's checkpoints, to be read."""
         return CheckpointFolder(self.path / CHECKPOINTS, keep, keep_best)
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """The first process writes it."""
 
     def close(self) -> None:
@@ -57,7 +58,7 @@ class FollowedLog:
         """The first process decides it."""
         return False
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """The first process writes it."""
 
     def add(self, history: Any) -> None:

@@ -76,7 +76,10 @@ def path_or_none(name: str, value: Any) -> Path | None:
 def _every(value: Any) -> Any:
     from layered_lr.training.cadence import cadence
 
-    cadence(value)
+    try:
+        cadence(value)
+    except SpecError:
+        raise Refused("a time, such as '1 epoch', '100 steps' or '30 seconds', or a whole number of updates") from None
     return value
 
 

@@ -39,7 +39,8 @@ from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.backend.session import Session, add_seconds
 from layered_lr.console import say
 from layered_lr.data import Batches
-from layered_lr.errors import CallbackError, CheckpointError, TrainingDiverged
+from layered_lr.errors import CallbackError, CheckpointError, LayeredLRError, TrainingDiverged
+from layered_lr.losses import ClassLoss
 from layered_lr.plans.plan import Plan
 from layered_lr.state.state_files import gather_rest
 from layered_lr.state.training_state import TrainingState
@@ -58,6 +59,9 @@ from layered_lr.training.run_handle import RunHandle
 from layered_lr.training.run_log import RunLog
 from layered_lr.training.signals import Stop
 from layered_lr.training.timing import Lookahead, Stopwatch
+
+_NOTHING = "each image of its batch is of a class with weight 0, and the mean divides by the sum of the weights."
+_GIVE_WEIGHTS = "Give these classes a weight above 0, or use a larger batch_size."
 
 Batch = tuple[NDArray[np.float32], Targets, int]
 
@@ -79,6 +83,7 @@ class Loop:
         left_out: Batches that were left out in a row before.
         skipped: Batches that were left out before.
         events: What happened before.
+        epoch_is_open: Whether the last update has ended an epoch whose evaluation failed, and is made first.
         callbacks: Told of each event.
         backend: The backend's name, for callbacks.
         evaluates: Whether each epoch ends with an evaluation; false leaves it out unless a schedule reacts to it.
@@ -86,6 +91,9 @@ class Loop:
         test_loss: What an evaluation measures where there is no accuracy; None measures none.
         watcher: Decides whether the run ends early; None never does.
         processes: That train together; all make the same calls in the same order, and decide together.
+
+    Attributes:
+        is_trial: Whether nothing is kept of the run, as of a dry run.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class Loop:
         left_out: int = 0,
         skipped: int = 0,
         events: Sequence[Mapping[str, Any]] = (),
+        epoch_is_open: bool = False,
         callbacks: Iterable[Callback] = (),
         backend: str = "",
         evaluates: bool = True,
@@ -130,7 +139,9 @@ class Loop:
         self._left_out_in_a_row = left_out
         self._stop_because: str | None = None  # a callback's reason
         self._wants_checkpoint = False
+        self.is_trial = False
         self._epoch_ended_at = self.step
+        self._epoch_is_open = epoch_is_open
         self._compiled: float | None = None  # by sessions that are gone
         self._own_batch = batches.batch_size // processes.share.count
         self._reacts_each_step = "step" in plan.reacting_units
@@ -158,6 +169,8 @@ class Loop:
                 self._announce.end(failed.error)
                 raise error from failed.error
             except BaseException as reason:
+                if self._epoch_is_open:
+                    self._keep_open_epoch()
                 self._announce.end(reason)
                 raise
             for failure in self._announce.end(None):
@@ -172,6 +185,8 @@ class Loop:
         if self._watcher is not None and self.step < self.steps and (why := self._watcher.reason(self.history)):
             self.ask_to_stop(why)  # as before, where the run that goes on had ended
             return
+        if self._epoch_is_open:
+            self._close_epoch()
         self._agree(signals)
         updates = self._updates()
         self.watch.begin()
@@ -220,6 +235,23 @@ class Loop:
             way = f"To go on: {self.run_log.way_on}"
             say(f"stopped by {signals.signal.name} after {self.step} updates. {way}")
             signals.obey()
+
+    def _close_epoch(self) -> None:
+        """Do what the end of the last update's epoch does, where its evaluation failed before the run went on."""
+        if self._ends_epoch() or self.step == self.steps:
+            self._announce_epoch(*self._end_epoch())
+            if self.run_log:
+                self._checkpoint()
+        self._epoch_is_open = False
+
+    def _keep_open_epoch(self) -> None:
+        """Write a checkpoint of an epoch whose evaluation has failed: the run that goes on evaluates it first."""
+        if self.run_log is None or self._are_many or self.is_trial:
+            return  # of several processes the others may not be here
+        if self.run_log.checkpoint_step != self.step:
+            with contextlib.suppress(CallbackFailed):
+                self._checkpoint()
+        say(f"the state after {self.step} updates is kept. To go on: {self.run_log.way_on}")
 
     def _end_early(self) -> None:
         """Do what the end of a run does, where a callback has stopped it before."""
@@ -276,7 +308,8 @@ class Loop:
         self.step += 1
         self.watch.count_update()
         if self.guard.checks_each_update and (fault := self.measured.find_fault(self.step - 1)):
-            return self._undo(before, fault)
+            because = f", because {_NOTHING}".rstrip(".") if self._weighs_nothing(labels) else ""
+            return self._undo(before, f"{fault}{because}")
         self._left_out_in_a_row = 0
         if self._reacts_each_step:
             self.fetch()
@@ -395,7 +428,21 @@ class Loop:
             if self.run_log:
                 self.run_log.event("diverged", step=step, loss=repr(loss))
             self._announce.divergence(step, str(fault), "stop")
+            updates = self.batches.updates(self.session.extras.accumulate_steps, step + self.skipped)
+            if self._weighs_nothing(next(updates)[1]):
+                raise TrainingDiverged(f"{fault} at step {step}: {_NOTHING} {_GIVE_WEIGHTS}") from None
             raise TrainingDiverged(f"{fault} at step {step}, at rates {shown}. Try lower ones.") from None
+
+    def _weighs_nothing(self, labels: Targets) -> bool:
+        """Whether each image of an update is of a class whose weight in the loss is 0.
+
+        Args:
+            labels: Of the images.
+        """
+        loss = self.session.extras.loss
+        if not isinstance(loss, ClassLoss) or loss.reduction == "sum" or 0 not in loss.class_weights:
+            return False
+        return labels.ndim == 1 and not np.array(loss.class_weights)[labels].any()
 
     def _end_epoch(self) -> tuple[float, float | None, float | None]:
         """Evaluate, and show reactive schedules the mean training loss of the epoch and the accuracy after it.
@@ -404,8 +451,11 @@ class Loop:
             The mean training loss, the accuracy and that of the moving average; None where it was not measured.
         """
         self._epoch_ended_at = self.step
-        self._note_still_groups()
+        if not self._epoch_is_open:  # else it has been done, and this session has made no update
+            self._note_still_groups()
+        self._epoch_is_open = True
         right, average, further = self._evaluate() if self._evaluates else (None, None, {})
+        self._epoch_is_open = False
         loss = mean_loss(self.history.losses.numbers(self._first_of_epoch()))
         known = {} if right is None or math.isnan(right) else {"accuracy": right}
         metrics = {"loss": loss, **known, **further}
@@ -479,20 +529,20 @@ class Loop:
         return (self.step - 1) // self.in_epoch * self.in_epoch
 
     def _evaluate(self) -> tuple[float, float | None, dict[str, float]]:
+        """Measure first, and keep what was measured when nothing can fail any more."""
         right, further = evaluate(self.session, self.batches, self._metrics, loss=self._test_loss)
         average = None
-        has_accuracy = not math.isnan(right)
-        if has_accuracy:
-            self.history.accuracies.add([right])
         if self.session.extras.ema_decay is not None:
             average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True, loss=self._test_loss)
-            if has_accuracy:
-                self.history.ema_accuracies.add([average])
             further |= {f"ema {name}": value for name, value in of_average.items()}
+        if not math.isnan(right):
+            self.history.accuracies.add([right])
+            if average is not None:
+                self.history.ema_accuracies.add([average])
         self.history.log(self.step, further)
         return right, average, further
 
-    def _note(self, what: str, **values: Any) -> None:
+    def _note(self, what: str, /, **values: Any) -> None:
         """Keep an event of the run: in its result, in its folder and on the screen."""
         self.events.append({"event": what, **values})
         if self.run_log:
@@ -518,8 +568,11 @@ class Loop:
         if self._good is not None:
             self._good.add(state)
         at_end = self._ends_epoch() or self.step == self.steps
-        metric = self.run_log.rate(self.history, self.step, self._first_of_epoch()) if at_end else None
+        is_rated = at_end and not self._epoch_is_open
+        metric = self.run_log.rate(self.history, self.step, self._first_of_epoch()) if is_rated else None
         about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
+        if self._epoch_is_open:
+            about["epoch_is_open"] = True
         about["counted"] = {**self.guard.counted, "left_out": self._left_out_in_a_row}
         staying: list[int] = []
         if self._good is not None:
@@ -540,7 +593,8 @@ class Loop:
         if self._are_many:  # the others may not be here: nothing is done that waits for them
             return CallbackError(f"{where} To go on from the newest checkpoint: {self.run_log.way_on}")
         if self._ends_epoch() and self._epoch_ended_at != self.step:
-            self._end_epoch()  # without which the checkpoint could not go on as this run would have
+            with contextlib.suppress(LayeredLRError):  # of a metric: the run that goes on calls it again
+                self._end_epoch()  # without which the checkpoint could not go on as this run would have
         if self.run_log.checkpoint_step != self.step:
             with contextlib.suppress(CallbackFailed):  # of another one, which is told of the checkpoint
                 self._checkpoint()

@@ -17,6 +17,7 @@ Metric: TypeAlias = Any
 """A function ``(outputs, targets) -> float``, or an object with ``reset``, ``update`` and ``compute``."""
 
 OWN_NAMES = ("loss", "accuracy")  # which each run measures
+_OF_EVENTS = ("event", "step")  # which each line of a run's events has, beside what was measured
 TEST_LOSS = "test loss"  # which a run measures whose targets are no class numbers
 
 
@@ -40,6 +41,11 @@ def check_metrics(value: Any) -> dict[str, Metric]:
             raise SpecError(f"metrics: the name {shown(name)} must be a string that is not empty.")
         if name in OWN_NAMES or name.startswith("ema "):
             raise SpecError(f"metrics: {name!r} is measured already; give yours another name.")
+        if name in _OF_EVENTS:
+            raise SpecError(
+                f"metrics: {name!r} is taken: each line of a run's events.jsonl has event and step. Give yours another "
+                "name: metrics={'name': metric}."
+            )
         if name in found:
             raise SpecError(f"metrics: {name!r} is given twice; give names of your own: metrics={{'name': metric, …}}.")
         if isinstance(metric, type) or not (callable(metric) or _is_object(metric)):
@@ -134,6 +140,10 @@ def _number(name: str, value: Any) -> float:
         if isinstance(value, str | bytes | complex) or np.ndim(value.item() if hasattr(value, "item") else value):
             raise TypeError
         return float(value)
+    except OverflowError:
+        raise SpecError(
+            f"metrics: {name!r} gives a number that is too large for a float. Give a smaller one."
+        ) from None
     except (TypeError, ValueError, RuntimeError):
         raise SpecError(
             f"metrics: {name!r} gives {shown(value)} ({type(value).__name__}); must be a single number."

@@ -28,7 +28,7 @@ from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
 from layered_lr.spec.spec import Spec
-from layered_lr.training.batch_shapes import check_last_batch, check_unequal_parts
+from layered_lr.training.batch_shapes import TRIED, check_last_batch, check_single_image, check_unequal_parts
 from layered_lr.training.checks import (
     check_autocast,
     check_autocast_dtypes,
@@ -162,6 +162,9 @@ def prepare(
     else:
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
+    check_single_image(
+        options, plan, model, len(dataset.y_train), lambda: _try_answer(backend, model, batches), processes
+    )
     measured = options.divergence.action != "stop" or any(each.wants_grad_norms for each in options.listeners)
     loss = _prepare_loss(options, backend, model, batches)
     extras = Extras(
@@ -217,9 +220,9 @@ def _come_in_parts(options: RunOptions, backend: Backend) -> bool:
 
 
 def _try_answer(backend: Backend, model: Module, batches: Batches) -> Array | None:
-    """What the model answers to two images; None where it cannot: its session says why, when it is opened."""
+    """What the model answers to a few images; None where it cannot: its session says why, when it is opened."""
     with contextlib.suppress(Exception):
-        images = np.zeros((2, *batches.image_shape), np.float32)
+        images = np.zeros((TRIED, *batches.image_shape), np.float32)
         return backend.answer(model, images, batches.dataset.facts.label_classes)
     return None
 

@@ -376,7 +376,8 @@ class Result:
             model: As in ``predict``.
             device: As in ``predict``.
             loss: What to measure instead of the run's own loss: a function (outputs, targets) -> loss, or its import
-                path. None is the run's own, where a file holds it or this process has trained with it.
+                path. None is the run's own, where a file holds it or this process has trained with it. After a run with
+                ``mix`` a function gets the share of each class, as in the run.
             metrics: What else to measure, as for ``run``. None is what the run has measured, in its own process.
 
         Raises:

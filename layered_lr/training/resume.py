@@ -33,6 +33,7 @@ from layered_lr.training.loss_function import is_lost
 from layered_lr.training.many_processes import find_launch, joined
 from layered_lr.training.option import old_name
 from layered_lr.training.options import RunOptions, merge_tables, options_with_meaning
+from layered_lr.training.places import check_places
 from layered_lr.training.prepare import Prepared
 from layered_lr.training.recipe import load_recipe
 from layered_lr.training.result import Result
@@ -62,13 +63,13 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
     check_holds_a_run(run)
     if find_launch() is None:
         with RunFolder(run) as folder:
-            return _go_on(folder, spec, strict, trust, changes, ALONE, None)
+            return _go_on(folder, run, spec, strict, trust, changes, ALONE, None)
     mark = FollowedFolder(run).mark
     options = _options(mark.options or {}, changes, run, trust)
     with joined(options) as (processes, backend):
         opened = processes.agree_first(lambda: RunFolder(run)) or FollowedFolder(run)
         with contextlib.closing(opened):
-            return _go_on(opened, spec, strict, trust, changes, processes, backend)
+            return _go_on(opened, run, spec, strict, trust, changes, processes, backend)
 
 
 def go_on_after_restart(spec: Spec, options: RunOptions) -> Result:
@@ -86,6 +87,7 @@ def go_on_after_restart(spec: Spec, options: RunOptions) -> Result:
 
 def _go_on(
     folder: RunFolder | FollowedFolder,
+    run: Path,
     spec: Spec | None,
     strict: bool,
     trust: bool,
@@ -93,10 +95,9 @@ def _go_on(
     processes: Processes,
     backend: Backend | None,
 ) -> Result:
-    run = folder.path
     checkpoints = folder.checkpoints(1, False)
     if not checkpoints.paths():
-        return _from_the_start(folder, spec, trust, changes, processes, backend)
+        return _from_the_start(folder, run, spec, trust, changes, processes, backend)
     checkpoints.maps_files = processes.are_many  # each reads all of it, and may hold a part of the model alone
     name = folder.mark.run if folder.mark_is_whole else folder.described().get("run")
     found = checkpoints.read_newest(name, check_saved_run)
@@ -218,6 +219,7 @@ def _say_unused(folder: RunFolder | FollowedFolder, before: Plan, changes: Mappi
 
 def _from_the_start(
     folder: RunFolder | FollowedFolder,
+    run: Path,
     spec: Spec | None,
     trust: bool,
     changes: Mapping[str, Any],
@@ -237,7 +239,7 @@ def _from_the_start(
         mark = folder.mark
         said, own, unwritten = mark.options, Spec.from_dict(mark.spec or {}, trust=trust), mark.unwritten
     _check_augment(unwritten, changes)
-    options = _options(said, changes, folder.path, trust)
+    options = _options(said, changes, run, trust)
     given = options.initial_weights is not None and options.initial_weights.source is not None
     if "initial_weights" in unwritten and not given:
         raise SpecError(
@@ -296,7 +298,7 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path, tru
         if name not in kept and name not in changes:
             raise SpecError(f"resume: the run's {name} cannot be written down; give it again: resume(..., {name}=...).")
     given = Checkpoints.of(changes.get("checkpoints"))
-    if given is not None and given.folder is not None and Path(given.folder) != run:
+    if given is not None and given.folder is not None and Path(given.folder).absolute() != run.absolute():
         raise SpecError(f"resume(checkpoints={str(given.folder)!r}): the run goes on in its own folder, {run}.")
     kept["checkpoints"] = _without_folder(kept.get("checkpoints"))
     _check_data_root(kept, changes)
@@ -306,7 +308,9 @@ def _options(said: Mapping[str, Any], changes: Mapping[str, Any], run: Path, tru
         raise CheckpointError(f"{run}: says something of its run that cannot be: {error}") from None
     merged = merge_tables(kept, changes)
     settings = Checkpoints.of(merged.get("checkpoints")) or Checkpoints()
-    return RunOptions(**{**merged, "checkpoints": replace(settings, folder=run)})
+    options = RunOptions(**{**merged, "checkpoints": replace(settings, folder=run)})
+    check_places(options)
+    return options
 
 
 def _without_folder(checkpoints: Any) -> Any:

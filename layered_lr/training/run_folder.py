@@ -24,6 +24,8 @@ from layered_lr.training.run_mark import MARK, Mark, read_mark, refuse_other_ver
 RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED = "recipe.toml", "plan.json", "plan.txt", "metrics.csv", "logged.csv"
 EVENTS, LOCK, CHECKPOINTS, REPORT = "events.jsonl", "lock", "checkpoints", "report.txt"
 _OURS = (RECIPE, PLAN, PLAN_TEXT, METRICS, LOGGED, EVENTS, LOCK, CHECKPOINTS, REPORT)
+NAMES = frozenset({*_OURS, MARK})
+"""What a run keeps in its folder."""
 _OF_OLD_RUNS = {"run", "versions", "spec", "parameters"}  # in the plan.json of runs that were made before the mark was
 
 
@@ -43,13 +45,18 @@ class RunFolder:
     Args:
         path: The folder; made where it is missing.
 
+    Attributes:
+        path: The folder, as an absolute path.
+        said: The folder as it was given.
+
     Raises:
         CheckpointError: Another process writes there, it holds files of somebody else under our names, or it cannot be
             made or written to.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.said = path
+        self.path = path = path.absolute()  # a callback may change the current folder
         self._metrics, self._logged = RowFile(path / METRICS), RowFile(path / LOGGED)
         self._leftovers, self._is_refused = Leftovers(path), True
         with contextlib.ExitStack() as opened:
@@ -150,7 +157,7 @@ class RunFolder:
                 "written there."
             )
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """Append a line to ``events.jsonl``; it is on the disk when this returns.
 
         Raises:

@@ -169,19 +169,21 @@ class RunHandle:
             more: The same, as keywords.
 
         Raises:
-            SpecError: A name that is not a string, or a value that is not a number.
+            SpecError: A name that is no string or is that of a metric of the run, or a value that is not a number.
         """
+        loop = self._running()
         given = {**(numbers or {}), **more}
         for name, value in given.items():
             if not isinstance(name, str) or not name:
                 raise SpecError(f"log: the name {name!r} must be a string that is not empty.")
+            if name in loop.metric_names:
+                raise SpecError(f"log: {name!r} is one of the run's metrics; give your number another name.")
             if isinstance(value, str | bytes) or np.ndim(value) != 0:
                 raise SpecError(f"log: {name}={shown(value)} must be a single number.")
         try:
             plain = {name: float(value) for name, value in given.items()}
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise SpecError(f"log: every value must be a number: {error}.") from None
-        loop = self._running()
         loop.history.log(loop.step, plain)
 
     def read_loss(self, step: int) -> float:

@@ -68,7 +68,7 @@ class RunLog:
         self._best_metric, self._best_sign = settings.best_metric, 1.0 if settings.best_mode == "max" else -1.0
         self.path = folder.path
         trust = " --trust" if needs_trust(options.to_dict(), plan.spec.to_dict()) else ""
-        self.way_on = f"layered-lr resume {shlex.quote(str(folder.path))}{trust}"
+        self.way_on = f"layered-lr resume {shlex.quote(str(folder.said))}{trust}"
         self._cadence = cadence(settings.every)
         self.checkpoint_step, self._written_at = step or 0, time.monotonic()
         self._rows = step or 0
@@ -161,7 +161,7 @@ class RunLog:
         seconds = time.monotonic() - self._written_at
         return self._cadence.is_due(step, self.checkpoint_step, steps_per_epoch, seconds)
 
-    def event(self, what: str, **values: Any) -> None:
+    def event(self, what: str, /, **values: Any) -> None:
         """Append to the run's events."""
         self._try("events", lambda: self.folder.event(what, **values))
 

@@ -54,6 +54,7 @@ from layered_lr.training.loop import Loop
 from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.many_processes import check_single_process, joined
 from layered_lr.training.options import RunOptions
+from layered_lr.training.places import check_places
 from layered_lr.training.prepare import Prepared, prepare
 from layered_lr.training.result import Result
 from layered_lr.training.run_folder import RunFolder, held_error
@@ -69,6 +70,7 @@ def train(spec: Spec, options: RunOptions) -> Result:
         options: How.
     """
     check_name(options.backend)
+    check_places(options)
     if options.dry_run:
         check_single_process()
     with joined(options) as (processes, backend):
@@ -153,6 +155,7 @@ def _try_run(spec: Spec, options: RunOptions) -> Result:
         ready = ready._replace(batches=FewBatches(ready.batches))
         loop = open_loop(ready, tried, tried.callbacks)
         start = loop.session.export_state() if ready.batches.sizes else None
+        loop.is_trial = True
         loop.events.append({"event": "dry run", "step": 0, "updates": ready.plan.total_steps})
         with contextlib.ExitStack() as opened:
             folder = opened.enter_context(RunFolder(Path(place) / "run")) if asked else None
@@ -182,6 +185,7 @@ def train_prepared(
         state: To go on from; it fits.
         loop: Opened at the state.
     """
+    save = None if options.save is None else options.save.absolute()  # a callback may change the current folder
     for unused in describe_unused_rates(ready.plan):
         say(unused)
     if loop is None:
@@ -195,7 +199,7 @@ def train_prepared(
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
         step = None if state is None else state.step
         if isinstance(folder, FollowedFolder):
-            loop.run_log = FollowedLog(folder.path, f"layered-lr resume {folder.path}", step or 0)
+            loop.run_log = FollowedLog(folder.path, f"layered-lr resume {folder.said}", step or 0)
         else:
             loop.run_log = run_log = RunLog(folder, ready.plan, options, about, step, changed)
             run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))
@@ -206,8 +210,8 @@ def train_prepared(
     result = _result(ready, options, loop)
     if loop.run_log is not None:
         loop.run_log.report(str(result))
-    if options.save and ready.backend.processes.is_first:
-        result.save(options.save)
+    if save is not None and ready.backend.processes.is_first:
+        result.save(save)
     return result
 
 
@@ -268,6 +272,7 @@ def open_loop(
         left_out=counted.get("left_out", 0),
         skipped=gone.get("skipped", 0),
         events=gone.get("events", ()),
+        epoch_is_open=bool(gone.get("epoch_is_open", False)),
         callbacks=callbacks if ready.backend.processes.is_first else [each for each in callbacks if not each.writes],
         backend=options.backend,
         evaluates=evaluates,

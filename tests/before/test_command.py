@@ -13,7 +13,7 @@ import layered_lr as ll
 
 def test_find_lr_prints_and_writes(call: Any, tmp_path: Path, tiny: tuple[str, ...]) -> None:
     pytest.importorskip("matplotlib")
-    said = ("--start", "1e-3", "--end", "100", "--steps", "40")
+    said = ("--start", "1e-3", "--end", "100", "--steps", "40", "--batch-size", "16")
     answer = call("find-lr", *tiny, *said, "--plot", "lr.html", "--recipe-out", "found.toml")
     assert answer.code == 0 and "suggested: lr" in answer.out and "written: lr.html, found.toml" in answer.out
     assert "<svg" in (tmp_path / "lr.html").read_text()

@@ -335,6 +335,49 @@ def test_suggestions_lie_where_they_say() -> None:
     assert not list(find_suggestions(lr, np.linspace(1, 2, 101)))
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.9, 0.98])
+def test_noise_suggests_nothing_and_a_fall_in_it_does(smoothing: float) -> None:
+    lr, rng = np.geomspace(1e-6, 1, 100), np.random.default_rng(0)
+    fall = np.interp(np.arange(100), [0, 30, 80, 100], [0.0, 0.0, 1.0, 1.0])
+    judged = []
+    for _ in range(20):
+        noise = 2 + 0.1 * rng.standard_normal(100)
+        flat, falling, rising = (_curve(lr, (noise + part)[None], smoothing) for part in (0, -fall, fall))
+        judged.append(not flat.suggestions and any("does not react to these rates" in note for note in flat.notes))
+        assert list(falling.suggestions) == ["valley", "steepest", "tenth"]
+        assert not rising.suggestions and any("start lower" in note for note in rising.notes)
+    assert sum(judged) >= 18  # one in a hundred has a fall by chance, or a rise
+    seeds = _curve(lr, 2 + 0.1 * rng.standard_normal((4, 100)), smoothing)
+    assert not seeds.suggestions and "does not react" in seeds.notes[0]
+
+
+def _curve(lr: Any, losses: Any, smoothing: float) -> ll.RateSearch:
+    """A search that found these losses."""
+    about: dict[str, Any] = {"group": None, "base": 0.1, "scales": {"rest": 1.0}, "fixed": {}, "rates": {}}
+    seeds = {"seeds": tuple(range(len(losses))), "stopped": ("",) * len(losses)}
+    found = {"lr": lr, "losses": losses, "smoothing": smoothing, "stop_factor": 4.0}
+    return ll.RateSearch("torch-eager", ll.Spec(ll.SGD(0.1)), **about, **found, **seeds)
+
+
+def test_a_loss_that_depends_on_nothing_that_trains_suggests_no_rate() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Dead(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.trained, self.used = torch.nn.Linear(FEATURES, CLASSES), torch.nn.Linear(FEATURES, CLASSES)
+            self.used.requires_grad_(False)
+
+        def forward(self, images: Any) -> Any:
+            flat = images.flatten(1)
+            return self.used(flat) + 0 * self.trained(flat)
+
+    for given in ({"model": Dead}, {"start": 1e-12, "end": 1e-10, "steps": 12}):
+        search = _search(ll.Spec(ll.SGD(0.1)), **given)
+        with pytest.raises(ll.SpecError, match=r"does not react to these rates: .* End higher, with end="):
+            _ = search.suggestion
+
+
 def test_the_smoothed_loss_is_that_of_the_range_test() -> None:
     losses = np.array([2.0, 1.5, 1.0, 3.0])
     weights = [0.9 ** (3 - place) for place in range(4)]
@@ -344,7 +387,7 @@ def test_the_smoothed_loss_is_that_of_the_range_test() -> None:
 
 
 def test_a_search_is_saved_and_read_again(tmp_path: Path) -> None:
-    search = _search(SPEC, seeds=2, end=100.0)
+    search = _search(SPEC, seeds=2, end=100.0, batch_size=40)  # all images, so that the loss falls clearly
     search.save(tmp_path / "search.json")
     again = ll.RateSearch.load(tmp_path / "search.json")
     assert again.to_dict() == search.to_dict() and again.suggestion.spec == search.suggestion.spec
@@ -362,7 +405,7 @@ def test_a_search_is_saved_and_read_again(tmp_path: Path) -> None:
 
 def test_the_page_holds_everything(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    search = _search(SPEC, end=100.0)
+    search = _search(SPEC, end=100.0, batch_size=40)
     text = search.to_html(tmp_path / "lr.html")
     assert (tmp_path / "lr.html").read_text() == text == search.to_html(tmp_path / "lr.html")
     (tmp_path / "mine.html").write_text(text.replace("layered_lr", "mine"))

@@ -115,6 +115,29 @@ def test_what_cannot_be_is_one_clear_error(given: dict[str, Any], why: str) -> N
         ll.overfit(ll.Spec(ll.SGD(0.1)), mlp(torch)())
 
 
+def test_a_model_that_does_not_take_the_images_is_one_clear_error() -> None:
+    import torch
+
+    def build(channels: int, outputs: int) -> Any:
+        pooled = torch.nn.AdaptiveAvgPool2d(1)
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(channels, 4, 1), pooled, torch.nn.Flatten(1), torch.nn.Linear(4, outputs)
+        )
+
+    def normalised() -> Any:
+        layers = torch.nn.Linear(FEATURES, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, CLASSES)
+        return torch.nn.Sequential(torch.nn.Flatten(1), *layers)
+
+    cases = [
+        (lambda: build(1, CLASSES), 8, "model: its forward pass does not take images of shape"),
+        (lambda: build(3, 1), 8, "model: returned shape"),
+        (normalised, 1, "A batch normalisation needs more than one value"),
+    ]
+    for model, size, why in cases:
+        with pytest.raises(ll.SpecError, match=why):
+            ll.overfit(ll.Spec(ll.SGD(0.1)), model, data=arrays(), batch_size=size, progress=False)
+
+
 def test_the_command(call: Any, tiny: tuple[str, ...]) -> None:
     answer = call("overfit", *tiny, "--steps", "2")
     assert answer.code == 1 and "not learned" in answer.out

@@ -103,7 +103,9 @@ def test_other_models_pass_and_stay_as_they_are(make: Any) -> None:
 
 def test_a_head_for_more_classes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     check_use(Net(5), 4, SHAPE)
-    assert "answers by 'classifier' with 5 numbers for an image, and the data has 4 classes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "answers by 'classifier' with 5 numbers for an image, and the data has 4 classes" in said
+    assert "A run with head='auto' (layered-lr run --head auto) puts" in said  # other commands have no such option
     check_use(Net(4), 4, SHAPE)
     assert not capsys.readouterr().err
 

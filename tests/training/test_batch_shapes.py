@@ -191,7 +191,7 @@ def test_what_cannot_be_is_refused_in_words(options: Any, words: str) -> None:
         run(**options)
 
 
-def test_a_last_batch_of_one_image_is_explained() -> None:
+def test_a_batch_of_one_image_is_explained() -> None:
     torch = pytest.importorskip("torch")
     data = Dataset("odd", PIXELS[:21], LABELS[:21], PIXELS[22:], LABELS[22:])
 
@@ -200,9 +200,49 @@ def test_a_last_batch_of_one_image_is_explained() -> None:
         return torch.nn.Sequential(*layers)
 
     with pytest.raises(ll.SpecError, match=r"on images of shape \(1, 3, 12, 12\) failed.*drop_last"):
-        run(data=data, model=pooled, drop_last=False)
+        run(data=data, model=pooled, batch_size=1)
 
 
 def test_a_batch_that_is_learned_by_heart_has_one_size() -> None:
     with pytest.raises(ll.SpecError, match="overfit: sizes has no meaning"):
         ll.overfit(ll.Spec(ll.SGD(0.1)), net, data=DATA, batch_size=4, sizes=[8, 12])
+
+
+def flat_net() -> Any:
+    import torch
+
+    layers = torch.nn.Flatten(), torch.nn.Linear(432, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 3)
+    return torch.nn.Sequential(*layers)
+
+
+def pooled_net() -> Any:
+    import torch
+
+    pooled = torch.nn.AdaptiveAvgPool2d(1)
+    layers = torch.nn.Conv2d(3, 4, 3), pooled, torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(4, 3)
+    return torch.nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("model", [flat_net, pooled_net])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_last_batch_of_one_image_is_refused_where_it_has_no_variance(
+    tmp_path: Path, model: Any, dry_run: bool
+) -> None:
+    pytest.importorskip("torch")
+    given = {"batch_size": 7, "drop_last": False, "model": model}  # 22 images
+    with pytest.raises(ll.SpecError, match=r"has one image, of which the batch normalisation '2' gets one number"):
+        run(**given, checkpoints=tmp_path / "run", dry_run=dry_run)
+    assert not (tmp_path / "run").exists()
+    for other in ({"model": net}, {"drop_last": True}, {"batch_size": 6}, {"max_steps": 3}):
+        assert run(**{**given, **other}).losses.size
+
+
+def test_a_last_batch_of_one_image_is_taken_where_the_normalisation_stands_still() -> None:
+    pytest.importorskip("torch")
+    groups = [ll.Group("2", name="norm"), ll.Group("*", name="rest")]
+    phases = [ll.Phase("1 epoch", frozen="norm"), ll.Phase()]
+    given: dict[str, Any] = {"model": flat_net, "data": DATA, "batch_size": 7, "drop_last": False, "progress": False}
+    spec = ll.Spec(ll.SGD(0.1), groups, phases=phases)
+    assert len(ll.run(spec, **given, max_steps=7).losses) == 7
+    with pytest.raises(ll.SpecError, match="one number has no variance"):
+        ll.run(spec, **given, max_steps=8)

@@ -14,6 +14,7 @@ import layered_lr as ll
 from layered_lr.backend.session import Session, StepOutcome
 from layered_lr.state import read_state
 from tests.support import resuming
+from tests.support.image_folders import make_folder
 from tests.support.models import arrays
 from tests.support.resuming import options
 from tests.support.stopping import StopAfter
@@ -324,6 +325,45 @@ def test_a_callback_that_raises_is_named_and_the_run_can_go_on(torch: Any, tmp_p
     np.testing.assert_array_equal(again.accuracies, whole.accuracies)
     for name, weight in whole.weights.items():
         np.testing.assert_array_equal(again.weights[name], weight)
+
+
+def test_a_callback_may_change_the_current_folder(
+    torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a run reads and writes stays where it was when the run began."""
+
+    class Moves(ll.Callback):
+        def on_begin(self, event: Any) -> None:
+            monkeypatch.chdir(tmp_path / "there")
+
+    make_folder(tmp_path / "here" / "pets")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    given: dict[str, Any] = {"model": _pets_net, "batch_size": 4, "max_steps": 3, "progress": False}
+    result = ll.run(
+        ll.Spec(ll.SGD(0.1)),
+        data=ll.ImageFolder("pets", size=8, memory_bytes=0),
+        checkpoints="run",
+        save="result.npz",
+        log=["csv:log.csv"],
+        callbacks=[Moves(), ll.JSONLines("log.jsonl")],
+        **given,
+    )
+    assert len(result.losses) == 3 and "is written there" not in capsys.readouterr().err
+    assert not list((tmp_path / "there").iterdir())
+    here = tmp_path / "here"
+    assert {path.name for path in here.iterdir()} == {"pets", "run", "result.npz", "log.csv", "log.jsonl"}
+    assert read_state(here / "run" / "checkpoints" / "step-00000003").step == 3
+    monkeypatch.chdir(here)
+    words = {"max_steps": 5, "trust": True, "checkpoints": "run"}
+    assert len(ll.resume("run", callbacks=[Moves()], **words).losses) == 5
+    assert read_state(here / "run" / "checkpoints" / "step-00000005").step == 5
+
+
+def _pets_net() -> Any:
+    import torch
+
+    return torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(192, 3))
 
 
 def test_a_callback_that_raises_without_a_folder_says_what_would_have_helped(torch: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,29 @@ def test_a_metric_sees_the_whole_test_set_once_an_epoch(backend: Any) -> None:
     steps, values = result.logged["error_rate"].T
     np.testing.assert_allclose(values, 1 - result.accuracies, rtol=1e-12)  # a division each
     assert steps[-1] == len(result.losses)
+
+
+def test_a_metric_may_have_the_name_of_an_argument_of_the_library(torch: Any, tmp_path: Path) -> None:
+    names = ("self", "what", "values", "epoch", "rate/head", "logged/loss")
+    metrics = {name: Scripted(place, place + 10) for place, name in enumerate(names)}
+    result = ll.run(SPEC, **said(epochs=2, checkpoints=tmp_path / "run"), metrics=metrics)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    ends = [line for line in lines if line["event"] == "epoch"]
+    for place, name in enumerate(names):
+        assert result.logged[name][:, 1].tolist() == [place, place + 10] == [line[name] for line in ends]
+
+
+def test_a_callback_cannot_log_under_the_name_of_a_metric(torch: Any) -> None:
+    class Logs(ll.Callback):
+        def __init__(self, name: str, number: Any) -> None:
+            self.name, self.number = name, number
+
+        def on_update(self, event: Any) -> None:
+            event.run.log({self.name: self.number})
+
+    for name, number, why in (("share", 1.0, "is one of the run's metrics"), ("mine", 10**400, "must be a number")):
+        with pytest.raises(ll.CallbackError, match=why):
+            ll.run(SPEC, **said(epochs=1), metrics={"share": largest_share}, callbacks=[Logs(name, number)])
 
 
 def test_the_moving_average_is_measured_too(torch: Any) -> None:
@@ -127,9 +151,21 @@ def test_a_schedule_and_the_best_checkpoint_follow_a_metric(torch: Any, tmp_path
         ({"patience": 1}, [float("nan"), 9, 9, 9, 9, 9], 1, None),
         ({"target": 4.0}, [1, 3, 5, 9, 9, 9], 3, 3),
         ({"target": 2.0, "mode": "min"}, [9, 2, 1, 1, 1, 1], 2, 2),
+        ({"target": 0.9, "min_delta": 0.1}, [0.85, 0.9, 0.1, 0.1, 0.1, 0.1], 2, 2),
+        ({"target": 0.8, "min_delta": 0.3, "mode": "min"}, [1, 0.8, 2, 2, 2, 2], 2, 2),
         ({}, [1, 2, 7, 4, 5, 6], 6, 3),
     ],
-    ids=["patience", "less is better", "least change", "not a number", "target", "low target", "only the best weights"],
+    ids=[
+        "patience",
+        "less is better",
+        "least change",
+        "not a number",
+        "target",
+        "low target",
+        "target within the least change",
+        "low target within the least change",
+        "only the best weights",
+    ],
 )
 def test_a_run_ends_early_with_its_best_weights(
     torch: Any, settings: dict[str, Any], values: list[float], epochs: int, best: int | None
@@ -288,10 +324,13 @@ def test_a_run_ends_when_its_time_is_over(torch: Any) -> None:
     [
         ({"metrics": 3}, "must be a function"),
         ({"metrics": {"accuracy": largest_share}}, "measured already"),
+        ({"metrics": {"step": largest_share}}, "'step' is taken: each line"),
+        ({"metrics": {"event": largest_share}}, "'event' is taken: each line"),
         ({"metrics": {"": largest_share}}, "not empty"),
         ({"metrics": [largest_share, largest_share]}, "given twice"),
         ({"metrics": [Scripted]}, "is the class Scripted"),
         ({"metrics": {"a": lambda outputs, targets: outputs}}, "must be a single number"),
+        ({"metrics": {"a": lambda outputs, targets: 10**400}}, "too large for a float"),
         ({"metrics": {"a": lambda outputs: 1.0}}, "'a' of outputs .* raised TypeError"),
         ({"early_stop": ll.EarlyStop("f1", mode="max")}, "'f1' is not measured; what is: loss, accuracy"),
         ({"early_stop": 3}, "must be ll.EarlyStop"),
@@ -325,6 +364,26 @@ def test_wrong_metrics_are_refused(
 def test_wrong_settings_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ll.SpecError, match=message):
         ll.EarlyStop(**given)
+
+
+def test_the_text_of_a_flag_is_a_number_of_seconds_too() -> None:
+    found = [ll.EarlyStop(time_limit=text).time_limit for text in ("2", " 2.5 ", "2 seconds", "1 minute")]
+    assert found == [2.0, 2.5, 2.0, 60.0]
+    for text in ("0", "0.0", "-1", "inf", "nan", "1e9", "", "2 epochs"):
+        with pytest.raises(ll.SpecError, match="or a number of seconds above 0"):
+            ll.EarlyStop(time_limit=text)
+
+
+def test_a_metric_that_is_not_measured_is_for_python(call: Any, torch: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", **dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays(), strict=True)))
+    words = ["--data", str(tmp_path / "d.npz"), "--model", "tests.support.resuming:torch_net", "--batch-size", "8"]
+    answer = call("run", *words, "--stop-metric", "f1", "--stop-mode", "max")
+    assert answer.code == 2 and "in Python: metrics={'name': function}; the command measures no others" in answer.err
+    answer = call("run", *words, "--time-limit", "0")
+    assert answer.code == 2 and "--time-limit 0: must be a time" in answer.err
+    answer = call("run", *words, "--checkpoint-every", "2.5", "--checkpoint-dir", str(tmp_path / "run"))
+    assert answer.code == 2 and "--checkpoint-every 2.5: must be a time, such as '1 epoch'" in answer.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_has_it(call: Any, torch: Any, tmp_path: Path) -> None:

@@ -178,6 +178,51 @@ def test_a_wrong_log_is_refused(log: Any, message: str, tmp_path: Path, monkeypa
     assert (tmp_path / "theirs").read_text() == "a diary"
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"log": ["jsonl:run/events.jsonl"]}, "the log JSONLines: .* is one of the files that the run keeps"),
+        ({"log": ["csv:run/metrics.csv"]}, "the log CSV: .* is one of the files that the run keeps"),
+        ({"log": ["csv:run/../run/logged.csv"]}, "is one of the files that the run keeps"),
+        ({"log": ["csv:run/checkpoints/log.csv"]}, "is one of the files that the run keeps"),
+        ({"save": "run/recipe.toml"}, "save: 'run/recipe.toml' is one of the files that the run keeps"),
+        ({"save": "a.csv", "log": ["csv:a.csv"]}, "the log CSV: .* is the file of save too"),
+        ({"log": ["csv:a", "jsonl:a"]}, "the log JSONLines: .* is the file of the log CSV too"),
+        ({"log": ["csv:a", "csv:./a"]}, "the log CSV: .* is the file of the log CSV too"),
+        ({"save": "new", "checkpoints": "new"}, "save: 'new' is a file, and the run's folder is 'new'"),
+        ({"save": "new", "checkpoints": "new/run"}, "save: 'new' is a file, and the run's folder is 'new/run'"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_two_outputs_in_one_place_are_refused_before_the_training(
+    given: dict[str, Any],
+    message: str,
+    dry_run: bool,
+    torch: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(ll.SpecError, match=message):
+        ll.run(SPEC, **{"checkpoints": "run", "dry_run": dry_run, **given})
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "checkpoints"]
+
+
+def test_a_logger_and_a_word_for_the_same_file_are_refused(torch: Any, tmp_path: Path) -> None:
+    with pytest.raises(ll.SpecError, match="is the file of the log CSV too"):
+        ll.run(SPEC, callbacks=[ll.CSV(tmp_path / "a.csv")], log=[f"csv:{tmp_path / 'a.csv'}"])
+
+
+def test_a_run_that_goes_on_refuses_its_own_files_too(torch: Any, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    ll.run(SPEC, **said(checkpoints=run, epochs=1))
+    (run / "report.txt").unlink()
+    with pytest.raises(ll.SpecError, match="is one of the files that the run keeps"):
+        ll.resume(run, data=said()["data"], epochs=2, trust=True, log=[f"csv:{run / 'report.txt'}"])
+    assert not (run / "report.txt").exists() and not (run / "checkpoints" / "step-00000010").exists()
+
+
 def test_a_logger_that_cannot_write_is_named_and_the_state_is_safe(torch: Any, tmp_path: Path) -> None:
     class Steal(ll.Callback):
         """Puts a folder where the log is to be, before the log is opened."""

@@ -124,6 +124,20 @@ def test_a_wrong_loss_is_refused(given: dict[str, Any], match: str) -> None:
         ll.run(SPEC, **{**said("torch-eager", None, model=linear), **given})
 
 
+def test_a_batch_of_classes_that_weigh_nothing_is_named(backend: Any) -> None:
+    """Lower rates do not help: the mean divides by a sum of weights that is 0."""
+    weights = ll.CrossEntropy(class_weights=[0.0, 0.0, 1.0])
+    given = said(backend.name, weights, batch_size=2, epochs=9)
+    with pytest.raises(
+        ll.TrainingDiverged, match=r"at step \d+: each image of its batch is of a class with weight 0"
+    ) as caught:
+        ll.run(SPEC, **given)
+    assert "Try lower" not in str(caught.value) and "Give these classes a weight above 0" in str(caught.value)
+    result = ll.run(SPEC, **{**given, "divergence": "skip", "epochs": 1})
+    whys = [event["why"] for event in result.events if event["event"] == "skipped"]
+    assert whys and all("because each image of its batch is of a class with weight 0" in why for why in whys)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -84,6 +84,21 @@ def test_a_run_that_goes_on_mixes_the_same(tmp_path: Any) -> None:
     assert rest.losses.tolist() == whole.losses.tolist()
 
 
+def soft(outputs: Any, targets: Any) -> Any:
+    return -(targets * torch.nn.functional.log_softmax(outputs, 1)).sum(1).mean()
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["the run's", "given again"])
+def test_evaluate_gives_a_loss_of_one_s_own_the_shares_of_the_classes(backend: Any, given: bool) -> None:
+    result = ll.run(SPEC, **said(backend.name, soft))
+    x_train, y_train, x_test, y_test = arrays()
+    few = (x_train, y_train, x_test[:CLASSES], y_test[:CLASSES])  # whose class numbers would be broadcast
+    for data in (arrays(), few):
+        due = result.evaluate(data, loss="cross_entropy").loss
+        found = result.evaluate(data, **({"loss": soft} if given else {})).loss
+        assert found == pytest.approx(due, rel=1e-6)
+
+
 def test_more_outputs_than_classes_are_refused(backend: Any) -> None:
     wide = lambda: torch.nn.Sequential(torch.nn.Flatten(1), torch.nn.Linear(net()[1].in_features, 5))  # noqa: E731
     with pytest.raises(ll.SpecError, match=r"answers with 5 numbers for 3 classes.*mixed images"):

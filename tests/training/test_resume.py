@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.state import read_state
 from layered_lr.training.run_log import RunLog
 from tests.conftest import open_backend
 from tests.support import resuming
@@ -419,3 +420,72 @@ print(len(ll.run(SPEC, **options("torch-eager", checkpoints=sys.argv[1])).losses
     assert done.stdout.split() == [str(STEPS)]
     assert "The run goes on without." in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").glob("*/state.json")), "one of them is half written"
+
+
+@pytest.mark.parametrize("fails_at", [2, 3], ids=["within the run", "at its end"])
+@pytest.mark.parametrize("ema", [None, 0.9], ids=["plain", "of the average"])
+def test_a_metric_that_fails_loses_no_epoch(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails_at: int, ema: float | None
+) -> None:
+    """The run that goes on makes the evaluation that failed, and is the run in which none failed, bitwise."""
+    calls: list[int] = []
+
+    def share(outputs: Any, targets: Any) -> float:
+        calls.append(1)
+        if len(calls) == fails_at * (1 if ema is None else 2):
+            raise ValueError("no such class")
+        return float(np.mean(outputs.max(axis=1)))
+
+    def good(outputs: Any, targets: Any) -> float:
+        return float(np.mean(outputs.max(axis=1)))
+
+    groups = [ll.Group("head", schedule=ll.ReduceLROnPlateau("max", 0.5, patience=0, metric="share"))]
+    spec = ll.Spec(ll.SGD(0.05, momentum=0.9), groups)
+    given = options("torch-eager", ema_decay=ema)
+    stop = ll.EarlyStop("share", mode="max", patience=9)
+    with pytest.raises(ll.SpecError, match="raised ValueError: no such class"):
+        ll.run(spec, **given, metrics={"share": share}, early_stop=stop, checkpoints=tmp_path / "run")
+    updates = 3 * fails_at
+    assert f"the state after {updates} updates is kept. To go on: layered-lr resume" in capsys.readouterr().err
+    assert read_state(tmp_path / "run" / "checkpoints" / f"step-{updates:08d}").step == updates
+    again = ll.resume(tmp_path / "run", data=arrays(), metrics={"share": good}, trust=True)
+    whole = ll.run(spec, **given, metrics={"share": good}, early_stop=stop, checkpoints=tmp_path / "whole")
+    assert_same(again, whole)
+    assert {name: rows.tolist() for name, rows in again.logged.items()} == {
+        name: rows.tolist() for name, rows in whole.logged.items()
+    }
+    for name in ("metrics.csv", "logged.csv"):
+        one, other = ((tmp_path / folder / name).read_text().splitlines() for folder in ("run", "whole"))
+        assert sorted(one) == sorted(other)
+    assert_same(ll.Result.load(tmp_path / "run"), ll.Result.load(tmp_path / "whole"))
+
+
+def test_a_metric_and_a_callback_that_fail_lose_no_epoch(torch: Any, tmp_path: Path) -> None:
+    class Breaks(ll.Callback):
+        def on_update(self, event: Any) -> None:
+            if event.run.step == 3:  # the last update of an epoch
+                raise ValueError("no more disk")
+
+    def bad(outputs: Any, targets: Any) -> float:
+        raise ValueError("no such class")
+
+    given = options("torch-eager")
+    with pytest.raises(ll.CallbackError, match="The run ends after 3 updates"):
+        ll.run(SPEC, **given, metrics={"share": bad}, callbacks=[Breaks()], checkpoints=tmp_path / "run")
+    metrics = {"share": lambda outputs, targets: float(np.mean(outputs))}
+    again = ll.resume(tmp_path / "run", data=arrays(), metrics=metrics, trust=True)
+    assert_same(again, ll.run(SPEC, **given, metrics=metrics))
+
+
+def test_a_dry_run_whose_metric_fails_keeps_nothing(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ll.SpecError, match="raised ZeroDivisionError"):
+        ll.run(
+            SPEC,
+            **options("torch-eager"),
+            metrics={"share": lambda outputs, targets: 1 / 0},
+            checkpoints=tmp_path / "run",
+            dry_run=True,
+        )
+    assert "is kept" not in capsys.readouterr().err and not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from layered_lr.training.callback import Callback
 from layered_lr.training.events import (
@@ -39,6 +40,8 @@ class Logger(Callback):
     writes = True
     asks_model: bool = False
     """Whether it reads the weights, or what the model answers: where each process holds a part, that needs all."""
+    file: Path | None = None
+    """The one file that it writes; None where it writes a folder, or elsewhere."""
 
     def __init__(self, grad_norms: bool = True) -> None:
         self.wants_grad_norms = check_yes_or_no(type(self).__name__, "grad_norms", grad_norms)

@@ -60,7 +60,7 @@ class MLflow(Logger):
         if name is not None and (not isinstance(name, str) or not name.strip()):
             raise SpecError(f"MLflow(name={shown(name)}): must be a run's name, or None.")
         self.experiment, self.name = experiment, name
-        self.folder = None if folder is None else as_path("MLflow: folder", folder)
+        self.folder = None if folder is None else as_path("MLflow: folder", folder).absolute()
         self._tool: Any = import_tool("mlflow", _package(), "2.14")
         self._client: Any = None
         self._id = ""
@@ -71,7 +71,7 @@ class MLflow(Logger):
         where = None
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            where = f"sqlite:///{self.folder.absolute() / 'mlflow.db'}"
+            where = f"sqlite:///{self.folder / 'mlflow.db'}"
         self._client = self._tool.MlflowClient(tracking_uri=where)
         self._id = self._find_or_make(identity_of(run))
         self._client.log_param(self._id, "backend", run.backend)

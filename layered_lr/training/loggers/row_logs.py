@@ -24,7 +24,8 @@ class _FileLogger(Logger):
 
     def __init__(self, path: str | Path, grad_norms: bool = True) -> None:
         super().__init__(grad_norms)
-        self.path = check_output(f"{type(self).__name__}: path", path, is_ours=self._is_ours)
+        self.path = check_output(f"{type(self).__name__}: path", path, is_ours=self._is_ours).absolute()
+        self.file = self.path
         self._file: IO[bytes] | None = None
 
     def _is_ours(self, path: Path) -> bool:

@@ -68,7 +68,7 @@ class TensorBoard(Logger):
         self._histograms = check_yes_or_no("TensorBoard", "histograms", histograms)
         self._most_wrong = whole_number("wrong_answers", wrong_answers, 0)
         self.asks_model = self._weight_norms or self._histograms or self._most_wrong > 0
-        self.folder = as_path("TensorBoard: folder", folder)
+        self.folder = as_path("TensorBoard: folder", folder).absolute()
         check_tensorboard()
         check_folder(self.folder)
         self._file: EventFile | None = None

@@ -62,7 +62,7 @@ class WandB(Logger):
         if mode is not None and (not isinstance(mode, str) or mode not in _MODES):
             raise SpecError(f"WandB(mode={shown(mode)}): must be one of {', '.join(map(repr, _MODES))}, or None.")
         self.project, self.name, self.mode = project, name, mode
-        self.folder = None if folder is None else as_path("WandB: folder", folder)
+        self.folder = None if folder is None else as_path("WandB: folder", folder).absolute()
         self._tool: Any = import_tool("wandb", "wandb", "0.18")
         self._run: Any = None
 

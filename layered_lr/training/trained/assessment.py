@@ -252,12 +252,13 @@ def evaluate(
         if part in (name, "all")
     ]
     settings = _find_loss(trained) if given is None else given
+    takes_shares = trained.options.get("mix") is not None
     if takes.targets != "classes":
         found, numbers, count = measure_numbers(opened, batches, settings, measured)
         names, name = list_class_names(takes, takes.num_classes), str(dataset.name)
         nothing = np.zeros((0, 0), np.int64)
         return Evaluation(nothing, found, names, name, opened.backend.name, opened.which, numbers, count, takes.targets)
-    return _measure(opened, batches, _number_classes(dataset, takes), settings, measured)
+    return _measure(opened, batches, _number_classes(dataset, takes), settings, measured, takes_shares)
 
 
 def _read_given(loss: Any) -> LossSettings:
@@ -340,6 +341,7 @@ def _measure(
     numbers: Int64,
     loss: LossSettings | None,
     metrics: Mapping[str, Metric],
+    takes_shares: bool,
 ) -> Evaluation:
     """Answer to all images, and count.
 
@@ -349,6 +351,7 @@ def _measure(
         numbers: The model's class for each of the data's.
         loss: That of the run; None where it is not known.
         metrics: What else to measure, by name.
+        takes_shares: Whether a loss of the user's is given the share of each class, as a run with ``mix`` gives it.
     """
     sums = MetricSums(metrics)
     answers: list[tuple[Floats, Int64]] = []
@@ -369,7 +372,9 @@ def _measure(
             answers.append((logits, true))
     names = list_class_names(opened.takes, len(confusion))
     if isinstance(loss, FunctionLoss):
-        total, divisor = opened.measure_loss(loss, *map(np.concatenate, zip(*answers, strict=True))), 1.0
+        outputs, classes = map(np.concatenate, zip(*answers, strict=True))
+        targets = np.eye(opened.takes.num_classes)[classes] if takes_shares else classes
+        total, divisor = opened.measure_loss(loss, outputs, targets), 1.0
     is_sum = loss is not None and loss.reduction == "sum"
     mean = total if is_sum else total / divisor if divisor else float("nan")
     name = str(batches[0].dataset.name)

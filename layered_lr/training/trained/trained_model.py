@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from layered_lr.arrays import Arrays, Float32, Floats, Int64, Weights
+from layered_lr.arrays import Arrays, Float32, Float64, Floats, Int64, Weights
 from layered_lr.backend.base import Backend
 from layered_lr.backend.loading import load_backend
 from layered_lr.data import DatasetFacts, load_dataset
@@ -115,14 +115,20 @@ class Answerer(NamedTuple):
             raise CheckpointError("the model answers with NaN or infinity: its weights are broken, or the images are.")
         return logits
 
-    def measure_loss(self, loss: FunctionLoss, outputs: Floats, targets: Int64) -> float:
+    def measure_loss(self, loss: FunctionLoss, outputs: Floats, targets: Int64 | Float64) -> float:
         """Compute a user's own loss of all images.
+
+        Args:
+            loss: The user's.
+            outputs: Of the model, shape (N, outputs).
+            targets: Class numbers, shape (N,); or the share of each class, shape (N, classes).
 
         Raises:
             SpecError: It raises, or returns something else than a number.
             Unsupported: The backend cannot compute it.
         """
-        prepared = self.backend.prepare_loss(loss, self.model, (2, *self.takes.image_shape))
+        classes = targets.shape[1] if targets.ndim == 2 else 0
+        prepared = self.backend.prepare_loss(loss, self.model, (2, *self.takes.image_shape), classes)
         return self.backend.measure_loss(prepared, outputs, targets)
 
 
