@@ -26,7 +26,7 @@ def test_find_lr_prints_and_writes(call: Any, tmp_path: Path, tiny: tuple[str, .
 def test_find_lr_writes_a_recipe_that_runs_as_it_was_searched(call: Any, tmp_path: Path, tiny: tuple[str, ...]) -> None:
     own = tmp_path / "own.toml"
     own.write_text(
-        f"# mine\n[optimizer]\ntype = 'SGD'\nlr = 0.1\n[run]\nmodel = {tiny[3]!r}\ndata = 'data.npz'\nbatch_size = 16\n"
+        f"# mine\n[optimizer]\ntype = 'SGD'\nlr = 0.1\n[run]\nmodel = {tiny[3]!r}\ndata = 'data.npz'\nbatch_size = 8\n"
         "epochs = 1\ncheckpoints = 'run'\nprecision = {dtype = 'float64'}\n"
     )
     before = own.read_text()
@@ -34,10 +34,10 @@ def test_find_lr_writes_a_recipe_that_runs_as_it_was_searched(call: Any, tmp_pat
     answer = call(*said, "--recipe-out", "own.toml")
     assert answer.code == 2 and "a file that this library has not written" in answer.err and own.read_text() == before
     for _ in range(2):  # over its own file too
-        assert call(*said, "--batch-size", "8", "--dtype", "float32", "--recipe-out", "found.toml").code == 0
+        assert call(*said, "--batch-size", "16", "--dtype", "float32", "--recipe-out", "found.toml").code == 0
     found, given = ll.load_recipe(tmp_path / "found.toml", trust=True), ll.load_recipe(own, trust=True)
     precision = {"dtype": "float32", "init_scale": 65536.0, "growth_interval": 2000}
-    assert found.run == {**given.run, "batch_size": 8, "precision": precision}
+    assert found.run == {**given.run, "batch_size": 16, "precision": precision}
     assert found.spec.optimizer.lr != given.spec.optimizer.lr
     assert call("run", "--recipe", "found.toml", "--trust", "--no-progress").code == 0 and (tmp_path / "run").is_dir()
     assert call(*said, "--recipe-out", "found.toml", "--recipe", "found.toml").code == 0
@@ -46,7 +46,7 @@ def test_find_lr_writes_a_recipe_that_runs_as_it_was_searched(call: Any, tmp_pat
 def test_no_command_writes_over_a_file_of_somebody_else(call: Any, tmp_path: Path, tiny: tuple[str, ...]) -> None:
     pytest.importorskip("matplotlib")
     assert call("run", *tiny, "--epochs", "1", "--checkpoint-dir", "first").code == 0
-    search = ("find-lr", *tiny, "--start", "1e-3", "--end", "100", "--steps", "40")
+    search = ("find-lr", *tiny, "--start", "1e-3", "--end", "100", "--steps", "40", "--batch-size", "16")
     plan = ("plan", *tiny[:-1], "--epochs", "1")
     calls = [
         (("report", "first"), "report.html"),
