@@ -104,7 +104,7 @@ class GradientClipper:
             if self._is_sharded:
                 for gradient in gradients:
                     gradient.clamp_(-self._value, self._value)
-            else:
+            elif present:  # torch fails where there is nothing to clip
                 torch.nn.utils.clip_grad_value_([self._parameters[index] for index in present], self._value)
 
     def _find_members(self, present: tuple[int, ...]) -> list[list[int]]:

@@ -69,6 +69,23 @@ def attach_clipper(optimizer: torch.optim.Optimizer, clipper: GradientClipper) -
     """
     clipper.attach(optimizer)
     vars(optimizer)[_CLIPPER] = clipper
+    if not is_finished(optimizer):
+        vars(optimizer)["__reduce_ex__"] = MethodType(_reduce_clipped, optimizer)
+
+
+def _reduce_clipped(optimizer: torch.optim.Optimizer, protocol: Any) -> Reduced:
+    """Say how to make a copy of an optimizer that the user has made, and that clips since."""
+    return _restore_clipped, (type(optimizer).__reduce_ex__(optimizer, protocol), vars(optimizer)[_CLIPPER])
+
+
+def _restore_clipped(own: tuple[Any, ...], clipper: GradientClipper) -> torch.optim.Optimizer:
+    """Make the copy as its class does, and let it clip too."""
+    make, arguments, *rest = own
+    optimizer: torch.optim.Optimizer = make(*arguments)
+    if rest and rest[0] is not None:
+        optimizer.__setstate__(rest[0])
+    attach_clipper(optimizer, clipper)
+    return optimizer
 
 
 def _reduce(optimizer: torch.optim.Optimizer, protocol: int) -> Reduced:

@@ -151,7 +151,7 @@ class _MergedGroups(AbstractContextManager[None]):
 
 def _merge_groups(optimizer: Optimizer) -> list[ParamGroup]:
     own = optimizer.param_groups
-    get_values = itemgetter(*optimizer.defaults)
+    get_values = itemgetter(*(name for name in optimizer.defaults if name in own[0]))  # torch adds names to a copy's
     found: dict[tuple[Any, frozenset[bool]], list[ParamGroup]] = {}
     for group in own:
         values = get_values(group)

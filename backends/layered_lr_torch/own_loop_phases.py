@@ -16,6 +16,7 @@ from layered_lr.plans.phase_position import PhasePosition
 from layered_lr.plans.plan import Plan
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
+from layered_lr_torch.callers import is_called_by
 from layered_lr_torch.clipping import GradientClipper
 from layered_lr_torch.module_hooks import FirstForward, StillHook
 from layered_lr_torch.new_states import NewStates
@@ -168,7 +169,9 @@ class PhaseScheduler(PlanScheduler):
         """Give the optimizer the hooks of phases, which torch leaves out of its copies."""
         if self._knows_states:
             self._new_states.attach(self.optimizer)
-        self.optimizer.register_step_pre_hook(_FreezeBeforeStep(self))
+        handle = self.optimizer.register_step_pre_hook(_FreezeBeforeStep(self))
+        hooks: Any = self.optimizer._optimizer_step_pre_hooks
+        hooks.move_to_end(handle.id, last=False)  # before the clipper's
 
     @property
     def _knows_states(self) -> bool:
@@ -202,6 +205,9 @@ class PhaseScheduler(PlanScheduler):
                 "phases: the model was sharded (fully_shard) after ll.compile or ll.scheduler was called, so what it "
                 "freezes is no part of the model any more. Call it after fully_shard."
             )
+        if _is_functional(any(id(tensor) not in known for tensor in now)):
+            self._call_at_forward()
+            return
         self._freeze()
         reduce_what_trains(self.model)
 
@@ -210,8 +216,9 @@ class PhaseScheduler(PlanScheduler):
         frozen = [self._parameters[name] for name in self.live.plan.frozen]
         if self._has_frozen or all(tensor.grad is None for tensor in frozen):
             return
-        if any(float(group["lr"]) for group in self.optimizer.param_groups):  # else a tool only makes new states
-            self._freeze()
+        moves = any(float(group["lr"]) for group in self.optimizer.param_groups)
+        if moves or any(tensor.grad is not None and bool(tensor.grad.any()) for tensor in frozen):
+            self._freeze()  # else a tool only makes new states, as torch.distributed.checkpoint does
 
     def _freeze(self) -> None:
         """Set ``requires_grad``, and hold modules still, as the present phase says."""
@@ -230,6 +237,13 @@ class PhaseScheduler(PlanScheduler):
             hook.remove()
             module.train(self.model.training)
         self._still = []
+
+
+def _is_functional(has_other_tensors: bool) -> bool:
+    """Whether a forward pass is one with other tensors in the parameters' place, or one that torch.func transforms."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    return has_other_tensors and is_called_by("torch/nn/utils/stateless.py", "torch/_functorch/functional_call.py")
 
 
 class _FreezeBeforeStep:

@@ -23,6 +23,7 @@ from layered_lr.errors import Unsupported
 from layered_lr.models.graph import Argument, Constant, Held, Node, Result, Write
 from layered_lr.models.graph_operators import OPERATORS
 from layered_lr_torch import trace_composites, trace_names, trace_rules
+from layered_lr_torch.callers import is_called_by
 from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_indices import plain_index
@@ -429,16 +430,6 @@ def dtype_name(dtype: torch.dtype) -> str:
 def _stops_gradient(out: Any) -> bool:
     """Whether what a function gives has no gradient, because it was called where none is computed."""
     return isinstance(out, torch.Tensor) and out.is_floating_point() and not torch.is_grad_enabled()
-
-
-def is_called_by(file: str) -> bool:
-    """Whether a function of a file is running."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename.endswith(file):
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
 
 
 def find_source() -> str:

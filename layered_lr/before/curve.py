@@ -105,10 +105,21 @@ def _is_clear(change: Any, scatter: Any, other: Any, loss: Any) -> Any:
     return change > np.maximum(np.hypot(scatter, other), _ROUNDING * np.abs(loss))
 
 
-def find_suggestions(
-    lr: Float64, smoothed: Float64, scatter: Float64 | None = None
-) -> Iterator[tuple[str, int, float]]:
-    """Yield the name, the place and the rate of each suggestion of a curve; none where the loss never clearly falls.
+def falls_clearly(smoothed: Float64, scatter: Float64) -> bool:
+    """Whether the loss falls by more than its scatter, before its lowest.
+
+    Args:
+        smoothed: The smoothed losses, shape (n,).
+        scatter: Of each of them, shape (n,).
+    """
+    lowest = lowest_of(smoothed)
+    before = slice(len(smoothed) // _UNSETTLED, lowest)
+    falls = smoothed[before] - smoothed[lowest]
+    return bool(np.any(_is_clear(falls, scatter[before], scatter[lowest], smoothed[before])))
+
+
+def find_suggestions(lr: Float64, smoothed: Float64) -> Iterator[tuple[str, int, float]]:
+    """Yield the name, the place and the rate of each suggestion of a curve; none where the loss never falls.
 
     ``steepest`` is where the loss falls fastest over the logarithm of the rate, ``valley`` lies two thirds down the
     longest fall (fastai's ``valley``), and ``tenth`` is a tenth of the rate of the lowest loss.
@@ -116,18 +127,12 @@ def find_suggestions(
     Args:
         lr: The rates, ascending, shape (n,).
         smoothed: The smoothed losses, shape (n,).
-        scatter: Of each of them, shape (n,): a fall that is not larger is none. None takes each fall.
     """
     first = len(lr) // _UNSETTLED
     if len(lr) - first < 3:
         return
     lowest = lowest_of(smoothed)
     if lowest - first < 2:  # it only rises from where the curve has settled
-        return
-    before = slice(first, lowest)
-    if scatter is not None and not np.any(
-        _is_clear(smoothed[before] - smoothed[lowest], scatter[before], scatter[lowest], smoothed[before])
-    ):
         return
     slope = np.gradient(smoothed, np.log(lr))
     steepest = int(np.argmin(slope[first : lowest + 1])) + first

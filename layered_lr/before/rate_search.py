@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layered_lr.arrays import Float64
-from layered_lr.before.curve import find_suggestions, lowest_of, reacts, scatter_of, smooth
+from layered_lr.before.curve import falls_clearly, find_suggestions, lowest_of, reacts, scatter_of, smooth
 from layered_lr.before.rate_suggestion import RateSuggestion
 from layered_lr.before.scaled_specs import scale_group, scale_spec
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
@@ -108,8 +108,13 @@ class RateSearch:
         each = [scatter_of(losses[:count], self.smoothing, lowest) for losses in self.losses]
         return np.sqrt(np.square(each).sum(axis=0)) / len(each)  # type: ignore[no-any-return]
 
+    @property
+    def _reacts(self) -> bool:
+        """Whether the loss changes by more than from one batch to the next."""
+        return self._scatter is None or any(self.stopped) or reacts(self.mean, self._scatter)
+
     def _find_suggestions(self) -> list[tuple[str, int, float]]:
-        return list(find_suggestions(self.lr[: len(self.mean)], self.mean, self._scatter))
+        return list(find_suggestions(self.lr[: len(self.mean)], self.mean)) if self._reacts else []
 
     @cached_property
     def suggestions(self) -> Mapping[str, RateSuggestion]:
@@ -129,7 +134,7 @@ class RateSearch:
         """The first of the suggestions: the valley.
 
         Raises:
-            SpecError: The curve suggests none, because the loss never clearly falls.
+            SpecError: The curve suggests none, because the loss never falls, or does not react to the rates.
         """
         for found in self.suggestions.values():
             return found
@@ -177,14 +182,17 @@ class RateSearch:
             said.append(f"Only the first {count} rates were tried with every seed.")
         if self._scatter is None:
             said.append(f"The sweep has only {count} finite losses: start lower, with start=....")
-        elif not self._find_suggestions() and not any(self.stopped) and not reacts(self.mean, self._scatter):
+        elif not self._reacts:
             said.append(
                 "The loss does not react to these rates: it changes by no more than from one batch to the next. End "
                 "higher, with end=..., and see that the loss depends on what trains."
             )
         elif not self._find_suggestions():
+            said.append("The loss never falls: start lower, with start=..., or take more steps or larger batches.")
+        elif not falls_clearly(self.mean, self._scatter):
             said.append(
-                "The loss never clearly falls: start lower, with start=..., or take more steps or larger batches."
+                "The loss falls by no more than it changes from one batch to the next, so the suggestions are guesses: "
+                "take more steps or larger batches."
             )
         elif int(np.argmin(self.mean)) == count - 1:
             said.append("The loss still falls at the last rate: end higher, with end=....")

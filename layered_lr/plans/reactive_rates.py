@@ -9,7 +9,7 @@ from layered_lr.errors import ScheduleEnded, SpecError, Unsupported
 from layered_lr.plans.float32_range import LARGEST
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Reaction
-from layered_lr.schedules.reaction import ReactionSettings
+from layered_lr.schedules.reaction import ReactionSettings, read_metric
 
 Reactions: TypeAlias = Mapping[str, Mapping[str, float]]
 """The numbers that each reactive group depends on, by the group's name."""
@@ -72,9 +72,24 @@ class LiveRates:
         Raises:
             SpecError: A metric is missing, or is not a number.
         """
-        for index, reaction in self._reactions.items():
-            if unit is None or reaction.settings.unit == unit:
-                reaction.step(_choose_metric(reaction.settings, metrics, self.plan.groups[index].name))
+        units = {reaction.settings.unit: self.plan.groups[index].name for index, reaction in self._reactions.items()}
+        if unit is None and len(units) > 1:
+            raise SpecError(
+                f"ReduceLROnPlateau reads the metric of each step in group {units['step']!r}, and of each epoch in "
+                f"group {units['epoch']!r}. Say which this one is: scheduler.observe(metric, 'step') or "
+                "scheduler.observe(metric, 'epoch')."
+            )
+        looking = {
+            index: reaction
+            for index, reaction in self._reactions.items()
+            if unit is None or reaction.settings.unit == unit
+        }
+        numbers = [  # all of them before the first reacts, so that a wrong one changes nothing
+            read_metric(_choose_metric(reaction.settings, metrics, self.plan.groups[index].name))
+            for index, reaction in looking.items()
+        ]
+        for reaction, number in zip(looking.values(), numbers, strict=True):
+            reaction.step(number)
 
     def state(self) -> dict[str, dict[str, float]]:
         """Return the numbers that each reactive group depends on, by the group's name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from layered_lr.errors import SpecError
 from layered_lr.scalars import unwrap_scalar
@@ -39,6 +39,21 @@ class ReactionSettings(Protocol):
     def unit(self) -> str: ...
 
 
+def read_metric(metric: Any) -> float:
+    """Read a number, or a zero-dimensional array or tensor that ``float()`` accepts.
+
+    Raises:
+        SpecError: It is not a number.
+    """
+    try:
+        number = None if isinstance(metric, (str, bytes)) else float(metric)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = None
+    if number is None:
+        raise SpecError(f"ReduceLROnPlateau was given the metric {metric!r}: a metric must be a number.")
+    return number
+
+
 class Reaction:
     """The rate of one group under ``ReduceLROnPlateau``, from metric to metric.
 
@@ -71,12 +86,7 @@ class Reaction:
         Raises:
             SpecError: ``metric`` is not a number.
         """
-        try:
-            current = math.inf if isinstance(metric, (str, bytes)) else float(metric)
-        except (TypeError, ValueError, OverflowError, RuntimeError):
-            current = None
-        if current is None or isinstance(metric, (str, bytes)):
-            raise SpecError(f"ReduceLROnPlateau was given the metric {metric!r}: a metric must be a number.")
+        current = read_metric(metric)
         self._seen += 1
         if self._is_better(current):
             self._best, self._bad = current, 0

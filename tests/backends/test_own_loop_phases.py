@@ -178,3 +178,14 @@ def test_a_graph_for_each_phase_trains_as_an_eager_loop(oneflow: Any, tmp_path: 
     for name in names:
         (tmp_path / name).mkdir()
     assert values_of(graph_phases, [(str(tmp_path / name), name) for name in names]) == [[] for _ in names]
+
+
+@pytest.mark.parametrize("clip", [{"clip_grad_value": 0.1}, {"clip_grad_norm": 0.1}])
+def test_a_phase_in_which_nothing_trains_has_nothing_to_clip(framework: Any, clip: dict[str, float]) -> None:
+    spec = ll.Spec(ll.SGD(0.1), GROUPS, phases=[ll.Phase(2, trained=()), ll.Phase()], **clip)
+    model = net(framework)
+    optimizer, scheduler = ll.compile(spec, model, TOTAL, 4)
+    before = model.state_dict()["body.weight"].numpy().copy()
+    optimizer.step()
+    scheduler.step()
+    np.testing.assert_array_equal(model.state_dict()["body.weight"].numpy(), before)

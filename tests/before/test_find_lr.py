@@ -344,11 +344,15 @@ def test_noise_suggests_nothing_and_a_fall_in_it_does(smoothing: float) -> None:
         noise = 2 + 0.1 * rng.standard_normal(100)
         flat, falling, rising = (_curve(lr, (noise + part)[None], smoothing) for part in (0, -fall, fall))
         judged.append(not flat.suggestions and any("does not react to these rates" in note for note in flat.notes))
-        assert list(falling.suggestions) == ["valley", "steepest", "tenth"]
-        assert not rising.suggestions and any("start lower" in note for note in rising.notes)
+        assert list(falling.suggestions) == ["valley", "steepest", "tenth"] and not _are_guesses(falling)
+        assert not rising.suggestions or _are_guesses(rising)
     assert sum(judged) >= 18  # one in a hundred has a fall by chance, or a rise
     seeds = _curve(lr, 2 + 0.1 * rng.standard_normal((4, 100)), smoothing)
     assert not seeds.suggestions and "does not react" in seeds.notes[0]
+
+
+def _are_guesses(search: ll.RateSearch) -> bool:
+    return any("the suggestions are guesses" in note for note in search.notes)
 
 
 def _curve(lr: Any, losses: Any, smoothing: float) -> ll.RateSearch:
