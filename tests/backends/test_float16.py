@@ -217,5 +217,5 @@ def test_overfit_sees_the_gradients_whatever_the_first_scale(torch: Any) -> None
     """Where the first update overflows, none would be made, and every gradient would look like 0."""
     high = ll.Precision(autocast="float16", init_scale=2.0**30)
     given = RunOptions(model=small(torch, last=False), data=images(), batch_size=BATCH, device="cpu", precision=high)
-    gradients = _probe_gradients(prepare(ll.Spec(ll.SGD(0.05)), given))
+    gradients = _probe_gradients(prepare(ll.Spec(ll.SGD(0.05)), given), checks_answer=True)
     assert gradients and all(np.abs(gradient).max() > 0 for gradient in gradients.values())
