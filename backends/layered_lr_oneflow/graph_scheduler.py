@@ -19,6 +19,7 @@ from layered_lr.plans.reactive_rates import (
     observe_ended,
     read_step_call,
 )
+from layered_lr.state.scheduler_states import read_scheduler_state
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dynamic_updates import DynamicUpdate
 from layered_lr_oneflow.float32_rates import Float32Rates
@@ -206,8 +207,12 @@ class GraphScheduler:
         return count | ({"reactions": reactions} if reactions else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved count. With the native lowering, also call the graph's own ``load_state_dict``."""
-        self.go_to(state_dict["last_step"], state_dict.get("reactions", {}))
+        """Go on from a saved count. With the native lowering, also call the graph's own ``load_state_dict``.
+
+        Raises:
+            CheckpointError: It is no result of ``state_dict``.
+        """
+        self.go_to(*read_scheduler_state(state_dict, "last_step"))
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, with what reactive schedules have seen."""

@@ -13,6 +13,7 @@ from layered_lr.optimizers import Optimizer
 from layered_lr.plans.group import PlanGroup
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, held_step, read_step_call
+from layered_lr.state.scheduler_states import read_scheduler_state
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.composed_optimizer import EAGER_ONLY, TORCH_ONLY, ComposedOptimizer
 from layered_lr_oneflow.float32_rates import Float32Rates
@@ -150,8 +151,12 @@ class PlanScheduler(flow.optim.lr_scheduler._LRScheduler):
         return state | ({"reactions": reactions} if reactions else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved count, at the plan's rates for it."""
-        self.go_to(state_dict["last_step"], state_dict.get("reactions", {}))
+        """Go on from a saved count, at the plan's rates for it.
+
+        Raises:
+            CheckpointError: It is no result of ``state_dict``.
+        """
+        self.go_to(*read_scheduler_state(state_dict, "last_step"))
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, with what reactive schedules have seen."""

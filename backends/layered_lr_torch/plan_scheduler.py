@@ -13,6 +13,7 @@ from layered_lr.backend.step_watch import StepWatch
 from layered_lr.plans.param_groups import find_owners
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, held_step, read_step_call
+from layered_lr.state.scheduler_states import read_scheduler_state
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch.torch_types import ParamGroup
 
@@ -173,9 +174,14 @@ class PlanScheduler(LRScheduler):
         return state | ({"reactions": reactions} if reactions else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved count, at the plan's rates for it."""
-        self.go_to(state_dict["last_epoch"], state_dict.get("reactions", {}))
-        self._step_count = state_dict["_step_count"]
+        """Go on from a saved count, at the plan's rates for it.
+
+        Raises:
+            CheckpointError: It is no result of ``state_dict``.
+        """
+        saved = read_scheduler_state(state_dict, "last_epoch")
+        self.go_to(saved.step, saved.reactions)
+        self._step_count = state_dict.get("_step_count", saved.step + 1)
 
     def go_to(self, step: int, reactions: Mapping[str, Mapping[str, float]]) -> None:
         """Go on before update ``step``, with what reactive schedules have seen."""

@@ -144,6 +144,15 @@ def test_a_metric_for_schedules_of_two_units_has_to_say_which_it_is(framework: A
     assert scheduler.get_last_lr() == pytest.approx([0.0125, 0.1])
 
 
+@pytest.mark.parametrize(
+    "state", [{}, None, [], 3, {"last_epoch": "3", "last_step": "3"}, {"last_epoch": -1, "last_step": -1}]
+)
+def test_what_is_no_schedulers_state_is_refused(framework: Any, state: Any) -> None:
+    _, scheduler = ll.compile(ll.Spec(ll.SGD(0.1)), framework.nn.Linear(2, 2))
+    with pytest.raises(ll.CheckpointError, match=r"Give what scheduler\.state_dict\(\) has returned"):
+        scheduler.load_state_dict(state)
+
+
 def test_a_metric_that_is_refused_changes_no_group(framework: Any) -> None:
     plateaus = [
         ll.Group("0", schedule=ll.ReduceLROnPlateau(patience=0)),
