@@ -303,3 +303,15 @@ def test_adopting_touches_nothing(torch: Any) -> None:
         train(case, plain, plain_optimizer, plain_scheduler, 2, STEPS),
     )
     assert ends[0] == ends[1]
+
+
+def test_groups_that_share_one_tensor_as_their_rate_are_refused(torch: Any) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    groups = [{"params": part.parameters()} for part in model]
+    optimizer = torch.optim.Adam(groups, lr=torch.tensor(0.1), foreach=False)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, [lambda step: 1.0, lambda step: 0.5**step])
+    with pytest.raises(ll.SpecError, match="share one tensor as their lr"):
+        ll.adopt(optimizer, model, scheduler)
+    optimizer = torch.optim.Adam([{"params": part.parameters()} for part in model], lr=torch.tensor(0.1), foreach=False)
+    spec = ll.adopt(optimizer, model, torch.optim.lr_scheduler.StepLR(optimizer, 2))
+    assert list(ll.resolve(spec, model, total_steps=4).lr(2).values()) == pytest.approx([0.01] * 2)

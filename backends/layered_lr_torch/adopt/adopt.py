@@ -100,6 +100,7 @@ def _read_optimizer(recipe: AuditedRecipe, unit: Unit) -> _Read:
     schedules: list[Schedule] = [Constant()] * len(options)
     if scheduler is not None:
         whole = read_schedules(scheduler, optimizer.param_groups, unit)
+        _check_shared_rates(optimizer, whole)
         schedules = [each for each, group in zip(whole, optimizer.param_groups, strict=True) if group["params"]]
     return _Read(recipe, options, settings, schedules, owners)
 
@@ -148,6 +149,17 @@ def _check_scheduler(optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
         )
     elif scheduler.optimizer is not optimizer and getattr(scheduler.optimizer, "optimizer", None) is not optimizer:
         raise SpecError("adopt: scheduler belongs to another optimizer: give the two that go together.")
+
+
+def _check_shared_rates(optimizer: torch.optim.Optimizer, schedules: Sequence[Schedule]) -> None:
+    """Refuse different schedules of groups whose rates are one tensor: torch gives all of them what it sets last."""
+    first: dict[int, Schedule] = {}
+    for group, schedule in zip(optimizer.param_groups, schedules, strict=True):
+        if isinstance(group["lr"], torch.Tensor) and first.setdefault(id(group["lr"]), schedule) != schedule:
+            raise SpecError(
+                "adopt: param groups with different schedules share one tensor as their lr, so that what the scheduler "
+                "sets for one of them is the rate of all. Give each group a tensor of its own, or a number."
+            )
 
 
 def _find_owners(options: Sequence[ParamGroup], names: Mapping[int, str]) -> dict[str, int]:
