@@ -94,7 +94,8 @@ def test_the_blocks_of_a_section_run(section: str, tmp_path: Path, monkeypatch: 
 def test_each_trainer_of_the_table_has_the_version_that_is_tried(trainer_versions: dict[str, str]) -> None:
     rows = re.findall(r"^\| \[([^]]+)\]\([^)]*\)[^|]*\| ([0-9.]+) \|", PAGE, re.MULTILINE)
     named = {PACKAGES.get(name, name.lower()): version for name, version in rows}
-    assert named == {name: version for name, version in trainer_versions.items() if name != "torch"}
+    no_trainers = ("torch", "datasets", "optuna")
+    assert named == {name: version for name, version in trainer_versions.items() if name not in no_trainers}
     assert f"torch {trainer_versions['torch'].split('+')[0]}" in PAGE
 
 
