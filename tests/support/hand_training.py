@@ -203,7 +203,7 @@ class _Loop:
         return self.plateaus[label][1]
 
     def _begin_optimizers(self, carries: bool) -> None:
-        """Begin the optimizers of groups whose kind is new, and those of parameters that have never been trained.
+        """Begin the optimizers of groups whose kind is new, and those of parameters that it has never trained.
 
         The latter begin as this phase says (Adagrad's first sum).
         """
@@ -215,6 +215,7 @@ class _Loop:
                 old = self.optimizers.get(name)
                 if is_new or name not in self.trained:
                     self.optimizers[name] = make_optimizer(self.parameters[name], settings)
+                    self.trained.discard(name)
                 if is_new and carries and before:
                     hand_over(old, before[label], self.optimizers[name], settings)
 
