@@ -27,6 +27,11 @@ from layered_lr.models.graph import (
 from layered_lr_torch.trace_recorder import Recorder
 
 
+def _as_whole(number: Any) -> Any:
+    """A float that is whole as an int: it may be a size of the batch, as in ``torch.tensor(float(x.shape[0]))``."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 class _Differs(Exception):
     """Two passes differ in more than sizes."""
 
@@ -140,7 +145,7 @@ class _Merger:
             raise _Differs
         shape = self.merge(tuple(array.shape for array in arrays))
         if all((array == array.flat[0]).all() for array in arrays):
-            value = self._merge_fill([array.flat[0].item() for array in arrays])
+            value = self._merge_numbers(tuple(_as_whole(array.flat[0].item()) for array in arrays))
             made = self._add_fill("full", {"shape": shape, "value": value, "dtype": str(first.dtype)}, str(first.dtype))
         else:
             made = self._repeat(arrays)
@@ -148,18 +153,6 @@ class _Merger:
                 made = self._add_fill("reshape", {"x": Result(made.name), "shape": shape}, made.dtype)
         self._filled[keys] = Result(made.name)
         return self._filled[keys]
-
-    def _merge_fill(self, numbers: Sequence[Any]) -> Argument:
-        """Find a number that may be a size of the batch, such as that in ``torch.tensor(x.shape[0])``.
-
-        Raises:
-            _Differs: It is neither.
-        """
-        if all(number == numbers[0] for number in numbers):
-            return numbers[0]
-        if any(isinstance(number, bool | complex) or number != int(number) for number in numbers):
-            raise _Differs
-        return self.merge(tuple(int(number) for number in numbers))
 
     def _repeat(self, arrays: Sequence[NDArray[Any]]) -> Node:
         """Make arrays that are one array, once for each image, one after the other along the first axis.

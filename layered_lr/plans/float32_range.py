@@ -23,7 +23,7 @@ def check_range(plan: Plan) -> None:
     ``LiveRates.rates`` for what schedules and ``lr_scale`` make of it.
 
     Raises:
-        SpecError: One of any phase is more than float32 can hold, and so can the weights not.
+        SpecError: One of them, in any phase, is more than float32 can hold, and the weights are not all in float64.
     """
     if is_in_float64(plan):
         return

@@ -70,10 +70,7 @@ def check_unequal_parts(
     if options.drop_last or options.sync_batch_norm or not rest % count or rest >= 2 * count:
         return
     for each in plan.phase_plans:
-        set_training(model, each.frozen, (each.phase or Phase()).batch_norm)
-        training = [
-            name for name, module in model.named_modules() if module.training and "_BatchNorm" in type_names(module)
-        ]
+        training = [name for name, _ in _list_training_norms(model, each)]
         if not training:
             continue
         has = "one image" if rest > count else "one image or none"
@@ -112,8 +109,7 @@ def check_single_image(
     if framework_of(model) != "torch":  # OneFlow takes a variance of 0
         return
     seen: dict[str, tuple[int, ...]] = {}
-    norms = [(name, module) for name, module in model.named_modules() if "_BatchNorm" in type_names(module)]
-    hooks = [module.register_forward_pre_hook(_noting(seen, name)) for name, module in norms]
+    hooks = [module.register_forward_pre_hook(_noting(seen, name)) for name, module in _list_norms(model)]
     try:
         answer()
     finally:
@@ -121,15 +117,24 @@ def check_single_image(
             hook.remove()
     phases = {plan.phase_index(step) for step in range(in_epoch - 1, total, in_epoch)}
     for each in (plan.phase_plans[place] for place in sorted(phases)):
-        set_training(model, each.frozen, (each.phase or Phase()).batch_norm)
-        for name, module in norms:
+        for name, _ in _list_training_norms(model, each):
             count, _, *pixels = seen.get(name, (0, 0))
-            if module.training and count * math.prod(pixels) == TRIED:
+            if count * math.prod(pixels) == TRIED:
                 raise SpecError(
                     f"drop_last=False: the last batch of an epoch has one image{_per_process(processes)}, of which the "
                     f"batch normalisation {name!r} gets one number of each channel, and one number has no variance. "
                     "Leave drop_last out, or give another batch_size."
                 )
+
+
+def _list_norms(model: Module) -> list[tuple[str, Any]]:
+    return [(name, module) for name, module in model.named_modules() if "_BatchNorm" in type_names(module)]
+
+
+def _list_training_norms(model: Module, plan: Plan) -> list[tuple[str, Any]]:
+    """The batch normalisations that take their statistics from a batch in a phase, whose modes the model then has."""
+    set_training(model, plan.frozen, (plan.phase or Phase()).batch_norm)
+    return [(name, module) for name, module in _list_norms(model) if module.training]
 
 
 def _per_process(processes: Processes) -> str:
