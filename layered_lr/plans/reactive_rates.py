@@ -70,8 +70,10 @@ class LiveRates:
             unit: Only schedules that read a metric each ``"step"``, or each ``"epoch"``; None is all of them.
 
         Raises:
-            SpecError: A metric is missing, or is not a number.
+            SpecError: A metric is missing or no number; a unit is none, or is left out where schedules count both.
         """
+        if unit not in (None, "step", "epoch"):
+            raise SpecError(f"observe: unit={unit!r}: must be 'step' or 'epoch', or left out.")
         units = {reaction.settings.unit: self.plan.groups[index].name for index, reaction in self._reactions.items()}
         if unit is None and len(units) > 1:
             raise SpecError(

@@ -135,6 +135,8 @@ def test_a_metric_for_schedules_of_two_units_has_to_say_which_it_is(framework: A
     optimizer, scheduler = ll.compile(ll.Spec(ll.SGD(0.1), plateaus), model, steps_per_epoch=4)
     with pytest.raises(ll.SpecError, match=r"each step in group '0', and of each epoch in group '1'.*observe\(metric"):
         scheduler.step(metrics=1.0)
+    with pytest.raises(ll.SpecError, match="unit='epochs': must be 'step' or 'epoch'"):
+        scheduler.observe(1.0, "epochs")
     for step in range(8):
         optimizer.step()
         scheduler.step()
