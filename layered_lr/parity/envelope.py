@@ -23,6 +23,11 @@ BFLOAT16_BITS = 2.0**16
 FLOAT64_BITS = 2.0**-29
 """A last bit of float64 (53 significant bits) in last bits of float32 (24)."""
 
+JUMP = 10.0
+"""In float64 there is room for this much between runs that jump alike. A ReLU that tips over changes a gradient by a
+jump, of the same size however small the error. What else differs between a disturbed run and the reference can cancel
+a part of it. So the disturbed runs can show less than an honest backend, which has the jump alone."""
+
 DROWNED = 0.1
 """Where rounding may change a number by this share of what an update changes it, a run can tell nothing of it."""
 
@@ -130,7 +135,8 @@ def measure_envelope(
     ``margin * loss_bits`` last bits (of bfloat16 under autocast), as rounding in a forward and a backward pass would
     change it; the images of each batch stand in another order, which sums up otherwise; and after each update every
     weight keeps an error of up to ``margin`` last bits. The envelope at a step is the largest of all differences up to
-    there, and at least ``margin`` half last bits of the number itself, which no float can do without.
+    there (in float64 ``JUMP`` times as large), and at least ``margin`` half last bits of the number itself, which no
+    float can do without.
 
     With Muon, which sums in float32, last bits are those of float32 at least.
 
@@ -163,34 +169,35 @@ def measure_envelope(
     if nudged is None and not autocast:
         nudged = disturbed(samples, unit, unit)
 
-    def widest(name: str, numbers: Float64, last_bits: float) -> Float64:
-        floor = last_bits * np.spacing(np.abs(numbers).astype(reference.dtype)).astype(np.float64)
-        return _widest([getattr(each, name) for each in found], floor, missing=np.inf)
-
+    room = JUMP if reference.dtype == "float64" and unit == 1.0 else 1.0
     sizes = np.array([reference.layout.largest(row) for row in reference.weights])
-    losses = widest("losses", np.maximum(reference.losses, 1.0), 0.5 * bits)
-    grad_norms = widest("grad_norms", reference.grad_norms, 0.5 * factor)
-    update_norms = widest("update_norms", reference.update_norms, 0.5 * factor)
-    weights = widest("weights", sizes, 0.5 * factor)
+    floors = {
+        "losses": (np.maximum(reference.losses, 1.0), 0.5 * bits),
+        "grad_norms": (reference.grad_norms, 0.5 * factor),
+        "update_norms": (reference.update_norms, 0.5 * factor),
+        "weights": (sizes, 0.5 * factor),
+    }
 
-    def noise(name: str, limits: Float64, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    def widest(name: str, times: float) -> Float64:
+        numbers, last_bits = floors[name]
+        floor = last_bits * np.spacing(np.abs(numbers).astype(reference.dtype)).astype(np.float64)
+        return _widest([times * getattr(each, name) for each in found], floor, missing=np.inf)
+
+    def noise(name: str, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+        limits = widest(name, 1.0)
         if nudged is None or autocast:
             return np.full(limits.shape[1:], reference.steps + 1)
         near = np.sqrt(factor / unit) * getattr(nudged, name) >= limits[: len(getattr(nudged, name))]
         return np.where(near.any(axis=0), steps[np.argmax(near, axis=0)], reference.steps + 1)
 
     updates = np.arange(reference.steps)
-    by_update = noise("update_norms", update_norms, updates)
     return Envelope(
-        losses=losses,
-        grad_norms=grad_norms,
-        update_norms=update_norms,
-        weights=weights,
+        **{name: widest(name, room) for name in floors},
         margin=factor,
         samples=samples,
-        noise_losses=int(noise("losses", losses, updates)),
-        noise_grad_norms=noise("grad_norms", grad_norms, updates),
-        noise_arrays=np.minimum(by_update, noise("weights", weights, np.maximum(reference.rows - 1, 0))),
+        noise_losses=int(noise("losses", updates)),
+        noise_grad_norms=noise("grad_norms", updates),
+        noise_arrays=np.minimum(noise("update_norms", updates), noise("weights", np.maximum(reference.rows - 1, 0))),
     )
 
 

@@ -24,11 +24,15 @@ from layered_lr import (
     Spec,
 )
 from layered_lr.backend.loading import load_backend
+from layered_lr.parity import envelope
+from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.recorder import prepare_task
-from layered_lr.parity.recording import record_fully
+from layered_lr.parity.recording import Recording, record_fully
 from layered_lr.parity.task import Task
+from layered_lr.parity.trace import Trace
 from layered_lr.parity.verdict import Verdict, judge
 from layered_lr.training.options import RunOptions
+from layered_lr.training.prepare import Prepared
 from tests.support import parity_faults as faults
 from tests.support.models import arrays, mlp
 from tests.support.widths import keep_some
@@ -166,6 +170,31 @@ def test_honest_runs_are_the_same(torch: Any, number: int) -> None:
     torch.set_num_threads(2)
     verdicts["threads"] = verdict_on(spec, faults.honest)
     assert {name: verdict for name, verdict in verdicts.items() if verdict.kind == "different"} == {}
+
+
+@pytest.mark.parametrize(("size", "kind"), [(1.0, "same bitwise"), (30.0, "different")])
+def test_disturbed_runs_may_show_a_part_of_a_jump(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, size: float, kind: str
+) -> None:
+    """An honest backend may have the whole of it: MobileNetV2 with RMSprop was called different, by 2.5 times."""
+    known, jump = base(MOMENTUM), 1e-9
+    exact = known.found.exact
+    assert exact is not None
+    undisturbed = envelope.record
+
+    def record(ready: Prepared, task: Task, *, disturbance: Disturbance, **options: Any) -> Trace:
+        found = undisturbed(ready, task, disturbance=disturbance, **options)
+        if disturbance.kept_bits > 1:
+            found.update_norms[5:] = exact.update_norms[5:] + 0.3 * jump
+        return found
+
+    monkeypatch.setattr(envelope, "record", record)
+    torch_eager = load_backend("torch-eager", "cpu")
+    allowed = envelope.measure_envelope(torch_eager, known.task.in_float64(), exact, known.start, samples=2)
+    jumped = replace(exact, update_norms=exact.update_norms.copy())
+    jumped.update_norms[5] += size * jump
+    other = Recording(known.found.run, jumped)
+    assert judge(known.found, other, replace(known.rounding, exact=allowed), known.plan).kind == kind
 
 
 def autocast_task(autocast: Literal["bfloat16"] | None) -> Task:
