@@ -6,18 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.old_torch import is_older
+from tests.support.old_torch import skip_without_fully_shard
 from tests.support.replicas import spread_once
 
 
 @pytest.fixture(scope="module")
 def answers(torch: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return spread_once(tmp_path_factory)
-
-
-def skip_without_fully_shard() -> None:
-    if is_older((2, 6)):
-        pytest.skip("fully_shard came with torch 2.6")
 
 
 def test_replicas_stay_equal_through_phases(answers: dict[str, Any]) -> None:

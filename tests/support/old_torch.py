@@ -24,6 +24,7 @@ SINCE: dict[type[Exception], dict[str, tuple[int, int]]] = {
     AttributeError: {
         "module 'torch.optim' has no attribute 'Adafactor'": (2, 5),
         "module 'torch.optim' has no attribute 'Muon'": (2, 9),
+        "module 'torch.compiler' has no attribute 'set_stance'": (2, 6),
     },
     TypeError: {"optimizer can only optimize Tensors, but one of the params is tuple": (2, 6)},  # named parameters
 }
@@ -58,6 +59,12 @@ def is_right(error: Exception) -> bool:
         for kind, starts in SINCE.items()
         for start, since in starts.items()
     )
+
+
+def skip_without_fully_shard() -> None:
+    """Skip a test of models that are divided among processes."""
+    if is_older((2, 6)):
+        pytest.skip("fully_shard came with torch 2.6")
 
 
 def is_oldest() -> bool:

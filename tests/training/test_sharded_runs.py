@@ -11,6 +11,7 @@ import pytest
 
 import layered_lr as ll
 from tests.support.made_once import make_once
+from tests.support.old_torch import skip_without_fully_shard
 
 ALIKE = ("sharded", "sharded_odd", "sharded_guarded", "sharded_muon", "sharded_switched")
 REFUSED = {
@@ -38,6 +39,8 @@ def alone(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 
 @pytest.fixture(scope="module")
 def two(runs: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    skip_without_fully_shard()
+
     def make(folder: Path) -> dict[str, Any]:
         cases = ("sharded_half", "sharded_resumed", "sharded_optimizers", "sharded_refused", "sharded_bytes")
         return {"folder": folder, "ranks": runs.run_in(2, *ALIKE, *cases, folder=str(folder))}
@@ -111,6 +114,7 @@ def test_it_goes_on_with_another_number_of_processes(
 
 @pytest.mark.exhaustive
 def test_the_other_optimizers_train_as_the_whole(runs: Any, tmp_path: Path) -> None:
+    skip_without_fully_shard()
     whole = runs.many_runs.call("sharded_optimizers_more", str(tmp_path))
     for found in runs.run_in(2, "sharded_optimizers_more", folder=str(tmp_path)):
         for name in runs.MORE_OPTIMIZERS:
