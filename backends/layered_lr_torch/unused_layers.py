@@ -57,6 +57,9 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
             continue  # it may be left out on purpose
         answers = "" if width == num_classes else f", which answers with {width} numbers"
         hint = f" Did you mean to set {_joined(parent, near)!r}?" if near else " Use it there, or take it away."
+        answering = None if near or width in (None, num_classes) else _find_used(model, width, used)
+        if answering is not None:
+            hint += f" head={answering!r} replaces the layer that answers now."
         raise SpecError(
             f"model: {attribute!r} has a layer for the data's {num_classes} classes ({path}), and the forward pass "
             f"never uses it{answers}.{hint}"
@@ -129,6 +132,12 @@ class _Watcher(TorchFunctionMode):
         if getattr(func, "__name__", "") != "__get__":  # a look at a shape uses nothing
             self.used |= {self.names[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.names}
         return func(*args, **(kwargs or {}))
+
+
+def _find_used(model: Module, outputs: int, used: set[str]) -> str | None:
+    """Return the path of the last layer with so many outputs of which the forward pass uses something."""
+    paths = reversed(list_outputs(model, outputs))
+    return next((path for path in paths if any(name.startswith(f"{path}.") for name in used)), None)
 
 
 def _outermost_unused(model: Module, path: str, used: set[str]) -> str:

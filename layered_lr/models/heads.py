@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
+from layered_lr.errors import SpecError
 from layered_lr.models.answering_layer import find_head
 from layered_lr.models.matching import find_paths
 from layered_lr.models.parameter import Parameter
@@ -36,12 +37,46 @@ def find_word(word: str, parameters: Sequence[Parameter]) -> tuple[str, ...]:
     paths = find_paths(name for parameter in parameters for name in parameter.names)
     if word in paths:
         return ()
-    head = HEAD if HEAD in paths else find_head(parameters)
+    head = _find_last(paths, parameters)
     if head is None:
         return ()
     if word == HEAD:
         return (head,)
     return tuple(_cover([parameter.name for parameter in parameters], head))
+
+
+def check_words(words: Iterable[str], parameters: Sequence[Parameter], head: str | None) -> None:
+    """Refuse words that stand for another layer than the head that a run has been given.
+
+    Args:
+        words: Patterns, as in ``Group.match``, and names.
+        parameters: In model order.
+        head: The path that was given; None or ``"auto"`` where none was.
+
+    Raises:
+        SpecError: There is such a word.
+
+    Example:
+        >>> check_words(["head"], [Parameter("fc.weight", (10, 8)), Parameter("aux.weight", (10, 8))], "fc")
+        Traceback (most recent call last):
+        layered_lr.errors.SpecError: head='fc': the word 'head' stands for 'aux'. Write 'fc' in its place.
+    """
+    if head is None or head == "auto":
+        return
+    for word in words:
+        if not (paths := find_word(word, parameters)):
+            continue
+        last = _find_last(find_paths(name for each in parameters for name in each.names), parameters)
+        if last is not None and last != head and not head.startswith(f"{last}."):
+            meant = repr(last) if word == HEAD else f"all but {last!r} ({_listed(paths)})"
+            others = [head] if word == HEAD else _cover([each.name for each in parameters], head)
+            instead = _listed([repr(path) for path in others])
+            raise SpecError(f"head={head!r}: the word {word!r} stands for {meant}. Write {instead} in its place.")
+
+
+def _find_last(paths: Collection[str], parameters: Sequence[Parameter]) -> str | None:
+    """Return the path of the module of that name, or else of the last linear layer."""
+    return HEAD if HEAD in paths else find_head(parameters)
 
 
 def _cover(names: Iterable[str], left_out: str) -> list[str]:

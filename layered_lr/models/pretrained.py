@@ -11,6 +11,7 @@ import numpy as np
 from layered_lr.arrays import Array, Weights
 from layered_lr.errors import SpecError
 from layered_lr.models.matching import find_common_prefix, match_names
+from layered_lr.models.weight_files import check_numbers, read_tensor
 from layered_lr.spelling import did_you_mean
 
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
@@ -68,12 +69,12 @@ def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters
     Args:
         name: What the weights are called.
         given: The file's arrays.
-        own: The model's parameters and buffers, by name; only shapes and dtypes count.
+        own: The model's parameters and buffers, by name: arrays, or a framework's tensors.
         parameters: Which of them are parameters.
         head: The path of the layer that answers; empty where there is none.
 
     Raises:
-        SpecError: These are the weights of another model, or hold NaN or infinity.
+        SpecError: These are the weights of another model, or numbers that do not fit its own (``check_numbers``).
     """
     named = _rename(given, own)
     found: dict[str, Array] = {}
@@ -91,8 +92,10 @@ def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters
                 f"pretrained={name!r}: are the weights of another model: {given_name!r} has shape {array.shape}, the "
                 f"model's has {shape}. Give weights of this model."
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise SpecError(f"pretrained={name!r}: {given_name!r} holds NaN or infinity. Give other weights.")
+        mine = own[given_name]
+        check_numbers(
+            f"pretrained={name!r}", given_name, array, mine if isinstance(mine, np.ndarray) else read_tensor(mine)
+        )
         found[given_name] = array
     missing = [each for each in own if each in parameters and each not in found and not _is_under(each, head)]
     if missing or odd:

@@ -125,7 +125,7 @@ def _arrays(weights: Mapping[Any, Any]) -> dict[str, Array]:
 def _array(name: str, value: object) -> Array:
     """Turn an array, or a tensor of either framework, into an array of numbers."""
     try:
-        array = _read_tensor(value) if hasattr(value, "detach") else np.asarray(value)
+        array = read_tensor(value) if hasattr(value, "detach") else np.asarray(value)
     except Exception as error:  # a tensor or an object of the user may raise anything
         raise DataError(f"initial_weights: {name!r} is not an array of numbers: {one_line(error)}") from None
     if kind_of(array) not in "fiubc":
@@ -133,7 +133,7 @@ def _array(name: str, value: object) -> Array:
     return array
 
 
-def _read_tensor(tensor: Any) -> Array:
+def read_tensor(tensor: Any) -> Array:
     """Copy a tensor of either framework to an array of its dtype; ``numpy()`` has no bfloat16."""
     here = tensor.detach().cpu()
     if dtype_of(here) == BFLOAT16:
@@ -237,12 +237,26 @@ def _check(name: str, array: Array, start: Weights) -> None:
             f"initial_weights: {name!r} has shape {array.shape}, the model's has {own.shape}. "
             f"To initialise it instead: ll.InitialWeights(..., reset=[{module!r}]) or --reset-weights {module}."
         )
+    check_numbers("initial_weights", name, array, own)
+
+
+def check_numbers(what: str, name: str, array: Array, own: Array) -> None:
+    """Refuse an array whose numbers do not fit a model's.
+
+    Args:
+        what: What was given, for the message.
+        name: Of the array.
+        array: As given.
+        own: The model's array of that name, of the same shape.
+
+    Raises:
+        SpecError: It holds another kind of number, NaN, infinity, or numbers too large for the model's dtype.
+    """
     if kind_of(array) != kind_of(own):
-        raise SpecError(f"initial_weights: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")
+        raise SpecError(f"{what}: {name!r} holds {array.dtype}, but the model's holds {own.dtype}.")
     with np.errstate(over="ignore"):
         taken = array.astype(own.dtype)
         if kind_of(array) in "fc" and not (np.isfinite(taken) | (taken == own)).all():  # a mask of -inf is its own
             raise SpecError(
-                f"initial_weights: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}: all must be "
-                "finite."
+                f"{what}: {name!r} holds NaN or infinity, or numbers too large for {own.dtype}: all must be finite."
             )

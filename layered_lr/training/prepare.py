@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,15 @@ from layered_lr.data.mixing import Mixer
 from layered_lr.errors import SpecError
 from layered_lr.losses import FunctionLoss, LossSettings
 from layered_lr.models.catalogue import check_images
-from layered_lr.models.heads import expand_words
+from layered_lr.models.heads import check_words, expand_words
 from layered_lr.models.initialise import initialise
 from layered_lr.models.nn_modules import Module
 from layered_lr.models.weight_files import merge_weights, read_weights
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
+from layered_lr.plans.rules import list_names
+from layered_lr.spec.phases import Which
 from layered_lr.spec.spec import Spec
 from layered_lr.training.batch_shapes import TRIED, check_last_batch, check_single_image, check_unequal_parts
 from layered_lr.training.checks import (
@@ -152,6 +154,7 @@ def prepare(
     )
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
     plan = resolve(spec, model, *lengths)
+    check_words(_list_patterns(spec, options), plan.parameters, options.head)
     check_reacting(options, plan, dataset.facts.has_classes)
     check_trainable(plan, model)
     check_unequal_parts(options, plan, model, len(dataset.y_train), processes)
@@ -225,6 +228,18 @@ def _try_answer(backend: Backend, model: Module, batches: Batches) -> Array | No
         images = np.zeros((TRIED, *batches.image_shape), np.float32)
         return backend.answer(model, images, batches.dataset.facts.label_classes)
     return None
+
+
+def _list_patterns(spec: Spec, options: RunOptions) -> Iterator[str]:
+    """Yield all that a run names parameters by: in its spec, and in what they begin with."""
+    yield from list_names(spec.groups)
+    yield from spec.no_weight_decay
+    labels = [group.label for group in spec.groups]
+    for phase in spec.phases:
+        chosen = (*cast(Which, phase.frozen or ()), *cast(Which, phase.trained or ()))
+        yield from (each for each in chosen if isinstance(each, str) and each not in labels)
+    yield from () if options.initial_weights is None else options.initial_weights.reset
+    yield from options.initialise if isinstance(options.initialise, Mapping) else ()
 
 
 def _make_mixer(options: RunOptions, classes: int) -> Mixer | None:

@@ -6,7 +6,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.models.answering_layer import find_head
-from layered_lr.models.heads import find_word
+from layered_lr.models.heads import check_words, find_word
 from layered_lr.models.parameter import Parameter
 
 RESNET = [
@@ -78,3 +78,25 @@ def test_words_in_phases_and_decay() -> None:
     plan = ll.resolve(spec, RESNET, total_steps=4)
     assert plan.plan_at(0).frozen == {"conv1.weight", "bn1.weight", "layer1.0.conv1.weight"}
     assert plan.groups[-1].undecayed == ("fc.weight", "fc.bias")
+
+
+TWO_HEADS = [Parameter(name, (4, 4)) for name in ("conv.weight", "fc.weight", "aux.weight")]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("head", "head='fc': the word 'head' stands for 'aux'. Write 'fc' in its place."),
+        ("backbone", "stands for all but 'aux' (conv, fc). Write 'conv', 'aux' in its place."),
+    ],
+)
+def test_a_word_that_stands_for_another_layer_than_the_given_head_is_refused(word: str, message: str) -> None:
+    with pytest.raises(ll.SpecError) as refused:
+        check_words(["conv*", word], TWO_HEADS, "fc")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("head", [None, "auto", "aux"])
+def test_words_stand_for_the_given_head(head: str | None) -> None:
+    check_words(["head", "backbone", "fc"], TWO_HEADS, head)
+    check_words(["backbone"], [Parameter(name, (4, 4)) for name in ("fc.weight", "head.fc.weight")], "head.fc")

@@ -133,3 +133,30 @@ def test_a_callables_least_size_is_said(make: Callable[[], Any], side: int, word
         return
     with pytest.raises(ll.SpecError, match=words):
         check_use(make(), 5, (3, side, side))
+
+
+class SecondHead(Net):
+    """The layer that answers is not the last one of the model."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(6, 1000))
+        self.aux = nn.Linear(6, 7)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        (ll.Spec(ll.SGD(0.1), [ll.Group("head")]), {}),
+        (ll.Spec(ll.SGD(0.1), [ll.Group(ll.where("backbone"), name="body")]), {}),
+        (ll.Spec(ll.SGD(0.1), no_weight_decay="head"), {}),
+        (ll.Spec(ll.SGD(0.1), phases=[ll.Phase("1 step", frozen="backbone"), ll.Phase()]), {}),
+        (ll.Spec(ll.SGD(0.1)), {"initialise": {"head": "xavier_normal"}}),
+    ],
+)
+def test_words_of_another_layer_than_the_given_head_are_refused(spec: ll.Spec, options: dict[str, Any]) -> None:
+    """The group of the head trained nothing, and the new head trained with the rate of the backbone."""
+    given: Any = {"backend": "torch-eager", "max_steps": 1, "batch_size": 4, "progress": False, "device": "cpu"}
+    with pytest.raises(ll.SpecError, match=r"head='fc': the word '\w+' stands for .*'aux'"):
+        ll.run(spec, model=SecondHead, head="fc", **given, **options)
+    named = ll.Spec(ll.SGD(0.1), [ll.Group("fc", name="head", lr_scale=2.0)], phases=[ll.Phase(trained="head")])
+    assert ll.run(named, model=SecondHead, head="fc", **given).plan.groups[0].parameters == ("fc.weight", "fc.bias")

@@ -123,6 +123,15 @@ def test_infinite_numbers_are_refused(tmp_path: Path) -> None:
         source()
 
 
+@pytest.mark.parametrize("wrong", [np.full(3, 1 + 2j), np.full(3, 2), np.full(3, True), np.full(3, 1e300)])
+@pytest.mark.parametrize("tensors", [False, True])
+def test_other_kinds_of_numbers_are_refused(wrong: Any, tensors: bool) -> None:
+    """They were cast: of complex numbers the imaginary part was lost, and 1e300 was infinity."""
+    own: Any = {"conv.bias": torch.zeros(3) if tensors else np.zeros(3, np.float32)}
+    with pytest.raises(ll.SpecError, match=r"^pretrained='w': 'conv\.bias' holds .*float32"):
+        fit_pretrained("w", {"conv.bias": wrong}, own, set(own), "fc")
+
+
 def test_old_names_of_densenet_and_auxiliary_heads() -> None:
     own = {"features.denseblock1.denselayer1.norm1.weight": np.zeros(3), "classifier.weight": np.zeros((2, 3))}
     given = {"features.denseblock1.denselayer1.norm.1.weight": np.ones(3), "aux1.fc.weight": np.ones((5, 3))}

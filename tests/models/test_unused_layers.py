@@ -66,6 +66,13 @@ def test_a_head_that_is_none_is_refused(make: Any, words: str) -> None:
         check_use(make(), 4, SHAPE)
 
 
+def test_the_layer_that_answers_is_named() -> None:
+    net = Net(1000)
+    net.projection = nn.Linear(6, 4)
+    with pytest.raises(ll.SpecError, match=r"take it away\. head='classifier' replaces the layer that answers now\.$"):
+        check_use(net, 4, SHAPE)
+
+
 def spare() -> Net:
     net = Net(4)
     net.projection = nn.Linear(6, 4)  # no name is near
