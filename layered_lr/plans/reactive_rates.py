@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from layered_lr.errors import ScheduleEnded, SpecError, Unsupported
+from layered_lr.files import describe_error
 from layered_lr.plans.float32_range import LARGEST
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Reaction
@@ -70,7 +71,8 @@ class LiveRates:
             unit: Only schedules that read a metric each ``"step"``, or each ``"epoch"``; None is all of them.
 
         Raises:
-            SpecError: A metric is missing or no number; a unit is none, or is left out where schedules count both.
+            SpecError: A metric is missing or no number, or its function raised; a unit is none, or is left out where
+                schedules count both.
         """
         if unit not in (None, "step", "epoch"):
             raise SpecError(f"observe: unit={unit!r}: must be 'step' or 'epoch', or left out.")
@@ -257,7 +259,14 @@ def _choose_metric(settings: ReactionSettings, metrics: Metrics, group: str) -> 
     if not isinstance(metrics, Mapping):
         return metrics  # the reaction checks it
     if callable(settings.metric):
-        return settings.metric(metrics)
+        try:
+            return settings.metric(metrics)
+        except Exception as error:  # whatever the user's code raises
+            name = getattr(settings.metric, "__name__", repr(settings.metric))
+            raise SpecError(
+                f"ReduceLROnPlateau(metric={name}) of group {group!r} raised {describe_error(error)}. It was given "
+                f"{', '.join(map(str, metrics))}."
+            ) from error
     if settings.metric is None or settings.metric not in metrics:
         raise SpecError(
             f"group {group!r} watches the metric {settings.metric!r}, but only these were given: "

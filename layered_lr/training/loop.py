@@ -455,16 +455,17 @@ class Loop:
             self._note_still_groups()
         self._epoch_is_open = True
         right, average, further = self._evaluate() if self._evaluates else (None, None, {})
-        self._epoch_is_open = False
         loss = mean_loss(self.history.losses.numbers(self._first_of_epoch()))
         known = {} if right is None or math.isnan(right) else {"accuracy": right}
         metrics = {"loss": loss, **known, **further}
-        if right is not None:
-            self._watch(metrics)
         # Where every update was skipped there is nothing to react to, and where the run ends before its epoch does, the
         # epoch's own end is still to come: a run that goes on from here shows it then, as one that was not stopped.
         if right is not None and math.isfinite(loss) and self._ends_epoch():
             self.session.observe(metrics, "epoch")
+        self._epoch_is_open = False  # nothing of the user's is called any more
+        if right is not None:
+            self._keep_measured(right, average, further)
+            self._watch(metrics)
         if self.run_log:
             self.measured.collect()
             self.run_log.add(self.history)
@@ -529,18 +530,21 @@ class Loop:
         return (self.step - 1) // self.in_epoch * self.in_epoch
 
     def _evaluate(self) -> tuple[float, float | None, dict[str, float]]:
-        """Measure first, and keep what was measured when nothing can fail any more."""
+        """Measure the accuracy, that of the moving average, and the other metrics."""
         right, further = evaluate(self.session, self.batches, self._metrics, loss=self._test_loss)
         average = None
         if self.session.extras.ema_decay is not None:
             average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True, loss=self._test_loss)
             further |= {f"ema {name}": value for name, value in of_average.items()}
+        return right, average, further
+
+    def _keep_measured(self, right: float, average: float | None, further: Mapping[str, float]) -> None:
+        """Put what was measured into the history."""
         if not math.isnan(right):
             self.history.accuracies.add([right])
             if average is not None:
                 self.history.ema_accuracies.add([average])
         self.history.log(self.step, further)
-        return right, average, further
 
     def _note(self, what: str, /, **values: Any) -> None:
         """Keep an event of the run: in its result, in its folder and on the screen."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -420,6 +421,30 @@ print(len(ll.run(SPEC, **options("torch-eager", checkpoints=sys.argv[1])).losses
     assert done.stdout.split() == [str(STEPS)]
     assert "The run goes on without." in done.stderr
     assert not list((tmp_path / "run" / "checkpoints").glob("*/state.json")), "one of them is half written"
+
+
+LOOKS: list[float] = []
+
+
+def accuracy_or_error(metrics: Mapping[str, float]) -> float:
+    """A metric of a schedule, which fails at the second look at it."""
+    LOOKS.append(metrics["accuracy"])
+    if len(LOOKS) == 2:
+        raise KeyError("f1")
+    return metrics["accuracy"]
+
+
+def test_a_schedule_that_cannot_read_its_metric_loses_no_epoch(torch: Any, tmp_path: Path) -> None:
+    LOOKS[:] = []
+    spec = ll.Spec(ll.SGD(0.05), schedule=ll.ReduceLROnPlateau("max", 0.5, patience=0, metric=accuracy_or_error))
+    given: Any = {**options("torch-eager"), "early_stop": ll.EarlyStop("accuracy", patience=9)}
+    said = r"accuracy_or_error'?\) of group 'rest' raised KeyError: 'f1'\. It was given loss, accuracy"
+    with pytest.raises(ll.SpecError, match=said):
+        ll.run(spec, **given, checkpoints=tmp_path / "run")
+    again = ll.resume(tmp_path / "run", data=arrays(), trust=True)
+    whole = ll.run(spec, **given)
+    assert_same(again, whole)
+    assert len(again.accuracies) == 3 and again.rates.tolist() == whole.rates.tolist()
 
 
 @pytest.mark.parametrize("fails_at", [2, 3], ids=["within the run", "at its end"])
