@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 from tabulate import tabulate
 
 from benchmarks.frame.pages import replace_part
@@ -82,15 +83,22 @@ def write_page(rows: dict[str, dict[str, Any]]) -> None:
     PAGE.write_text(replace_part(text, BEGIN, END, f"\n{table(rows)}\n"), encoding="utf-8")
 
 
-def main(words: list[str]) -> None:
-    """Measure the models that are named, or those that are missing."""
-    if words[:1] == ["--one"]:
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--one", help="Measure this model in this process, and print its row alone.")
+def main(names: tuple[str, ...], one: str | None) -> None:
+    """Measure the models of torchvision that are named, or those that have no row."""
+    known_names = list_zoo()
+    for name in (*names, *([one] if one else [])):
+        if name not in known_names:
+            raise click.BadParameter(f"torchvision has no classifier {name!r} of this size.")
+    if one:
         from benchmarks.translation.matrix import measure
 
-        print(json.dumps(measure(words[1])))
+        print(json.dumps(measure(one)))
         return
     known = read_rows()
-    for name in words or [name for name in list_zoo() if "error" in known.get(name, {"error": "missing"})]:
+    for name in names or [name for name in known_names if "error" in known.get(name, {"error": "missing"})]:
         row = _measure_apart(name)
         with ROWS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -113,4 +121,4 @@ def _measure_apart(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar
 
-from layered_lr.optimizers.base import Etas, Finite, Optimizer, StepSizes
+from layered_lr.optimizers.base import Etas, Optimizer, StepSizes
 from layered_lr.validation import NonNegative, value_class
 
 
@@ -21,7 +21,7 @@ class ASGD(Optimizer):
     Args:
         lr: The rate of groups without their own ``lr``, >= 0.
         lambd: Decay of the weights and of the rate, >= 0.
-        alpha: Power of the rate's decay.
+        alpha: Power of the rate's decay, >= 0.
         t0: The update at which averaging begins, >= 0.
         weight_decay: L2 penalty, coupled, >= 0.
         maximize: Follow the gradient up instead of down.
@@ -38,7 +38,7 @@ class ASGD(Optimizer):
 
     lr: NonNegative = 1e-2
     lambd: NonNegative = field(default=1e-4, kw_only=True)
-    alpha: Finite = field(default=0.75, kw_only=True)
+    alpha: NonNegative = field(default=0.75, kw_only=True)
     t0: NonNegative = field(default=1e6, kw_only=True)
 
 

@@ -394,7 +394,7 @@ class Result:
             >>> data = (torch.ones(8, 3, 2, 2).numpy(), torch.arange(8).numpy() % 2) * 2
             >>> spec = ll.Spec(ll.SGD(0.1))
             >>> result = ll.run(spec, model=build, data=data, epochs=1, batch_size=4, progress=False)
-            >>> result.evaluate(data).accuracy == result.accuracies[-1]
+            >>> print(result.evaluate(data).accuracy == result.accuracies[-1])
             True
         """
         return evaluate(

@@ -59,14 +59,20 @@ os.environ.clear()
 os.environ.update(request["environment"])
 sys.argv = ["-c", *request["arguments"]]
 main = sys.modules["__main__"] = types.ModuleType("__main__")
-exec(compile(request["script"], "<string>", "exec"), vars(main))
+code = 0
+try:
+    exec(compile(request["script"], "<string>", "exec"), vars(main))
+except SystemExit as end:
+    code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    if not isinstance(end.code, int | None):
+        print(end.code, file=sys.stderr)
 
 # Python ends so too. Then it would take down all that was imported, which takes as long as a small test.
 threading._shutdown()
 atexit._run_exitfuncs()
 sys.stdout.flush()
 sys.stderr.flush()
-os._exit(0)
+os._exit(code)
 """
 
 _ROOT = Path(__file__).resolve().parents[2]
