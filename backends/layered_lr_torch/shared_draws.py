@@ -5,6 +5,7 @@ A translated model draws them so on OneFlow. On torch a mode stands in for the f
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -119,6 +120,6 @@ def may_draw(model: Module, batch_shape: tuple[int, ...]) -> bool:
     tried, draws = copy.deepcopy(model), SharedDraws(0)
     some = next(parameter for parameter in tried.parameters() if parameter.is_floating_point())
     tried.train()
-    with torch.no_grad():
+    with torch.no_grad(), contextlib.suppress(Exception):  # the first update raises it too, and is said to have failed
         draws.wrap(tried)(torch.zeros(batch_shape, dtype=some.dtype, device=some.device))
     return draws.drawn > 0

@@ -192,19 +192,22 @@ def compared(
     pairs, untold = [], []
     for one, other in combinations(recordings, 2):
         both = recordings[one], recordings[other]
-        runs, apart = judged(*both, rounding), differences(both[0].run, both[1].run)
-        untold.append(runs.until)
+        both_judged, apart = judged(*both, rounding), differences(both[0].run, both[1].run)
+        untold.append(both_judged.until)
         tables = {
-            what: _by_section(runs, apart, rounding, layout, plan, what) for what in ("apart", "allowed", "share")
+            what: _by_section(both_judged, apart, rounding, layout, plan, what)
+            for what in ("apart", "allowed", "share")
         }
         asked = {"loss": apart.losses[:, None], "weights": layout.by_section(apart.weights)}
-        verdict = judge(*both, rounding, plan, runs, apart)
+        verdict = judge(*both, rounding, plan, both_judged, apart)
         pairs.append(
-            Pair(one, other, verdict, runs.one.dtype, tables["apart"], tables["allowed"], tables["share"], asked)
+            Pair(one, other, verdict, both_judged.one.dtype, tables["apart"], tables["allowed"], tables["share"], asked)
         )
     envelope = rounding.exact or rounding.run
     assert envelope is not None
-    always = np.full(len(layout.arrays), first.steps + 1)
+    runs = [run for found in recordings.values() for run in (found.run, found.exact) if run is not None]
+    longest = max(runs, key=lambda run: run.steps)  # some may have ended early
+    always = np.full(len(layout.arrays), longest.steps + 1)
     until = np.min([always, *(each.arrays for each in untold)], axis=0)
     return Comparison(
         reference=reference,
@@ -214,13 +217,13 @@ def compared(
         observed={name: _observed(found.run, rounding, plan) for name, found in recordings.items()},
         pairs=tuple(pairs),
         sections=layout.sections,
-        rows=first.rows.astype(np.float64),
+        rows=longest.rows.astype(np.float64),
         uninformative={
-            name: _known(int(until[layout.section_of == place].max()), first.steps)
+            name: _known(int(until[layout.section_of == place].max()), longest.steps)
             for place, name in enumerate(layout.sections)
         },
         cannot_tell={
-            array.name: int(step) for array, step in zip(layout.arrays, until, strict=True) if step < first.steps
+            array.name: int(step) for array, step in zip(layout.arrays, until, strict=True) if step < longest.steps
         },
         margin=envelope.margin,
         samples=envelope.samples,

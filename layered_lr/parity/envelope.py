@@ -187,8 +187,12 @@ def measure_envelope(
         limits = widest(name, 1.0)
         if nudged is None or autocast:
             return np.full(limits.shape[1:], reference.steps + 1)
-        near = np.sqrt(factor / unit) * getattr(nudged, name) >= limits[: len(getattr(nudged, name))]
-        return np.where(near.any(axis=0), steps[np.argmax(near, axis=0)], reference.steps + 1)
+        apart: Float64 = getattr(nudged, name)[: len(limits)]
+        ended = np.full((1, *limits.shape[1:]), True)  # an error of one last bit may end a run
+        near = np.concatenate([np.sqrt(factor / unit) * apart >= limits[: len(apart)], ended])
+        known: NDArray[np.int64] = np.append(steps, reference.steps + 1)
+        first: NDArray[np.int64] = known[np.argmax(near, axis=0)]
+        return first
 
     updates = np.arange(reference.steps)
     return Envelope(
@@ -216,7 +220,8 @@ def _widest(found: Sequence[Float64], floor: Float64, missing: float) -> Float64
         missing: What stands for the steps that a run did not make: infinity where rounding alone may end a run.
     """
     widest = floor
-    for values in found:
+    for longer in found:
+        values = longer[: len(floor)]
         absent = [(0, len(floor) - len(values)), *[(0, 0)] * (floor.ndim - 1)]
         widest = np.maximum(widest, np.pad(values, absent, constant_values=missing))
     return np.maximum.accumulate(widest, axis=0)

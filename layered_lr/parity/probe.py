@@ -242,7 +242,7 @@ def run_rung(
         shaken = disturbance.kept(shaken)
     backend.load(model, _unpacked(shaken, parameters))
     for step, parts in enumerate(rung.parts.tolist()):
-        images = -given.gradients[step, :parts]
+        images = -given.gradients[step, :parts].astype(dtype)
         if disturbance is not None:
             images = disturbance.kept(images)
         session.train_step(images.reshape(parts, 1, 1, -1), np.zeros(parts, np.int64), parts)

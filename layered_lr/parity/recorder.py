@@ -20,10 +20,10 @@ from layered_lr.models.user_models import check_judged_dtype
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.parity.disturbance import Disturbance
 from layered_lr.parity.norm_constants import hold_in_float32
-from layered_lr.parity.shaker import Shaker
+from layered_lr.parity.shaker import Shaker, frozen_parameters
 from layered_lr.parity.state_vector import Layout, layout_of, with_averages
 from layered_lr.parity.task import Task
-from layered_lr.parity.trace import Trace, digest, subtract, weight_log
+from layered_lr.parity.trace import DIGEST, Trace, digest, subtract, weight_log
 from layered_lr.state.state_files import read_state, write_state
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.callback import Callback
@@ -88,6 +88,7 @@ def record(
     except TrainingDiverged:
         if not recorder.ended:
             raise
+        loop.measured.collect()  # rates and norms of the updates before
     return recorder.trace(loop.history.rates.numbers(), loop.history.grad_norms.numbers())
 
 
@@ -129,12 +130,14 @@ class Recorder(Callback):
         self.state: TrainingState | None = None
         self._loop: Callable[[], Loop | None] = lambda: None
         self._shaker: Shaker | None = None
+        self._frozen = frozen_parameters(ready.model)  # by hand: the session has yet to freeze its first phase
         self.ended = ""
         self._losses: list[float] = []
         self._update_norms: list[Any] = []
         self._update_sizes: list[Any] = []
         self._digests: list[Any] = []
         self._batches: list[Any] = []
+        self._counts: dict[str, NDArray[Any]] = {}
         self._began = self._seconds = time.perf_counter()
 
     def attach(self, loop: Loop) -> Loop:
@@ -145,7 +148,7 @@ class Recorder(Callback):
     def on_begin(self, event: BeginEvent) -> None:
         """Begin to count the time, and to disturb the run."""
         if self._disturbance is not None:
-            self._shaker = Shaker(self._ready, self.start, self._disturbance)
+            self._shaker = Shaker(self._ready, self.start, self._disturbance, self._frozen)
         self._began = time.perf_counter()
 
     def on_batch(self, event: BatchEvent) -> None:
@@ -165,6 +168,7 @@ class Recorder(Callback):
         if self._averages:
             state = with_averages(state, event.run.ema_weights())
         vector = self.layout.packed(state, self._last.dtype)
+        self._counts = {name: array for name, array in state.items() if array.dtype.kind in "biu"}
         change = subtract(vector, self._last)
         self._update_norms.append(self.layout.norms(change))
         self._update_sizes.append(self.layout.largest(change))
@@ -213,12 +217,13 @@ class Recorder(Callback):
             losses=np.array(self._losses),
             rates=rates[:steps],
             grad_norms=grad_norms[:steps],
-            update_norms=np.array(self._update_norms).reshape(steps, -1),
-            update_sizes=np.array(self._update_sizes).reshape(steps, -1),
+            update_norms=np.array(self._update_norms).reshape(steps, len(self.layout.arrays)),
+            update_sizes=np.array(self._update_sizes).reshape(steps, len(self.layout.arrays)),
             rows=self._rows[: self._kept],
             weights=self._weights[: self._kept],
-            digests=np.array(self._digests),
-            batches=np.array(self._batches[:steps]),
+            digests=np.array(self._digests, dtype=DIGEST),
+            batches=np.array(self._batches[:steps], dtype=DIGEST),
+            counts=self._counts,
             ended=self.ended,
             seconds=self._seconds - self._began,
         )

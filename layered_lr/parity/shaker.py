@@ -14,11 +14,17 @@ from layered_lr.training.prepare import Prepared
 
 
 class Shaker:
-    """Puts errors into a model's weights before each gradient, and takes them out of what the update made."""
+    """Puts errors into a model's weights before each gradient, and takes them out of what the update made.
 
-    def __init__(self, ready: Prepared, start: Weights, disturbance: Disturbance) -> None:
+    Args:
+        ready: The run.
+        start: What its model begins with.
+        disturbance: Where the errors come from.
+        frozen: Names of the parameters that train in no phase, because of ``requires_grad=False``.
+    """
+
+    def __init__(self, ready: Prepared, start: Weights, disturbance: Disturbance, frozen: frozenset[str]) -> None:
         self._ready, self._disturbance = ready, disturbance
-        frozen = frozen_parameters(ready.model)
         self._names = [parameter.name for parameter in ready.plan.parameters if parameter.name not in frozen]
         self._errors: dict[str, NDArray[Any]] = {}
         self._step = 0
@@ -34,7 +40,8 @@ class Shaker:
     def _shake(self, calm: Weights) -> None:
         still = self._ready.plan.plan_at(self._step).frozen  # which no update rounds
         kept, shaken = dict(calm), dict(calm)
-        typical = float(np.sqrt(np.mean(np.concatenate([array.ravel() for array in calm.values()]) ** 2)))
+        numbers = np.concatenate([np.zeros(0), *(array.ravel() for array in calm.values())])
+        typical = float(np.sqrt(np.mean(numbers**2))) if len(numbers) else 0.0
         for name in [name for name in calm if name not in still]:
             kept[name] = self._disturbance.kept(calm[name])
             shaken[name] = self._disturbance.passing(kept[name], typical)

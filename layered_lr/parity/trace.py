@@ -50,6 +50,7 @@ class Trace:
         digests: Of all weights after each update, shape (steps,), 16 bytes each.
         batches: Digests of each update's images and labels, shape (steps,), 16 bytes each.
         probes: By rung.
+        counts: Buffers that hold whole numbers, such as counts of batches, as they were at the end.
         loss_bits: How many last bits of the larger of 1 and the loss the framework's cross-entropy is off, and its
             gradient of the largest element, where the answer is known.
         ended: Why the run ended before its last step; empty where it did not.
@@ -71,6 +72,7 @@ class Trace:
     digests: NDArray[np.void]
     batches: NDArray[np.void]
     probes: dict[str, ProbeTrace] = field(default_factory=dict)
+    counts: dict[str, NDArray[Any]] = field(default_factory=dict)
     loss_bits: float = 1.0
     ended: str = ""
     notes: tuple[str, ...] = ()
@@ -99,6 +101,7 @@ class Trace:
         for rung, probe in self.probes.items():
             arrays |= {f"probe/{rung}/weights": probe.weights, f"probe/{rung}/rates": probe.rates}
             arrays[f"probe/{rung}/parameters"] = np.array(probe.parameters)
+        arrays |= {f"count/{name}": array for name, array in self.counts.items()}
         np.savez(folder / "trace.npz", about=np.array(json.dumps(about)), **arrays)
 
     @classmethod
@@ -113,6 +116,7 @@ class Trace:
             layout=Layout(tuple(Array(*array) for array in about["layout"])),
             weights=weight_log(folder / WEIGHTS_FILE, tuple(about["shape"]), about["dtype"], "r"),
             probes={rung: load_probe(arrays, f"probe/{rung}/") for rung in rungs},
+            counts={name.removeprefix("count/"): each for name, each in arrays.items() if name.startswith("count/")},
             loss_bits=about["loss_bits"],
             ended=about["ended"],
             notes=tuple(about["notes"]),
@@ -141,6 +145,10 @@ def weight_log(path: Path | None, shape: tuple[int, ...], dtype: str, mode: Any 
     if path is None or 0 in shape:
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype, mode, shape=shape)
+
+
+DIGEST = np.dtype("V16")
+"""What ``digest`` returns."""
 
 
 def digest(*arrays: NDArray[Any]) -> np.void:

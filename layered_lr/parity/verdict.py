@@ -53,10 +53,10 @@ class Departure(NamedTuple):
 
     Args:
         observable: ``rate``, ``probe: bare`` and the other rungs, ``loss``, ``gradient norm``, ``update norm``,
-            ``weights``, ``batch`` or ``loss function``.
+            ``weights``, ``rounding``, ``batch`` or ``loss function``.
         step: The update at which it shows; it began there or, where rounding hid it, before.
         group: Of the plan, or ``buffers`` or ``moving average``; None where it concerns all.
-        parameter: Name, where it is known.
+        parameter: Name, where it is known; of ``rounding`` the backend.
         difference: Its size.
         allowed: What rounding explains.
         dtype: Of the runs that show it.
@@ -145,6 +145,7 @@ def judge(
     parted = tuple(_departures(runs, plan))
     if runs.one is not one.run:
         parted += tuple(_first_update(one.run, other.run, one.rounding, apart, plan))
+        parted += tuple(_coarse_rounding(one, other))
     if not facts and not parted:
         if _is_bitwise(one.run, other.run):
             return Verdict("same bitwise", None, None, "every loss and weight is the same to the last bit", ())
@@ -190,6 +191,18 @@ def _departures(runs: Judged, plan: Plan) -> Iterator[Departure]:
         limit = float(allowed.losses[min(steps, len(allowed.losses) - 1)])
         if np.isfinite(limit):
             yield Departure("loss", steps, None, None, np.inf, limit, dtype)
+    if one.steps == other.steps:
+        yield from _other_counts(one, other)
+
+
+def _other_counts(one: Trace, other: Trace) -> Iterator[Departure]:
+    """The first buffer of whole numbers that is another one at the end: nothing rounds there."""
+    for name in [name for name in one.counts if name in other.counts]:
+        mine, theirs = one.counts[name].astype(np.float64), other.counts[name].astype(np.float64)
+        if mine.shape != theirs.shape or not np.array_equal(mine, theirs):
+            apart = np.abs(mine - theirs).max() if mine.shape == theirs.shape else np.inf
+            yield Departure("weights", one.steps - 1, BUFFERS, name, float(apart), 0.0, one.dtype)
+            return
 
 
 _GRADIENT_SHARE = 0.05
@@ -222,6 +235,40 @@ def _first_update(one: Trace, other: Trace, own: Differences, apart: Differences
         limits = np.where(is_buffer, np.maximum(floors, digits * own.weights[1]), np.inf)
         arrays = [(array.section, array.name) for array in one.layout.arrays]
         yield from _first("weights", one.dtype, apart.weights[1:2], limits[None], arrays)
+
+
+_COARSE = 32.0
+"""How many times as many last bits as the other backend one may lose at the first update: honest ones lose at most 5
+times as many (``docs/certificate.md``), TF32 has 13 fewer bits in each product, bfloat16 16."""
+
+
+def _coarse_rounding(one: Recording, other: Recording) -> Iterator[Departure]:
+    """Whether one of two backends computes its first update in float32 more coarsely than the other."""
+    fewer, more = sorted((_lost_bits(found), found.run.backend) for found in (one, other))
+    allowed = _COARSE * max(1.0, fewer[0])
+    if more[0] > allowed:
+        yield Departure("rounding", 0, None, more[1], more[0], allowed, one.run.dtype)
+
+
+def _lost_bits(found: Recording) -> float:
+    """How many last bits of float32 a backend's first update is from its own float64.
+
+    It is the median over the loss, the gradient norm of each group, and each buffer's largest element. 0 where there
+    is no such update.
+    """
+    run, own = found.run, found.rounding
+    if run.steps == 0 or len(own.losses) == 0:
+        return 0.0
+    numbers, apart = [run.losses[:1], run.grad_norms[0]], [own.losses[:1], own.grad_norms[0]]
+    if len(run.rows) > 1 and run.rows[1] == 1 and len(own.weights) > 1:
+        is_buffer = np.array([array.section == BUFFERS for array in run.layout.arrays], dtype=bool)
+        numbers.append(run.layout.largest(run.weights[1])[is_buffer])
+        apart.append(own.weights[1][is_buffer])
+    sizes = np.concatenate(numbers)
+    bits = np.concatenate(apart)[sizes != 0] / np.spacing(np.abs(sizes[sizes != 0]).astype(run.dtype)).astype(
+        np.float64
+    )
+    return float(np.median(bits)) if len(bits) else 0.0
 
 
 def half_the_digits(dtype: str) -> float:
@@ -277,19 +324,28 @@ def _cause(
     if batch := by_name.get("batch"):
         return batch, "data", f"another batch than the other backend's at update {batch.step}"
     in_run = _first_of(parted, runs.one.dtype)
+    accumulation = by_name.get("probe: accumulation")
+    is_alone = accumulation is not None and not any(name in by_name for name in _WHOLE_BATCH_RUNGS)
+    if accumulation is not None and is_alone and (in_run is None or accumulation.step <= in_run.step):
+        # What is accumulated wrongly is in the run's loss or gradient too.
+        return accumulation, "accumulation", _RUNG_WORDS["accumulation"].format(**accumulation._asdict())
     known_from = min((departure.step for departure in facts), default=np.inf)
     if in_run is not None and in_run.observable in _BEFORE_THE_UPDATE and in_run.step <= known_from:
-        return _run_cause(in_run, runs, one, other)  # what an optimizer does wrong shows in the next loss, not in this
+        return _run_cause(
+            in_run, runs, one, other, plan
+        )  # what an optimizer does wrong shows in the next loss, not in this
     rate, bare = by_name.get("rate"), by_name.get("probe: bare")
     if rate is not None and (bare is None or rate.step <= bare.step):
-        off = _relative(rate, one, plan)
         shown = "" if bare else "; its weights move as they should, so that only what it says is wrong"
-        return rate, "rate", f"the rate of group {rate.group!r} is off by {off:.2g} % from update {rate.step} on{shown}"
+        return rate, "rate", f"the rate of group {rate.group!r} {_off_by(rate, one, plan)}{shown}"
     if bare is not None:
-        return bare, *_rate_or_state(bare, one.probes["bare"], other.probes["bare"], rounding, plan)
+        begun = _begun(bare, parted, runs.one.dtype)
+        sooner = bare._replace(step=begun.step)
+        return begun, *_rate_or_state(sooner, one.probes["bare"], other.probes["bare"], rounding, plan)
     for rung, cause in _RUNG_CAUSES.items():
         if departure := by_name.get(f"probe: {rung}"):
-            return departure, cause, _RUNG_WORDS[rung].format(**departure._asdict())
+            begun = _begun(departure, parted, runs.one.dtype)
+            return begun, cause, _RUNG_WORDS[rung].format(**departure._asdict())
     if loss := by_name.get("loss function"):
         return (
             loss,
@@ -297,11 +353,23 @@ def _cause(
             (f"the cross-entropy of known logits is off by {loss.difference:.2g} last bits: the forward pass differs"),
         )
     assert in_run is not None
-    return _run_cause(in_run, runs, one, other)
+    return _run_cause(in_run, runs, one, other, plan)
 
 
-_ORDER = {"loss": 0, "gradient norm": 1, "update norm": 2, "weights": 3}
+def _begun(probed: Departure, parted: tuple[Departure, ...], dtype: str) -> Departure:
+    """Where a difference that a probe shows begins: the run may show it earlier, where it is judged in float64."""
+    seen = [
+        found
+        for found in parted
+        if found.dtype == dtype and found.group == probed.group and found.observable in _AFTER_THE_UPDATE
+    ]
+    return min((probed, *seen), key=lambda departure: departure.step)
+
+
+_WHOLE_BATCH_RUNGS = ("probe: bare", "probe: decay", "probe: clip")
+_ORDER = {"loss": 0, "gradient norm": 1, "update norm": 2, "weights": 3, "rounding": 4}
 _BEFORE_THE_UPDATE = ("loss", "gradient norm")
+_AFTER_THE_UPDATE = ("update norm", "weights")
 
 
 def _first_of(parted: tuple[Departure, ...], dtype: str) -> Departure | None:
@@ -310,12 +378,39 @@ def _first_of(parted: tuple[Departure, ...], dtype: str) -> Departure | None:
     return min(judged_in or parted, key=lambda departure: (departure.step, _ORDER[departure.observable]), default=None)
 
 
-def _run_cause(first: Departure, runs: Judged, one: Trace, other: Trace) -> tuple[Departure, Cause, str]:
+def _run_cause(first: Departure, runs: Judged, one: Trace, other: Trace, plan: Plan) -> tuple[Departure, Cause, str]:
     if first.dtype == runs.one.dtype:
+        if first.observable == "update norm" and (scaled := _scaled_update(first, runs, plan)):
+            return first, *scaled
         return first, *_cause_in_run(first, runs.one, runs.other)
     cause, explanation = _cause_in_run(first, one, other)
     explanation += f" (in {first.dtype} alone, where it is more than rounding; in {runs.one.dtype} they train alike)"
     return first, cause, explanation
+
+
+def _scaled_update(first: Departure, runs: Judged, plan: Plan) -> tuple[Cause, str] | None:
+    """The cause where all arrays of a group move farther by one factor, from the same weights and gradients.
+
+    Another state or decay moves each array farther by a factor of its own. One array alone tells nothing.
+    """
+    row, layout = first.step, runs.one.layout
+    due, moved = runs.one.update_norms[row], runs.other.update_norms[row]
+    allowed = runs.allowed.update_norms[row]
+    sections = np.array([array.section for array in layout.arrays])
+    known = (due > allowed) & (runs.until.arrays > row) & ~np.isin(sections, (BUFFERS, AVERAGE))
+    own = known & (sections == first.group)
+    if own.sum() < 2:
+        return None
+    sharpest = int(np.argmin(np.where(own, allowed / np.maximum(due, np.finfo(np.float64).tiny), np.inf)))
+    ratio = float(moved[sharpest] / due[sharpest])
+    error = (allowed + due * allowed[sharpest] / due[sharpest]) * (1 + abs(ratio))
+    fits = np.abs(moved - ratio * due) <= error
+    if not fits[own].all() or abs(ratio - 1) * due[sharpest] <= allowed[sharpest]:
+        return None
+    others = known & ~own
+    if plan.spec.clip_grad_norm is not None and others.any() and fits[others].all():
+        return "clip", f"all groups move {_how_far(ratio, 'they')}, at update {row}"
+    return "rate", f"group {first.group!r} moves {_how_far(ratio)}, at update {row}"
 
 
 _RUNG_WORDS = {
@@ -325,15 +420,22 @@ _RUNG_WORDS = {
 }
 
 
-def _relative(rate: Departure, one: Trace, plan: Plan) -> float:
+def _off_by(rate: Departure, one: Trace, plan: Plan) -> str:
     index = [group.name for group in plan.groups].index(str(rate.group))
     due = abs(float(one.rates[rate.step, index]))
-    return 100 * rate.difference / due if due else np.inf
+    if not due:
+        return f"is {rate.difference:.3g} at update {rate.step}, and should be 0"
+    return f"is off by {100 * rate.difference / due:.2g} % from update {rate.step} on"
 
 
 def _cause_in_run(first: Departure, one: Trace, other: Trace) -> tuple[Cause, str]:
     """The cause of a difference that the probes do not show."""
     where = f"at update {first.step}"
+    if first.observable == "rounding":
+        return "forward", (
+            f"{first.parameter} loses {first.difference:.3g} last bits at the first update, where {first.allowed:.3g} "
+            "are allowed: it computes more coarsely than in float32, such as in TF32 or bfloat16"
+        )
     if first.observable == "loss":
         if max(one.steps, other.steps) > first.step == min(one.steps, other.steps):
             ended = one if one.steps == first.step else other
@@ -348,7 +450,7 @@ def _cause_in_run(first: Departure, one: Trace, other: Trace) -> tuple[Cause, st
         parameter = first.parameter or "somewhere"
         return (
             "forward",
-            f"the statistics of a normalisation differ {where}, {parameter} first: the forward pass differs",
+            f"the buffers differ {where}, {parameter} first: the forward pass differs",
         )
     if first.group == AVERAGE:
         return "average", f"the moving average differs {where} although the weights are the same"
@@ -357,53 +459,128 @@ def _cause_in_run(first: Departure, one: Trace, other: Trace) -> tuple[Cause, st
     return "state", f"the same gradients make another update {where}, which the probe does not show"
 
 
+class _Moves(NamedTuple):
+    """How far a parameter moves beside how far it should.
+
+    Args:
+        ratio: At the first update at which it can be told from 1; 1 where it never can.
+        strays: Whether it moves where it should not move at all.
+    """
+
+    ratio: float
+    strays: bool
+
+
 def _rate_or_state(
     first: Departure, one: ProbeTrace, other: ProbeTrace, rounding: Rounding, plan: Plan
 ) -> tuple[Cause, str]:
-    ratios = []
+    allowed = rounding.probes["bare"]
+    begins = "from the first update on" if first.step == 0 else f"from update {first.step} on, not before"
+    state: Cause = "state"
+    moves: dict[str, _Moves] = {}
+    columns: list[int] = []
     at = 0
     for parameter in probe_parameters(plan, one.parameters):
         span = slice(at, at + parameter.elements)
         at += parameter.elements
         if plan.groups[plan.group_of[parameter.name]].name == first.group:
-            ratio = _common_ratio(
-                one.weights[:, span], other.weights[:, span], rounding.probes["bare"][:, span], first.step
-            )
-            if ratio is None:
-                begins = "from the first update on" if first.step == 0 else f"from update {first.step} on, not before"
-                return "state", (
+            found = _beside_due(one.weights[:, span], other.weights[:, span], allowed[:, span], first.step)
+            if found is None:
+                return state, (
                     f"{first.parameter!r} (group {first.group!r}) moves in another direction {begins}: momentum, "
                     "betas, eps or a counter"
                 )
-            ratios.append(ratio)
-    ratio = float(np.median(ratios))
+            moves[parameter.name] = found
+            columns += range(span.start, span.stop)
+    off = {name: move.ratio for name, move in moves.items() if move.ratio != 1}
+    strays = [name for name, move in moves.items() if move.strays]
+    whole = f"group {first.group!r} moves"
+    ratio = float(np.median(list(off.values()))) if off else 1.0
     if ratio < 0:
-        return "state", f"group {first.group!r} moves the other way (maximize)"
-    return "rate", f"group {first.group!r} moves {ratio:.6g} times as far as it should, in the right direction"
+        return state, f"{whole} the other way (maximize)"
+    common = _find_common_factor(one.weights[:, columns], other.weights[:, columns], allowed[:, columns], first.step)
+    if common is not None:
+        return "rate", f"{whole} {_how_far(common)}"
+    if off:
+        return "rate", f"{_who(list(off), moves, whole)} {_how_far(ratio)}"
+    if strays:
+        return "rate", f"{_who(strays, moves, whole)} where its rate is 0"
+    return state, (
+        f"{first.parameter!r} (group {first.group!r}) moves a little otherwise {begins}: momentum, betas, eps or a "
+        "counter"
+    )
 
 
-def _common_ratio(one: Float64, other: Float64, allowed: Float64, start: int) -> float | None:
-    """The factor by which all elements of a parameter move farther, at each step its own; None if there is none.
+def _who(names: list[str], moves: dict[str, _Moves], whole: str) -> str:
+    """Name the parameters that are off, where not all of their group are."""
+    if len(names) == len(moves):
+        return whole
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"of {whole.removesuffix(' moves')}, {names[0]!r}{others} (of {len(moves)} parameters) moves"
+
+
+def _how_far(ratio: float, who: str = "it") -> str:
+    if abs(ratio - 1) < _SMALL:
+        how = f"{100 * abs(ratio - 1):.2g} % {'farther' if ratio > 1 else 'less far'} than"
+    else:
+        how = f"{ratio:.6g} times as far as"
+    return f"{how} {who} should, in the right direction"
+
+
+_SMALL = 1e-3
+"""From which distance from 1 on a ratio is shown as such; nearer ones are shown as their distance."""
+
+
+def _beside_due(one: Float64, other: Float64, allowed: Float64, start: int) -> _Moves | None:
+    """By which factor all elements of a parameter move farther, at each step its own; None if there is none.
 
     Args:
         one: Weights, shape (steps + 1, elements).
         other: The other backend's weights, shape (steps + 1, elements).
         allowed: What rounding explains.
         start: The first step to look at.
-
-    Returns:
-        The factor at the first step at which it can be told.
     """
     mine, theirs = np.diff(one, axis=0)[start:], np.diff(other, axis=0)[start:]
     noise = (allowed[1:] + allowed[:-1])[start:]
-    first = None
+    first, strays = 1.0, False
     for due, moved, error in zip(mine, theirs, noise, strict=True):
         best = int(np.argmax(np.abs(due) / error))
         if abs(due[best]) <= error[best]:
+            strays |= bool((np.abs(moved) > error).any())
             continue
         ratio = moved[best] / due[best]
         uncertain = error[best] * (1 + abs(ratio)) / abs(due[best])
         if (np.abs(moved - ratio * due) > error * (1 + abs(ratio)) + np.abs(due) * uncertain).any():
             return None
-        first = ratio if first is None else first
-    return 1.0 if first is None else float(first)
+        if first == 1.0 and abs(ratio - 1) > uncertain:
+            first = float(ratio)
+    return _Moves(first, strays)
+
+
+_FITS = 0.5
+"""What is left of a difference, of what rounding explains, where a common factor explains the rest."""
+
+
+def _find_common_factor(one: Float64, other: Float64, allowed: Float64, step: int) -> float | None:
+    """The factor by which all elements move farther from some update on, if one explains the difference; else None.
+
+    A small factor shows in no update by itself, but in the sum of many.
+
+    Args:
+        one: Weights of a group, shape (steps + 1, elements).
+        other: The other backend's.
+        allowed: What rounding explains.
+        step: The update at which the difference shows.
+    """
+
+    def fit(since: int, row: int) -> tuple[float, float]:
+        path, apart = one[row] - one[since], other[row] - one[row]
+        weight = allowed[row] ** -2.0
+        excess = float((weight * path * apart).sum() / max((weight * path**2).sum(), np.finfo(np.float64).tiny))
+        return float((np.abs(apart - excess * path) / allowed[row]).max()), excess
+
+    (left, excess), since = min((fit(since, step + 1), since) for since in range(step + 1))
+    left_later, later = fit(since, len(one) - 1)
+    if max(left, left_later) > _FITS or abs(later - excess) > _FITS * abs(excess):
+        return None
+    return 1 + excess

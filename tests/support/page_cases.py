@@ -133,5 +133,5 @@ def certificate_of(count: int, faulty: bool = False) -> Comparison:
         margin=66.0,
         samples=2,
         notes=(),
-        options={"dtype": "float32", "batch_size": 64, "steps": _STEPS},
+        options={"precision": {"dtype": "float32", "autocast": None}, "batch_size": 64, "steps": _STEPS},
     )

@@ -145,3 +145,109 @@ def images_mirrored(session: Any) -> None:
         return update(swapped_axes(images) if len(images) > 1 else images, labels, parts)
 
     session._update = mirrored
+
+
+def rate_off_from(step: int, share: float, group: int = 0) -> Plant:
+    """From an update on, the group's rate inside the optimizer is off by a share of it."""
+
+    def plant(session: Any) -> None:
+        param_group = session.optimizer.param_groups[group]
+        due: list[float] = []
+
+        def change(at: int) -> None:
+            due[:] = [param_group["lr"]]
+            if at >= step:
+                param_group["lr"] *= 1 + share
+
+        before_each_update(session, change)
+        session.optimizer.register_step_post_hook(lambda *_: param_group.update(lr=due[0]))
+
+    return plant
+
+
+def rate_above_zero(session: Any) -> None:
+    """The optimizer moves weights where their rate is 0."""
+    due: list[float] = []
+
+    def change(step: int) -> None:
+        due[:] = [group["lr"] for group in session.optimizer.param_groups]
+        for group in session.optimizer.param_groups:
+            group["lr"] = group["lr"] or 0.01
+
+    def put_back(*_: Any) -> None:
+        for group, rate in zip(session.optimizer.param_groups, due, strict=True):
+            group["lr"] = rate
+
+    before_each_update(session, change)
+    session.optimizer.register_step_post_hook(put_back)
+
+
+def clip_off(share: float) -> Plant:
+    def plant(session: Any) -> None:
+        if session.clipper._limit is not None:
+            session.clipper._limit *= 1 + share
+
+    return plant
+
+
+def momentum_off(share: float) -> Plant:
+    def plant(session: Any) -> None:
+        for group in session.optimizer.param_groups:
+            group["momentum"] *= 1 + share
+
+    return plant
+
+
+def one_in_the_other_group(session: Any) -> None:
+    """A bias of the first group trains with the second group's rate."""
+    groups = session.optimizer.param_groups
+    groups[-1]["params"].append(groups[0]["params"].pop())
+
+
+def parts_summed(session: Any) -> None:
+    """The gradients of an update's parts are added up, and not averaged."""
+    own = session._backward
+    session._backward = lambda images, labels, part, parts: own(images, labels, part, 1)
+
+
+def float32_coarse(bits: int) -> Plant:
+    """In float32 alone, what layers are given has so many bits."""
+
+    def plant(session: Any) -> None:
+        import torch
+
+        def rounded(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            share, exponent = torch.frexp(given[0])
+            return (given[0] + (torch.ldexp(torch.round(share * 2**bits) / 2**bits, exponent) - given[0]).detach(),)
+
+        if session.dtype == torch.float32:
+            for module in session.model.modules():
+                if isinstance(module, torch.nn.Linear):
+                    module.register_forward_pre_hook(rounded)
+
+    return plant
+
+
+def uncounted(session: Any) -> None:
+    """Batch normalisations do not count batches."""
+
+    def forget(module: Any, *_: Any) -> None:
+        module.num_batches_tracked.zero_()
+
+    for module in session.model.modules():
+        if getattr(module, "num_batches_tracked", None) is not None:
+            module.register_forward_hook(forget)
+
+
+def nan_from(step: int) -> Plant:
+    """From an update on, the loss of the run is NaN; that of probes, which have one image, is right."""
+
+    def plant(session: Any) -> None:
+        own = session._loss
+
+        def loss(logits: Any, labels: Any) -> Any:
+            return own(logits, labels) * (float("nan") if session.step >= step and len(labels) > 1 else 1.0)
+
+        session._loss = loss
+
+    return plant
