@@ -20,6 +20,7 @@ from tests.support.made_once import make_once
 
 ALIKE = (
     "plain",
+    "reacting",
     "watched",
     "accumulated",
     "rolled_back",
@@ -34,6 +35,7 @@ ALIKE = (
 REFUSED = {
     "unfit_group": r"Unsupported: the process group that the script has made \(gloo\) cannot send tensors on 'cpu': No",
     "diverging": "TrainingDiverged: the loss is nan at step 1",
+    "asking_in_vain": r"SpecError: (process 1 of 2: )?ReduceLROnPlateau\(metric='tests.support.many_runs:raises_in_the",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
     "gone_on_apart": "SpecError: .*process 1 of 2 has another checkpoint than process 0: step 4 and not 6",
@@ -124,6 +126,8 @@ DIFFERENCES = {
     "dtype": "another plan than process 0: parameters 'float64' and not 'float32'",
     "dropout": "another model than process 0: 6 'Dropout(p=0.3",
     "schedule": "another schedule than process 0",
+    "late schedule": "another schedule than process 0: of all updates",
+    "plateau": "another code than process 0: metric of group rest",
     "version": "another framework than process 0: 'torch 2",
     "package": "another version than process 0: torchvision ",
 }
