@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.backend.processes import Alone
 from layered_lr.training import many_processes
 from layered_lr.training.many_processes import check_single_process, find_launch, was_restarted
 from layered_lr.training.options import RunOptions
@@ -205,6 +207,28 @@ def test_what_one_process_does_alone_is_refused(monkeypatch: pytest.MonkeyPatch,
     for call in (check_single_process, lambda: ll.compare(steps=1), lambda: ll.run(dry_run=True, max_steps=1)):
         with pytest.raises(ll.Unsupported, match="this process is one of 2"):
             call()
+
+
+@pytest.mark.parametrize(("metric", "trust"), [("loss", ""), ("math:sqrt", " --trust")])
+def test_the_word_after_a_lost_process_has_all_that_the_command_needs(
+    monkeypatch: pytest.MonkeyPatch, metric: str, trust: str
+) -> None:
+    advice: list[str] = []
+
+    class Watched(Alone):
+        def watching(self, advice_given: str) -> contextlib.AbstractContextManager[None]:
+            advice.append(advice_given)
+            return contextlib.nullcontext()
+
+    backend = SimpleNamespace(join=lambda launch: Watched(), can_shard=True, name="torch-eager")
+    monkeypatch.setattr(many_processes, "load_backend", lambda *_: backend)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    spec = ll.Spec(ll.SGD(0.1), schedule=ll.ReduceLROnPlateau(metric=metric))
+    for given in (spec, spec.to_dict()):
+        with many_processes.joined(RunOptions(checkpoints="my run"), given):
+            pass
+    assert advice == [f"To go on from the newest checkpoint: layered-lr resume 'my run'{trust}"] * 2
 
 
 def test_a_restart_goes_on_only_where_a_run_has_begun(tmp_path: Path) -> None:
