@@ -36,13 +36,16 @@ def facts_alike(ready: Prepared, options: RunOptions) -> dict[str, Any]:
     Args:
         ready: From ``prepare``.
         options: Of the run.
+
+    Raises:
+        SpecError: Something in the spec has no name by which processes could compare it.
     """
     said = {name: value for name, value in options.to_dict().items() if name not in _OWN}
     framework = framework_of(ready.model) or ""
     imported = getattr(sys.modules.get(framework), "__version__", "not imported")  # not what the packages' list says
     return {
         "framework": f"{framework} {imported}",
-        "plan": ready.plan.to_dict(),
+        "plan": _plan_words(ready.plan),
         "option": said,
         "data digest": ready.dataset.digest(),
         "input": ready.model_input.to_dict(),
@@ -52,6 +55,16 @@ def facts_alike(ready: Prepared, options: RunOptions) -> dict[str, Any]:
         "list of callbacks": _callback_words(options),
         "schedule": _rate_words(ready.plan),
     }
+
+
+def _plan_words(plan: Plan) -> dict[str, Any]:
+    """A plan as a table, in which a function is its import path."""
+    try:
+        return plan.to_dict()
+    except SpecError as error:
+        raise SpecError(
+            f"several processes compare their specs as tables, in which a function is its import path: {error}"
+        ) from None
 
 
 def _model_words(model: Any) -> dict[str, Any]:

@@ -131,7 +131,8 @@ def prepare_together(
     """
     ready = processes.agree(lambda: prepare(spec, options, backend=backend, goes_on=goes_on))
     if processes.are_many:
-        check_alike(processes, {"version": all_versions(options.backend), **facts_alike(ready, options)})
+        facts = processes.agree(lambda: facts_alike(ready, options))
+        check_alike(processes, {"version": all_versions(options.backend), **facts})
         ready.batches.share = processes.share
         if options.shard:
             ready.backend.shard(ready.plan, ready.model)

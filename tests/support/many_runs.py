@@ -489,6 +489,7 @@ def silently_other(folder: str) -> dict[str, str]:
         "plateau": call_run(
             spec=ll.Spec(ll.SGD(0.1), schedule=ll.ReduceLROnPlateau("min", metric=_make_answer(1 + rank)))
         ),
+        "lambda": call_run(spec=ll.Spec(ll.SGD(0.1), schedule=ll.LambdaLR(lambda step: 0.5))),
         "unseeded": call_run(model=_shifted_net(rank), max_steps=1),
     }
     version, torch.__version__ = torch.__version__, f"{torch.__version__}{'.x' * rank}"

@@ -143,6 +143,15 @@ def test_processes_that_differ_in_what_no_option_names_are_refused(two: dict[str
         assert {first[case].split()[-1], second[case].split()[-1]} == {"True", "False"}
 
 
+def test_a_function_without_an_import_path_is_refused_by_one_of_them(two: dict[str, Any]) -> None:
+    first, second = (found["silently_other"]["lambda"] for found in two["ranks"])
+    for text in (first, second):
+        assert (
+            "several processes compare their specs as tables, in which a function is its import path: LambdaLR" in text
+        )
+    assert {first.split()[-1], second.split()[-1]} == {"True", "False"}
+
+
 def test_what_may_differ_does(two: dict[str, Any]) -> None:
     for found in two["ranks"]:  # a log in the first process, and weights that torch takes from the first one
         assert found["silently_other"]["log"] == found["silently_other"]["unseeded"] == "no error"
