@@ -34,7 +34,7 @@ class Callback:
     Override the methods of the events that you need; the others cost nothing. Each gets an event with what happened,
     whose ``run`` can ``stop()`` the run, ask for a ``checkpoint()`` and ``log()`` numbers. Callbacks are called in the
     order in which they are given. A callback that raises ends the run with ``CallbackError``, which names it; where the
-    run has a folder, a checkpoint is written first.
+    run has a folder, a checkpoint is written first, except in several processes.
 
     Example:
         Stop when the loss is low enough. Reading ``event.loss`` waits for the update; an epoch's mean is known already.

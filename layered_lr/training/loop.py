@@ -160,7 +160,7 @@ class Loop:
             checkpoint_first: Write one before anything else, for a run that has just been begun or changed.
 
         Raises:
-            CallbackError: A callback raised; where the run has a folder, a checkpoint has been written.
+            CallbackError: A callback raised; where a run of one process has a folder, a checkpoint has been written.
             TrainingDiverged: A loss or a gradient is not finite, and the guard does not go on.
         """
         with self._bar, Stop() if self.run_log else contextlib.nullcontext(Stop()) as signals:
