@@ -11,6 +11,7 @@ from layered_lr.backend.applied_rates import AppliedRates
 from layered_lr.backend.gradient_watch import no_gradient_error
 from layered_lr.backend.session import NO_EXTRAS, Extras
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import Metrics
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
 from layered_lr_oneflow.clipping import GradientClipper
@@ -70,7 +71,7 @@ class EagerUpdates(OneFlowSession):
     def _backward(self, parts: Sequence[Inputs]) -> list[Tensor]:
         """Leave the mean gradient of all parts in each ``p.grad``, or None; returns each part's loss."""
 
-    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+    def observe(self, metrics: Metrics, unit: str) -> None:
         """Let reactive schedules that look at each step, or at each epoch, see its metrics."""
         self.scheduler.observe(metrics, unit)
 

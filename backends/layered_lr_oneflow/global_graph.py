@@ -10,12 +10,12 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import final
 
-from layered_lr.arrays import Array, Slots
+from layered_lr.arrays import Array, Float64, Slots, Targets
 from layered_lr.backend.gradient_watch import no_gradient_error
 from layered_lr.backend.session import Extras
 from layered_lr.errors import Unsupported
 from layered_lr.files import one_line
-from layered_lr.losses import FunctionLoss, LossSettings
+from layered_lr.losses import ClassLoss, FunctionLoss, LossSettings
 from layered_lr.plans.plan import Plan
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dropout import DropoutMasks
@@ -124,6 +124,10 @@ class GlobalGraphSession(EagerUpdates):
             return loss
         copied = copy.deepcopy(loss.function)
         return loss._replace(function=copied.to_global(placement=self._placement, sbp=flow.sbp.broadcast))
+
+    def _divide_targets(self, loss: ClassLoss, labels: Targets) -> Float64:
+        """Shares of the mean over the images of all processes: the graph's sum goes over all of them."""
+        return super()._divide_targets(loss, labels) / self._own_part.share.count
 
     def _average_gradients(self, processes: OneFlowProcesses) -> None:
         """The graph has done so."""

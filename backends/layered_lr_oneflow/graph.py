@@ -14,6 +14,7 @@ from layered_lr.backend.session import NO_EXTRAS, Extras
 from layered_lr.losses import LossSettings
 from layered_lr.models.nn_modules import trains_any
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import Metrics
 from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.accumulation import AccumulatingSession
 from layered_lr_oneflow.attach import attach, locate_param_groups
@@ -129,7 +130,7 @@ class GraphSession(OneFlowSession):
         self._chosen = array("d")
         self._caller.passes = 0
 
-    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+    def observe(self, metrics: Metrics, unit: str) -> None:
         """Let reactive schedules that look at each step, or at each epoch, see its metrics."""
         self._graph.scheduler.observe(metrics, unit)
 

@@ -42,7 +42,7 @@ def _compute_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: Shape (N, classes).
         targets: Class numbers of shape (N,), for the mean; or ``class_targets.divide_targets``, shape (N, classes), for
-            any other form.
+            any other form, whose sum is the loss.
 
     Raises:
         SpecError: There are more outputs than classes under another form than the mean.

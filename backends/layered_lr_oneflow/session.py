@@ -110,10 +110,13 @@ class OneFlowSession(Session):
         ``from_numpy`` would share memory with what OneFlow reads later, asynchronously.
         """
         if isinstance(self.extras.loss, ClassLoss) and (array.ndim == 2 or not self.extras.loss.is_plain):
-            return flow.tensor(
-                divide_targets(self.extras.loss, array, self.num_classes), dtype=self.dtype, device=self.device
-            )
+            shares = self._divide_targets(self.extras.loss, array)
+            return flow.tensor(shares, dtype=self.dtype, device=self.device)
         return flow.tensor(array, dtype=self.dtype if array.dtype.kind == "f" else flow.int64, device=self.device)
+
+    def _divide_targets(self, loss: ClassLoss, labels: Targets) -> Float64:
+        """What the loss adds up over images and classes, for this process's labels."""
+        return divide_targets(loss, labels, self.num_classes)
 
     def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> StepOutcome:
         batches = zip(np.split(images, parts), np.split(labels, parts), strict=True)

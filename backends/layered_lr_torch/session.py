@@ -17,6 +17,7 @@ from layered_lr.data.share import WHOLE
 from layered_lr.errors import SpecError, TrainingDiverged
 from layered_lr.models.nn_modules import parameters_of, set_trainable, set_training
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import Metrics
 from layered_lr.spec.phases import Phase
 from layered_lr.state.training_state import TrainingState
 from layered_lr_torch import models, random_state
@@ -225,7 +226,7 @@ class TorchSession(Session):
         self._norms.fetch(len(handles))  # of the updates that this waits for anyway
         return np.array(torch.stack(list(handles)).tolist(), dtype=np.float64) if handles else np.empty(0)
 
-    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+    def observe(self, metrics: Metrics, unit: str) -> None:
         """Let reactive schedules that look at each step, or at each epoch, see its metrics."""
         self.scheduler.observe(metrics, unit)
 

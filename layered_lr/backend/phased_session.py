@@ -14,7 +14,7 @@ from layered_lr.backend.session import NO_EXTRAS, Extras, Session, StepOutcome, 
 from layered_lr.models.nn_modules import Module, set_trainable, set_training, trainable_parameters
 from layered_lr.optimizers.handover import carry_over, complete_slots
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import Reactions, carry_reactions, list_reactive
+from layered_lr.plans.reactive_rates import Metrics, Reactions, carry_reactions, list_reactive
 from layered_lr.state.training_state import TrainingState
 
 
@@ -219,7 +219,7 @@ class PhasedSession(Session):
         self._pending = [loss for loss in self._pending if loss.number is None]
         return np.array([loss.number for loss in handles], dtype=np.float64)
 
-    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+    def observe(self, metrics: Metrics, unit: str) -> None:
         """Let reactive schedules of the current phase read the metrics of a step or an epoch."""
         self.inner.observe(metrics, unit)
 

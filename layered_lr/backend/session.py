@@ -15,7 +15,7 @@ from layered_lr.backend.target_checks import check_numbers
 from layered_lr.errors import DataError, SpecError, Unsupported
 from layered_lr.losses import PLAIN_LOSS, LossSettings
 from layered_lr.plans.plan import Plan
-from layered_lr.plans.reactive_rates import Reactions
+from layered_lr.plans.reactive_rates import Metrics, Reactions
 from layered_lr.scaling import LossScaling
 from layered_lr.state.training_state import TrainingState, find_masks, find_unusual
 
@@ -320,11 +320,11 @@ class Session(ABC):
         """The losses as numbers, shape (n,), of what ``_update`` gave as ``StepOutcome.loss``."""
 
     @abstractmethod
-    def observe(self, metrics: Mapping[str, float], unit: str) -> None:
+    def observe(self, metrics: Metrics, unit: str) -> None:
         """Let reactive schedules read the metrics of a step or an epoch.
 
         Args:
-            metrics: The metrics by name.
+            metrics: The metrics by name, or the number of each reactive group.
             unit: ``"step"`` or ``"epoch"``; schedules that read the other are skipped.
         """
 

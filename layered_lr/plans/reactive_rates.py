@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from layered_lr.errors import ScheduleEnded, SpecError, Unsupported
@@ -11,12 +12,25 @@ from layered_lr.plans.float32_range import LARGEST
 from layered_lr.plans.plan import Plan
 from layered_lr.schedules import Reaction
 from layered_lr.schedules.reaction import ReactionSettings, read_metric
+from layered_lr.schedules.reference import Reference
 
 Reactions: TypeAlias = Mapping[str, Mapping[str, float]]
 """The numbers that each reactive group depends on, by the group's name."""
 
-Metrics: TypeAlias = float | Mapping[str, float]
-"""One metric for all reactive schedules, or metrics by name."""
+
+@dataclass(frozen=True)
+class GroupMetrics:
+    """The number that each reactive group reads, where all have been found already.
+
+    Args:
+        numbers: By the group's name.
+    """
+
+    numbers: Mapping[str, float]
+
+
+Metrics: TypeAlias = float | Mapping[str, float] | GroupMetrics
+"""One metric for all reactive schedules, metrics by name, or the number of each group."""
 
 
 class LiveRates:
@@ -67,12 +81,27 @@ class LiveRates:
 
         Args:
             metrics: A number for all of them, or a mapping of names such as ``loss`` and ``accuracy``, from which each
-                takes its own metric. A schedule whose metric is a function gets the whole mapping.
+                takes its own metric. A schedule whose metric is a function gets the whole mapping; groups with one
+                function share one call of it. Or what ``read`` has found.
             unit: Only schedules that read a metric each ``"step"``, or each ``"epoch"``; None is all of them.
 
         Raises:
             SpecError: A metric is missing or no number, or its function raised; a unit is none, or is left out where
                 schedules count both.
+        """
+        numbers = self.read(metrics, unit).numbers  # all of them before the first reacts, so that a wrong one changes
+        for index, reaction in self._looking(unit).items():  # nothing
+            reaction.step(numbers[self.plan.groups[index].name])
+
+    def read(self, metrics: Metrics, unit: str | None = None) -> GroupMetrics:
+        """Find the number that each reactive schedule is to look at, and let none of them react.
+
+        Args:
+            metrics: As for ``observe``.
+            unit: As for ``observe``.
+
+        Raises:
+            SpecError: As by ``observe``.
         """
         if unit not in (None, "step", "epoch"):
             raise SpecError(f"observe: unit={unit!r}: must be 'step' or 'epoch', or left out.")
@@ -83,17 +112,23 @@ class LiveRates:
                 f"group {units['epoch']!r}. Say which this one is: scheduler.observe(metric, 'step') or "
                 "scheduler.observe(metric, 'epoch')."
             )
-        looking = {
+        if isinstance(metrics, GroupMetrics):
+            return metrics
+        answers: dict[object, float] = {}
+        return GroupMetrics(
+            {
+                (name := self.plan.groups[index].name): _choose_metric(reaction.settings, metrics, name, answers)
+                for index, reaction in self._looking(unit).items()
+            }
+        )
+
+    def _looking(self, unit: str | None) -> dict[int, Reaction]:
+        """The reactions that look at metrics of a unit."""
+        return {
             index: reaction
             for index, reaction in self._reactions.items()
             if unit is None or reaction.settings.unit == unit
         }
-        numbers = [  # all of them before the first reacts, so that a wrong one changes nothing
-            read_metric(_choose_metric(reaction.settings, metrics, self.plan.groups[index].name))
-            for index, reaction in looking.items()
-        ]
-        for reaction, number in zip(looking.values(), numbers, strict=True):
-            reaction.step(number)
 
     def state(self) -> dict[str, dict[str, float]]:
         """Return the numbers that each reactive group depends on, by the group's name."""
@@ -150,6 +185,20 @@ def rates_or_last(plan: Plan, step: int) -> list[float]:
 def list_reactive(plan: Plan) -> set[str]:
     """Return the names of the groups whose schedule reacts to a metric in any phase."""
     return {group.name for there in plan.phase_plans for group in there.groups if group.is_reactive}
+
+
+def metric_functions(plan: Plan) -> dict[str, Callable[[Mapping[str, float]], float]]:
+    """Return the functions of metrics that groups react to, by the group's name; of several phases the last one.
+
+    Args:
+        plan: Of a run, with phases or without.
+    """
+    found = {}
+    for group in (group for there in plan.phase_plans for group in there.groups):
+        reaction = group.schedule.start_reaction(group.lr)
+        if reaction is not None and callable(metric := reaction.settings.metric):
+            found[group.name] = metric
+    return found
 
 
 def choose_reactions(plan: Plan, step: int, reactions: Reactions) -> dict[str, dict[str, float]]:
@@ -255,21 +304,32 @@ def _is_metric(given: object) -> bool:
     return isinstance(given, float | Mapping) or "float" in str(getattr(given, "dtype", ""))
 
 
-def _choose_metric(settings: ReactionSettings, metrics: Metrics, group: str) -> float:
+def _choose_metric(
+    settings: ReactionSettings, metrics: float | Mapping[str, float], group: str, answers: dict[object, float]
+) -> float:
+    """The number that a group looks at; ``answers`` keeps what functions have answered to these metrics."""
     if not isinstance(metrics, Mapping):
-        return metrics  # the reaction checks it
+        return read_metric(metrics)
     if callable(settings.metric):
-        try:
-            return settings.metric(metrics)
-        except Exception as error:  # whatever the user's code raises
-            name = getattr(settings.metric, "__name__", repr(settings.metric))
-            raise SpecError(
-                f"ReduceLROnPlateau(metric={name}) of group {group!r} raised {describe_error(error)}. It was given "
-                f"{', '.join(map(str, metrics))}."
-            ) from error
+        own = settings.metric if isinstance(settings.metric, Reference) else id(settings.metric)
+        if own not in answers:
+            answers[own] = read_metric(_ask(settings.metric, metrics, group))
+        return answers[own]
     if settings.metric is None or settings.metric not in metrics:
         raise SpecError(
             f"group {group!r} watches the metric {settings.metric!r}, but only these were given: "
             f"{', '.join(map(str, metrics))}."
         )
-    return metrics[settings.metric]
+    return read_metric(metrics[settings.metric])
+
+
+def _ask(function: Callable[[Mapping[str, float]], float], metrics: Mapping[str, float], group: str) -> float:
+    """What a function makes of metrics."""
+    try:
+        return function(metrics)
+    except Exception as error:  # whatever the user's code raises
+        name = getattr(function, "__name__", repr(function))
+        raise SpecError(
+            f"ReduceLROnPlateau(metric={name}) of group {group!r} raised {describe_error(error)}. It was given "
+            f"{', '.join(map(str, metrics))}."
+        ) from error

@@ -70,7 +70,8 @@ class ReduceLROnPlateau(Schedule):
         eps: If a reduction would change the rate by ``eps`` or less, it is not made.
         metric: What is watched: ``"loss"``, ``"accuracy"``, the name of another metric of the run
             (``run(metrics={...})``), for which ``mode`` must be said, or a function of all metrics (or its import
-            path). None is the accuracy with ``mode="max"``, else the loss.
+            path), which is called once for all groups that have it. None is the accuracy with ``mode="max"``, else
+            the loss.
         unit: How often the metric is read: each ``"epoch"`` or each ``"step"``.
 
     Example:

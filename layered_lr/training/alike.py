@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from layered_lr.backend.processes import Processes
-from layered_lr.errors import SpecError
+from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.models.nn_modules import framework_of, list_modules
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import metric_functions
 from layered_lr.printed import shown
+from layered_lr.schedules.reference import Reference
 from layered_lr.strict_json import json_text
 from layered_lr.training.code_digest import digest_code, without_addresses
 from layered_lr.training.options import RunOptions
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _OWN: Final = ("save", "checkpoints", "progress", "log", "data_root", "device")
 """Options that may differ between the processes: where they write, read, show and compute."""
 _SAMPLED_STEPS: Final = 64
+_BLOCK_STEPS: Final = 65_536  # whose rates are held at once
 
 
 def facts_alike(ready: Prepared, options: RunOptions) -> dict[str, Any]:
@@ -33,22 +36,35 @@ def facts_alike(ready: Prepared, options: RunOptions) -> dict[str, Any]:
     Args:
         ready: From ``prepare``.
         options: Of the run.
+
+    Raises:
+        SpecError: Something in the spec has no name by which processes could compare it.
     """
     said = {name: value for name, value in options.to_dict().items() if name not in _OWN}
     framework = framework_of(ready.model) or ""
     imported = getattr(sys.modules.get(framework), "__version__", "not imported")  # not what the packages' list says
     return {
         "framework": f"{framework} {imported}",
-        "plan": ready.plan.to_dict(),
+        "plan": _plan_words(ready.plan),
         "option": said,
         "data digest": ready.dataset.digest(),
         "input": ready.model_input.to_dict(),
         "model": _model_words(ready.model),
         "file of weights": ready.weights_digest,
-        "code": _code_words(options),
+        "code": _code_words(options, ready.plan),
         "list of callbacks": _callback_words(options),
         "schedule": _rate_words(ready.plan),
     }
+
+
+def _plan_words(plan: Plan) -> dict[str, Any]:
+    """A plan as a table, in which a function is its import path."""
+    try:
+        return plan.to_dict()
+    except SpecError as error:
+        raise SpecError(
+            f"several processes compare their specs as tables, in which a function is its import path: {error}"
+        ) from None
 
 
 def _model_words(model: Any) -> dict[str, Any]:
@@ -65,13 +81,16 @@ def _model_words(model: Any) -> dict[str, Any]:
     return found
 
 
-def _code_words(options: RunOptions) -> dict[str, str]:
+def _code_words(options: RunOptions, plan: Plan) -> dict[str, str]:
     """A digest of each function that was given; a model's may know its process's GPU, so that values do not count."""
     given: dict[str, Any] = {
         "loss": getattr(options.loss, "function", None),
         "augment": options.augment,
         **{f"metric {name}": metric for name, metric in dict(options.metrics).items()},
     }
+    for group, function in metric_functions(plan).items():
+        with contextlib.suppress(LayeredLRError):  # the epoch at which it is called says what is wrong
+            given[f"metric of group {group}"] = function.load() if isinstance(function, Reference) else function
     found = {name: digest_code(value) for name, value in given.items() if callable(value)}
     if callable(options.model) and not hasattr(options.model, "named_parameters"):
         found["model"] = digest_code(options.model, with_values=False)
@@ -88,10 +107,14 @@ def _callback_words(options: RunOptions) -> dict[str, str]:
 
 
 def _rate_words(plan: Plan) -> dict[str, str]:
-    """Some of each group's rates: two functions of one name may give others."""
-    last = max((plan.total_steps or 1) - 1, 0)
-    rows = plan.at(np.unique(np.linspace(0, last, _SAMPLED_STEPS).astype(np.int64)))
-    return {group.name: repr(rows[:, column].tolist()) for column, group in enumerate(plan.groups)}
+    """Some of each group's rates, and a digest of all: two functions of one name may give others."""
+    steps = plan.total_steps or 1
+    rows = plan.at(np.unique(np.linspace(0, max(steps - 1, 0), _SAMPLED_STEPS).astype(np.int64)))
+    words = {group.name: repr(rows[:, column].tolist()) for column, group in enumerate(plan.groups)}
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, steps, _BLOCK_STEPS):
+        digest.update(plan.table(start, min(start + _BLOCK_STEPS, steps)).tobytes())
+    return {**words, "of all updates": digest.hexdigest()}
 
 
 def check_alike(processes: Processes, facts: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Targets
-from layered_lr.errors import SpecError, TrainingDiverged
+from layered_lr.errors import DataError, SpecError, TrainingDiverged
 from layered_lr.printed import shown
 from layered_lr.training.divergence import OnDivergence
 from layered_lr.training.events import (
@@ -34,7 +34,7 @@ class Callback:
     Override the methods of the events that you need; the others cost nothing. Each gets an event with what happened,
     whose ``run`` can ``stop()`` the run, ask for a ``checkpoint()`` and ``log()`` numbers. Callbacks are called in the
     order in which they are given. A callback that raises ends the run with ``CallbackError``, which names it; where the
-    run has a folder, a checkpoint is written first.
+    run has a folder, a checkpoint is written first, except in several processes.
 
     Example:
         Stop when the loss is low enough. Reading ``event.loss`` waits for the update; an epoch's mean is known already.
@@ -182,9 +182,15 @@ class Announcer:
         self._tell("on_begin", BeginEvent(self.run))
 
     def batch(self, step: int, images: NDArray[np.float32], labels: Targets, parts: int) -> BatchEvent:
-        """A batch comes next; the event says what the callbacks made of it."""
+        """A batch comes next; the event says what the callbacks made of it.
+
+        Raises:
+            DataError: One has put something in its place that no update can be made of.
+        """
         event = BatchEvent(self.run, step, images, labels, parts)
-        self._tell("on_batch", event)
+        for callback in self._listeners["on_batch"]:
+            _call(callback, "on_batch", event)
+            _check_batch(type(callback).__name__, event, images.shape[1:], labels)
         return event
 
     def update(self, step: int) -> None:
@@ -242,6 +248,36 @@ def _call(callback: Callback, method: str, event: Any) -> None:
         raise
     except Exception as error:
         raise CallbackFailed(callback, method, error) from error
+
+
+def _check_batch(called: str, event: BatchEvent, one_image: tuple[int, ...], labels: Targets) -> None:
+    """Refuse images and labels that a callback has put in the place of the batch's, and that are of another kind.
+
+    Args:
+        called: The callback's name, for the message.
+        event: With what the callback left there.
+        one_image: The shape of each image before.
+        labels: As they were before.
+
+    Raises:
+        DataError: They are.
+    """
+    whose = f"callback {called}: on_batch has put"
+    for name, given in (("images", event.images), ("labels", event.labels)):
+        if not isinstance(given, np.ndarray) or not given.ndim:
+            raise DataError(f"{whose} a {type(given).__name__} in event.{name}; must be a NumPy array.")
+    if event.images.shape[1:] != one_image or event.images.dtype.kind != "f":
+        raise DataError(
+            f"{whose} {event.images.dtype} of shape {event.images.shape} in event.images; must be float32 of shape "
+            f"({len(event.images)}, {', '.join(map(str, one_image))}), as the images of the batch are."
+        )
+    if event.labels.ndim == labels.ndim and event.labels.dtype != labels.dtype:
+        if not np.can_cast(event.labels.dtype, labels.dtype, "same_kind") or event.labels.dtype.kind == "b":
+            raise DataError(
+                f"{whose} {event.labels.dtype} of shape {event.labels.shape} in event.labels; must be {labels.dtype}, "
+                "as the labels of the batch are."
+            )
+        event.labels = event.labels.astype(labels.dtype)  # type: ignore[assignment]  # one of the kinds of labels
 
 
 def check_callbacks(value: Any) -> tuple[Callback, ...]:

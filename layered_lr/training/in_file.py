@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from layered_lr.errors import SpecError
@@ -83,6 +85,21 @@ def names_code(options: Mapping[str, Any], spec: Any) -> bool:
 def needs_trust(options: Mapping[str, Any], spec: Any) -> bool:
     """Whether going on with a run would import code, or write to a place, that its folder names."""
     return bool(options.get("log")) or names_code(options, spec)
+
+
+def command_to_go_on(folder: str | Path, options: Mapping[str, Any], spec: Any) -> str:
+    """The command that goes on with a run, as a shell takes it.
+
+    Args:
+        folder: Of the run, as it was given.
+        options: Of the run, as a plain table.
+        spec: The same.
+
+    Example:
+        >>> command_to_go_on("my run", {"model": "package.module:net"}, {})
+        "layered-lr resume 'my run' --trust"
+    """
+    return f"layered-lr resume {shlex.quote(str(folder))}{' --trust' if needs_trust(options, spec) else ''}"
 
 
 def _names_functions(part: Any) -> bool:

@@ -42,6 +42,7 @@ from layered_lr.data import Batches
 from layered_lr.errors import CallbackError, CheckpointError, LayeredLRError, TrainingDiverged
 from layered_lr.losses import ClassLoss
 from layered_lr.plans.plan import Plan
+from layered_lr.plans.reactive_rates import LiveRates, Metrics, metric_functions
 from layered_lr.state.state_files import gather_rest
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.best_weights import Watcher
@@ -145,6 +146,7 @@ class Loop:
         self._compiled: float | None = None  # by sessions that are gone
         self._own_batch = batches.batch_size // processes.share.count
         self._reacts_each_step = "step" in plan.reacting_units
+        self._asks_functions = self._are_many and bool(metric_functions(plan))
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
         self._metrics, self._test_loss, self._watcher = metrics or {}, test_loss, watcher
@@ -158,7 +160,7 @@ class Loop:
             checkpoint_first: Write one before anything else, for a run that has just been begun or changed.
 
         Raises:
-            CallbackError: A callback raised; where the run has a folder, a checkpoint has been written.
+            CallbackError: A callback raised; where a run of one process has a folder, a checkpoint has been written.
             TrainingDiverged: A loss or a gradient is not finite, and the guard does not go on.
         """
         with self._bar, Stop() if self.run_log else contextlib.nullcontext(Stop()) as signals:
@@ -313,7 +315,7 @@ class Loop:
         self._left_out_in_a_row = 0
         if self._reacts_each_step:
             self.fetch()
-            self.session.observe({"loss": float(self.history.losses.numbers()[-1])}, "step")
+            self._observe({"loss": float(self.history.losses.numbers()[-1])}, "step")
         self._bar.count_update()
         if len(self.measured.pending) > self._lookahead.updates:
             self.fetch(keep=self._lookahead.updates // 2)
@@ -461,7 +463,7 @@ class Loop:
         # Where every update was skipped there is nothing to react to, and where the run ends before its epoch does, the
         # epoch's own end is still to come: a run that goes on from here shows it then, as one that was not stopped.
         if right is not None and math.isfinite(loss) and self._ends_epoch():
-            self.session.observe(metrics, "epoch")
+            self._observe(metrics, "epoch")
         self._epoch_is_open = False  # nothing of the user's is called any more
         if right is not None:
             self._keep_measured(right, average, further)
@@ -473,6 +475,14 @@ class Loop:
         if self.step == self.steps or self._bar.is_due():
             self._bar.show(self.session, self.history, self.metric_names)
         return loss, right, average
+
+    def _observe(self, metrics: Mapping[str, float], unit: str) -> None:
+        """Let reactive schedules look at what was measured; what the first process's functions say holds for all."""
+        seen: Metrics = metrics
+        if self._asks_functions:
+            here = LiveRates(self.plan.plan_at(max(self.step - 1, 0)))
+            seen = self.processes.from_first(self.processes.agree(lambda: here.read(metrics, unit)))
+        self.session.observe(seen, unit)
 
     def _watch(self, metrics: Mapping[str, float]) -> None:
         """Let the metric that decides about an early end be looked at, at the end of a whole epoch."""
@@ -530,13 +540,14 @@ class Loop:
         return (self.step - 1) // self.in_epoch * self.in_epoch
 
     def _evaluate(self) -> tuple[float, float | None, dict[str, float]]:
-        """Measure the accuracy, that of the moving average, and the other metrics."""
+        """Measure the accuracy, that of the moving average, and the other metrics; the first process's hold for all."""
         right, further = evaluate(self.session, self.batches, self._metrics, loss=self._test_loss)
         average = None
         if self.session.extras.ema_decay is not None:
             average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True, loss=self._test_loss)
             further |= {f"ema {name}": value for name, value in of_average.items()}
-        return right, average, further
+        measured = right, average, further
+        return self.processes.from_first(measured) if self._metrics else measured
 
     def _keep_measured(self, right: float, average: float | None, further: Mapping[str, float]) -> None:
         """Put what was measured into the history."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,8 @@ from layered_lr.console import silenced
 from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged, Unsupported
 from layered_lr.printed import shown
 from layered_lr.registry import TABLE
+from layered_lr.spec.spec import Spec
+from layered_lr.training.in_file import command_to_go_on
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import RECIPE
 
@@ -101,11 +102,12 @@ def check_single_process() -> None:
 
 
 @contextlib.contextmanager
-def joined(options: RunOptions) -> Iterator[tuple[Processes, Backend | None]]:
+def joined(options: RunOptions, spec: Spec | Mapping[str, Any] | None) -> Iterator[tuple[Processes, Backend | None]]:
     """Connect the processes of a run, where there are several. Only the first one speaks.
 
     Args:
         options: Of the run.
+        spec: Of the run, or its table; None is not known.
 
     Yields:
         The processes, and the backend that has connected them; for a process that is alone no backend is loaded.
@@ -123,7 +125,7 @@ def joined(options: RunOptions) -> Iterator[tuple[Processes, Backend | None]]:
     with silenced() if launch.rank else contextlib.nullcontext():
         processes = backend.join(launch)
         try:
-            with processes.watching(_way_on(options)):
+            with processes.watching(_way_on(options, spec)):
                 processes.agree(lambda: check_divisible(options, launch.count))
                 processes.agree(lambda: check_shards(options, backend))
                 yield processes, backend
@@ -168,12 +170,15 @@ def check_launcher(backend: str, launch: Launch, environment: Mapping[str, str] 
         )
 
 
-def _way_on(options: RunOptions) -> str:
+def _way_on(options: RunOptions, spec: Spec | Mapping[str, Any] | None) -> str:
     """What to do after a process was lost, as a sentence."""
     if options.checkpoints is None or options.checkpoints.folder is None:
         return "Start all of them again; checkpoints=... keeps what was trained."
-    folder = shlex.quote(str(options.checkpoints.folder))
-    return f"To go on from the newest checkpoint: layered-lr resume {folder}"
+    words: Mapping[str, Any] = {}
+    with contextlib.suppress(SpecError):  # a lambda in it, of which the run says more
+        words = spec.to_dict() if isinstance(spec, Spec) else spec or {}
+    command = command_to_go_on(options.checkpoints.folder, options.to_dict(), words)
+    return f"To go on from the newest checkpoint: {command}"
 
 
 def speaks(error: LayeredLRError | None = None) -> bool:

@@ -66,7 +66,7 @@ def resume_run(path: Any, spec: Spec | None, strict: bool, trust: bool, changes:
             return _go_on(folder, run, spec, strict, trust, changes, ALONE, None)
     mark = FollowedFolder(run).mark
     options = _options(mark.options or {}, changes, run, trust)
-    with joined(options) as (processes, backend):
+    with joined(options, mark.spec if spec is None else spec) as (processes, backend):
         opened = processes.agree_first(lambda: RunFolder(run)) or FollowedFolder(run)
         with contextlib.closing(opened):
             return _go_on(opened, run, spec, strict, trust, changes, processes, backend)

@@ -17,6 +17,7 @@ from layered_lr.printed import csv_cell
 from layered_lr.state.checkpoints import CheckpointFolder
 from layered_lr.strict_json import json_text
 from layered_lr.training.folder_lock import FolderLock
+from layered_lr.training.in_file import command_to_go_on
 from layered_lr.training.leftovers import Leftovers
 from layered_lr.training.row_file import RowFile, append, open_to_append
 from layered_lr.training.run_mark import MARK, Mark, read_mark, refuse_other_version, write_mark
@@ -31,9 +32,13 @@ _OF_OLD_RUNS = {"run", "versions", "spec", "parameters"}  # in the plan.json of 
 
 def held_error(path: Path) -> CheckpointError:
     """The error of a new run in a folder that holds one already."""
-    return CheckpointError(
-        f"{path}: holds a run already. Go on with it (layered-lr resume {path}), or choose another folder."
-    )
+    return CheckpointError(f"{path}: holds a run already. Go on with it ({way_on(path)}), or choose another folder.")
+
+
+def way_on(path: Path) -> str:
+    """The command that goes on with the run of a folder, as far as its mark says what it needs."""
+    mark = read_mark(path) or Mark("")
+    return command_to_go_on(path, mark.options, mark.spec)
 
 
 class RunFolder:

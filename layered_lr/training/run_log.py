@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,7 @@ from layered_lr.strict_json import json_text
 from layered_lr.training.cadence import cadence
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.history import History, mean_loss
-from layered_lr.training.in_file import needs_trust
+from layered_lr.training.in_file import command_to_go_on
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import METRICS, PLAN, PLAN_TEXT, RECIPE, REPORT, RunFolder
 
@@ -67,8 +66,7 @@ class RunLog:
         self.checkpoints = folder.checkpoints(settings.keep, settings.keep_best)
         self._best_metric, self._best_sign = settings.best_metric, 1.0 if settings.best_mode == "max" else -1.0
         self.path = folder.path
-        trust = " --trust" if needs_trust(options.to_dict(), plan.spec.to_dict()) else ""
-        self.way_on = f"layered-lr resume {shlex.quote(str(folder.said))}{trust}"
+        self.way_on = command_to_go_on(folder.said, options.to_dict(), plan.spec.to_dict())
         self._cadence = cadence(settings.every)
         self.checkpoint_step, self._written_at = step or 0, time.monotonic()
         self._rows = step or 0

@@ -50,6 +50,7 @@ from layered_lr.training.dry_run import (
 from layered_lr.training.evaluation import MeasuredLoss
 from layered_lr.training.followers import FollowedFolder, FollowedLog
 from layered_lr.training.history import History
+from layered_lr.training.in_file import command_to_go_on
 from layered_lr.training.loop import Loop
 from layered_lr.training.loss_function import LossFunction
 from layered_lr.training.many_processes import check_single_process, joined
@@ -73,7 +74,7 @@ def train(spec: Spec, options: RunOptions) -> Result:
     check_places(options)
     if options.dry_run:
         check_single_process()
-    with joined(options) as (processes, backend):
+    with joined(options, spec) as (processes, backend):
         return _train(spec, options, processes, backend)
 
 
@@ -130,7 +131,8 @@ def prepare_together(
     """
     ready = processes.agree(lambda: prepare(spec, options, backend=backend, goes_on=goes_on))
     if processes.are_many:
-        check_alike(processes, {"version": all_versions(options.backend), **facts_alike(ready, options)})
+        facts = processes.agree(lambda: facts_alike(ready, options))
+        check_alike(processes, {"version": all_versions(options.backend), **facts})
         ready.batches.share = processes.share
         if options.shard:
             ready.backend.shard(ready.plan, ready.model)
@@ -199,7 +201,8 @@ def train_prepared(
         changed = any(json.loads(json_text(about[name])) != gone.get(name) for name in ("plan", "options"))
         step = None if state is None else state.step
         if isinstance(folder, FollowedFolder):
-            loop.run_log = FollowedLog(folder.path, f"layered-lr resume {folder.said}", step or 0)
+            way_on = command_to_go_on(folder.said, about["options"], ready.plan.spec.to_dict())
+            loop.run_log = FollowedLog(folder.path, way_on, step or 0)
         else:
             loop.run_log = run_log = RunLog(folder, ready.plan, options, about, step, changed)
             run_log.begin(loop.history, is_new=list(gone.get("groups", ())) != list(about["groups"]))

@@ -120,6 +120,40 @@ def accumulated(folder: str, backend: str) -> Any:
     return _run(backend, spec=make_phased_spec("7.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)
 
 
+def shares(folder: str, backend: str) -> Any:
+    """Shares of classes: by label smoothing, by mixed images in parts, and by both."""
+    import layered_lr as ll
+
+    smooth, mix = ll.CrossEntropy(label_smoothing=0.2), ll.Mix(mixup=0.4, cutmix=1.0)
+    return {
+        "smoothed": _run(backend, loss=smooth),
+        "mixed": _run(backend, mix=mix, accumulate_steps=2),
+        "both": _run(backend, loss=smooth, mix=mix, epochs=1),
+    }
+
+
+def own_losses(folder: str, backend: str) -> Any:
+    """Losses of one's own that are a mean over the images, each written in another way."""
+    import oneflow as flow
+    from torch import nn
+    from torch.nn import functional
+
+    import layered_lr as ll
+
+    class Divides(flow.nn.Module):
+        def forward(self, outputs: Any, targets: Any) -> Any:
+            return flow.nn.functional.cross_entropy(outputs, targets) * outputs.shape[0] / targets.shape[0]
+
+    losses = {
+        "sum": lambda outputs, targets: functional.cross_entropy(outputs, targets, reduction="sum") / len(outputs),
+        "rows": lambda outputs, targets: -functional.log_softmax(outputs, 1)[:, 1:].sum(1).mean(),
+        "module": Divides(),
+        "smooth": nn.CrossEntropyLoss(label_smoothing=0.1),
+    }
+    found = {name: _run(backend, loss=loss, epochs=1) for name, loss in losses.items()}
+    return {**found, "mixed": _run(backend, loss=losses["smooth"], mix=ll.Mix(mixup=0.4), epochs=1)}
+
+
 def no_classes(folder: str, backend: str, *kinds: str) -> Any:
     """Targets that are values, several labels of an image, or masks, with a last batch that does not divide."""
     import layered_lr as ll

@@ -152,6 +152,51 @@ def no_classes(folder: str) -> Any:
     return {kind: _run(spec=spec, **many_targets.options_of(kind)) for kind in many_targets.TARGETS}
 
 
+_CALLS: list[str] = []
+
+
+def falls_in_the_first(metrics: Any) -> float:
+    """A number that becomes smaller at each call in the first process, and larger in all others."""
+    _CALLS.append("function")
+    return float(-len(_CALLS) if _place()[0] == 0 else len(_CALLS))
+
+
+def falls_in_the_first_too(outputs: Any, targets: Any) -> float:
+    """The same, as a metric of outputs and targets."""
+    _CALLS.append("metric")
+    return float(-len(_CALLS) if _place()[0] == 0 else len(_CALLS))
+
+
+def reacting(folder: str) -> Any:
+    """Rates, and an early end, by numbers that are others in each process."""
+    import layered_lr as ll
+
+    own = ll.ReduceLROnPlateau("min", 0.5, patience=0, metric="own")
+    schedule = ll.ReduceLROnPlateau("min", 0.5, patience=0, metric=falls_in_the_first)
+    _CALLS.clear()
+    return _run(
+        spec=ll.Spec(ll.SGD(0.05), groups=[ll.Group("8.*", schedule=own)], schedule=schedule),
+        metrics={"own": falls_in_the_first_too},
+        early_stop=ll.EarlyStop("own", mode="min", patience=1, restore_best=True),
+        epochs=4,
+    )
+
+
+def raises_in_the_last(metrics: Any) -> float:
+    """A number in all processes but the last one."""
+    rank, count = _place()
+    if rank == count - 1:
+        raise KeyError("share")
+    return 1.0
+
+
+def asking_in_vain(folder: str) -> Any:
+    """A schedule whose function fails in one process."""
+    import layered_lr as ll
+
+    return _run(spec=ll.Spec(ll.SGD(0.05), schedule=ll.ReduceLROnPlateau(metric=raises_in_the_last)))
+
+
 def accumulated(folder: str) -> Any:
     """Accumulation, clipping, a moving average, several phases, and a schedule that reacts to the accuracy."""
     return _run(spec=make_phased_spec("8.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)
@@ -384,6 +429,24 @@ def _make_schedule(power: int) -> Any:
     return factor
 
 
+def _make_late_schedule(rank: int) -> Any:
+    def own_late_factor(step: int) -> float:
+        return 0.5 if step == 1 and rank else 1.0
+
+    own_late_factor.__qualname__ = own_late_factor.__name__
+    globals()["own_late_factor"] = own_late_factor
+    return own_late_factor
+
+
+def _make_answer(sign: int) -> Any:
+    def own_answer(metrics: Any) -> float:
+        return float(sign * metrics["loss"])
+
+    own_answer.__qualname__ = own_answer.__name__
+    globals()["own_answer"] = own_answer
+    return own_answer
+
+
 def _make_net(dropout: float = 0.2, dtype: str = "float32") -> Any:
     import torch
 
@@ -420,6 +483,13 @@ def silently_other(folder: str) -> dict[str, str]:
         "dtype": call_run(model=_make_net(dtype="float64" if rank else "float32"), precision="float32"),
         "dropout": call_run(model=_make_net(dropout=0.2 + 0.1 * rank)),
         "schedule": call_run(spec=ll.Spec(ll.SGD(0.1), schedule=ll.LambdaLR(_make_schedule(1 + rank)))),
+        "late schedule": call_run(
+            spec=ll.Spec(ll.SGD(0.1), schedule=ll.LambdaLR(_make_late_schedule(rank))), epochs=99
+        ),
+        "plateau": call_run(
+            spec=ll.Spec(ll.SGD(0.1), schedule=ll.ReduceLROnPlateau("min", metric=_make_answer(1 + rank)))
+        ),
+        "lambda": call_run(spec=ll.Spec(ll.SGD(0.1), schedule=ll.LambdaLR(lambda step: 0.5))),
         "unseeded": call_run(model=_shifted_net(rank), max_steps=1),
     }
     version, torch.__version__ = torch.__version__, f"{torch.__version__}{'.x' * rank}"

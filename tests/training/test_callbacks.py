@@ -275,6 +275,43 @@ def test_a_batch_may_be_changed(torch: Any) -> None:
     assert images.any(), "the data are as they were"
 
 
+def run_with_batch(name: str, change: Any) -> Any:
+    """A run of which a callback changes the images or the labels of each batch."""
+
+    class Changes(ll.Callback):
+        def on_batch(self, event: Any) -> None:
+            setattr(event, name, change(getattr(event, name)))
+
+    return ll.run(PLAIN, **said(epochs=1), callbacks=[Changes()])
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        (
+            "images",
+            lambda images: images[:, :1],
+            r"float32 of shape \(8, 1, .* in event.images; must be float32 of shape",
+        ),
+        ("images", lambda images: images[..., :2], "callback Changes: on_batch has put float32 of shape"),
+        ("images", lambda images: np.concatenate([images, images], 2), "as the images of the batch are"),
+        ("images", lambda images: images.astype(np.uint8), r"uint8 of shape \(8, 3"),
+        ("images", lambda images: images.tolist(), "a list in event.images; must be a NumPy array"),
+        ("labels", lambda labels: labels.astype(float), r"float64 of shape \(8,\) in event.labels; must be int64"),
+        ("labels", lambda labels: labels > 0, r"bool of shape \(8,\) in event.labels; must be int64"),
+        ("labels", lambda labels: labels.tolist(), "a list in event.labels; must be a NumPy array"),
+    ],
+)
+def test_a_batch_of_another_kind_is_refused(torch: Any, name: str, change: Any, words: str) -> None:
+    with pytest.raises(ll.DataError, match=words):
+        run_with_batch(name, change)
+
+
+def test_labels_of_fewer_bits_are_labels(torch: Any) -> None:
+    narrow = run_with_batch("labels", lambda labels: labels.astype(np.int16))
+    assert np.array_equal(narrow.losses, run_with_batch("labels", lambda labels: labels).losses)
+
+
 def test_a_run_of_which_every_batch_is_skipped_ends(torch: Any) -> None:
     class SkipsAll(ll.Callback):
         def on_batch(self, event: Any) -> None:

@@ -23,6 +23,14 @@ OF_GRAPH = ("accumulated", "kept", "constants")
 ALIKE = (*(f"{case}:{EAGER}" for case in OF_EAGER), KEPT, *(f"{case}:{GRAPH}" for case in OF_GRAPH))
 KINDS = ("values", "labels", "masks")
 NO_CLASSES = {backend: f"no_classes:{backend}:{':'.join(KINDS)}" for backend in (EAGER, GRAPH)}
+LOSSES = {  # of which each case has several
+    f"{case}:{backend}": kinds
+    for backend in (EAGER, GRAPH)
+    for case, kinds in (
+        ("shares", ("smoothed", "mixed", "both")),
+        ("own_losses", ("sum", "rows", "module", "smooth", "mixed")),
+    )
+}
 BATCH_NORMS = [f"{case}:{backend}" for case in ("batch_norm", "own_batch_norm") for backend in (EAGER, GRAPH)]
 REFUSED = {
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
@@ -34,7 +42,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def alone(torch: Any, oneflow: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    cases = (*ALIKE, *NO_CLASSES.values())
+    cases = (*ALIKE, *NO_CLASSES.values(), *LOSSES)
 
     def make(folder: Path) -> dict[str, Any]:
         return {"folder": folder, **{case: many_oneflow_runs.call(case, str(folder)) for case in cases}}
@@ -49,6 +57,7 @@ def two(alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         cases = [
             *ALIKE,
             *NO_CLASSES.values(),
+            *LOSSES,
             *(f"{case}:{EAGER}" for case in REFUSED),
             *BATCH_NORMS,
             f"gone_on:{EAGER}:of_one",
@@ -81,6 +90,16 @@ def test_targets_that_are_no_classes_train_as_in_one(
     for found in two["ranks"]:
         assert isinstance(found[NO_CLASSES[backend]], dict), found[NO_CLASSES[backend]]
         assert_alike(one, found[NO_CLASSES[backend]][kind])
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_every_loss_is_the_mean_over_the_images_of_all_processes(
+    alone: dict[str, Any], two: dict[str, Any], case: str
+) -> None:
+    for found in two["ranks"]:
+        assert isinstance(found[case], dict), found[case]
+        for kind in LOSSES[case]:
+            assert_alike(alone[case][kind], found[case][kind])
 
 
 @pytest.mark.parametrize(("case", "words"), REFUSED.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from layered_lr.backend.processes import Alone
 from layered_lr.training import many_processes
 from layered_lr.training.many_processes import check_single_process, find_launch, was_restarted
 from layered_lr.training.options import RunOptions
@@ -20,6 +22,7 @@ from tests.support.made_once import make_once
 
 ALIKE = (
     "plain",
+    "reacting",
     "watched",
     "accumulated",
     "rolled_back",
@@ -34,6 +37,7 @@ ALIKE = (
 REFUSED = {
     "unfit_group": r"Unsupported: the process group that the script has made \(gloo\) cannot send tensors on 'cpu': No",
     "diverging": "TrainingDiverged: the loss is nan at step 1",
+    "asking_in_vain": r"SpecError: (process 1 of 2: )?ReduceLROnPlateau\(metric='tests.support.many_runs:raises_in_the",
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "more_than_images": r"SpecError: run\(batch_size=1\): .* Use 2",
     "gone_on_apart": "SpecError: .*process 1 of 2 has another checkpoint than process 0: step 4 and not 6",
@@ -124,6 +128,8 @@ DIFFERENCES = {
     "dtype": "another plan than process 0: parameters 'float64' and not 'float32'",
     "dropout": "another model than process 0: 6 'Dropout(p=0.3",
     "schedule": "another schedule than process 0",
+    "late schedule": "another schedule than process 0: of all updates",
+    "plateau": "another code than process 0: metric of group rest",
     "version": "another framework than process 0: 'torch 2",
     "package": "another version than process 0: torchvision ",
 }
@@ -135,6 +141,15 @@ def test_processes_that_differ_in_what_no_option_names_are_refused(two: dict[str
         assert words in first[case] and words in second[case], (first[case], second[case])
         assert "process 1 of 2" in first[case]
         assert {first[case].split()[-1], second[case].split()[-1]} == {"True", "False"}
+
+
+def test_a_function_without_an_import_path_is_refused_by_one_of_them(two: dict[str, Any]) -> None:
+    first, second = (found["silently_other"]["lambda"] for found in two["ranks"])
+    for text in (first, second):
+        assert (
+            "several processes compare their specs as tables, in which a function is its import path: LambdaLR" in text
+        )
+    assert {first.split()[-1], second.split()[-1]} == {"True", "False"}
 
 
 def test_what_may_differ_does(two: dict[str, Any]) -> None:
@@ -201,6 +216,28 @@ def test_what_one_process_does_alone_is_refused(monkeypatch: pytest.MonkeyPatch,
     for call in (check_single_process, lambda: ll.compare(steps=1), lambda: ll.run(dry_run=True, max_steps=1)):
         with pytest.raises(ll.Unsupported, match="this process is one of 2"):
             call()
+
+
+@pytest.mark.parametrize(("metric", "trust"), [("loss", ""), ("math:sqrt", " --trust")])
+def test_the_word_after_a_lost_process_has_all_that_the_command_needs(
+    monkeypatch: pytest.MonkeyPatch, metric: str, trust: str
+) -> None:
+    advice: list[str] = []
+
+    class Watched(Alone):
+        def watching(self, advice_given: str) -> contextlib.AbstractContextManager[None]:
+            advice.append(advice_given)
+            return contextlib.nullcontext()
+
+    backend = SimpleNamespace(join=lambda launch: Watched(), can_shard=True, name="torch-eager")
+    monkeypatch.setattr(many_processes, "load_backend", lambda *_: backend)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    spec = ll.Spec(ll.SGD(0.1), schedule=ll.ReduceLROnPlateau(metric=metric))
+    for given in (spec, spec.to_dict()):
+        with many_processes.joined(RunOptions(checkpoints="my run"), given):
+            pass
+    assert advice == [f"To go on from the newest checkpoint: layered-lr resume 'my run'{trust}"] * 2
 
 
 def test_a_restart_goes_on_only_where_a_run_has_begun(tmp_path: Path) -> None:

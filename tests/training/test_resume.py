@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -150,6 +151,18 @@ def test_what_the_folder_holds(torch: Any, tmp_path: Path) -> None:
     steps = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert steps[-2:] == ["step-00000008", "step-00000009"]
     assert ll.load_recipe(run / "recipe.toml").spec == SPEC
+
+
+def test_a_folder_that_holds_a_run_names_the_command_that_goes_on(torch: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "my run"
+    said = options("torch-eager", checkpoints=folder, epochs=1, log=[f"csv:{tmp_path / 'rows.csv'}"])
+    ll.run(SPEC, **said)
+    command = re.escape(f"layered-lr resume '{folder}' --trust")
+    with pytest.raises(ll.CheckpointError, match=f"holds a run already. Go on with it \\({command}\\)"):
+        ll.run(SPEC, **said)
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(ll.CheckpointError, match=f"Go on with it: {command}"):
+        ll.Result.load(folder)
 
 
 def test_two_runs_do_not_share_a_folder(torch: Any, tmp_path: Path) -> None:

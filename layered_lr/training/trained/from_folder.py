@@ -19,7 +19,7 @@ from layered_lr.training.best_weights import Watcher
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.history import History
 from layered_lr.training.in_file import marked
-from layered_lr.training.run_folder import CHECKPOINTS, check_holds_a_run
+from layered_lr.training.run_folder import CHECKPOINTS, check_holds_a_run, way_on
 from layered_lr.training.run_mark import read_mark
 from layered_lr.training.saved_run import check_saved_run
 from layered_lr.training.trained.model_input import ModelInput
@@ -66,7 +66,7 @@ def _read_checkpoint(path: Path, checkpoint: str | int, run: str | None) -> Trai
     if not paths:
         raise CheckpointError(
             f"{path}: the run has no weights: it was stopped before its first checkpoint, or {CHECKPOINTS} is missing. "
-            f"Go on with it: layered-lr resume {path}"
+            f"Go on with it: {way_on(path)}"
         )
     if checkpoint == "last":
         newest = folder.read_newest(run, check_saved_run)
