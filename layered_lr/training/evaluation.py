@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layered_lr.arrays import Array, Floats
+from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.backend.session import Session
 from layered_lr.data import Batches
 from layered_lr.training.metrics import TEST_LOSS, Metric, MetricSums
@@ -56,6 +57,7 @@ def evaluate(
     metrics: Mapping[str, Metric],
     ema: bool = False,
     loss: MeasuredLoss | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[float, dict[str, float]]:
     """The fraction of the test set that the model, or its moving average, gets right, and further metrics.
 
@@ -67,6 +69,10 @@ def evaluate(
         metrics: What else to measure, by name.
         ema: Whether to measure the moving average.
         loss: Of the test set, which is measured too; None measures none.
+        processes: That evaluate together: where a metric raises in one of them, it does in all.
+
+    Raises:
+        SpecError: A metric raised, or is not a single number.
     """
     right, sums = 0, MetricSums(metrics)
     has_classes = batches.dataset.facts.has_classes
@@ -82,7 +88,7 @@ def evaluate(
         if losses is not None:
             losses.add(outputs[:count], labels[:count])
     further = {} if losses is None else {TEST_LOSS: losses.value}
-    return right / len(batches.dataset.y_test) if has_classes else float("nan"), further | sums.numbers()
+    return right / len(batches.dataset.y_test) if has_classes else float("nan"), further | processes.agree(sums.numbers)
 
 
 _MOST_BATCHES = 10  # to look for wrong answers in: of a good model, a whole test set has few

@@ -172,7 +172,7 @@ class Loop:
                 raise error from failed.error
             except BaseException as reason:
                 if self._epoch_is_open:
-                    self._keep_open_epoch()
+                    self._keep_open_epoch(reason)
                 self._announce.end(reason)
                 raise
             for failure in self._announce.end(None):
@@ -246,10 +246,12 @@ class Loop:
                 self._checkpoint()
         self._epoch_is_open = False
 
-    def _keep_open_epoch(self) -> None:
+    def _keep_open_epoch(self, reason: BaseException) -> None:
         """Write a checkpoint of an epoch whose evaluation has failed: the run that goes on evaluates it first."""
-        if self.run_log is None or self._are_many or self.is_trial:
-            return  # of several processes the others may not be here
+        if self.run_log is None or self.is_trial:
+            return
+        if self._are_many and getattr(reason, "said_elsewhere", None) is None:
+            return  # the others may not be here: they have not agreed that this has failed
         if self.run_log.checkpoint_step != self.step:
             with contextlib.suppress(CallbackFailed):
                 self._checkpoint()
@@ -541,10 +543,13 @@ class Loop:
 
     def _evaluate(self) -> tuple[float, float | None, dict[str, float]]:
         """Measure the accuracy, that of the moving average, and the other metrics; the first process's hold for all."""
-        right, further = evaluate(self.session, self.batches, self._metrics, loss=self._test_loss)
+        measure = functools.partial(
+            evaluate, self.session, self.batches, self._metrics, loss=self._test_loss, processes=self.processes
+        )
+        right, further = measure()
         average = None
         if self.session.extras.ema_decay is not None:
-            average, of_average = evaluate(self.session, self.batches, self._metrics, ema=True, loss=self._test_loss)
+            average, of_average = measure(ema=True)
             further |= {f"ema {name}": value for name, value in of_average.items()}
         measured = right, average, further
         return self.processes.from_first(measured) if self._metrics else measured

@@ -80,6 +80,9 @@ def _is_object(metric: Any) -> bool:
 class MetricSums:
     """Measures some metrics over one evaluation, batch by batch.
 
+    A metric that raises is left out from then on, and ``numbers`` raises what it raised: several processes answer for
+    each batch together, so that none may end between two batches.
+
     Args:
         metrics: By name, as ``check_metrics`` gives them.
     """
@@ -90,8 +93,9 @@ class MetricSums:
         self._order = list(metrics)
         self._outputs: list[Array] = []
         self._targets: list[Array] = []
+        self._failed: dict[str, LayeredLRError] = {}
         for name, metric in self._objects.items():
-            _call(name, metric.reset)
+            self._try(name, metric.reset)
 
     def add(self, outputs: Array, targets: Array) -> None:
         """Add a batch.
@@ -109,7 +113,7 @@ class MetricSums:
             if torch is not None:
                 device = getattr(metric, "device", "cpu")
                 given = (torch.tensor(outputs, device=device), torch.tensor(targets, device=device))
-            _call(name, metric.update, *given)
+            self._try(name, metric.update, *given)
 
     def numbers(self) -> dict[str, float]:
         """The metrics of all batches, by name.
@@ -117,12 +121,22 @@ class MetricSums:
         Raises:
             SpecError: A metric raised, or is not a single number.
         """
+        for error in self._failed.values():
+            raise error
         found = {name: _number(name, _call(name, metric.compute)) for name, metric in self._objects.items()}
         if self._functions:
             whole = np.concatenate(self._outputs), np.concatenate(self._targets)
             for name, metric in self._functions.items():
                 found[name] = _number(name, _call(name, metric, *whole))
         return {name: found[name] for name in self._order}
+
+    def _try(self, name: str, function: Callable[..., Any], *given: Any) -> None:
+        if name in self._failed:
+            return
+        try:
+            _call(name, function, *given)
+        except LayeredLRError as error:
+            self._failed[name] = error
 
 
 def _call(name: str, function: Callable[..., Any], *given: Any) -> Any:

@@ -197,6 +197,41 @@ def asking_in_vain(folder: str) -> Any:
     return _run(spec=ll.Spec(ll.SGD(0.05), schedule=ll.ReduceLROnPlateau(metric=raises_in_the_last)))
 
 
+class FailsInTheLast:
+    """The number of outputs; at the second evaluation it fails in the last process, before all batches are there."""
+
+    def __init__(self) -> None:
+        self.evaluations = self.seen = 0
+
+    def reset(self) -> None:
+        self.evaluations += 1
+        self.seen = 0
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        rank, count = _place()
+        if self.evaluations == 2 and rank == count - 1:
+            raise KeyError("share")
+        self.seen += len(outputs)
+
+    def compute(self) -> float:
+        return float(self.seen)
+
+
+def measured_in_vain(folder: str) -> Any:
+    """A metric that fails in one process: what the run that goes on from its end is, and one that never failed."""
+    import layered_lr as ll
+
+    given: Any = {"model": _net, "data": make_data()}
+    try:
+        _run(metrics={"seen": FailsInTheLast()}, checkpoints=f"{folder}/in-vain")
+    except ll.SpecError as error:
+        said = str(error)
+    metric = FailsInTheLast()
+    metric.evaluations = 2
+    gone_on = ll.resume(f"{folder}/in-vain", metrics={"seen": metric}, trust=True, **given)
+    return {"said": said, "gone_on": numbers_of(gone_on), "whole": _run()}
+
+
 def accumulated(folder: str) -> Any:
     """Accumulation, clipping, a moving average, several phases, and a schedule that reacts to the accuracy."""
     return _run(spec=make_phased_spec("8.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)

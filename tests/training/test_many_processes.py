@@ -60,7 +60,9 @@ def two(torch: Any, alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dic
     def make(folder: Path) -> dict[str, Any]:
         return {
             "folder": folder,
-            "ranks": many_runs.run_in(2, *ALIKE, "no_classes", *REFUSED, *LISTS, folder=str(folder)),
+            "ranks": many_runs.run_in(
+                2, *ALIKE, "no_classes", "measured_in_vain", *REFUSED, *LISTS, folder=str(folder)
+            ),
         }
 
     return make_once(tmp_path_factory, "many-two", make)  # type: ignore[no-any-return]
@@ -96,6 +98,15 @@ def test_what_cannot_be_is_refused(two: dict[str, Any], case: str, words: str) -
 def test_torch_says_nothing_of_unused_parameters(two: dict[str, Any]) -> None:
     for found in two["ranks"]:
         assert "find_unused_parameters" not in found["stderr"]
+
+
+def test_a_metric_that_fails_in_one_process_loses_no_epoch(two: dict[str, Any]) -> None:
+    """The others waited for it, and the run went on from the epoch before."""
+    for found in two["ranks"]:
+        made = found["measured_in_vain"]
+        assert isinstance(made, dict), made
+        assert "metrics: 'seen' of outputs" in made["said"] and "raised KeyError: 'share'" in made["said"]
+        assert_alike(made["whole"], made["gone_on"], 0.0)
 
 
 def test_the_process_that_the_others_wait_for_is_named(two: dict[str, Any]) -> None:
