@@ -293,7 +293,7 @@ def run_with_batch(name: str, change: Any) -> Any:
             lambda images: images[:, :1],
             r"float32 of shape \(8, 1, .* in event.images; must be float32 of shape",
         ),
-        ("images", lambda images: images[..., :2], "callback Changes: on_batch has put float32 of shape"),
+        ("images", lambda images: images[..., :1], "callback Changes: on_batch has put float32 of shape"),
         ("images", lambda images: np.concatenate([images, images], 2), "as the images of the batch are"),
         ("images", lambda images: images.astype(np.uint8), r"uint8 of shape \(8, 3"),
         ("images", lambda images: images.tolist(), "a list in event.images; must be a NumPy array"),
