@@ -1,6 +1,6 @@
 """``python -m benchmarks.certificate [--seeds 20] [--only honest|planted]``: measure, and renew the figures in docs/.
 
-Twenty seeds take some five hours on two cores; four take one, and give more than a thousand verdicts. Each seed is
+Twenty seeds take two to five hours on two cores; four take one, and give more than a thousand verdicts. Each seed is
 written down when it is done, and a second start goes on with those that are missing (``--anew`` forgets them all).
 """
 
@@ -25,7 +25,7 @@ _SEEDS_AT_ONCE = 4  # of one kind, in one process
 
 @click.command()
 @click.option("--seeds", default=20, show_default=True, help="Of each kind of model and optimizer.")
-@click.option("--big-seeds", default=1, show_default=True, help="The same for MobileNetV2.")
+@click.option("--big-seeds", default=20, show_default=True, help="The same for MobileNetV2.")
 @click.option("--compile-seeds", default=1, show_default=True, help="How many of them torch-compile takes part in.")
 @click.option("--processes", default=2, show_default=True, help="How many at once.")
 @click.option("--only", type=click.Choice(["honest", "planted"]), help="Leave the other part as it is.")
