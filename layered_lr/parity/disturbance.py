@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,12 +42,16 @@ class Disturbance:
         rng: Where they come from.
         kept_bits: The largest error of a number that is kept, in its last bits.
         passing_bits: The largest error of a weight while a gradient is computed.
+        sign: 1, or -1 for the opposite of what the same ``rng`` gives.
     """
 
-    def __init__(self, rng: np.random.Generator, kept_bits: float, passing_bits: float) -> None:
+    def __init__(
+        self, rng: np.random.Generator, kept_bits: float, passing_bits: float, sign: Literal[1, -1] = 1
+    ) -> None:
         self.rng = rng
         self.kept_bits = kept_bits
         self.passing_bits = passing_bits
+        self.sign = sign
 
     def kept(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array with an error of up to ``kept_bits`` last bits in each number, even both ways."""
@@ -64,7 +68,7 @@ class Disturbance:
         return self._last_bits(array, self.passing_bits, size)
 
     def _last_bits(self, array: NDArray[Any], bits: float, least: float) -> NDArray[Any]:
-        errors = self.rng.uniform(-bits, bits, array.shape).astype(array.dtype)
+        errors = (self.sign * bits * self.rng.uniform(-1.0, 1.0, array.shape)).astype(array.dtype)
         sizes = np.maximum(np.abs(array), array.dtype.type(least))
         return array + np.spacing(sizes) * errors  # type: ignore[no-any-return]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,8 @@ class Envelope:
         margin: By how many last bits the samples were disturbed, and by how much a measured rounding counts; see
             ``disturbance.margin``.
         samples: How many disturbed runs there were.
-        noise_losses: The step from which on an error of one last bit does nearly what one of ``margin`` last bits does,
-            so that no margin holds any more: what is measured there is noise, such as the sign of nothing.
+        noise_losses: The step from which on much smaller errors do nearly what those of ``margin`` last bits do, so
+            that no margin holds any more: what is measured there is noise, such as the sign of nothing.
         noise_grad_norms: The same of each group, shape (groups,).
         noise_arrays: The same of each array, shape (arrays,).
     """
@@ -140,8 +141,12 @@ def measure_envelope(
 
     With Muon, which sums in float32, last bits are those of float32 at least.
 
-    One more run has errors of a single last bit. Where it is nearly as far off as the others are, what they measure
-    does not grow with the errors, and no margin covers it.
+    One more run has the opposite errors of the first one, the square root of ``margin`` times smaller. Where it is
+    nearly as far off, what the samples measure does not grow with the errors, and no margin covers it. Opposite errors
+    show the sign of nothing for sure: in one of the two runs it is another one than in the reference.
+
+    An array's update may have another norm by as much as its elements may be others: where ten signs are those of
+    nothing, disturbed runs have other signs and the same norm, and another backend may have zeros.
 
     Args:
         backend: The reference's.
@@ -160,14 +165,17 @@ def measure_envelope(
     bits = factor * single * max(1.0, reference.loss_bits)
     whole = replace(task, resume_at=None)
 
-    def disturbed(sample: int, kept_bits: float, passing_bits: float) -> Differences:
-        disturbance = Disturbance(np.random.default_rng([task.options.seed, 7, sample]), kept_bits, passing_bits)
+    def disturbed(sample: int, share: float = 1.0, sign: Literal[1, -1] = 1) -> Differences:
+        rng = np.random.default_rng([task.options.seed, 7, sample])
+        disturbance = Disturbance(rng, share * factor, share * bits, sign)
         ready = prepare_task(backend, whole, start)
         return differences(reference, record(ready, whole, disturbance=disturbance, log=log, advanced=advanced))
 
-    found = [disturbed(sample, factor, bits) for sample in range(samples)]
+    found = [disturbed(sample) for sample in range(samples)]
+    times = factor / unit  # by which the errors of one more run are smaller
     if nudged is None and not autocast:
-        nudged = disturbed(samples, unit, unit)
+        times = np.sqrt(times)
+        nudged = disturbed(0, 1 / times, -1)
 
     room = JUMP if reference.dtype == "float64" and unit == 1.0 else 1.0
     sizes = np.array([reference.layout.largest(row) for row in reference.weights])
@@ -189,14 +197,18 @@ def measure_envelope(
             return np.full(limits.shape[1:], reference.steps + 1)
         apart: Float64 = getattr(nudged, name)[: len(limits)]
         ended = np.full((1, *limits.shape[1:]), True)  # an error of one last bit may end a run
-        near = np.concatenate([np.sqrt(factor / unit) * apart >= limits[: len(apart)], ended])
+        near = np.concatenate([np.sqrt(times) * apart >= limits[: len(apart)], ended])
         known: NDArray[np.int64] = np.append(steps, reference.steps + 1)
         first: NDArray[np.int64] = known[np.argmax(near, axis=0)]
         return first
 
     updates = np.arange(reference.steps)
+    allowed = {name: widest(name, room) for name in floors}
+    kept = np.minimum(np.searchsorted(reference.rows, updates + 1), len(reference.rows) - 1)  # after each update
+    elements = np.sqrt([array.size for array in reference.layout.arrays])
+    allowed["update_norms"] = np.maximum(allowed["update_norms"], elements * allowed["weights"][kept])
     return Envelope(
-        **{name: widest(name, room) for name in floors},
+        **allowed,
         margin=factor,
         samples=samples,
         noise_losses=int(noise("losses", updates)),

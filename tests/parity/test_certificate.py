@@ -172,7 +172,7 @@ def test_honest_runs_are_the_same(torch: Any, number: int) -> None:
     assert {name: verdict for name, verdict in verdicts.items() if verdict.kind == "different"} == {}
 
 
-@pytest.mark.parametrize(("size", "kind"), [(1.0, "same bitwise"), (30.0, "different")])
+@pytest.mark.parametrize(("size", "kind"), [(1.0, "same bitwise"), (1e6, "different")])
 def test_disturbed_runs_may_show_a_part_of_a_jump(
     torch: Any, monkeypatch: pytest.MonkeyPatch, size: float, kind: str
 ) -> None:
