@@ -126,6 +126,7 @@ def measure_envelope(
     start: Weights,
     *,
     samples: int,
+    more: int = 0,
     nudged: Differences | None = None,
     log: Path | None = None,
     advanced: Advanced = lambda: None,
@@ -153,7 +154,8 @@ def measure_envelope(
         task: What it ran.
         reference: What it did.
         start: What it began with.
-        samples: How many disturbed runs.
+        samples: How many disturbed runs; the margin follows from it.
+        more: How many more, of the same margin.
         nudged: How far the run with errors of one last bit is off, if it is known.
         log: File that each run's weights go to, one after the other; None is memory.
         advanced: Called after each update of each run.
@@ -171,7 +173,7 @@ def measure_envelope(
         ready = prepare_task(backend, whole, start)
         return differences(reference, record(ready, whole, disturbance=disturbance, log=log, advanced=advanced))
 
-    found = [disturbed(sample) for sample in range(samples)]
+    found = [disturbed(sample) for sample in range(samples + more)]
     times = factor / unit  # by which the errors of one more run are smaller
     if nudged is None and not autocast:
         times = np.sqrt(times)
@@ -210,7 +212,7 @@ def measure_envelope(
     return Envelope(
         **allowed,
         margin=factor,
-        samples=samples,
+        samples=len(found),
         noise_losses=int(noise("losses", updates)),
         noise_grad_norms=noise("grad_norms", updates),
         noise_arrays=np.minimum(noise("update_norms", updates), noise("weights", np.maximum(reference.rows - 1, 0))),

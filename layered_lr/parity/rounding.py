@@ -13,7 +13,7 @@ from layered_lr.backend.base import Backend
 from layered_lr.errors import Unsupported
 from layered_lr.files import read_archive
 from layered_lr.parity.disturbance import Disturbance, margin
-from layered_lr.parity.envelope import FLOAT64_BITS, Envelope, measure_envelope
+from layered_lr.parity.envelope import DROWNED, FLOAT64_BITS, Envelope, measure_envelope
 from layered_lr.parity.inner_rounding import has_muon, rounds_inside
 from layered_lr.parity.recorder import Advanced, prepare_task
 from layered_lr.parity.recording import Recording, record_probes
@@ -26,6 +26,9 @@ HELD_RATES = 4
 
 SAMPLES, SAMPLES_OF_AUTOCAST = 2, 8
 """Disturbed runs of the reference. Autocast has no room for the wide margin of few: bfloat16 has 8 significant bits."""
+
+MORE_OF_NOISE = 6
+"""So many more of them where the first update is noise in part: its signs are drawn anew in each."""
 
 PROBE_SAMPLES = 8
 
@@ -105,6 +108,22 @@ class Rounding:
         return self.run.widened([each.rounding for each in (one, other) if each.exact or each.own], 1.0)
 
 
+def _begins_with_noise(rounding: Differences, exact: Trace) -> bool:
+    """Whether the first update of an array is another one in float32, as where its gradient is nothing but rounding.
+
+    The signs of nothing are drawn anew in each run, whatever the errors. A few disturbed runs may all draw what the
+    reference has drawn, and Lion makes whole updates of them.
+
+    Args:
+        rounding: How far the reference's float32 is from its float64.
+        exact: Its run in float64.
+    """
+    if exact.steps == 0 or len(rounding.weights) < 2 or len(exact.rows) < 2 or exact.rows[1] != 1:
+        return False
+    moved = exact.update_sizes[0]
+    return bool(((moved > 0) & (rounding.weights[1] >= DROWNED * moved)).any())
+
+
 def measure_rounding(
     backend: Backend,
     task: Task,
@@ -130,10 +149,14 @@ def measure_rounding(
     """
     samples = samples or usual_samples(task)
 
-    def envelope(of: Task, trace: Trace, nudged: Differences | None = None) -> Envelope:
-        return measure_envelope(backend, of, trace, start, samples=samples, nudged=nudged, log=log, advanced=advanced)
-
     exact = reference.exact
+    more = MORE_OF_NOISE if exact is not None and _begins_with_noise(reference.rounding, exact) else 0
+
+    def envelope(of: Task, trace: Trace, nudged: Differences | None = None) -> Envelope:
+        return measure_envelope(
+            backend, of, trace, start, samples=samples, more=more, nudged=nudged, log=log, advanced=advanced
+        )
+
     in_float64 = task.in_float64()
     inside = exact is not None and (has_muon(task.spec) or rounds_inside(backend, in_float64, exact, start))
     if inside:

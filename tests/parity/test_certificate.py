@@ -184,7 +184,7 @@ def test_disturbed_runs_may_show_a_part_of_a_jump(
 
     def record(ready: Prepared, task: Task, *, disturbance: Disturbance, **options: Any) -> Trace:
         found = undisturbed(ready, task, disturbance=disturbance, **options)
-        if disturbance.kept_bits > 1:
+        if disturbance.sign == 1:
             found.update_norms[5:] = exact.update_norms[5:] + 0.3 * jump
         return found
 
