@@ -88,7 +88,9 @@ def evaluate(
         if losses is not None:
             losses.add(outputs[:count], labels[:count])
     further = {} if losses is None else {TEST_LOSS: losses.value}
-    return right / len(batches.dataset.y_test) if has_classes else float("nan"), further | processes.agree(sums.numbers)
+    if metrics:
+        further |= processes.agree(sums.numbers)
+    return right / len(batches.dataset.y_test) if has_classes else float("nan"), further
 
 
 _MOST_BATCHES = 10  # to look for wrong answers in: of a good model, a whole test set has few
