@@ -61,14 +61,13 @@ def check_words(words: Iterable[str], parameters: Sequence[Parameter], head: str
         Traceback (most recent call last):
         layered_lr.errors.SpecError: head='fc': the word 'head' stands for 'aux'. Write 'fc' in its place.
     """
-    if head is None or head == "auto":
+    paths = find_paths(name for parameter in parameters for name in parameter.names)
+    last = _find_last(paths, parameters)
+    if head is None or head == "auto" or last is None or last == head or head.startswith(f"{last}."):
         return
     for word in words:
-        if not (paths := find_word(word, parameters)):
-            continue
-        last = _find_last(find_paths(name for each in parameters for name in each.names), parameters)
-        if last is not None and last != head and not head.startswith(f"{last}."):
-            meant = repr(last) if word == HEAD else f"all but {last!r} ({_listed(paths)})"
+        if found := find_word(word, parameters):
+            meant = repr(last) if word == HEAD else f"all but {last!r} ({_listed(found)})"
             others = [head] if word == HEAD else _cover([each.name for each in parameters], head)
             instead = _listed([repr(path) for path in others])
             raise SpecError(f"head={head!r}: the word {word!r} stands for {meant}. Write {instead} in its place.")

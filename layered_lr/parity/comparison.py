@@ -192,21 +192,20 @@ def compared(
     pairs, untold = [], []
     for one, other in combinations(recordings, 2):
         both = recordings[one], recordings[other]
-        both_judged, apart = judged(*both, rounding), differences(both[0].run, both[1].run)
-        untold.append(both_judged.until)
+        runs, apart = judged(*both, rounding), differences(both[0].run, both[1].run)
+        untold.append(runs.until)
         tables = {
-            what: _by_section(both_judged, apart, rounding, layout, plan, what)
-            for what in ("apart", "allowed", "share")
+            what: _by_section(runs, apart, rounding, layout, plan, what) for what in ("apart", "allowed", "share")
         }
         asked = {"loss": apart.losses[:, None], "weights": layout.by_section(apart.weights)}
-        verdict = judge(*both, rounding, plan, both_judged, apart)
+        verdict = judge(*both, rounding, plan, runs, apart)
         pairs.append(
-            Pair(one, other, verdict, both_judged.one.dtype, tables["apart"], tables["allowed"], tables["share"], asked)
+            Pair(one, other, verdict, runs.one.dtype, tables["apart"], tables["allowed"], tables["share"], asked)
         )
     envelope = rounding.exact or rounding.run
     assert envelope is not None
-    runs = [run for found in recordings.values() for run in (found.run, found.exact) if run is not None]
-    longest = max(runs, key=lambda run: run.steps)  # some may have ended early
+    made = [run for found in recordings.values() for run in (found.run, found.exact) if run is not None]
+    longest = max(made, key=lambda run: run.steps)  # some may have ended early
     always = np.full(len(layout.arrays), longest.steps + 1)
     until = np.min([always, *(each.arrays for each in untold)], axis=0)
     return Comparison(

@@ -142,12 +142,13 @@ def measure_envelope(
 
     With Muon, which sums in float32, last bits are those of float32 at least.
 
-    One more run has the opposite errors of the first one, the square root of ``margin`` times smaller. Where it is
-    nearly as far off, what the samples measure does not grow with the errors, and no margin covers it. Opposite errors
-    show the sign of nothing for sure: in one of the two runs it is another one than in the reference.
+    One more run has the opposite errors of the first one, the square root of ``margin`` times smaller. To first order
+    it is off by as many times less. Where it is nearly as far off, what the samples measure does not grow with the
+    errors, and no margin covers it.
 
-    An array's update may have another norm by as much as its elements may be others: where ten signs are those of
-    nothing, disturbed runs have other signs and the same norm, and another backend may have zeros.
+    The norm of an array's update may differ by as much as its elements may. Signs of nothing, such as Lion's of a
+    gradient that is only rounding, are others in each disturbed run, and the norm is the same in all. Another backend
+    may have a zero there, and so another norm.
 
     Args:
         backend: The reference's.
@@ -188,17 +189,17 @@ def measure_envelope(
         "weights": (sizes, 0.5 * factor),
     }
 
-    def widest(name: str, times: float) -> Float64:
-        numbers, last_bits = floors[name]
-        floor = last_bits * np.spacing(np.abs(numbers).astype(reference.dtype)).astype(np.float64)
-        return _widest([times * getattr(each, name) for each in found], floor, missing=np.inf)
+    def widest(name: str, room: float) -> Float64:
+        numbers, least_bits = floors[name]
+        floor = least_bits * reference.last_bits(numbers)
+        return _widest([room * getattr(each, name) for each in found], floor, missing=np.inf)
 
     def noise(name: str, steps: NDArray[np.int64]) -> NDArray[np.int64]:
         limits = widest(name, 1.0)
         if nudged is None or autocast:
             return np.full(limits.shape[1:], reference.steps + 1)
         apart: Float64 = getattr(nudged, name)[: len(limits)]
-        ended = np.full((1, *limits.shape[1:]), True)  # an error of one last bit may end a run
+        ended = np.full((1, *limits.shape[1:]), True)  # small errors may end a run
         near = np.concatenate([np.sqrt(times) * apart >= limits[: len(apart)], ended])
         known: NDArray[np.int64] = np.append(steps, reference.steps + 1)
         first: NDArray[np.int64] = known[np.argmax(near, axis=0)]

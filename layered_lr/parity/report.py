@@ -68,14 +68,9 @@ def _headline(found: Found) -> str:
     kind = describe_kinds(found.plan)
     ran = "all the same" if found.same else "not all the same"
     names = ", ".join(found.outcomes)
-    return f"{names}: {ran} over {found.steps} updates of {kind}, {_dtype(found)}"
-
-
-def _dtype(found: Found) -> str:
-    """In which precision the runs were asked for."""
-    precision = found.options.get("precision") or {}
-    autocast = precision.get("autocast")
-    return f"autocast to {autocast}" if autocast else str(precision.get("dtype", "float32"))
+    precision = found.options["precision"]
+    numbers = f"autocast to {precision['autocast']}" if precision["autocast"] else precision["dtype"]
+    return f"{names}: {ran} over {found.steps} updates of {kind}, {numbers}"
 
 
 def _verdicts(found: Found) -> Iterator[tuple[bool, str, str]]:
@@ -180,9 +175,9 @@ def _untold(found: Found) -> Iterator[str]:
             "as an update does: their gradient is nothing but rounding (a bias before a normalisation), or training is "
             "chaotic by then. Rates and probes still tell."
         )
-    dtype = _dtype(found)
+    dtype = found.options["precision"]["dtype"]
     for pair in found.pairs:
-        if pair.dtype not in dtype and "autocast" not in dtype:
+        if pair.dtype != dtype:
             losses, weights = (_relative(largest_known(pair.run_differences[what])) for what in ("loss", "weights"))
             yield (
                 f"{pair.name}: judged in {pair.dtype}. In {dtype}, as asked for, losses are at most {losses} apart, "

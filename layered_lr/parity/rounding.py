@@ -118,7 +118,7 @@ def _begins_with_noise(rounding: Differences, exact: Trace) -> bool:
         rounding: How far the reference's float32 is from its float64.
         exact: Its run in float64.
     """
-    if exact.steps == 0 or len(rounding.weights) < 2 or len(exact.rows) < 2 or exact.rows[1] != 1:
+    if exact.steps == 0 or not exact.keeps_first_update or len(rounding.weights) < 2:
         return False
     moved = exact.update_sizes[0]
     return bool(((moved > 0) & (rounding.weights[1] >= DROWNED * moved)).any())
@@ -161,7 +161,7 @@ def measure_rounding(
     inside = exact is not None and (has_muon(task.spec) or rounds_inside(backend, in_float64, exact, start))
     if inside:
         exact = None
-    rates = 0.5 * HELD_RATES * np.spacing(np.abs(reference.run.rates).astype(reference.run.dtype)).astype(np.float64)
+    rates = 0.5 * HELD_RATES * reference.run.last_bits(reference.run.rates)
     return Rounding(
         exact=None if exact is None else envelope(in_float64, exact),
         run=envelope(task, reference.run, reference.own) if exact is None or not all_have_float64 else None,
@@ -188,7 +188,7 @@ def _measure_probes(
         found.append(probe_differences(reference.probes, probes))
     explained = {}
     for rung, probe in reference.probes.items():
-        floor = 0.5 * factor * np.spacing(np.abs(probe.weights).astype(reference.dtype)).astype(np.float64)
+        floor = 0.5 * factor * reference.last_bits(probe.weights)
         widest = np.maximum.reduce([floor, *(each[rung] for each in found)])
         explained[rung] = np.maximum.accumulate(widest, axis=0)
     return explained

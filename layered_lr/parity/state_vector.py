@@ -56,6 +56,11 @@ class Layout:
         """The place of each array's section in ``sections``."""
         return np.array([self.sections.index(array.section) for array in self.arrays], dtype=np.int64)
 
+    @cached_property
+    def is_buffer(self) -> NDArray[np.bool_]:
+        """Which arrays are buffers."""
+        return np.array([array.section == BUFFERS for array in self.arrays], dtype=bool)
+
     def packed(self, state: Mapping[str, NDArray[Any]], dtype: Any) -> NDArray[Any]:
         """The state as one vector."""
         vector = np.empty(self.width, dtype)

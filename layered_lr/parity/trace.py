@@ -84,6 +84,15 @@ class Trace:
         """How many updates were made."""
         return len(self.losses)
 
+    @property
+    def keeps_first_update(self) -> bool:
+        """Whether ``weights[1]`` are those after the first update."""
+        return len(self.rows) > 1 and int(self.rows[1]) == 1
+
+    def last_bits(self, numbers: NDArray[Any]) -> Float64:
+        """Return the last bit of each number in the run's dtype."""
+        return np.spacing(np.abs(numbers).astype(self.dtype)).astype(np.float64)  # type: ignore[no-any-return]
+
     def save(self, folder: Path) -> None:
         """Write everything but the weights, which are in a file of the folder already (``weight_log``)."""
         about = {

@@ -222,17 +222,15 @@ def _first_update(one: Trace, other: Trace, own: Differences, apart: Differences
     if min(one.steps, other.steps) == 0:
         return
     digits = half_the_digits(one.dtype)
-    last_bits = digits * np.spacing(np.maximum(np.abs(one.losses[:1]), 1.0).astype(one.dtype)).astype(np.float64)
-    losses, limit = apart.losses[:1, None], np.maximum(last_bits, digits * own.losses[:1])[:, None]
+    floor = digits * one.last_bits(np.maximum(np.abs(one.losses[:1]), 1.0))
+    losses, limit = apart.losses[:1, None], np.maximum(floor, digits * own.losses[:1])[:, None]
     yield from _first("loss", one.dtype, losses, limit, [(None, None)])
     norms = np.maximum(_GRADIENT_SHARE * one.grad_norms[:1], digits * own.grad_norms[:1])
     groups = [(group.name, None) for group in plan.groups]
     yield from _first("gradient norm", one.dtype, apart.grad_norms[:1], norms, groups)
-    if len(one.rows) > 1 and one.rows[1] == 1 and len(apart.weights) > 1 and len(own.weights) > 1:
-        sizes = one.layout.largest(one.weights[1])
-        floors = digits * np.spacing(sizes.astype(one.dtype)).astype(np.float64)
-        is_buffer = np.array([array.section == BUFFERS for array in one.layout.arrays])
-        limits = np.where(is_buffer, np.maximum(floors, digits * own.weights[1]), np.inf)
+    if one.keeps_first_update and len(apart.weights) > 1 and len(own.weights) > 1:
+        floors = digits * one.last_bits(one.layout.largest(one.weights[1]))
+        limits = np.where(one.layout.is_buffer, np.maximum(floors, digits * own.weights[1]), np.inf)
         arrays = [(array.section, array.name) for array in one.layout.arrays]
         yield from _first("weights", one.dtype, apart.weights[1:2], limits[None], arrays)
 
@@ -260,14 +258,11 @@ def _lost_bits(found: Recording) -> float:
     if run.steps == 0 or len(own.losses) == 0:
         return 0.0
     numbers, apart = [run.losses[:1], run.grad_norms[0]], [own.losses[:1], own.grad_norms[0]]
-    if len(run.rows) > 1 and run.rows[1] == 1 and len(own.weights) > 1:
-        is_buffer = np.array([array.section == BUFFERS for array in run.layout.arrays], dtype=bool)
-        numbers.append(run.layout.largest(run.weights[1])[is_buffer])
-        apart.append(own.weights[1][is_buffer])
+    if run.keeps_first_update and len(own.weights) > 1:
+        numbers.append(run.layout.largest(run.weights[1])[run.layout.is_buffer])
+        apart.append(own.weights[1][run.layout.is_buffer])
     sizes = np.concatenate(numbers)
-    bits = np.concatenate(apart)[sizes != 0] / np.spacing(np.abs(sizes[sizes != 0]).astype(run.dtype)).astype(
-        np.float64
-    )
+    bits = (np.concatenate(apart) / run.last_bits(sizes))[sizes != 0]
     return float(np.median(bits)) if len(bits) else 0.0
 
 
@@ -331,9 +326,8 @@ def _cause(
         return accumulation, "accumulation", _RUNG_WORDS["accumulation"].format(**accumulation._asdict())
     known_from = min((departure.step for departure in facts), default=np.inf)
     if in_run is not None and in_run.observable in _BEFORE_THE_UPDATE and in_run.step <= known_from:
-        return _run_cause(
-            in_run, runs, one, other, plan
-        )  # what an optimizer does wrong shows in the next loss, not in this
+        # What an optimizer does wrong shows in the next loss, not in this.
+        return _run_cause(in_run, runs, one, other, plan)
     rate, bare = by_name.get("rate"), by_name.get("probe: bare")
     if rate is not None and (bare is None or rate.step <= bare.step):
         shown = "" if bare else "; its weights move as they should, so that only what it says is wrong"
@@ -448,10 +442,7 @@ def _cause_in_run(first: Departure, one: Trace, other: Trace) -> tuple[Cause, st
         return "data", f"the loss differs {where} although the weights were the same: the model saw another batch"
     if first.group == BUFFERS:
         parameter = first.parameter or "somewhere"
-        return (
-            "forward",
-            f"the buffers differ {where}, {parameter} first: the forward pass differs",
-        )
+        return "forward", f"the buffers differ {where}, {parameter} first: the forward pass differs"
     if first.group == AVERAGE:
         return "average", f"the moving average differs {where} although the weights are the same"
     if first.observable == "gradient norm" or np.isnan(one.grad_norms + other.grad_norms).any():
@@ -476,7 +467,6 @@ def _rate_or_state(
 ) -> tuple[Cause, str]:
     allowed = rounding.probes["bare"]
     begins = "from the first update on" if first.step == 0 else f"from update {first.step} on, not before"
-    state: Cause = "state"
     moves: dict[str, _Moves] = {}
     columns: list[int] = []
     at = 0
@@ -486,7 +476,7 @@ def _rate_or_state(
         if plan.groups[plan.group_of[parameter.name]].name == first.group:
             found = _beside_due(one.weights[:, span], other.weights[:, span], allowed[:, span], first.step)
             if found is None:
-                return state, (
+                return "state", (
                     f"{first.parameter!r} (group {first.group!r}) moves in another direction {begins}: momentum, "
                     "betas, eps or a counter"
                 )
@@ -494,29 +484,35 @@ def _rate_or_state(
             columns += range(span.start, span.stop)
     off = {name: move.ratio for name, move in moves.items() if move.ratio != 1}
     strays = [name for name, move in moves.items() if move.strays]
-    whole = f"group {first.group!r} moves"
+    whole = f"group {first.group!r}"
     ratio = float(np.median(list(off.values()))) if off else 1.0
     if ratio < 0:
-        return state, f"{whole} the other way (maximize)"
+        return "state", f"{whole} moves the other way (maximize)"
     common = _find_common_factor(one.weights[:, columns], other.weights[:, columns], allowed[:, columns], first.step)
     if common is not None:
-        return "rate", f"{whole} {_how_far(common)}"
+        return "rate", f"{whole} moves {_how_far(common)}"
     if off:
-        return "rate", f"{_who(list(off), moves, whole)} {_how_far(ratio)}"
+        return "rate", f"{_who(list(off), len(moves), whole)} moves {_how_far(ratio)}"
     if strays:
-        return "rate", f"{_who(strays, moves, whole)} where its rate is 0"
-    return state, (
+        return "rate", f"{_who(strays, len(moves), whole)} moves where its rate is 0"
+    return "state", (
         f"{first.parameter!r} (group {first.group!r}) moves a little otherwise {begins}: momentum, betas, eps or a "
         "counter"
     )
 
 
-def _who(names: list[str], moves: dict[str, _Moves], whole: str) -> str:
-    """Name the parameters that are off, where not all of their group are."""
-    if len(names) == len(moves):
+def _who(names: list[str], count: int, whole: str) -> str:
+    """Name the parameters that are off, where they are not all of their group.
+
+    Args:
+        names: Of these parameters.
+        count: How many the group has.
+        whole: What the group is called.
+    """
+    if len(names) == count:
         return whole
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"of {whole.removesuffix(' moves')}, {names[0]!r}{others} (of {len(moves)} parameters) moves"
+    return f"of {whole}, {names[0]!r}{others} (of {count} parameters)"
 
 
 def _how_far(ratio: float, who: str = "it") -> str:

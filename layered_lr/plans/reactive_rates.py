@@ -89,8 +89,8 @@ class LiveRates:
             SpecError: A metric is missing or no number, or its function raised; a unit is none, or is left out where
                 schedules count both.
         """
-        numbers = self.read(metrics, unit).numbers  # all of them before the first reacts, so that a wrong one changes
-        for index, reaction in self._looking(unit).items():  # nothing
+        numbers = self.read(metrics, unit).numbers  # before the first reacts: a wrong one changes nothing
+        for index, reaction in self._looking(unit).items():
             reaction.step(numbers[self.plan.groups[index].name])
 
     def read(self, metrics: Metrics, unit: str | None = None) -> GroupMetrics:

@@ -19,6 +19,7 @@ from layered_lr.printed import shown
 from layered_lr.schedules.reference import Reference
 from layered_lr.strict_json import json_text
 from layered_lr.training.code_digest import digest_code, without_addresses
+from layered_lr.training.in_file import names_code
 from layered_lr.training.options import RunOptions
 
 if TYPE_CHECKING:
@@ -107,14 +108,16 @@ def _callback_words(options: RunOptions) -> dict[str, str]:
 
 
 def _rate_words(plan: Plan) -> dict[str, str]:
-    """Some of each group's rates, and a digest of all: two functions of one name may give others."""
+    """Some of each group's rates, and a digest of all where functions decide them: two of one name may give others."""
     steps = plan.total_steps or 1
     rows = plan.at(np.unique(np.linspace(0, max(steps - 1, 0), _SAMPLED_STEPS).astype(np.int64)))
     words = {group.name: repr(rows[:, column].tolist()) for column, group in enumerate(plan.groups)}
-    digest = hashlib.blake2b(digest_size=16)
-    for start in range(0, steps, _BLOCK_STEPS):
-        digest.update(plan.table(start, min(start + _BLOCK_STEPS, steps)).tobytes())
-    return {**words, "of all updates": digest.hexdigest()}
+    if names_code({}, plan.spec.to_dict()):
+        digest = hashlib.blake2b(digest_size=16)
+        for start in range(0, steps, _BLOCK_STEPS):
+            digest.update(plan.table(start, min(start + _BLOCK_STEPS, steps)).tobytes())
+        words["of all updates"] = digest.hexdigest()
+    return words
 
 
 def check_alike(processes: Processes, facts: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
-from benchmarks.certificate.faults import Faulty, Plant
+from benchmarks.certificate.faults import Faulty, Plant, clip_off, rate_from
 from benchmarks.certificate.planted import Base, record_reference
 from layered_lr.parity.comparison import compared
 from layered_lr.parity.disturbance import Disturbance
@@ -55,8 +55,8 @@ def found_by(known: Base, plant: Plant) -> Recording:
 
 
 CASES: dict[str, tuple[ll.Spec, Plant, str, int, str]] = {
-    "rate": (SGD, faults.rate_off_from(8, 1e-6), "rate", 8, "group 'head' moves 0.0001 % farther than it should"),
-    "a larger rate": (SGD, faults.rate_off_from(4, 0.5), "rate", 4, "group 'head' moves 1.5 times as far as it should"),
+    "rate": (SGD, rate_from(8)(1e-6), "rate", 8, "group 'head' moves 0.0001 % farther than it should"),
+    "a larger rate": (SGD, rate_from(4)(0.5), "rate", 4, "group 'head' moves 1.5 times as far as it should"),
     "beta2": (ADAM, faults.other_beta2(0.99899), "state", 1, "moves a little otherwise from update 1 on"),
     "momentum": (NESTEROV, faults.momentum_off(1e-6), "state", 0, "moves a little otherwise from the first update on"),
     "group": (SGD, faults.one_in_the_other_group, "rate", 0, "of group 'head', '3.bias' (of 2 parameters) moves 0.333"),
@@ -68,7 +68,7 @@ CASES: dict[str, tuple[ll.Spec, Plant, str, int, str]] = {
         0,
         "the rate of group 'head' is 0.05 at update 0, and should be 0",
     ),
-    "clip": (CLIPPED, faults.clip_off(1e-7), "clip", 0, "all groups move 1e-05 % farther than they should"),
+    "clip": (CLIPPED, clip_off(1e-7), "clip", 0, "all groups move 1e-05 % farther than they should"),
 }
 
 
@@ -119,8 +119,7 @@ def test_a_backend_whose_loss_is_nan_is_different(step: int) -> None:
 def test_training_that_diverges_is_compared_as_far_as_it_goes(rate: float) -> None:
     """Rounding alone decides how far: the run in float32, that in float64 and the disturbed ones differ in it."""
     known = base(ll.Spec(ll.SGD(rate, momentum=0.9), HEAD))
-    one_thread_more = found_by(known, faults.honest)
-    recordings = {"torch-eager": known.found, "torch-compile": one_thread_more}
+    recordings = {"torch-eager": known.found, "torch-compile": found_by(known, faults.honest)}
     outcomes = {name: Outcome(name, "ran") for name in recordings}
     found = compared(recordings, outcomes, known.rounding, known.plan, STEPS, known.task.options.to_dict())
     assert found.same
@@ -131,7 +130,7 @@ def test_probes_in_float64_are_as_sharp_as_float64() -> None:
     """Their gradients got errors of the last bits of float32: a rate off by 1e-5 was not seen in a quick comparison."""
     known = base(SGD, dtype="float64")
     assert max(float(limits.max()) for limits in known.rounding.probes.values()) < 1e-10
-    verdict = judge(known.found, found_by(known, faults.rate_off_from(10, 1e-9)), known.rounding, known.plan)
+    verdict = judge(known.found, found_by(known, rate_from(10)(1e-9)), known.rounding, known.plan)
     assert (verdict.cause, verdict.first and verdict.first.step) == ("rate", 10)
 
 

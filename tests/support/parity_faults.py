@@ -147,24 +147,6 @@ def images_mirrored(session: Any) -> None:
     session._update = mirrored
 
 
-def rate_off_from(step: int, share: float, group: int = 0) -> Plant:
-    """From an update on, the group's rate inside the optimizer is off by a share of it."""
-
-    def plant(session: Any) -> None:
-        param_group = session.optimizer.param_groups[group]
-        due: list[float] = []
-
-        def change(at: int) -> None:
-            due[:] = [param_group["lr"]]
-            if at >= step:
-                param_group["lr"] *= 1 + share
-
-        before_each_update(session, change)
-        session.optimizer.register_step_post_hook(lambda *_: param_group.update(lr=due[0]))
-
-    return plant
-
-
 def rate_above_zero(session: Any) -> None:
     """The optimizer moves weights where their rate is 0."""
     due: list[float] = []
@@ -180,14 +162,6 @@ def rate_above_zero(session: Any) -> None:
 
     before_each_update(session, change)
     session.optimizer.register_step_post_hook(put_back)
-
-
-def clip_off(share: float) -> Plant:
-    def plant(session: Any) -> None:
-        if session.clipper._limit is not None:
-            session.clipper._limit *= 1 + share
-
-    return plant
 
 
 def momentum_off(share: float) -> Plant:
