@@ -50,12 +50,18 @@ def pick_device(device: str) -> torch.device:
 
 
 class TorchBackend(Backend):
-    """Builds torch models and trains them with torch's own optimizers."""
+    """Builds torch models and trains them with torch's own optimizers.
+
+    Attributes:
+        device: Where models train.
+        place: Where models are until they are divided among processes; None is the device.
+    """
 
     session: ClassVar[type[TorchSession]] = TorchSession
 
     def __init__(self, device: str = "auto") -> None:
         self.device = pick_device(device)
+        self.place: torch.device | None = None
         self.processes: TorchProcesses | Alone = ALONE
 
     @abstractmethod
@@ -83,7 +89,7 @@ class TorchBackend(Backend):
         built = models.build_model(model, num_classes, dropout, seed)
         if not isinstance(model, str) and dtype == "float64":
             check_all_float64(built)
-        made = models.cast(built, self.device, getattr(torch, dtype))
+        made = models.cast(built, self.place or self.device, getattr(torch, dtype))
         if isinstance(model, str) and self.device.type in ("cpu", "cuda"):
             made.to(memory_format=torch.channels_last)  # half the time of an update
         return made
@@ -103,7 +109,7 @@ class TorchBackend(Backend):
     def answer(self, model: Module, images: Float32, num_classes: int) -> Array:
         """Compute a model's logits in evaluation mode, shape (N, outputs)."""
         model.eval()
-        given = torch.from_numpy(images).to(self.device, models.find_dtype(model))
+        given = torch.from_numpy(images).to(self.place or self.device, models.find_dtype(model))
         with torch.no_grad():
             logits = model(given.contiguous(memory_format=models.find_memory_format(model)))
         check_logits(logits, len(images), num_classes, TorchSession.logits_dtypes)

@@ -43,10 +43,15 @@ class TorchEager(TorchBackend):
         """Return the model itself."""
         return model
 
+    def prepare_to_shard(self) -> None:
+        """Build models in main memory: a whole one may be larger than the GPU's."""
+        self.place = torch.device("cpu")
+
     def shard(self, plan: Plan, model: Module) -> None:
         """Let each process hold a part of every parameter."""
         if isinstance(self.processes, TorchProcesses):
             shard(plan, model, self.processes, self.device)
+            self.place = None
 
     def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
         """Let a user's model draw its random numbers from the run's seed, as its translation does on OneFlow."""

@@ -30,13 +30,14 @@ def shard(plan: Plan, model: Module, processes: TorchProcesses, device: torch.de
 
     Each block is gathered before its forward and its backward pass, and given up after it. What no block has is
     gathered with the model itself. ``find_blocks`` says what a block is, ``find_undivided`` which parameters stay
-    whole.
+    whole. Blocks are brought to the device one after the other, each of them divided before the next, so that the
+    device never holds the whole model.
 
     Args:
         plan: Of the whole run.
-        model: On the device, with the weights that the training begins with. It is changed in place.
+        model: In main memory or on the device, with the weights that the training begins with. It is changed in place.
         processes: All of them have the model with the same weights.
-        device: Where the model is.
+        device: Where the model trains.
 
     Raises:
         Unsupported: The model cannot be divided.
@@ -53,6 +54,8 @@ def shard(plan: Plan, model: Module, processes: TorchProcesses, device: torch.de
     for _, tensor in parameters_of(model):
         tensor.data = tensor.data.contiguous()  # of channels_last, and of views: fully_shard takes no others
     undivided: set[Any] = set(find_undivided(model))
+    for tensor in (*undivided, *model.buffers()):
+        tensor.data = tensor.data.to(device)  # fully_shard brings the others
     mesh = init_device_mesh(device.type, (processes.share.count,))
     for module in (*find_blocks(model), model):
         module.register_forward_hook(_give_no_views)

@@ -86,6 +86,9 @@ class Backend(ABC):
             Unsupported: The callable returns a module of another framework, which cannot be translated.
         """
 
+    def prepare_to_shard(self) -> None:  # noqa: B027 # only a backend that can divide a model has something to do
+        """Build models in main memory from now on, until ``shard`` brings each process's part to its device."""
+
     def shard(self, plan: Plan, model: Module) -> None:
         """Let each process hold a part of every parameter from now on; all processes call it.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ from layered_lr.training.events import (
 )
 from layered_lr.training.run_handle import RunHandle
 
+DIVERGED: Final = 2
+
 
 class Callback:
     """Told of what happens in a run: ``ll.run(callbacks=[...])``.
@@ -34,7 +37,7 @@ class Callback:
     Override the methods of the events that you need; the others cost nothing. Each gets an event with what happened,
     whose ``run`` can ``stop()`` the run, ask for a ``checkpoint()`` and ``log()`` numbers. Callbacks are called in the
     order in which they are given. A callback that raises ends the run with ``CallbackError``, which names it; where the
-    run has a folder, a checkpoint is written first, except in several processes.
+    run has a folder, a checkpoint is written first. Of several processes all end then.
 
     Example:
         Stop when the loss is low enough. Reading ``event.loss`` waits for the update; an epoch's mean is known already.
@@ -160,10 +163,15 @@ class Announcer:
     Args:
         callbacks: In the order in which they are called.
         run: What they are given of the run.
+        holds_errors: Whether an error waits until all processes of the run can end with it; else it is raised at once.
+
+    Attributes:
+        held: The first error that waits.
     """
 
-    def __init__(self, callbacks: Iterable[Callback], run: RunHandle) -> None:
-        self.run = run
+    def __init__(self, callbacks: Iterable[Callback], run: RunHandle, holds_errors: bool = False) -> None:
+        self.run, self._holds_errors = run, holds_errors
+        self.held: CallbackFailed | DataError | TrainingDiverged | None = None
         given = tuple(callbacks)
         self._listeners = {
             method: [callback for callback in given if _overrides(callback, method)]
@@ -173,9 +181,25 @@ class Announcer:
         self.hears_batches = bool(self._listeners["on_batch"])  # asked at each update, for speed
         self.hears_updates = bool(self._listeners["on_update"])
 
+    @property
+    def failed(self) -> int:
+        """0 where no error waits; ``DIVERGED`` where a loss that was read is not finite; else 1."""
+        return 0 if self.held is None else DIVERGED if isinstance(self.held, TrainingDiverged) else 1
+
     def _tell(self, method: str, event: Any) -> None:
         for callback in self._listeners[method]:
-            _call(callback, method, event)
+            with self._holding():
+                _call(callback, method, event)
+
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Keep an error, if it is to wait."""
+        try:
+            yield
+        except (CallbackFailed, DataError, TrainingDiverged) as error:
+            if not self._holds_errors:
+                raise
+            self.held = self.held or error
 
     def begin(self) -> None:
         """The run is ready."""
@@ -189,8 +213,12 @@ class Announcer:
         """
         event = BatchEvent(self.run, step, images, labels, parts)
         for callback in self._listeners["on_batch"]:
-            _call(callback, "on_batch", event)
-            _check_batch(type(callback).__name__, event, images.shape[1:], labels)
+            before = event.images, event.labels
+            with self._holding():
+                _call(callback, "on_batch", event)
+                if self._holds_errors and callback.writes:
+                    _check_unchanged(type(callback).__name__, event, *before)
+                _check_batch(type(callback).__name__, event, images.shape[1:], labels)
         return event
 
     def update(self, step: int) -> None:
@@ -232,6 +260,10 @@ class Announcer:
                 _call(callback, "on_end", EndEvent(self.run, error))
             except CallbackFailed as failed:
                 failures.append(failed)
+                self.held = self.held or failed
+            except TrainingDiverged:  # of a loss that it reads: the run has ended with that
+                if error is None:
+                    raise
         return failures
 
 
@@ -248,6 +280,25 @@ def _call(callback: Callback, method: str, event: Any) -> None:
         raise
     except Exception as error:
         raise CallbackFailed(callback, method, error) from error
+
+
+def _check_unchanged(called: str, event: BatchEvent, images: NDArray[np.float32], labels: Targets) -> None:
+    """Refuse what a callback that only writes has put in the place of a batch.
+
+    Args:
+        called: The callback's name, for the message.
+        event: With what the callback left there.
+        images: As they were before.
+        labels: The same.
+
+    Raises:
+        DataError: It is something else.
+    """
+    if event.images is not images or event.labels is not labels:
+        raise DataError(
+            f"callback {called}: on_batch has changed the batch in the first process alone, because its class has "
+            "writes = True. Leave that out: each process calls it then."
+        )
 
 
 def _check_batch(called: str, event: BatchEvent, one_image: tuple[int, ...], labels: Targets) -> None:

@@ -46,7 +46,7 @@ from layered_lr.plans.reactive_rates import LiveRates, Metrics, metric_functions
 from layered_lr.state.state_files import gather_rest
 from layered_lr.state.training_state import TrainingState
 from layered_lr.training.best_weights import Watcher
-from layered_lr.training.callback import Announcer, Callback, CallbackFailed
+from layered_lr.training.callback import DIVERGED, Announcer, Callback, CallbackFailed
 from layered_lr.training.checks import train_first_step
 from layered_lr.training.divergence import GoodStates, Guard
 from layered_lr.training.evaluation import MeasuredLoss, evaluate
@@ -134,7 +134,8 @@ class Loop:
             history.cut_epoch(self.step, self.in_epoch, [TEST_LOSS, *(metrics or {})])
         self.measured = Measurements(session, plan, history, self.guard.rate_factor)
         self.watch, self._lookahead = Stopwatch(), Lookahead(self.step)
-        self._announce = Announcer(callbacks, RunHandle(self, backend))
+        self._announce = Announcer(callbacks, RunHandle(self, backend), holds_errors=self._are_many)
+        self._hears_batches = self._announce.hears_batches
         self.earlier, self._back_at = tuple(good), back_at
         self._good: GoodStates | None = None
         self._left_out_in_a_row = left_out
@@ -160,7 +161,8 @@ class Loop:
             checkpoint_first: Write one before anything else, for a run that has just been begun or changed.
 
         Raises:
-            CallbackError: A callback raised; where a run of one process has a folder, a checkpoint has been written.
+            CallbackError: A callback raised, here or in another process; where the run has a folder, a checkpoint has
+                been written.
             TrainingDiverged: A loss or a gradient is not finite, and the guard does not go on.
         """
         with self._bar, Stop() if self.run_log else contextlib.nullcontext(Stop()) as signals:
@@ -173,9 +175,11 @@ class Loop:
             except BaseException as reason:
                 if self._epoch_is_open:
                     self._keep_open_epoch(reason)
-                self._announce.end(reason)
+                self._announce.end(_cause_of(reason))
                 raise
-            for failure in self._announce.end(None):
+            failures = self._announce.end(None)
+            self._end_where_one_failed()
+            for failure in failures:
                 raise self._callback_error(failure) from failure.error
 
     def _train(self, signals: Stop, checkpoint_first: bool) -> None:
@@ -183,6 +187,8 @@ class Loop:
             self._good = GoodStates([*self.earlier, self.export_state()], self._back_at)
         if checkpoint_first:
             self._checkpoint()
+        if self._are_many:  # callbacks that write may be in the first process alone
+            self._hears_batches = bool(self.processes.highest([int(self._hears_batches)])[0])
         self._announce.begin()
         if self._watcher is not None and self.step < self.steps and (why := self._watcher.reason(self.history)):
             self.ask_to_stop(why)  # as before, where the run that goes on had ended
@@ -212,18 +218,46 @@ class Loop:
         if self._stop_because is not None:
             self._end_early()
         self.measured.collect()
+        self._end_where_one_failed()
 
     def _agree(self, signals: Stop) -> None:
-        """Let all processes stop, write a checkpoint or obey a signal where one of them is to: one reduction."""
+        """Let all processes stop, write a checkpoint, obey a signal or fail where one of them is to: one reduction."""
         if not self._are_many:
             return
         due = self.run_log is not None and self.run_log.is_due(self.step, self.in_epoch)
-        asked = [signals.signal or 0, due or self._wants_checkpoint, self._stop_because is not None]
-        number, wants, stops = self.processes.highest([int(each) for each in asked])
+        wants_end = 1 + self._announce.failed if self._announce.failed else int(self._stop_because is not None)
+        asked = [signals.signal or 0, int(due or self._wants_checkpoint), wants_end]
+        number, wants, ends = self.processes.highest(asked)
+        if ends > 1:
+            self._end_together(ends - 1)
         self._wants_checkpoint = bool(wants)
         signals.signal = signal.Signals(number) if number else None
-        if stops and self._stop_because is None:
+        if ends and self._stop_because is None:
             self._stop_because = "another process has asked for it"
+
+    def _end_where_one_failed(self) -> None:
+        """End the run in all processes where a callback has raised in one of them."""
+        if self._are_many:
+            self._end_together(self.processes.highest([self._announce.failed])[0])
+
+    def _end_together(self, failed: int) -> None:
+        """End the run in all processes, with a checkpoint, where one of them has failed.
+
+        Args:
+            failed: How, as ``Announcer.failed``: the highest of all processes.
+        """
+        if not failed:
+            return
+        if failed != DIVERGED and self.run_log is not None and self.run_log.checkpoint_step != self.step:
+            self._checkpoint()
+        self.processes.agree(self._raise_held)
+
+    def _raise_held(self) -> None:
+        held = self._announce.held
+        if isinstance(held, CallbackFailed):
+            raise self._callback_error(held) from held.error
+        if held is not None:
+            raise held
 
     def _keep_state(self, signals: Stop) -> None:
         """Write a checkpoint where one is due or asked for; end where a signal asks for it."""
@@ -295,7 +329,7 @@ class Loop:
 
     def _update(self, images: NDArray[np.float32], labels: Targets, parts: int) -> bool:
         """Make one update; False where it was undone and does not count, or where the run went back."""
-        if self._announce.hears_batches:
+        if self._hears_batches:
             batch = self._announce.batch(self.step, images, labels, parts)
             if (why := self._why_to_skip(batch.skipped_because)) is not None:
                 return self._leave_out(why)
@@ -339,10 +373,12 @@ class Loop:
         return (whole,) if whole % self.processes.share.count else ()
 
     def _why_to_skip(self, why: str | None) -> str | None:
-        """Why a batch is left out; where one process leaves it out, all do."""
-        if self._are_many and self.processes.highest([int(why is not None)])[0]:
-            return why or "another process has left it out"
-        return why
+        """Why a batch is left out; where one process leaves it out, or a callback has raised in one, all do so."""
+        if not self._are_many:
+            return why
+        is_left_out, failed = self.processes.highest([int(why is not None), self._announce.failed])
+        self._end_together(failed)
+        return why or ("another process has left it out" if is_left_out else None)
 
     def _leave_out(self, why: str) -> bool:
         """Go on with the next batch where no update was made of this one; the schedules stand still.
@@ -607,11 +643,13 @@ class Loop:
 
     def _callback_error(self, failed: CallbackFailed) -> CallbackError:
         """The error that a run ends with where a callback has raised, after its state has been brought to safety."""
-        where = f"{failed} The run ends after {self.step} updates."
+        stop = "" if str(failed).endswith((".", "!", "?")) else "."
+        where = f"{failed}{stop} The run ends after {self.step} updates."
         if self.run_log is None:
             return CallbackError(f"{where} Give checkpoints=... to keep the state of such a run.")
-        if self._are_many:  # the others may not be here: nothing is done that waits for them
-            return CallbackError(f"{where} To go on from the newest checkpoint: {self.run_log.way_on}")
+        if self._are_many:  # they have written a checkpoint together, if they could
+            newest = "" if self.run_log.checkpoint_step == self.step else " from the newest checkpoint"
+            return CallbackError(f"{where} To go on{newest}: {self.run_log.way_on}")
         if self._ends_epoch() and self._epoch_ended_at != self.step:
             with contextlib.suppress(LayeredLRError):  # of a metric: the run that goes on calls it again
                 self._end_epoch()  # without which the checkpoint could not go on as this run would have
@@ -619,3 +657,9 @@ class Loop:
             with contextlib.suppress(CallbackFailed):  # of another one, which is told of the checkpoint
                 self._checkpoint()
         return CallbackError(f"{where} To go on: {self.run_log.way_on}")
+
+
+def _cause_of(reason: BaseException) -> BaseException:
+    """What a run ends with, for its callbacks: of one that raised, its own error."""
+    is_of_callback = isinstance(reason, CallbackError) and reason.__cause__ is not None
+    return reason.__cause__ if is_of_callback else reason  # type: ignore[return-value]  # of which there is one

@@ -128,6 +128,8 @@ def joined(options: RunOptions, spec: Spec | Mapping[str, Any] | None) -> Iterat
             with processes.watching(_way_on(options, spec)):
                 processes.agree(lambda: check_divisible(options, launch.count))
                 processes.agree(lambda: check_shards(options, backend))
+                if options.shard:
+                    backend.prepare_to_shard()
                 yield processes, backend
         except ProcessLost as error:
             error.said_elsewhere = False  # nobody knows which of the others are left to say it

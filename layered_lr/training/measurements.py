@@ -46,17 +46,17 @@ class Measurements:
             keep: How many of the newest not to wait for.
 
         Raises:
-            NotFinite: One of them is NaN or infinite; none of these losses is kept.
+            NotFinite: One of them is NaN or infinite. None of these losses is kept, and who asks again finds the same.
         """
         if len(self.pending) <= keep:
             return
         done = self.pending[: len(self.pending) - keep]
         losses = self.session.losses(done)
-        del self.pending[: len(done)]
         finite = np.isfinite(losses)
         if not finite.all():
             wrong = int(np.argmin(finite))
             raise NotFinite(len(self.history.losses) + wrong, float(losses[wrong]))
+        del self.pending[: len(done)]
         self.history.losses.add(losses)
 
     def find_fault(self, step: int) -> str:

@@ -66,7 +66,7 @@ def call(case: str, folder: str = "") -> Any:
         return traceback.format_exc()
 
 
-def _net() -> Any:
+def make_net() -> Any:
     from torch import nn
 
     return nn.Sequential(
@@ -91,7 +91,7 @@ def make_data(count: int = 48) -> Any:
     return ll.Dataset("made", images[:count], labels[:count], images[48:], labels[48:], augment=True)
 
 
-def _run(**changes: Any) -> dict[str, Any]:
+def train(**changes: Any) -> dict[str, Any]:
     import torch
 
     import layered_lr as ll
@@ -100,7 +100,7 @@ def _run(**changes: Any) -> dict[str, Any]:
     torch.manual_seed(1)
     options: Any = {
         "backend": "torch-eager",
-        "model": _net,
+        "model": make_net,
         "data": make_data(),
         "batch_size": 12,
         "epochs": 2,
@@ -128,7 +128,7 @@ def numbers_of(result: Any) -> dict[str, Any]:
 
 def plain(folder: str) -> Any:
     """Two epochs."""
-    return _run()
+    return train()
 
 
 def watched(folder: str) -> Any:
@@ -141,7 +141,7 @@ def watched(folder: str) -> Any:
         return -(targets * torch.nn.functional.log_softmax(outputs, 1)).sum(1).mean()
 
     log = ll.TensorBoard(Path(folder) / "log", wrong_answers=4)
-    return _run(loss=loss, mix=ll.Mix(mixup=0.4, cutmix=1.0), callbacks=[log])
+    return train(loss=loss, mix=ll.Mix(mixup=0.4, cutmix=1.0), callbacks=[log])
 
 
 def no_classes(folder: str) -> Any:
@@ -149,7 +149,7 @@ def no_classes(folder: str) -> Any:
     import layered_lr as ll
 
     spec = ll.Spec(ll.AdamW(0.01), groups=[ll.Group("0.*", lr_scale=0.5)])
-    return {kind: _run(spec=spec, **many_targets.options_of(kind)) for kind in many_targets.TARGETS}
+    return {kind: train(spec=spec, **many_targets.options_of(kind)) for kind in many_targets.TARGETS}
 
 
 _CALLS: list[str] = []
@@ -158,13 +158,13 @@ _CALLS: list[str] = []
 def falls_in_the_first(metrics: Any) -> float:
     """A number that becomes smaller at each call in the first process, and larger in all others."""
     _CALLS.append("function")
-    return float(-len(_CALLS) if _place()[0] == 0 else len(_CALLS))
+    return float(-len(_CALLS) if find_place()[0] == 0 else len(_CALLS))
 
 
 def falls_in_the_first_too(outputs: Any, targets: Any) -> float:
     """The same, as a metric of outputs and targets."""
     _CALLS.append("metric")
-    return float(-len(_CALLS) if _place()[0] == 0 else len(_CALLS))
+    return float(-len(_CALLS) if find_place()[0] == 0 else len(_CALLS))
 
 
 def reacting(folder: str) -> Any:
@@ -174,7 +174,7 @@ def reacting(folder: str) -> Any:
     own = ll.ReduceLROnPlateau("min", 0.5, patience=0, metric="own")
     schedule = ll.ReduceLROnPlateau("min", 0.5, patience=0, metric=falls_in_the_first)
     _CALLS.clear()
-    return _run(
+    return train(
         spec=ll.Spec(ll.SGD(0.05), groups=[ll.Group("8.*", schedule=own)], schedule=schedule),
         metrics={"own": falls_in_the_first_too},
         early_stop=ll.EarlyStop("own", mode="min", patience=1, restore_best=True),
@@ -184,7 +184,7 @@ def reacting(folder: str) -> Any:
 
 def raises_in_the_last(metrics: Any) -> float:
     """A number in all processes but the last one."""
-    rank, count = _place()
+    rank, count = find_place()
     if rank == count - 1:
         raise KeyError("share")
     return 1.0
@@ -194,7 +194,7 @@ def asking_in_vain(folder: str) -> Any:
     """A schedule whose function fails in one process."""
     import layered_lr as ll
 
-    return _run(spec=ll.Spec(ll.SGD(0.05), schedule=ll.ReduceLROnPlateau(metric=raises_in_the_last)))
+    return train(spec=ll.Spec(ll.SGD(0.05), schedule=ll.ReduceLROnPlateau(metric=raises_in_the_last)))
 
 
 class FailsInTheLast:
@@ -208,7 +208,7 @@ class FailsInTheLast:
         self.seen = 0
 
     def update(self, outputs: Any, targets: Any) -> None:
-        rank, count = _place()
+        rank, count = find_place()
         if self.evaluations == 2 and rank == count - 1:
             raise KeyError("share")
         self.seen += len(outputs)
@@ -221,34 +221,34 @@ def measured_in_vain(folder: str) -> Any:
     """A metric that fails in one process: what the run that goes on from its end is, and one that never failed."""
     import layered_lr as ll
 
-    given: Any = {"model": _net, "data": make_data()}
+    given: Any = {"model": make_net, "data": make_data()}
     try:
-        _run(metrics={"seen": FailsInTheLast()}, checkpoints=f"{folder}/in-vain")
+        train(metrics={"seen": FailsInTheLast()}, checkpoints=f"{folder}/in-vain")
     except ll.SpecError as error:
         said = str(error)
     metric = FailsInTheLast()
     metric.evaluations = 2
     gone_on = ll.resume(f"{folder}/in-vain", metrics={"seen": metric}, trust=True, **given)
-    return {"said": said, "gone_on": numbers_of(gone_on), "whole": _run()}
+    return {"said": said, "gone_on": numbers_of(gone_on), "whole": train()}
 
 
 def accumulated(folder: str) -> Any:
     """Accumulation, clipping, a moving average, several phases, and a schedule that reacts to the accuracy."""
-    return _run(spec=make_phased_spec("8.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)
+    return train(spec=make_phased_spec("8.*"), accumulate_steps=2, ema_decay=0.9, epochs=3)
 
 
 def diverging(folder: str) -> Any:
     """A loss that is not finite, found by all."""
     import layered_lr as ll
 
-    return _run(spec=ll.Spec(ll.SGD(lr=1e30)), precision="float32")
+    return train(spec=ll.Spec(ll.SGD(lr=1e30)), precision="float32")
 
 
 def rolled_back(folder: str) -> Any:
     """Going back to a state, at lower rates."""
     import layered_lr as ll
 
-    return _run(
+    return train(
         spec=ll.Spec(ll.SGD(lr=1e30)), divergence=ll.Divergence("rollback", rollback_factor=1e-32), precision="float32"
     )
 
@@ -297,7 +297,7 @@ def unfit_group(folder: str) -> Any:
 
     distributed.all_reduce = fail
     try:
-        return _run()
+        return train()
     finally:
         distributed.all_reduce = own
 
@@ -307,7 +307,7 @@ def halted(folder: str) -> Any:
     import layered_lr as ll
     from layered_lr_torch import silent_processes
 
-    rank, count = _place()
+    rank, count = find_place()
 
     class Halts(ll.Callback):
         def on_batch(self, event: Any) -> None:
@@ -321,7 +321,7 @@ def halted(folder: str) -> Any:
 
     period, silent_processes.PERIOD = silent_processes.PERIOD, 0.2  # type: ignore[misc]
     try:
-        return _run(callbacks=[Halts()])
+        return train(callbacks=[Halts()])
     finally:
         silent_processes.PERIOD = period  # type: ignore[misc]
 
@@ -349,15 +349,15 @@ def used_at_times(folder: str) -> Any:
     spec = ll.Spec(
         ll.SGD(0.05, momentum=0.9, weight_decay=0.1), phases=[ll.Phase(until=2, frozen=["body.*"]), ll.Phase()]
     )
-    return _run(model=Odd, spec=spec)
+    return train(model=Odd, spec=spec)
 
 
 def stopped(folder: str) -> Any:
     """Callbacks in different processes that stop the run, and leave a batch out."""
-    return _run(callbacks=make_stoppers(*_place()))
+    return train(callbacks=make_stoppers(*find_place()))
 
 
-def _place() -> tuple[int, int]:
+def find_place() -> tuple[int, int]:
     import torch
 
     group = torch.distributed
@@ -366,14 +366,14 @@ def _place() -> tuple[int, int]:
 
 def kept(folder: str) -> Any:
     """A run with a folder, of which the first epoch and a half are made."""
-    return _run(checkpoints=f"{folder}/run", max_steps=6, save=f"{folder}/result.npz")
+    return train(checkpoints=f"{folder}/run", max_steps=6, save=f"{folder}/result.npz")
 
 
 def gone_on(folder: str) -> Any:
     """The rest of it."""
     import layered_lr as ll
 
-    return numbers_of(ll.resume(f"{folder}/run", epochs=3, model=_net, data=make_data()))
+    return numbers_of(ll.resume(f"{folder}/run", epochs=3, model=make_net, data=make_data()))
 
 
 def gone_on_apart(folder: str) -> str:
@@ -382,12 +382,12 @@ def gone_on_apart(folder: str) -> str:
 
     import layered_lr as ll
 
-    rank, _ = _place()
+    rank, _ = find_place()
     own = Path(shutil.copytree(f"{folder}/run", f"{folder}/own-{rank}"))
     if rank:
         shutil.rmtree(own / "checkpoints" / "step-00000006")
     try:
-        ll.resume(own, epochs=3, model=_net, data=make_data())
+        ll.resume(own, epochs=3, model=make_net, data=make_data())
     except ll.LayeredLRError as error:
         return f"{type(error).__name__}: {error}"
     return "no error"
@@ -395,12 +395,12 @@ def gone_on_apart(folder: str) -> str:
 
 def not_divided(folder: str) -> Any:
     """A batch of which the processes cannot have equal shares."""
-    return _run(batch_size=13)
+    return train(batch_size=13)
 
 
 def more_than_images(folder: str) -> Any:
     """A batch of fewer images than processes."""
-    return _run(batch_size=1)
+    return train(batch_size=1)
 
 
 def uneven_last_batch(folder: str) -> Any:
@@ -408,26 +408,26 @@ def uneven_last_batch(folder: str) -> Any:
     import layered_lr as ll
 
     mix = ll.Mix(mixup=0.4)
-    return _run(
+    return train(
         batch_size=20, drop_last=False, data=make_data(47), spec=make_phased_spec("8.*"), ema_decay=0.9, mix=mix
     )
 
 
 def lone_last_image(folder: str) -> Any:
     """A last batch of fewer images than processes, and a folder."""
-    return _run(batch_size=12, drop_last=False, data=make_data(37), checkpoints=f"{folder}/lone", max_steps=3)
+    return train(batch_size=12, drop_last=False, data=make_data(37), checkpoints=f"{folder}/lone", max_steps=3)
 
 
 def lone_gone_on(folder: str) -> Any:
     """The rest of it."""
     import layered_lr as ll
 
-    return numbers_of(ll.resume(f"{folder}/lone", epochs=3, model=_net, data=make_data(37)))
+    return numbers_of(ll.resume(f"{folder}/lone", epochs=3, model=make_net, data=make_data(37)))
 
 
 def unlike_norms(folder: str) -> Any:
     """A last batch of which one process would normalise a single image."""
-    return _run(batch_size=12, drop_last=False, data=make_data(39), sync_batch_norm=False)
+    return train(batch_size=12, drop_last=False, data=make_data(39), sync_batch_norm=False)
 
 
 def other_backends(folder: str) -> Any:
@@ -440,7 +440,7 @@ def call_run(**changes: Any) -> str:
     import layered_lr as ll
 
     try:
-        _run(**changes)
+        train(**changes)
     except ll.LayeredLRError as error:
         return f"{type(error).__name__}: {error} {error.said_elsewhere}"
     return "no error"
@@ -486,7 +486,7 @@ def _make_net(dropout: float = 0.2, dtype: str = "float32") -> Any:
     import torch
 
     def build() -> Any:
-        net = _net().to(getattr(torch, dtype))
+        net = make_net().to(getattr(torch, dtype))
         net[6].p = dropout
         return net
 
@@ -503,12 +503,12 @@ def silently_other(folder: str) -> dict[str, str]:
         def on_batch(self, event: Any) -> None:
             pass
 
-    rank, _ = _place()
+    rank, _ = find_place()
     data, one = make_data(), ["a", "b", "c", "d"]
     named = ll.Dataset(
         "made", data.x_train, data.y_train, data.x_test, data.y_test, class_names=one[::-1] if rank else one
     )
-    start = {name: tensor + rank for name, tensor in _net().state_dict().items()}
+    start = {name: tensor + rank for name, tensor in make_net().state_dict().items()}
     found = {
         "loss": call_run(loss=_make_loss(1.0 + rank)),
         "class names": call_run(data=named),
@@ -543,7 +543,7 @@ def _shifted_net(rank: int) -> Any:
     import torch
 
     def build() -> Any:
-        net = _net()
+        net = make_net()
         torch.nn.init.constant_(net[8].bias, rank)
         return net
 
@@ -554,7 +554,7 @@ def other_recipe(folder: str) -> Any:
     """Ranks that differ in the spec, in an option, or in the data."""
     import layered_lr as ll
 
-    rank, _ = _place()
+    rank, _ = find_place()
     data = make_data()
     other = ll.Dataset("made", data.x_train[::-1], data.y_train, data.x_test, data.y_test)
     return [

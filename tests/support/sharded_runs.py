@@ -104,7 +104,7 @@ def _begin(rank: int, count: int, cases: tuple[str, ...], place: str, folder: st
 
 
 def _run(**changes: Any) -> Any:
-    return many_runs._run(**{"model": net, "shard": True, **changes})
+    return many_runs.train(**{"model": net, "shard": True, **changes})
 
 
 def _go(folder: str, **changes: Any) -> Any:

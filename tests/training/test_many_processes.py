@@ -43,6 +43,8 @@ REFUSED = {
     "gone_on_apart": "SpecError: .*process 1 of 2 has another checkpoint than process 0: step 4 and not 6",
     "unlike_norms": "SpecError: .*drop_last=False: the last batch .* 3 of 12 .* one image, and .* '1' ",
 }
+FAILURES = "tests.support.many_failures"
+FAILED = tuple(f"{FAILURES}:{case}" for case in ("raised", "raised_without_a_folder", "diverged_in_one"))
 LISTS = ("other_backends", "other_recipe", "silently_other")
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -61,7 +63,7 @@ def two(torch: Any, alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dic
         return {
             "folder": folder,
             "ranks": many_runs.run_in(
-                2, *ALIKE, "no_classes", "measured_in_vain", *REFUSED, *LISTS, folder=str(folder)
+                2, *ALIKE, "no_classes", "measured_in_vain", *REFUSED, *LISTS, *FAILED, folder=str(folder)
             ),
         }
 
@@ -107,6 +109,43 @@ def test_a_metric_that_fails_in_one_process_loses_no_epoch(two: dict[str, Any]) 
         assert isinstance(made, dict), made
         assert "metrics: 'seen' of outputs" in made["said"] and "raised KeyError: 'share'" in made["said"]
         assert_alike(made["whole"], made["gone_on"], 0.0)
+
+
+ENDS = {"begin": 0, "batch": 2, "update": 3, "evaluation": 4, "epoch": 4, "checkpoint": 0, "end": 8}
+"""After how many updates a run ends whose callback raises in the event of this kind."""
+
+
+@pytest.mark.parametrize(("kind", "step"), ENDS.items())
+def test_a_callback_that_raises_in_one_process_ends_all_with_a_checkpoint(
+    two: dict[str, Any], kind: str, step: int
+) -> None:
+    """The others lost the process, and the run went on from the epoch before."""
+    failed = 0 if kind == "epoch" else 1
+    for rank, found in enumerate(two["ranks"]):
+        said, newest, gone_on = found[f"{FAILURES}:raised"][kind]
+        whose = "" if rank == failed else f"process {failed} of 2: "
+        words = f"{whose}callback Fails{kind.title()} raised OSError in on_{kind}: no disk."
+        assert said.startswith(f"CallbackError: {words} The run ends after {step} updates. To go on: ")
+        assert said.endswith(str(rank != failed)) and newest == step
+        assert_alike(found[f"{FAILURES}:raised"]["whole"], gone_on, 0.0)
+
+
+def test_a_callback_that_raises_ends_runs_without_a_folder_too(two: dict[str, Any]) -> None:
+    first, second = (found[f"{FAILURES}:raised_without_a_folder"] for found in two["ranks"])
+    for index, words in enumerate((
+        "callback FailsUpdate raised OSError in on_update: no disk. The run ends after 3 updates. Give checkpoints",
+        "callback FailsBatch raised OSError in on_batch: no disk. The run ends after 2 updates. Give checkpoints",
+        "callback Changes: on_batch has changed the batch in the first process alone, because its class has writes",
+        "callback Misfits: on_batch has put float32 of shape (6, 1, 32, 32) in event.images",
+    )):  # fmt: skip
+        assert words in first[index] and words in second[index], (first[index], second[index])
+        assert {first[index].split()[-1], second[index].split()[-1]} == {"True", "False"}
+
+
+def test_a_loss_that_one_process_reads_first_ends_all_of_them(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        assert "TrainingDiverged: " in found[f"{FAILURES}:diverged_in_one"]
+        assert "the loss is nan at step 1, at rates" in found[f"{FAILURES}:diverged_in_one"]
 
 
 def test_the_process_that_the_others_wait_for_is_named(two: dict[str, Any]) -> None:

@@ -128,3 +128,16 @@ def test_blocks_are_children_with_many_numbers(runs: Any, torch: Any) -> None:
     assert find_blocks(net) == [net[0], net[1], net[3][0], net[3][1], net[6], net[7]]
     assert odd.first not in find_blocks(odd) and odd.body in find_blocks(odd)  # tied weights stay together
     assert {id(each) for each in find_undivided(odd)} == {id(odd.scale), id(odd.second.bias)}
+
+
+def test_a_model_that_is_to_be_divided_is_built_in_main_memory(runs: Any, torch: Any) -> None:
+    """A GPU may have no room for the whole of it. Here torch's device without memory stands for the GPU."""
+    from layered_lr_torch.eager import TorchEager
+
+    backend = TorchEager("cpu")
+    backend.device = torch.device("meta")
+    assert next(backend.build(runs.net, 4, 0.0, 0).parameters()).device.type == "meta"
+    backend.prepare_to_shard()
+    model = backend.build(runs.net, 4, 0.0, 0, "float64")
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"cpu"}
+    assert backend.answer(model, np.zeros((2, 3, 32, 32), np.float32), 4).shape == (2, 4)
