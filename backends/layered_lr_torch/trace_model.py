@@ -427,6 +427,26 @@ def _follow_modules(model: Module, recorder: Recorder, draws: _Draws) -> Iterato
         if path:
             yield module.register_forward_pre_hook(_Enter(recorder, path), prepend=True)
             yield module.register_forward_hook(_Leave(recorder, path, draws), always_call=True)
+        if isinstance(module, torch.nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
+            yield module.register_forward_pre_hook(_RefuseNested(recorder), with_kwargs=True)
+
+
+class _RefuseNested:
+    """Refuses padding masks of a ``TransformerEncoder`` that takes the padding out of its input, if it can.
+
+    In evaluation torch then answers zeros there, but only where the mask hides the last places of each sequence alone.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def __call__(self, module: Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = dict(zip(("src", "mask", "src_key_padding_mask"), inputs, strict=False)) | named
+        if given.get("src_key_padding_mask") is not None:
+            raise self._recorder.refuse(
+                "has a TransformerEncoder with a padding mask, whose answers in evaluation depend on the mask",
+                "Make it with enable_nested_tensor=False, which trains the same, or train on a torch backend.",
+            )
 
 
 class _Enter:

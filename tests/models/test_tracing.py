@@ -156,6 +156,16 @@ def test_what_cannot_be_translated_is_refused(name: str) -> None:
     assert "'1'" in message or "OwnGradient" in message
 
 
+def make_encoder(**settings: Any) -> Any:
+    """A TransformerEncoder over sequences of four channels, each of which is a place of 64 numbers."""
+    layer = torch.nn.TransformerEncoderLayer(64, 2, 8, dropout=0.0, batch_first=True)
+    return torch.nn.TransformerEncoder(layer, 1, **settings)
+
+
+def hide_the_last(x: Any) -> Any:
+    return (torch.arange(4) >= 3).expand(x.shape[0], 4)
+
+
 REFUSED_PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any], str]] = {
     "statistics twice": (
         lambda: torch.nn.BatchNorm2d(4),
@@ -171,6 +181,16 @@ REFUSED_PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any], str
         lambda: torch.nn.InstanceNorm2d(4, track_running_stats=True),
         lambda net, x: net.part(x),
         "track_running_stats=True",
+    ),
+    "nested tensors": (
+        lambda: make_encoder(),
+        lambda net, x: net.part(x.flatten(2), src_key_padding_mask=hide_the_last(x)),
+        "TransformerEncoder with a padding mask.*enable_nested_tensor=False",
+    ),
+    "nested tensors by place": (
+        lambda: make_encoder(),
+        lambda net, x: net.part(x.flatten(2), None, hide_the_last(x)),
+        "TransformerEncoder with a padding mask.*enable_nested_tensor=False",
     ),
 }
 

@@ -474,6 +474,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "transformer": around(
         lambda net, x: net.encoder(x.flatten(2).transpose(1, 2)),
         encoder=lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True, norm_first=True)),
+    "padding masks": around(
+        lambda net, x: net.encoder(
+            x.flatten(2).transpose(1, 2), src_key_padding_mask=(torch.arange(64) >= 48).expand(x.shape[0], 64),
+        )[..., 1:],  # of all four the squares have a constant sum
+        encoder=lambda: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), 2, enable_nested_tensor=False)),
     "embeddings": around(
         lambda net, x: (net.table(torch.arange(6)) + x[..., :6, :6], net.padded(torch.tensor([[0, 1], [2, 0]]))),
         table=lambda: nn.Embedding(9, 6), padded=lambda: nn.Embedding(3, 5, padding_idx=0)),
