@@ -35,19 +35,21 @@ class NewStates:
         if not table["state"]:
             return
         indices = [index for group in table["param_groups"] for index in group["params"]]
-        tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
-        index_of = dict(zip(tensors, indices, strict=True))
+        groups = {tensor: group for group in optimizer.param_groups for tensor in group["params"]}
+        index_of = dict(zip(groups, indices, strict=True))
         for _, tensor, example in list(pair_with_examples(optimizer, {str(i): t for i, t in enumerate(self.waiting)})):
             if example and index_of[tensor] not in table["state"]:
-                table["state"][index_of[tensor]] = make_new_state(example, tensor)
+                made = table["state"][index_of[tensor]] = make_new_state(example, tensor)
+                if groups[tensor].get("dampening") and "momentum_buffer" in made:
+                    made["momentum_buffer"].neg_()  # so that it is told from one whose gradients were all zero
 
     def _reduce_loaded(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drop states that differ from none: a buffer of zeros with dampening, and what begins at the rate."""
+        """Drop states that mean none: with dampening a buffer of negative zeros, and what begins at the rate."""
         for group in optimizer.param_groups:
             for tensor in group["params"] if begins_at_rate(optimizer, group) else ():
                 if tensor in optimizer.state and not float(optimizer.state[tensor].get("step", 0)):
                     del optimizer.state[tensor]
             for tensor in group["params"] if group.get("dampening") else ():
                 buffer = optimizer.state.get(tensor, {}).get("momentum_buffer")
-                if buffer is not None and not buffer.any():
+                if buffer is not None and not buffer.any() and buffer.signbit().all():
                     del optimizer.state[tensor]["momentum_buffer"]

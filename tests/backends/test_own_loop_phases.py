@@ -189,3 +189,33 @@ def test_a_phase_in_which_nothing_trains_has_nothing_to_clip(framework: Any, cli
     optimizer.step()
     scheduler.step()
     np.testing.assert_array_equal(model.state_dict()["body.weight"].numpy(), before)
+
+
+def test_a_momentum_of_zeros_is_told_from_none(torch: Any) -> None:
+    """With dampening they give another first update: (1 - dampening) g, or g."""
+
+    def make(gradients: list[float]) -> Any:
+        model = torch.nn.Linear(1, 1, dtype=torch.float64)
+        with torch.no_grad():
+            model.weight.fill_(1.0), model.bias.fill_(1.0)
+        spec = ll.Spec(
+            ll.SGD(0.1, momentum=0.9, dampening=0.5), phases=[ll.Phase(until=1, frozen=["bias"]), ll.Phase()]
+        )
+        optimizer, scheduler = ll.compile(spec, model, total_steps=3)
+        for gradient in gradients:
+            step(model, optimizer, scheduler, gradient)
+        return model, optimizer, scheduler
+
+    def step(model: Any, optimizer: Any, scheduler: Any, gradient: float) -> None:
+        for tensor in model.parameters():
+            tensor.grad = torch.full_like(tensor, gradient)
+        optimizer.step()
+        scheduler.step()
+
+    _, optimizer, scheduler = make([0.0])
+    model, new_optimizer, new_scheduler = make([])
+    new_scheduler.load_state_dict(scheduler.state_dict())
+    new_optimizer.load_state_dict(optimizer.state_dict())
+    step(model, new_optimizer, new_scheduler, 1.0)
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 0.5)  # its momentum is there, and zero
+    assert model.bias.item() == pytest.approx(1 - 0.1)  # its first update
