@@ -79,7 +79,7 @@ def find_lr(
         group: The name of a group: the rate of this group alone is searched for, and the others keep theirs. None
             searches for the spec's ``lr``.
         phase: The phase of the spec, from 1, whose optimizer, rates and frozen groups hold; the weights are those of
-            the start.
+            the start. A suggested spec changes the phases with the same optimizer alone.
         seeds: How many sweeps with a seed each, from the run's ``seed`` on; or a list of seeds. The curve is their
             mean, and they show how far they are apart.
         smoothing: How much of the running mean of losses stays at each update, from 0 to below 1.
@@ -93,7 +93,7 @@ def find_lr(
         total_steps: With ``batches``: updates of the run, where a schedule needs it.
         steps_per_epoch: With ``batches``: updates of an epoch, where a schedule counts epochs.
         options: Options of ``run``, by name: ``backend``, ``data``, ``batch_size``, ``seed``, ...; none of those that
-            write files, call callbacks or go on after a divergence.
+            write files, call callbacks or go on after a divergence. ``early_stop`` does not end a sweep.
 
     Returns:
         The curve, and the suggestions, each with a spec that is ready to run. Print it to read it.
@@ -208,7 +208,7 @@ def _search_run(spec: Spec, options: RunOptions, settings: SearchSettings) -> Ra
     if chosen is not None and chosen.source is not None:
         shared = replace(options, initial_weights=replace(chosen, source=read_weights(chosen.source)))
     for seed in seeds:
-        own = replace(shared, seed=seed)
+        own = replace(shared, seed=seed, early_stop=None)
         ready = prepare(spec, own, backend=backend, dataset=dataset)
         backend, dataset = ready.backend, ready.dataset
         ramp = make_ramp(ready.plan, ready.model, settings.rates, settings.group, settings.phase)
@@ -368,4 +368,5 @@ def _joined(
         stopped=tuple(sweep.stopped for sweep in sweeps),
         options=options,
         versions=versions,
+        phase=settings.phase,
     )

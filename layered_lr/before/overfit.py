@@ -98,7 +98,7 @@ def overfit(
         raise SpecError(
             f"model: got a {type(model).__name__} object; give what builds it, such as model=lambda: make_model()."
         )
-    given = options_before("overfit", model, {"augment": False, **options})
+    given = replace(options_before("overfit", model, {"augment": False, **options}), early_stop=None)
     if given.sizes is not None:
         raise SpecError("overfit: sizes has no meaning: batches that are learned by heart have one size. Leave it out.")
     if given.mix is not None:
@@ -127,16 +127,24 @@ class _Fit(Callback):
     Args:
         target: The loss to reach; None is a part of the first one.
         batches: How many updates go through all batches.
+
+    Attributes:
+        is_below_zero: Whether no target is given, and the first loss is no distance from zero.
     """
 
     def __init__(self, target: float | None, batches: int) -> None:
         self.target, self.batches = target, batches
         self.losses: list[float] = []
+        self.is_below_zero = False
 
     def on_update(self, event: UpdateEvent) -> None:
         """Look at the loss of each update."""
         self.losses.append(float(event.loss))
         if self.target is None:
+            if self.losses[0] < 0:
+                self.is_below_zero = True
+                event.run.stop()
+                return
             self.target = _NEARLY_ZERO * self.losses[0]
         if self.is_reached:
             event.run.stop()
@@ -167,6 +175,11 @@ def _overfit(ready: Prepared, options: RunOptions, count: int, steps: int, targe
     gradients = _probe_gradients(ready, checks_answer=not is_catalogued(options.model))
     measured = _train(ready, options, gradients, _Fit(target, len(few.kept)))
     trained, fit = measured.trained, measured.fit
+    if fit.is_below_zero:
+        raise SpecError(
+            f"overfit(target=None): the first loss is {fit.losses[0]:.3g}, and one below zero does not tend to zero. "
+            "Give target=..., the loss to reach."
+        )
     return OverfitVerdict(
         backend=options.backend,
         ok=trained.ok,

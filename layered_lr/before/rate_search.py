@@ -14,11 +14,12 @@ import numpy as np
 from layered_lr.arrays import Float64
 from layered_lr.before.curve import falls_clearly, find_suggestions, lowest_of, reacts, scatter_of, smooth
 from layered_lr.before.rate_suggestion import RateSuggestion
-from layered_lr.before.scaled_specs import scale_group, scale_spec
+from layered_lr.before.scaled_specs import scale_searched
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path, begins_with, one_line, read_plain
 from layered_lr.outputs import check_output, check_page, write_whole
-from layered_lr.printed import harmless
+from layered_lr.printed import harmless, shown
+from layered_lr.scalars import read_number
 from layered_lr.spec.spec import Spec
 from layered_lr.strict_json import json_text
 from layered_lr.yes_or_no import check_yes_or_no
@@ -54,6 +55,7 @@ class RateSearch:
         stopped: Why each seed's sweep ended before the last rate; empty where it did not.
         options: The options of the run that can be written down.
         versions: Of Python, NumPy, this library and the framework.
+        phase: The phase of the spec that was searched in, from 1.
 
     Example:
         >>> import torch
@@ -80,6 +82,7 @@ class RateSearch:
     stopped: tuple[str, ...]
     options: Mapping[str, Any] = field(repr=False, default_factory=dict)
     versions: Mapping[str, str] = field(repr=False, default_factory=dict)
+    phase: int = 1
 
     @cached_property
     def smoothed(self) -> Float64:
@@ -143,6 +146,12 @@ class RateSearch:
     def rates_at(self, lr: float) -> dict[str, float]:
         """Return each group's rate where the rate that was searched for is ``lr``, by the group's name.
 
+        Args:
+            lr: The rate, > 0.
+
+        Raises:
+            SpecError: It is no such number.
+
         Example:
             >>> import numpy as np
             >>> import layered_lr as ll
@@ -152,13 +161,19 @@ class RateSearch:
             >>> ll.RateSearch("torch-eager", spec, scales={"body": 0.5, "rest": 1.0}, **about, **sweep).rates_at(0.4)
             {'body': 0.2, 'rest': 0.4}
         """
-        return {**{name: scale * lr for name, scale in self.scales.items()}, **self.fixed}
+        rate = _check_rate("rates_at", lr)
+        return {**{name: scale * rate for name, scale in self.scales.items()}, **self.fixed}
 
     def spec_at(self, lr: float) -> Spec:
         """Return the spec at another rate: every rate in it in proportion, or only those of the group searched for.
 
+        Phases with another optimizer than the one that was searched with keep their rates.
+
+        Args:
+            lr: The rate, > 0.
+
         Raises:
-            SpecError: The spec computes a rate by a function.
+            SpecError: The spec computes a rate by a function, or ``lr`` is no such number.
 
         Example:
             >>> import numpy as np
@@ -170,8 +185,7 @@ class RateSearch:
             >>> search.spec_at(0.4).optimizer.lr, search.spec_at(0.4).groups[0].lr
             (0.4, 0.2)
         """
-        factor = lr / self.base
-        return scale_spec(self.spec, factor) if self.group is None else scale_group(self.spec, self.group, factor)
+        return scale_searched(self.spec, self.phase, self.group, _check_rate("spec_at", lr) / self.base)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -216,6 +230,7 @@ class RateSearch:
             "losses": [[loss if np.isfinite(loss) else None for loss in row] for row in self.losses.tolist()],
             "rates": {name: rates.tolist() for name, rates in self.rates.items()},
             "seeds": list(self.seeds),
+            "phase": self.phase,
             "smoothing": self.smoothing,
             "stop_factor": self.stop_factor,
             "stopped": list(self.stopped),
@@ -260,9 +275,16 @@ class RateSearch:
                 raise ValueError(f"losses of shape {losses.shape} for {len(seeds)} seeds and {len(lr)} rates")
             if not (lr > 0).all() or any(len(row) != len(lr) for row in rates.values()):
                 raise ValueError("its rates are not those of a search")
+            spec = Spec.from_dict(table["spec"], trust=trust)
+            smoothing, stop_factor = float(table["smoothing"]), float(table["stop_factor"])
+            if not (0 <= smoothing < 1 and stop_factor > 1):
+                raise ValueError(f"smoothing={smoothing}, stop_factor={stop_factor}: no search has these")
+            phase = int(table.get("phase", 1))
+            if not 1 <= phase <= max(len(spec.phases), 1):
+                raise ValueError(f"phase {phase} of {len(spec.phases)}")
             return cls(
                 backend=str(table["backend"]),
-                spec=Spec.from_dict(table["spec"], trust=trust),
+                spec=spec,
                 group=None if table["group"] is None else str(table["group"]),
                 base=_positive(table["base"]),
                 scales={str(name): float(scale) for name, scale in table["scales"].items()},
@@ -271,11 +293,12 @@ class RateSearch:
                 losses=losses,
                 rates=rates,
                 seeds=seeds,
-                smoothing=float(table["smoothing"]),
-                stop_factor=float(table["stop_factor"]),
+                smoothing=smoothing,
+                stop_factor=stop_factor,
                 stopped=stopped,
                 options=dict(table["options"]),
                 versions=dict(table["versions"]),
+                phase=phase,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, LayeredLRError) as error:
             raise SpecError(f"RateSearch.from_dict: not a readable search: {one_line(error)}") from None
@@ -398,6 +421,13 @@ def _numbers(values: Any, axes: int) -> Float64:
     if found.ndim != axes:
         raise ValueError(f"numbers of shape {found.shape}")
     return found
+
+
+def _check_rate(method: str, lr: Any) -> float:
+    number = read_number(lr)
+    if number is None or not 0 < number < np.inf:
+        raise SpecError(f"RateSearch.{method}: lr={shown(lr)}: must be a finite number > 0.")
+    return number
 
 
 def _positive(value: Any) -> float:

@@ -71,6 +71,51 @@ def scale_group(spec: Spec, name: str, factor: float) -> Spec:
     return replace(spec, groups=groups, phases=phases)
 
 
+def scale_searched(spec: Spec, phase: int, group: str | None, factor: float) -> Spec:
+    """Return the spec at ``factor`` times the rates of one phase, or of one group in it.
+
+    Phases that train with the same optimizer at the same rate change with it. The others stay as they are: what suits
+    one optimizer says nothing of another one.
+
+    Args:
+        spec: With a group for each layer already, where it has a ``layer_decay`` and one group is scaled.
+        phase: Which one, from 1; of a spec without phases it is 1.
+        group: The group's name; None is all groups.
+        factor: Of the rates.
+
+    Raises:
+        SpecError: A schedule computes the rate by a function of the user.
+
+    Example:
+        >>> import layered_lr as ll
+        >>> spec = ll.Spec(ll.SGD(0.1), phases=[ll.Phase("1 epoch"), ll.Phase(optimizer=ll.AdamW(0.001))])
+        >>> second = scale_searched(spec, 2, None, 3.0)
+        >>> second.optimizer.lr, second.phases[1].optimizer.lr
+        (0.1, 0.003)
+    """
+    if group == REST and all(each.label != REST for each in spec.groups):
+        spec = replace(spec, groups=[*spec.groups, Group("*", name=REST)])
+    scaled = scale_spec(spec, factor) if group is None else scale_group(spec, group, factor)
+    if not spec.phases:
+        return scaled
+    searched = spec.phases[phase - 1].optimizer or spec.optimizer
+    changes = [(each.optimizer or spec.optimizer) == searched for each in spec.phases]
+    if all(changes):
+        return scaled
+    whole, kept = (scaled, spec) if spec.phases[phase - 1].optimizer is None else (spec, scaled)
+    phases = [
+        whole.phases[place] if changed == (whole is scaled) else _pin(kept, kept.phases[place])
+        for place, changed in enumerate(changes)
+    ]
+    return replace(whole, phases=phases)
+
+
+def _pin(spec: Spec, phase: Phase) -> Phase:
+    """Return the phase with all that decides its rates, so that it means the same in a spec of other rates."""
+    there = spec.in_phase(phase)
+    return replace(phase, optimizer=there.optimizer, schedule=there.schedule, groups=there.groups)
+
+
 def _times(group: Group, factor: float) -> Group:
     return replace(group, lr_scale=group.lr_scale * factor)
 

@@ -140,12 +140,12 @@ def swap_of(value: object) -> str:
 
 
 def _check_layout(name: str, array: Array, received: str, swap: str, axes: int) -> None:
-    """Refuse square images of 1 or 3 channels that clearly have the layout of the other dtype."""
+    """Refuse images of 3 channels, and square ones of 1, that clearly have the layout of the other dtype."""
     _, a, b, c = array.shape
-    if array.dtype == np.uint8 and a in (1, 3) and b == c > 4:
+    if array.dtype == np.uint8 and min(b, c) > 4 and (a == 3 or (a == 1 and b == c)):
         order = (0, 2, 3, 1) if axes == 4 else (1, 2, 0)
         raise DataError(f"{name} looks like NCHW, but uint8 images are NHWC: use x.{swap}{order}. {received}")
-    if array.dtype != np.uint8 and c in (1, 3) and a == b > 4:
+    if array.dtype != np.uint8 and min(a, b) > 4 and (c == 3 or (c == 1 and a == b)):
         order = (0, 3, 1, 2) if axes == 4 else (2, 0, 1)
         raise DataError(f"{name} looks like NHWC, but float images are NCHW: use x.{swap}{order}. {received}")
 

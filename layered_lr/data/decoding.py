@@ -32,11 +32,13 @@ class Decoder(NamedTuple):
             middle out, as torchvision's ``Resize(size)`` and ``CenterCrop(size)``; ``"stretch"`` scales both sides;
             ``"pad"`` scales the longer side to ``size`` and fills up with black.
         grey: Whether images have one channel instead of three.
+        turns: Whether images are turned as their EXIF data say.
     """
 
     size: int | None
     fit: Fit
     grey: bool
+    turns: bool = True
 
     @property
     def channels(self) -> int:
@@ -98,7 +100,7 @@ class Decoder(NamedTuple):
         """
         from PIL import ImageOps
 
-        if _orientation(image) != 1:
+        if self.turns and _orientation(image) != 1:
             image = ImageOps.exif_transpose(image)
         image = self._in_mode(image)
         if self.size is not None:

@@ -204,7 +204,7 @@ class ImageFolder:
         return list_folder(self._root, self.share, self.seed, self.test_folder)
 
     def _decoder(self, size: int | None) -> Decoder:
-        own = replace(self, size=size).size if self.size is None else self.size  # checked
+        own = self.size if size is None else replace(self, size=size).size  # checked
         return Decoder(own, self.fit, self.grey)
 
     def _rooms(self, listing: Listing, image_bytes: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -44,14 +44,16 @@ class Samples:
     Args:
         train: Has a length, and ``train[number]`` is a sample.
         test: The same; None takes a share of each class from ``train``.
-        size: Pixels of a side of Pillow images; None takes ``image_size`` of the run, or leaves images of one size.
+        size: Pixels of a side of Pillow images; ``image_size`` of the run takes its place. Without both, all images
+            must have one size. It is not for targets that lie over pixels, such as masks, which it would not scale.
         fit: How a Pillow image becomes a square, as for ``ImageFolder``.
         grey: Whether Pillow images get one channel instead of three.
         share: The part of each class to test with, above 0 and below 1, where there is no ``test``.
         seed: Whole number >= 0, of that share and of random transforms.
         class_names: A name for each class; None takes those that the data set has.
-        image: The key of the image in samples that are dicts; None finds usual ones.
-        label: The key of the label.
+        image: The key of the image in samples that are dicts, or its place in those that are tuples. None finds usual
+            keys, and takes the first place.
+        label: The same of the label; its usual place is the second one, 1.
 
     Raises:
         SpecError: An argument is outside of its range.
@@ -92,12 +94,16 @@ class Samples:
         if self.fit not in FITS:
             raise SpecError(f"Samples: fit={shown(self.fit)}: must be {', '.join(map(repr, FITS))}.")
         check_yes_or_no("Samples", "grey", self.grey)
+        for name in ("image", "label"):
+            key = getattr(self, name)
+            if isinstance(key, bool) or not isinstance(key, str | int | None):
+                raise SpecError(f"Samples: {name}={shown(key)}: must be a key of the samples, or a place in them.")
 
     def load(self, size: int | None = None) -> Dataset:
         """Read what is needed to know of the samples: labels, the first image, mean and deviation of uint8 images.
 
         Args:
-            size: Pixels of a side of Pillow images where ``self.size`` is None.
+            size: Pixels of a side of Pillow images, in place of ``self.size``.
 
         Raises:
             DataError: A sample cannot be read, or is no image with a label.
@@ -110,7 +116,7 @@ class Samples:
         """
         if size is not None:
             whole_number("image_size", size, 1)
-        decoder = Decoder(self.size or size, self.fit, self.grey)
+        decoder = Decoder(size or self.size, self.fit, self.grey)
         train = _Reader("train", self.train, decoder, self.image, self.label)
         labels = train.labels()
         numbers = np.arange(len(labels))
@@ -121,7 +127,17 @@ class Samples:
             test = _Reader("test", self.test, decoder, self.image, self.label)
             test_labels = test.labels()
             tests = np.arange(len(test_labels))
-        names = self.class_names if self.class_names is not None else find_class_names(self.train, train.label_key())
+        if any(find_facts(each).is_spatial for each in (labels, test_labels)):
+            if self.size is not None:
+                raise SpecError(
+                    f"Samples: size={self.size} would scale the images, and not the targets over their pixels. Leave "
+                    "it out, and scale images and targets together, in the data set."
+                )
+            for reader in (train, test):  # the targets are not turned as the EXIF data of their images say
+                reader.decoder = decoder._replace(turns=False)
+        names, key = self.class_names, train.label_key()
+        if names is None and (isinstance(key, str) or key == 1):
+            names = find_class_names(self.train, key)
         if self.class_names is None and names is not None and not _fit(names, labels, test_labels):
             names = None
         first = train.read(int(numbers[0]))[0]
@@ -195,12 +211,15 @@ class _Reader:
         decoder: What becomes of Pillow images.
         image: The key of images; None finds it.
         label: The key of labels; None finds it.
+
+    Attributes:
+        decoder: The same.
     """
 
     def __init__(
         self, name: str, source: Any, decoder: Decoder, image: str | int | None, label: str | int | None
     ) -> None:
-        self._name, self._source, self._decoder = name, source, decoder
+        self._name, self._source, self.decoder = name, source, decoder
         self._image, self._label = image, label
         try:
             self.length = len(source)
@@ -224,12 +243,15 @@ class _Reader:
 
     def label_key(self) -> str | int:
         """The key of labels in a sample."""
-        sample = self._sample(0)
-        return self._key(f"{self._name}[0]", sample, self._label, _LABELS) if isinstance(sample, Mapping) else 1
+        sample, where = self._sample(0), f"{self._name}[0]"
+        if isinstance(sample, Mapping):
+            return cast(str | int, self._key(where, sample, self._label, _LABELS))
+        return self._place(where, sample, "label", 1) if isinstance(sample, list | tuple) else 1
 
     def labels(self) -> Array:
         """All targets: of the data set's own list where it has one, or else read with the samples."""
-        found = find_labels(self._source, self.label_key())
+        key = self.label_key()
+        found = find_labels(self._source, key) if isinstance(key, str) or key == 1 else None
         if found is None:
             found = stack_targets(self._name, [self.read(index)[1] for index in range(self.length)])
         return as_targets(f"labels of {self._name}", found)
@@ -247,11 +269,23 @@ class _Reader:
             image = self._key(where, sample, self._image, _IMAGES)
             return sample[image], sample[self._key(where, sample, self._label, _LABELS)]
         if isinstance(sample, list | tuple) and len(sample) >= 2:
-            return sample[0], sample[1]
+            return sample[self._place(where, sample, "image", 0)], sample[self._place(where, sample, "label", 1)]
         length = f" of {len(sample)}" if isinstance(sample, list | tuple) else ""
         raise DataError(
             f"{where} is a {type(sample).__name__}{length}: a sample must be (image, label), or a dict of them."
         )
+
+    def _place(self, where: str, sample: Sequence[Any], what: str, usual: int) -> int:
+        """Where the image or the label is in a sample that is a tuple."""
+        given = self._image if what == "image" else self._label
+        if given is None:
+            return usual
+        if not isinstance(given, int) or not -len(sample) <= given < len(sample):
+            raise DataError(
+                f"{where} is a {type(sample).__name__} of {len(sample)}: ll.Samples(..., {what}={shown(given)}) is no "
+                f"place in it. Give 0 to {len(sample) - 1}."
+            )
+        return given % len(sample)
 
     def _key(self, where: str, sample: Mapping[Any, Any], given: str | int | None, usual: Sequence[str]) -> Any:
         known = [given] if given is not None else usual
@@ -265,7 +299,7 @@ class _Reader:
     def _pixels(self, where: str, image: Any) -> Array:
         if hasattr(image, "convert") and hasattr(image, "getexif"):  # Pillow's
             try:
-                return self._decoder.convert(image)
+                return self.decoder.convert(image)
             except (BadImage, OSError) as error:
                 raise DataError(f"{where}: its image cannot be read ({error}).") from None
         is_tensor = not isinstance(image, np.ndarray) and hasattr(image, "detach")

@@ -74,7 +74,7 @@ def load_dataset(
             arrays x_train, y_train, x_test and y_test, a tuple of these four, or a ``Dataset``. The docstring of
             ``Dataset`` says which arrays are allowed.
         data_root: The folder of CIFAR-10 or CIFAR-100, or where to download it to; None is the user's cache folder.
-        image_size: Pixels of a side of a folder's images, where nothing else says it.
+        image_size: Pixels of a side of a folder's images, and of the Pillow images of samples, in place of their size.
 
     Returns:
         The data set, checked. A ``Dataset`` is returned unchanged.
@@ -96,7 +96,7 @@ def load_dataset(
         return dataset_from_npy(arrays)
     if (folder := _as_folder(data)) is not None:
         return folder.load(image_size)
-    if (samples := _as_samples(data)) is not None:
+    if (samples := find_samples(data)) is not None:
         return samples.load(image_size)
     if isinstance(data, str) and not data.lower().endswith(".npz"):
         _check_name(data)
@@ -175,7 +175,7 @@ _OWN_LOOP = (
 _TEST_PARTS = ("validation", "val", "valid", "test", "testing", "dev")
 
 
-def _as_samples(data: object) -> Samples | None:
+def find_samples(data: object) -> Samples | None:
     """The samples that ``data`` stands for: a data set of torch or Hugging Face, or two of them; None otherwise."""
     if isinstance(data, Samples):
         return data

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+from layered_lr.data.sources import find_folder
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.printed import shown
 from layered_lr.spec.groups import group_from_table
@@ -183,6 +184,12 @@ def _lists(value: Any, path: Path) -> Iterator[tuple[Path, list[Any]]]:
 
 
 def _check_run(table: Any) -> object:
+    for name in ("data", "initial_weights"):  # a run takes lists of arrays there, which no file holds
+        given = table.get(name)
+        if isinstance(given, list) or (isinstance(given, dict) and isinstance(given.get("source"), list)):
+            raise SpecError(f"{name}: must be no list.")
+    if isinstance(table.get("data"), dict):
+        find_folder(table["data"])
     return RunOptions(**unmarked(marked(dict(table))))
 
 

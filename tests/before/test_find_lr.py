@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 import layered_lr as ll
 from layered_lr.before.curve import LossWatch, find_suggestions, smooth
-from layered_lr.before.scaled_specs import scale_group, scale_spec
+from layered_lr.before.scaled_specs import scale_group, scale_searched, scale_spec
 from layered_lr.data import Batches, load_dataset
 from tests.support.isolation import values_of
 from tests.support.models import CLASSES, FEATURES, arrays, mlp
@@ -99,6 +100,30 @@ def test_a_suggested_spec_of_one_group_changes_that_group_alone() -> None:
         after = ll.resolve(scale_group(spec, name, 3.0), PARAMETERS, total_steps=8).table()
         factors = np.where(np.arange(2) == column, 3.0, 1.0)
         np.testing.assert_allclose(after, factors * before, rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [None, ll.CosineDecay(min_lr=0.01)])
+@pytest.mark.parametrize(("number", "group"), list(itertools.product((1, 2, 3, 4), (None, "1", "rest"))))
+def test_phases_with_another_optimizer_keep_their_rates(schedule: Any, number: int, group: str | None) -> None:
+    """A rate that was found for AdamW in the second phase was given to SGD in the first one too, times 40."""
+    phases = [
+        ll.Phase("3 steps"),
+        ll.Phase("6 steps", optimizer=ll.AdamW(0.01), groups=[ll.Group("1", lr=0.2)], weight_decay=0.1),
+        ll.Phase("9 steps", optimizer=ll.AdamW(0.01), schedule=ll.CosineAnnealingLR(5, eta_min=0.001)),
+        ll.Phase("12 steps"),
+    ]
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("1", lr=0.3)], schedule, phases=phases)
+    scaled = scale_searched(spec, number, group, 3.0)
+    before, after = (ll.resolve(one, PARAMETERS, total_steps=14) for one in (spec, scaled))
+    factors = np.ones((14, 2))
+    changed = [range(3), range(9, 14)] if number in (1, 4) else [range(3, 9)]
+    for steps in changed:
+        factors[steps, slice(None) if group is None else [one.name for one in before.groups].index(group)] = 3.0
+    np.testing.assert_allclose(after.table(), factors * before.table(), rtol=1e-12)
+    decays = [
+        [[each.optimizer.weight_decay for each in one.groups] for one in plan.phase_plans] for plan in (before, after)
+    ]
+    assert decays[0] == decays[1]
 
 
 def test_the_ratios_hold_where_schedules_set_rates_themselves() -> None:
@@ -405,6 +430,30 @@ def test_a_search_is_saved_and_read_again(tmp_path: Path) -> None:
         ll.RateSearch.load(tmp_path / "other.json")
     with pytest.raises(ll.CheckpointError, match="no such file"):
         ll.RateSearch.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("value", [None, "0.1", 0, -1.0, float("nan"), float("inf"), True])
+def test_a_rate_of_the_curve_is_a_number_above_zero(value: Any) -> None:
+    search = _search(SPEC)
+    for method in (search.spec_at, search.rates_at):
+        with pytest.raises(ll.SpecError, match="must be a finite number > 0"):
+            method(value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"smoothing": 1.0}, {"smoothing": "nan"}, {"stop_factor": -1}, {"phase": 0}, {"phase": 2}]
+)
+def test_a_table_with_settings_of_no_search_is_refused(changes: dict[str, Any]) -> None:
+    table = _search(SPEC).to_dict()
+    assert ll.RateSearch.from_dict(table).phase == 1
+    with pytest.raises(ll.SpecError, match="not a readable search"):
+        ll.RateSearch.from_dict({**table, **changes})
+
+
+def test_an_early_stop_of_the_run_does_not_end_a_sweep() -> None:
+    search = _search(SPEC, early_stop=ll.EarlyStop(time_limit=1e-6))
+    np.testing.assert_array_equal(search.losses, _search(SPEC).losses)
+    assert search.options["early_stop"] is not None  # of the recipe that is written
 
 
 def test_the_page_holds_everything(tmp_path: Path) -> None:

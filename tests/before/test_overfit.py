@@ -115,6 +115,30 @@ def test_what_cannot_be_is_one_clear_error(given: dict[str, Any], why: str) -> N
         ll.overfit(ll.Spec(ll.SGD(0.1)), mlp(torch)())
 
 
+def below_zero(outputs: Any, targets: Any) -> Any:
+    import torch
+
+    return torch.nn.functional.cross_entropy(outputs, targets) - 10
+
+
+def test_a_loss_below_zero_needs_a_target() -> None:
+    """A part of such a loss is above it, so that nothing had to be learned."""
+    import torch
+
+    given: Any = {"data": arrays(), "batch_size": 8, "progress": False, "loss": below_zero}
+    with pytest.raises(ll.SpecError, match=r"the first loss is -[89].*, .* Give target="):
+        ll.overfit(ll.Spec(ll.SGD(0.1)), mlp(torch), **given)
+    assert not ll.overfit(ll.Spec(ll.SGD(1e-12)), mlp(torch), target=-9.99, steps=3, **given).ok
+
+
+def test_an_early_stop_of_the_run_does_not_end_it() -> None:
+    import torch
+
+    given: Any = {"data": arrays(), "batch_size": 8, "progress": False, "steps": 5}
+    found = ll.overfit(ll.Spec(ll.SGD(1e-4)), mlp(torch), early_stop=ll.EarlyStop(time_limit=1e-6), **given)
+    assert len(found.losses) == 5
+
+
 def test_a_model_that_does_not_take_the_images_is_one_clear_error() -> None:
     import torch
 

@@ -117,6 +117,11 @@ WRONG = {
     "too large": ({"x_train": np.full((6, 3, 5, 7), 1e39)}, "too large for float32 in 6 of 6"),
     "uint8 NCHW": ({"x_train": SQUARE.transpose(0, 3, 1, 2)}, r"looks like NCHW.*transpose\(0, 2, 3, 1\)"),
     "float NHWC": ({"x_train": SQUARE.astype(float)}, r"looks like NHWC.*transpose\(0, 3, 1, 2\)"),
+    "oblong uint8 NCHW": (
+        {"x_train": np.zeros((6, 3, 8, 10), np.uint8)},
+        r"looks like NCHW.*transpose\(0, 2, 3, 1\)",
+    ),
+    "oblong float NHWC": ({"x_train": np.zeros((6, 8, 10, 3))}, r"looks like NHWC.*transpose\(0, 3, 1, 2\)"),
     "kinds": ({"x_train": FLOATS}, "x_train is float32, but x_test is uint8"),
     "sizes": ({"x_test": np.zeros((4, 7, 5, 3), np.uint8)}, r"\(3, 5, 7\), but x_test has images of \(3, 7, 5\)"),
     "channels": ({"x_test": np.zeros((4, 5, 7, 1), np.uint8)}, r"\(3, 5, 7\), but x_test has images of \(1, 5, 7\)"),
@@ -152,7 +157,7 @@ def test_the_advice_for_a_tensor_is_a_method_of_tensors() -> None:
         assert Dataset("mine", **arrays(x_train=right, x_test=right[:4])).facts.image_shape == (3, 8, 8)
 
 
-def test_only_square_images_are_suspected_of_the_other_layout() -> None:
+def test_only_square_images_of_one_channel_are_suspected_of_the_other_layout() -> None:
     signals = np.zeros((6, 1, 100, 12), np.uint8)  # one row of 100 pixels with 12 channels
     assert Dataset("signals", **arrays(x_train=signals, x_test=signals[:4])).facts.image_shape == (12, 1, 100)
 

@@ -186,6 +186,8 @@ def test_one_damaged_pixel_changes_the_digest(tmp_path: Path) -> None:
     before = load(folder).digest()
     save_image(folder / "cat" / "0.png", noise(99, 20, 30, 3))
     assert load(folder).digest() != before != load(folder, size=8).digest()
+    assert ll.ImageFolder(folder, size=8).load(12).facts.image_shape == (3, 12, 12)
+    assert ll.ImageFolder(folder, size=8).facts(12).image_shape == (3, 12, 12)
 
 
 def fifo(root: Path) -> None:

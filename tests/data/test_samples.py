@@ -47,6 +47,52 @@ def check_same(data: ll.Dataset) -> None:
     )
 
 
+def test_a_place_in_tuples_is_chosen() -> None:
+    triples = [(index, PIXELS[index], int(LABELS[index]), index % 2) for index in range(20)]
+    for label in (2, -2):
+        data = load_dataset(ll.Samples(triples, triples, image=1, label=label))
+        assert data.num_classes == 4 and data.y_train.tolist() == LABELS.tolist()
+        np.testing.assert_array_equal(np.asarray(data.x_train), PIXELS)
+    assert load_dataset(ll.Samples(triples, image=1, label=3)).num_classes == 2
+    for given, why in (
+        ({"label": 4}, r"train\[0\] is a tuple of 4: .*label=4.* 0 to 3"),
+        ({"image": "picture"}, "image='picture'.* is no place"),
+        ({"image": 1, "label": "class"}, "label='class'.* is no place"),
+    ):
+        with pytest.raises(ll.DataError, match=why):
+            load_dataset(ll.Samples(triples, **given))
+    with pytest.raises(ll.SpecError, match="label=True: must be a key"):
+        ll.Samples(triples, label=True)
+
+
+def test_masks_keep_to_their_images() -> None:
+    """torch's own loader does not turn an image as its EXIF data say, and nothing scales the mask with it."""
+    image_of = pytest.importorskip("PIL.Image")
+
+    def read(turn: int) -> Any:
+        pixels, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+        pixels[:4], mask[:4] = 255, 1
+        image = image_of.fromarray(pixels)
+        image.getexif()[0x0112] = turn
+        return image, image_of.fromarray(mask)
+
+    pairs = [read(turn) for turn in (1, 3, 6, 8)]
+    data = load_dataset(ll.Samples(pairs, pairs))
+    for index in range(4):
+        shown = np.asarray(data.x_train[np.array([index])])[0, :, :, 0] > 0
+        np.testing.assert_array_equal(shown, np.asarray(data.y_train[index]) > 0)
+    turned = load_dataset(ll.Samples([(image, number % 2) for number, (image, _) in enumerate(pairs)] * 2))
+    assert not np.asarray(turned.x_train[np.arange(4)])[:, :4, :, 0].all()  # images of classes are turned
+    with pytest.raises(ll.SpecError, match="size=4 would scale the images, and not the targets"):
+        load_dataset(ll.Samples(pairs, pairs, size=4))
+
+
+def test_the_size_of_the_run_takes_the_place_of_theirs() -> None:
+    image_of = pytest.importorskip("PIL.Image")
+    pairs = [(image_of.fromarray(pixels), int(label)) for pixels, label in zip(PIXELS, LABELS, strict=True)]
+    assert load_dataset(ll.Samples(pairs, size=3), image_size=5).facts.image_shape == (3, 5, 5)
+
+
 def torch_datasets(kind: str) -> Any:
     torch = pytest.importorskip("torch")
     data = torch.utils.data

@@ -264,11 +264,33 @@ def test_the_runs_folder_is_divided_as_it_was(
     for other in (ll.ImageFolder("own", 6), {"folder": str(tmp_path / "own"), "size": 6}):
         assert run.evaluate(other).count == 6
         assert "of the 6 images to test with are images that the run was trained on" in capsys.readouterr().err
+    for name in ("first", "second"):
+        shutil.copytree(tmp_path / "own", tmp_path / "parts" / name)
+    (tmp_path / "parts" / "first").rename(tmp_path / "parts" / "train")
+    (tmp_path / "parts" / "second").rename(tmp_path / "parts" / "held")
+    shutil.copytree(tmp_path / "parts", tmp_path / "parts copy")
+    for path in (tmp_path / "parts copy" / "held").glob("*/1*.png"):
+        path.unlink()
+    (tmp_path / "parts copy" / "held" / "ant" / "0.png").write_bytes(b"broken")
+    parted = train(data=ll.ImageFolder("parts", size=6, test_folder="held", broken="skip"), epochs=1, batch_size=6)
+    assert parted.evaluate("parts copy").count == 9 * 3 - 1  # as the run reads its own
+    capsys.readouterr()
     run.evaluate(ll.ImageFolder("own", 6), part="all")
     assert "trained on" not in capsys.readouterr().err
     shutil.copy(tmp_path / "own" / "ant" / "0.png", tmp_path / "own" / "ant" / "new.png")
     run.evaluate("own")
     assert "'own' is not what the run was trained on: it has changed since" in capsys.readouterr().err
+
+
+def test_a_share_of_given_samples_is_told(torch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another share than the run's: some of these images are those that it was trained on."""
+    samples = [(image, label) for label in range(3) for image in pixels(10, label)]
+    run = train(data=ll.Samples(samples, share=0.5, seed=7), epochs=1, batch_size=3)
+    assert run.evaluate(ll.Samples(samples)).count == 6
+    assert "evaluate: 6 of the 30 samples are measured, a share of each class. The run may" in capsys.readouterr().err
+    assert run.evaluate(ll.Samples(samples), part="all").count == 30
+    run.evaluate(ll.Samples(samples, samples[:4]))
+    assert "samples are measured" not in capsys.readouterr().err
 
 
 def answers_of_all_backends(backends: list[str]) -> dict[str, list[object]]:

@@ -66,6 +66,16 @@ def axes_of(text: str) -> dict[str, list[Any]]:
             {"run.divergence.action": ["stop", "skip"]},
         ),
         ("clip_grad_norm = [1.0, 5.0]\n" + SPEC, {"clip_grad_norm": [1.0, 5.0]}),
+        (
+            SPEC + "[run]\ndata = ['d.npz', 'e.npz']\nseed = [0, 1]\n",
+            {"run.data": ["d.npz", "e.npz"], "run.seed": [0, 1]},
+        ),
+        (SPEC + "[run.data]\nfolder = 'pets'\nsize = [16, 32]\n", {"run.data.size": [16, 32]}),
+        (SPEC + "[run]\ninitial_weights = ['a.npz', 'b.npz']\n", {"run.initial_weights": ["a.npz", "b.npz"]}),
+        (
+            SPEC + "[run.initial_weights]\nsource = ['a.npz', 'b.npz']\nreset = ['1.*']\n",
+            {"run.initial_weights.source": ["a.npz", "b.npz"]},
+        ),
     ],
 )  # fmt: skip
 def test_a_list_is_swept_over_where_a_single_value_belongs(text: str, axes: dict[str, list[Any]]) -> None:

@@ -17,10 +17,10 @@ from layered_lr.console import say
 from layered_lr.counts import whole_number
 from layered_lr.data import Batches, Dataset, DataSource, load_dataset
 from layered_lr.data.image_folder import ImageFolder, count_shared, is_same_folder
-from layered_lr.data.sources import find_folder
+from layered_lr.data.sources import find_folder, find_samples
 from layered_lr.data.targets import TargetKind
 from layered_lr.errors import DataError, LayeredLRError, SpecError
-from layered_lr.files import begins_with
+from layered_lr.files import as_path, begins_with
 from layered_lr.losses import ClassLoss, FunctionLoss, LossSettings
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.printed import csv_cell, csv_text, harmless, shown
@@ -307,7 +307,15 @@ def _load(
     side = height if height == width else None
     folder = find_folder(data)
     if folder is None:
-        return load_dataset(data, data_root, side), False
+        dataset = load_dataset(data, data_root, side)
+        samples = find_samples(data)
+        if samples is not None and samples.test is None and part == "test":
+            count = len(dataset.y_test)
+            say(
+                f"evaluate: {count} of the {count + len(dataset.y_train)} samples are measured, a share of each class. "
+                "The run may have been trained on some of them. part='all' (--part all) measures all."
+            )
+        return dataset, False
     own = _find_own_folder(trained)
     is_own = own is not None and is_same_folder(own, folder)
     if not isinstance(data, str | os.PathLike):
@@ -323,7 +331,9 @@ def _load(
         return replace(own, folder=folder.folder).load(side), True
     folder = replace(folder, fit=takes.fit or folder.fit, grey=takes.data_shape[0] == 1)
     if own is not None:  # it may be a copy of the run's folder
-        folder = replace(folder, share=own.share, seed=own.seed)
+        has_part = own.test_folder is not None and (as_path("data", folder.folder) / own.test_folder).is_dir()
+        test_folder = own.test_folder if has_part else folder.test_folder
+        folder = replace(folder, share=own.share, seed=own.seed, test_folder=test_folder, broken=own.broken)
     return folder.load(side), False
 
 
