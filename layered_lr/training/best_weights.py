@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from layered_lr.backend.series import Series
 from layered_lr.backend.session import Session
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.history import History
+
+RESTORED: Final = "restored"
+ENDED: Final = (RESTORED, "not restored")
+"""The events that say which weights a run has that has ended."""
 
 
 class Watcher:
@@ -80,6 +85,20 @@ class Watcher:
         if not self.settings.restore_best or best in (None, step) or history.better_at == step:
             return None
         return None if self.restores(history, step) else best
+
+    def events(self, history: History, step: int) -> list[dict[str, Any]]:
+        """What is said of the weights of a run that ends here: at most one event, none where they are the last ones.
+
+        Args:
+            history: Of the run.
+            step: Updates made.
+        """
+        if (lost := self.lost_step(history, step)) is not None:
+            return [{"event": ENDED[1], "step": step, "best_step": lost, "why": "the weights of then were not kept"}]
+        best = self.best_step(history)
+        if best in (None, step) or not self.restores(history, step):
+            return []
+        return [{"event": RESTORED, "step": step, "best_step": best, "metric": self.settings.metric}]
 
     def reason(self, history: History) -> str | None:
         """Why the run ends here, in words; None where it goes on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -78,6 +78,14 @@ class History:
         """
         for name, number in numbers.items():
             self.logged.setdefault(name, Series(2)).add([[step, number]])
+
+    def sort_logged(self, names: Iterable[str]) -> None:
+        """Bring what was logged into the order in which a run began to log it, which files do not keep.
+
+        Args:
+            names: In that order; those that are not among them come last, and those without numbers do not count.
+        """
+        self.logged = {name: self.logged[name] for name in dict.fromkeys([*names, *self.logged]) if name in self.logged}
 
     def cut_epoch(self, step: int, in_epoch: int, metrics: Collection[str]) -> None:
         """Forget what was measured at the end of a shorter run, in mid-epoch: it is no epoch's.

@@ -45,7 +45,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.reactive_rates import LiveRates, Metrics, metric_functions
 from layered_lr.state.state_files import gather_rest
 from layered_lr.state.training_state import TrainingState
-from layered_lr.training.best_weights import Watcher
+from layered_lr.training.best_weights import ENDED, Watcher
 from layered_lr.training.callback import DIVERGED, Announcer, Callback, CallbackFailed
 from layered_lr.training.checks import train_first_step
 from layered_lr.training.divergence import GoodStates, Guard
@@ -128,10 +128,10 @@ class Loop:
         self.steps = plan.total_steps or 0
         self.step = session.step
         self.skipped = skipped
-        self.events = [dict(event) for event in events]
+        self.events = _without_ends(events, is_over=self.step >= self.steps)
         self.in_epoch = -(-batches.steps_per_epoch // session.extras.accumulate_steps)
-        if self.step < self.steps:
-            history.cut_epoch(self.step, self.in_epoch, [TEST_LOSS, *(metrics or {})])
+        self._metrics, self._test_loss, self._watcher = metrics or {}, test_loss, watcher
+        self._forget_open_epoch()
         self.measured = Measurements(session, plan, history, self.guard.rate_factor)
         self.watch, self._lookahead = Stopwatch(), Lookahead(self.step)
         self._announce = Announcer(callbacks, RunHandle(self, backend), holds_errors=self._are_many)
@@ -141,6 +141,7 @@ class Loop:
         self._left_out_in_a_row = left_out
         self._stop_because: str | None = None  # a callback's reason
         self._wants_checkpoint = False
+        self._ends_early = False  # whether all is done for it but the checkpoint
         self.is_trial = False
         self._epoch_ended_at = self.step
         self._epoch_is_open = epoch_is_open
@@ -150,7 +151,6 @@ class Loop:
         self._asks_functions = self._are_many and bool(metric_functions(plan))
         self._evaluates = evaluates or "epoch" in plan.reacting_units
         self._bar = ProgressBar(plan, self.step, progress)
-        self._metrics, self._test_loss, self._watcher = metrics or {}, test_loss, watcher
         measured = [*([] if test_loss is None else [TEST_LOSS]), *self._metrics]
         self.metric_names = tuple(list_names(measured, session.extras.ema_decay is not None))
 
@@ -185,13 +185,16 @@ class Loop:
     def _train(self, signals: Stop, checkpoint_first: bool) -> None:
         if self.guard.rolls_back:
             self._good = GoodStates([*self.earlier, self.export_state()], self._back_at)
+        if self._watcher is not None and self.step < self.steps and (why := self._watcher.reason(self.history)):
+            self.ask_to_stop(why)  # as before, where the run that goes on had ended
+            self._ends_early = True
         if checkpoint_first:
             self._checkpoint()
         if self._are_many:  # callbacks that write may be in the first process alone
             self._hears_batches = bool(self.processes.highest([int(self._hears_batches)])[0])
         self._announce.begin()
-        if self._watcher is not None and self.step < self.steps and (why := self._watcher.reason(self.history)):
-            self.ask_to_stop(why)  # as before, where the run that goes on had ended
+        if self._ends_early:
+            self._note_end()
             return
         if self._epoch_is_open:
             self._close_epoch()
@@ -219,6 +222,7 @@ class Loop:
             self._end_early()
         self.measured.collect()
         self._end_where_one_failed()
+        self._note_end()
 
     def _agree(self, signals: Stop) -> None:
         """Let all processes stop, write a checkpoint, obey a signal or fail where one of them is to: one reduction."""
@@ -296,10 +300,25 @@ class Loop:
         if self.step < self.steps:
             if not self._ends_epoch():
                 self._announce_epoch(*self._end_epoch())
+            self._ends_early = True
             if self.run_log:
                 self._checkpoint()
-        if self._stop_because:
-            self._note("stopped", step=self.step, why=self._stop_because)
+
+    def _end_events(self) -> list[dict[str, Any]]:
+        """Why the run ends here, where it is early, and which weights it has; nothing of a run that goes on."""
+        if self._epoch_is_open or not (self._ends_early or self.step == self.steps):
+            return []
+        found: list[dict[str, Any]] = []
+        if self._stop_because is not None:
+            found.append({"event": "stopped", "step": self.step, "why": self._stop_because})
+        if self._watcher is not None:
+            found += self._watcher.events(self.history, self.step)
+        return found
+
+    def _note_end(self) -> None:
+        for event in self._end_events():
+            values = dict(event)
+            self._note(values.pop("event"), **values)
 
     @property
     def compile_seconds(self) -> float | None:
@@ -435,14 +454,16 @@ class Loop:
     def _roll_back(self, at: int, fault: str) -> None:
         """Go on from the last good state, at rates times the guard's factor."""
         assert self._good is not None and self._reopen is not None  # a guard that rolls back has both
-        good = self._good.take_newest()
+        good, names = self._good.take_newest(), list(self.history.logged)
         self.guard.lower_rates()
         self._compiled = self.compile_seconds
         self.session = self._reopen(self.guard.rate_factor)
         self.session.import_state(good)
         self.history = History.of(good.history, len(self.plan.groups), self.steps)
+        self.history.sort_logged(names)
         self.measured = Measurements(self.session, self.plan, self.history, self.guard.rate_factor)
         self.step = self.session.step
+        self._forget_open_epoch()
         self._bar.go_back(self.step)
         if self.run_log:
             self.run_log.go_back(self.step, self.history)
@@ -541,12 +562,7 @@ class Loop:
         """
         has_average = self.session.extras.ema_decay is not None
         if self._watcher is None or not self._watcher.restores(self.history, self.step):
-            if self._watcher is not None and (best := self._watcher.lost_step(self.history, self.step)) is not None:
-                self._note("not restored", step=self.step, best_step=best, why="the weights of then were not kept")
             return self.session.weights(), self.session.ema_weights() if has_average else {}
-        best = self._watcher.best_step(self.history)
-        if best is not None and best != self.step:
-            self._note("restored", step=self.step, best_step=best, metric=self._watcher.settings.metric)
         average = dict(self.history.best_average)
         if has_average and not average:  # its checkpoint is of a version that kept none
             average = self.session.ema_weights()
@@ -572,6 +588,11 @@ class Loop:
         if right is not None:
             self._announce.evaluation(right, average)
         self._announce.epoch(self._first_of_epoch() // self.in_epoch, loss)
+
+    def _forget_open_epoch(self) -> None:
+        """Forget what was measured where a shorter run ended within an epoch, and this one goes on from there."""
+        if self.step < self.steps:
+            self.history.cut_epoch(self.step, self.in_epoch, [TEST_LOSS, *self._metrics])
 
     def _first_of_epoch(self) -> int:
         """The first update of the epoch that the last update was of."""
@@ -626,7 +647,12 @@ class Loop:
         at_end = self._ends_epoch() or self.step == self.steps
         is_rated = at_end and not self._epoch_is_open
         metric = self.run_log.rate(self.history, self.step, self._first_of_epoch()) if is_rated else None
-        about = {"skipped": self.skipped, "rate_factor": self.guard.rate_factor, "events": self.events}
+        about = {
+            "skipped": self.skipped,
+            "rate_factor": self.guard.rate_factor,
+            "events": [*self.events, *self._end_events()],
+        }
+        about["logged"] = list(self.history.logged)
         if self._epoch_is_open:
             about["epoch_is_open"] = True
         about["counted"] = {**self.guard.counted, "left_out": self._left_out_in_a_row}
@@ -657,6 +683,17 @@ class Loop:
             with contextlib.suppress(CallbackFailed):  # of another one, which is told of the checkpoint
                 self._checkpoint()
         return CallbackError(f"{where} To go on: {self.run_log.way_on}")
+
+
+def _without_ends(events: Iterable[Mapping[str, Any]], is_over: bool) -> list[dict[str, Any]]:
+    """What happened before, without what is said of the end of a run: it is said again where the run ends.
+
+    Args:
+        events: In their order.
+        is_over: Whether all updates are made: what had stopped the run then stays.
+    """
+    again = ENDED if is_over else (*ENDED, "stopped")
+    return [dict(event) for event in events if event["event"] not in again]
 
 
 def _cause_of(reason: BaseException) -> BaseException:

@@ -41,6 +41,7 @@ from layered_lr.training.result_files import (
     holds_a_result,
 )
 from layered_lr.training.trained.assessment import Evaluation, evaluate
+from layered_lr.training.trained.best_epoch import ACCURACY, measured_after, step_of_weights
 from layered_lr.training.trained.card import card_text, write_card
 from layered_lr.training.trained.exporting import Export, export
 from layered_lr.training.trained.from_folder import read_run_folder
@@ -67,7 +68,8 @@ class Result:
             compiled job (its ``lr_scale``, its schedule and its own step counter).
         accuracies: The fraction of the test images that the model gets right, after each epoch and at the end, shape
             (epochs,).
-        weights: Every parameter and buffer by name, after the last update.
+        weights: Every parameter and buffer by name, after the last update; where an early stop has brought back those
+            of the best epoch, these, and the event ``restored`` says after how many updates (``best_step``).
         grad_norms: L2 norm of the gradient over all groups at each update, before clipping, shape (steps,); empty
             where the spec has no ``clip_grad_norm``.
         group_grad_norms: Each group's own gradient norm at each update, before clipping, shape (steps,), by group.
@@ -536,6 +538,8 @@ def result_text(result: Result) -> str:
     lines = [ReportTable(headers, rows).text()]
     lines += describe_frozen_by_hand(result.plan.groups, result.plan.parameters)
     lines += [f"group {event['group']!r}: {event['why']}" for event in result.events if event["event"] == NO_GRADIENT]
+    if (step := step_of_weights(result)) is not None:
+        lines.append(_weights_line(result, step))
     if len(result.accuracies):
         lines.append(f"test accuracy {result.accuracies[-1]:.4f} after {len(result.losses)} steps")
     elif (measured := result.logged.get(TEST_LOSS)) is not None and len(measured):
@@ -550,6 +554,15 @@ def result_text(result: Result) -> str:
     if result.compile_seconds is not None:
         lines.append(f"compiling took {result.compile_seconds:.2f} s")
     return "\n".join(lines)
+
+
+def _weights_line(result: Result, step: int) -> str:
+    """Says that the weights are not the last ones, and what was measured with them."""
+    names = [ACCURACY] if len(result.accuracies) else [TEST_LOSS, *result.metrics]
+    numbers = {name: number for name, number in measured_after(result, step).items() if name in names}
+    said = ", ".join(f"{name} {number:{'.4f' if name == ACCURACY else '.6g'}}" for name, number in numbers.items())
+    line = f"the weights are those of the best epoch, after {step} of {len(result.losses)} steps"
+    return f"{line}: {said}" if said else line
 
 
 def _span(rates: Any) -> str:

@@ -147,9 +147,10 @@ class RunHandle:
         """End the run after this update: it is evaluated, a checkpoint is written, and ``ll.run`` returns its result.
 
         Args:
-            why: The reason in words; it is said on the screen and goes into the run's events. Empty says nothing.
+            why: The reason in words; it is said on the screen and goes into the run's events. Empty says that a
+                callback has asked for it.
         """
-        self._running().ask_to_stop(why)
+        self._running().ask_to_stop(why or "a callback has asked for it")
 
     def checkpoint(self) -> None:
         """Write a checkpoint after this update.

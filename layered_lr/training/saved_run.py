@@ -110,5 +110,11 @@ def _check_about(about: Any) -> None:
         raise ValueError(f"rate_factor {about['rate_factor']!r}")
     if not isinstance(about["options"], dict) or not isinstance(about["versions"], dict):
         raise ValueError("options or versions that are no tables")
-    if not isinstance(about["events"], list) or not all(isinstance(event, dict) for event in about["events"]):
+    if not isinstance(about["events"], list) or not all(map(_is_event, about["events"])):
         raise ValueError("events that are none")
+    if not isinstance(names := about.get("logged", []), list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("names of numbers that are none")
+
+
+def _is_event(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("event"), str)

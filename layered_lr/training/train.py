@@ -255,6 +255,8 @@ def open_loop(
         scaled = plan if rate_factor == 1 else plan.scale_rates(rate_factor)
         return open_session(ready.backend, scaled, model, ready.dataset.facts.label_classes, ready.extras, step)
 
+    history = History.of({} if state is None else state.history, len(plan.groups), plan.total_steps)
+    history.sort_logged(map(str, gone.get("logged", ())))
     session = open_at(guard.rate_factor)
     if not is_catalogued(options.model):  # what those of the catalogue answer is known
         check_answer(session, ready.batches)
@@ -267,7 +269,7 @@ def open_loop(
         plan,
         ready.batches,
         options.progress and ready.backend.processes.is_first,
-        History.of({} if state is None else state.history, len(plan.groups), plan.total_steps),
+        history,
         guard=guard,
         reopen=open_at,
         good=good,

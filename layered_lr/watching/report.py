@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from layered_lr.console import say
 from layered_lr.errors import CheckpointError, LayeredLRError, SpecError
 from layered_lr.files import as_path
 from layered_lr.outputs import check_page, write_whole
@@ -35,7 +36,8 @@ def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.h
     nothing is imported or run. Without matplotlib the pictures are left out, and the page says so.
 
     Args:
-        runs: The folder of a run, or a folder of runs, or several of these.
+        runs: The folder of a run, or a folder of runs, or several of these. Of a folder of runs, those that are damaged
+            or have only just begun are left out; the page and stderr name them.
         path: The ``.html`` file; a page of this library that is there is replaced, and nothing else.
         trust: Whether functions that the folders name may be imported, where a planned rate needs them.
 
@@ -44,7 +46,7 @@ def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.h
 
     Raises:
         SpecError: ``runs`` are no paths, or the file cannot be written there.
-        CheckpointError: A folder holds no run, or a damaged one.
+        CheckpointError: A folder holds no run, or is that of a damaged one, or all runs in it are damaged.
         LayeredLRError: The file cannot be written.
 
     Example:
@@ -63,13 +65,26 @@ def report(runs: str | Path | Iterable[str | Path], path: str | Path = "report.h
     check_yes_or_no("report", "trust", trust)
     file = check_page("report: path", path)
     folders = _folders(runs)
-    records = [read_record(folder, trust=trust) for folder in folders]
-    write_whole(file, [html_text(_names(folders), records).encode()])
+    records: list[RunRecord] = []
+    left_out: list[str] = []
+    for folder, is_named in folders.items():
+        try:
+            records.append(read_record(folder, trust=trust))
+        except CheckpointError as error:
+            if is_named:
+                raise
+            left_out.append(str(error))
+    if not records:
+        raise CheckpointError(left_out[0])
+    for reason in left_out:
+        say(f"report: a run is left out: {reason}")
+    names = _names([record.path for record in records])
+    write_whole(file, [html_text(names, records, left_out).encode()])
     return file
 
 
-def _folders(runs: Any) -> list[Path]:
-    """The folders of the runs that were given, each once.
+def _folders(runs: Any) -> dict[Path, bool]:
+    """The folders of the runs that were given, each once, and whether it was given itself, and not a folder around it.
 
     Raises:
         SpecError: Something else was given.
@@ -78,16 +93,20 @@ def _folders(runs: Any) -> list[Path]:
     given = [runs] if isinstance(runs, str | os.PathLike) else runs
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise SpecError(f"report: runs={shown(runs)}: must be the folder of a run, or several.")
-    found: list[Path] = []
+    found: dict[Path, bool] = {}
+    places: dict[Path, Path] = {}
     for each in given:
         folder = as_path("report: runs", each)
         inside = list(find_runs(folder))
         if not inside:
             raise CheckpointError(f"{folder}: holds no run. Give the folder that was a run's checkpoints=....")
-        found += inside
+        for path in inside:
+            real = Path(os.path.realpath(path))
+            found[real] = path == folder or found.get(real, False)
+            places[real] = path
     if not found:
         raise SpecError("report: no run was given.")
-    return list({os.path.realpath(folder): folder for folder in found}.values())
+    return {places[real]: is_named for real, is_named in found.items()}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -99,12 +118,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [os.path.relpath(path, around) for path in paths]
 
 
-def html_text(names: Sequence[str], records: Sequence[RunRecord]) -> str:
+def html_text(names: Sequence[str], records: Sequence[RunRecord], left_out: Sequence[str] = ()) -> str:
     """The page of some runs.
 
     Args:
         names: Of the runs.
         records: The runs.
+        left_out: Why others are not there.
     """
     pasts = [read_past(record) for record in records]
     if len(records) == 1:
@@ -123,6 +143,8 @@ def html_text(names: Sequence[str], records: Sequence[RunRecord]) -> str:
                 for place, (name, record, past) in enumerate(zip(names, records, pasts, strict=True), start=1)
             ),
         ]
+    if left_out:
+        body.append(section("Left out", bullets(left_out)))
     return page(title, title, "\n".join(body))
 
 

@@ -18,7 +18,7 @@ from layered_lr.strict_json import json_text
 from layered_lr.watching.run_record import RunRecord, find_runs, is_being_written, read_record
 
 _LONGEST_NOTE = 90
-_NUMBERS = frozenset(["updates", "best accuracy", "last accuracy", "last loss"])
+_NUMBERS = frozenset(["updates", "best accuracy", "last accuracy", "best test loss", "last test loss", "last loss"])
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class RunSummary:
         last_loss: Of the last update; None without one.
         written: When something was last written there, in local time, ``YYYY-MM-DD HH:MM``; empty where unknown.
         note: Why it ended early, or what is damaged.
+        best_test_loss: The lowest on the test set, of a run whose targets are no class numbers; None without one.
+        last_test_loss: The last one; None without one.
 
     Example:
         >>> import layered_lr as ll
@@ -55,6 +57,8 @@ class RunSummary:
     last_loss: float | None
     written: str
     note: str
+    best_test_loss: float | None = None
+    last_test_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def summary_of(path: Path, where: Path) -> RunSummary:
 def summary_from(name: str, record: RunRecord) -> RunSummary:
     """A run in a line, from what its folder says."""
     accuracies = [record.accuracies[step] for step in sorted(record.accuracies)]
+    test_losses = [record.test_losses[step] for step in sorted(record.test_losses)]
     known = record.metrics.losses[np.isfinite(record.metrics.losses)]
     return RunSummary(
         name=name,
@@ -152,7 +157,16 @@ def summary_from(name: str, record: RunRecord) -> RunSummary:
         last_loss=float(known[-1]) if len(known) else None,
         written=time.strftime("%Y-%m-%d %H:%M", time.localtime(record.written_at)) if record.written_at else "",
         note=record.note,
+        best_test_loss=min(test_losses, default=None),
+        last_test_loss=test_losses[-1] if test_losses else None,
     )
+
+
+def best_of(run: RunSummary) -> str:
+    """The best that a run has measured, in words: its accuracy, or else its test loss; empty where it has neither."""
+    if run.best_accuracy is not None:
+        return f"best accuracy {run.best_accuracy:.4f}"
+    return "" if run.best_test_loss is None else f"best test loss {run.best_test_loss:.4f}"
 
 
 def run_table(runs: Sequence[RunSummary]) -> ReportTable:
@@ -163,6 +177,8 @@ def run_table(runs: Sequence[RunSummary]) -> ReportTable:
         "updates": [_of(run.updates, run.total_updates) for run in runs],
         "best accuracy": [_number(run.best_accuracy) for run in runs],
         "last accuracy": [_number(run.last_accuracy) for run in runs],
+        "best test loss": [_number(run.best_test_loss) for run in runs],
+        "last test loss": [_number(run.last_test_loss) for run in runs],
         "last loss": [_number(run.last_loss) for run in runs],
         "backend": [run.backend for run in runs],
         "model": [run.model for run in runs],

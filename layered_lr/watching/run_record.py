@@ -16,6 +16,8 @@ from layered_lr.files import one_line, read_plain
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.strict_json import number_of
+from layered_lr.training.best_weights import ENDED
+from layered_lr.training.metrics import TEST_LOSS
 from layered_lr.training.run_folder import EVENTS, LOCK, METRICS, PLAN, check_holds_a_run
 from layered_lr.training.run_mark import MARK, read_mark
 from layered_lr.watching.metrics_file import Metrics, read_metrics
@@ -37,6 +39,7 @@ class RunRecord:
         metrics: Losses and rates of the updates.
         events: What happened, in order.
         accuracies: Of the test set, by the number of updates made.
+        test_losses: Likewise, of a run whose targets are no class numbers.
         written_at: When something was last written, in seconds since 1970.
     """
 
@@ -49,6 +52,7 @@ class RunRecord:
     metrics: Metrics
     events: Sequence[Mapping[str, Any]] = field(repr=False)
     accuracies: Mapping[int, float] = field(repr=False)
+    test_losses: Mapping[int, float] = field(repr=False)
     written_at: float = 0.0
 
     @property
@@ -85,7 +89,7 @@ def read_record(path: Path, *, only_last: bool = False, trust: bool = False) -> 
         raise CheckpointError(f"{path / PLAN}: is damaged, or is no plan: {one_line(error)}") from None
     metrics = read_metrics(path / METRICS, [group.name for group in plan.groups], only_last=only_last)
     events, note = _read_events(path / EVENTS)
-    ends = [event for event in events if event["event"] not in _AFTER_THE_END]
+    ends = [event for event in events if event["event"] not in ENDED]
     running = is_being_written(path)
     options: Mapping[str, Any] = {} if mark is None else mark.options
     state = _state(running, metrics.updates, plan.total_steps, ends)
@@ -98,7 +102,8 @@ def read_record(path: Path, *, only_last: bool = False, trust: bool = False) -> 
         plan=plan,
         metrics=metrics,
         events=events,
-        accuracies=_accuracies(events),
+        accuracies=_measured(events, "accuracy", plan),
+        test_losses=_measured(events, TEST_LOSS, plan),
         written_at=_newest_change(path),
     )
 
@@ -145,19 +150,35 @@ def _event(line: bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
 
 
-def _accuracies(events: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """Accuracies by the updates made; those of updates that were made again later are left out."""
+def _measured(events: Sequence[Mapping[str, Any]], name: str, plan: Plan) -> dict[int, float]:
+    """A number of each evaluation, by the updates made; those that the run has forgotten are left out.
+
+    Args:
+        events: What happened.
+        name: Of the number.
+        plan: Of the run.
+    """
     found: dict[int, float] = {}
     for event in events:
         step = event.get("to" if event["event"] == "rolled back" else "step")
         if not isinstance(step, int):
             continue
         if event["event"] in ("rolled back", "resumed"):
-            found = {at: value for at, value in found.items() if at <= step}
-        accuracy = number_of(event.get("accuracy"))
-        if event["event"] == "epoch" and isinstance(accuracy, int | float) and math.isfinite(accuracy):
-            found[step] = float(accuracy)
-    return found
+            found = {at: value for at, value in found.items() if at < step or (at == step and _stays(step, plan))}
+        number = number_of(event.get(name))
+        if event["event"] == "epoch" and isinstance(number, int | float) and math.isfinite(number):
+            found[step] = float(number)
+    last = max(found, default=0)
+    return {at: value for at, value in found.items() if at == last or _ends_epoch(at, plan)}
+
+
+def _stays(step: int, plan: Plan) -> bool:
+    """Whether what was measured after an update counts in a run that goes on from there (``History.cut_epoch``)."""
+    return step == plan.total_steps or _ends_epoch(step, plan)
+
+
+def _ends_epoch(step: int, plan: Plan) -> bool:
+    return not plan.steps_per_epoch or step % plan.steps_per_epoch == 0
 
 
 def _state(running: bool, updates: int, total: int | None, events: Sequence[Mapping[str, Any]]) -> str:
@@ -169,7 +190,6 @@ def _state(running: bool, updates: int, total: int | None, events: Sequence[Mapp
 
 
 _ENDS = ("stopped", "diverged")
-_AFTER_THE_END = ("restored", "not restored")  # what is said of the weights of a run that has ended
 
 
 def _why_it_ended(events: Sequence[Mapping[str, Any]], state: str) -> str:

@@ -25,7 +25,7 @@ from layered_lr.training.folder_lock import FolderLock
 from layered_lr.training.recipe import read_recipe_table
 from layered_lr.training.run_mark import MARK, read_mark
 from layered_lr.training.signals import Stop
-from layered_lr.watching.run_list import RunSummary, run_table, summary_of
+from layered_lr.watching.run_list import RunSummary, best_of, run_table, summary_of
 from layered_lr.watching.sweep_axes import Variant, find_variants
 from layered_lr.yes_or_no import check_yes_or_no
 
@@ -62,9 +62,15 @@ class Sweep:
 
     @property
     def best(self) -> RunSummary | None:
-        """The run with the highest accuracy, the first of several; None where no run has one."""
-        known = [run for run in self.runs if run.best_accuracy is not None]
-        return max(known, key=lambda run: run.best_accuracy or 0.0, default=None)
+        """The run with the highest accuracy, the first of several; None where no run has one.
+
+        Of runs whose targets are no class numbers it is the one with the lowest test loss.
+        """
+        accuracies = [(run.best_accuracy, run) for run in self.runs if run.best_accuracy is not None]
+        if accuracies:
+            return max(accuracies, key=lambda pair: pair[0])[1]
+        losses = [(run.best_test_loss, run) for run in self.runs if run.best_test_loss is not None]
+        return min(losses, key=lambda pair: pair[0])[1] if losses else None
 
     def to_json(self) -> str:
         """The runs as JSON: a list of tables."""
@@ -80,7 +86,7 @@ class Sweep:
         ]
         text = ReportTable([table.headers[0], *names, *table.headers[1:]], rows, table.numbers).text()
         best = self.best
-        return text if best is None else f"{text}\nbest accuracy {best.best_accuracy:.4f}: {self.folder / best.name}"
+        return text if best is None else f"{text}\n{best_of(best)}: {self.folder / best.name}"
 
 
 def sweep(recipe: str | Path, into: str | Path, jobs: int = 1, *, trust: bool = False) -> Sweep:
@@ -223,9 +229,9 @@ def _output(path: Path) -> IO[bytes]:
 
 def _told(folder: Path, variant: Variant, code: int) -> str:
     run = _summary(folder, variant)
-    accuracy = "" if run.best_accuracy is None else f", best accuracy {run.best_accuracy:.4f}"
+    measured = f", {best}" if (best := best_of(run)) else ""
     why = "" if code == 0 else f" (exit code {code}, see {folder / OUTPUT / variant.name}.txt)"
-    return f"{variant.name} {run.state}{accuracy}{why}"
+    return f"{variant.name} {run.state}{measured}{why}"
 
 
 def _summary(folder: Path, variant: Variant) -> RunSummary:

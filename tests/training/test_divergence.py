@@ -14,9 +14,11 @@ from layered_lr.data import Batches, load_dataset
 from layered_lr.state import read_state
 from layered_lr.training.loop import Loop
 from layered_lr.training.measurements import Measurements
+from layered_lr.watching.run_record import read_record
 from tests.support import resuming
 from tests.support.models import arrays
 from tests.support.resuming import SPEC, options
+from tests.support.stopping import StopAfter, sigterm_after
 
 PLAIN = replace(SPEC, groups=[ll.Group("head", lr_scale=2.0)], schedule=ll.ExponentialLR(gamma=0.9))
 BAD = 12  # the place of the image that makes everything infinite
@@ -234,3 +236,27 @@ def test_a_rollback_that_does_not_help_goes_one_checkpoint_further_back(torch: A
     assert [event["to"] for event in result.events] == [5, 4]
     assert len(result.losses) == 10 and np.isfinite(result.losses).all()
     np.testing.assert_array_equal(rows(tmp_path / "run")[:, 1], result.losses)
+
+
+def test_a_rollback_to_the_middle_of_an_epoch_forgets_what_was_measured_there(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A callback ended the run after update 7, and it went on, twice: so the state to go back to is that of a file."""
+
+    class Spoil(ll.Callback):
+        left = 2
+
+        def on_batch(self, event: Any) -> None:
+            if event.step == 9 and self.left:
+                self.left -= 1
+                event.images = event.images * np.float32(np.nan)
+
+    given = {**written(tmp_path), "ema_decay": None, "accumulate_steps": 1, "divergence": "rollback", "epochs": 3}
+    ll.run(SPEC, **given, callbacks=[StopAfter(3)])
+    ll.resume(tmp_path / "run", data=arrays(), trust=True, callbacks=[StopAfter(7)])
+    with sigterm_after(monkeypatch, 10):
+        ll.resume(tmp_path / "run", data=arrays(), trust=True)
+    result = ll.resume(tmp_path / "run", data=arrays(), trust=True, callbacks=[Spoil()])
+    assert [event.get("to") for event in result.events][-1] == 7
+    assert len(result.losses) == 15 and len(result.accuracies) == 3
+    assert list(read_record(tmp_path / "run").accuracies.values()) == result.accuracies.tolist()

@@ -304,8 +304,53 @@ def test_a_run_that_goes_on_ends_as_the_whole_one(
     np.testing.assert_array_equal(again.logged["share"], whole.logged["share"])
     ended = ll.resume(tmp_path / "run", data=arrays(), metrics=given["metrics"], trust=True)
     assert_same(ended, whole)  # a run that has ended early does not go on by itself
+    for found in (again, ended, ll.Result.load(tmp_path / "run")):
+        assert found.events == whole.events and [event["event"] for event in found.events] == ["stopped", "restored"]
+    (listed,) = ll.list_runs(tmp_path / "run")
+    assert (listed.state, listed.note) == ("finished", whole.events[0]["why"])
     longer = ll.resume(tmp_path / "run", data=arrays(), early_stop=None, trust=True)
-    assert len(longer.losses) == 30
+    assert len(longer.losses) == 30 and longer.events == ()
+
+
+@pytest.mark.parametrize("way", ["the time", "a callback", "the last update"])
+def test_the_folder_says_why_a_run_ended_and_which_weights_it_has(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    stop = ll.EarlyStop("scripted", mode="max", time_limit=100.0 if way == "the time" else None)
+    if way == "the time":
+        late = iter([*[False] * 11, *[True] * 9])
+        monkeypatch.setattr(Watcher, "is_late", property(lambda _: next(late)))
+    result = ll.run(
+        SPEC,
+        **said(max_steps=12 if way == "the last update" else 20, checkpoints=tmp_path / "run"),
+        metrics=[Scripted(9, 2, 3, 4)],
+        early_stop=stop,
+        callbacks=[StopAfter(12)] if way == "a callback" else [],
+    )
+    ends = ["restored"] if way == "the last update" else ["stopped", "restored"]
+    assert [event["event"] for event in result.events] == ends
+    assert ll.Result.load(tmp_path / "run").events == result.events
+    assert ll.Result.load(tmp_path / "run", checkpoint=12).events == result.events[:-1], "these are the last weights"
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines if '"event": "epoch"' not in line] == list(result.events)
+
+
+def test_the_result_and_the_card_say_which_weights_they_are_of(torch: Any, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"metrics": [Scripted(0.1, 0.9, 0.2)], "early_stop": ll.EarlyStop("scripted", mode="max")}
+    result = ll.run(SPEC, **said(epochs=3, checkpoints=tmp_path / "run"), **given)
+    best = f"{result.accuracies[1]:.4f}"
+    loaded = ll.Result.load(tmp_path / "run")
+    for found in (result, loaded):
+        assert f"the weights are those of the best epoch, after 10 of 15 steps: test accuracy {best}\n" in str(found)
+        for row in (
+            "| weights | those of the best epoch, after 10 updates |",
+            f"| test accuracy, of these weights | {best} |",
+            "| scripted, of these weights | 0.9 |",
+            "| scripted, last | 0.2 |",
+        ):
+            assert row in found.card(), row
+    last = ll.Result.load(tmp_path / "run", checkpoint=15)
+    assert "best epoch" not in str(last) and "of these weights" not in last.card()
 
 
 def test_on_each_backend_the_loss_can_decide(backend: Any) -> None:

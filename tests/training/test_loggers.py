@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,36 @@ def test_a_csv_has_a_column_of_each_metric_also_after_a_stop(torch: Any, tmp_pat
         column = read("csv", tmp_path)[f"logged/{name}"]
         assert column == {int(updates) - 1: number for updates, number in whole.logged[name].tolist()}
         assert len(column) == 2 and whole.logged[name].tolist() == resumed.logged[name].tolist()
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["before the log", "after the log"])
+def test_lines_of_logged_numbers_have_their_order_also_after_a_stop(torch: Any, tmp_path: Path, is_first: bool) -> None:
+    """Each follows the line of its update, and the names come in the order in which the run began to log them."""
+
+    class Notes(ll.Callback):
+        def on_update(self, event: Any) -> None:
+            event.run.log(zeta=1.0, beta=float(event.step))
+
+        def on_epoch(self, event: Any) -> None:
+            event.run.log(alpha=float(event.epoch))
+
+    given = said(metrics={"largest": lambda outputs, targets: float(outputs.max())})
+
+    def listeners(name: str) -> list[ll.Callback]:
+        found = [Notes(), ll.JSONLines(tmp_path / f"{name}.jsonl")]
+        return found if is_first else found[::-1]
+
+    whole = ll.run(SPEC, **given, callbacks=listeners("whole"), checkpoints=tmp_path / "whole")
+    with pytest.raises(ll.CallbackError, match="broken"):
+        ll.run(SPEC, **given, callbacks=[*listeners("run"), Break()], checkpoints=tmp_path / "run")
+    again = {name: given[name] for name in ("model", "data", "metrics")}
+    resumed = ll.resume(tmp_path / "run", trust=True, callbacks=listeners("run"), **again)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "whole.jsonl").read_text().splitlines()[1:]]
+    assert steps == sorted(steps) and len(steps) == 10 + 2 * 10 + 2 * 2
+    assert (tmp_path / "run.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert (tmp_path / "run" / "logged.csv").read_bytes() == (tmp_path / "whole" / "logged.csv").read_bytes()
+    for found in (whole, resumed, ll.Result.load(tmp_path / "run")):
+        assert list(found.logged) == ["zeta", "beta", "largest", "alpha"]
 
 
 def test_a_new_run_takes_the_place_of_the_log_before(torch: Any, tmp_path: Path) -> None:

@@ -14,8 +14,12 @@ import pytest
 import layered_lr as ll
 from layered_lr.state.state_files import hash_table
 from layered_lr.training.folder_lock import FolderLock
+from layered_lr.watching.run_record import read_record
 from tests.support import hostile
-from tests.support.run_cases import make_run
+from tests.support.models import arrays
+from tests.support.number_targets import train
+from tests.support.run_cases import make_run, net_of
+from tests.support.stopping import StopAfter
 
 
 class Stop(ll.Callback):
@@ -182,6 +186,65 @@ def test_a_run_that_ended_early_with_its_best_weights_is_finished(base: Path) ->
         (base / "broken" / "events.jsonl").write_text(text)
         found = by_name(base)["broken"]
         assert found.state == "finished" and found.note == "the loss has not become better"
+
+
+def test_a_run_that_a_callback_has_stopped_without_a_reason_is_finished(torch: Any, tmp_path: Path) -> None:
+    class Ends(ll.Callback):
+        def __init__(self, why: Any) -> None:
+            self.why = why
+
+        def on_update(self, event: Any) -> None:
+            if event.step == 6:
+                event.run.stop(*self.why)
+
+    for number, why in enumerate([(), ("",), (None,)]):
+        result = make_run(tmp_path / str(number), 2, epochs=3, callbacks=[Ends(why)])
+        assert result.events == ({"event": "stopped", "step": 7, "why": "a callback has asked for it"},)
+        (found,) = ll.list_runs(tmp_path / str(number))
+        assert (found.state, found.updates, found.note) == ("finished", 7, "a callback has asked for it")
+
+
+@pytest.mark.parametrize("way", ["stopped", "shorter"])
+def test_an_accuracy_within_an_epoch_counts_only_where_the_run_ends_there(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    rights = iter([0.1, 0.9, 0.3, 0.2])
+    monkeypatch.setattr("layered_lr.training.loop.evaluate", lambda *_, **__: (next(rights), {}))
+    first = {"callbacks": [StopAfter(7)]} if way == "stopped" else {"max_steps": 7, "epochs": None}
+    make_run(tmp_path / "run", 2, **{"epochs": 2, **first})
+    (run,) = ll.list_runs(tmp_path / "run")
+    assert (run.best_accuracy, run.last_accuracy) == (0.9, 0.9)
+    result = ll.resume(tmp_path / "run", model=net_of(2), data=arrays(), max_steps=10)
+    (run,) = ll.list_runs(tmp_path / "run")
+    assert result.accuracies.tolist() == [0.1, 0.3] and (run.best_accuracy, run.last_accuracy) == (0.3, 0.3)
+    assert read_record(tmp_path / "run").accuracies == {5: 0.1, 10: 0.3}
+
+
+def test_a_report_of_a_folder_names_the_damaged_runs_and_shows_the_others(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (base / "broken" / "plan.json").unlink()
+    text = ll.report(base, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "2 runs" in text and "Left out" in text and "broken/plan.json: is missing." in text
+    assert "a run is left out" in capsys.readouterr().err
+    for named in ([base / "broken"], [base, base / "broken"], [base / "broken", base]):
+        with pytest.raises(ll.CheckpointError, match=r"broken/plan\.json: is missing"):
+            ll.report(named, tmp_path / "no.html")
+    for run in ("whole", "deep/down/enough"):
+        (base / run / "plan.json").write_text("[")
+    with pytest.raises(ll.CheckpointError, match="is missing"):
+        ll.report(base, tmp_path / "no.html")
+    assert not (tmp_path / "no.html").exists()
+
+
+def test_a_run_on_values_has_its_test_losses(torch: Any, tmp_path: Path) -> None:
+    result = train("values", epochs=2, checkpoints=tmp_path / "run")
+    (run,) = ll.list_runs(tmp_path / "run")
+    losses = result.logged["test loss"][:, 1].tolist()
+    assert (run.best_test_loss, run.last_test_loss) == (min(losses), losses[-1]) and run.best_accuracy is None
+    text = str(ll.list_runs(tmp_path))
+    assert "best test loss" in text and f"{min(losses):.4f}" in text and "accuracy" not in text
+    assert json.loads(ll.list_runs(tmp_path).to_json())[0]["last_test_loss"] == losses[-1]
 
 
 def test_accuracies_of_updates_that_are_made_again_do_not_count(base: Path) -> None:

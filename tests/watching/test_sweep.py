@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,28 @@ def test_a_sweep_is_made_and_a_second_start_makes_what_is_missing(
     assert (into / done.runs[0].name / "events.jsonl").read_bytes() == first, "it was not made again"
     recipe.write_text(recipe.read_text().replace("0.001", "0.002"))
     refused(call("sweep", str(recipe), "--into", str(into)), "holds the sweep of another recipe")
+
+
+def test_the_best_run_is_that_of_the_highest_accuracy_or_else_of_the_lowest_test_loss() -> None:
+    def sweep_of(**measured: Any) -> ll.Sweep:
+        """Three runs, of which the middle one is the best."""
+        runs = []
+        for number in range(3):
+            run = ll.RunSummary(str(number), "finished", "", "", 5, 5, None, None, None, "", "")
+            runs.append(replace(run, **{name: numbers[number] for name, numbers in measured.items()}))
+        return ll.Sweep(Path("into"), tuple(runs), ({"lr": "1"}, {"lr": "2"}, {"lr": "3"}))
+
+    accuracies: dict[str, Any] = {"best_accuracy": (0.1, 0.3, 0.3)}
+    losses: dict[str, Any] = {"best_test_loss": (2.0, 0.5, None)}
+    for measured, words in (
+        (accuracies, "best accuracy 0.3000: into/1"),
+        (losses, "best test loss 0.5000: into/1"),
+        ({**accuracies, "best_test_loss": (0.1, None, None)}, "best accuracy 0.3000: into/1"),
+        ({"best_accuracy": (None, 0.0, None)}, "best accuracy 0.0000: into/1"),
+    ):
+        found = sweep_of(**measured)
+        assert found.best == found.runs[1] and str(found).splitlines()[-1] == words
+    assert sweep_of().best is None and "best" not in str(sweep_of())
 
 
 def test_a_run_that_fails_is_told_and_the_others_go_on(recipe: Path, tmp_path: Path, call: Any) -> None:

@@ -107,12 +107,12 @@ class Logger(Callback):
     def on_end(self, event: EndEvent) -> None:
         """Write the rest, and close the log."""
         try:
-            self._flush()
+            self._flush(at_end=True)
         finally:
             self._stream = None
             self._close()
 
-    def _flush(self, *, all_of_them: bool = True) -> None:
+    def _flush(self, *, all_of_them: bool = True, at_end: bool = False) -> None:
         self._looked_at = time.monotonic()
-        if self._stream is not None and (rows := list(self._stream.take(all_of_them=all_of_them))):
+        if self._stream is not None and (rows := list(self._stream.take(all_of_them=all_of_them, at_end=at_end))):
             self._add(rows)

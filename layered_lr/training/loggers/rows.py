@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -42,13 +43,18 @@ class RowStream:
         """Keep what was measured after the newest update; the row of that update will hold it."""
         self._evaluations.setdefault(max(self._run.step - 1, 0), {}).update(values)
 
-    def take(self, *, all_of_them: bool = False) -> Iterator[Row]:
-        """The rows of the updates whose loss is known by now.
+    def take(self, *, all_of_them: bool = False, at_end: bool = False) -> Iterator[Row]:
+        """The rows of the updates whose loss is known by now, each followed by what callbacks have logged after it.
+
+        So the rows have the same order in whatever blocks they are taken.
 
         Args:
             all_of_them: Also of the newest update; else it waits for an evaluation that may come.
+            at_end: Also what was logged after updates whose loss is not known.
         """
         run = self._run
+        others = self._others()
+        yield from self._take_others(others, self._next)
         losses, rates, norms = run.measured(self._next)
         stop = min(self._next + len(losses), run.step if all_of_them else run.step - 1)
         for place, step in enumerate(range(self._next, stop)):
@@ -56,18 +62,34 @@ class RowStream:
             values |= self._by_group(RATE, rates[place])
             values |= {name: norm for name, norm in self._by_group(GRAD_NORM, norms[place]).items() if norm == norm}
             yield Row(step, values | self._evaluations.pop(step, {}))
+            yield from self._take_others(others, step + 1)
         self._next = max(self._next, stop)
-        if all_of_them:
-            yield from self._take_others()
+        if at_end:
+            yield from self._take_others(others, math.inf)
 
-    def _take_others(self) -> Iterator[Row]:
-        """What belongs to updates whose rows have been given: evaluations, and what callbacks have logged."""
-        others = [Row(step, self._evaluations.pop(step)) for step in sorted(self._evaluations) if step < self._next]
-        for name, rows in self._run.logged.items():
-            for updates, number in rows[self._logged.get(name, 0) :].tolist():
-                others.append(Row(max(int(updates) - 1, 0), {LOGGED + name: number}))
-            self._logged[name] = len(rows)
-        yield from sorted(others, key=lambda row: row.step)
+    def _others(self) -> deque[Row]:
+        """What callbacks and metrics have logged, and no row has yet, in the order of updates."""
+        found = [
+            Row(max(int(updates) - 1, 0), {LOGGED + name: number})
+            for name, rows in self._run.logged.items()
+            for updates, number in rows[self._logged.get(name, 0) :].tolist()
+        ]
+        return deque(sorted(found, key=lambda row: row.step))
+
+    def _take_others(self, others: deque[Row], stop: float) -> Iterator[Row]:
+        """The rows of updates before ``stop`` that come beside that of the update itself: evaluations, what was logged.
+
+        Args:
+            others: From ``_others``; loses what is taken.
+            stop: An update whose own row has not been given.
+        """
+        for step in sorted(step for step in self._evaluations if step < min(stop, self._next)):
+            yield Row(step, self._evaluations.pop(step))
+        while others and others[0].step < stop:
+            row = others.popleft()
+            for name in row.values:
+                self._logged[name.removeprefix(LOGGED)] = self._logged.get(name.removeprefix(LOGGED), 0) + 1
+            yield row
 
     def _by_group(self, prefix: str, numbers: Float64) -> dict[str, float]:
         return {prefix + name: number for name, number in zip(self._groups, numbers.tolist(), strict=True)}

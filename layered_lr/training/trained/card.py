@@ -16,6 +16,7 @@ from layered_lr.files import begins_with
 from layered_lr.outputs import check_output, write_whole
 from layered_lr.printed import harmless, name_of, shown
 from layered_lr.training.import_paths import is_import_path
+from layered_lr.training.trained.best_epoch import ACCURACY, OF_AVERAGE, Told, measured_after, step_of_weights
 from layered_lr.training.trained.model_input import ModelInput
 from layered_lr.training.trained.trained_model import Trained
 from layered_lr.yes_or_no import check_yes_or_no
@@ -32,7 +33,7 @@ _OUTPUTS = {"classes": "classes", "values": "values of an image", "masks": "clas
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 
 
-class Measured(Trained, Protocol):
+class Measured(Trained, Told, Protocol):
     """A run with what it has measured: a ``Result``."""
 
     @property
@@ -46,18 +47,6 @@ class Measured(Trained, Protocol):
     @property
     def lowering(self) -> dict[str, str]:
         """How the rates were applied."""
-
-    @property
-    def accuracies(self) -> Float64:
-        """After each epoch."""
-
-    @property
-    def ema_accuracies(self) -> Float64:
-        """Of the moving average."""
-
-    @property
-    def logged(self) -> dict[str, Float64]:
-        """By callbacks."""
 
 
 def card_text(run: Measured, model: str | Callable[[], Any] | None = None) -> str:
@@ -198,6 +187,8 @@ def _data(run: Measured, takes: ModelInput | None) -> Iterator[str]:
 def _training(run: Measured, named: str) -> Iterator[str]:
     yield from ("", "## Training", "")
     rows = [["backend", run.backend], ["updates", str(len(run.losses))]]
+    if (step := step_of_weights(run)) is not None:
+        rows.append(["weights", f"those of the best epoch, after {step} updates"])
     rows += [["model", named]] if named and "model" not in run.options else []
     left_out = ("backend", "save", "checkpoints", "progress", "data_root")  # places on the machine that trained
     rows += [
@@ -231,7 +222,12 @@ def _metrics(run: Measured) -> Iterator[str]:
     rows: list[list[str]] = []
     if len(run.losses):
         rows.append(["loss of the last batch", f"{run.losses[-1]:.4f}"])
-    for what, series in (("test accuracy", run.accuracies), ("test accuracy of the average", run.ema_accuracies)):
+    step = step_of_weights(run)
+    if step is not None:
+        for name, number in measured_after(run, step).items():
+            shown_number = f"{number:.4f}" if name in (ACCURACY, OF_AVERAGE) else f"{number:.6g}"
+            rows.append([f"{name}, of these weights", shown_number])
+    for what, series in ((ACCURACY, run.accuracies), (OF_AVERAGE, run.ema_accuracies)):
         if len(series):
             rows.append([f"{what}, last", f"{series[-1]:.4f}"])
             rows.append([f"{what}, best", f"{np.nanmax(series) if not np.isnan(series).all() else np.nan:.4f}"])

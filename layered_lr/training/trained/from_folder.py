@@ -15,7 +15,7 @@ from layered_lr.registry import check_name
 from layered_lr.state.checkpoints import CheckpointFolder, step_of
 from layered_lr.state.state_files import read_state
 from layered_lr.state.training_state import TrainingState
-from layered_lr.training.best_weights import Watcher
+from layered_lr.training.best_weights import ENDED, Watcher
 from layered_lr.training.early_stop import EarlyStop
 from layered_lr.training.history import History
 from layered_lr.training.in_file import marked
@@ -46,10 +46,12 @@ def read_run_folder(path: Path, checkpoint: str | int = "last", *, trust: bool =
     mark = read_mark(path)
     found = _read_checkpoint(path, checkpoint, None if mark is None else mark.run)
     arguments = _result_arguments(found, trust)
+    # Which weights a run has that has ended is no matter of a checkpoint, and older versions have not written it there.
+    before = tuple(event for event in arguments["events"] if event["event"] not in ENDED)
     if checkpoint != "last":
-        return arguments
+        return arguments | {"events": before}
     try:
-        return arguments | _best_weights(found, len(arguments["plan"].groups))
+        return arguments | _best_weights(found, len(arguments["plan"].groups), before)
     except (LayeredLRError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: it says of the early stop what no run says ({error!s:.160}).") from None
 
@@ -103,6 +105,8 @@ def _result_arguments(state: TrainingState, trust: bool) -> dict[str, Any]:
     plan = plan_from_dict(about["plan"], trust=trust)
     history = state.history
     norms = history["grad_norms"]
+    logged = History.of(history, len(plan.groups))
+    logged.sort_logged(about.get("logged", ()))
     return {
         "backend": backend,
         "plan": plan,
@@ -122,19 +126,26 @@ def _result_arguments(state: TrainingState, trust: bool) -> dict[str, Any]:
         "group_grad_norms": _by_group(plan, norms),
         "planned_rates": _by_group(plan, history["planned"]),
         "events": tuple(about["events"]),
-        "logged": {name.removeprefix("logged/"): rows for name, rows in history.items() if name.startswith("logged/")},
+        "logged": {name: rows.numbers() for name, rows in logged.logged.items()},
         "model_input": _read_input(about),
     }
 
 
-def _best_weights(state: TrainingState, groups: int) -> dict[str, Any]:
-    """The weights of the best epoch, as the run's own result has them; empty where these are the last ones."""
+def _best_weights(state: TrainingState, groups: int, events: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """The weights of the best epoch, as the run's own result has them; empty where these are the last ones.
+
+    Args:
+        state: Of the newest checkpoint.
+        groups: How many the plan has.
+        events: Before the end.
+    """
     settings = EarlyStop.of(state.about["options"].get("early_stop"))
     history = History.of(state.history, groups)
     if settings is None or not Watcher(settings).restores(history, state.step):
         return {}
+    said = {"events": (*events, *Watcher(settings).events(history, state.step))}
     average = {name: array for name, array in history.best_average.items() if name in state.weights}
-    return {"weights": history.best_weights} | ({"ema_weights": average} if average else {})
+    return {"weights": history.best_weights} | said | ({"ema_weights": average} if average else {})
 
 
 def _read_input(about: Any) -> ModelInput | None:
