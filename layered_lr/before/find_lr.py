@@ -195,7 +195,7 @@ class _Watch(Callback):
         """Look at the loss of each update."""
         self.curve.add(float(event.loss))
         if self.curve.is_over:
-            event.run.stop()
+            event.run.stop_unsaid()
 
 
 def _search_run(spec: Spec, options: RunOptions, settings: SearchSettings) -> RateSearch:

@@ -143,11 +143,11 @@ class _Fit(Callback):
         if self.target is None:
             if self.losses[0] < 0:
                 self.is_below_zero = True
-                event.run.stop()
+                event.run.stop_unsaid()
                 return
             self.target = _NEARLY_ZERO * self.losses[0]
         if self.is_reached:
-            event.run.stop()
+            event.run.stop_unsaid()
 
     @property
     def is_reached(self) -> bool:

@@ -178,7 +178,7 @@ class Recorder(Callback):
         self._seconds = time.perf_counter()
         self._advanced()
         if len(self._losses) == self._task.steps:
-            event.run.stop()
+            event.run.stop_unsaid()
         elif event.run.step % event.run.steps_per_epoch:  # at the end of an epoch, schedules have yet to react to it
             self._stop_in_the_middle(event)
 
@@ -191,7 +191,7 @@ class Recorder(Callback):
         loop = self._loop()
         if len(self._losses) == self._task.resume_at and self.state is None and loop is not None:
             self.state = loop.export_state()
-            event.run.stop()
+            event.run.stop_unsaid()
 
     def on_divergence(self, event: DivergenceEvent) -> None:
         """Note why the run ends before its last update."""

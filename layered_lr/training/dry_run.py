@@ -102,7 +102,7 @@ class StopAtOnce(Callback):
 
     def on_update(self, event: UpdateEvent) -> None:
         """Stop."""
-        event.run.stop()
+        event.run.stop_unsaid()
 
 
 def refuse_unusable(path: Path) -> None:

@@ -140,6 +140,7 @@ class Loop:
         self._good: GoodStates | None = None
         self._left_out_in_a_row = left_out
         self._stop_because: str | None = None  # a callback's reason
+        self._all_stop = False  # whether the processes have agreed on it
         self._wants_checkpoint = False
         self._ends_early = False  # whether all is done for it but the checkpoint
         self.is_trial = False
@@ -201,7 +202,7 @@ class Loop:
         self._agree(signals)
         updates = self._updates()
         self.watch.begin()
-        while self.step < self.steps and self._stop_because is None:
+        while self.step < self.steps and not self._is_to_stop:
             if not self._update(*next(updates)):
                 self._agree(signals)
                 updates = self._updates()
@@ -234,10 +235,15 @@ class Loop:
         number, wants, ends = self.processes.highest(asked)
         if ends > 1:
             self._end_together(ends - 1)
-        self._wants_checkpoint = bool(wants)
+        self._wants_checkpoint, self._all_stop = bool(wants), bool(ends)
         signals.signal = signal.Signals(number) if number else None
         if ends and self._stop_because is None:
             self._stop_because = "another process has asked for it"
+
+    @property
+    def _is_to_stop(self) -> bool:
+        """Whether to end before the next update; of several processes, whether all know it."""
+        return self._all_stop if self._are_many else self._stop_because is not None
 
     def _end_where_one_failed(self) -> None:
         """End the run in all processes where a callback has raised in one of them."""
@@ -309,7 +315,7 @@ class Loop:
         if self._epoch_is_open or not (self._ends_early or self.step == self.steps):
             return []
         found: list[dict[str, Any]] = []
-        if self._stop_because is not None:
+        if self._stop_because:
             found.append({"event": "stopped", "step": self.step, "why": self._stop_because})
         if self._watcher is not None:
             found += self._watcher.events(self.history, self.step)
@@ -331,7 +337,7 @@ class Loop:
         return None if self.run_log is None else self.run_log.path
 
     def ask_to_stop(self, why: str) -> None:
-        """End the run after this update."""
+        """End the run after this update; of an empty reason nothing is said."""
         self._stop_because = why
 
     def ask_for_checkpoint(self) -> None:

@@ -152,6 +152,10 @@ class RunHandle:
         """
         self._running().ask_to_stop(why or "a callback has asked for it")
 
+    def stop_unsaid(self) -> None:
+        """As ``stop``, without a word and without an event: for what trains only to measure something."""
+        self._running().ask_to_stop("")
+
     def checkpoint(self) -> None:
         """Write a checkpoint after this update.
 

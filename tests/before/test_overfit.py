@@ -184,3 +184,12 @@ def test_several_sizes_and_a_last_batch_that_is_not_full() -> None:
     assert verdict.images == 40 and len(verdict.losses) == 3
     search = ll.find_lr(ll.Spec(ll.SGD(0.1)), build, start=1e-3, end=0.1, steps=10, sizes=[2, 4], **said)
     assert np.isfinite(search.losses).all() and len(search.lr) == 10
+
+
+def test_what_ends_it_is_no_event_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    given: Any = {"data": arrays(), "batch_size": 8, "progress": False}
+    assert ll.overfit(ll.Spec(ll.Adam(0.05)), mlp(torch), **given).ok
+    assert len(ll.find_lr(ll.Spec(ll.SGD(0.1)), mlp(torch), start=1e-3, end=1e5, **given).lr) < 100
+    assert "stopped" not in capsys.readouterr().err

@@ -61,6 +61,18 @@ def raised_without_a_folder(folder: str) -> list[str]:
     return [many_runs.call_run(callbacks=[each]) for each in given]
 
 
+def stopped_at_a_checkpoint(folder: str) -> Any:
+    """The first process alone asks to stop, when all have agreed on what this update brings."""
+    import layered_lr as ll
+
+    class Stops(ll.Callback):
+        def on_checkpoint(self, event: Any) -> None:
+            if event.run.step == 4 and not many_runs.find_place()[0]:
+                event.run.stop("enough")
+
+    return many_runs.train(checkpoints=f"{folder}/stopped", callbacks=[Stops()])
+
+
 def diverged_in_one(folder: str) -> str:
     """The first process alone reads each loss, and is the first to see that one is not finite."""
     import layered_lr as ll

@@ -44,7 +44,9 @@ REFUSED = {
     "unlike_norms": "SpecError: .*drop_last=False: the last batch .* 3 of 12 .* one image, and .* '1' ",
 }
 FAILURES = "tests.support.many_failures"
-FAILED = tuple(f"{FAILURES}:{case}" for case in ("raised", "raised_without_a_folder", "diverged_in_one"))
+FAILED = tuple(
+    f"{FAILURES}:{case}" for case in ("raised", "raised_without_a_folder", "diverged_in_one", "stopped_at_a_checkpoint")
+)
 LISTS = ("other_backends", "other_recipe", "silently_other")
 TORCHRUN = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -140,6 +142,13 @@ def test_a_callback_that_raises_ends_runs_without_a_folder_too(two: dict[str, An
     )):  # fmt: skip
         assert words in first[index] and words in second[index], (first[index], second[index])
         assert {first[index].split()[-1], second[index].split()[-1]} == {"True", "False"}
+
+
+def test_a_stop_that_the_others_have_not_heard_of_comes_one_update_later(two: dict[str, Any]) -> None:
+    for found in two["ranks"]:
+        made = found[f"{FAILURES}:stopped_at_a_checkpoint"]
+        assert isinstance(made, dict), made
+        assert len(made["losses"]) == 5 and made["events"] == ["stopped"]
 
 
 def test_a_loss_that_one_process_reads_first_ends_all_of_them(two: dict[str, Any]) -> None:
