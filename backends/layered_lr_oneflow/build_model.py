@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from layered_lr.errors import Unsupported
-from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, ModelGraph, Node
+from layered_lr.files import describe_error
+from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, InputFacts, ModelGraph, Node
 from layered_lr.models.nn_modules import dtype_of, framework_of
 from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
@@ -65,7 +66,9 @@ def build_users_model(
         single = find_single_dtype(model, dtype)
         built = build_translated(tracer.trace_model(model, (np.zeros(batch_shape, single),)))
         for shape in other_shapes:
-            built.add_programs(tracer.trace_model(model, (np.zeros(shape, single),)))
+            graph = tracer.trace_model(model, (np.zeros(shape, single),))
+            build_translated(graph)  # to try it
+            built.add_programs(graph)
         return built.to(device)
     return build_translated(tracer.trace_model(model, ()), tracer.make_retrace(model)).to(device)
 
@@ -89,7 +92,8 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     Raises:
         Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
     """
-    root = _name_class(Translated, graph.kind, graph.modules[0].types)(retrace)
+    tried = None if retrace is None else _try_each(retrace)
+    root = _name_class(Translated, graph.kind, graph.modules[0].types)(tried)
     if depths := {tensor.name: tensor.depth for tensor in graph.tensors if tensor.depth is not None}:
         setattr(root, OWN_DEPTHS, depths)
     parts = _add_modules(root, graph.modules)
@@ -103,6 +107,22 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     for module in graph.modules:
         parts[module.path].training = module.trains
     return root
+
+
+def _try_each(retrace: Retrace) -> Retrace:
+    """Let each graph be tried before it is used, in a module of its own: the user's keeps its numbers and gradients.
+
+    Args:
+        retrace: Traces the model for inputs of a shape.
+    """
+
+    def retrace_and_try(inputs: tuple[InputFacts, ...]) -> ModelGraph:
+        graph = retrace(inputs)
+        with flow.enable_grad():
+            build_translated(graph)
+        return graph
+
+    return retrace_and_try
 
 
 def _name_class(base: type, name: str, types: tuple[str, ...]) -> Any:
@@ -172,17 +192,31 @@ def _try_both_modes(root: Module, graph: ModelGraph) -> None:
         root.train(mode)
         tensors = tuple(flow.tensor(array.copy()) for array in inputs)
         program = root._find_programs(tensors)[mode]
-        output = program.run(Frame(root, tensors, is_trial=True), _check_result)
-        made = list(_list_tensors(output))
-        if not mode:
+        made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), _check_result)))
+        if mode:
+            _try_backward(made)
+        elif answers:
             _compare(made, answers)
-        else:
-            total = sum(tensor.sum() for tensor in made if tensor.requires_grad)
-            if isinstance(total, flow.Tensor):
-                total.backward()
     for parameter in root.parameters():
         parameter.grad = None
-    sync()
+
+
+def _try_backward(made: list[Tensor]) -> None:
+    """Run a backward pass from everything that the model gives.
+
+    Raises:
+        Unsupported: OneFlow cannot.
+    """
+    try:
+        total = sum(tensor.sum() for tensor in made if tensor.requires_grad)
+        if isinstance(total, flow.Tensor):
+            total.backward()
+        sync()
+    except Exception as error:  # whatever OneFlow raises
+        raise Unsupported(
+            f"model: OneFlow cannot compute its gradients: {describe_error(error).rstrip('.')}. Train on a torch "
+            "backend, and report the model."
+        ) from error
 
 
 def _check_result(node: Node, made: Tensor, images: int) -> None:

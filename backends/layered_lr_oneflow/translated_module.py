@@ -14,7 +14,6 @@ from layered_lr.models.graph import (
     Program,
     Structure,
 )
-from layered_lr.models.graph_operators import RANDOM
 from layered_lr.models.nn_modules import dtype_of
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.random_places import RandomPlace
@@ -113,6 +112,11 @@ class Translated(TranslatedPart):
                     f"model: got a batch of {_describe(facts)}; it was translated for {_describe_all(self._programs)}. "
                     "Give such inputs, or translate it with an example of these."
                 )
+            if flow._oneflow_internal.lazy_mode.is_enabled():
+                raise SpecError(
+                    f"model: it would be traced for {_describe(facts)} only now, inside of a graph. Call it once before "
+                    "the graph is made, or translate it with an example."
+                )
             self.add_programs(self._retrace(facts))
         return self._programs[facts]
 
@@ -131,13 +135,7 @@ class Translated(TranslatedPart):
         key = self._constant_keys.get(content)
         if key is None:
             key = self._constant_keys[content] = f"constant_{len(self._constant_keys)}"
-            if self._programs and flow._oneflow_internal.lazy_mode.is_enabled():
-                raise SpecError(
-                    "model: it is traced for such inputs only now, inside of a graph, and needs a constant that the "
-                    "graph does not have. Call it once before the graph is made, or translate it with an example."
-                )
-            with flow._oneflow_internal.lazy_mode.guard(False):
-                tensor = flow.tensor(array, device=self._find_device())
+            tensor = flow.tensor(array, device=self._find_device())
             self._modules[CONSTANTS].register_buffer(key, tensor, persistent=False)
         return key
 
@@ -149,11 +147,9 @@ def _make_places(program: Program, mode: bool, modules: Mapping[str, Module]) ->
     """Make a place for each operator of a program that may draw random numbers."""
     places = {}
     for node in program.nodes:
-        if node.operator not in RANDOM:
+        if not node.may_draw:
             continue
         arguments = node.arguments
-        if node.operator == "dropout" and not (arguments["training"] or node.follows_mode):
-            continue
         shape = arguments["mask_shape"] if node.operator == "dropout" else arguments["shape"]
         p = float(arguments.get("p") or 0.0)
         module = modules[node.module] if node.follows_mode else None

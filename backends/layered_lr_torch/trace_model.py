@@ -32,7 +32,6 @@ from layered_lr.models.graph import (
     Structure,
     Write,
 )
-from layered_lr.models.graph_operators import RANDOM
 from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
 from layered_lr.models.own_depths import describe_parameters
 from layered_lr.models.user_models import find_single_dtype
@@ -180,19 +179,19 @@ def _refuse_hook(where: str) -> Unsupported:
 
 
 def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) -> Any:
-    """Compute what the model answers in evaluation mode to inputs drawn at random; nothing if it draws itself.
+    """Compute what the model answers in evaluation mode to inputs drawn at random; no answer if it draws itself.
 
     Two inputs are enough, and quick; a model that takes no two gets as many as the example has.
     """
-    if any(node.operator in RANDOM for node in evaluation.nodes):
-        return (), ()
     images = max(len(example[0]), _LEAST_BATCH)
     try:
-        return _answer_to(model, example, _LEAST_BATCH)
+        inputs, answers = _answer_to(model, example, _LEAST_BATCH)
     except SpecError:  # a model that folds the batch takes whole multiples of some number
         if images == _LEAST_BATCH:
             raise
-        return _answer_to(model, example, images)
+        inputs, answers = _answer_to(model, example, images)
+    draws = any(node.may_draw and not node.follows_mode for node in evaluation.nodes)
+    return inputs, () if draws else answers
 
 
 def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> Any:

@@ -143,6 +143,116 @@ def test_a_translated_module_says_what_it_cannot_take() -> None:
     assert said[8].startswith("Unsupported: model: module 'inner' is in evaluation mode while the model is in training")
 
 
+def refused_trials() -> dict[str, str]:
+    """What is said where OneFlow computes something else than torch: here tanh, of images with 12 columns."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+    from layered_lr_oneflow.build_model import build_users_model
+    from layered_lr_oneflow.operators import FUNCTIONS
+
+    class Net(torch.nn.Module):
+        def __init__(self, always: bool = False) -> None:
+            super().__init__()
+            self.drop, self.head, self.always = torch.nn.Dropout(0.5), torch.nn.Conv2d(3, 2, 1), always
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.nn.functional.dropout(x, 0.1, True) if self.always else self.drop(x)
+            return self.head(x.tanh())
+
+    wide, small = np.zeros((2, 3, 8, 12), np.float32), np.zeros((2, 3, 8, 8), np.float32)
+    actions = {
+        "dropout": lambda: ll.translate(Net(), wide),
+        "no example": lambda: ll.translate(Net())(flow.tensor(wide)),
+        "two sizes": lambda: build_users_model(Net, 0, "float32", "cpu", small.shape, [wide.shape]),
+        "draws always": lambda: ll.translate(Net(always=True), wide),
+        "draws always, other numbers": lambda: ll.translate(Net(always=True), wide),
+        "no gradient": lambda: ll.translate(Net(), wide),
+    }
+
+    def without_gradient(x: flow.Tensor) -> flow.Tensor:
+        class Failing(flow.autograd.Function):
+            @staticmethod
+            def forward(ctx: object, x: flow.Tensor) -> flow.Tensor:
+                return x.tanh()
+
+            @staticmethod
+            def backward(ctx: object, gradient: flow.Tensor) -> flow.Tensor:
+                raise RuntimeError("no kernel")
+
+        return Failing.apply(x * flow.ones(1, requires_grad=True))
+
+    other = {"draws always": lambda x: x.tanh().double(), "no gradient": without_gradient}
+    said = {}
+    before = FUNCTIONS["tanh"]
+    for name, action in actions.items():
+        wrong = other.get(name, flow.sin)
+        FUNCTIONS["tanh"] = lambda x, wrong=wrong: wrong(x) if x.shape[-1] == 12 else flow.tanh(x)
+        try:
+            action()
+            said[name] = "nothing"
+        except ll.LayeredLRError as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    FUNCTIONS["tanh"] = before
+    return said
+
+
+def test_every_program_is_tried_before_it_is_used() -> None:
+    said = value_of(refused_trials)
+    for name in ("dropout", "no example", "two sizes"):
+        assert said[name].startswith("Unsupported: model: translated to OneFlow it answers otherwise than in torch")
+    assert "cannot run tanh" in said["draws always"] and "where torch gives float32" in said["draws always"]
+    assert said["draws always, other numbers"] == "nothing"  # two draws cannot be compared
+    assert said["no gradient"].startswith("Unsupported: model: OneFlow cannot compute its gradients: ")
+
+
+def what_a_trial_leaves() -> dict[str, object]:
+    """Random numbers, gradients and buffers of a model that is tried again for other images; and one inside a graph."""
+    import numpy as np
+    import oneflow as flow
+
+    import layered_lr as ll
+    from tests.support.operator_networks import Small
+
+    flow.manual_seed(3)
+    first = flow.rand(4).numpy().tolist()
+    flow.manual_seed(3)
+    net = ll.translate(Small(0.5))
+    net.eval()
+    net(flow.zeros(2, 3, 8, 8))
+    second = flow.rand(4).numpy().tolist()
+    net(flow.ones(2, 3, 8, 8)).sum().backward()
+    gradient, state = net.a.weight.grad.numpy().copy(), {k: v.numpy().copy() for k, v in net.state_dict().items()}
+    with flow.no_grad():
+        net(flow.zeros(2, 3, 12, 12))
+    same = all(np.array_equal(state[name], tensor.numpy()) for name, tensor in net.state_dict().items())
+    late = ll.translate(Small(0.5))
+
+    class Graph(flow.nn.Graph):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = late
+
+        def build(self, x: flow.Tensor) -> flow.Tensor:
+            return self.net(x)
+
+    try:
+        Graph()(flow.zeros(2, 3, 8, 8))
+        said = "nothing"
+    except ll.LayeredLRError as error:
+        said = str(error)
+    gradient_stays = np.array_equal(net.a.weight.grad.numpy(), gradient)
+    return {"draws": first == second, "gradient": gradient_stays, "state": same, "modes": net.training, "graph": said}
+
+
+def test_a_trial_leaves_no_trace() -> None:
+    found = value_of(what_a_trial_leaves)
+    assert found["draws"] and found["gradient"] and found["state"] and not found["modes"]
+    assert "only now, inside of a graph. Call it once before" in found["graph"]
+
+
 def errors_of_names() -> dict[str, str]:
     """What the OneFlow backends say to names that OneFlow keeps for itself."""
     import numpy as np
