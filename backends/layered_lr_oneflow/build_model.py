@@ -11,6 +11,7 @@ import numpy as np
 from layered_lr.errors import Unsupported
 from layered_lr.files import describe_error
 from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, InputFacts, ModelGraph, Node
+from layered_lr.models.graph_operators import DTYPES
 from layered_lr.models.nn_modules import dtype_of, framework_of
 from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
@@ -21,8 +22,6 @@ from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.translated_module import GraphConstants, Retrace, Translated, TranslatedPart
 from layered_lr_oneflow.translated_program import CONSTANTS, Frame, refuse_node
-
-_DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
 
 # How far an answer in evaluation mode may be from torch's, relative to the largest number of the answer. Deep networks
 # differ by 2e-6 in float32; an operator that means something else differs by far more.
@@ -163,9 +162,9 @@ def _check_name(parent: Module, path: str) -> None:
 def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> None:
     made: dict[str, Tensor] = {}
     for held in tensors:
-        if held.dtype not in _DTYPES:
+        if held.dtype not in DTYPES:
             raise Unsupported(
-                f"model: {held.name!r} is {held.dtype}; OneFlow backends take {', '.join(_DTYPES)}. Convert it, or "
+                f"model: {held.name!r} is {held.dtype}; OneFlow backends take {', '.join(DTYPES)}. Convert it, or "
                 "train on a torch backend."
             )
         path, _, name = held.name.rpartition(".")

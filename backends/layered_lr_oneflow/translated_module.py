@@ -114,8 +114,8 @@ class Translated(TranslatedPart):
                 )
             if flow._oneflow_internal.lazy_mode.is_enabled():
                 raise SpecError(
-                    f"model: it would be traced for {_describe(facts)} only now, inside of a graph. Call it once before "
-                    "the graph is made, or translate it with an example."
+                    f"model: it would be traced for {_describe(facts)} only now, inside of a graph. Call it once "
+                    "before the graph is made, or translate it with an example."
                 )
             self.add_programs(self._retrace(facts))
         return self._programs[facts]

@@ -38,6 +38,7 @@ from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
+from layered_lr_torch.trace_checks import check_held, check_program
 from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_memory
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
 from layered_lr_torch.trace_recorder import OWN_PACKAGES, Recorder, dtype_name, find_source
@@ -138,8 +139,10 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         "modules": tuple(_list_modules(model)),
         "state": {**models.copy_state(model), **models.copy_buffers(model)},
     }
+    inputs = tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example)
     if not example:
         return ModelGraph(inputs=(), training=Program((), None), evaluation=Program((), None), **facts)
+    check_held(facts["tensors"], inputs)
     constants: dict[str, NDArray[Any]] = {}
     programs = []
     sizes = [max(len(example[0]), _LEAST_BATCH) * times for times in _BATCHES]
@@ -150,8 +153,10 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
             raise _explain_failure(str(fails), model, mode, example, _BATCHES[0]) from fails.__cause__
         programs.append(merge_programs(traces, sizes, "training" if mode else "evaluation", constants))
     training, evaluation = let_modes_follow(*programs)
+    for program in (training, evaluation):
+        check_program(program, {tensor.name: tensor for tensor in facts["tensors"]}, constants)
     return ModelGraph(
-        inputs=tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example),
+        inputs=inputs,
         training=training,
         evaluation=evaluation,
         constants=constants,

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.graph import Argument, Constant, Held, Node, Result, Write
-from layered_lr.models.graph_operators import OPERATORS
+from layered_lr.models.graph_operators import OPERATORS, UNARY
 from layered_lr_torch import trace_composites, trace_names, trace_rules
 from layered_lr_torch.callers import is_called_by
 from layered_lr_torch.function_copies import FunctionCopies
@@ -96,6 +96,7 @@ class Recorder(TorchFunctionMode):
         self._viewed: set[int] = set()
         self._shared_data: set[int] = set()
         self._kept: list[object] = []
+        self._unfollowed: dict[int, str] = {}
         self._items: dict[int, tuple[Tensor, Any]] = {}
         self._copies = FunctionCopies()
         if earlier is not None:
@@ -198,6 +199,8 @@ class Recorder(TorchFunctionMode):
                 raise self.refuse(made.what, made.mend)
             if made is not NotImplemented:
                 self._check_alike(name, made, tensors)
+                if isinstance(made, tuple) and any(part is None for part in made):
+                    made = self._add_unfollowed(name, made, out)
                 if _stops_gradient(out) and any(made is leaf and out is not leaf for leaf in tree_leaves(args)):
                     with self:
                         made = made.detach()
@@ -209,6 +212,12 @@ class Recorder(TorchFunctionMode):
             raise self.refuse(f"calls {name}", "Use functions that return one tensor, or train on a torch backend.")
         self._add_node(name, args, kwargs, out)
         return out
+
+    def _add_unfollowed(self, name: str, made: tuple[Any, ...], out: Any) -> tuple[Any, ...]:
+        """Put torch's own tensors where a function of this library gives None: whoever uses them is refused."""
+        self._kept.append(out)
+        self._unfollowed.update({id(theirs): name for ours, theirs in zip(made, out, strict=True) if ours is None})
+        return tuple(theirs if ours is None else ours for ours, theirs in zip(made, out, strict=True))
 
     def _is_updated_alone(self, statistic: Tensor) -> bool:
         """Whether OneFlow may update a running statistic: a buffer as it was at first, in one place of the pass."""
@@ -230,6 +239,9 @@ class Recorder(TorchFunctionMode):
             with self:
                 args = trace_rules.promote(name, args)
         args, kwargs = trace_rules.plain_arguments(args, kwargs)
+        if name in UNARY and out.is_floating_point() and args[0].dtype != out.dtype:  # such as exp of whole numbers
+            with self:
+                args = (args[0].to(out.dtype), *args[1:])
         try:
             made = rule(out, *args, **kwargs)
         except TypeError as error:
@@ -338,6 +350,10 @@ class Recorder(TorchFunctionMode):
         """
         if isinstance(value, FakeTensor):
             known = self._known.get(id(value))
+            if known is None and id(value) in self._unfollowed:
+                raise self.refuse(
+                    f"uses the indices that {self._unfollowed[id(value)]} gives", "Leave out return_indices=True."
+                )
             if known is None:
                 raise self.refuse("uses a tensor that nothing that can be followed has made", "Use torch's functions.")
             if value._version != known.version:

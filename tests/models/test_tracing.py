@@ -141,6 +141,28 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "out= of another shape": (lambda net, x: torch.add(x, 1, out=torch.empty(1)), "with out="),
     "data in place": (data_in_place, r"changes a tensor through its \.data"),
     "parts by steps": (every_second, r"calls setitem_.*x\[:, 2:4\]"),
+    "bits of whole numbers": (lambda net, x: x * ((x * 4).long() & 3), r"the bits of whole numbers \(and\)"),
+    "bits of a whole number": (lambda net, x: x * ((x > 0) | 2), r"the bits of whole numbers \(or\)"),
+    "other bits of whole numbers": (lambda net, x: x * ~(x * 4).int(), r"the bits of whole numbers \(not\)"),
+    "bits in place": (lambda net, x: x * (x * 4).int().bitwise_xor_(1), r"the bits of whole numbers \(xor\)"),
+    "halves": (lambda net, x: (x.half() * 2).float(), "computes in float16"),
+    "short numbers": (lambda net, x: x * (x * 4).to(torch.int16), "computes in int16"),
+    "a constant of short numbers": (
+        lambda net, x: torch.where(x > 0, torch.arange(8).short(), torch.arange(8).short()) * x,
+        "computes in int16",
+    ),
+    "nothing, in a product": (
+        lambda net, x: x @ x[..., :0] @ x[:, :, :0],
+        "matmul of a tensor with an axis of length 0",
+    ),
+    "nothing, in softmax": (lambda net, x: torch.cat((x, x[:, :0].softmax(1)), 1), "softmax of a tensor with an axis"),
+    "nothing, in any": (lambda net, x: x * (x[:, :0] > 0).any(1, keepdim=True), "with an axis of length 0"),
+    "nothing, in a maximum": (lambda net, x: torch.cat((x[:, :0].amax(2), x.amax(2)), 1), "amax of a tensor with"),
+    "nothing, drawn": (lambda net, x: torch.cat((x, torch.rand(x.shape[0], 0, 8, 8)), 1), "uniform of a tensor with"),
+    "indices of an adaptive pool": (
+        lambda net, x: torch.nn.functional.adaptive_max_pool2d(x, 2, return_indices=True)[1] * 2,
+        "uses the indices that adaptive_max_pool2d gives",
+    ),
     "draws in place": (lambda net, x: x + x.new_empty(8).uniform_(), r"calls uniform_.*torch\.rand"),
 }
 
@@ -208,6 +230,20 @@ def test_a_part_that_cannot_be_translated_is_refused(name: str) -> None:
 def test_a_dict_has_names_for_keys() -> None:
     with pytest.raises(ll.Unsupported, match="returns a dict with the key 0"):
         trace_model(around(lambda net, x: {0: x})(), (X,))
+
+
+def test_what_holds_other_numbers_is_refused() -> None:
+    for model, example, why in (
+        (around(lambda net, x: x)().half(), X, "'scale' is float16; OneFlow backends take float32"),
+        (around(lambda net, x: x)(), X.astype("int16"), "input 0 is int16; OneFlow backends take float32"),
+    ):
+        with pytest.raises(ll.Unsupported, match=why):
+            trace_model(model, (example,))
+
+
+def test_what_nothing_needs_may_have_no_numbers() -> None:
+    graph = trace_model(around(lambda net, x: (x[:, :0].softmax(1), x.half(), torch.cat((x[:, :0], x), 1))[2])(), (X,))
+    assert [node.operator for node in graph.evaluation.nodes] == ["conv", "slice", "cat"]
 
 
 def test_a_model_that_takes_whole_multiples_of_images_is_tried_with_the_examples_number() -> None:
