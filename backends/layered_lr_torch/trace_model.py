@@ -145,6 +145,8 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         "modules": tuple(_list_modules(model)),
         "state": {**models.copy_state(model), **models.copy_buffers(model)},
     }
+    images = max((len(array) for array in example), default=0)  # the first axis of each is the same batch's
+    example = [array if len(array) == images else np.resize(array, (images, *array.shape[1:])) for array in example]
     inputs = tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example)
     if not example:
         return ModelGraph(inputs=(), training=Program((), None), evaluation=Program((), None), **facts)
