@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.errors import Unsupported
+from layered_lr.errors import LayeredLRError, Unsupported
 from layered_lr.files import describe_error
 from layered_lr.models.graph import (
     BatchSized,
@@ -56,21 +56,34 @@ def try_both_modes(root: Translated, graph: ModelGraph) -> None:
     Raises:
         Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
     """
-    inputs, answers = graph.example
-    if not inputs:
+    if not graph.example[0]:
         return
     for mode in (False, True):
         root.train(mode)
-        tensors = tuple(flow.tensor(array.copy()) for array in inputs)
-        check = _Check(graph.training if mode else graph.evaluation)
-        program = root.find_programs(tensors)[mode]
-        made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
-        if mode:
-            _try_backward(made)
-        elif answers:
-            _compare(made, answers, check.find_sizes(graph))
+        try:
+            _try_mode(root, graph, mode)
+            sync()
+        except LayeredLRError:
+            raise
+        except Exception as error:  # whatever OneFlow raises, also about what it was asked to do before
+            raise Unsupported(
+                f"model: OneFlow cannot run it: {describe_error(error).rstrip('.')}. Train on a torch backend, and "
+                "report the model."
+            ) from error
     for parameter in root.parameters():
         parameter.grad = None
+
+
+def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
+    inputs, answers = graph.example
+    tensors = tuple(flow.tensor(array.copy()) for array in inputs)
+    check = _Check(graph.training if trains else graph.evaluation)
+    program = root.find_programs(tensors)[trains]
+    made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
+    if trains:
+        _try_backward(made)
+    elif answers:
+        _compare(made, answers, check.find_sizes(graph))
 
 
 class _Check:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 
 from layered_lr_torch.callers import OWN_PACKAGES
@@ -100,6 +101,8 @@ def _describe(value: Any) -> Any:
     kind = type(value)
     if kind in _NUMBERS:
         return kind, value
+    if kind is np.ndarray:
+        return id(value), value.tobytes()
     if isinstance(value, torch.Tensor):
         return None if value.is_inference() else (id(value), value._version)
     if kind in SERIES or kind is set or kind in MAPPINGS:
@@ -134,6 +137,8 @@ class Watch:
         made: Any
         if kind in _NUMBERS:
             made = _NUMBER_CLASSES[kind](value)
+        elif kind is np.ndarray:
+            made = value.view(_WatchedArray)
         elif kind in _COLLECTION_CLASSES:
             parts = [self._follow(each, path) if type(each) in _NUMBERS else each for each in value]
             if kind in MAPPINGS:
@@ -170,11 +175,26 @@ class Watched:
             self.watch.note_read(self.path)
 
 
+class _WatchedArray(Watched, np.ndarray[Any, Any]):
+    """An array of NumPy whose numbers, and whose parts, are watched too."""
+
+    def __array_finalize__(self, made_of: Any) -> None:
+        self.watch, self.path = getattr(made_of, "watch", None), getattr(made_of, "path", "")
+
+    def __getitem__(self, index: Any) -> Any:
+        made = super().__getitem__(index)
+        return self.watch.follow(made.item(), self.path) if self.watch and isinstance(made, np.number) else made
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        array: Any = super()
+        array.__setitem__(index, _plain(value) if isinstance(value, _NUMBERS) else value)
+
+
 def _noting(base: type, name: str, unless_watched: bool = False) -> Callable[..., Any]:
     plain = getattr(base, name)
 
-    def read(self: Any, *args: Any) -> Any:
-        made = plain(self, *args)
+    def read(self: Any, *args: Any, **named: Any) -> Any:
+        made = plain(self, *args, **named)
         if not (unless_watched and isinstance(made, Watched)):
             self.note_read()
         return made
@@ -233,6 +253,11 @@ def _make_collection_class(base: type) -> Any:
         reads |= {name: _noting(base, name, unless_watched=True) for name in ("__getitem__", "pop")}
     return type(base.__name__, (Watched, base), reads)
 
+
+for _name in (*_COMPARISONS, "__bool__", "__int__", "__float__", "__len__", "__iter__", "item", "tolist", "astype"):
+    setattr(_WatchedArray, _name, _noting(np.ndarray, _name))
+for _name in ("sum", "mean", "max", "min", "any", "all", "argmax", "argmin", "nonzero"):
+    setattr(_WatchedArray, _name, _noting(np.ndarray, _name))
 
 _NUMBER_CLASSES: Final[dict[type, Any]] = {base: _make_number_class(base) for base in _NUMBERS}
 _COLLECTION_CLASSES: Final[dict[type, Any]] = {

@@ -224,7 +224,7 @@ class Counting(torch.nn.Module):
         self.look, self.in_training = look, in_training
         self.count, self.mean, self.list, self.last, self.set = 0, 0.0, [0], deque([1], maxlen=50), {"0"}
         self.settings, self.table, self.space = Settings(), {"count": 0}, SimpleNamespace(count=0)
-        self.tensor = torch.zeros(())
+        self.tensor, self.array = torch.zeros(()), np.zeros(2)
 
     def forward(self, x: Any) -> Any:
         if self.training or not self.in_training:
@@ -238,6 +238,8 @@ class Counting(torch.nn.Module):
             self.table["count"] += 1
             self.space.count += 1
             self.tensor += 1
+            self.array += 1
+            self.array[0] += 1
         return x * self.scale if self.look(self) else x
 
 
@@ -254,6 +256,8 @@ READS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "a number in a table of an object": (lambda net: net.settings.seen["count"] > 10, "settings.seen.count"),
     "a number in a table": (lambda net: net.table["count"] > 10, "table.count"),
     "a number of a namespace": (lambda net: net.space.count > 10, "space.count"),
+    "a number in an array": (lambda net: net.array[0] > 10, "array"),
+    "an array": (lambda net: bool((net.array[:1] + 1 > 10).all()), "array"),
     "a plain tensor": (lambda net: bool(net.tensor > 10), "tensor"),
 }
 
