@@ -113,7 +113,8 @@ def _describe(value: Any) -> Any:
 class Watch:
     """Puts numbers and collections in the place of attributes that keep changing, and notes whether they are read.
 
-    To add to a number or to a collection, and to print it, is not to read it.
+    To add to a number or to a collection, and to print it, is not to read it. Nor is to read a collection in which
+    nothing is left of earlier passes, because it was cleared first.
 
     Args:
         model: Gets them; ``put_back`` takes them out again.
@@ -126,6 +127,7 @@ class Watch:
 
     def __init__(self, model: Module, places: set[tuple[str, Any]]) -> None:
         self.read: str | None = None
+        self._kept: list[Any] = []  # so that nothing else gets the ``id`` of what is in a collection
         self.tensors: list[tuple[torch.Tensor, str]] = []
         for table in reversed(list_tables(model)):  # what is inside of another one first
             for key in table.keys:
@@ -141,6 +143,7 @@ class Watch:
             made = value.view(_WatchedArray)
         elif kind in _COLLECTION_CLASSES:
             parts = [self._follow(each, path) if type(each) in _NUMBERS else each for each in value]
+            self._kept.append(parts)
             if kind in MAPPINGS:
                 made = _COLLECTION_CLASSES[kind](value)
             elif kind is deque:
@@ -152,6 +155,8 @@ class Watch:
                 self.tensors.append((value, path))
             return value
         made.watch, made.path = self, path
+        if kind in _COLLECTION_CLASSES:
+            made.old = frozenset(map(id, made if kind in MAPPINGS else parts))
         return made
 
     def note_read(self, path: str) -> None:
@@ -168,6 +173,7 @@ class Watched:
 
     watch: Watch | None = None
     path = ""
+    old: frozenset[int] = frozenset()  # of a collection: the ``id`` of each part that an earlier pass has left in it
 
     def note_read(self) -> None:
         """Say that what the model computes may depend on it."""
@@ -186,20 +192,49 @@ class _WatchedArray(Watched, np.ndarray[Any, Any]):
         return self.watch.follow(made.item(), self.path) if self.watch and isinstance(made, np.number) else made
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if index is Ellipsis or (isinstance(index, slice) and index == slice(None)):
+            self.watch = None  # from now on, all of it is of this pass
         array: Any = super()
         array.__setitem__(index, _plain(value) if isinstance(value, _NUMBERS) else value)
 
 
-def _noting(base: type, name: str, unless_watched: bool = False) -> Callable[..., Any]:
+def _noting(base: type, name: str) -> Callable[..., Any]:
     plain = getattr(base, name)
 
     def read(self: Any, *args: Any, **named: Any) -> Any:
-        made = plain(self, *args, **named)
-        if not (unless_watched and isinstance(made, Watched)):
+        self.note_read()
+        return plain(self, *args, **named)
+
+    return read
+
+
+def _noting_what_is_old(base: Any, name: str) -> Callable[..., Any]:
+    """Make a method of a collection that reads all of it."""
+    plain = getattr(base, name)
+
+    def read(self: Any, *args: Any, **named: Any) -> Any:
+        if any(id(part) in self.old for part in base.__iter__(self)):
+            self.note_read()
+        return plain(self, *args, **named)
+
+    return read
+
+
+def _taking_one(base: Any, name: str) -> Callable[..., Any]:
+    """Make a method of a series that reads a part of it; a number among its parts notes itself when it is read."""
+    plain = getattr(base, name)
+
+    def take(self: Any, *args: Any) -> Any:
+        made = plain(self, *args)
+        if args and isinstance(args[0], slice):  # how long it is depends on everything that is there
+            is_old = any(id(part) in self.old for part in base.__iter__(self))
+        else:
+            is_old = id(made) in self.old and not isinstance(made, Watched)
+        if is_old:
             self.note_read()
         return made
 
-    return read
+    return take
 
 
 def _computing(base: Any, name: str) -> Callable[..., Any]:
@@ -248,13 +283,13 @@ def _make_number_class(base: type) -> Any:
 
 
 def _make_collection_class(base: type) -> Any:
-    reads = {name: _noting(base, name) for name in _READS_OF_COLLECTIONS if hasattr(base, name)}
+    reads = {name: _noting_what_is_old(base, name) for name in _READS_OF_COLLECTIONS if hasattr(base, name)}
     if base in SERIES:
-        reads |= {name: _noting(base, name, unless_watched=True) for name in ("__getitem__", "pop")}
+        reads |= {name: _taking_one(base, name) for name in ("__getitem__", "pop")}
     return type(base.__name__, (Watched, base), reads)
 
 
-for _name in (*_COMPARISONS, "__bool__", "__int__", "__float__", "__len__", "__iter__", "item", "tolist", "astype"):
+for _name in (*_COMPARISONS, "__bool__", "__int__", "__float__", "__iter__", "item", "tolist", "astype"):
     setattr(_WatchedArray, _name, _noting(np.ndarray, _name))
 for _name in ("sum", "mean", "max", "min", "any", "all", "argmax", "argmin", "nonzero"):
     setattr(_WatchedArray, _name, _noting(np.ndarray, _name))

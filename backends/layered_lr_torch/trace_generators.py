@@ -27,7 +27,8 @@ class Generators:
 
     def __init__(self, model: Module) -> None:
         found = [random._inst, np.random.mtrand._rand, *_list_generators(model)]
-        self._generators = list({id(each): each for each in found}.values())
+        # What a model draws from torch's default generator is recorded.
+        self._generators = list({id(each): each for each in found if each is not torch.default_generator}.values())
         self._states = [_read(each) for each in self._generators]
 
     def put_back(self) -> None:

@@ -190,6 +190,8 @@ class Recorder(TorchFunctionMode):
 
     def _replace(self, leaf: Any) -> Any:
         """Take the fake tensor that stands for a real one, and lists out of torch's own kinds of lists."""
+        if isinstance(leaf, Watched) and isinstance(leaf, list):
+            return [self._replace(part) for part in leaf]
         if isinstance(leaf, Watched):
             leaf.note_read()
         return self._instead.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf
@@ -379,6 +381,9 @@ class Recorder(TorchFunctionMode):
         """Note what is made of a tensor that keeps changing: a tensor keeps changing too, and a number is read."""
         path = next((self._changing[id(leaf)] for leaf in tree_leaves(given) if id(leaf) in self._changing), None)
         if path is None or self._watch is None:
+            return
+        if name in ("zero", "fill") and isinstance(out, torch.Tensor):  # from now on, it is of this pass
+            self._changing.pop(id(out), None)
             return
         if name in _NUMBERS_OF_TENSORS and not isinstance(out, torch.Tensor):
             self._watch.note_read(path)

@@ -208,6 +208,42 @@ def test_a_generator_of_the_models_own_is_put_back(draw: Callable[[Any], float])
     assert states_of(net.own) == before and random.getstate() == of_python and np.random.get_state()[2] == of_numpy
 
 
+class Collecting(torch.nn.Module):
+    """Collects something anew in each pass, and reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(8))
+        self.made: list[Any] = [0]
+        self.last: deque[Any] = deque([None], maxlen=3)
+        self.by_name: dict[str, Any] = {}
+        self.count, self.sums, self.tensor = 7, np.zeros(2), torch.zeros(2)
+
+    def forward(self, x: Any) -> Any:
+        self.made.clear()
+        self.last.clear()
+        self.by_name.clear()
+        self.sums[:] = 0
+        self.tensor.zero_()
+        self.count = 0
+        for factor in (0.5, 2.0):
+            self.made.append(x * self.scale * factor)
+            self.last.append(self.made[-1] + 1)
+            self.by_name[str(factor)] = self.last[-1] * 2
+            self.count += 1
+            self.sums += factor
+            self.tensor += factor
+        whole = torch.cat(self.made) if len(self.made) == self.count and self.sums[0] > 2 and self.tensor[0] > 2 else x
+        return whole.sum() + sum(self.last) + self.by_name["2.0"]
+
+
+def test_what_is_collected_anew_in_each_pass_may_be_read() -> None:
+    net = Collecting()
+    graph = trace_model(net, (X,))
+    assert "cat" in [node.operator for node in graph.training.nodes]
+    assert net.made == [0] and list(net.last) == [None] and net.by_name == {} and net.count == 7
+
+
 class Settings:
     """An object of the user's."""
 
