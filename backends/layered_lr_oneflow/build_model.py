@@ -1,4 +1,4 @@
-"""Builds a OneFlow module from a traced model, and tries it before anything trains."""
+"""Builds a OneFlow module from a traced model, and lets it be tried before anything trains."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 
 from layered_lr.errors import Unsupported
-from layered_lr.models.graph import BatchSized, HeldModule, HeldTensor, ModelGraph, Node
-from layered_lr.models.nn_modules import dtype_of, framework_of
+from layered_lr.models.graph import (
+    HeldModule,
+    HeldTensor,
+    InputFacts,
+    ModelGraph,
+)
+from layered_lr.models.graph_operators import DTYPES
+from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
 from layered_lr.registry import load_tracer
 from layered_lr_oneflow import models
-from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.translated_module import GraphConstants, Retrace, Translated, TranslatedPart
-from layered_lr_oneflow.translated_program import CONSTANTS, Frame, refuse_node
-
-_DTYPES = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
-
-# How far an answer in evaluation mode may be from torch's, relative to the largest number of the answer. Deep networks
-# differ by 2e-6 in float32; an operator that means something else differs by far more.
-_CLOSE = {"float32": 1e-3, "float64": 1e-6}
+from layered_lr_oneflow.translated_program import CONSTANTS
+from layered_lr_oneflow.translation_trial import try_both_modes
 
 
 def build_users_model(
@@ -65,7 +65,9 @@ def build_users_model(
         single = find_single_dtype(model, dtype)
         built = build_translated(tracer.trace_model(model, (np.zeros(batch_shape, single),)))
         for shape in other_shapes:
-            built.add_programs(tracer.trace_model(model, (np.zeros(shape, single),)))
+            graph = tracer.trace_model(model, (np.zeros(shape, single),))
+            build_translated(graph)  # to try it
+            built.add_programs(graph)
         return built.to(device)
     return build_translated(tracer.trace_model(model, ()), tracer.make_retrace(model)).to(device)
 
@@ -89,7 +91,8 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     Raises:
         Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
     """
-    root = _name_class(Translated, graph.kind, graph.modules[0].types)(retrace)
+    tried = None if retrace is None else _try_each(retrace)
+    root = _name_class(Translated, graph.kind, graph.modules[0].types)(tried)
     if depths := {tensor.name: tensor.depth for tensor in graph.tensors if tensor.depth is not None}:
         setattr(root, OWN_DEPTHS, depths)
     parts = _add_modules(root, graph.modules)
@@ -98,11 +101,27 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     if graph.inputs:
         root.add_programs(graph)
         models.load_state(root, graph.state)
-        _try_both_modes(root, graph)
+        try_both_modes(root, graph)
     models.load_state(root, graph.state)
     for module in graph.modules:
         parts[module.path].training = module.trains
     return root
+
+
+def _try_each(retrace: Retrace) -> Retrace:
+    """Let each graph be tried before it is used, in a module of its own: the user's keeps its numbers and gradients.
+
+    Args:
+        retrace: Traces the model for inputs of a shape.
+    """
+
+    def retrace_and_try(inputs: tuple[InputFacts, ...]) -> ModelGraph:
+        graph = retrace(inputs)
+        with flow.enable_grad():
+            build_translated(graph)
+        return graph
+
+    return retrace_and_try
 
 
 def _name_class(base: type, name: str, types: tuple[str, ...]) -> Any:
@@ -131,7 +150,11 @@ def _add_modules(root: Module, modules: tuple[HeldModule, ...]) -> dict[str, Mod
 
 
 def _check_name(parent: Module, path: str) -> None:
-    """Refuse a name that OneFlow's modules have for something of their own, such as ``to_local``."""
+    """Refuse a name that OneFlow's modules have for something of their own, such as ``to_local``, or this library."""
+    if path == CONSTANTS:
+        raise Unsupported(
+            f"model: {path!r} has the name under which a translated model keeps its constants. Give it another name."
+        )
     name = path.rpartition(".")[2]
     if hasattr(parent, name) and not any(name in own for own in (parent._modules, parent._parameters, parent._buffers)):
         raise Unsupported(
@@ -143,9 +166,9 @@ def _check_name(parent: Module, path: str) -> None:
 def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> None:
     made: dict[str, Tensor] = {}
     for held in tensors:
-        if held.dtype not in _DTYPES:
+        if held.dtype not in DTYPES:
             raise Unsupported(
-                f"model: {held.name!r} is {held.dtype}; OneFlow backends take {', '.join(_DTYPES)}. Convert it, or "
+                f"model: {held.name!r} is {held.dtype}; OneFlow backends take {', '.join(DTYPES)}. Convert it, or "
                 "train on a torch backend."
             )
         path, _, name = held.name.rpartition(".")
@@ -161,58 +184,3 @@ def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> N
 def _make_tensor(held: HeldTensor) -> Tensor:
     tensor = flow.tensor(np.zeros(held.shape, held.dtype))
     return flow.nn.Parameter(tensor, requires_grad=held.requires_grad) if held.kind == "parameter" else tensor
-
-
-def _try_both_modes(root: Module, graph: ModelGraph) -> None:
-    """Run both forward passes and a backward pass on the graph's example, and compare the answer with torch's."""
-    inputs, answers = graph.example
-    if not inputs:
-        return
-    for mode in (False, True):
-        root.train(mode)
-        tensors = tuple(flow.tensor(array.copy()) for array in inputs)
-        program = root._find_programs(tensors)[mode]
-        output = program.run(Frame(root, tensors, is_trial=True), _check_result)
-        made = list(_list_tensors(output))
-        if not mode:
-            _compare(made, answers)
-        else:
-            total = sum(tensor.sum() for tensor in made if tensor.requires_grad)
-            if isinstance(total, flow.Tensor):
-                total.backward()
-    for parameter in root.parameters():
-        parameter.grad = None
-    sync()
-
-
-def _check_result(node: Node, made: Tensor, images: int) -> None:
-    """Refuse a result of another shape or dtype than torch's."""
-    shape = tuple(size.at(images) if isinstance(size, BatchSized) else size for size in node.shape)
-    if tuple(made.shape) != shape or dtype_of(made) != node.dtype:
-        raise refuse_node(
-            node, f"it gives {dtype_of(made)} of shape {tuple(made.shape)}, where torch gives {node.dtype} of {shape}"
-        )
-
-
-def _list_tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, flow.Tensor):
-        return [output]
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        return [tensor for part in output for tensor in _list_tensors(part)]
-    return []
-
-
-def _compare(made: list[Tensor], answers: tuple[Any, ...]) -> None:
-    for tensor, answer in zip(made, answers, strict=True):
-        ours = tensor.detach().numpy().astype(np.float64)
-        theirs = np.asarray(answer, np.float64)
-        size = float(np.abs(theirs[np.isfinite(theirs)]).max(initial=1e-30))
-        alike = np.isclose(ours, theirs, rtol=0, atol=_CLOSE.get(dtype_of(tensor), 0) * size, equal_nan=True)
-        if not alike.all():
-            far = float(np.abs(ours - theirs)[~alike].max())
-            raise Unsupported(
-                f"model: translated to OneFlow it answers otherwise than in torch: by {far:.1e}, where numbers are up "
-                f"to {size:.1e}. Train on a torch backend, and report the model."
-            )

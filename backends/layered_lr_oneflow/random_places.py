@@ -84,12 +84,19 @@ class RandomPlace:
         """Return the shape of what it draws for one part of a batch."""
         return tuple(size.at(images) if isinstance(size, BatchSized) else size for size in self.shape)
 
-    def drop(self, x: Tensor, images: int) -> Tensor:
-        """Drop numbers of an activation, and make the others larger."""
+    def drop(self, x: Tensor, images: int, is_trial: bool = False) -> Tensor:
+        """Drop numbers of an activation, and make the others larger; in a trial, which draws nothing, drop none."""
+        if is_trial:
+            return multiply(x, make_constant(self.sizes_at(images), 1, x.dtype, x))
         return multiply(x, self._draw_dropout(x.dtype, x, images) if self.mask is None else self.mask)
 
-    def make(self, dtype: TensorType, like: Tensor, images: int) -> Tensor:
-        """Make the numbers of a Bernoulli trial, 0 or 1, or uniform ones from 0 to 1, where ``like`` is."""
+    def make(self, dtype: TensorType, like: Tensor, images: int, is_trial: bool = False) -> Tensor:
+        """Make the numbers of a Bernoulli trial, 0 or 1, or uniform ones from 0 to 1, where ``like`` is.
+
+        In a trial, which draws nothing, all of them are 1.
+        """
+        if is_trial:
+            return make_constant(self.sizes_at(images), 1, dtype, like)
         if self.mask is not None:
             return convert(self.mask.reshape(*self.sizes_at(images)), dtype)
         if self.operator == "uniform":

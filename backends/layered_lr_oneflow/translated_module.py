@@ -14,7 +14,6 @@ from layered_lr.models.graph import (
     Program,
     Structure,
 )
-from layered_lr.models.graph_operators import RANDOM
 from layered_lr.models.nn_modules import dtype_of
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.random_places import RandomPlace
@@ -27,6 +26,17 @@ Retrace: TypeAlias = Callable[[tuple[InputFacts, ...]], ModelGraph]
 
 class TranslatedPart(flow.nn.Module):
     """A module inside of a translated model: it holds tensors under torch's names, and its mode counts."""
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Refuse to run: only the whole model has a forward pass.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise Unsupported(
+            f"model: this {type(self).__name__} is a part of a translated model, of which only the whole has a forward "
+            "pass. Translate this part of the torch model by itself: translate(net.part, example)."
+        )
 
 
 class GraphConstants(flow.nn.Module):
@@ -94,27 +104,54 @@ class Translated(TranslatedPart):
                     todo.append((f"{prefix}{name}.", child))
         return found
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
         """Compute what the traced model computes, in the mode that this module is in.
 
         Raises:
-            SpecError: It was traced for inputs of another shape or dtype.
+            SpecError: The inputs are no batches of tensors, or it was traced for inputs of another shape or dtype.
             Unsupported: A module is in another mode than the model, and does other things in that mode.
         """
+        _check_inputs(inputs, named)
         self._check_modes()
-        program = self._find_programs(inputs)[bool(self.training)]
+        program = self.find_programs(inputs)[bool(self.training)]
         return program.run(Frame(self, inputs))
 
-    def _find_programs(self, inputs: tuple[Tensor, ...]) -> dict[bool, RunnableProgram]:
+    def find_programs(self, inputs: tuple[Tensor, ...]) -> dict[bool, RunnableProgram]:
+        """Find the forward passes for inputs of some shapes, by whether the model trains; trace them, if it may.
+
+        Raises:
+            SpecError: It was traced for inputs of another shape or dtype.
+        """
         facts = tuple(InputFacts(tuple(each.shape[1:]), dtype_of(each)) for each in inputs)
         if facts not in self._programs:
             if self._retrace is None:
                 raise SpecError(
                     f"model: got a batch of {_describe(facts)}; it was translated for {_describe_all(self._programs)}. "
-                    "Give such inputs, or translate it with an example of these."
+                    f"{self._say_how_to_convert(facts)}Give such inputs, or translate it with an example of these."
                 )
-            self.add_programs(self._retrace(facts))
+            if flow._oneflow_internal.lazy_mode.is_enabled():
+                raise SpecError(
+                    f"model: it would be traced for {_describe(facts)} only now, inside of a graph. Call it once "
+                    "before the graph is made, or translate it with an example."
+                )
+            try:
+                graph = self._retrace(facts)
+            except SpecError as error:
+                if mend := self._say_how_to_convert(facts):
+                    raise SpecError(f"{error} {mend.rstrip()}") from error
+                raise
+            self.add_programs(graph)
         return self._programs[facts]
+
+    def _say_how_to_convert(self, inputs: tuple[InputFacts, ...]) -> str:
+        """Say what to do with an input of another floating-point dtype than the model's; nothing if there is none."""
+        own = next((name for name in map(dtype_of, self.parameters()) if name.startswith("float")), None)
+        odd = next((facts.dtype for facts in inputs if facts.dtype.startswith("float") and facts.dtype != own), None)
+        return (
+            ""
+            if own is None or odd is None
+            else f"The model is {own}: convert inputs of {odd} with .to(oneflow.{own}). "
+        )
 
     def _check_modes(self) -> None:
         training = bool(self.training)
@@ -131,13 +168,7 @@ class Translated(TranslatedPart):
         key = self._constant_keys.get(content)
         if key is None:
             key = self._constant_keys[content] = f"constant_{len(self._constant_keys)}"
-            if self._programs and flow._oneflow_internal.lazy_mode.is_enabled():
-                raise SpecError(
-                    "model: it is traced for such inputs only now, inside of a graph, and needs a constant that the "
-                    "graph does not have. Call it once before the graph is made, or translate it with an example."
-                )
-            with flow._oneflow_internal.lazy_mode.guard(False):
-                tensor = flow.tensor(array, device=self._find_device())
+            tensor = flow.tensor(array, device=self._find_device())
             self._modules[CONSTANTS].register_buffer(key, tensor, persistent=False)
         return key
 
@@ -145,15 +176,44 @@ class Translated(TranslatedPart):
         return next((str(tensor.device) for tensor in self.parameters()), "cpu")
 
 
+def _check_inputs(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Refuse what is no batch, or no batch of as many images as the first input.
+
+    Raises:
+        SpecError: There is such an input, or none at all.
+    """
+    if named:
+        raise SpecError(
+            f"model: got the input {next(iter(named))!r} by its name. Give each in its place: model(images)."
+        )
+    if not inputs:
+        raise SpecError("model: got no inputs. Give a batch: model(images).")
+    for place, each in enumerate(inputs):
+        if not isinstance(each, flow.Tensor):
+            kind = f"{type(each).__module__.partition('.')[0]}.{type(each).__name__}".removeprefix("builtins.")
+            raise SpecError(
+                f"model: input {place} is a {kind}; must be a oneflow.Tensor. Make one of an array with "
+                "oneflow.tensor(array)."
+            )
+        if each.ndim == 0 or each.shape[0] == 0:
+            raise SpecError(
+                f"model: input {place} has the shape {tuple(each.shape)}; must be a batch of at least one image. Leave "
+                "empty batches out."
+            )
+        if each.shape[0] != inputs[0].shape[0]:
+            raise SpecError(
+                f"model: input 0 has {inputs[0].shape[0]} images, and input {place} has {each.shape[0]}. Give each the "
+                "same number: the first axis is the batch's."
+            )
+
+
 def _make_places(program: Program, mode: bool, modules: Mapping[str, Module]) -> dict[str, RandomPlace]:
     """Make a place for each operator of a program that may draw random numbers."""
     places = {}
     for node in program.nodes:
-        if node.operator not in RANDOM:
+        if not node.may_draw:
             continue
         arguments = node.arguments
-        if node.operator == "dropout" and not (arguments["training"] or node.follows_mode):
-            continue
         shape = arguments["mask_shape"] if node.operator == "dropout" else arguments["shape"]
         p = float(arguments.get("p") or 0.0)
         module = modules[node.module] if node.follows_mode else None

@@ -42,7 +42,8 @@ class Frame:
     Args:
         root: The model.
         inputs: At least one.
-        is_trial: Whether every index is looked at before OneFlow sees it, also those that do not depend on the inputs.
+        is_trial: Whether every index is looked at before OneFlow sees it, also those that do not depend on the inputs,
+            and no random number is drawn.
     """
 
     __slots__ = ("images", "inputs", "is_trial", "results", "root")
@@ -94,9 +95,9 @@ class Step:
         if self._indexes or (frame.is_trial and operator in _INDEXING):
             _check_index(*values)
         if operator == "dropout":
-            made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images)
+            made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images, frame.is_trial)
         elif place is not None:
-            made = place.make(getattr(flow, self.node.dtype), frame.inputs[0], frame.images)
+            made = place.make(getattr(flow, self.node.dtype), frame.inputs[0], frame.images, frame.is_trial)
         elif operator == "full":
             shape, value, dtype = values
             made = make_constant(shape, value, getattr(flow, dtype), frame.inputs[0])

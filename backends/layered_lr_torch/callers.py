@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 
+OWN_PACKAGES = ("torch", "layered_lr", "layered_lr_torch", "layered_lr_oneflow")
+"""Whose lines are no lines of the user's model."""
+
 
 def is_called_by(*files: str) -> bool:
     """Whether a function of one of these files, such as ``"torch/utils/checkpoint.py"``, is running."""

@@ -33,6 +33,7 @@ from layered_lr_torch.trace_layers import (
     weight_norm,
 )
 from layered_lr_torch.trace_losses import LOSSES
+from layered_lr_torch.trace_names import Refusal
 from layered_lr_torch.trace_recurrent import RECURRENT
 from layered_lr_torch.trace_small_functions import SMALL_FUNCTIONS
 
@@ -133,6 +134,8 @@ _AT_TENSOR: Final = _gradient_at(torch.ones(1))  # 0.5 with torch 2.14, as with 
 
 
 def _clamp(x: Tensor, min: Any = None, max: Any = None) -> Any:
+    for limit in (min, max):  # whole numbers between fractions become fractions
+        x = x if limit is None else x.to(torch.result_type(x, limit))
     if isinstance(min, torch.Tensor) or isinstance(max, torch.Tensor):
         for limit, choose, is_beyond in ((min, torch.maximum, torch.lt), (max, torch.minimum, torch.gt)):
             if limit is not None:
@@ -253,6 +256,21 @@ def _with_alpha(name: str) -> Composite:
     return composite
 
 
+def _bitwise(name: str) -> Composite:
+    """Make a function of the bits of truth values; those of whole numbers are refused."""
+
+    def composite(*values: Any) -> Any:
+        tensors = [each if isinstance(each, torch.Tensor) else torch.full((), each) for each in values]
+        if any(each.dtype != torch.bool for each in tensors):
+            return Refusal(
+                f"takes the bits of whole numbers ({name})",
+                "Use torch.remainder and comparisons, or train on a torch backend.",
+            )
+        return getattr(torch, f"logical_{name}")(*tensors)
+
+    return composite
+
+
 def _div(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
     return torch.trunc(torch.div(x, other)) if rounding_mode == "trunc" else NotImplemented
 
@@ -349,8 +367,9 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "std_mean": _with_mean("std"),
     "rsub": _rsub,
     **{f"reversed:{name}": _reversed(name) for name in
-       ("add", "sub", "mul", "div", "pow", "matmul", "floor_divide", "remainder", "logical_and", "logical_or",
-        "logical_xor")},
+       ("add", "sub", "mul", "div", "pow", "matmul", "floor_divide", "remainder", "bitwise_and", "bitwise_or",
+        "bitwise_xor")},
+    **{f"bitwise_{name}": _bitwise(name) for name in ("and", "or", "xor", "not")},
     "add": _with_alpha("add"),
     "sub": _with_alpha("sub"),
     "div": _div,

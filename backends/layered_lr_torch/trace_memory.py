@@ -5,7 +5,6 @@ A trace stands for every later pass. So a second pass, which finds what the firs
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,32 +16,40 @@ from layered_lr.errors import Unsupported
 from layered_lr.models.graph import Constant, Held, Input, Node, Result
 from layered_lr.models.graph_operators import RANDOM
 from layered_lr_torch.torch_types import Module
+from layered_lr_torch.trace_attributes import MAPPINGS, OWN_TABLES, SERIES, list_tables, list_values
+from layered_lr_torch.trace_generators import Generators
 from layered_lr_torch.trace_recorder import Earlier, Recorder, find_source
-
-_OWN = ("_parameters", "_buffers", "_modules")
 
 
 @contextmanager
 def put_back(model: Module) -> Iterator[None]:
     """Put the model back as it was, whatever happens in a ``with`` block: tensors, modes, attributes, generators.
 
-    Attributes that are lists, sets or mappings get back what they held, and plain tensors their numbers.
+    Attributes that are lists, sets, mappings or the user's own objects get back what they held, and plain tensors their
+    numbers.
     """
     kept = [(module, dict(module.__dict__)) for module in model.modules()]
-    contents = [(value, _copy_content(value)) for value in _list_plain(model)]
+    inner = [(table.values, dict(table.values)) for table in list_tables(model) if not table.of_module]
+    generators = Generators(model)
+    contents = [(value, _copy_content(value)) for value in list_values(model)]
     apply = vars(torch.autograd.Function)["apply"]  # the class method itself, not bound to this class
     generator = torch.get_rng_state()
     for module, attributes in kept:
-        module.__dict__.update({name: dict(attributes[name]) for name in _OWN})
+        module.__dict__.update({name: dict(attributes[name]) for name in OWN_TABLES})
     torch.autograd.Function.apply = classmethod(_refuse_function)
     try:
         yield
     finally:
         torch.autograd.Function.apply = apply
         torch.set_rng_state(generator)
+        generators.put_back()
         for module, attributes in kept:
             module.__dict__.clear()
             module.__dict__.update(attributes)
+        for table, held in inner:
+            if not _is_same(dict(table), held):
+                table.clear()
+                table.update(held)
         for value, content in contents:
             _restore_content(value, content)
 
@@ -54,26 +61,11 @@ def _refuse_function(function: type, *_: Any, **__: Any) -> Any:
     )
 
 
-def _list_plain(model: Module) -> Iterator[Any]:
-    """List the attributes of a user's modules that are no parameters, buffers or modules."""
-    for module in model.modules():
-        for name, value in module.__dict__.items():
-            if name not in _OWN and not (name.startswith("_") and name in _ATTRIBUTES_OF_EACH):
-                yield value
-
-
-_ATTRIBUTES_OF_EACH = frozenset(torch.nn.Module().__dict__)
-
-
-_MAPPINGS = (dict, OrderedDict, defaultdict, Counter)
-_SERIES = (list, deque)
-
-
 def _copy_content(value: Any) -> Any:
     """Copy what an attribute of a well-known kind holds; None of any other kind, which may not like to be changed."""
-    if type(value) in _MAPPINGS:
+    if type(value) in MAPPINGS:
         return dict(value)
-    if type(value) in _SERIES or type(value) is set:
+    if type(value) in SERIES or type(value) is set:
         return list(value)
     if isinstance(value, torch.Tensor):
         return None if value.is_inference() else (value._version, value.detach().clone())
@@ -92,7 +84,7 @@ def _restore_content(value: Any, content: Any) -> None:
             value[...] = content
     elif not _is_same(_copy_content(value), content):
         value.clear()
-        if type(value) in _SERIES:
+        if type(value) in SERIES:
             value.extend(content)
         else:
             value.update(content)
@@ -109,7 +101,7 @@ class Photograph:
     """The plain attributes of a model's modules at one time; two are equal if nothing has changed in between."""
 
     def __init__(self, model: Module) -> None:
-        self._values = list(_list_plain(model))
+        self._values = list(list_values(model))
         self._contents = [_describe_content(value) for value in self._values]
 
     def __eq__(self, other: object) -> bool:
@@ -136,6 +128,15 @@ def refuse_memory(node: Node | None) -> Unsupported:
     return Unsupported(
         "model: its forward pass changes an attribute of a module, such as a counter or a kept tensor, and computes "
         f"something else the next time ({where}). A trace has one pass for all, so it cannot be translated. Keep what "
+        "changes in a buffer (register_buffer), or train on a torch backend."
+    )
+
+
+def refuse_counter(path: str) -> Unsupported:
+    """Make the error for a model that reads an attribute which each pass changes."""
+    return Unsupported(
+        f"model: its forward pass changes an attribute of a module each time, and reads it too ({path!r}), so that a "
+        "later pass may compute something else. A trace has one pass for all, so it cannot be translated. Keep what "
         "changes in a buffer (register_buffer), or train on a torch backend."
     )
 

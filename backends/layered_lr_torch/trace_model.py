@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,16 +31,20 @@ from layered_lr.models.graph import (
     Structure,
     Write,
 )
-from layered_lr.models.graph_operators import RANDOM
 from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
 from layered_lr.models.own_depths import describe_parameters
 from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
+from layered_lr_torch.callers import OWN_PACKAGES
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
-from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_memory
+from layered_lr_torch.trace_attributes import Counts, Watch
+from layered_lr_torch.trace_checks import check_held, check_program
+from layered_lr_torch.trace_generators import Generators
+from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_counter, refuse_memory
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
-from layered_lr_torch.trace_recorder import OWN_PACKAGES, Recorder, dtype_name, find_source
+from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
+from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_parameters, refuse_shared_writes
 
 # Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
 _BATCHES = (1, 3, 2)
@@ -52,6 +55,7 @@ def copy_to_cpu(model: Module) -> Module:
     """Return the model, or a copy of it on the CPU if any of it is elsewhere."""
     if all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers())):
         return model
+    refuse_shared_parameters(model)
     return copy.deepcopy(model).cpu()
 
 
@@ -68,6 +72,7 @@ def prepare_traced(made: Module, dtype: str) -> Module:
     """
     models.check_made(made)
     parameters_of(made)
+    refuse_shared_parameters(made)
     return models.cast(made, torch.device("cpu"), getattr(torch, find_single_dtype(made, dtype)))
 
 
@@ -134,25 +139,36 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
                 "seen, and it cannot be translated. Give the module that it was made of."
             )
     _refuse_gradient_hooks(model)
+    refuse_shared_parameters(model)
     facts: dict[str, Any] = {
         "tensors": tuple(_list_tensors(model)),
         "modules": tuple(_list_modules(model)),
         "state": {**models.copy_state(model), **models.copy_buffers(model)},
     }
+    images = max((len(array) for array in example), default=0)  # the first axis of each is the same batch's
+    example = [array if len(array) == images else np.resize(array, (images, *array.shape[1:])) for array in example]
+    inputs = tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example)
     if not example:
         return ModelGraph(inputs=(), training=Program((), None), evaluation=Program((), None), **facts)
+    check_held(facts["tensors"], inputs)
     constants: dict[str, NDArray[Any]] = {}
     programs = []
+    read: set[Region] = set()
+    moving: set[tuple[str, Any]] = set()
     sizes = [max(len(example[0]), _LEAST_BATCH) * times for times in _BATCHES]
     for mode in (True, False):
         try:
-            traces = [_trace_once(model, mode, example, times) for times in _BATCHES]
+            traces = [_trace_once(model, mode, example, times, moving) for times in _BATCHES]
         except _Fails as fails:
             raise _explain_failure(str(fails), model, mode, example, _BATCHES[0]) from fails.__cause__
+        read.update(*(trace.shared_regions for trace in traces))
         programs.append(merge_programs(traces, sizes, "training" if mode else "evaluation", constants))
+    refuse_shared_writes(model, programs, read)
     training, evaluation = let_modes_follow(*programs)
+    for program in (training, evaluation):
+        check_program(program, {tensor.name: tensor for tensor in facts["tensors"]}, constants)
     return ModelGraph(
-        inputs=tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example),
+        inputs=inputs,
         training=training,
         evaluation=evaluation,
         constants=constants,
@@ -180,19 +196,19 @@ def _refuse_hook(where: str) -> Unsupported:
 
 
 def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) -> Any:
-    """Compute what the model answers in evaluation mode to inputs drawn at random; nothing if it draws itself.
+    """Compute what the model answers in evaluation mode to inputs drawn at random; no answer if it draws itself.
 
     Two inputs are enough, and quick; a model that takes no two gets as many as the example has.
     """
-    if any(node.operator in RANDOM for node in evaluation.nodes):
-        return (), ()
     images = max(len(example[0]), _LEAST_BATCH)
     try:
-        return _answer_to(model, example, _LEAST_BATCH)
+        inputs, answers = _answer_to(model, example, _LEAST_BATCH)
     except SpecError:  # a model that folds the batch takes whole multiples of some number
         if images == _LEAST_BATCH:
             raise
-        return _answer_to(model, example, images)
+        inputs, answers = _answer_to(model, example, images)
+    draws = any(node.may_draw and not node.follows_mode for node in evaluation.nodes)
+    return inputs, () if draws else answers
 
 
 def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> Any:
@@ -235,9 +251,22 @@ def _copy_buffers(model: Module) -> None:
 
 
 def _trace_once(
-    model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int, shared: frozenset[str] = frozenset()
+    model: Module,
+    mode: bool,
+    example: Sequence[NDArray[Any]],
+    times: int,
+    moving: set[tuple[str, Any]],
+    shared: frozenset[str] = frozenset(),
 ) -> Recorder:
     """Record one pass; more of them where it leaves something behind that is no parameter and no buffer.
+
+    Args:
+        model: In whatever mode.
+        mode: Whether it is to train.
+        example: Its inputs.
+        times: How many of these make the batch.
+        moving: Plain attributes that each pass changes, in either mode; gets those that are found here.
+        shared: Running statistics that the pass uses more than once.
 
     Raises:
         Unsupported: A later pass does something else than the first, so that one of them cannot stand for all.
@@ -245,29 +274,40 @@ def _trace_once(
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with put_back(model):
         model.train(mode)
-        before = Photograph(model)
+        before, regions = Photograph(model), list_regions(model)
         held, names = swap_tensors(model, fakes)
         swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
-        recorder = _record_pass(model, Recorder(fakes, held, None, shared), names, _make_inputs(fakes, example, times))
+        recorder = _record_pass(
+            model, Recorder(fakes, held, None, shared, regions), names, _make_inputs(fakes, example, times)
+        )
 
-        def compare_with_next(with_same_weights: bool) -> None:
+        def compare_with_next(with_same_weights: bool, watch: Watch | None = None) -> None:
             for module, parameters, buffers in swapped:
                 module._parameters, module._buffers = parameters, buffers
-            again = Recorder(fakes, held, recorder, shared)
+            again = Recorder(fakes, held, recorder, shared, regions)
+            if watch is not None:
+                again.watch_tensors(watch)
             try:
                 _record_pass(model, again, names, _make_inputs(fakes, example, times))
             except (LayeredLRError, _Fails) as error:
                 raise refuse_memory(None) from error
             compare_passes(model, recorder, again, with_same_weights)
 
-        if times == _BATCHES[0] and (recorder.promoted or Photograph(model) != before):
+        if times == _BATCHES[0] and (moving or recorder.promoted or Photograph(model) != before):
+            counts = Counts(model)
             compare_with_next(with_same_weights=not mode)
+            moving |= counts.find_changed(Counts(model))
+            if moving:
+                watch = Watch(model, moving)
+                compare_with_next(not mode, watch)
+                if watch.read is not None:
+                    raise refuse_counter(watch.read)
             if not mode:  # what evaluation keeps of the weights, train() has to drop: they are others afterwards
                 model.train()
                 model.eval()
                 compare_with_next(with_same_weights=False)
     found = frozenset() if shared else recorder.find_shared_statistics()
-    return _trace_once(model, mode, example, times, found) if found else recorder
+    return _trace_once(model, mode, example, times, moving, found) if found else recorder
 
 
 def _make_inputs(fakes: FakeTensorMode, example: Sequence[NDArray[Any]], times: int) -> list[Tensor]:
@@ -281,7 +321,7 @@ def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], in
         recorder.hold(fake, name)
     for place, fake in enumerate(inputs):
         recorder.know(fake, Input(place))
-    draws = _Draws()
+    draws = Generators(model)
     handles = list(_follow_modules(model, recorder, draws))
     try:
         with quiet(), recorder, torch.enable_grad():
@@ -385,30 +425,6 @@ def swap_tensors(model: Module, fakes: FakeTensorMode) -> tuple[dict[int, Tensor
     return held, names
 
 
-class _Draws:
-    """Watches the generators of Python and NumPy, whose numbers a trace would take for constants."""
-
-    def __init__(self) -> None:
-        self._states = self._read()
-
-    def _read(self) -> tuple[Any, ...]:
-        kind, numbers, *rest = np.random.get_state(legacy=True)
-        return (random.getstate(), kind, np.asarray(numbers).tobytes(), *rest)
-
-    def check(self, path: str) -> None:
-        """Refuse a module in whose forward pass numbers were drawn.
-
-        Raises:
-            Unsupported: There were.
-        """
-        if self._read() != self._states:
-            where = f"module {path!r}" if path else "the model itself"
-            raise Unsupported(
-                f"model: draws from Python's or NumPy's generator, in {where}, which cannot be translated. Draw with "
-                "torch."
-            )
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep torch from logging an error that is raised and explained anyway."""
@@ -421,7 +437,7 @@ def quiet() -> Iterator[None]:
         logger.disabled = before
 
 
-def _follow_modules(model: Module, recorder: Recorder, draws: _Draws) -> Iterator[Any]:
+def _follow_modules(model: Module, recorder: Recorder, draws: Generators) -> Iterator[Any]:
     """Let the recorder know whose forward pass runs."""
     for path, module in model.named_modules():
         if path:
@@ -458,7 +474,7 @@ class _Enter:
 
 
 class _Leave:
-    def __init__(self, recorder: Recorder, path: str, draws: _Draws) -> None:
+    def __init__(self, recorder: Recorder, path: str, draws: Generators) -> None:
         self._recorder, self._path, self._draws = recorder, path, draws
 
     def __call__(self, module: Module, inputs: object, output: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,19 +21,22 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from layered_lr.errors import Unsupported
 from layered_lr.models.graph import Argument, Constant, Held, Node, Result, Write
-from layered_lr.models.graph_operators import OPERATORS
+from layered_lr.models.graph_operators import OPERATORS, UNARY
 from layered_lr_torch import trace_composites, trace_names, trace_rules
-from layered_lr_torch.callers import is_called_by
+from layered_lr_torch.callers import OWN_PACKAGES, is_called_by
 from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_attributes import Watch, Watched
 from layered_lr_torch.trace_indices import plain_index
 from layered_lr_torch.trace_layers import batch_norm
 from layered_lr_torch.trace_shortcuts import find_result
+from layered_lr_torch.trace_storage import Region, find_sharing
 
 _EMPTY = ("empty", "new_empty", "empty_like")
+_NUMBERS_OF_TENSORS = ("bool", "int", "float", "index", "contains", "equal", "allclose", "is_nonzero")
+_FACTS_OF_TENSORS = ("get:shape", "get:dtype", "get:device", "get:ndim", "get:requires_grad", "size", "dim", "numel")
 _DRAWS = ("rand", "rand_like")
 _WHOLE = (torch._assert, *trace_composites.RECORDED)  # functions in Python that are not looked into
-OWN_PACKAGES = ("torch", "layered_lr", "layered_lr_torch", "layered_lr_oneflow")
 
 
 class Known(NamedTuple):
@@ -58,6 +61,7 @@ class Recorder(TorchFunctionMode):
         held: The fake tensor that stands for each parameter or buffer, by the ``id`` of the real one.
         earlier: Of the pass before, whose tensors this one may meet.
         shared: Running statistics that the pass uses more than once: there a batch normalisation is written out.
+        regions: Where the model's parameters and buffers are in memory.
 
     Attributes:
         nodes: What was recorded.
@@ -67,6 +71,7 @@ class Recorder(TorchFunctionMode):
         failed_in: Path of the module whose ``forward`` raised; None if none did.
         promoted: The fake tensors that stand for real ones in which numbers were written, by the ``id`` of these.
         output: What the model returned; whoever runs the pass sets it.
+        shared_regions: Regions of buffers that the pass read through other tensors.
         writes: The buffers that the pass changed; whoever runs the pass sets them.
     """
 
@@ -76,6 +81,7 @@ class Recorder(TorchFunctionMode):
         held: Mapping[int, Tensor],
         earlier: Recorder | None = None,
         shared: frozenset[str] = frozenset(),
+        regions: Sequence[Region] = (),
     ) -> None:
         super().__init__()
         self.fakes = fakes
@@ -88,7 +94,9 @@ class Recorder(TorchFunctionMode):
         self.writes: tuple[Write, ...] = ()
         self.promoted: dict[int, Tensor] = {} if earlier is None else dict(earlier.promoted)
         self._instead = {**self.promoted, **held}
+        self.shared_regions: set[Region] = set()
         self._shared = shared
+        self._regions = regions
         self._casts = torch.is_autocast_enabled("cpu")
         self._known: dict[int, Known] = {}
         self._held_names: dict[int, str] = {}
@@ -96,6 +104,9 @@ class Recorder(TorchFunctionMode):
         self._viewed: set[int] = set()
         self._shared_data: set[int] = set()
         self._kept: list[object] = []
+        self._watch: Watch | None = None
+        self._changing: dict[int, str] = {}
+        self._unfollowed: dict[int, str] = {}
         self._items: dict[int, tuple[Tensor, Any]] = {}
         self._copies = FunctionCopies()
         if earlier is not None:
@@ -138,11 +149,15 @@ class Recorder(TorchFunctionMode):
             made = self._copies.run(self, func, args, kwargs)
             if made is not NotImplemented:
                 return made
-        fakes = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, FakeTensor)]
+        leaves = tree_leaves((args, kwargs))
+        fakes = [leaf for leaf in leaves if isinstance(leaf, FakeTensor)]
+        if name not in _FACTS_OF_TENSORS:
+            self._check_memory(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
         draws = name in trace_names.RANDOM
         if not fakes and not draws and name not in _EMPTY:
             out = func(*args, **kwargs)
             self._note_views(out, args)
+            self._note_changing(name, out, (args, kwargs))
             return out
         if kwargs.get("out") is not None:
             return self._write_out(func, name, args, kwargs)
@@ -152,6 +167,17 @@ class Recorder(TorchFunctionMode):
         if name == "setitem" or (in_place and args and isinstance(args[0], torch.Tensor)):
             return self._change(func, name, args, kwargs)
         return self._record(func, name, args, kwargs)
+
+    def _check_memory(self, tensors: Iterable[Tensor]) -> None:
+        """Refuse what shares memory with a parameter and is another tensor: it would not train."""
+        for tensor in tensors:
+            region = None if isinstance(tensor, FakeTensor) else find_sharing(self._regions, tensor)
+            if region is not None and region.is_parameter:
+                raise self.refuse(
+                    f"uses a tensor that shares memory with {region.name!r}", "Use the parameter itself, or a copy."
+                )
+            if region is not None:
+                self.shared_regions.add(region)
 
     def _write_out(self, func: Any, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
         """Record a function that writes its result into a tensor, which it is given as ``out``."""
@@ -164,6 +190,10 @@ class Recorder(TorchFunctionMode):
 
     def _replace(self, leaf: Any) -> Any:
         """Take the fake tensor that stands for a real one, and lists out of torch's own kinds of lists."""
+        if isinstance(leaf, Watched) and isinstance(leaf, list):
+            return [self._replace(part) for part in leaf]
+        if isinstance(leaf, Watched):
+            leaf.note_read()
         return self._instead.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -198,6 +228,8 @@ class Recorder(TorchFunctionMode):
                 raise self.refuse(made.what, made.mend)
             if made is not NotImplemented:
                 self._check_alike(name, made, tensors)
+                if isinstance(made, tuple) and any(part is None for part in made):
+                    made = self._add_unfollowed(name, made, out)
                 if _stops_gradient(out) and any(made is leaf and out is not leaf for leaf in tree_leaves(args)):
                     with self:
                         made = made.detach()
@@ -209,6 +241,12 @@ class Recorder(TorchFunctionMode):
             raise self.refuse(f"calls {name}", "Use functions that return one tensor, or train on a torch backend.")
         self._add_node(name, args, kwargs, out)
         return out
+
+    def _add_unfollowed(self, name: str, made: tuple[Any, ...], out: Any) -> tuple[Any, ...]:
+        """Put torch's own tensors where a function of this library gives None: whoever uses them is refused."""
+        self._kept.append(out)
+        self._unfollowed.update({id(theirs): name for ours, theirs in zip(made, out, strict=True) if ours is None})
+        return tuple(theirs if ours is None else ours for ours, theirs in zip(made, out, strict=True))
 
     def _is_updated_alone(self, statistic: Tensor) -> bool:
         """Whether OneFlow may update a running statistic: a buffer as it was at first, in one place of the pass."""
@@ -230,6 +268,9 @@ class Recorder(TorchFunctionMode):
             with self:
                 args = trace_rules.promote(name, args)
         args, kwargs = trace_rules.plain_arguments(args, kwargs)
+        if name in UNARY and out.is_floating_point() and args[0].dtype != out.dtype:  # such as exp of whole numbers
+            with self:
+                args = (args[0].to(out.dtype), *args[1:])
         try:
             made = rule(out, *args, **kwargs)
         except TypeError as error:
@@ -330,6 +371,27 @@ class Recorder(TorchFunctionMode):
             if isinstance(leaf, torch.Tensor) and leaf._base is not None and _storage_of(leaf) in storages:
                 self._viewed.add(_storage_of(leaf))
 
+    def watch_tensors(self, watch: Watch) -> None:
+        """Note when a number depends on plain tensors that keep changing."""
+        self._watch = watch
+        for tensor, path in watch.tensors:
+            self._changing[id(tensor)] = path
+
+    def _note_changing(self, name: str, out: Any, given: Any) -> None:
+        """Note what is made of a tensor that keeps changing: a tensor keeps changing too, and a number is read."""
+        path = next((self._changing[id(leaf)] for leaf in tree_leaves(given) if id(leaf) in self._changing), None)
+        if path is None or self._watch is None:
+            return
+        if name in ("zero", "fill") and isinstance(out, torch.Tensor):  # from now on, it is of this pass
+            self._changing.pop(id(out), None)
+            return
+        if name in _NUMBERS_OF_TENSORS and not isinstance(out, torch.Tensor):
+            self._watch.note_read(path)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._kept.append(leaf)
+                self._changing[id(leaf)] = path
+
     def argument_of(self, value: Any) -> Argument:
         """Return what a value is in the graph.
 
@@ -338,6 +400,10 @@ class Recorder(TorchFunctionMode):
         """
         if isinstance(value, FakeTensor):
             known = self._known.get(id(value))
+            if known is None and id(value) in self._unfollowed:
+                raise self.refuse(
+                    f"uses the indices that {self._unfollowed[id(value)]} gives", "Leave out return_indices=True."
+                )
             if known is None:
                 raise self.refuse("uses a tensor that nothing that can be followed has made", "Use torch's functions.")
             if value._version != known.version:
@@ -347,6 +413,8 @@ class Recorder(TorchFunctionMode):
             return known.argument
         if isinstance(value, torch.Tensor):
             self._kept.append(value)
+            if id(value) in self._changing and self._watch is not None:
+                self._watch.note_read(self._changing[id(value)])
             return self._add_constant(value.detach().cpu().numpy().copy())
         if isinstance(value, tuple | list):
             return tuple(self.argument_of(part) for part in value)

@@ -71,6 +71,10 @@ def _unary(name: str) -> Rule:
     return lambda out, x: (name, {"x": x})
 
 
+def _rounded(name: str) -> Rule:
+    return lambda out, x: (name, {"x": x}) if x.is_floating_point() else x
+
+
 def _binary(name: str) -> Rule:
     def rule(out: Tensor, x: Any, other: Any, *, alpha: float = 1, rounding_mode: str | None = None) -> Made:
         if alpha != 1:
@@ -319,6 +323,7 @@ def _slice(out: Tensor, x: Tensor, dim: int, start: int, stop: int, step: int = 
 
 RULES: Final[Mapping[str, Rule]] = {
     **{name: _unary(name) for name in UNARY},
+    **{name: _rounded(name) for name in ("ceil", "floor", "round", "trunc")},
     **{name: _binary(name) for name in BINARY},
     **dict.fromkeys(("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as",
                      "ravel"), _reshape),
@@ -327,8 +332,8 @@ RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("get:mT", "get:mH", "get:T", "get:H", "t", "adjoint"), _permuted(_last_two)),
     **dict.fromkeys(("movedim", "moveaxis"), _permuted(_moved)),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
-    **dict.fromkeys(("to", "type_as", "type", "float", "double", "half", "bfloat16", "long", "int", "bool", "byte"),
-                    _cast),
+    **dict.fromkeys(("to", "type_as", "type", "float", "double", "half", "bfloat16", "long", "int", "short", "char",
+                     "bool", "byte"), _cast),
     **dict.fromkeys(("contiguous", "clone", "cpu", "alias", "positive"), lambda out, x, **_: x),
     **dict.fromkeys(("detach", "get:data"), lambda out, x: ("detach", {"x": x})),
     **dict.fromkeys(("empty", "new_empty", "empty_like"),

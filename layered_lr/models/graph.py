@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from layered_lr.arrays import Arrays
 from layered_lr.errors import SpecError
-from layered_lr.models.graph_operators import OPERATORS
+from layered_lr.models.graph_operators import OPERATORS, RANDOM
 
 
 class BatchSized(NamedTuple):
@@ -159,6 +159,13 @@ class Node(NamedTuple):
     follows_mode: bool = False
     detached: bool = False
 
+    @property
+    def may_draw(self) -> bool:
+        """Whether it draws random numbers, or does so while its module trains."""
+        return self.operator in RANDOM and (
+            self.operator != "dropout" or self.follows_mode or bool(self.arguments["training"])
+        )
+
     def describe_place(self) -> str:
         """Say where in the model this is: the module's path and the line."""
         module = f"module {self.module!r}" if self.module else "the model itself"
@@ -217,8 +224,8 @@ class ModelGraph:
         state: The values of parameters and buffers at the time, by name.
         mode_bound: Paths of modules whose operators differ between the modes, so that both modes of one of them cannot
             be mixed with the other mode of the model.
-        example: Inputs, and the answer to them in evaluation mode, for a backend to check what it built; empty if there
-            is none.
+        example: Inputs, and the answer to them in evaluation mode, for a backend to check what it built. The answer is
+            empty where that mode draws random numbers, and both are where the graph has no inputs.
 
     Raises:
         SpecError: A program is not well formed.

@@ -131,4 +131,7 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
     "uniform": ("shape", "dtype"),
 }
 
+DTYPES: Final = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
+"""What tensors of a traced model may hold."""
+
 RANDOM: Final = ("dropout", "bernoulli", "uniform")

@@ -143,6 +143,223 @@ def test_a_translated_module_says_what_it_cannot_take() -> None:
     assert said[8].startswith("Unsupported: model: module 'inner' is in evaluation mode while the model is in training")
 
 
+def errors_of_inputs() -> dict[str, str]:
+    """What a translated model says to what is no batch for it, with an example and without one."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+    from tests.support.operator_networks import Small
+
+    class Both(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.a(x) + y.mean()
+
+    images = np.ones((2, 3, 8, 8), np.float32)
+    given, rows = flow.tensor(images), flow.ones(4, 3)
+    with_example, late = ll.translate(Small(), images), ll.translate(Small())
+    parts = ll.translate(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1)), images)
+    both = ll.translate(Both(), (np.ones((4, 3)), np.ones((4, 2))))
+    unequal = ll.translate(Both(), (np.ones((4, 3)), np.ones((2, 2))))
+    named = torch.nn.Sequential()
+    named.add_module("layered_lr_constants", torch.nn.Conv2d(3, 2, 1))
+    actions = {
+        "a part": lambda: getattr(parts, "0")(given),
+        "unequal": lambda: both(rows, flow.ones(2, 2)),
+        "unequal, late": lambda: ll.translate(Both())(rows, flow.ones(2, 2)),
+        "equal": lambda: both(rows, flow.ones(4, 2)),
+        "equal, of an unequal example": lambda: unequal(rows, flow.ones(4, 2)),
+        "name": lambda: ll.translate(named, images),
+    }
+    for kind, net in (("example", with_example), ("late", late)):
+        actions |= {
+            f"{kind}: nothing": lambda net=net: net(),
+            f"{kind}: a list": lambda net=net: net([given]),
+            f"{kind}: an array": lambda net=net: net(images),
+            f"{kind}: a tensor of torch": lambda net=net: net(torch.tensor(images)),
+            f"{kind}: float64": lambda net=net: net(given.double()),
+            f"{kind}: no images": lambda net=net: net(flow.zeros(0, 3, 8, 8)),
+            f"{kind}: a number": lambda net=net: net(flow.tensor(1.0)),
+            f"{kind}: by name": lambda net=net: net(x=given),
+            f"{kind}: images": lambda net=net: net(given),
+        }
+    said = {}
+    for name, action in actions.items():
+        try:
+            action()
+            said[name] = "nothing"
+        except ll.LayeredLRError as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    return said
+
+
+def test_a_translated_module_says_what_is_no_batch() -> None:
+    said = value_of(errors_of_inputs)
+    assert said["a part"].startswith("Unsupported: model: this Conv2d is a part of a translated model")
+    for name in ("unequal", "unequal, late"):
+        assert said[name].startswith("SpecError: model: input 0 has 4 images, and input 1 has 2. Give each the same")
+    assert said["equal"] == said["equal, of an unequal example"] == "nothing"
+    assert said["name"].startswith("Unsupported: model: 'layered_lr_constants' has the name under which")
+    for kind in ("example", "late"):
+        assert said[f"{kind}: nothing"] == "SpecError: model: got no inputs. Give a batch: model(images)."
+        assert "input 0 is a list; must be a oneflow.Tensor" in said[f"{kind}: a list"]
+        assert "input 0 is a numpy.ndarray; must be a oneflow.Tensor" in said[f"{kind}: an array"]
+        assert "input 0 is a torch.Tensor; must be a oneflow.Tensor" in said[f"{kind}: a tensor of torch"]
+        assert "convert inputs of float64 with .to(oneflow.float32)." in said[f"{kind}: float64"]
+        assert "has the shape (0, 3, 8, 8); must be a batch of at least one image" in said[f"{kind}: no images"]
+        assert "has the shape (); must be a batch" in said[f"{kind}: a number"]
+        assert "got the input 'x' by its name" in said[f"{kind}: by name"]
+        assert said[f"{kind}: images"] == "nothing"  # what came before has spoilt nothing
+
+
+def answers_of_nothing() -> list[str]:
+    """What is said of models that answer zero up to rounding, and of one of them where OneFlow computes otherwise."""
+    import numpy as np
+    import torch
+
+    import layered_lr as ll
+    from layered_lr_oneflow.operators import FUNCTIONS
+    from tests.support.operator_networks import around
+
+    def sum_to_one(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return x.softmax(1).sum(1) - 1
+
+    def back_and_forth(net: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh((x * 3.3) / 3.3 - x)
+
+    said = []
+    softmax = FUNCTIONS["softmax"]
+    for forward, function in ((sum_to_one, softmax), (back_and_forth, softmax), (sum_to_one, lambda x, a: x * 0.251)):
+        FUNCTIONS["softmax"] = function
+        try:
+            ll.translate(around(forward)(), np.zeros((4, 4, 8, 8)))
+            said.append("nothing")
+        except ll.LayeredLRError as error:
+            said.append(str(error))
+    FUNCTIONS["softmax"] = softmax
+    return said
+
+
+def test_what_rounding_leaves_of_an_answer_is_not_compared_by_its_own_size() -> None:
+    first, second, wrong = value_of(answers_of_nothing)
+    assert first == second == "nothing" and "it answers otherwise than in torch" in wrong
+
+
+def refused_trials() -> dict[str, str]:
+    """What is said where OneFlow computes something else than torch: here tanh, of images with 12 columns."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+    from layered_lr_oneflow.build_model import build_users_model
+    from layered_lr_oneflow.operators import FUNCTIONS
+
+    class Net(torch.nn.Module):
+        def __init__(self, always: bool = False) -> None:
+            super().__init__()
+            self.drop, self.head, self.always = torch.nn.Dropout(0.5), torch.nn.Conv2d(3, 2, 1), always
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.nn.functional.dropout(x, 0.1, True) if self.always else self.drop(x)
+            return self.head(x.tanh())
+
+    wide, small = np.zeros((2, 3, 8, 12), np.float32), np.zeros((2, 3, 8, 8), np.float32)
+    actions = {
+        "dropout": lambda: ll.translate(Net(), wide),
+        "no example": lambda: ll.translate(Net())(flow.tensor(wide)),
+        "two sizes": lambda: build_users_model(Net, 0, "float32", "cpu", small.shape, [wide.shape]),
+        "draws always": lambda: ll.translate(Net(always=True), wide),
+        "draws always, other numbers": lambda: ll.translate(Net(always=True), wide),
+        "no gradient": lambda: ll.translate(Net(), wide),
+    }
+
+    def without_gradient(x: flow.Tensor) -> flow.Tensor:
+        class Failing(flow.autograd.Function):
+            @staticmethod
+            def forward(ctx: object, x: flow.Tensor) -> flow.Tensor:
+                return x.tanh()
+
+            @staticmethod
+            def backward(ctx: object, gradient: flow.Tensor) -> flow.Tensor:
+                raise RuntimeError("no kernel")
+
+        return Failing.apply(x * flow.ones(1, requires_grad=True))
+
+    other = {"draws always": lambda x: x.tanh().double(), "no gradient": without_gradient}
+    said = {}
+    before = FUNCTIONS["tanh"]
+    for name, action in actions.items():
+        wrong = other.get(name, flow.sin)
+        FUNCTIONS["tanh"] = lambda x, wrong=wrong: wrong(x) if x.shape[-1] == 12 else flow.tanh(x)
+        try:
+            action()
+            said[name] = "nothing"
+        except ll.LayeredLRError as error:
+            said[name] = f"{type(error).__name__}: {error}"
+    FUNCTIONS["tanh"] = before
+    return said
+
+
+def test_every_program_is_tried_before_it_is_used() -> None:
+    said = value_of(refused_trials)
+    for name in ("dropout", "no example", "two sizes"):
+        assert said[name].startswith("Unsupported: model: translated to OneFlow it answers otherwise than in torch")
+    assert "cannot run tanh" in said["draws always"] and "where torch gives float32" in said["draws always"]
+    assert said["draws always, other numbers"] == "nothing"  # two draws cannot be compared
+    assert said["no gradient"].startswith("Unsupported: model: OneFlow cannot compute its gradients: ")
+
+
+def what_a_trial_leaves() -> dict[str, object]:
+    """Random numbers, gradients and buffers of a model that is tried again for other images; and one inside a graph."""
+    import numpy as np
+    import oneflow as flow
+
+    import layered_lr as ll
+    from tests.support.operator_networks import Small
+
+    flow.manual_seed(3)
+    first = flow.rand(4).numpy().tolist()
+    flow.manual_seed(3)
+    net = ll.translate(Small(0.5))
+    net.eval()
+    net(flow.zeros(2, 3, 8, 8))
+    second = flow.rand(4).numpy().tolist()
+    net(flow.ones(2, 3, 8, 8)).sum().backward()
+    gradient, state = net.a.weight.grad.numpy().copy(), {k: v.numpy().copy() for k, v in net.state_dict().items()}
+    with flow.no_grad():
+        net(flow.zeros(2, 3, 12, 12))
+    same = all(np.array_equal(state[name], tensor.numpy()) for name, tensor in net.state_dict().items())
+    late = ll.translate(Small(0.5))
+
+    class Graph(flow.nn.Graph):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = late
+
+        def build(self, x: flow.Tensor) -> flow.Tensor:
+            return self.net(x)
+
+    try:
+        Graph()(flow.zeros(2, 3, 8, 8))
+        said = "nothing"
+    except ll.LayeredLRError as error:
+        said = str(error)
+    gradient_stays = np.array_equal(net.a.weight.grad.numpy(), gradient)
+    return {"draws": first == second, "gradient": gradient_stays, "state": same, "modes": net.training, "graph": said}
+
+
+def test_a_trial_leaves_no_trace() -> None:
+    found = value_of(what_a_trial_leaves)
+    assert found["draws"] and found["gradient"] and found["state"] and not found["modes"]
+    assert "only now, inside of a graph. Call it once before" in found["graph"]
+
+
 def errors_of_names() -> dict[str, str]:
     """What the OneFlow backends say to names that OneFlow keeps for itself."""
     import numpy as np

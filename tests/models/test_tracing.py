@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections import deque
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,11 @@ import layered_lr as ll
 torch = pytest.importorskip("torch")
 
 from layered_lr.models.graph import BatchSized  # noqa: E402
-from layered_lr_torch.trace_model import trace_model  # noqa: E402
+from layered_lr_torch.trace_model import prepare_traced, trace_model  # noqa: E402
 from tests.support.operator_networks import SHAPE, Small, around  # noqa: E402
 
 X = np.zeros(SHAPE, "float32")
+OF_THE_FILE = random.Random(5)
 
 
 class OwnGradient(torch.autograd.Function):
@@ -115,6 +118,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a draw": (lambda net, x: x + torch.randn_like(x), "calls randn_like"),
     "Python's draw": (lambda net, x: x * random.random(), "Python's or NumPy's generator"),
     "NumPy's draw": (lambda net, x: x * float(np.random.rand()), "Python's or NumPy's generator"),
+    "Python's draw of its own": (lambda net, x: x if net.own[0].random() < 2 else -x, "draws from a Random of its own"),
+    "NumPy's draw of its own": (lambda net, x: x if net.own[1].random() < 2 else -x, "draws from a Generator of its"),
+    "NumPy's draw of old": (lambda net, x: x if net.own[2].rand() < 2 else -x, "draws from a RandomState of its own"),
+    "a state of its own": (lambda net, x: net.own[3].seed() and x, "draws from a Generator of its own"),
     "a gradient of its own": (lambda net, x: OwnGradient.apply(x), "OwnGradient"),
     "a hook": (lambda net, x: x.register_hook(lambda g: g * 2) and x, "calls register_hook"),
     "a parameter in place": (in_place_of_a_parameter, "changes '1.scale' in place"),
@@ -141,8 +148,44 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "out= of another shape": (lambda net, x: torch.add(x, 1, out=torch.empty(1)), "with out="),
     "data in place": (data_in_place, r"changes a tensor through its \.data"),
     "parts by steps": (every_second, r"calls setitem_.*x\[:, 2:4\]"),
+    "bits of whole numbers": (lambda net, x: x * ((x * 4).long() & 3), r"the bits of whole numbers \(and\)"),
+    "bits of a whole number": (lambda net, x: x * ((x > 0) | 2), r"the bits of whole numbers \(or\)"),
+    "other bits of whole numbers": (lambda net, x: x * ~(x * 4).int(), r"the bits of whole numbers \(not\)"),
+    "bits in place": (lambda net, x: x * (x * 4).int().bitwise_xor_(1), r"the bits of whole numbers \(xor\)"),
+    "halves": (lambda net, x: (x.half() * 2).float(), "computes in float16"),
+    "short numbers": (lambda net, x: x * (x * 4).to(torch.int16), "computes in int16"),
+    "a constant of short numbers": (
+        lambda net, x: torch.where(x > 0, torch.arange(8).short(), torch.arange(8).short()) * x,
+        "computes in int16",
+    ),
+    "nothing, in a product": (
+        lambda net, x: x @ x[..., :0] @ x[:, :, :0],
+        "matmul of a tensor with an axis of length 0",
+    ),
+    "nothing, in softmax": (lambda net, x: torch.cat((x, x[:, :0].softmax(1)), 1), "softmax of a tensor with an axis"),
+    "nothing, in any": (lambda net, x: x * (x[:, :0] > 0).any(1, keepdim=True), "with an axis of length 0"),
+    "nothing, in a maximum": (lambda net, x: torch.cat((x[:, :0].amax(2), x.amax(2)), 1), "amax of a tensor with"),
+    "nothing, drawn": (lambda net, x: torch.cat((x, torch.rand(x.shape[0], 0, 8, 8)), 1), "uniform of a tensor with"),
+    "indices of an adaptive pool": (
+        lambda net, x: torch.nn.functional.adaptive_max_pool2d(x, 2, return_indices=True)[1] * 2,
+        "uses the indices that adaptive_max_pool2d gives",
+    ),
     "draws in place": (lambda net, x: x + x.new_empty(8).uniform_(), r"calls uniform_.*torch\.rand"),
 }
+
+
+def with_own_generators(net: Any) -> Any:
+    net.own = [random.Random(7), np.random.default_rng(1), np.random.RandomState(2), torch.Generator()]
+    return net
+
+
+def states_of(generators: Any) -> list[str]:
+    return [
+        str(generators[0].getstate()),
+        str(generators[1].bit_generator.state),
+        str(generators[2].get_state()[1:3]),
+        str(generators[3].get_state().tolist()),
+    ]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -150,10 +193,224 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
 def test_what_cannot_be_translated_is_refused(name: str) -> None:
     forward, why = REFUSED[name]
     with pytest.raises(ll.Unsupported, match=why) as refused:
-        trace_model(torch.nn.Sequential(torch.nn.Identity(), around(forward)()), (X,))
+        trace_model(torch.nn.Sequential(torch.nn.Identity(), with_own_generators(around(forward)())), (X,))
     message = str(refused.value)
     assert "test_tracing.py" in message or "generator" in message
     assert "'1'" in message or "OwnGradient" in message
+
+
+@pytest.mark.parametrize("draw", [lambda own: own[0].random(), lambda own: own[1].random(), lambda own: own[2].rand()])
+def test_a_generator_of_the_models_own_is_put_back(draw: Callable[[Any], float]) -> None:
+    net = with_own_generators(around(lambda net, x: x if draw(net.own) < 2 else -x)())
+    before, of_python, of_numpy = states_of(net.own), random.getstate(), np.random.get_state()[2]
+    with pytest.raises(ll.Unsupported, match="draws from"):
+        trace_model(net, (X,))
+    assert states_of(net.own) == before and random.getstate() == of_python and np.random.get_state()[2] == of_numpy
+
+
+class Collecting(torch.nn.Module):
+    """Collects something anew in each pass, and reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(8))
+        self.made: list[Any] = [0]
+        self.last: deque[Any] = deque([None], maxlen=3)
+        self.by_name: dict[str, Any] = {}
+        self.count, self.sums, self.tensor = 7, np.zeros(2), torch.zeros(2)
+
+    def forward(self, x: Any) -> Any:
+        self.made.clear()
+        self.last.clear()
+        self.by_name.clear()
+        self.sums[:] = 0
+        self.tensor.zero_()
+        self.count = 0
+        for factor in (0.5, 2.0):
+            self.made.append(x * self.scale * factor)
+            self.last.append(self.made[-1] + 1)
+            self.by_name[str(factor)] = self.last[-1] * 2
+            self.count += 1
+            self.sums += factor
+            self.tensor += factor
+        whole = torch.cat(self.made) if len(self.made) == self.count and self.sums[0] > 2 and self.tensor[0] > 2 else x
+        return whole.sum() + sum(self.last) + self.by_name["2.0"]
+
+
+def test_what_is_collected_anew_in_each_pass_may_be_read() -> None:
+    net = Collecting()
+    graph = trace_model(net, (X,))
+    assert "cat" in [node.operator for node in graph.training.nodes]
+    assert net.made == [0] and list(net.last) == [None] and net.by_name == {} and net.count == 7
+
+
+class Settings:
+    """An object of the user's."""
+
+    def __init__(self) -> None:
+        self.count, self.seen = 0, {"count": 0}
+
+
+class Counting(torch.nn.Module):
+    """Counts its passes in many ways, and lets a function look at the counts."""
+
+    def __init__(self, look: Callable[[Any], bool], in_training: bool = False) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(8))
+        self.look, self.in_training = look, in_training
+        self.count, self.mean, self.list, self.last, self.set = 0, 0.0, [0], deque([1], maxlen=50), {"0"}
+        self.settings, self.table, self.space = Settings(), {"count": 0}, SimpleNamespace(count=0)
+        self.tensor, self.array = torch.zeros(()), np.zeros(2)
+
+    def forward(self, x: Any) -> Any:
+        if self.training or not self.in_training:
+            self.count += 1
+            self.mean = 0.5 * self.mean + self.count / 2
+            self.list.append(self.list[-1] + 1)
+            self.last.append(x.shape)
+            self.set.add(str(self.count))
+            self.settings.count += 1
+            self.settings.seen["count"] += 1
+            self.table["count"] += 1
+            self.space.count += 1
+            self.tensor += 1
+            self.array += 1
+            self.array[0] += 1
+        return x * self.scale if self.look(self) else x
+
+
+READS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "a number": (lambda net: net.count > 10, "count"),
+    "a number made of it": (lambda net: 2 * net.count - 1 >= 20, "count"),
+    "its remainder": (lambda net: not net.count % 100, "count"),
+    "a fraction": (lambda net: net.mean > 1000, "mean"),
+    "the length of a list": (lambda net: len(net.list) > 10, "list"),
+    "a number in a list": (lambda net: net.list[-1] > 10, "list"),
+    "the length of a deque": (lambda net: len(net.last) > 10, "last"),
+    "what is in a set": (lambda net: "22" in net.set, "set"),
+    "a number of an object": (lambda net: net.settings.count == 11, "settings.count"),
+    "a number in a table of an object": (lambda net: net.settings.seen["count"] > 10, "settings.seen.count"),
+    "a number in a table": (lambda net: net.table["count"] > 10, "table.count"),
+    "a number of a namespace": (lambda net: net.space.count > 10, "space.count"),
+    "a number in an array": (lambda net: net.array[0] > 10, "array"),
+    "an array": (lambda net: bool((net.array[:1] + 1 > 10).all()), "array"),
+    "a plain tensor": (lambda net: bool(net.tensor > 10), "tensor"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize("in_training", [False, True])
+def test_a_count_of_passes_that_is_read_is_refused(name: str, in_training: bool) -> None:
+    look, path = READS[name]
+    net = Counting(look, in_training)
+    with pytest.raises(ll.Unsupported, match=rf"each time, and reads it too \('1\.{path}'\)"):
+        trace_model(torch.nn.Sequential(torch.nn.Identity(), net), (X,))
+    assert net.count == 0 and net.settings.count == net.space.count == net.table["count"] == 0
+    assert net.list == [0] and net.settings.seen == {"count": 0} and float(net.tensor) == 0 and type(net.count) is int
+
+
+@pytest.mark.parametrize("look", [lambda net: True, lambda net: bool(f"{net.count} {net.mean:.1f} {net.tensor.shape}")])
+def test_a_count_of_passes_that_is_not_read_is_harmless(look: Callable[[Any], bool]) -> None:
+    net = Counting(look)
+    graph = trace_model(net, (X,))
+    assert [node.operator for node in graph.training.nodes] == ["mul"] and net.count == 0 and len(net.last) == 1
+
+
+def test_a_generator_of_the_file_in_which_a_class_stands_is_watched() -> None:
+    state = OF_THE_FILE.getstate()
+    with pytest.raises(ll.Unsupported, match="draws from a Random of its own"):
+        trace_model(Counting(lambda net: OF_THE_FILE.random() < 2), (X,))
+    assert OF_THE_FILE.getstate() == state
+
+
+class Pair(torch.nn.Module):
+    """Two layers, and a function of them; a function before it lets them share memory."""
+
+    def __init__(self, share: Callable[[Any], Any], use: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.a, self.b, self.use = torch.nn.Linear(8, 8, bias=False), torch.nn.Linear(8, 8, bias=False), use
+        share(self)
+
+    def forward(self, x: Any) -> Any:
+        return self.b(self.a(x)) + self.use(self, x)
+
+
+def of_data(view: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda net: setattr(net.b, "weight", torch.nn.Parameter(view(net.a.weight.data)))
+
+
+def two_buffers(net: Any) -> None:
+    net.register_buffer("first", torch.zeros(8))
+    net.register_buffer("second", net.first[:4])
+
+
+def buffer_and_part(net: Any) -> None:
+    net.register_buffer("first", torch.zeros(8))
+    net.plain = net.first[:]
+
+
+def count_first(net: Any, x: Any) -> Any:
+    x = x * net.second.sum()
+    net.first += 1
+    return x
+
+
+def count_plain(net: Any, x: Any) -> Any:
+    net.first += 1
+    return x * net.plain
+
+
+SHARING: dict[str, tuple[Callable[[Any], Any], Callable[[Any, Any], Any], str]] = {
+    "the same numbers": (of_data(lambda data: data), lambda net, x: x, "'a.weight' and 'b.weight' are two"),
+    "transposed": (of_data(lambda data: data.t()), lambda net, x: x, "share memory"),
+    "a part": (of_data(lambda data: data[2:]), lambda net, x: x, "share memory"),
+    "a buffer": (
+        lambda net: net.register_buffer("w", net.a.weight.detach()), lambda net, x: x @ net.w, "share memory"
+    ),
+    "a plain tensor": (
+        lambda net: setattr(net, "w", net.a.weight.detach()), lambda net, x: x @ net.w, "shares memory with 'a.weight'"
+    ),
+    "what is computed of a plain tensor": (
+        lambda net: setattr(net, "w", [net.a.weight.detach()[1]]),
+        lambda net, x: x * (net.w[0] * 2).exp(),
+        "shares memory with 'a.weight'",
+    ),
+    "an array": (
+        lambda net: setattr(net, "w", net.a.weight.detach().numpy()),
+        lambda net, x: x @ torch.from_numpy(net.w),
+        "shares memory with 'a.weight'",
+    ),
+    "a buffer that changes": (two_buffers, count_first, "'second' and 'first' are two tensors that share memory"),
+    "a plain part of a buffer that changes": (buffer_and_part, count_plain, "changes 'first', whose memory another"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_tensors_that_share_memory_are_refused(name: str) -> None:
+    share, use, why = SHARING[name]
+    with pytest.raises(ll.Unsupported, match=why):
+        trace_model(Pair(share, use), (X,))
+
+
+def test_memory_that_is_shared_is_found_before_a_model_is_cast() -> None:
+    with pytest.raises(ll.Unsupported, match="share memory"):
+        prepare_traced(Pair(of_data(lambda data: data), lambda net, x: x), "float64")
+
+
+def test_memory_that_is_shared_without_harm_is_taken() -> None:
+    def tie(net: Any) -> None:
+        net.b.weight = net.a.weight
+        net.again = net.a
+        whole = torch.zeros(2, 8)
+        net.c, net.d = torch.nn.Parameter(whole[0]), torch.nn.Parameter(whole[1])
+        two_buffers(net)
+        net.held, net.plain, net.table = [net.a.weight], net.a.weight.detach(), torch.ones(8)
+
+    def use(net: Any, x: Any) -> Any:
+        return x * net.second.sum() @ net.held[0] * net.table * net.plain.shape[0]
+
+    graph = trace_model(Pair(tie, use), (X,))
+    assert [tensor.alias_of for tensor in graph.tensors if tensor.name == "b.weight"] == ["a.weight"]
 
 
 def make_encoder(**settings: Any) -> Any:
@@ -208,6 +465,20 @@ def test_a_part_that_cannot_be_translated_is_refused(name: str) -> None:
 def test_a_dict_has_names_for_keys() -> None:
     with pytest.raises(ll.Unsupported, match="returns a dict with the key 0"):
         trace_model(around(lambda net, x: {0: x})(), (X,))
+
+
+def test_what_holds_other_numbers_is_refused() -> None:
+    for model, example, why in (
+        (around(lambda net, x: x)().half(), X, "'scale' is float16; OneFlow backends take float32"),
+        (around(lambda net, x: x)(), X.astype("int16"), "input 0 is int16; OneFlow backends take float32"),
+    ):
+        with pytest.raises(ll.Unsupported, match=why):
+            trace_model(model, (example,))
+
+
+def test_what_nothing_needs_may_have_no_numbers() -> None:
+    graph = trace_model(around(lambda net, x: (x[:, :0].softmax(1), x.half(), torch.cat((x[:, :0], x), 1))[2])(), (X,))
+    assert [node.operator for node in graph.evaluation.nodes] == ["conv", "slice", "cat"]
 
 
 def test_a_model_that_takes_whole_multiples_of_images_is_tried_with_the_examples_number() -> None:

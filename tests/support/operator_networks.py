@@ -101,6 +101,16 @@ def at_limits(net: Any, x: Tensor) -> Tensor:
     return sum(each * x for each in made)
 
 
+def whole_numbers(x: Tensor) -> tuple[Tensor, ...]:
+    whole = (x.detach() * 4).long()
+    return (
+        *(whole.clamp(min=0.5), whole.clamp(max=1), whole.clamp(-1, 0.5), whole.clamp(torch.full((8,), 0.5))),
+        *(whole.floor(), whole.round(), whole.int().ceil(), whole.trunc(), whole.relu(), whole.square()),
+        *(torch.logical_and(whole, whole - 1), (x > 0) | True, False ^ (x > 0), (x > 0).bitwise_and_(x < 1)),
+        *(torch.cat((x[:, :0], x, x[:, 4:]), 1), F.adaptive_max_pool2d(x, 8, return_indices=True)[0]),
+    )
+
+
 def multiples(net: Any, x: Tensor) -> tuple[Tensor, ...]:
     tenths = (x.detach() * 10).round() / 10
     divisors = torch.tensor([0.1, 0.2, 0.3, -0.1, 0.7, -0.3, 1.0, 0.5], dtype=x.dtype)
@@ -411,6 +421,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "other dtypes": around(lambda net, x: (
         x + torch.arange(8), x * torch.arange(8).float(), torch.arange(8) / 3 * x, x * torch.tensor(2),
         (x > 0).long() + 1.5 * x, x.argmax(1) * 2 + 0.5, x.round().int() * 2, x.to(torch.float32).double() * x)),
+    "whole numbers": around(lambda net, x: tuple(x * each for each in whole_numbers(x))),
     "matmuls": around(lambda net, x: (
         x @ x.transpose(2, 3), x @ net.scale, torch.bmm(x[:, 0], x[:, 1]), x[:, 0] @ x[0, 0], net.scale @ x[0, 0],
         x[0, 0] @ net.scale, torch.dot(net.scale, net.scale), net.scale @ x, x[:, :1] @ x, x[0, 0] @ x,

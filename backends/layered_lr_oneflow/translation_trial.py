@@ -1,0 +1,202 @@
+"""Tries a translated model before anything trains: compares its answers with torch's, and computes gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layered_lr.errors import LayeredLRError, Unsupported
+from layered_lr.files import describe_error
+from layered_lr.models.graph import (
+    BatchSized,
+    Constant,
+    Held,
+    Input,
+    ModelGraph,
+    Node,
+    Program,
+    Result,
+    list_references,
+)
+from layered_lr.models.nn_modules import dtype_of
+from layered_lr_oneflow.eager_tensors import sync
+from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.translated_module import Translated
+from layered_lr_oneflow.translated_program import Frame, refuse_node
+
+# How far an answer in evaluation mode may be from torch's, relative to the largest number of the answer. Deep networks
+# differ by 2e-6 in float32; an operator that means something else differs by far more.
+_CLOSE: Final[Mapping[str, float]] = {"float32": 1e-3, "float64": 1e-6}
+
+# Where an answer is a sum whose terms cancel, rounding leaves about this times ``_CLOSE`` of the largest term: 1e-5 in
+# float32, which is 100 last bits.
+_ROUNDING: Final = 1e-2
+
+_ADDING: Final = frozenset(
+    (
+        *("add", "sub", "mul", "div", "sum", "mean", "cumsum", "matmul", "linear", "einsum", "conv", "conv_transpose"),
+        *("avg_pool", "adaptive_avg_pool", "reshape", "permute", "expand", "cat", "slice", "flip", "roll", "pad"),
+        *("index_select", "gather", "cast", "detach"),
+    )
+)
+"""Operators whose result is made of sums of their arguments, or of parts of them."""
+
+
+def try_both_modes(root: Translated, graph: ModelGraph) -> None:
+    """Run both forward passes and a backward pass on the graph's example, and compare the answer with torch's.
+
+    Args:
+        root: The model, which nothing uses yet.
+        graph: What it was built from.
+
+    Raises:
+        Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
+    """
+    if not graph.example[0]:
+        return
+    for mode in (False, True):
+        root.train(mode)
+        try:
+            _try_mode(root, graph, mode)
+            sync()
+        except LayeredLRError:
+            raise
+        except Exception as error:  # whatever OneFlow raises, also about what it was asked to do before
+            raise Unsupported(
+                f"model: OneFlow cannot run it: {describe_error(error).rstrip('.')}. Train on a torch backend, and "
+                "report the model."
+            ) from error
+    for parameter in root.parameters():
+        parameter.grad = None
+
+
+def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
+    inputs, answers = graph.example
+    tensors = tuple(flow.tensor(array.copy()) for array in inputs)
+    check = _Check(graph.training if trains else graph.evaluation)
+    program = root.find_programs(tensors)[trains]
+    made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
+    if trains:
+        _try_backward(made)
+    elif answers:
+        _compare(made, answers, check.find_sizes(graph))
+
+
+class _Check:
+    """Looks at what each operator of a program gives.
+
+    Args:
+        program: With what torch gives.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._terms = _list_terms(program)
+        self._wanted = {each.node for terms in self._terms for each in terms if isinstance(each, Result)}
+        self._largest: dict[str, float] = {}
+
+    def __call__(self, node: Node, made: Tensor, images: int) -> None:
+        """Refuse a result of another shape or dtype than torch's."""
+        shape = tuple(size.at(images) if isinstance(size, BatchSized) else size for size in node.shape)
+        if tuple(made.shape) != shape or dtype_of(made) != node.dtype:
+            raise refuse_node(
+                node,
+                f"it gives {dtype_of(made)} of shape {tuple(made.shape)}, where torch gives {node.dtype} of {shape}",
+            )
+        if node.name in self._wanted:
+            self._largest[node.name] = _find_largest(made.detach().numpy())
+
+    def find_sizes(self, graph: ModelGraph) -> list[float]:
+        """Find the largest number that each tensor of the answer was added up of."""
+
+        def size_of(reference: Result | Input | Held | Constant) -> float:
+            if isinstance(reference, Result):
+                return self._largest[reference.node]
+            if isinstance(reference, Input):
+                return _find_largest(graph.example[0][reference.place])
+            arrays = graph.state if isinstance(reference, Held) else graph.constants
+            return _find_largest(arrays[reference[0]]) if reference[0] in arrays else 0.0
+
+        return [max(map(size_of, terms), default=0.0) for terms in self._terms]
+
+
+def _list_terms(program: Program) -> list[set[Result | Input | Held | Constant]]:
+    """List for each tensor that a model answers what it was added up of."""
+    nodes = {node.name: node for node in program.nodes}
+    found = []
+    for output in list_references(program.output):
+        terms: set[Result | Input | Held | Constant] = set()
+        todo = [output]
+        while todo:
+            reference = todo.pop()
+            if reference in terms:
+                continue
+            terms.add(reference)
+            node = nodes[reference.node] if isinstance(reference, Result) else None
+            if node is not None and (reference == output or node.operator in _ADDING):
+                todo += list_references(node.arguments)
+        found.append(terms)
+    return found
+
+
+def _find_largest(array: NDArray[Any]) -> float:
+    """Find the largest finite number of an array, without its sign."""
+    sizes = np.abs(array.astype(np.float64))
+    return float(sizes[np.isfinite(sizes)].max(initial=0.0))
+
+
+def _list_tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, flow.Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in _list_tensors(part)]
+    return []
+
+
+def _try_backward(made: list[Tensor]) -> None:
+    """Run a backward pass from everything that the model gives.
+
+    Raises:
+        Unsupported: OneFlow cannot.
+    """
+    try:
+        total = sum(tensor.sum() for tensor in made if tensor.requires_grad)
+        if isinstance(total, flow.Tensor):
+            total.backward()
+        sync()
+    except Exception as error:  # whatever OneFlow raises
+        raise Unsupported(
+            f"model: OneFlow cannot compute its gradients: {describe_error(error).rstrip('.')}. Train on a torch "
+            "backend, and report the model."
+        ) from error
+
+
+def _compare(made: list[Tensor], answers: tuple[Any, ...], sizes_of_terms: list[float]) -> None:
+    """Compare the answer with torch's.
+
+    Args:
+        made: The tensors of the answer.
+        answers: The same ones of torch.
+        sizes_of_terms: For each of them, the largest number that it was added up of. An answer may be nothing but what
+            rounding leaves of such numbers.
+
+    Raises:
+        Unsupported: They are not alike.
+    """
+    for tensor, answer, terms in zip(made, answers, sizes_of_terms, strict=True):
+        ours = tensor.detach().numpy().astype(np.float64)
+        theirs = np.asarray(answer, np.float64)
+        size = _find_largest(theirs)
+        allowed = _CLOSE.get(dtype_of(tensor), 0.0) * max(size, _ROUNDING * terms)
+        alike = np.isclose(ours, theirs, rtol=0, atol=allowed, equal_nan=True)
+        if not alike.all():
+            far = float(np.abs(ours - theirs)[~alike].max())
+            raise Unsupported(
+                f"model: translated to OneFlow it answers otherwise than in torch: by {far:.1e}, where numbers are up "
+                f"to {size:.1e}. Train on a torch backend, and report the model."
+            )
