@@ -507,6 +507,11 @@ def _list_writes(model: Module, recorder: Recorder, names: dict[str, Tensor]) ->
     now = {prefix + name: tensor for prefix, module in list_modules(model) for name, tensor in module._buffers.items()}
     for name, fake in names.items():
         if name in now and now[name] is not fake and isinstance(now[name], torch.Tensor):
+            if now[name].shape != fake.shape:
+                raise recorder.refuse(
+                    f"gives buffer {name!r} another shape, {tuple(now[name].shape)} for {tuple(fake.shape)}",
+                    "Make it with that shape, or run the model once where it is made.",
+                )
             yield Write(name, recorder.argument_of(now[name]), name.rpartition(".")[0], False)
         elif name in recorder.written:
             yield Write(name, recorder.argument_of(fake), recorder.written[name], False)

@@ -423,6 +423,27 @@ def hide_the_last(x: Any) -> Any:
     return (torch.arange(4) >= 3).expand(x.shape[0], 4)
 
 
+class Growing(torch.nn.Module):
+    """A table that is made at the first batch, as some models of timm have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.zeros(1, 1), persistent=False)
+
+    def forward(self, x: Any) -> Any:
+        if self.table.shape[1] != x.shape[1]:
+            self.table = torch.arange(x.shape[1]).float()[None]
+        return x.mean((2, 3)) + self.table
+
+
+def test_a_table_that_is_made_at_the_first_batch_is_there_after_it() -> None:
+    net = Growing()
+    with pytest.raises(ll.Unsupported, match=r"buffer 'table' another shape, \(1, 4\) for \(1, 1\).* once where it is"):
+        trace_model(net, (X,))
+    net(torch.from_numpy(X))
+    assert not trace_model(net, (X,)).training.writes
+
+
 REFUSED_PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any], str]] = {
     "statistics twice": (
         lambda: torch.nn.BatchNorm2d(4),
