@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from layered_lr_oneflow.lookups import LazyLookups, keep_within
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
 from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.operators.layers import batch_norm
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
@@ -46,13 +48,14 @@ class Frame:
         is_trial: Whether every index is looked at before OneFlow sees it, also those that are always the same.
     """
 
-    __slots__ = ("images", "inputs", "is_trial", "lookups", "results", "root")
+    __slots__ = ("images", "inputs", "is_trial", "lookups", "moved", "results", "root")
 
     def __init__(self, root: Module, inputs: tuple[Tensor, ...], is_trial: bool = False) -> None:
         self.root, self.inputs, self.is_trial = root, inputs, is_trial
         self.images: int = inputs[0].shape[0]
         self.results: dict[str, Any] = {}
         self.lookups = LazyLookups()  # those that nothing else watches
+        self.moved: dict[str, Tensor] = {}  # running means, by name
 
 
 Getter: TypeAlias = Callable[[Frame], Any]
@@ -100,6 +103,10 @@ class Step:
             made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images)
         elif place is not None:
             made = place.make(getattr(flow, self.node.dtype), frame.inputs[0], frame.images)
+        elif operator == "batch_norm":
+            made, moved = batch_norm(*values)
+            if moved is not None:
+                frame.moved[self.node.arguments["mean"].name] = moved
         elif operator == "full":
             shape, value, dtype = values
             made = make_constant(shape, value, getattr(flow, dtype), frame.inputs[0])
@@ -110,7 +117,11 @@ class Step:
 
 
 class RunnableProgram:
-    """A program whose arguments are found without looking anything up."""
+    """A program whose arguments are found without looking anything up.
+
+    Attributes:
+        norms_of_one_number: Paths of modules that normalise a batch in which each image has one number a channel.
+    """
 
     def __init__(self, program: Program, modules: Mapping[str, Module], places: Mapping[str, RandomPlace]) -> None:
         last: dict[str, list[str]] = {}
@@ -130,6 +141,9 @@ class RunnableProgram:
             )
             for node in program.nodes
         ]
+        self.norms_of_one_number = frozenset(
+            node.module for node in program.nodes if node.operator == "batch_norm" and _has_one_number(node)
+        )
         overwritten = _find_overwritten(program)
         self._writes = [
             (write, _make_getter(Held(write.name)), _make_getter(write.value, overwritten), modules[write.module])
@@ -171,6 +185,7 @@ class RunnableProgram:
                 for write, target, value, module in self._writes
                 if module.training or not write.follows_mode
             ]
+            made += [(name, _walk(frame.root, name.split(".")), value.detach()) for name, value in frame.moved.items()]
             for name, buffer, value in made:
                 if _COLLECTED:
                     _COLLECTED[-1].append((name, value))
@@ -209,6 +224,12 @@ def collect_writes() -> Iterator[list[tuple[str, Tensor]]]:
         yield collected
     finally:
         _COLLECTED.pop()
+
+
+def _has_one_number(norm: Node) -> bool:
+    """Whether a batch normalisation has one number of each channel, of a batch of one image."""
+    sizes = [size.at(1) if isinstance(size, BatchSized) else size for size in norm.shape]
+    return math.prod(sizes) == sizes[1]
 
 
 def _find_moving(program: Program) -> frozenset[Argument]:
