@@ -96,7 +96,8 @@ def batch_norm(
         weight = make_constant(tuple(bias.shape), 1, bias.dtype, bias)
     if not training and mean is not None:
         return _C.normalization(x, mean, variance, weight, bias, 1, eps, momentum, False), None
-    if x.numel() == x.shape[1]:
+    processes = x.placement.ranks.size if x.is_global else 1
+    if x.numel() == x.shape[1] * processes:
         raise DataError(
             f"model: a batch normalisation gets one number of each channel in training, in shape {tuple(x.shape)}, "
             "and one number has no variance. Train on more images at once, or on larger ones."
@@ -107,6 +108,8 @@ def batch_norm(
         return _C.normalization(centred, None, None, weight, bias, 1, eps, momentum, True), None
     unread = average * 0  # the operator moves both statistics, or none
     made = _C.normalization(centred, unread, variance, weight, bias, 1, eps, momentum, True)
+    if x.is_global:
+        average = _average_channels_of_first(x.detach(), processes)
     return made, mean * (1 - momentum) + average * momentum
 
 
@@ -121,6 +124,12 @@ def _average_channels(x: Tensor) -> Tensor:
     if pixels > 1:
         average = _C.matmul(average.reshape(channels, pixels), make_shares((pixels, 1), x.dtype, device))
     return average.reshape(channels)
+
+
+def _average_channels_of_first(x: Tensor, processes: int) -> Tensor:
+    """Take the mean of each channel of the images that the first process has, whose statistics count."""
+    rows = x.reshape(processes, x.shape[0] // processes, x.shape[1], -1).mean(dim=[1, 3])
+    return rows.to_global(sbp=flow.sbp.broadcast).narrow(0, 0, 1).reshape(x.shape[1])
 
 
 def _normalise(x: Tensor, axes: list[int], eps: float) -> Tensor:
