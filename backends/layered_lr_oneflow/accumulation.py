@@ -25,6 +25,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerUpdates
 from layered_lr_oneflow.graph_calls import GraphCaller
+from layered_lr_oneflow.lookups import watch_lookups
 from layered_lr_oneflow.losses import add_loss
 from layered_lr_oneflow.mode_switches import ModeSwitches
 from layered_lr_oneflow.oneflow_types import Module, Tensor
@@ -78,7 +79,7 @@ class GradientGraph(flow.nn.Graph):
         collect_garbage_first(self)
 
     def build(self, images: Tensor, labels: Tensor, parts: Tensor, positions: Tensor, *masks: Tensor) -> Tensor:
-        """Compute the part's loss, and add its gradients to the sums.
+        """Compute the part's loss, as ``lookups.read_loss`` reads it, and add its gradients to the sums.
 
         Args:
             images: Shape (N, C, H, W).
@@ -92,16 +93,17 @@ class GradientGraph(flow.nn.Graph):
         with ExitStack() as stack:
             if self.switches is not None:
                 stack.enter_context(self.switches.trace_both_modes(positions, make_lazy_lookup(self)))
+            lookups = stack.enter_context(watch_lookups())
             logits = self.model(images)
-        self.masks.remove()
-        self.check_logits(logits, images.shape[0])
-        loss = self.compute_loss(logits, labels)
+            self.masks.remove()
+            self.check_logits(logits, images.shape[0])
+            loss = self.compute_loss(logits, labels)
         if not loss.requires_grad:
             raise no_gradient_error()
         (loss / parts).sum().backward()
         self._add_gradients()
         self._drop_gradients()
-        return loss
+        return lookups.join(loss)
 
     def _add_gradients(self) -> None:
         self.sums = [(parameter, total) for parameter, total in self.sums if parameter.grad is not None]

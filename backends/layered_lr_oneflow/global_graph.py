@@ -21,6 +21,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerUpdates
 from layered_lr_oneflow.graph_calls import GraphCaller
+from layered_lr_oneflow.lookups import watch_lookups
 from layered_lr_oneflow.losses import add_loss
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.processes import OneFlowProcesses
@@ -79,11 +80,12 @@ class GlobalGradientGraph(flow.nn.Graph):
     def build(self, images: Tensor, labels: Tensor, *masks: Tensor) -> tuple[Tensor, ...]:
         """Compute the part's loss, the gradients of parameters that it depends on, and what buffers are to hold."""
         self.masks.insert(masks)
-        with collect_writes() as written:
-            logits = self.model(images)
-        self.masks.remove()
-        self.check_logits(logits, images.shape[0])
-        loss = self.compute_loss(logits, labels)
+        with watch_lookups() as lookups:
+            with collect_writes() as written:
+                logits = self.model(images)
+            self.masks.remove()
+            self.check_logits(logits, images.shape[0])
+            loss = self.compute_loss(logits, labels)
         if not loss.requires_grad:
             raise no_gradient_error()
         loss.backward()
@@ -92,7 +94,7 @@ class GlobalGradientGraph(flow.nn.Graph):
         for parameter in self.parameters_in_order:
             parameter.grad = None
         self.written = [name for name, _ in written]
-        return tuple(_to_all(tensor) for tensor in (loss, *gradients, *(value for _, value in written)))
+        return tuple(_to_all(tensor) for tensor in (lookups.join(loss), *gradients, *(value for _, value in written)))
 
 
 def _to_all(tensor: Tensor) -> Tensor:

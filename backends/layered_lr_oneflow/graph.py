@@ -24,6 +24,7 @@ from layered_lr_oneflow.dropout import DropoutMasks
 from layered_lr_oneflow.eager import EagerSession
 from layered_lr_oneflow.global_graph import GlobalGraphSession, check_one_size
 from layered_lr_oneflow.graph_calls import GraphCaller
+from layered_lr_oneflow.lookups import watch_lookups
 from layered_lr_oneflow.losses import add_loss
 from layered_lr_oneflow.lowering import shares_graph
 from layered_lr_oneflow.mode_switches import ModeSwitches
@@ -65,16 +66,17 @@ class TrainGraph(flow.nn.Graph):
         self.scheduler = attach(plan, self, model, measures, step, counts_batches=False)
 
     def build(self, images: Tensor, labels: Tensor, *masks: Tensor) -> Tensor:
-        """Compute the batch's loss before the update, and its gradients."""
+        """Compute the batch's loss before the update, as ``lookups.read_loss`` reads it, and its gradients."""
         self.masks.insert(masks)
-        logits = self.model(images)
-        self.masks.remove()
-        self.check_logits(logits, images.shape[0])
-        loss = self.compute_loss(logits, labels)
+        with watch_lookups() as lookups:
+            logits = self.model(images)
+            self.masks.remove()
+            self.check_logits(logits, images.shape[0])
+            loss = self.compute_loss(logits, labels)
         if not loss.requires_grad:
             raise no_gradient_error()
         loss.backward()
-        return loss
+        return lookups.join(loss)
 
 
 @final

@@ -26,6 +26,7 @@ from layered_lr.state.training_state import TrainingState
 from layered_lr_oneflow import models
 from layered_lr_oneflow.dropout import DropoutMasks, find_random_modules
 from layered_lr_oneflow.eager_tensors import sync
+from layered_lr_oneflow.lookups import read_loss
 from layered_lr_oneflow.losses import make_loss
 from layered_lr_oneflow.moving_average import MovingAverage
 from layered_lr_oneflow.norms import NormHistory
@@ -141,7 +142,7 @@ class OneFlowSession(Session):
     def _unify(self, processes: OneFlowProcesses, losses: Sequence[Tensor]) -> list[Tensor]:
         """Let all processes have the first one's buffers, such as statistics; returns the mean of their losses."""
         processes.take_from_first(list(self.model.buffers()))
-        mean = processes.mean(flow.stack([loss.reshape(()) for loss in losses]))
+        mean = processes.mean(flow.stack([loss.reshape(-1) for loss in losses]))
         return [mean[part] for part in range(len(losses))]
 
     @abstractmethod
@@ -199,7 +200,7 @@ class OneFlowSession(Session):
             self._average.load(state.ema if state.step else {})
 
     def _losses(self, handles: Sequence[list[Tensor]]) -> Float64:
-        return np.array([np.mean([float(loss.numpy()) for loss in parts]) for parts in handles], dtype=np.float64)
+        return np.array([np.mean([read_loss(loss.numpy()) for loss in parts]) for parts in handles], dtype=np.float64)
 
     def logits(self, images: NDArray[np.float32], ema: bool = False, shares: bool = False) -> Array:
         """Compute the model's logits in evaluation mode, shape (N, classes).

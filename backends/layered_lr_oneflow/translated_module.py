@@ -63,6 +63,12 @@ class Translated(TranslatedPart):
         """Whether the model draws random numbers in training, all of which a session can draw from the run's seed."""
         return bool(self.places)
 
+    @property
+    def norms_of_one_number(self) -> frozenset[str]:
+        """Paths of the batch normalisations that cannot train on one image, of any shape that was traced."""
+        both = (program for programs in self._programs.values() for program in programs.values())
+        return frozenset().union(*(program.norms_of_one_number for program in both))
+
     def add_programs(self, graph: ModelGraph) -> None:
         """Take the forward passes of a graph, whose tensors and modules are here already."""
         keys = {key: self._add_constant(array) for key, array in graph.constants.items()}

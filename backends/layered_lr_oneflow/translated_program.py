@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from layered_lr.errors import DataError, LayeredLRError, Unsupported
+from layered_lr.errors import LayeredLRError, Unsupported
 from layered_lr.files import describe_error
 from layered_lr.models.graph import (
     Argument,
@@ -21,10 +22,12 @@ from layered_lr.models.graph import (
     Structure,
     list_references,
 )
-from layered_lr.models.graph_operators import OPERATORS
+from layered_lr.models.graph_operators import OPERATORS, RANDOM
+from layered_lr_oneflow.lookups import LazyLookups, keep_within
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
 from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.operators.layers import batch_norm
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
@@ -46,12 +49,14 @@ class Frame:
             and no random number is drawn.
     """
 
-    __slots__ = ("images", "inputs", "is_trial", "results", "root")
+    __slots__ = ("images", "inputs", "is_trial", "lookups", "moved", "results", "root")
 
     def __init__(self, root: Module, inputs: tuple[Tensor, ...], is_trial: bool = False) -> None:
         self.root, self.inputs, self.is_trial = root, inputs, is_trial
         self.images: int = inputs[0].shape[0]
         self.results: dict[str, Any] = {}
+        self.lookups = LazyLookups()  # those that nothing else watches
+        self.moved: dict[str, Tensor] = {}  # running means, by name
 
 
 Getter: TypeAlias = Callable[[Frame], Any]
@@ -66,7 +71,7 @@ class Step:
         module: In whose ``forward`` it stands, whose mode it may follow.
         place: Its random numbers, if it draws some.
         last_uses: Names of results that nothing needs after it.
-        indexes_by_input: Whether it takes an index that depends on the model's inputs.
+        moves_index: Whether it takes an index that may be another one in the next pass.
     """
 
     __slots__ = ("_arguments", "_function", "_indexes", "_module", "_place", "_training", "last_uses", "node")
@@ -77,9 +82,9 @@ class Step:
         module: Module,
         place: RandomPlace | None,
         last_uses: Sequence[str],
-        indexes_by_input: bool,
+        moves_index: bool,
     ) -> None:
-        self.node, self.last_uses, self._indexes = node, tuple(last_uses), indexes_by_input
+        self.node, self.last_uses, self._indexes = node, tuple(last_uses), moves_index
         self._module, self._place = module, place
         self._function = FUNCTIONS.get(node.operator)
         names = OPERATORS[node.operator]
@@ -93,11 +98,16 @@ class Step:
             values[self._training] = bool(self._module.training)
         operator, place = self.node.operator, self._place
         if self._indexes or (frame.is_trial and operator in _INDEXING):
-            _check_index(*values)
+            x, axis, index = values
+            values[2] = keep_within(x, axis, index, frame.lookups)
         if operator == "dropout":
             made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images, frame.is_trial)
         elif place is not None:
             made = place.make(getattr(flow, self.node.dtype), frame.inputs[0], frame.images, frame.is_trial)
+        elif operator == "batch_norm":
+            made, moved = batch_norm(*values)
+            if moved is not None:
+                frame.moved[self.node.arguments["mean"].name] = moved
         elif operator == "full":
             shape, value, dtype = values
             made = make_constant(shape, value, getattr(flow, dtype), frame.inputs[0])
@@ -108,7 +118,11 @@ class Step:
 
 
 class RunnableProgram:
-    """A program whose arguments are found without looking anything up."""
+    """A program whose arguments are found without looking anything up.
+
+    Attributes:
+        norms_of_one_number: Paths of modules that normalise a batch in which each image has one number a channel.
+    """
 
     def __init__(self, program: Program, modules: Mapping[str, Module], places: Mapping[str, RandomPlace]) -> None:
         last: dict[str, list[str]] = {}
@@ -117,17 +131,20 @@ class RunnableProgram:
             used = {reference.node for reference in _results(node.arguments)} - seen
             last[node.name] = list(used)
             seen |= used
-        by_input = _find_dependent(program)
+        moving = _find_moving(program)
         self._steps = [
             Step(
                 node,
                 modules[node.module],
                 places.get(node.name),
                 last[node.name],
-                node.operator in _INDEXING and _depends(node.arguments["index"], by_input),
+                node.operator in _INDEXING and _depends(node.arguments["index"], moving),
             )
             for node in program.nodes
         ]
+        self.norms_of_one_number = frozenset(
+            node.module for node in program.nodes if node.operator == "batch_norm" and _has_one_number(node)
+        )
         overwritten = _find_overwritten(program)
         self._writes = [
             (write, _make_getter(Held(write.name)), _make_getter(write.value, overwritten), modules[write.module])
@@ -157,7 +174,7 @@ class RunnableProgram:
                 check(step.node, made, frame.images)
             for name in step.last_uses:
                 del results[name]
-        output = self._output(frame)
+        output = _spoil(self._output(frame), frame.lookups)
         self._write(frame)
         return output
 
@@ -169,11 +186,26 @@ class RunnableProgram:
                 for write, target, value, module in self._writes
                 if module.training or not write.follows_mode
             ]
+            made += [(name, _walk(frame.root, name.split(".")), value.detach()) for name, value in frame.moved.items()]
             for name, buffer, value in made:
                 if _COLLECTED:
                     _COLLECTED[-1].append((name, value))
                 else:
                     assign(buffer, value)
+
+
+def _spoil(output: Any, lookups: LazyLookups) -> Any:
+    """Let an answer in a trace be NaN where a lookup that nothing else watches reads outside."""
+    if not lookups.ranges:
+        return output
+    if isinstance(output, flow.Tensor):
+        return lookups.spoil(output)
+    if isinstance(output, dict):
+        return type(output)((key, _spoil(value, lookups)) for key, value in output.items())
+    if isinstance(output, list | tuple):
+        parts = [_spoil(part, lookups) for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    return output
 
 
 _COLLECTED: list[list[tuple[str, Tensor]]] = []
@@ -195,34 +227,23 @@ def collect_writes() -> Iterator[list[tuple[str, Tensor]]]:
         _COLLECTED.pop()
 
 
-def _find_dependent(program: Program) -> set[str]:
-    """Find the operators whose results depend on the model's inputs."""
-    found: set[str] = set()
+def _has_one_number(norm: Node) -> bool:
+    """Whether a batch normalisation has one number of each channel, of a batch of one image."""
+    sizes = [size.at(1) if isinstance(size, BatchSized) else size for size in norm.shape]
+    return math.prod(sizes) == sizes[1]
+
+
+def _find_moving(program: Program) -> frozenset[Argument]:
+    """Find what may be other numbers in the next pass: by the inputs, by a buffer that is written, or by chance."""
+    found: set[Argument] = {Held(write.name) for write in program.writes}
     for node in program.nodes:
-        if _depends(node.arguments, found):
-            found.add(node.name)
-    return found
+        if node.operator in RANDOM or _depends(node.arguments, found):
+            found.add(Result(node.name))
+    return frozenset(found)
 
 
-def _depends(argument: Argument, nodes: set[str]) -> bool:
-    references = list_references(argument)
-    return any(isinstance(each, Input) or (isinstance(each, Result) and each.node in nodes) for each in references)
-
-
-def _check_index(x: Tensor, axis: int, index: Tensor) -> None:
-    """Refuse an index out of range, at which OneFlow would abort the process; in a graph's trace there is none yet.
-
-    Raises:
-        DataError: It is out of range.
-    """
-    if index.is_lazy:
-        return
-    places = index.numpy()
-    if places.size and (places.min() < 0 or places.max() >= x.shape[axis]):
-        raise DataError(
-            f"model: looks up places {places.min()} to {places.max()} of {x.shape[axis]}; must be 0 to "
-            f"{x.shape[axis] - 1}. Bring the inputs into this range."
-        )
+def _depends(argument: Argument, moving: Collection[Argument]) -> bool:
+    return any(isinstance(each, Input) or each in moving for each in list_references(argument))
 
 
 def refuse_node(node: Node, why: str) -> Unsupported:

@@ -107,7 +107,10 @@ def _gather(x: Tensor, gathered: list[tuple[int, Tensor]]) -> Any:
     flat: Any = 0
     for axis, index in zip(axes, indices, strict=True):
         length = x.shape[axis]
-        flat = flat * length + torch.where(index < 0, index + length, index).long()
+        index = torch.where(index < 0, index + length, index).long()
+        if len(axes) > 1:  # each is looked up by itself, so that a place out of range is found that is none of ``flat``
+            index = torch.arange(length).index_select(0, index.reshape(-1)).reshape(index.shape)
+        flat = flat * length + index
     merged = x.reshape(*x.shape[:first], -1, *x.shape[first + len(axes) :])
     return merged.index_select(first, flat.reshape(-1)), tuple(indices[0].shape)
 

@@ -119,7 +119,8 @@ def _cross_entropy(
 def _one_hot(x: Tensor, num_classes: int = -1) -> Any:
     if num_classes < 1:
         return NotImplemented
-    return (x.unsqueeze(-1) == torch.arange(num_classes)).to(torch.int64)
+    rows = torch.eye(num_classes, dtype=torch.int64)  # looked up, so that a number out of range is found
+    return rows.index_select(0, x.reshape(-1)).reshape(*x.shape, num_classes)
 
 
 def _broadcast(*tensors: Any) -> Any:

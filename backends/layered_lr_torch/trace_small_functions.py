@@ -46,8 +46,14 @@ def _sinc(x: Tensor) -> Tensor:
 
 
 def _logit(x: Tensor, eps: float | None = None) -> Tensor:
-    x = x if eps is None else x.clamp(eps, 1 - eps)
-    return (x / (1 - x)).log()
+    if eps is not None:
+        x = x.clamp(eps, 1 - eps)
+        return (x / (1 - x)).log()
+    is_outside, is_end = (x < 0) | (x > 1), (x == 0) | (x == 1)
+    within, end = torch.where(is_outside | is_end, 0.5, x), torch.where(is_end, x, 0.5) + 0.0  # no -0.0
+    # The gradient outside is NaN too, as that of a root of a negative number; at the ends it is infinite.
+    made = torch.where(is_outside, torch.where(is_outside, x * (1 - x), 1).sqrt(), (within / (1 - within)).log())
+    return torch.where(is_end, end.log() - (1 - end).log(), made)
 
 
 def _count(x: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:

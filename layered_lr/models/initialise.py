@@ -80,6 +80,11 @@ METHODS: Final[Mapping[str, Draw]] = {
 """
 
 
+_DRAWN: Final = ("Linear", "_ConvNd", "Conv1d", "Conv2d", "Conv3d")
+_NOT_DRAWN: Final = ("Norm", "Embedding")
+"""Parts of the names of classes whose weights are no matrices, though they may have several axes."""
+
+
 def draw_weight(method: str, shape: tuple[int, ...], rng: np.random.Generator) -> Float64:
     """Draw the weight of a layer.
 
@@ -107,9 +112,10 @@ def initialise(
 ) -> dict[str, Array]:
     """Return a model's state with weights that are drawn by named methods.
 
-    A method draws the weights of linear layers and convolutions, which are those of two dimensions or more. The bias
-    beside such a weight becomes 0; ``"torch"`` draws it, as torch's layers do. All else stays, such as normalisations
-    and tables of positions. What is drawn for an array depends on the seed and its name alone.
+    A method draws the weights of linear layers and convolutions, which are those of two dimensions or more that no
+    normalisation and no embedding holds. The bias beside such a weight becomes 0; ``"torch"`` draws it, as torch's
+    layers do. All else stays, such as tables of positions. What is drawn for an array depends on the seed and its name
+    alone.
 
     Args:
         start: Every parameter and buffer.
@@ -130,7 +136,10 @@ def initialise(
         )
     methods: dict[str, str] = {}
     for pattern, method in table.items():
-        advice = " It draws weights of two dimensions or more, and only those that no pretrained weights give."
+        advice = (
+            " It draws weights of linear layers and convolutions, of two dimensions or more, and only those that no "
+            "pretrained weights give."
+        )
         for path in expand_words((pattern,), parameters):
             for name in select_parameters("initialise", path, weights, advice):
                 methods.setdefault(name, method)
@@ -150,7 +159,12 @@ def initialise(
 
 
 def _is_weight(parameter: Parameter) -> bool:
-    return len(parameter.shape) >= 2 and parameter.name.endswith("weight")
+    """Whether it is the weight of a linear layer or a convolution: by its module's kind, else by name and shape."""
+    if len(parameter.shape) < 2 or not parameter.name.endswith("weight"):
+        return False
+    if any(each in _DRAWN for each in parameter.types):  # also a table that is tied to a linear layer
+        return True
+    return not any(word in each for each in parameter.types for word in _NOT_DRAWN)
 
 
 def _put(made: dict[str, Array], parameter: Parameter, array: Float64) -> None:

@@ -18,6 +18,9 @@ _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 """Names in the files of torchvision's DenseNets, which are older than its modules."""
 
 
+_STATISTICS = ("running_mean", "running_var")
+
+
 class Transform(NamedTuple):
     """What was done to the images that weights were trained on.
 
@@ -74,7 +77,8 @@ def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters
         head: The path of the layer that answers; empty where there is none.
 
     Raises:
-        SpecError: These are the weights of another model, or numbers that do not fit its own (``check_numbers``).
+        SpecError: These are the weights of another model, or numbers that do not fit its own (``check_numbers``), or
+            without the running statistics of its normalisations.
     """
     named = _rename(given, own)
     found: dict[str, Array] = {}
@@ -104,6 +108,13 @@ def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters
         raise SpecError(
             f"pretrained={name!r}: are the weights of another model: they lack {which}{more} Give weights of this "
             "model, or initial_weights=ll.InitialWeights(..., reset=[...])."
+        )
+    lost = [each for each in own if each.endswith(_STATISTICS) and each not in found and not _is_under(each, head)]
+    if lost:
+        raise SpecError(
+            f"pretrained={name!r}: lack {len(lost)} running statistics of normalisations, {lost[0]!r} first; a mean of "
+            "0 and a variance of 1 do not go with trained weights. Save model.state_dict(), not parameters alone, or "
+            "give initial_weights=ll.InitialWeights(...)."
         )
     heads = [each for each in own if each in parameters and _is_under(each, head)]
     new = tuple(heads) if any(each not in found for each in heads) else ()

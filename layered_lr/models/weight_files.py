@@ -45,7 +45,7 @@ def read_weights(source: str | Path | Mapping[str, object], what: str = "initial
         DataError: The file is missing, damaged, contains something other than arrays, or more than one set of weights.
     """
     if isinstance(source, Mapping):
-        return _arrays(find_weights(source, what))
+        return _arrays(find_weights(source, what), what)
     if not isinstance(source, str | Path):
         raise SpecError(f"{what}: got a {type(source).__name__}; must be a path or a mapping of arrays.")
     path = as_path(what, source)
@@ -118,18 +118,18 @@ def _names_of(weights: Mapping[Any, Any]) -> set[str]:
     return set(strip_wrappers(str(name) for name in weights if name != _COUNT).values())
 
 
-def _arrays(weights: Mapping[Any, Any]) -> dict[str, Array]:
-    return {str(name): _array(str(name), value) for name, value in weights.items()}
+def _arrays(weights: Mapping[Any, Any], said: str) -> dict[str, Array]:
+    return {str(name): _array(str(name), value, said) for name, value in weights.items()}
 
 
-def _array(name: str, value: object) -> Array:
+def _array(name: str, value: object, said: str) -> Array:
     """Turn an array, or a tensor of either framework, into an array of numbers."""
     try:
         array = read_tensor(value) if hasattr(value, "detach") else np.asarray(value)
     except Exception as error:  # a tensor or an object of the user may raise anything
-        raise DataError(f"initial_weights: {name!r} is not an array of numbers: {one_line(error)}") from None
+        raise DataError(f"{said}: {name!r} is not an array of numbers: {one_line(error)}") from None
     if kind_of(array) not in "fiubc":
-        raise DataError(f"initial_weights: {name!r} holds {array.dtype}; must be numbers.")
+        raise DataError(f"{said}: {name!r} holds {array.dtype}; must be numbers.")
     return array
 
 
@@ -171,14 +171,17 @@ def _torch(path: Path) -> dict[str, Array]:
                 f"{path}: holds other objects than tensors, such as a whole model, and nothing else is unpickled. Save "
                 "its weights alone: torch.save(model.state_dict(), path)."
             ) from None
-        why = (
-            "it is no file of torch" if isinstance(error, pickle.UnpicklingError) else describe_error(error).rstrip(".")
-        )
+        if isinstance(error, UnreadableError):
+            why = str(error)
+        elif isinstance(error, pickle.UnpicklingError | KeyError | IndexError | EOFError):  # of other bytes
+            why = "it is no file of torch"
+        else:
+            why = describe_error(error).rstrip(".")
         raise DataError(
             f"{path}: not a readable state_dict: {why}. Give a file that "
             "torch.save(model.state_dict(), path) has written."
         ) from None
-    return _arrays(find_weights(tensors, str(path)))
+    return _arrays(find_weights(tensors, str(path)), str(path))
 
 
 def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, reset: Sequence[str]) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from layered_lr.backend.processes import ALONE, Processes
@@ -106,8 +106,23 @@ def check_single_image(
     rest, in_epoch, total = train_size % options.batch_size, plan.steps_per_epoch, plan.total_steps
     if options.drop_last or options.sync_batch_norm or rest != processes.share.count or not in_epoch or not total:
         return
-    if framework_of(model) != "torch":  # OneFlow takes a variance of 0
-        return
+    of_one_number = _find_norms_of_one_number(model, answer)
+    phases = {plan.phase_index(step) for step in range(in_epoch - 1, total, in_epoch)}
+    for each in (plan.phase_plans[place] for place in sorted(phases)):
+        for name, _ in _list_training_norms(model, each):
+            if name in of_one_number:
+                raise SpecError(
+                    f"drop_last=False: the last batch of an epoch has one image{_per_process(processes)}, of which the "
+                    f"batch normalisation {name!r} gets one number of each channel, and one number has no variance. "
+                    "Leave drop_last out, or give another batch_size."
+                )
+
+
+def _find_norms_of_one_number(model: Module, answer: Callable[[], object]) -> Collection[str]:
+    """Find the batch normalisations that get one number of each channel of an image."""
+    if framework_of(model) != "torch":  # OneFlow's own take a variance of 0
+        translated: Collection[str] = getattr(model, "norms_of_one_number", ())
+        return translated
     seen: dict[str, tuple[int, ...]] = {}
     hooks = [module.register_forward_pre_hook(_noting(seen, name)) for name, module in _list_norms(model)]
     try:
@@ -115,16 +130,7 @@ def check_single_image(
     finally:
         for hook in hooks:
             hook.remove()
-    phases = {plan.phase_index(step) for step in range(in_epoch - 1, total, in_epoch)}
-    for each in (plan.phase_plans[place] for place in sorted(phases)):
-        for name, _ in _list_training_norms(model, each):
-            count, _, *pixels = seen.get(name, (0, 0))
-            if count * math.prod(pixels) == TRIED:
-                raise SpecError(
-                    f"drop_last=False: the last batch of an epoch has one image{_per_process(processes)}, of which the "
-                    f"batch normalisation {name!r} gets one number of each channel, and one number has no variance. "
-                    "Leave drop_last out, or give another batch_size."
-                )
+    return {name for name, (count, _, *pixels) in seen.items() if count * math.prod(pixels) == TRIED}
 
 
 def _list_norms(model: Module) -> list[tuple[str, Any]]:

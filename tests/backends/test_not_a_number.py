@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,10 +68,20 @@ GRADIENTS: dict[str, Callable[[Any, Any], Any]] = {
     "celu": lambda torch, x: torch.nn.functional.celu(x, 0.7),
     "power of itself": lambda torch, x: x**x,
     "negative number to a power": lambda torch, x: (-2.0) ** x,
+    "powers of zero": lambda torch, x: x.unsqueeze(1) ** torch.tensor([0, 0.5, 1, 1.5, 2, 3], dtype=x.dtype),
+    "a power of zero that learns": lambda torch, x: (
+        x.abs().unsqueeze(1) ** (x.sum() + torch.tensor([-1.5, -0.5])).abs()
+    ),
+    "more corrected than there are": lambda torch, x: torch.stack((x, x * x, x + 1), 1).var(1, correction=5),
+    "as many corrected as there are": lambda torch, x: torch.stack((x, x * x, x + 0.5), 1).var(1, correction=3),
+    "remainders": lambda torch, x: x.unsqueeze(1) % torch.tensor([0.1, -0.7, math.inf, -math.inf], dtype=x.dtype),
+    "logit": lambda torch, x: x.logit(),
+    "erfc": lambda torch, x: torch.erfc(x * 2),
     "prelu of one axis": lambda torch, x: torch.nn.functional.prelu(x, torch.full((1,), 0.2, dtype=x.dtype)),
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")
 def test_gradients_at_zero_and_of_negative_powers(torch: Any, oneflow: Any) -> None:
     x = np.array([-2.0, -1, -0.0, 0, 0.5, 1, 3])
     for name, function in GRADIENTS.items():
@@ -82,6 +93,25 @@ def test_gradients_at_zero_and_of_negative_powers(torch: Any, oneflow: Any) -> N
         expected.sum().backward()
         found.sum().backward()
         np.testing.assert_allclose(our_start.grad.numpy(), start.grad.numpy(), 1e-12, err_msg=name)
+
+
+def test_remainders_and_quotients_of_large_numbers(torch: Any, oneflow: Any) -> None:
+    """OneFlow has the remainder exact, as torch has; of whole numbers too, which float64 holds up to 2^53."""
+    whole = 2**60 + 7
+    rows: list[tuple[Callable[[Any], Any], list[float], str]] = [
+        (lambda x: x % 0.1, [1e5, 2e5, 3e5, 123456.7, -1e5], "float32"),
+        (lambda x: 3 % x, [INF, -INF, 2, -2, 0.1], "float32"),
+        (torch.erfc, [-1, 0, 3, 4, 9], "float32"),
+        *((lambda x, by=by: x // by + x % by, [whole, -whole, 2**53 + 1, 7, 0], "int64") for by in (10, -10, 3, 2**40)),
+        (lambda x: x.unsqueeze(1) // torch.tensor([3, -7, 2**59 + 1]), [whole, -whole, 2**53 + 1, 7, 0], "int64"),
+        (lambda x: x.unsqueeze(1) % torch.tensor([3, -7, 2**59 + 1]), [whole, -whole, 2**53 + 1, 7, 0], "int64"),
+        (lambda x: x % 3 + x // 2, [1, 5, 100], "uint8"),
+    ]
+    for function, numbers, dtype in rows:
+        given = np.array(numbers, dtype)
+        model = make_model(torch, lambda _, x, function=function: function(x), "float32")
+        found = ll.translate(model, example=torch.tensor(given))(oneflow.tensor(given)).numpy()
+        np.testing.assert_allclose(found, model(torch.tensor(given)).numpy(), 2e-7 if dtype == "float32" else 0)
 
 
 @pytest.mark.parametrize("settings", [PLAIN_LOSS, ClassLoss(label_smoothing=0.1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,58 @@ def test_a_trial_leaves_no_trace() -> None:
     found = value_of(what_a_trial_leaves)
     assert found["draws"] and found["gradient"] and found["state"] and not found["modes"]
     assert "only now, inside of a graph. Call it once before" in found["graph"]
+
+
+def runs_that_look_outside() -> dict[str, str]:
+    """What a run says of each lookup, within its range and outside of it; and how a graph of one's own answers."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+    from tests.support.lookup_networks import LOOKUPS, Looking, images_with
+
+    labels = np.arange(12) % 3
+    said = {}
+    for name, function in LOOKUPS.items():
+        for place in (3, 50, -40):
+            images = images_with(place)
+            data = (images, labels, images_with(3), labels)
+            for backend in ("oneflow-eager", "oneflow-graph"):
+                for parts in (1, 2) if name == "embedding" else (1,):
+                    said_of = {"data": data, "batch_size": 6 // parts, "accumulate_steps": parts, "epochs": 2}
+                    try:
+                        ll.run(ll.Spec(ll.SGD(0.1)), backend, lambda f=function: Looking(f), progress=False, **said_of)
+                        said[f"{name} {place} {backend} {parts}"] = "trains"
+                    except ll.LayeredLRError as error:
+                        said[f"{name} {place} {backend} {parts}"] = f"{type(error).__name__}: {error}"
+
+    class Graph(flow.nn.Graph):
+        def __init__(self, model: object) -> None:
+            super().__init__()
+            self.model = model
+
+        def build(self, x: flow.Tensor) -> flow.Tensor:
+            return self.model(x)
+
+    model = ll.translate(Looking(LOOKUPS["gather"]), torch.zeros(12, 3, 2, 2))
+    graph = Graph(model)
+    for place in (3, 50):
+        answer = graph(flow.tensor(images_with(place)))
+        said[f"own graph {place}"] = str(bool(np.isnan(answer.numpy()).all()))
+    return said
+
+
+def test_places_out_of_range_are_refused_where_torch_raises() -> None:
+    found = value_of(runs_that_look_outside)
+    assert [found.pop(f"own graph {place}") for place in (3, 50)] == ["False", "True"]
+    for key, said in found.items():
+        refused = (
+            re.match(r"DataError: model: looks up places -?\d+ to \d+ of [56]; must be 0 to [45]\.", said) is not None
+        )
+        # the counter goes up by 2, and is outside at the third update
+        assert refused == ("a counter" in key or " 3 oneflow" not in key), (key, said)
+        assert refused or said == "trains", (key, said)
 
 
 def errors_of_names() -> dict[str, str]:

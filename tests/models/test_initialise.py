@@ -64,6 +64,32 @@ def test_rows_or_columns_are_orthogonal(method: str, shape: tuple[int, ...]) -> 
         assert (matrix**2).mean() == pytest.approx(2 / math.prod(shape[1:]), rel=1e-12)
 
 
+@pytest.mark.usefixtures("torch")
+def test_normalisations_of_several_axes_and_embeddings_stay(backend: Backend) -> None:
+    import torch
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers = torch.nn.Conv2d(3, 3, 1), torch.nn.LayerNorm((3, 8, 8)), torch.nn.Flatten()
+            self.body = torch.nn.Sequential(*layers, torch.nn.Linear(192, 5))
+            self.table = torch.nn.Embedding(5, 5, padding_idx=0)
+
+        def forward(self, x: Any) -> Any:
+            return self.body(x) + self.table.weight.sum()
+
+    def make() -> Any:
+        torch.manual_seed(0)
+        return Net()
+
+    data = (np.zeros((8, 3, 8, 8), np.float32), np.arange(8) % 5) * 2
+    options = RunOptions(backend=backend.name, model=make, data=data, batch_size=4, initialise="orthogonal")
+    prepared = prepare(ll.Spec(ll.SGD(0.1)), options)
+    found, before = prepared.backend.state(prepared.model), make().state_dict()
+    changed = [name for name, array in found.items() if not np.allclose(array, before[name].numpy())]
+    assert changed == ["body.0.weight", "body.0.bias", "body.3.weight", "body.3.bias"]
+
+
 def test_biases_normalisations_and_tied_weights() -> None:
     made = initialise(START, PARAMETERS, "kaiming", 0)
     assert not made["conv.bias"].any() and not made["fc.bias"].any()

@@ -132,6 +132,16 @@ def test_other_kinds_of_numbers_are_refused(wrong: Any, tensors: bool) -> None:
         fit_pretrained("w", {"conv.bias": wrong}, own, set(own), "fc")
 
 
+def test_weights_without_running_statistics_are_refused() -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+    parameters = {name: tensor.detach().numpy() for name, tensor in net.named_parameters()}
+    own = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    with pytest.raises(ll.SpecError, match=r"lack 2 running statistics of normalisations, '1\.running_mean' first"):
+        fit_pretrained("w", parameters, own, set(parameters), "2")
+    counted = {name: array for name, array in own.items() if "num_batches" not in name}  # as in old files
+    assert set(fit_pretrained("w", counted, own, set(parameters), "2").arrays) == set(counted)
+
+
 def test_old_names_of_densenet_and_auxiliary_heads() -> None:
     own = {"features.denseblock1.denselayer1.norm1.weight": np.zeros(3), "classifier.weight": np.zeros((2, 3))}
     given = {"features.denseblock1.denselayer1.norm.1.weight": np.ones(3), "aux1.fc.weight": np.ones((5, 3))}

@@ -81,14 +81,22 @@ def npy() -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 def test_a_saved_model_and_a_text_say_what_to_save(torch: Any, tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
     with pytest.raises(ll.DataError, match=r"holds other objects than tensors.*model\.state_dict") as caught:
         read_weights(tmp_path / "whole.pth")
     assert "\\x1b" not in str(caught.value)
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ll.DataError, match=r"not a readable state_dict: .*Error.*torch\.save"):
+    with pytest.raises(ll.DataError, match=r"not a readable state_dict: it is no file of torch\..*torch\.save"):
         read_weights(tmp_path / "text.pth")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(ll.DataError, match=r"list\.pth: .*: it holds a list, and no table of tensors by name\. Give"):
+        read_weights(tmp_path / "list.pth")
+    torch.save({"head.weight": torch.eye(2).to_sparse()}, tmp_path / "sparse.pth")
+    with pytest.raises(ll.DataError, match=r"sparse\.pth: 'head\.weight' is not an array of numbers") as caught:
+        read_weights(tmp_path / "sparse.pth", "pretrained")
+    assert "initial_weights" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".pt"])

@@ -185,6 +185,28 @@ def constants(folder: str, backend: str) -> Any:
     return _run(backend, spec=ll.Spec(ll.SGD(lr=0.05)), model=Makes, epochs=1)
 
 
+def looked_up(folder: str, backend: str, shift: str = "0") -> Any:
+    """A model that looks up rows by pixels, of which each update shifts the places further."""
+    import torch
+    from torch import nn
+
+    import layered_lr as ll
+
+    class Looks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Embedding(40, 4)
+            self.register_buffer("shift", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, images: Any) -> Any:
+            places = (images[:, 0, 0, :6] * 4).long().clamp(-9, 9).abs()
+            if self.training:
+                self.shift += int(shift)
+            return self.rows(places + self.shift).mean(1)
+
+    return _run(backend, spec=ll.Spec(ll.SGD(lr=0.05)), model=Looks)
+
+
 def own_dropout(folder: str, backend: str) -> Any:
     """A model that is written in OneFlow, whose dropout draws by itself."""
     import oneflow as flow

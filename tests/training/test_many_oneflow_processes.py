@@ -19,7 +19,7 @@ from tests.support.made_once import make_once
 EAGER, GRAPH = "oneflow-eager", "oneflow-graph"
 KEPT = f"kept:{EAGER}"
 OF_EAGER = ("plain", "accumulated", "own_dropout", "stopped", "last_batch", "rolled_back")
-OF_GRAPH = ("accumulated", "kept", "constants")
+OF_GRAPH = ("accumulated", "kept", "constants", "looked_up")
 ALIKE = (*(f"{case}:{EAGER}" for case in OF_EAGER), KEPT, *(f"{case}:{GRAPH}" for case in OF_GRAPH))
 KINDS = ("values", "labels", "masks")
 NO_CLASSES = {backend: f"no_classes:{backend}:{':'.join(KINDS)}" for backend in (EAGER, GRAPH)}
@@ -32,6 +32,7 @@ LOSSES = {  # of which each case has several
     )
 }
 BATCH_NORMS = [f"{case}:{backend}" for case in ("batch_norm", "own_batch_norm") for backend in (EAGER, GRAPH)]
+LOOKS_OUTSIDE = f"looked_up:{GRAPH}:20"
 REFUSED = {
     "not_divided": r"SpecError: run\(batch_size=13\): .* Use 12 or 14",
     "unlike_norms": "SpecError: .*the last batch of an epoch has 3 of 12 images, of which a process has one image, and",
@@ -60,6 +61,7 @@ def two(alone: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             *LOSSES,
             *(f"{case}:{EAGER}" for case in REFUSED),
             *BATCH_NORMS,
+            LOOKS_OUTSIDE,
             f"gone_on:{EAGER}:of_one",
         ]
         return {"folder": folder, "ranks": many_oneflow_runs.run_in(2, folder, *cases)}
@@ -107,6 +109,11 @@ def test_what_cannot_be_is_refused_by_one_of_them(two: dict[str, Any], case: str
     texts = [found[f"{case}:{EAGER}"] for found in two["ranks"]]
     assert all(re.match(words, text) or re.match(f"[A-Za-z]+: process 0 of 2: {words[11:]}", text) for text in texts)
     assert sorted(text.split()[-1] for text in texts) == ["False", "True"]  # whether the other one says it
+
+
+def test_a_place_out_of_range_is_found_in_a_graph(two: dict[str, Any]) -> None:
+    for rank in two["ranks"]:
+        assert re.match(r"DataError: model: looks up places \d+ to \d+ of 40; must be 0 to 39", rank[LOOKS_OUTSIDE])
 
 
 def test_a_run_that_goes_back_does(alone: dict[str, Any]) -> None:

@@ -14,6 +14,6 @@ from layered_lr_oneflow.operators.shapes import SHAPES
 Function: TypeAlias = Callable[..., Any]
 
 FUNCTIONS: Final[Mapping[str, Function]] = {**ARITHMETIC, **LAYERS, **POOLING, **REDUCTIONS, **SHAPES}
-"""Each takes the operator's arguments by position, in the order of ``OPERATORS``; random ones are not here."""
+"""Each takes the operator's arguments by position, in the order of ``OPERATORS``; no random ones, no ``batch_norm``."""
 
 __all__ = ["FUNCTIONS", "Function"]

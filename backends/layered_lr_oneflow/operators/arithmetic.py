@@ -38,10 +38,6 @@ def _is_bool(x: Any) -> bool:
     return isinstance(x, flow.Tensor) and x.dtype == flow.bool
 
 
-def _erfc(x: Tensor) -> Tensor:
-    return 1 - flow.erf(x)
-
-
 def _log2(x: Tensor) -> Tensor:
     return flow.log(x) * (1 / math.log(2))
 
@@ -103,8 +99,24 @@ def _floor_divide(x: Any, y: Any) -> Tensor:
     x = as_tensor(x, y)
     if x.dtype.is_floating_point:
         return _divide_down(x, y)
-    quotient = convert(x, flow.float64) / (convert(y, flow.float64) if isinstance(y, flow.Tensor) else y)
-    return convert(flow.floor(quotient), x.dtype)
+    x, y, dtype = _as_whole_numbers(x, y)
+    product = x - _remainder_of_whole(x, y)
+    divisor = convert(y, flow.float64)
+    # Each division of float64 has 53 bits of the quotient right; the second one has all that are left.
+    quotient = convert(flow.round(convert(product, flow.float64) / divisor), flow.int64)
+    rest = convert(flow.round(convert(product - quotient * y, flow.float64) / divisor), flow.int64)
+    return convert(quotient + rest, dtype)
+
+
+def _as_whole_numbers(x: Tensor, y: Any) -> tuple[Tensor, Tensor, TensorType]:
+    """Bring whole numbers to int64, a divisor of zero to one; also returns the dtype of the result."""
+    divisor = convert(as_tensor(y, x), flow.int64)
+    return convert(x, flow.int64), flow.where(divisor == 0, as_tensor(1, divisor), divisor), x.dtype
+
+
+def _remainder_of_whole(x: Tensor, y: Tensor) -> Tensor:
+    rest = flow.fmod(x, y)
+    return flow.where((rest != 0) & ((rest < 0) != (y < 0)), rest + y, rest)
 
 
 def _divide_down(x: Tensor, y: Any) -> Tensor:
@@ -118,7 +130,19 @@ def _divide_down(x: Tensor, y: Any) -> Tensor:
 
 
 def _remainder(x: Any, y: Any) -> Tensor:
-    return x - _floor_divide(x, y) * y
+    """The exact remainder, with the divisor's sign; its gradient by the divisor is the quotient, rounded down."""
+    x = as_tensor(x, y)
+    if not x.dtype.is_floating_point:
+        x, y, dtype = _as_whole_numbers(x, y)
+        return convert(_remainder_of_whole(x, y), dtype)
+    divisor = as_tensor(y, x)
+    rest = flow.fmod(x.detach(), divisor.detach())
+    rest = flow.where((rest != 0) & ((rest < 0) != (divisor.detach() < 0)), rest + divisor.detach(), rest)
+    if x.requires_grad:
+        rest = rest + (x - x.detach())
+    if divisor.requires_grad:
+        rest = rest - _divide_down(x, divisor) * (divisor - divisor.detach())
+    return rest
 
 
 def _pow(x: Any, y: Any) -> Tensor:
@@ -132,21 +156,30 @@ def _pow(x: Any, y: Any) -> Tensor:
 
 
 def _pow_of_tensor(x: Tensor, y: Tensor) -> Tensor:
-    """Raise to powers that may learn, with torch's gradients by them.
+    """Raise to powers, with torch's gradients.
 
-    That of a power of zero is zero, where OneFlow's is NaN; that of a negative number's power is NaN, where it is zero.
+    By the base, OneFlow's gradient at zero is NaN of many powers. By powers that learn, that of a power of zero is
+    zero, where OneFlow's is NaN; that of a negative number's power is NaN, where it is zero.
     """
-    if not y.requires_grad:
-        return flow.pow(x, y)
     one = as_tensor(1, x)
     is_zero = broadcasting.equals(x, 0) & broadcasting.is_at_least(y, 0)
-    powers_of_zero = flow.pow(
-        flow.where(is_zero & broadcasting.is_greater(y, 0), x, one), flow.where(is_zero, y, one).detach()
-    )
     powers = flow.pow(flow.where(is_zero, one, x), flow.where(is_zero, one, y))
+    powers = flow.where(is_zero, _powers_of_zero(x, y.detach(), is_zero), powers)
+    if not y.requires_grad:
+        return powers
     nothing = flow.tanh(y) - flow.tanh(y).detach()
-    without_gradient = flow.sqrt(flow.where(broadcasting.is_less(x, 0), nothing, one)) * 0
-    return flow.where(is_zero, powers_of_zero, powers) + without_gradient
+    return powers + flow.sqrt(flow.where(broadcasting.is_less(x, 0), nothing, one)) * 0
+
+
+def _powers_of_zero(x: Tensor, y: Tensor, is_zero: Tensor) -> Tensor:
+    """Powers of zero, of which none is negative: the gradient is infinite below the first one, 1 at it, else zero."""
+    one, nothing = as_tensor(1, x), as_tensor(0, x)
+    is_below_first = is_zero & broadcasting.is_greater(y, 0) & broadcasting.is_less(y, 1)
+    is_first = is_zero & broadcasting.equals(y, 1)
+    rest = flow.where(is_zero & broadcasting.equals(y, 0), one, nothing)
+    rest = flow.where(is_first, flow.where(is_first, x, nothing), rest)
+    below_first = flow.sqrt(flow.where(is_below_first, x, one) + nothing)  # -0.0, whose gradient is -inf, becomes 0.0
+    return flow.where(is_below_first, below_first, rest)
 
 
 def _mish(x: Tensor) -> Tensor:
@@ -207,7 +240,6 @@ def _relu(x: Tensor) -> Tensor:
 
 
 _OTHERWISE: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
-    "erfc": _erfc,
     "isnan": _isnan,
     "log2": _log2,
     "logical_not": _logical_not,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from layered_lr.errors import DataError
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.operators.arithmetic import make_constant
 from layered_lr_oneflow.operators.broadcasting import add, add_bias, multiply, subtract
 from layered_lr_oneflow.operators.convolutions import convolve
+from layered_lr_oneflow.operators.placement import make_shares
 from layered_lr_oneflow.runtime import flow
 
 _C = flow._C
@@ -71,16 +73,63 @@ def _unfold(
     return flow.nn.functional.unfold(x, list(kernel), list(dilation), list(padding), list(stride))
 
 
-def _batch_norm(
+def batch_norm(
     x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None, bias: Tensor | None,
     training: bool, momentum: float, eps: float,
-) -> Tensor:  # fmt: skip
-    """OneFlow's own; of a weight and a bias it takes both or none, and with one of them alone gives any numbers."""
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Normalise a batch, by its own statistics or by the running ones; it moves ``variance``.
+
+    OneFlow's own operator takes the variance as the mean of the squares less the square of the mean: of a mean that is
+    large beside the deviation it has other numbers, or NaN. So it gets what is left when each channel's mean is
+    subtracted, which is normalised to the same numbers, with the same gradients. Of a weight and a bias it takes both
+    or none, and with one of them alone gives any numbers.
+
+    Returns:
+        What is normalised, and what ``mean`` is to become; None where it stays, or where there is none.
+
+    Raises:
+        DataError: There is one number of each channel, which has no variance.
+    """
     if weight is not None and bias is None:
         bias = make_constant(tuple(weight.shape), 0, weight.dtype, weight)
     if bias is not None and weight is None:
         weight = make_constant(tuple(bias.shape), 1, bias.dtype, bias)
-    return _C.normalization(x, mean, variance, weight, bias, 1, eps, momentum, training or mean is None)
+    if not training and mean is not None:
+        return _C.normalization(x, mean, variance, weight, bias, 1, eps, momentum, False), None
+    processes = x.placement.ranks.size if x.is_global else 1
+    if x.numel() == x.shape[1] * processes:
+        raise DataError(
+            f"model: a batch normalisation gets one number of each channel in training, in shape {tuple(x.shape)}, "
+            "and one number has no variance. Train on more images at once, or on larger ones."
+        )
+    average = _average_channels(x.detach())
+    centred = subtract(x, average.reshape(1, -1, *(1 for _ in x.shape[2:])))
+    if mean is None:
+        return _C.normalization(centred, None, None, weight, bias, 1, eps, momentum, True), None
+    unread = average * 0  # the operator moves both statistics, or none
+    made = _C.normalization(centred, unread, variance, weight, bias, 1, eps, momentum, True)
+    if x.is_global:
+        average = _average_channels_of_first(x.detach(), processes)
+    return made, mean * (1 - momentum) + average * momentum
+
+
+def _average_channels(x: Tensor) -> Tensor:
+    """Take the mean of each channel; by matrix products, which are several times as fast on a CPU as ``mean``."""
+    if x.is_global or not x.numel():
+        return x.mean(dim=[axis for axis in range(x.ndim) if axis != 1])
+    images, channels = x.shape[:2]
+    pixels = x.numel() // (images * channels)
+    device = str(x.device)
+    average = _C.matmul(make_shares((1, images), x.dtype, device), x.reshape(images, -1))
+    if pixels > 1:
+        average = _C.matmul(average.reshape(channels, pixels), make_shares((pixels, 1), x.dtype, device))
+    return average.reshape(channels)
+
+
+def _average_channels_of_first(x: Tensor, processes: int) -> Tensor:
+    """Take the mean of each channel of the images that the first process has, whose statistics count."""
+    rows = x.reshape(processes, x.shape[0] // processes, x.shape[1], -1).mean(dim=[1, 3])
+    return rows.to_global(sbp=flow.sbp.broadcast).narrow(0, 0, 1).reshape(x.shape[1])
 
 
 def _normalise(x: Tensor, axes: list[int], eps: float) -> Tensor:
@@ -110,7 +159,6 @@ LAYERS: Final[Mapping[str, Callable[..., Any]]] = {
     "conv": convolve,
     "conv_transpose": _convolve_transposed,
     "unfold": _unfold,
-    "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "group_norm": _group_norm,
 }

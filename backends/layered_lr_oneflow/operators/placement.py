@@ -1,11 +1,11 @@
-"""Matrices of ones and zeros that say which weight of a convolution meets which pixel."""
+"""Matrices that never change: which weight of a convolution meets which pixel, and what takes a mean."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import cache, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,9 +92,16 @@ def _combine(rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> NDArray[np.
     return both.reshape(sizes)
 
 
-def _make_constant(marks: NDArray[np.bool_], dtype: TensorType, device: str) -> Tensor:
+@cache
+def make_shares(shape: tuple[int, int], dtype: TensorType, device: str) -> Tensor:
+    """Make a row or a column of equal numbers that add up to 1: a product with it is a mean."""
+    return _make_constant(np.full(shape, 1 / math.prod(shape)), dtype, device)
+
+
+def _make_constant(numbers: NDArray[Any], dtype: TensorType, device: str) -> Tensor:
     """Make a tensor that graphs may capture: it never changes, and is whole before anything reads it."""
     with flow._oneflow_internal.lazy_mode.guard(False), flow.no_grad():
-        made = flow.tensor(np.ascontiguousarray(marks, np.float32), dtype=dtype, device=device)
+        kept = np.float64 if dtype == flow.float64 else np.float32
+        made = flow.tensor(np.ascontiguousarray(numbers, kept), dtype=dtype, device=device)
         flow._oneflow_internal.eager.Sync()
     return made

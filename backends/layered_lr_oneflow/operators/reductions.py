@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -33,8 +34,15 @@ def _var(x: Tensor, axes: tuple[int, ...], correction: float, keepdim: bool) -> 
     count = 1
     for axis in axes:
         count *= x.shape[axis]
-    centred = subtract(x, x.mean(dim=list(axes), keepdim=True))
-    return (centred * centred).sum(dim=list(axes), keepdim=keepdim) / (count - correction)
+    mean = x.mean(dim=list(axes), keepdim=True)
+    centred = subtract(x, mean if count > correction else mean.detach())  # else infinite gradients would meet in it
+    squares = (centred * centred).sum(dim=list(axes), keepdim=keepdim)
+    if count > correction:
+        return squares / (count - correction)
+    if count == correction:
+        return squares * math.inf
+    by_count = squares / (count - correction)  # torch divides by 0 here, but in the gradient by what there is
+    return by_count + squares.detach() * math.inf
 
 
 REDUCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
