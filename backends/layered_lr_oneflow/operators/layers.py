@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from layered_lr.errors import DataError
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.operators.arithmetic import make_constant
@@ -110,7 +112,8 @@ def batch_norm(
     made = _C.normalization(centred, unread, variance, weight, bias, 1, eps, momentum, True)
     if x.is_global:
         average = _average_channels_of_first(x.detach(), processes)
-    return made, mean * (1 - momentum) + average * momentum
+    kept = float(np.float32(1 - momentum))  # as the operator holds it, which moves the variance
+    return made, mean * kept + average * (1 - kept)
 
 
 def _average_channels(x: Tensor) -> Tensor:
