@@ -18,6 +18,7 @@ from layered_lr.errors import BackendUnavailable, LayeredLRError
 from layered_lr.parity.outcome import Outcome
 from layered_lr.parity.task import packed
 from layered_lr.parity.worker import REFUSED, Request
+from layered_lr.training.signals import Stop
 
 # `python -m` and `-c` both look into the current folder first: a stranger's folder would run its own modules.
 _PROGRAM = """
@@ -68,20 +69,23 @@ def _process(request: Path, log: Path, pipe: int) -> Iterator[subprocess.Popen[b
     """A worker in a session of its own, so that Ctrl-C reaches this process first; it ends with this block."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())}
     command = [sys.executable, "-c", _PROGRAM, str(request)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            pass_fds=[pipe],
-            start_new_session=True,
-        )
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with log.open("wb") as output, Stop() as signals:  # else one that comes now would leave the worker behind
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=[pipe],
+                start_new_session=True,
+            )
+        signals.obey()
         yield process
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
 
 
 def _search_path() -> list[str]:

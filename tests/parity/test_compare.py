@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import layered_lr as ll
+from layered_lr.parity import processes
 from tests.support import parity_models as tiny
 from tests.support.models import arrays
 from tests.support.oneflow_crashes import try_again_after_crash
@@ -225,6 +226,24 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     assert process.wait(600) == 130
     assert not any(Path(f"/proc/{worker}/cmdline").exists() and alive(worker) for worker in workers)
     assert b"Traceback" not in process.communicate()[1]
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_while_a_worker_starts_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, error: type[BaseException]
+) -> None:
+    started = []
+
+    def start_and_signal(*args: Any, **named: Any) -> subprocess.Popen[bytes]:
+        started.append(real([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True))
+        os.kill(os.getpid(), number)
+        return started[-1]
+
+    real = subprocess.Popen
+    monkeypatch.setattr(processes.subprocess, "Popen", start_and_signal)
+    with pytest.raises(error), processes._process(tmp_path / "request", tmp_path / "log", 0):
+        raise AssertionError("the worker began")
+    assert started[0].poll() is not None
 
 
 def wait_for_workers(parent: int) -> list[int]:
