@@ -9,13 +9,7 @@ from typing import Any
 import numpy as np
 
 from layered_lr.errors import Unsupported
-from layered_lr.models.graph import (
-    HeldModule,
-    HeldTensor,
-    InputFacts,
-    ModelGraph,
-)
-from layered_lr.models.graph_operators import DTYPES
+from layered_lr.models.graph import HeldModule, HeldTensor, InputFacts, ModelGraph
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
@@ -166,11 +160,6 @@ def _check_name(parent: Module, path: str) -> None:
 def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> None:
     made: dict[str, Tensor] = {}
     for held in tensors:
-        if held.dtype not in DTYPES:
-            raise Unsupported(
-                f"model: {held.name!r} is {held.dtype}; OneFlow backends take {', '.join(DTYPES)}. Convert it, or "
-                "train on a torch backend."
-            )
         path, _, name = held.name.rpartition(".")
         tensor = made[held.alias_of] if held.alias_of is not None else _make_tensor(held)
         made[held.name] = tensor

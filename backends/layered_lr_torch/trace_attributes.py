@@ -237,26 +237,15 @@ def _taking_one(base: Any, name: str) -> Callable[..., Any]:
     return take
 
 
-def _computing(base: Any, name: str) -> Callable[..., Any]:
+def _computing(base: Any, name: str, is_reversed: bool = False) -> Callable[..., Any]:
     function: Any = getattr(operator, name)
 
     def compute(self: Any, other: Any) -> Any:
         if not isinstance(other, _NUMBERS):
             self.note_read()
             return NotImplemented
-        return self.watch.follow(function(base.__pos__(self), _plain(other)), self.path)
-
-    return compute
-
-
-def _computing_reversed(base: Any, name: str) -> Callable[..., Any]:
-    function: Any = getattr(operator, name)
-
-    def compute(self: Any, other: Any) -> Any:
-        if not isinstance(other, _NUMBERS):
-            self.note_read()
-            return NotImplemented
-        return self.watch.follow(function(_plain(other), base.__pos__(self)), self.path)
+        pair = base.__pos__(self), _plain(other)
+        return self.watch.follow(function(*(pair[::-1] if is_reversed else pair)), self.path)
 
     return compute
 
@@ -278,7 +267,7 @@ _READS_OF_COLLECTIONS: Final = (
 def _make_number_class(base: type) -> Any:
     reads = {name: _noting(base, name) for name in _READS_OF_NUMBERS}
     computes = {f"__{name}__": _computing(base, name) for name in _ARITHMETIC}
-    computes |= {f"__r{name}__": _computing_reversed(base, name) for name in _ARITHMETIC}
+    computes |= {f"__r{name}__": _computing(base, name, is_reversed=True) for name in _ARITHMETIC}
     return type(base.__name__, (Watched, base), {**reads, **computes})
 
 

@@ -148,9 +148,9 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     images = max((len(array) for array in example), default=0)  # the first axis of each is the same batch's
     example = [array if len(array) == images else np.resize(array, (images, *array.shape[1:])) for array in example]
     inputs = tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example)
+    check_held(facts["tensors"], inputs)
     if not example:
         return ModelGraph(inputs=(), training=Program((), None), evaluation=Program((), None), **facts)
-    check_held(facts["tensors"], inputs)
     constants: dict[str, NDArray[Any]] = {}
     programs = []
     read: set[Region] = set()

@@ -127,27 +127,27 @@ class _Fit(Callback):
     Args:
         target: The loss to reach; None is a part of the first one.
         batches: How many updates go through all batches.
-
-    Attributes:
-        is_below_zero: Whether no target is given, and the first loss is no distance from zero.
     """
 
     def __init__(self, target: float | None, batches: int) -> None:
         self.target, self.batches = target, batches
         self.losses: list[float] = []
-        self.is_below_zero = False
 
     def on_update(self, event: UpdateEvent) -> None:
         """Look at the loss of each update."""
         self.losses.append(float(event.loss))
         if self.target is None:
-            if self.losses[0] < 0:
-                self.is_below_zero = True
+            if self.is_below_zero:
                 event.run.stop_unsaid()
                 return
             self.target = _NEARLY_ZERO * self.losses[0]
         if self.is_reached:
             event.run.stop_unsaid()
+
+    @property
+    def is_below_zero(self) -> bool:
+        """Whether no target is given, and none can be a part of the first loss."""
+        return self.target is None and bool(self.losses) and self.losses[0] < 0
 
     @property
     def is_reached(self) -> bool:

@@ -58,6 +58,11 @@ def stack_targets(name: str, targets: Sequence[Array]) -> Array:
     return np.stack(targets)
 
 
+def _is_told(key: str | int) -> bool:
+    """Whether what a data set tells of its labels may be of these: not where another place in its tuples is meant."""
+    return isinstance(key, str) or key == 1
+
+
 def find_labels(source: Any, key: str | int) -> Any:
     """Find the list of labels of a data set; None where it has none, so that its samples must be read.
 
@@ -67,6 +72,8 @@ def find_labels(source: Any, key: str | int) -> Any:
         source: The data set.
         key: Of labels in its samples.
     """
+    if not _is_told(key):
+        return None
     length = len(source)
     column_names = getattr(source, "column_names", None)
     if isinstance(column_names, list) and key in column_names:  # of Hugging Face
@@ -92,6 +99,8 @@ def find_labels(source: Any, key: str | int) -> Any:
 
 def find_class_names(source: Any, key: str | int) -> list[str] | None:
     """Find the names of the classes; None where the data set tells none."""
+    if not _is_told(key):
+        return None
     features = getattr(source, "features", None)
     names = getattr(features.get(key), "names", None) if isinstance(features, Mapping) else None
     if names is None and getattr(source, "target_transform", None) is None:

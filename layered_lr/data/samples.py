@@ -135,9 +135,7 @@ class Samples:
                 )
             for reader in (train, test):  # the targets are not turned as the EXIF data of their images say
                 reader.decoder = decoder._replace(turns=False)
-        names, key = self.class_names, train.label_key()
-        if names is None and (isinstance(key, str) or key == 1):
-            names = find_class_names(self.train, key)
+        names = self.class_names if self.class_names is not None else find_class_names(self.train, train.label_key())
         if self.class_names is None and names is not None and not _fit(names, labels, test_labels):
             names = None
         first = train.read(int(numbers[0]))[0]
@@ -250,8 +248,7 @@ class _Reader:
 
     def labels(self) -> Array:
         """All targets: of the data set's own list where it has one, or else read with the samples."""
-        key = self.label_key()
-        found = find_labels(self._source, key) if isinstance(key, str) or key == 1 else None
+        found = find_labels(self._source, self.label_key())
         if found is None:
             found = stack_targets(self._name, [self.read(index)[1] for index in range(self.length)])
         return as_targets(f"labels of {self._name}", found)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Weights
 from layered_lr.backend.base import Backend
 from layered_lr.errors import TrainingDiverged
+from layered_lr.models.norm_constants import hold_in_float32
 from layered_lr.models.user_models import check_judged_dtype
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.parity.disturbance import Disturbance
-from layered_lr.parity.norm_constants import hold_in_float32
 from layered_lr.parity.shaker import Shaker, frozen_parameters
 from layered_lr.parity.state_vector import Layout, layout_of, with_averages
 from layered_lr.parity.task import Task

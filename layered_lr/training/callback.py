@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -157,6 +156,9 @@ class CallbackFailed(Exception):
         super().__init__(f"callback {self.name} raised {type(error).__name__} in {method}: {error}")
 
 
+_HELD: Final = (CallbackFailed, DataError, TrainingDiverged)
+
+
 class Announcer:
     """Tells all callbacks of a run's events. An event that no callback listens to is not even made.
 
@@ -188,18 +190,16 @@ class Announcer:
 
     def _tell(self, method: str, event: Any) -> None:
         for callback in self._listeners[method]:
-            with self._holding():
+            try:
                 _call(callback, method, event)
+            except _HELD as error:
+                self._hold(error)
 
-    @contextlib.contextmanager
-    def _holding(self) -> Iterator[None]:
-        """Keep an error, if it is to wait."""
-        try:
-            yield
-        except (CallbackFailed, DataError, TrainingDiverged) as error:
-            if not self._holds_errors:
-                raise
-            self.held = self.held or error
+    def _hold(self, error: CallbackFailed | DataError | TrainingDiverged) -> None:
+        """Keep an error, if it is to wait; else raise it."""
+        if not self._holds_errors:
+            raise error
+        self.held = self.held or error
 
     def begin(self) -> None:
         """The run is ready."""
@@ -214,11 +214,13 @@ class Announcer:
         event = BatchEvent(self.run, step, images, labels, parts)
         for callback in self._listeners["on_batch"]:
             before = event.images, event.labels
-            with self._holding():
+            try:
                 _call(callback, "on_batch", event)
                 if self._holds_errors and callback.writes:
                     _check_unchanged(type(callback).__name__, event, *before)
                 _check_batch(type(callback).__name__, event, images.shape[1:], labels)
+            except _HELD as error:
+                self._hold(error)
         return event
 
     def update(self, step: int) -> None:

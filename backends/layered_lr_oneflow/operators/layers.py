@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import numpy as np
-
 from layered_lr.errors import DataError
+from layered_lr.models.norm_constants import find_kept_share
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.operators.arithmetic import make_constant
 from layered_lr_oneflow.operators.broadcasting import add, add_bias, multiply, subtract
@@ -112,7 +111,7 @@ def batch_norm(
     made = _C.normalization(centred, unread, variance, weight, bias, 1, eps, momentum, True)
     if x.is_global:
         average = _average_channels_of_first(x.detach(), processes)
-    kept = float(np.float32(1 - momentum))  # as the operator holds it, which moves the variance
+    kept = find_kept_share(momentum)  # as of the variance
     return made, mean * kept + average * (1 - kept)
 
 

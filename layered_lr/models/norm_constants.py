@@ -7,6 +7,11 @@ import numpy as np
 from layered_lr.models.nn_modules import Module, framework_of
 
 
+def find_kept_share(momentum: float) -> float:
+    """Find the share of a running statistic that OneFlow's kernel keeps: 1 less the momentum, as float32 holds it."""
+    return float(np.float32(1.0 - momentum))
+
+
 def hold_in_float32(model: Module) -> None:
     """Let torch's batch normalisations take ``eps`` and ``momentum`` as OneFlow's kernel has them.
 
@@ -25,4 +30,4 @@ def hold_in_float32(model: Module) -> None:
         if isinstance(getattr(module, "eps", None), float):
             module.eps = float(np.float32(module.eps))
         if isinstance(getattr(module, "momentum", None), float):
-            module.momentum = 1.0 - float(np.float32(1.0 - module.momentum))
+            module.momentum = 1.0 - find_kept_share(module.momentum)
