@@ -1,7 +1,8 @@
-"""Looks into a tensor at places that depend on a model's inputs: none outside, in eager mode and in a graph."""
+"""Whole numbers that depend on a model's inputs: no place outside of a tensor, and no divisor of 0, in a graph too."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +17,11 @@ from layered_lr_oneflow.runtime import flow
 
 
 class LazyLookups:
-    """The lookups of a graph's trace, whose places are known only when the graph runs.
+    """The lookups and whole divisions of a graph's trace, whose numbers are known only when the graph runs.
 
     Attributes:
-        ranges: Of each, the lowest and the highest place, and how many places there are: float64, shape (3,).
+        ranges: Of each lookup, the lowest and the highest place, and how many places there are: float64, shape (3,). Of
+            a division, -1 if a divisor is 0, else 0; 0; and infinity.
     """
 
     def __init__(self) -> None:
@@ -92,8 +94,36 @@ def keep_within(x: Tensor, axis: int, index: Tensor, own: LazyLookups) -> Tensor
     return flow.clamp(index, min=0, max=count - 1)
 
 
+def keep_nonzero(divisor: Tensor, own: LazyLookups) -> Tensor:
+    """Let no whole divisor be 0, by which OneFlow would divide without a word.
+
+    Args:
+        divisor: Whole numbers.
+        own: Takes the division in a trace, where nothing else watches.
+
+    Returns:
+        The divisor; in a trace, with 1 in the place of each 0.
+
+    Raises:
+        DataError: One is 0; not in a trace.
+    """
+    if not divisor.numel():
+        return divisor
+    if not divisor.is_lazy:
+        if not divisor.numpy().all():
+            check_range(-1, 0, math.inf)
+        return divisor
+    is_zero = convert(divisor.detach(), flow.int64) == 0
+    flat = convert(is_zero, flow.float64).reshape(-1)
+    lowest = flow.amin(flat * -1.0, dim=0, keepdim=True)
+    ends = [make_constant((1,), value, flow.float64, flat) for value in (0, math.inf)]
+    watched = _WATCHED[-1] if _WATCHED else own
+    watched.ranges.append(flow.cat([lowest, *ends], dim=0))
+    return flow.where(is_zero, make_constant((1,) * divisor.ndim, 1, divisor.dtype, divisor), divisor)
+
+
 def check_range(lowest: float, highest: float, count: float) -> None:
-    """Refuse places outside of a tensor.
+    """Refuse places outside of a tensor, and divisors that are 0; see ``LazyLookups``.
 
     Args:
         lowest: Of the places.
@@ -103,6 +133,10 @@ def check_range(lowest: float, highest: float, count: float) -> None:
     Raises:
         DataError: Some are outside.
     """
+    if lowest < 0 and count == math.inf:
+        raise DataError(
+            "model: divides whole numbers by 0, with // or %. Bring the inputs into a range in which no divisor is 0."
+        )
     if lowest < 0 or highest >= count:
         raise DataError(
             f"model: looks up places {lowest:.0f} to {highest:.0f} of {count:.0f}; must be 0 to {count - 1:.0f}. Bring "

@@ -23,7 +23,7 @@ from layered_lr.models.graph import (
     list_references,
 )
 from layered_lr.models.graph_operators import OPERATORS, RANDOM
-from layered_lr_oneflow.lookups import LazyLookups, keep_within
+from layered_lr_oneflow.lookups import LazyLookups, keep_nonzero, keep_within
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
 from layered_lr_oneflow.operators.arithmetic import make_constant
@@ -74,7 +74,17 @@ class Step:
         moves_index: Whether it takes an index that may be another one in the next pass.
     """
 
-    __slots__ = ("_arguments", "_function", "_indexes", "_module", "_place", "_training", "last_uses", "node")
+    __slots__ = (
+        "_arguments",
+        "_divides",
+        "_function",
+        "_indexes",
+        "_module",
+        "_place",
+        "_training",
+        "last_uses",
+        "node",
+    )
 
     def __init__(
         self,
@@ -90,6 +100,7 @@ class Step:
         names = OPERATORS[node.operator]
         self._arguments = [_make_getter(node.arguments[name]) for name in names]
         self._training = names.index("training") if node.follows_mode else None
+        self._divides = node.operator in ("floor_divide", "remainder") and "int" in node.dtype
 
     def run(self, frame: Frame) -> Tensor:
         """Run the operator."""
@@ -100,6 +111,8 @@ class Step:
         if self._indexes or (frame.is_trial and operator in _INDEXING):
             x, axis, index = values
             values[2] = keep_within(x, axis, index, frame.lookups)
+        elif self._divides and isinstance(values[1], flow.Tensor):
+            values[1] = keep_nonzero(values[1], frame.lookups)
         if operator == "dropout":
             made = values[0] if place is None or not values[2] else place.drop(values[0], frame.images, frame.is_trial)
         elif place is not None:
@@ -195,7 +208,7 @@ class RunnableProgram:
 
 
 def _spoil(output: Any, lookups: LazyLookups) -> Any:
-    """Let an answer in a trace be NaN where a lookup that nothing else watches reads outside."""
+    """Let an answer in a trace be NaN where a lookup that nothing else watches reads outside, or a divisor is 0."""
     if not lookups.ranges:
         return output
     if isinstance(output, flow.Tensor):

@@ -1,4 +1,4 @@
-"""Plain attributes of a model's modules: what they hold, and whether a forward pass reads those that keep changing."""
+"""Plain attributes of a model, and variables that it reads: what they hold, and whether those that change are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, MutableMapping
-from types import SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 from layered_lr_torch.callers import OWN_PACKAGES
 from layered_lr_torch.torch_types import Module
+from layered_lr_torch.trace_variables import list_variables
 
 OWN_TABLES: Final = ("_parameters", "_buffers", "_modules")
 MAPPINGS: Final = (dict, OrderedDict, defaultdict, Counter)
@@ -22,12 +23,14 @@ SERIES: Final = (list, deque)
 
 _ATTRIBUTES_OF_EACH: Final = frozenset(torch.nn.Module().__dict__)
 _PLAIN_OBJECTS: Final = (SimpleNamespace, Namespace)
+_NO_VALUES: Final = (type, FunctionType, BuiltinFunctionType, ModuleType, staticmethod, classmethod, property)
 _NUMBERS: Final = (int, float)
+_MANY_PASSES: Final = 10_007  # a prime number: what counts by twos, threes or tens is elsewhere in its round
 _DEEPEST: Final = 4  # objects in objects: a model's settings, not everything that a program holds
 
 
 class Table(NamedTuple):
-    """A dictionary that holds plain attributes: of a module, or of an object or a mapping that is an attribute itself.
+    """A mapping that holds plain attributes or variables, of a module or of what stands in one of them.
 
     Args:
         path: Where it is, such as ``"body.0.cfg."``.
@@ -43,13 +46,16 @@ class Table(NamedTuple):
 
 
 def list_tables(model: Module) -> list[Table]:
-    """List every dictionary of plain attributes once, those of modules first."""
+    """List every mapping of plain attributes or variables once, those of modules first."""
     tables: list[Table] = []
     seen: set[int] = set()
     for path, module in model.named_modules():
         names = (name for name in module.__dict__ if name not in OWN_TABLES)
         keys = tuple(name for name in names if not (name.startswith("_") and name in _ATTRIBUTES_OF_EACH))
         tables.append(Table(f"{path}." if path else "", module.__dict__, keys, True))
+    for path, variables in list_variables(model):
+        keys = tuple(name for name, value in variables.items() if not isinstance(value, _NO_VALUES))
+        tables.append(Table(path, variables, keys, False))
     level = list(tables)
     for _ in range(_DEEPEST):
         level = [table for outer in level for table in _list_inner(outer, seen)]
@@ -166,6 +172,25 @@ class Watch:
     def follow(self, value: Any, path: str) -> Any:
         """Let what was computed of a number be watched too."""
         return self._follow(value, path)
+
+
+def move_numbers(model: Module, places: set[tuple[str, Any]]) -> bool:
+    """Let the numbers in attributes that keep changing be what they are many passes later; whether there are any.
+
+    What Python itself reads of a number, such as ``range(self.calls)``, is no call that a ``Watch`` could note.
+
+    Args:
+        model: Gets them, in the place of what a ``Watch`` has put there.
+        places: The attributes.
+    """
+    found = False
+    for table in list_tables(model):
+        for key in table.keys:
+            value = table.values[key]
+            if (table.path, key) in places and isinstance(value, _NUMBERS):
+                table.values[key] = _plain(value) + _MANY_PASSES
+                found = True
+    return found
 
 
 class Watched:

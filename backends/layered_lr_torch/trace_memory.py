@@ -25,8 +25,8 @@ from layered_lr_torch.trace_recorder import Earlier, Recorder, find_source
 def put_back(model: Module) -> Iterator[None]:
     """Put the model back as it was, whatever happens in a ``with`` block: tensors, modes, attributes, generators.
 
-    Attributes that are lists, sets, mappings or the user's own objects get back what they held, and plain tensors their
-    numbers.
+    Attributes, and variables of its functions, that are lists, sets, mappings or the user's own objects get back what
+    they held, and plain tensors their numbers.
     """
     kept = [(module, dict(module.__dict__)) for module in model.modules()]
     inner = [(table.values, dict(table.values)) for table in list_tables(model) if not table.of_module]
@@ -98,7 +98,7 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 class Photograph:
-    """The plain attributes of a model's modules at one time; two are equal if nothing has changed in between."""
+    """The plain attributes and variables of a model at one time; two are equal if nothing has changed in between."""
 
     def __init__(self, model: Module) -> None:
         self._values = list(list_values(model))
@@ -126,8 +126,8 @@ def refuse_memory(node: Node | None) -> Unsupported:
     """Make the error for a model whose second pass does something else than its first."""
     where = "the model itself" if node is None else f"{node.operator}, in {node.describe_place()}"
     return Unsupported(
-        "model: its forward pass changes an attribute of a module, such as a counter or a kept tensor, and computes "
-        f"something else the next time ({where}). A trace has one pass for all, so it cannot be translated. Keep what "
+        "model: its forward pass changes an attribute or a variable, such as a counter or a kept tensor, and computes "
+        f"something else another time ({where}). A trace has one pass for all, so it cannot be translated. Keep what "
         "changes in a buffer (register_buffer), or train on a torch backend."
     )
 
@@ -135,7 +135,7 @@ def refuse_memory(node: Node | None) -> Unsupported:
 def refuse_counter(path: str) -> Unsupported:
     """Make the error for a model that reads an attribute which each pass changes."""
     return Unsupported(
-        f"model: its forward pass changes an attribute of a module each time, and reads it too ({path!r}), so that a "
+        f"model: its forward pass changes an attribute or a variable each time, and reads it too ({path!r}), so that a "
         "later pass may compute something else. A trace has one pass for all, so it cannot be translated. Keep what "
         "changes in a buffer (register_buffer), or train on a torch backend."
     )

@@ -38,7 +38,7 @@ from layered_lr_torch import models
 from layered_lr_torch.callers import OWN_PACKAGES
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
-from layered_lr_torch.trace_attributes import Counts, Watch
+from layered_lr_torch.trace_attributes import Counts, Watch, move_numbers
 from layered_lr_torch.trace_checks import check_held, check_program
 from layered_lr_torch.trace_generators import Generators
 from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_counter, refuse_memory
@@ -265,7 +265,7 @@ def _trace_once(
         mode: Whether it is to train.
         example: Its inputs.
         times: How many of these make the batch.
-        moving: Plain attributes that each pass changes, in either mode; gets those that are found here.
+        moving: Plain attributes and variables that each pass changes, in either mode; gets those that are found here.
         shared: Running statistics that the pass uses more than once.
 
     Raises:
@@ -302,6 +302,8 @@ def _trace_once(
                 compare_with_next(not mode, watch)
                 if watch.read is not None:
                     raise refuse_counter(watch.read)
+                if move_numbers(model, moving):
+                    compare_with_next(not mode)
             if not mode:  # what evaluation keeps of the weights, train() has to drop: they are others afterwards
                 model.train()
                 model.eval()

@@ -72,6 +72,11 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
         )
 
 
+def takes_images(model: Module, image_shape: tuple[int, ...]) -> bool:
+    """Whether a forward pass on tensors without numbers runs in evaluation; False too where it cannot be seen."""
+    return _find_use(model, False, image_shape) is not None
+
+
 def _check_size(model: Module, image_shape: tuple[int, ...]) -> None:
     """Refuse a model that takes images of another size, but not those of the data."""
     channels = image_shape[0]

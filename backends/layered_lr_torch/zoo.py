@@ -1,7 +1,7 @@
 """What the core takes from here for models by name; ``layered_lr.registry`` names this module."""
 
 from layered_lr_torch.heads import find_head_path, put_head
-from layered_lr_torch.unused_layers import check_use
+from layered_lr_torch.unused_layers import check_use, takes_images
 from layered_lr_torch.zoo_building import check_name, describe, list_names, list_timm_names
 from layered_lr_torch.zoo_model import ZooModel
 from layered_lr_torch.zoo_weights import find_transform, read_named
@@ -17,4 +17,5 @@ __all__ = [
     "list_timm_names",
     "put_head",
     "read_named",
+    "takes_images",
 ]

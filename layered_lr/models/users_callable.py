@@ -39,7 +39,8 @@ class UsersCallable:
         """Make the model.
 
         Raises:
-            SpecError: The callable makes no module; there is no such head, or a layer that the model never uses.
+            SpecError: The callable makes no module; there is no such head, the model cannot go on with a new one, or it
+                has a layer that it never uses.
         """
         made = make_model(self._make)
         if framework_of(made) != "torch":
@@ -51,7 +52,18 @@ class UsersCallable:
             return made
         torchs = load_zoo("torch")
         if self._head is not None:
-            torchs.put_head(made, torchs.find_head_path(made, self._head), self._num_classes)
+            self._replace_head(made, self._head, torchs)
         if self._has_classes:
             torchs.check_use(made, self._num_classes, self._image_shape)
         return made
+
+    def _replace_head(self, made: Module, head: str, torchs: Any) -> None:
+        path = torchs.find_head_path(made, head)
+        took_images = torchs.takes_images(made, self._image_shape)
+        torchs.put_head(made, path, self._num_classes)
+        if took_images and not torchs.takes_images(made, self._image_shape):
+            raise SpecError(
+                f"head={head!r}: with {self._num_classes} outputs at {path!r}, the model's forward pass fails, and "
+                "before it did not: it goes on with the old number of outputs. Give the path of the layer that "
+                "answers, or build the model for the data's classes, and leave head out."
+            )

@@ -135,6 +135,24 @@ def test_a_callables_least_size_is_said(make: Callable[[], Any], side: int, word
         check_use(make(), 5, (3, side, side))
 
 
+class GoesOn(Net):
+    """Computes with the numbers of its head."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(6, 7))
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x).reshape(-1, 7)
+
+
+@pytest.mark.parametrize("head", ["auto", "fc"])
+def test_a_head_whose_outputs_the_model_goes_on_with_is_named(head: str) -> None:
+    """The images were blamed."""
+    given: Any = {"backend": "torch-eager", "max_steps": 1, "batch_size": 4, "progress": False, "device": "cpu"}
+    with pytest.raises(ll.SpecError, match=rf"head='{head}': with 10 outputs at 'fc', .* the old number of outputs"):
+        ll.run(ll.Spec(ll.SGD(0.1)), model=GoesOn, head=head, **given)
+
+
 class SecondHead(Net):
     """The layer that answers is not the last one of the model."""
 

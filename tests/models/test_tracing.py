@@ -7,7 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -132,11 +132,11 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         "calls max_pool2d_with_indices",
     ),
     "no batch axis": (lambda net, x: torch.nn.functional.avg_pool2d(x[:, 0], 2), "without a batch axis"),
-    "a counter": (counting, "changes an attribute of a module"),
-    "a counter in a list": (counting_in_a_list, "changes an attribute of a module"),
-    "a counter elsewhere": (counting_elsewhere, "each time that it is called"),
-    "a kept tensor": (keeping, "changes an attribute of a module"),
-    "a kept weight": (keeping_the_first, "changes an attribute of a module"),
+    "a counter": (counting, "changes an attribute or a variable"),
+    "a counter in a list": (counting_in_a_list, "changes an attribute or a variable"),
+    "a counter elsewhere": (counting_elsewhere, "changes an attribute or a variable"),
+    "a kept tensor": (keeping, "changes an attribute or a variable"),
+    "a kept weight": (keeping_the_first, "changes an attribute or a variable"),
     "autocast": (cast_within, "under torch.autocast"),
     "no versions": (without_versions, "cannot be followed"),
     "other bits": (lambda net, x: x.view(torch.int32), "takes the bits"),
@@ -314,6 +314,114 @@ def test_a_count_of_passes_that_is_not_read_is_harmless(look: Callable[[Any], bo
     net = Counting(look)
     graph = trace_model(net, (X,))
     assert [node.operator for node in graph.training.nodes] == ["mul"] and net.count == 0 and len(net.last) == 1
+
+
+PASSES = 0
+LAST: Any = None
+
+
+class Scaling(torch.nn.Module):
+    """Scales its inputs; what a subclass answers instead depends on how many passes there were."""
+
+    passes = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(8))
+        self.count = 0
+
+    def forward(self, x: Any) -> Any:
+        return x * self.scale
+
+
+class CountsInItsClass(Scaling):
+    def forward(self, x: Any) -> Any:
+        type(self).passes += 1
+        return x * self.scale if CountsInItsClass.passes < 100 else x
+
+
+class CountsInItsFile(Scaling):
+    def forward(self, x: Any) -> Any:
+        return x * self.scale if self.count_passes() < 100 else x
+
+    def count_passes(self) -> int:
+        global PASSES
+        PASSES += 1
+        return PASSES
+
+
+class CountsAtALowLevel(Scaling):
+    def forward(self, x: Any) -> Any:
+        self.count += 1
+        for _ in range(self.count // 100):
+            x = x * 2
+        return x * self.scale
+
+
+class KeepsInItsFile(Scaling):
+    def forward(self, x: Any) -> Any:
+        global LAST
+        if LAST is None:
+            LAST = self.scale.detach() * 2
+        return x * LAST * self.scale
+
+
+def counting_in_a_closure() -> Scaling:
+    passes = 0
+
+    class Counts(Scaling):
+        def forward(self, x: Any) -> Any:
+            nonlocal passes
+            passes += 1
+            return x * self.scale if passes < 100 else x
+
+    return Counts()
+
+
+def counting_in_a_hook() -> torch.nn.Module:
+    passes = [0]
+
+    def count(module: Any, inputs: Any, output: Any) -> Any:
+        passes[0] += 1
+        return output if passes[0] < 100 else output * 2
+
+    net = torch.nn.Sequential(Scaling())
+    net[0].register_forward_hook(count)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (CountsInItsClass, r"reads it too \('class CountsInItsClass\.passes'\)"),
+        (CountsInItsFile, r"reads it too \('.*test_tracing\.PASSES'\)"),
+        (counting_in_a_closure, r"reads it too \('counting_in_a_closure.*: passes'\)"),
+        (counting_in_a_hook, r"reads it too \('counting_in_a_hook.*: passes'\)"),
+        (CountsAtALowLevel, "computes something else another time"),
+        (KeepsInItsFile, "computes something else another time"),
+    ],
+)
+def test_what_passes_leave_outside_of_the_modules_is_seen(make: Callable[[], Any], said: str) -> None:
+    with pytest.raises(ll.Unsupported, match=said):
+        trace_model(make(), (X,))
+    assert PASSES == 0 and LAST is None and "passes" not in vars(CountsInItsClass)
+
+
+class CountsUnread(Scaling):
+    seen: ClassVar[list[int]] = []
+
+    def forward(self, x: Any) -> Any:
+        global PASSES
+        PASSES += 1
+        type(self).passes += 1
+        self.seen.append(self.passes)
+        return x * self.scale
+
+
+def test_what_passes_count_outside_of_the_modules_unread_is_harmless() -> None:
+    graph = trace_model(CountsUnread(), (X,))
+    assert [node.operator for node in graph.training.nodes] == ["mul"]
+    assert PASSES == 0 and CountsUnread.seen == [] and "passes" not in vars(CountsUnread)
 
 
 def test_a_generator_of_the_file_in_which_a_class_stands_is_watched() -> None:
@@ -599,7 +707,7 @@ def test_what_evaluation_keeps_of_the_weights_has_to_go_before_they_change() -> 
     model = KeepsInEvaluation(drops=True)
     graph = trace_model(model, (np.zeros((2, 3), "float32"),))
     assert [node.operator for node in graph.evaluation.nodes] == ["exp", "mul"] and model.kept == {}
-    with pytest.raises(ll.Unsupported, match="changes an attribute of a module"):
+    with pytest.raises(ll.Unsupported, match="changes an attribute or a variable"):
         trace_model(KeepsInEvaluation(drops=False), (np.zeros((2, 3), "float32"),))
 
 
