@@ -41,7 +41,8 @@ ELEMENTS = 4
 GRADIENT_SIZES = (1.0, 1.0, 1e-2, 1e-4)
 _BARE_STARTS = (0.0, 1.0, 0.0, 0.0)
 _CLIP_RATIOS = (4.0, 0.25, 1.5, 0.75)  # gradient norms over the clip, in turn: so it acts, and does not
-_METRICS = {"loss": 1.0, "accuracy": 0.5}  # for reactive schedules: nothing improves, so that they react
+# For reactive schedules: nothing improves, so that they react.
+_METRICS = {"loss": 1.0, "accuracy": 0.5, "ema accuracy": 0.5}
 
 
 class Rung(NamedTuple):

@@ -23,10 +23,14 @@ _BelowOne = Annotated[float, BeforeValidator(unwrap_scalar), Field(strict=True, 
 
 
 Metric: TypeAlias = Callable[[Mapping[str, float]], float] | str
-"""What a schedule watches: ``"loss"``, ``"accuracy"``, the name of another metric, or a function of all metrics."""
+"""What a schedule watches: ``"loss"``, ``"accuracy"``, the name of another metric, or a function of all metrics.
+
+``"ema accuracy"`` is that of the moving average.
+"""
 
 
-_KNOWN = ("loss", "accuracy")  # whose better direction is known
+_OF_ACCURACY = ("accuracy", "ema accuracy")
+_KNOWN = ("loss", *_OF_ACCURACY)  # whose better direction is known
 
 
 def _check_metric(value: object) -> Metric | None:
@@ -68,10 +72,10 @@ class ReduceLROnPlateau(Schedule):
         cooldown: How many metrics after a reduction never count as bad.
         min_lr: Lowest rate.
         eps: If a reduction would change the rate by ``eps`` or less, it is not made.
-        metric: What is watched: ``"loss"``, ``"accuracy"``, the name of another metric of the run
-            (``run(metrics={...})``), for which ``mode`` must be said, or a function of all metrics (or its import
-            path), which is called once for all groups that have it. None is the accuracy with ``mode="max"``, else
-            the loss.
+        metric: What is watched: ``"loss"``, ``"accuracy"``, ``"ema accuracy"`` (of the moving average), the name of
+            another metric of the run (``run(metrics={...})``), for which ``mode`` must be said, or a function of all
+            metrics (or its import path), which is called once for all groups that have it. None is the accuracy with
+            ``mode="max"``, else the loss.
         unit: How often the metric is read: each ``"epoch"`` or each ``"step"``.
 
     Example:
@@ -98,10 +102,10 @@ class ReduceLROnPlateau(Schedule):
                 "ReduceLROnPlateau(every_step=True): it changes the rate when it reads a metric. Use unit='step' "
                 "instead, which reads the metric of each step."
             )
-        if self.metric == "accuracy" and self.mode == "min":
+        if self.metric in _OF_ACCURACY and self.mode == "min":
             raise SpecError(
-                "ReduceLROnPlateau(metric='accuracy', mode='min'): a higher accuracy is better, but mode='min' would "
-                "lower the rate when it rises. Give mode='max', or leave mode out."
+                f"ReduceLROnPlateau(metric={self.metric!r}, mode='min'): a higher accuracy is better, but mode='min' "
+                "would lower the rate when it rises. Give mode='max', or leave mode out."
             )
         if self.metric == "loss" and self.mode == "max":
             raise SpecError(
@@ -116,7 +120,7 @@ class ReduceLROnPlateau(Schedule):
         if self.metric is None:
             object.__setattr__(self, "metric", "accuracy" if self.mode == "max" else "loss")
         if self.mode is None:
-            object.__setattr__(self, "mode", "max" if self.metric == "accuracy" else "min")
+            object.__setattr__(self, "mode", "max" if self.metric in _OF_ACCURACY else "min")
 
     def start_reaction(self, lr: float) -> Reaction:
         """Return the object that decides the rate of one group during training, at its start.

@@ -23,7 +23,7 @@ from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
 from layered_lr.spelling import did_you_mean
 from layered_lr.training.cross_entropy import CrossEntropy
-from layered_lr.training.metrics import OWN_NAMES, TEST_LOSS, list_names
+from layered_lr.training.metrics import EMA_ACCURACY, OWN_NAMES, TEST_LOSS, list_names
 from layered_lr.training.options import RunOptions
 
 _BLOCK_STEPS = 65_536  # whose rates are held at once
@@ -135,9 +135,7 @@ def check_watched(options: RunOptions, has_accuracy: bool = True) -> None:
     Raises:
         SpecError: It does not.
     """
-    further = [*([] if has_accuracy else [TEST_LOSS]), *options.metrics]
-    own = OWN_NAMES if has_accuracy else OWN_NAMES[:1]
-    known = [*own, *list_names(further, options.ema_decay is not None)]
+    known = _list_measured(options, has_accuracy)
     if options.early_stop is not None:
         _check_measured("early_stop: metric", options.early_stop.metric, known)
     if options.checkpoints is not None and options.checkpoints.keep_best:
@@ -158,10 +156,16 @@ def check_reacting(options: RunOptions, plan: Plan, has_accuracy: bool = True) -
         if reaction is None or not isinstance(name, str):
             continue
         each_step = reaction.settings.unit == "step"
-        at_end = OWN_NAMES if has_accuracy else (OWN_NAMES[0], TEST_LOSS)
-        known = ["loss"] if each_step else [*at_end, *options.metrics]
+        known = ["loss"] if each_step else _list_measured(options, has_accuracy)
         what = f"group {group.name!r}, ReduceLROnPlateau: metric"
         _check_measured(what, name, known, " at each step" if each_step else "")
+
+
+def _list_measured(options: RunOptions, has_accuracy: bool) -> list[str]:
+    """List what a run measures at the end of each epoch."""
+    has_average = options.ema_decay is not None
+    further = list_names([*([] if has_accuracy else [TEST_LOSS]), *options.metrics], has_average)
+    return [OWN_NAMES[0], *OWN_NAMES[1:] * has_accuracy, *[EMA_ACCURACY] * (has_accuracy and has_average), *further]
 
 
 def _check_measured(what: str, name: str, known: Sequence[str], when: str = "") -> None:

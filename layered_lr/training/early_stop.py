@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
+from layered_lr.training.metrics import EMA_ACCURACY
 from layered_lr.training.option import (
     GOES_ON,
     Refused,
@@ -30,12 +31,12 @@ def choose_mode(called: str, prefix: str, metric: str, mode: str) -> str:
         called: The class of the options, for messages.
         prefix: Of the names of its fields ``metric`` and ``mode``.
         metric: Its name.
-        mode: What was given; ``"auto"`` knows the accuracy and the loss.
+        mode: What was given; ``"auto"`` knows the accuracy, that of the moving average, and the loss.
 
     Raises:
         SpecError: It is not known, or the other way round.
     """
-    known = {"accuracy": "max", "loss": "min"}.get(metric)
+    known = {"accuracy": "max", EMA_ACCURACY: "max", "loss": "min"}.get(metric)
     said = f"{called}({prefix}metric={shown(metric)}"
     if mode == "auto" and known is None:
         raise SpecError(f"{said}): say whether more is better: {prefix}mode='max' or {prefix}mode='min'.")
@@ -93,7 +94,8 @@ class EarlyStop:
 
     metric: str = option(
         default="accuracy",
-        help="What is looked at after each epoch: 'accuracy', 'loss' (the epoch's mean), or the name of a metric.",
+        help="What is looked at after each epoch: 'accuracy', 'ema accuracy', 'loss' (the epoch's mean), or the name "
+        "of a metric.",
         check=metric_name,
         allowed="a metric's name",
         meaning=GOES_ON,

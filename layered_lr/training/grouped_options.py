@@ -138,7 +138,8 @@ class Checkpoints:
     )
     best_metric: str = option(
         default="accuracy",
-        help="By what a checkpoint is the best: 'accuracy', 'loss' (the epoch's mean), or the name of a metric.",
+        help="By what a checkpoint is the best: 'accuracy', 'ema accuracy', 'loss' (the epoch's mean), or the name "
+        "of a metric.",
         check=metric_name,
         allowed="a metric's name",
         meaning=RUN_ONLY,

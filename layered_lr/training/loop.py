@@ -53,7 +53,7 @@ from layered_lr.training.evaluation import MeasuredLoss, evaluate
 from layered_lr.training.followers import FollowedLog
 from layered_lr.training.history import History, mean_loss
 from layered_lr.training.measurements import Measurements, NotFinite
-from layered_lr.training.metrics import TEST_LOSS, Metric, list_names
+from layered_lr.training.metrics import EMA_ACCURACY, TEST_LOSS, Metric, list_names
 from layered_lr.training.progress import ProgressBar
 from layered_lr.training.result import NO_GRADIENT
 from layered_lr.training.run_handle import RunHandle
@@ -525,14 +525,15 @@ class Loop:
         loss = mean_loss(self.history.losses.numbers(self._first_of_epoch()))
         known = {} if right is None or math.isnan(right) else {"accuracy": right}
         metrics = {"loss": loss, **known, **further}
+        seen = metrics if average is None or math.isnan(average) else {**metrics, EMA_ACCURACY: average}
         # Where every update was skipped there is nothing to react to, and where the run ends before its epoch does, the
         # epoch's own end is still to come: a run that goes on from here shows it then, as one that was not stopped.
         if right is not None and math.isfinite(loss) and self._ends_epoch():
-            self._observe(metrics, "epoch")
+            self._observe(seen, "epoch")
         self._epoch_is_open = False  # nothing of the user's is called any more
         if right is not None:
             self._keep_measured(right, average, further)
-            self._watch(metrics)
+            self._watch(seen)
         if self.run_log:
             self.measured.collect()
             self.run_log.add(self.history)

@@ -18,6 +18,7 @@ Metric: TypeAlias = Any
 
 OWN_NAMES = ("loss", "accuracy")  # which each run measures
 _OF_EVENTS = ("event", "step")  # which each line of a run's events has, beside what was measured
+EMA_ACCURACY = "ema accuracy"  # of the moving average, with ``ema_decay``
 TEST_LOSS = "test loss"  # which a run measures whose targets are no class numbers
 
 

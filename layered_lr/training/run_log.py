@@ -26,6 +26,7 @@ from layered_lr.training.cadence import cadence
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.history import History, mean_loss
 from layered_lr.training.in_file import command_to_go_on
+from layered_lr.training.metrics import EMA_ACCURACY
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import METRICS, PLAN, PLAN_TEXT, RECIPE, REPORT, RunFolder
 
@@ -225,6 +226,8 @@ class RunLog:
             name, sign = "loss", -1.0
         if name == "accuracy":
             value = float(history.accuracies.numbers()[-1])
+        elif name == EMA_ACCURACY and len(history.ema_accuracies):
+            value = float(history.ema_accuracies.numbers()[-1])
         elif name == "loss":
             value = mean_loss(history.losses.numbers(max(epoch_began, 0)))
         elif (rows := history.logged.get(name)) is not None and int(rows.numbers()[-1][0]) == step:

@@ -112,9 +112,38 @@ def test_a_schedule_watches_a_metric_by_its_name(backend: Any, tmp_path: Path) -
     assert 'metric = "scripted"' in (tmp_path / "r" / "recipe.toml").read_text()
 
 
+def test_a_schedule_watches_the_moving_average(torch: Any) -> None:
+    """torch's own schedule is shown what the run measured."""
+    for metric in ("ema accuracy", "ema scripted"):
+        spec = ll.Spec(ll.SGD(0.5), schedule=ll.ReduceLROnPlateau("max", 0.1, patience=0, metric=metric))
+        scripted = Scripted(*range(16, 0, -1))
+        result = ll.run(spec, **said(epochs=8, ema_decay=0.3), metrics={"scripted": scripted})
+        ours = result.ema_accuracies if metric == "ema accuracy" else result.logged[metric][:, 1]
+        optimizer = torch.optim.SGD([torch.zeros(1)], 0.5)
+        theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", 0.1, patience=0)
+        due = []
+        for value in ours.tolist():
+            due.append(optimizer.param_groups[0]["lr"])
+            theirs.step(value)
+        assert result.rates["rest"][::5].tolist() == due and due[-1] < 0.5
+
+
+def test_the_best_weights_are_those_of_the_best_moving_average(torch: Any, tmp_path: Path) -> None:
+    watched: dict[str, Any] = {
+        "early_stop": ll.EarlyStop("ema accuracy", patience=20),
+        "checkpoints": ll.Checkpoints(tmp_path / "r", best_metric="ema accuracy", keep=1),
+    }
+    result = ll.run(ll.Spec(ll.SGD(0.5)), **said(epochs=8, ema_decay=0.6), **watched)
+    best = 5 * (int(np.argmax(result.ema_accuracies)) + 1)
+    assert best < len(result.losses) and best != 5 * (int(np.argmax(result.accuracies)) + 1)
+    assert [event["best_step"] for event in result.events if event["event"] == "restored"] == [best]
+    assert {each.name for each in (tmp_path / "r" / "checkpoints").iterdir()} == {f"step-{best:08}", "step-00000040"}
+
+
 @pytest.mark.parametrize(
     ("plateau", "match"),
     [
+        ({"metric": "ema accuracy"}, r"metric='ema accuracy' is not measured"),
         ({"metric": "top3"}, r"metric='top3' is not measured; what is: loss, accuracy, scripted"),
         ({"metric": "script"}, "Did you mean 'scripted'"),
         ({"metric": "scripted", "unit": "step"}, "'scripted' is not measured at each step; what is: loss"),
