@@ -67,7 +67,7 @@ def _is_users_function(value: Any) -> bool:
 
 def _is_the_users(made: Any) -> bool:
     package = str(made.__module__).split(".")[0]
-    return package not in (*OWN_PACKAGES, "numpy", "builtins") and package not in sys.stdlib_module_names - {"__main__"}
+    return package not in {*OWN_PACKAGES, "numpy", *sys.stdlib_module_names}
 
 
 def _unwrap(value: Any) -> Any:
