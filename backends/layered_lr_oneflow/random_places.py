@@ -85,9 +85,10 @@ class RandomPlace:
         return tuple(size.at(images) if isinstance(size, BatchSized) else size for size in self.shape)
 
     def drop(self, x: Tensor, images: int, is_trial: bool = False) -> Tensor:
-        """Drop numbers of an activation, and make the others larger; in a trial, which draws nothing, drop none."""
+        """Drop numbers of an activation, and make the others larger; a trial, which draws nothing, drops none."""
         if is_trial:
-            return multiply(x, make_constant(self.sizes_at(images), 1, x.dtype, x))
+            larger = 0.0 if self.p >= 1 else 1 / (1 - self.p)
+            return multiply(x, make_constant(self.sizes_at(images), larger, x.dtype, x))
         return multiply(x, self._draw_dropout(x.dtype, x, images) if self.mask is None else self.mask)
 
     def make(self, dtype: TensorType, like: Tensor, images: int, is_trial: bool = False) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +22,8 @@ from layered_lr.models.graph import (
     list_references,
 )
 from layered_lr.models.nn_modules import dtype_of
+from layered_lr.models.trial import Pass, Trial, draw_weights, find_far, sample
+from layered_lr_oneflow import models
 from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.runtime import flow
@@ -58,8 +60,11 @@ def try_both_modes(root: Translated, graph: ModelGraph) -> None:
     """
     if not graph.example[0]:
         return
+    of_buffers = {each.name for each in graph.tensors if each.kind == "buffer"}
+    buffers = {name: array for name, array in graph.state.items() if name in of_buffers}
     for mode in (False, True):
         root.train(mode)
+        models.load_state(root, buffers)  # a pass may change them
         try:
             _try_mode(root, graph, mode)
             sync()
@@ -76,12 +81,17 @@ def try_both_modes(root: Translated, graph: ModelGraph) -> None:
 
 def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     inputs, answers = graph.example
-    tensors = tuple(flow.tensor(array.copy()) for array in inputs)
+    if trains and graph.trial is not None:
+        inputs = graph.trial.inputs
+    has_sources = trains and not any(parameter.requires_grad for parameter in root.parameters())
+    tensors = tuple(
+        flow.tensor(array.copy(), requires_grad=has_sources and array.dtype.kind == "f") for array in inputs
+    )
     check = _Check(graph.training if trains else graph.evaluation)
     program = root.find_programs(tensors)[trains]
     made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
     if trains:
-        _try_backward(made)
+        _try_backward(root, tensors, made, graph.trial)
     elif answers:
         _compare(made, answers, check.find_sizes(graph))
 
@@ -158,22 +168,42 @@ def _list_tensors(output: Any) -> list[Tensor]:
     return []
 
 
-def _try_backward(made: list[Tensor]) -> None:
-    """Run a backward pass from everything that the model gives.
+def _try_backward(root: Translated, inputs: Sequence[Tensor], made: list[Tensor], trial: Trial | None) -> None:
+    """Run a backward pass from everything that the model gives, and compare its gradients with torch's.
 
     Raises:
-        Unsupported: OneFlow cannot.
+        Unsupported: OneFlow cannot, or they are not alike.
     """
+    floating = {place: tensor for place, tensor in enumerate(made) if tensor.dtype.is_floating_point}
     try:
-        total = sum(tensor.sum() for tensor in made if tensor.requires_grad)
-        if isinstance(total, flow.Tensor):
-            total.backward()
+        weighed = [_weigh(place, tensor) for place, tensor in floating.items() if tensor.requires_grad]
+        if weighed:
+            sum(weighed[1:], weighed[0]).backward()
         sync()
     except Exception as error:  # whatever OneFlow raises
         raise Unsupported(
             f"model: OneFlow cannot compute its gradients: {describe_error(error).rstrip('.')}. Train on a torch "
             "backend, and report the model."
         ) from error
+    if trial is None:
+        return
+    sources = {**dict(root.named_parameters()), **{f"input {place}": each for place, each in enumerate(inputs)}}
+    gradients = {name: _gradient_of(sources[name]) for name in trial.wanted.gradients}
+    far = find_far(trial, Pass({place: sample(each.detach().numpy()) for place, each in floating.items()}, gradients))
+    if far:
+        raise Unsupported(
+            f"model: translated to OneFlow, {far} in training is not torch's. Train on a torch backend, and report the "
+            "model."
+        )
+
+
+def _weigh(place: int, answer: Tensor) -> Tensor:
+    weights = flow.tensor(draw_weights(place, answer.shape), dtype=answer.dtype, device=str(answer.device))
+    return (answer * weights).sum()
+
+
+def _gradient_of(source: Tensor) -> NDArray[Any]:
+    return sample(flow.zeros_like(source).numpy() if source.grad is None else source.grad.numpy())
 
 
 def _compare(made: list[Tensor], answers: tuple[Any, ...], sizes_of_terms: list[float]) -> None:

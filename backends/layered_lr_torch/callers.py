@@ -1,4 +1,4 @@
-"""Which functions are running: the stack of calls."""
+"""Which functions are running, and which were when an error was raised."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def is_called_by(*files: str) -> bool:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
+
+
+def line_of(error: BaseException) -> str:
+    """Find the innermost line of an error that is the model's own, as ``FILE:NUMBER``; empty if there is none."""
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        package = str(frame.tb_frame.f_globals.get("__name__", "")).split(".")[0]
+        if package not in OWN_PACKAGES:
+            found = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+        frame = frame.tb_next
+    return found

@@ -71,12 +71,12 @@ def _list_inner(outer: Table, seen: set[int]) -> Iterator[Table]:
         if type(value) in MAPPINGS:
             seen.add(id(value))
             yield Table(f"{outer.path}{key}.", value, tuple(value), False)
-        elif _is_plain_object(value):
+        elif is_plain_object(value):
             seen.add(id(value))
             yield Table(f"{outer.path}{key}.", value.__dict__, tuple(value.__dict__), False)
 
 
-def _is_plain_object(value: Any) -> bool:
+def is_plain_object(value: Any) -> bool:
     """Whether a value is an object of a class that the user wrote, such as one with the model's settings."""
     kind = type(value)
     package = kind.__module__.split(".")[0]

@@ -6,6 +6,7 @@ import pickle
 import random
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from layered_lr.errors import Unsupported
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.trace_attributes import list_values
+from layered_lr_torch.trace_recorder import find_source
 
 _KINDS = (random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState, torch.Generator)
 
@@ -52,6 +54,40 @@ class Generators:
                     f"model: draws from {what}, in {where}, which cannot be translated. Draw with torch, from its "
                     "default generator."
                 )
+
+
+@contextmanager
+def refuse_seeds() -> Iterator[None]:
+    """Refuse to seed torch's default generator, or to set its state, in a ``with`` block.
+
+    Raises:
+        Unsupported: The model does; each of its passes would draw the same.
+    """
+    places = [(torch, "default_generator"), (torch.random, "default_generator")]
+    kept = [(place, name, getattr(place, name)) for place, name in places]
+    for place, name, generator in kept:
+        setattr(place, name, _Unseeded(generator))
+    try:
+        yield
+    finally:
+        for place, name, generator in kept:
+            setattr(place, name, generator)
+
+
+class _Unseeded:
+    """A generator that nobody may seed."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("manual_seed", "seed", "set_state"):
+            raise Unsupported(
+                f"model: seeds torch's generator of random numbers, or sets its state ({name}), at {find_source()}: "
+                "each of its passes draws the same numbers. That cannot be translated. Leave it out, or train on a "
+                "torch backend."
+            )
+        return getattr(self._generator, name)
 
 
 def _list_generators(model: Module) -> Iterator[Any]:

@@ -141,6 +141,15 @@ def refuse_counter(path: str) -> Unsupported:
     )
 
 
+def refuse_change(path: str) -> Unsupported:
+    """Make the error for a model that changes an attribute of which nobody can see whether it is read."""
+    return Unsupported(
+        f"model: its forward pass changes {path!r} each time, so that a later pass may compute something else. A trace "
+        "has one pass for all, so it cannot be translated. Keep what changes in a buffer (register_buffer), a count "
+        "that nothing reads in an int, or train on a torch backend."
+    )
+
+
 def compare_passes(model: Module, first: Recorder, second: Recorder, with_same_weights: bool = False) -> None:
     """Compare two passes in a row over batches of the same shape.
 

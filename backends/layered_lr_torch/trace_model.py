@@ -35,20 +35,30 @@ from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
 from layered_lr.models.own_depths import describe_parameters
 from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
-from layered_lr_torch.callers import OWN_PACKAGES
+from layered_lr_torch.callers import line_of
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_attributes import Counts, Watch, move_numbers
 from layered_lr_torch.trace_checks import check_held, check_program
-from layered_lr_torch.trace_generators import Generators
-from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_counter, refuse_memory
+from layered_lr_torch.trace_contents import Contents
+from layered_lr_torch.trace_example import LEAST_BATCH, answer, copy_buffers, try_training
+from layered_lr_torch.trace_generators import Generators, refuse_seeds
+from layered_lr_torch.trace_memory import (
+    Photograph,
+    compare_passes,
+    put_back,
+    refuse_change,
+    refuse_counter,
+    refuse_memory,
+)
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
+from layered_lr_torch.trace_modes import check_switches, set_mode
+from layered_lr_torch.trace_parts import Parts
 from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
 from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_parameters, refuse_shared_writes
 
 # Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
 _BATCHES = (1, 3, 2)
-_LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
 
 
 def copy_to_cpu(model: Module) -> Module:
@@ -84,7 +94,7 @@ def make_retrace(model: Module) -> Callable[[tuple[InputFacts, ...]], ModelGraph
     """
 
     def retrace(inputs: tuple[InputFacts, ...]) -> ModelGraph:
-        example = tuple(np.zeros((_LEAST_BATCH, *facts.shape), facts.dtype) for facts in inputs)
+        example = tuple(np.zeros((LEAST_BATCH, *facts.shape), facts.dtype) for facts in inputs)
         return trace_model(model, example)
 
     return retrace
@@ -140,6 +150,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
             )
     _refuse_gradient_hooks(model)
     refuse_shared_parameters(model)
+    check_switches(model)
     facts: dict[str, Any] = {
         "tensors": tuple(_list_tensors(model)),
         "modules": tuple(_list_modules(model)),
@@ -155,7 +166,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     programs = []
     read: set[Region] = set()
     moving: set[tuple[str, Any]] = set()
-    sizes = [max(len(example[0]), _LEAST_BATCH) * times for times in _BATCHES]
+    sizes = [max(len(example[0]), LEAST_BATCH) * times for times in _BATCHES]
     for mode in (True, False):
         try:
             traces = [_trace_once(model, mode, example, times, moving) for times in _BATCHES]
@@ -167,13 +178,15 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     training, evaluation = let_modes_follow(*programs)
     for program in (training, evaluation):
         check_program(program, {tensor.name: tensor for tensor in facts["tensors"]}, constants)
+    drawn, answers = answer(model, example, evaluation)
     return ModelGraph(
         inputs=inputs,
         training=training,
         evaluation=evaluation,
         constants=constants,
         mode_bound=find_mode_bound(training, evaluation),
-        example=_answer(model, example, evaluation),
+        example=(drawn, answers),
+        trial=try_training(model, example),
         **facts,
     )
 
@@ -193,61 +206,6 @@ def _refuse_hook(where: str) -> Unsupported:
         f"model: {where} has a hook on its gradients, which cannot be translated. A translated model has torch's own "
         "gradients only: leave it out, or train on a torch backend."
     )
-
-
-def _answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) -> Any:
-    """Compute what the model answers in evaluation mode to inputs drawn at random; no answer if it draws itself.
-
-    Two inputs are enough, and quick; a model that takes no two gets as many as the example has.
-    """
-    images = max(len(example[0]), _LEAST_BATCH)
-    try:
-        inputs, answers = _answer_to(model, example, _LEAST_BATCH)
-    except SpecError:  # a model that folds the batch takes whole multiples of some number
-        if images == _LEAST_BATCH:
-            raise
-        inputs, answers = _answer_to(model, example, images)
-    draws = any(node.may_draw and not node.follows_mode for node in evaluation.nodes)
-    return inputs, () if draws else answers
-
-
-def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> Any:
-    rng = np.random.default_rng(0)
-    inputs = []
-    for array in example:
-        shape = (images, *array.shape[1:])
-        drawn = rng.normal(size=shape) if array.dtype.kind == "f" else np.resize(array, shape)
-        inputs.append(drawn.astype(array.dtype))
-    with put_back(model), torch.no_grad():
-        model.eval()
-        _copy_buffers(model)
-        try:
-            answer = model(*(torch.from_numpy(array.copy()) for array in inputs))
-        except Exception as error:  # such as an index out of range, which no shape tells
-            shapes = ", ".join(str(array.shape) for array in inputs)
-            raise SpecError(
-                f"model: its forward pass fails on inputs of shape {shapes}, in {_line_of(error)}: "
-                f"{describe_error(error).rstrip('.')}. Give a model that takes such inputs."
-            ) from error
-    return tuple(inputs), tuple(models.to_array(tensor) for tensor in _list_answers(answer))
-
-
-def _list_answers(answer: Any) -> Iterator[Tensor]:
-    """The tensors of an answer, in the order in which ``_structure`` has them."""
-    if isinstance(answer, torch.Tensor):
-        yield answer
-    elif isinstance(answer, dict | tuple | list):
-        for part in answer.values() if isinstance(answer, dict) else answer:
-            yield from _list_answers(part)
-
-
-def _copy_buffers(model: Module) -> None:
-    """Put copies in the place of the buffers, because a forward pass may change them."""
-    copies: dict[int, Tensor] = {}
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
 
 
 def _trace_once(
@@ -273,8 +231,10 @@ def _trace_once(
     """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with put_back(model):
-        model.train(mode)
+        set_mode(model, mode)
         before, regions = Photograph(model), list_regions(model)
+        is_first = times == _BATCHES[0]
+        contents = [Contents(model)] if is_first else []
         held, names = swap_tensors(model, fakes)
         swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
         recorder = _record_pass(
@@ -293,10 +253,15 @@ def _trace_once(
                 raise refuse_memory(None) from error
             compare_passes(model, recorder, again, with_same_weights)
 
-        if times == _BATCHES[0] and (moving or recorder.promoted or Photograph(model) != before):
+        contents += [Contents(model)] if is_first else []
+        if is_first and (
+            moving or recorder.promoted or Photograph(model) != before or contents[0].find_changed(contents[1])
+        ):
             counts = Counts(model)
             compare_with_next(with_same_weights=not mode)
             moving |= counts.find_changed(Counts(model))
+            if (path := contents[1].find_changed(Contents(model))) is not None:
+                raise refuse_change(path)
             if moving:
                 watch = Watch(model, moving)
                 compare_with_next(not mode, watch)
@@ -323,12 +288,13 @@ def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], in
         recorder.hold(fake, name)
     for place, fake in enumerate(inputs):
         recorder.know(fake, Input(place))
-    draws = Generators(model)
+    draws, parts = Generators(model), Parts(model)
     handles = list(_follow_modules(model, recorder, draws))
     try:
-        with quiet(), recorder, torch.enable_grad():
+        with quiet(), refuse_seeds(), recorder, torch.enable_grad():
             output = model(*inputs)
         draws.check("")
+        parts.check(model)
     except LayeredLRError:
         raise
     except Exception as error:  # whatever the user's code, or torch on tensors without numbers, raises
@@ -353,14 +319,14 @@ def _explain(recorder: Recorder, error: Exception) -> Exception:
             return recorder.refuse(
                 "has a batch normalisation with momentum=None, which weighs by the count of batches",
                 "Give it a momentum, such as 0.1, or train on a torch backend.",
-                _line_of(error),
+                (line_of(error) or find_source()),
             )
         return recorder.refuse(
             "lets a branch, a shape or a number depend on what is in a tensor",
             "Use torch.where, or train on a torch backend.",
-            _line_of(error),
+            (line_of(error) or find_source()),
         )
-    return _Fails(f"in {recorder.describe_place(_line_of(error))}: {describe_error(error).rstrip('.')}")
+    return _Fails(f"in {recorder.describe_place(line_of(error) or find_source())}: {describe_error(error).rstrip('.')}")
 
 
 def _explain_failure(
@@ -369,8 +335,8 @@ def _explain_failure(
     """Say whether the model itself fails, or only cannot be followed: it is run on zeros."""
     inputs = [torch.zeros(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
     with put_back(model):
-        model.train(mode)
-        _copy_buffers(model)
+        set_mode(model, mode)
+        copy_buffers(model)
         try:
             model(*inputs)
         except Exception:
@@ -386,18 +352,7 @@ def _explain_failure(
 
 
 def _shape_of(array: NDArray[Any], times: int) -> tuple[int, ...]:
-    return (max(array.shape[0], _LEAST_BATCH) * times, *array.shape[1:])
-
-
-def _line_of(error: BaseException) -> str:
-    """Find the innermost line of an error that is the model's own."""
-    found, frame = "", error.__traceback__
-    while frame is not None:
-        package = str(frame.tb_frame.f_globals.get("__name__", "")).split(".")[0]
-        if package not in OWN_PACKAGES:
-            found = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
-        frame = frame.tb_next
-    return found or find_source()
+    return (max(array.shape[0], LEAST_BATCH) * times, *array.shape[1:])
 
 
 def _was_in(error: BaseException, file: str) -> bool:

@@ -31,34 +31,63 @@ def list_variables(model: Module) -> list[Variables]:
     Only classes and functions that the user wrote count: ``forward``, hooks, functions in attributes, and those that
     these call by a name of their own.
     """
+    reached = _reach(model)
+    of_functions = [Variables(f"function {each.__qualname__}.", each.__dict__) for each in reached.functions]
+    of_classes = [Variables(f"class {kind.__name__}.", _Attributes(kind, reached.named)) for kind in reached.classes]
+    return [*reached.cells, *reached.files, *of_functions, *of_classes]
+
+
+def list_defaults(model: Module) -> list[tuple[str, tuple[Any, ...]]]:
+    """List the defaults of the arguments of these functions, with what to say before a name; see ``list_variables``."""
+    return [
+        (f"{each.__qualname__}: ", (*(each.__defaults__ or ()), *(each.__kwdefaults__ or {}).values()))
+        for each in _reach(model).functions
+        if each.__defaults__ or each.__kwdefaults__
+    ]
+
+
+class _Reached(NamedTuple):
+    """What a model's functions can reach.
+
+    Args:
+        classes: Of the modules.
+        functions: Of the user's.
+        named: All names in them.
+        cells: The variables of outer functions.
+        files: The global names of their files.
+    """
+
+    classes: list[type]
+    functions: list[FunctionType]
+    named: set[str]
+    cells: list[Variables]
+    files: list[Variables]
+
+
+def _reach(model: Module) -> _Reached:
     classes = list({kind: None for module in model.modules() for kind in type(module).__mro__ if _is_the_users(kind)})
-    reached: list[Any] = []
+    waiting: list[Any] = []
     for module in model.modules():
         hooks = *module._forward_hooks.values(), *module._forward_pre_hooks.values()
-        reached += [*module.__dict__.values(), *hooks]
+        waiting += [*module.__dict__.values(), *hooks]
     named, functions = {"forward"}, dict[int, FunctionType]()
     cells: list[Variables] = []
     files: dict[int, Variables] = {}
     while True:
-        reached += [vars(kind)[name] for kind in classes for name in vars(kind).keys() & named]
-        fresh = {id(each): each for each in map(_unwrap, reached) if _is_users_function(each)}
+        waiting += [vars(kind)[name] for kind in classes for name in vars(kind).keys() & named]
+        fresh = {id(each): each for each in map(_unwrap, waiting) if _is_users_function(each)}
         if not fresh.keys() - functions.keys():
             break
-        reached = []
+        waiting = []
         for function in (fresh[key] for key in fresh.keys() - functions.keys()):
-            names = frozenset(_list_names(function.__code__))
-            named |= names
+            named |= set(_list_names(function.__code__))
             outer = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
             cells.append(Variables(f"{function.__qualname__}: ", _Cells(outer)))
             file = Variables(f"{function.__module__}.", _Globals(function.__globals__, named))
             files.setdefault(id(function.__globals__), file)
-            reached += [*cells[-1].values.values(), *file.values.values()]
+            waiting += [*cells[-1].values.values(), *file.values.values(), *(function.__defaults__ or ())]
         functions |= fresh
-    return [
-        *cells,
-        *files.values(),
-        *(Variables(f"class {each.__name__}.", _Attributes(each, named)) for each in classes),
-    ]
+    return _Reached(classes, list(functions.values()), named, cells, list(files.values()))
 
 
 def _is_users_function(value: Any) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from layered_lr.arrays import Arrays
 from layered_lr.errors import SpecError
 from layered_lr.models.graph_operators import OPERATORS, RANDOM
+from layered_lr.models.trial import Trial
 
 
 class BatchSized(NamedTuple):
@@ -226,6 +227,7 @@ class ModelGraph:
             be mixed with the other mode of the model.
         example: Inputs, and the answer to them in evaluation mode, for a backend to check what it built. The answer is
             empty where that mode draws random numbers, and both are where the graph has no inputs.
+        trial: What the model gives in training for these inputs; None where it cannot be said.
 
     Raises:
         SpecError: A program is not well formed.
@@ -240,6 +242,7 @@ class ModelGraph:
     state: Arrays = field(default_factory=dict)
     mode_bound: tuple[str, ...] = ()
     example: tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]] = ((), ())
+    trial: Trial | None = None
 
     def __post_init__(self) -> None:
         known = {tensor.name for tensor in self.tensors}

@@ -278,7 +278,12 @@ def refused_trials() -> dict[str, str]:
         "draws always": lambda: ll.translate(Net(always=True), wide),
         "draws always, other numbers": lambda: ll.translate(Net(always=True), wide),
         "no gradient": lambda: ll.translate(Net(), wide),
+        "another gradient": lambda: ll.translate(Net(), wide),
+        "lost gradient": lambda: ll.translate(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), Net()), wide),
     }
+
+    def with_another_gradient(x: flow.Tensor) -> flow.Tensor:
+        return 2 * x.tanh() - x.tanh().detach()
 
     def without_gradient(x: flow.Tensor) -> flow.Tensor:
         class Failing(flow.autograd.Function):
@@ -292,7 +297,12 @@ def refused_trials() -> dict[str, str]:
 
         return Failing.apply(x * flow.ones(1, requires_grad=True))
 
-    other = {"draws always": lambda x: x.tanh().double(), "no gradient": without_gradient}
+    other = {
+        "draws always": lambda x: x.tanh().double(),
+        "no gradient": without_gradient,
+        "another gradient": with_another_gradient,
+        "lost gradient": lambda x: x.tanh().detach(),
+    }
     said = {}
     before = FUNCTIONS["tanh"]
     for name, action in actions.items():
@@ -312,7 +322,10 @@ def test_every_program_is_tried_before_it_is_used() -> None:
     for name in ("dropout", "no example", "two sizes"):
         assert said[name].startswith("Unsupported: model: translated to OneFlow it answers otherwise than in torch")
     assert "cannot run tanh" in said["draws always"] and "where torch gives float32" in said["draws always"]
-    assert said["draws always, other numbers"] == "nothing"  # two draws cannot be compared
+    drawn = said["draws always, other numbers"]
+    assert "its answer in training is not torch's" in drawn  # there, no draw drops anything
+    assert "the gradient of '0.weight' in training is not torch's" in said["lost gradient"]
+    assert said["another gradient"] == "nothing"  # of images, which no parameter comes before
     assert said["no gradient"].startswith("Unsupported: model: OneFlow cannot compute its gradients: ")
 
 

@@ -1,0 +1,205 @@
+"""What a torch model computes for an example, for a translation of it to be compared with: answers and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layered_lr.errors import LayeredLRError, SpecError
+from layered_lr.files import describe_error
+from layered_lr.models.graph import Program
+from layered_lr.models.nn_modules import list_modules
+from layered_lr.models.trial import Pass, Trial, count_images, disturb, draw_weights, sample
+from layered_lr_torch import models
+from layered_lr_torch.callers import line_of
+from layered_lr_torch.torch_types import Module, Tensor
+from layered_lr_torch.trace_memory import put_back
+
+LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
+_DISTURBED = 2
+
+
+def answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) -> Any:
+    """Compute what the model answers in evaluation mode to inputs drawn at random; no answer if it draws itself.
+
+    Two inputs are enough, and quick; a model that takes no two gets as many as the example has.
+
+    Args:
+        model: Stays as it is.
+        example: Of the inputs' shapes and dtypes; whole numbers are taken from it.
+        evaluation: The forward pass in evaluation mode.
+
+    Returns:
+        The inputs, and the tensors of the answer.
+
+    Raises:
+        SpecError: The forward pass fails.
+    """
+    images = max(len(example[0]), LEAST_BATCH)
+    try:
+        inputs, answers = _answer_to(model, example, LEAST_BATCH)
+    except SpecError:  # a model that folds the batch takes whole multiples of some number
+        if images == LEAST_BATCH:
+            raise
+        inputs, answers = _answer_to(model, example, images)
+    draws = any(node.may_draw and not node.follows_mode for node in evaluation.nodes)
+    return inputs, () if draws else answers
+
+
+def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> Any:
+    inputs = _draw_inputs(example, images)
+    with put_back(model), torch.no_grad():
+        model.eval()
+        copy_buffers(model)
+        try:
+            given = model(*(torch.from_numpy(array.copy()) for array in inputs))
+        except Exception as error:  # such as an index out of range, which no shape tells
+            raise _explain("forward", inputs, error) from error
+    return inputs, tuple(models.to_array(tensor) for tensor in _list_answers(given))
+
+
+def _draw_inputs(example: Sequence[NDArray[Any]], images: int) -> tuple[NDArray[Any], ...]:
+    rng = np.random.default_rng(0)
+    inputs = []
+    for array in example:
+        shape = (images, *array.shape[1:])
+        drawn = rng.normal(size=shape) if array.dtype.kind == "f" else np.resize(array, shape)
+        inputs.append(drawn.astype(array.dtype))
+    return tuple(inputs)
+
+
+def _explain(what: str, inputs: Sequence[NDArray[Any]], error: Exception) -> SpecError:
+    shapes = ", ".join(str(array.shape) for array in inputs)
+    where = line_of(error)
+    return SpecError(
+        f"model: its {what} pass fails on inputs of shape {shapes}{f', in {where}' * bool(where)}: "
+        f"{describe_error(error).rstrip('.')}. Give a model that takes such inputs."
+    )
+
+
+def _list_answers(answer: Any) -> Iterator[Tensor]:
+    """The tensors of an answer, in the order in which the graph's output has them."""
+    if isinstance(answer, torch.Tensor):
+        yield answer
+    elif isinstance(answer, dict | tuple | list):
+        for part in answer.values() if isinstance(answer, dict) else answer:
+            yield from _list_answers(part)
+
+
+def copy_buffers(model: Module) -> None:
+    """Put copies in the place of the buffers, because a forward pass may change them."""
+    copies: dict[int, Tensor] = {}
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
+
+
+def try_training(model: Module, example: Sequence[NDArray[Any]]) -> Trial | None:
+    """Compute a forward and a backward pass in training, in which no draw drops anything.
+
+    Args:
+        model: Stays as it is.
+        example: Of the inputs' shapes and dtypes; whole numbers are taken from it.
+
+    Returns:
+        The pass, and the same with inputs that are a little other ones. None where the model draws what cannot be held
+        still, or gives nothing that has a gradient.
+
+    Raises:
+        SpecError: The forward or the backward pass fails.
+    """
+    inputs = _draw_inputs(example, max(count_images(array.shape[1:]) for array in example))
+    try:
+        wanted = _train_once(model, inputs)
+    except SpecError:  # a model that folds the batch takes whole multiples of some number
+        inputs = _draw_inputs(example, max(len(example[0]), LEAST_BATCH))
+        wanted = _train_once(model, inputs)
+    if wanted is None:
+        return None
+    others = [[disturb(array, number) for array in inputs] for number in range(_DISTURBED)]
+    if not any(array.dtype.kind == "f" for array in inputs):
+        others = []
+    disturbed = [_train_once(model, each) for each in others]
+    return Trial(tuple(inputs), wanted, tuple(each for each in disturbed if each is not None))
+
+
+def _train_once(model: Module, inputs: Sequence[NDArray[Any]]) -> Pass | None:
+    still = _HeldStill()
+    with put_back(model):
+        model.train()
+        copy_buffers(model)
+        tensors = [torch.from_numpy(array.copy()) for array in inputs]
+        sources = _list_sources(model, tensors)
+        try:
+            with still, torch.enable_grad():
+                answers = list(_list_answers(model(*tensors)))
+        except LayeredLRError:
+            raise
+        except Exception as error:
+            raise _explain("forward", inputs, error) from error
+        weighed = [
+            (answer * torch.from_numpy(draw_weights(place, answer.shape)).to(answer.dtype)).sum()
+            for place, answer in enumerate(answers)
+            if answer.requires_grad and answer.is_floating_point()
+        ]
+        if still.is_moved or not weighed:
+            return None
+        try:
+            found = torch.autograd.grad(sum(weighed[1:], weighed[0]), list(sources.values()), allow_unused=True)
+        except RuntimeError as error:
+            raise _explain("backward", inputs, error) from error
+        gradients = {
+            name: sample(models.to_array(torch.zeros_like(source) if gradient is None else gradient))
+            for (name, source), gradient in zip(sources.items(), found, strict=True)
+        }
+        floating = {place: each for place, each in enumerate(answers) if each.is_floating_point()}
+        return Pass({place: sample(models.to_array(each.detach())) for place, each in floating.items()}, gradients)
+
+
+def _list_sources(model: Module, inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
+    """The parameters that train, by name; the inputs of a model that has none, such as a loss."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for prefix, module in list_modules(model):
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[prefix + name] = parameter
+    if found:
+        return found
+    return {f"input {place}": each.requires_grad_() for place, each in enumerate(inputs) if each.is_floating_point()}
+
+
+class _HeldStill(TorchDispatchMode):
+    """Lets dropout drop nothing, and Bernoulli trials and uniform numbers be 1, as a backend's trial does.
+
+    Attributes:
+        is_moved: Whether something else was drawn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.is_moved = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return made
+        name = func._schema.name
+        if name.startswith("aten::_scaled_dot_product") and not (kwargs or {}).get("dropout_p", [*args, 0.0][3]):
+            return made
+        if name == "aten::native_dropout":
+            x, p, trains = args
+            return (x / (1 - p) if trains and p < 1 else made[0]), torch.ones_like(made[1])
+        if name not in ("aten::bernoulli_", "aten::bernoulli", "aten::rand", "aten::rand_like"):
+            self.is_moved = True
+            return made
+        return made.fill_(1)

@@ -1,0 +1,99 @@
+"""Models whose ``train()`` or ``eval()`` does more than to switch the mode: a translation only switches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from layered_lr.errors import Unsupported
+from layered_lr_torch.torch_types import Module, Tensor
+from layered_lr_torch.trace_attributes import list_tables
+from layered_lr_torch.trace_contents import digest
+from layered_lr_torch.trace_memory import put_back
+
+_ORDER = (True, False, True, False)
+
+
+def set_mode(model: Module, trains: bool) -> None:
+    """Switch the mode as a trainer does."""
+    if trains:
+        model.train()
+    else:
+        model.eval()
+
+
+def check_switches(model: Module) -> None:
+    """Refuse a model of which a switch changes tensors, or something else each time.
+
+    Args:
+        model: Stays as it is.
+
+    Raises:
+        Unsupported: It does.
+    """
+    if not any(_switches_by_itself(module) for module in model.modules()):
+        return
+    seen: list[dict[Any, Any]] = []
+    with put_back(model), _drawn_anew(model) as find_changed:
+        for trains in _ORDER:
+            set_mode(model, trains)
+            seen.append(_describe(model))
+        changed = find_changed()
+    for one, other in ((seen[0], seen[2]), (seen[1], seen[3]), (seen[0], seen[1])):
+        is_same_mode = one is not seen[0] or other is not seen[1]
+        changed = changed or next((path for path in one if _is_other(one[path], other.get(path), is_same_mode)), "")
+    if changed:
+        raise Unsupported(
+            f"model: its train() or eval() changes {changed!r}. A translation has the modes alone, so it cannot be "
+            "translated. Do this in forward, or train on a torch backend."
+        )
+
+
+@contextmanager
+def _drawn_anew(model: Module) -> Iterator[Callable[[], str]]:
+    """Give parameters and buffers other numbers in a ``with`` block: to add a product with zeros changes none.
+
+    Yields:
+        Finds the name of one that has changed since; empty if none has.
+    """
+    named = dict([*model.named_parameters(), *model.named_buffers()])
+    kept = {name: tensor.detach().clone() for name, tensor in named.items()}
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for tensor in named.values():
+            if tensor.is_floating_point():
+                tensor.normal_(generator=generator)
+    drawn = {name: tensor.detach().clone() for name, tensor in named.items()}
+    try:
+        yield lambda: next((name for name, numbers in drawn.items() if not torch.equal(named[name], numbers)), "")
+    finally:
+        with torch.no_grad():
+            for name, numbers in kept.items():
+                named[name].copy_(numbers)
+
+
+def _switches_by_itself(module: Module) -> bool:
+    own = torch.nn.Module
+    is_plain = type(module).train is own.train and type(module).eval is own.eval
+    return not is_plain or "train" in module.__dict__ or "eval" in module.__dict__
+
+
+def _describe(model: Module) -> dict[str, Any]:
+    """What attributes, parameters and buffers are: tensors themselves, and digests of everything else."""
+    found: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for table in list_tables(model):
+        for key in table.keys:
+            value = table.values[key]
+            if key != "training":
+                found[f"{table.path}{key}"] = value if isinstance(value, torch.Tensor) else digest(value)
+    return found
+
+
+def _is_other(one: Any, other: Any, is_same_mode: bool) -> bool:
+    """Whether something changes that may not: anything between two times in one mode, tensors between the modes."""
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return one is not other
+    return is_same_mode and one != other
