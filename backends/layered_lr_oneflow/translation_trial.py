@@ -187,12 +187,13 @@ def _try_backward(root: Translated, inputs: Sequence[Tensor], made: list[Tensor]
         ) from error
     if trial is None:
         return
-    sources = {**dict(root.named_parameters()), **{f"input {place}": each for place, each in enumerate(inputs)}}
+    sources = {**models.find_tensors(root), **{f"input {place}": each for place, each in enumerate(inputs)}}
     gradients = {name: _gradient_of(sources[name]) for name in trial.wanted.gradients}
     far = find_far(trial, Pass({place: sample(each.detach().numpy()) for place, each in floating.items()}, gradients))
     if far:
         raise Unsupported(
-            f"model: translated to OneFlow, {far} in training is not torch's. Train on a torch backend, and report the "
+            f"model: translated to OneFlow, {far} in training is not torch's. The model does what a trace does not see, "
+            "such as a gradient of its own, or OneFlow computes otherwise. Train on a torch backend, and report the "
             "model."
         )
 
