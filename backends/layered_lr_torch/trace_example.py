@@ -78,7 +78,8 @@ def _explain(what: str, inputs: Sequence[NDArray[Any]], error: Exception) -> Spe
     where = line_of(error)
     return SpecError(
         f"model: its {what} pass fails on inputs of shape {shapes}{f', in {where}' * bool(where)}: "
-        f"{describe_error(error).rstrip('.')}. Give a model that takes such inputs."
+        f"{describe_error(error).rstrip('.')}. Give a model that "
+        + ("takes such inputs." if what == "forward" else "torch computes the gradients of.")
     )
 
 
