@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -41,7 +41,14 @@ from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_attributes import Counts, Watch, move_numbers
 from layered_lr_torch.trace_checks import check_held, check_program
 from layered_lr_torch.trace_generators import Generators
-from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_counter, refuse_memory
+from layered_lr_torch.trace_memory import (
+    KEEP_IN_BUFFER,
+    Photograph,
+    compare_passes,
+    put_back,
+    refuse_counter,
+    refuse_memory,
+)
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
 from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
 from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_parameters, refuse_shared_writes
@@ -49,6 +56,11 @@ from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_p
 # Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
 _BATCHES = (1, 3, 2)
 _LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
+
+_NO_MEMORY_IN_A_LOSS: Final = (
+    "Let the loss depend on its arguments alone: keep what changes in a buffer of the model, which can answer with it "
+    "too, or train on a torch backend."
+)
 
 
 def copy_to_cpu(model: Module) -> Module:
@@ -112,12 +124,20 @@ def trace_loss(
             first, second = module(*given), module(*given)
     except Exception:  # the trace says what it raises, and where
         return trace_model(module, (outputs, targets))
-    if isinstance(first, torch.Tensor) and not torch.equal(first, second):
+    if isinstance(first, torch.Tensor) and not _have_same_numbers(first, second):
         raise Unsupported(
             "model: gives another number for the same outputs and targets the second time. OneFlow computes what was "
-            "seen once. Let it depend on its arguments alone, or train on a torch backend."
+            f"seen once. {_NO_MEMORY_IN_A_LOSS}"
         )
-    return trace_model(module, (outputs, targets))
+    try:
+        return trace_model(module, (outputs, targets))
+    except Unsupported as error:  # a loss may change no buffer either
+        raise Unsupported(str(error).replace(KEEP_IN_BUFFER, _NO_MEMORY_IN_A_LOSS)) from error
+
+
+def _have_same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal; NaN equals NaN, as the mean over no images at all is."""
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:

@@ -48,6 +48,7 @@ LOSSES: dict[str, Any] = {
     "brier": brier,
     "weighted": torch.nn.CrossEntropyLoss(torch.tensor([0.5, 2.0, 1.0]), label_smoothing=0.1),
     "ignored": torch.nn.CrossEntropyLoss(ignore_index=1),
+    "first ignored": torch.nn.CrossEntropyLoss(ignore_index=0),
     "binary": lambda outputs, targets: F.binary_cross_entropy_with_logits(
         outputs, F.one_hot(targets, CLASSES).to(outputs.dtype), pos_weight=torch.tensor([2.0, 1.0, 0.5])
     ),
@@ -197,6 +198,45 @@ def test_oneflow_refuses_a_loss_that_changes_by_itself(oneflow: Any) -> None:
     assert len(ll.run(SPEC, **said("torch-eager", annealed, max_steps=2)).losses) == 2
     with pytest.raises(ll.Unsupported, match="loss: annealed: gives another number for the same outputs and targets"):
         ll.run(SPEC, **said("oneflow-graph", annealed, max_steps=2))
+
+
+class Counts:
+    """Weighs differently after many batches."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        self.batches += 1
+        return F.cross_entropy(outputs, targets) * (2.0 if self.batches > 50 else 1.0)
+
+
+def test_a_loss_that_counts_is_told_what_helps_in_a_loss(oneflow: Any) -> None:
+    with pytest.raises(
+        ll.Unsupported, match=r"loss: Counts: .*: keep what changes in a buffer of the model"
+    ) as said_of:
+        ll.run(SPEC, **said("oneflow-eager", Counts(), max_steps=2))
+    assert "(register_buffer)" not in str(said_of.value)
+
+
+def test_a_loss_that_is_nan_for_the_example_is_translated() -> None:
+    from layered_lr_torch.trace_model import trace_loss
+
+    graph = trace_loss(torch.nn.CrossEntropyLoss(ignore_index=0), np.zeros((4, 3), "float32"), np.zeros(4, np.int64))
+    assert np.isnan(graph.example[1][0])
+
+
+def test_several_outputs_with_a_loss_of_their_own_are_refused_with_the_datas_classes(backend: Any) -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x), self.inner(x)
+
+    with pytest.raises(ll.SpecError, match=r"returned a tuple for 8 images; must be a tensor of shape \(8, 3\)"):
+        ll.run(SPEC, **said(backend.name, lambda outputs, targets: F.cross_entropy(outputs[0], targets), model=Twice))
 
 
 def test_a_oneflow_model_has_a_loss_of_oneflow(oneflow: Any) -> None:
