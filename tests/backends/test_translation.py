@@ -413,6 +413,78 @@ def test_places_out_of_range_are_refused_where_torch_raises() -> None:
         assert refused or said == "trains", (key, said)
 
 
+def answers_that_count_images() -> dict[str, list[object]]:
+    """How far answers are from torch's where a model numbers the images of its batch; or what is said."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    functions = {
+        "numbers": lambda x: x * torch.arange(len(x))[:, None],
+        "numbers back": lambda x: x * torch.arange(len(x), 0, -1).float()[:, None],
+        "one of each": lambda x: x[torch.arange(x.shape[0]), 0],
+        "the largest of each": lambda x: x[torch.arange(x.shape[0]), x.argmax(1)],
+        "all but the first": lambda x: x[torch.arange(len(x) - 1) + 1],
+        "other images": lambda x: (x @ x.t()) * (1 - torch.eye(len(x))),
+        "hides itself": lambda x: (x @ x.t()).masked_fill(torch.eye(len(x), dtype=torch.bool), -9.0),
+        "shows others": lambda x: torch.where(~torch.eye(len(x)).bool(), x @ x.t(), 0.0),
+        "images before": lambda x: (x @ x.t()) * torch.ones(len(x), len(x)).tril(),
+        "images after": lambda x: (x @ x.t() + torch.full((len(x), len(x)), -np.inf).tril(-1)).softmax(1),
+        "pairs": lambda x: torch.nn.functional.cross_entropy(x @ x.t(), torch.arange(len(x)), reduction="none"),
+        "channels": lambda x: x.mean(0)[torch.arange(len(x))],
+        "a channel": lambda x: x.mean(0)[torch.full((1,), len(x) - 1)],
+    }
+
+    class Net(torch.nn.Module):
+        def __init__(self, function) -> None:
+            super().__init__()
+            self.head, self.function = torch.nn.Linear(5, 5), function
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.function(self.head(x))
+
+    class Graph(flow.nn.Graph):
+        def __init__(self, model: object) -> None:
+            super().__init__()
+            self.model = model
+
+        def build(self, x: flow.Tensor) -> flow.Tensor:
+            return self.model(x)
+
+    found: dict[str, list[object]] = {}
+    for name, function in functions.items():
+        net = Net(function)
+        made = ll.translate(net, np.zeros((2, 5)))
+        for images in (1, 2, 5, 6):
+            x = np.random.default_rng(0).normal(size=(images, 5)).astype("float32")
+            with torch.no_grad():
+                try:
+                    wanted = net(torch.from_numpy(x)).numpy()
+                except IndexError:
+                    wanted = np.full(1, np.nan)
+            for model in (made, Graph(made)) if images > 2 else (made,):
+                try:
+                    answer = model(flow.tensor(x)).numpy()
+                    found.setdefault(name, []).append(float(np.abs(answer - wanted).max()))
+                except ll.LayeredLRError as error:
+                    found.setdefault(name, []).append(str(error))
+    return found
+
+
+def test_a_model_may_number_the_images_of_its_batch() -> None:
+    found = value_of(answers_that_count_images)
+    first = found["all but the first"].pop(0)
+    assert first.startswith("a batch of 1 images: nothing is left of it for index_select, in the model itself")
+    assert "Give it 2 images or more; in a run, drop_last=True" in first
+    for name in ("channels", "a channel"):  # there is none for the sixth image
+        graph, eager = found[name].pop(), found[name].pop()
+        assert eager.startswith("model: looks up places") and "of 5" in eager and graph != graph
+    for name, far in found.items():
+        assert max(far) < 1e-5, name
+
+
 def errors_of_names() -> dict[str, str]:
     """What the OneFlow backends say to names that OneFlow keeps for itself."""
     import numpy as np

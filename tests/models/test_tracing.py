@@ -127,6 +127,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a parameter in place": (in_place_of_a_parameter, "changes '1.scale' in place"),
     "memory of two": (stale, "memory was changed through another"),
     "each image": (by_image, "for a batch of another size"),
+    "images in another order": (
+        lambda net, x: x[torch.tensor([place * 5 % x.shape[0] for place in range(x.shape[0])])],
+        r"makes a tensor with other numbers for each number of images .*torch\.arange\(x\.shape\[0\]\)",
+    ),
     "indices of a pool": (
         lambda net, x: torch.nn.functional.max_pool2d(x, 2, return_indices=True)[0],
         "calls max_pool2d_with_indices",
