@@ -78,7 +78,7 @@ def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     inputs, answers = graph.example
     tensors = tuple(flow.tensor(array.copy()) for array in inputs)
     check = _Check(graph.training if trains else graph.evaluation)
-    program = root.find_programs(tensors)[trains]
+    program = root.layered_lr_passes.find(root, tensors)[trains]
     made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
     if trains:
         _try_backward(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ def _as_whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-_RELATIONS: Final[Mapping[str, Callable[..., Any]]] = {"eq": np.equal, "lt": np.less, "le": np.less_equal}
+_RELATIONS: Final[Mapping[str, np.ufunc]] = {"eq": np.equal, "lt": np.less, "le": np.less_equal}
 """How the rows and columns of a matrix for pairs of images are compared: ``torch.eye``, ``triu`` and ``tril``."""
 
 

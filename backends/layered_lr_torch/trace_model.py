@@ -64,7 +64,12 @@ _NO_MEMORY_IN_A_LOSS: Final = (
 
 
 def copy_to_cpu(model: Module) -> Module:
-    """Return the model, or a copy of it on the CPU if any of it is elsewhere."""
+    """Return the model, or a copy of it on the CPU if any of it is elsewhere.
+
+    Raises:
+        SpecError: Its tensors cannot train, or have no numbers.
+    """
+    models.check_tensors(model)
     if all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers())):
         return model
     refuse_shared_parameters(model)
@@ -140,6 +145,7 @@ def _have_same_numbers(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
+@torch.inference_mode(False)  # in which no tensor would say that it was changed
 def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     """Trace a model; it and its weights stay as they are.
 

@@ -104,7 +104,7 @@ class Backend(ABC):
     def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
         """Let a user's model draw its random numbers from the run's seed, if it can, as it does on other backends.
 
-        Such a model gets an attribute ``shares_masks``, which is true if it draws any.
+        Such a model gets an attribute ``layered_lr_shares_masks``, which is true if it draws any.
 
         Args:
             model: From ``build``, before a session is opened for it.
