@@ -36,6 +36,12 @@ _CLOSE: Final[Mapping[str, float]] = {"float32": 1e-3, "float64": 1e-6}
 # float32, which is 100 last bits.
 _ROUNDING: Final = 1e-2
 
+_ASKS_TOO_MUCH: Final = (
+    "Its own Python may be the cause, where it asks for more than shapes and modes: whether gradients are computed "
+    "(torch.is_grad_enabled), which hooks there are, the class of a tensor. Leave that out; or train on a torch "
+    "backend, and report the model."
+)
+
 _ADDING: Final = frozenset(
     (
         *("add", "sub", "mul", "div", "sum", "mean", "cumsum", "matmul", "linear", "einsum", "conv", "conv_transpose"),
@@ -198,5 +204,5 @@ def _compare(made: list[Tensor], answers: tuple[Any, ...], sizes_of_terms: list[
             far = float(np.abs(ours - theirs)[~alike].max())
             raise Unsupported(
                 f"model: translated to OneFlow it answers otherwise than in torch: by {far:.1e}, where numbers are up "
-                f"to {size:.1e}. Train on a torch backend, and report the model."
+                f"to {size:.1e}. {_ASKS_TOO_MUCH}"
             )

@@ -299,7 +299,7 @@ def _trace_once(
     """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with put_back(model):
-        model.train(mode)
+        _set_mode(model, mode)
         before, regions = Photograph(model), list_regions(model)
         held, names = swap_tensors(model, fakes)
         swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
@@ -395,7 +395,7 @@ def _explain_failure(
     """Say whether the model itself fails, or only cannot be followed: it is run on zeros."""
     inputs = [torch.zeros(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
     with put_back(model):
-        model.train(mode)
+        _set_mode(model, mode)
         _copy_buffers(model)
         try:
             model(*inputs)
@@ -409,6 +409,14 @@ def _explain_failure(
         f"model: its forward pass cannot be followed, {said}. So it cannot be translated. Write it with other "
         "functions, or train on a torch backend."
     )
+
+
+def _set_mode(model: Module, trains: bool) -> None:
+    """Bring a model into a mode as a run does: a model may have an ``eval`` of its own."""
+    if trains:
+        model.train()
+    else:
+        model.eval()
 
 
 def _shape_of(array: NDArray[Any], times: int) -> tuple[int, ...]:

@@ -270,6 +270,10 @@ def refused_trials() -> dict[str, str]:
             x = torch.nn.functional.dropout(x, 0.1, True) if self.always else self.drop(x)
             return self.head(x.tanh())
 
+    class Asking(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if torch.is_grad_enabled() else x * 3
+
     wide, small = np.zeros((2, 3, 8, 12), np.float32), np.zeros((2, 3, 8, 8), np.float32)
     actions = {
         "dropout": lambda: ll.translate(Net(), wide),
@@ -278,6 +282,7 @@ def refused_trials() -> dict[str, str]:
         "draws always": lambda: ll.translate(Net(always=True), wide),
         "draws always, other numbers": lambda: ll.translate(Net(always=True), wide),
         "no gradient": lambda: ll.translate(Net(), wide),
+        "asks for the mode of gradients": lambda: ll.translate(Asking(), small),
     }
 
     def without_gradient(x: flow.Tensor) -> flow.Tensor:
@@ -313,6 +318,7 @@ def test_every_program_is_tried_before_it_is_used() -> None:
         assert said[name].startswith("Unsupported: model: translated to OneFlow it answers otherwise than in torch")
     assert "cannot run tanh" in said["draws always"] and "where torch gives float32" in said["draws always"]
     assert said["draws always, other numbers"] == "nothing"  # two draws cannot be compared
+    assert "Its own Python may be the cause" in said["asks for the mode of gradients"]
     assert said["no gradient"].startswith("Unsupported: model: OneFlow cannot compute its gradients: ")
 
 

@@ -727,6 +727,28 @@ def test_a_model_that_fails_is_left_as_it_was() -> None:
     assert all(type(tensor) is torch.nn.Parameter for tensor in model.parameters()) and not model.a._forward_hooks
 
 
+def test_a_model_with_an_eval_of_its_own_is_traced_in_it() -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = 1.0
+
+        def train(self, mode: bool = True) -> Any:
+            self.factor = 1.0
+            return super().train(mode)
+
+        def eval(self) -> Any:
+            super().eval()
+            self.factor = 0.25
+            return self
+
+        def forward(self, x: Any) -> Any:
+            return x * self.factor
+
+    graph = trace_model(Scaled(), (X,))
+    assert [program.nodes[0].arguments["y"] for program in (graph.training, graph.evaluation)] == [1.0, 0.25]
+
+
 def test_sizes_follow_the_batch_and_operators_the_mode() -> None:
     graph = trace_model(Small(0.3), (np.zeros((2, 3, 8, 8), "float32"),))
     first = graph.training.nodes[0]
