@@ -16,7 +16,7 @@ import layered_lr as ll
 
 torch = pytest.importorskip("torch")
 
-from layered_lr.models.graph import BatchSized  # noqa: E402
+from layered_lr.models.graph import BatchSized, Result  # noqa: E402
 from layered_lr_torch.trace_model import prepare_traced, trace_model  # noqa: E402
 from tests.support.operator_networks import SHAPE, Small, around  # noqa: E402
 
@@ -572,6 +572,28 @@ REFUSED_PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any], str
         lambda net, x: net.part(x),
         "track_running_stats=True",
     ),
+    "gradients by frequency": (
+        lambda: torch.nn.Embedding(3, 8, scale_grad_by_freq=True),
+        lambda net, x: net.part((x[..., 0] > 0).long()),
+        "an embedding with scale_grad_by_freq=True, which changes its gradient.*Leave that out",
+    ),
+    "sparse gradients": (
+        lambda: torch.nn.Embedding(3, 8, sparse=True),
+        lambda net, x: net.part((x[..., 0] > 0).long()),
+        "an embedding with sparse=True",
+    ),
+    "projected outputs": (
+        lambda: torch.nn.LSTM(8, 6, proj_size=2, batch_first=True),
+        lambda net, x: net.part(x[:, 0])[0],
+        r"an LSTM with proj_size.*torch\.nn\.Linear",
+    ),
+    "packed sequences": (
+        lambda: torch.nn.GRU(8, 6),
+        lambda net, x: (
+            net.part(torch.nn.utils.rnn.PackedSequence(x[:, 0].flatten(0, 1), torch.tensor([6] * 8)))[0].data
+        ),
+        "packed sequences.*Pad them to one length",
+    ),
     "nested tensors": (
         lambda: make_encoder(),
         lambda net, x: net.part(x.flatten(2), src_key_padding_mask=hide_the_last(x)),
@@ -607,6 +629,28 @@ def test_what_holds_other_numbers_is_refused() -> None:
     ):
         with pytest.raises(ll.Unsupported, match=why):
             trace_model(model, (example,))
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda x: x.repeat(1, 1, 1, 1),
+        lambda x: x.tile(1),
+        lambda x: x.repeat_interleave(1, 1),
+        lambda x: torch.nn.functional.pixel_shuffle(x, 1),
+        lambda x: torch.nn.functional.channel_shuffle(x, 1),
+    ],
+)
+def test_what_is_a_copy_in_torch_may_be_changed(copy: Callable[[Any], Any]) -> None:
+    def forward(net: Any, x: Any) -> Any:
+        y = copy(x)
+        y += 1
+        return x * y
+
+    graph = trace_model(around(forward)(), (X,))
+    *_, added, multiplied = graph.evaluation.nodes
+    assert (added.operator, multiplied.operator) == ("add", "mul")
+    assert multiplied.arguments["x"] != multiplied.arguments["y"] == Result(added.name)
 
 
 def test_what_nothing_needs_may_have_no_numbers() -> None:
