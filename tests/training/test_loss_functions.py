@@ -220,6 +220,86 @@ def test_a_loss_that_counts_is_told_what_helps_in_a_loss(oneflow: Any) -> None:
     assert "(register_buffer)" not in str(said_of.value)
 
 
+class Asks(torch.nn.Module):
+    """Asks whether there is a gradient, which is so in training alone."""
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        return F.cross_entropy(outputs, targets) * (3.0 if outputs.requires_grad else 1.0)
+
+
+class Hooks(torch.nn.Module):
+    """Changes the gradient where there is one."""
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        if outputs.requires_grad:
+            outputs.register_hook(lambda gradient: gradient * 0.1)
+        return F.cross_entropy(outputs, targets)
+
+
+class Penalises(torch.nn.Module):
+    """Adds the size of the gradient where there is one."""
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        loss = F.cross_entropy(outputs, targets)
+        if outputs.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, outputs, create_graph=True)
+            return loss + gradient.square().sum()
+        return loss
+
+
+class Averages(torch.nn.Module):
+    """Keeps an average of what it gets, from the first batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", None)
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        now = outputs.detach().mean(0)
+        self.mean = now if self.mean is None else 0.5 * self.mean + 0.5 * now
+        return F.cross_entropy(outputs - self.mean, targets)
+
+
+class Drops(torch.nn.Module):
+    """Drops in training mode, in which a loss stays unless it is brought into the other one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        return F.cross_entropy(self.drop(outputs), targets)
+
+
+@pytest.mark.parametrize(
+    ("loss", "why"),
+    [
+        (Asks(), "computes something else where its outputs have no gradient"),
+        (Hooks(), "calls register_hook"),
+        (Penalises(), "cannot be translated"),
+        (Averages(), "another number for the same outputs and targets"),
+        (Drops(), "another number for the same outputs and targets"),
+    ],
+)
+def test_a_loss_that_does_more_than_its_evaluation_shows_is_refused(loss: Any, why: str) -> None:
+    from layered_lr_torch.trace_model import trace_loss
+
+    with pytest.raises(ll.Unsupported, match=why):
+        trace_loss(loss, np.ones((4, 3), "float32") * np.arange(3, dtype="float32"), np.arange(4) % 3)
+
+
+def test_a_loss_may_change_its_outputs_and_keeps_its_mode() -> None:
+    from layered_lr_torch.trace_model import trace_loss
+
+    def scaled(outputs: Any, targets: Any) -> Any:
+        outputs *= 2
+        return F.cross_entropy(outputs, targets)
+
+    for loss in (scaled, Drops().eval()):
+        graph = trace_loss(loss, np.ones((4, 3), "float32"), np.arange(4) % 3)
+        assert not any(node.may_draw for node in graph.training.nodes)
+
+
 def test_a_loss_that_is_nan_for_the_example_is_translated() -> None:
     from layered_lr_torch.trace_model import trace_loss
 
