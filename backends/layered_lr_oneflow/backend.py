@@ -126,14 +126,17 @@ class OneFlowBackend(Backend):
         batch_shape: tuple[int, ...],
         classes: int = 0,
         targets: Array | None = None,
+        has_shares: bool = False,
     ) -> LossSettings:
         """Translate a loss that is written in torch; a model that is written in OneFlow has one of OneFlow."""
         if not isinstance(loss, FunctionLoss) or not type(model).__module__.startswith("layered_lr_oneflow."):
             return loss
         count = max(2, batch_shape[0]) if targets is None else len(targets)
-        outputs = self.answer(model, np.zeros((count, *batch_shape[1:]), np.float32), 1 if targets is None else 0)
-        if targets is None:
-            targets = np.full((count, classes), 1 / classes, outputs.dtype) if classes else np.zeros(count, np.int64)
+        outputs = self.answer(model, np.zeros((count, *batch_shape[1:]), np.float32), classes)
+        if targets is None and has_shares:
+            targets = np.full((count, classes), 1 / classes, outputs.dtype)
+        elif targets is None:
+            targets = np.arange(count, dtype=np.int64) % classes  # several classes: a loss may ignore one
         elif targets.dtype.kind == "f":
             targets = targets.astype(outputs.dtype)
         return translate_loss(loss, outputs, targets, self.device)

@@ -17,7 +17,8 @@ from layered_lr.registry import load_tracer
 from layered_lr_oneflow import models
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.translated_module import GraphConstants, Retrace, Translated, TranslatedPart
+from layered_lr_oneflow.translated_containers import CONTAINERS
+from layered_lr_oneflow.translated_module import OWN_PREFIX, GraphConstants, Retrace, Translated, TranslatedPart
 from layered_lr_oneflow.translated_program import CONSTANTS
 from layered_lr_oneflow.translation_trial import try_both_modes
 
@@ -61,7 +62,7 @@ def build_users_model(
         for shape in other_shapes:
             graph = tracer.trace_model(model, (np.zeros(shape, single),))
             build_translated(graph)  # to try it
-            built.add_programs(graph)
+            built.layered_lr_passes.add(built, graph)
         return built.to(device)
     return build_translated(tracer.trace_model(model, ()), tracer.make_retrace(model)).to(device)
 
@@ -86,14 +87,14 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
         Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
     """
     tried = None if retrace is None else _try_each(retrace)
-    root = _name_class(Translated, graph.kind, graph.modules[0].types)(tried)
+    root = _name_class(Translated, graph.modules[0])(tried)
     if depths := {tensor.name: tensor.depth for tensor in graph.tensors if tensor.depth is not None}:
         setattr(root, OWN_DEPTHS, depths)
     parts = _add_modules(root, graph.modules)
     _add_tensors(parts, graph.tensors)
-    root.add_module(CONSTANTS, GraphConstants())
+    root._modules[CONSTANTS] = GraphConstants()
     if graph.inputs:
-        root.add_programs(graph)
+        root.layered_lr_passes.add(root, graph)
         models.load_state(root, graph.state)
         try_both_modes(root, graph)
     models.load_state(root, graph.state)
@@ -118,9 +119,12 @@ def _try_each(retrace: Retrace) -> Retrace:
     return retrace_and_try
 
 
-def _name_class(base: type, name: str, types: tuple[str, ...]) -> Any:
+def _name_class(base: type, module: HeldModule) -> Any:
     """Make a class with the name of torch's, which tells a reader, and this library, what the module is."""
-    return type(name, (base,), {"__module__": base.__module__, "stands_for": types})
+    container = next((CONTAINERS[name] for name in module.types if name in CONTAINERS), None)
+    facts = {"layered_lr_stands_for": module.types, "layered_lr_path": module.path}
+    bases = (base,) if container is None else (container, base)
+    return type(module.kind, bases, {"__module__": base.__module__, **facts})
 
 
 def _add_modules(root: Module, modules: tuple[HeldModule, ...]) -> dict[str, Module]:
@@ -128,29 +132,29 @@ def _add_modules(root: Module, modules: tuple[HeldModule, ...]) -> dict[str, Mod
     for module in modules:
         if not module.path:
             continue
-        made = (
-            parts[module.alias_of]
-            if module.alias_of is not None
-            else _name_class(TranslatedPart, module.kind, module.types)()
-        )
+        made = parts[module.alias_of] if module.alias_of is not None else _name_class(TranslatedPart, module)()
         parts[module.path] = made
         parent, _, name = module.path.rpartition(".")
         _check_name(parts[parent], module.path)
-        parts[parent].add_module(name, made)
+        flow.nn.Module.add_module(parts[parent], name, made)
     for module in modules:
         for absent in module.absent:
-            parts[module.path].register_parameter(absent, None)
+            flow.nn.Module.register_parameter(parts[module.path], absent, None)
     return parts
 
 
 def _check_name(parent: Module, path: str) -> None:
     """Refuse a name that OneFlow's modules have for something of their own, such as ``to_local``, or this library."""
-    if path == CONSTANTS:
-        raise Unsupported(
-            f"model: {path!r} has the name under which a translated model keeps its constants. Give it another name."
-        )
     name = path.rpartition(".")[2]
-    if hasattr(parent, name) and not any(name in own for own in (parent._modules, parent._parameters, parent._buffers)):
+    is_taken = hasattr(parent, name) and not any(
+        name in own for own in (parent._modules, parent._parameters, parent._buffers)
+    )
+    if path == CONSTANTS or (is_taken and name.startswith(OWN_PREFIX)):
+        raise Unsupported(
+            f"model: {path!r} has the name under which a translated model keeps what it computes with. Give it another "
+            "name."
+        )
+    if is_taken:
         raise Unsupported(
             f"model: {path!r} has the name of something that every module of OneFlow has ({name}). Give it another "
             "name, or train on a torch backend."
@@ -165,9 +169,9 @@ def _add_tensors(parts: dict[str, Module], tensors: tuple[HeldTensor, ...]) -> N
         made[held.name] = tensor
         _check_name(parts[path], held.name)
         if held.kind == "parameter":
-            parts[path].register_parameter(name, tensor)
+            flow.nn.Module.register_parameter(parts[path], name, tensor)
         else:
-            parts[path].register_buffer(name, tensor, persistent=held.persistent)
+            flow.nn.Module.register_buffer(parts[path], name, tensor, persistent=held.persistent)
 
 
 def _make_tensor(held: HeldTensor) -> Tensor:

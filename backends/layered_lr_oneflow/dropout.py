@@ -32,7 +32,7 @@ class MaskedDropout(flow.nn.Dropout):
             trace of a graph it is a tensor of the graph.
     """
 
-    shares_masks: ClassVar[bool] = True
+    layered_lr_shares_masks: ClassVar[bool] = True
     has_rows_of_images: ClassVar[bool] = True
 
     def __init__(self, p: float, features: int) -> None:
@@ -71,7 +71,7 @@ class DropoutMasks:
             if isinstance(module, MaskedDropout):
                 self._dropouts.append(module)
             elif isinstance(module, Translated):
-                self._dropouts += module.places
+                self._dropouts += module.layered_lr_passes.places
 
     def draw(self, step: int, images: int, parts: int, shape: tuple[int, ...]) -> list[Float64]:
         """Draw the masks of one update, one for each dropout that is in use.

@@ -51,7 +51,7 @@ class ImageSizes:
 class StemConv2d(flow.nn.Conv2d):
     """The first convolution; its output has the flat layout."""
 
-    stands_for = _CONVOLUTION
+    layered_lr_stands_for = _CONVOLUTION
     sizes: ImageSizes
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class StemConv2d(flow.nn.Conv2d):
 class PointwiseConv2d(flow.nn.Conv2d):
     """A convolution of 1x1 without bias, in the flat layout."""
 
-    stands_for = _CONVOLUTION
+    layered_lr_stands_for = _CONVOLUTION
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply two matrices: (out, in) by (in, pixels of all images)."""
@@ -79,7 +79,7 @@ class DepthwiseConv2d(flow.nn.Conv2d):
         stride_before: The product of the strides of all convolutions between the first layer and this one.
     """
 
-    stands_for = _CONVOLUTION
+    layered_lr_stands_for = _CONVOLUTION
     sizes: ImageSizes
     stride_before: int
 
@@ -100,7 +100,7 @@ class DepthwiseConv2d(flow.nn.Conv2d):
 class FlatBatchNorm2d(flow.nn.BatchNorm2d):
     """A batch normalisation in the flat layout."""
 
-    stands_for = ("BatchNorm2d", "_BatchNorm", "_NormBase")
+    layered_lr_stands_for = ("BatchNorm2d", "_BatchNorm", "_NormBase")
 
     def _check_input_dim(self, x: Tensor) -> None:
         """Accept three dimensions; OneFlow's class wants four."""

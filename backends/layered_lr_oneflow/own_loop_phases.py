@@ -18,6 +18,7 @@ from layered_lr_oneflow.composed_optimizer import ComposedOptimizer
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer
 from layered_lr_oneflow.optimizer import PlanScheduler, check_rates, list_composed_groups
+from layered_lr_oneflow.translated_module import Translated, TranslatedPart
 
 _NOT_OURS: Final = frozenset({"params", "name", "lr", "lr_scale", "initial_lr"})
 """What a phase leaves alone in param groups of an optimizer that somebody else made."""
@@ -64,7 +65,8 @@ class PhaseScheduler(PlanScheduler):
         self.live = self._position.live
         hook = _BeforeForward(self)
         for module in {id(module): module for module in model.modules()}.values():
-            module.register_forward_pre_hook(hook)
+            if isinstance(module, Translated) or not isinstance(module, TranslatedPart):  # parts are never called
+                module.register_forward_pre_hook(hook)
         call_before_step(optimizer, _make_step_hook(self))
         self._wait()
 

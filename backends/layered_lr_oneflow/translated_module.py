@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.graph import (
@@ -23,9 +24,20 @@ from layered_lr_oneflow.translated_program import CONSTANTS, Frame, RunnableProg
 Retrace: TypeAlias = Callable[[tuple[InputFacts, ...]], ModelGraph]
 """Traces the model that this one was translated from, for inputs of another shape."""
 
+OWN_PREFIX = "layered_lr"
+"""What the names of the library's own attributes begin with."""
+
 
 class TranslatedPart(flow.nn.Module):
-    """A module inside of a translated model: it holds tensors under torch's names, and its mode counts."""
+    """A module inside of a translated model: it holds tensors under torch's names, and its mode counts.
+
+    Its forward pass was written down when torch's module was traced. So what would have to change that, such as another
+    probability of a dropout, or a hook, is refused. Names of the library's own begin with ``layered_lr``: all others
+    are the user's.
+    """
+
+    layered_lr_path: ClassVar[str] = ""
+    """Where it is in the model; a part has a class of its own."""
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Refuse to run: only the whole model has a forward pass.
@@ -38,41 +50,186 @@ class TranslatedPart(flow.nn.Module):
             "pass. Translate this part of the torch model by itself: translate(net.part, example)."
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set parameters, buffers, and what each module of OneFlow has, such as the mode.
+
+        Raises:
+            Unsupported: It is anything else, which the forward pass does not look at.
+        """
+        tensors = {**self.__dict__.get("_parameters", {}), **self.__dict__.get("_buffers", {})}
+        if name not in tensors and name not in _OF_EACH_MODULE and not name.startswith(OWN_PREFIX):
+            raise _refuse_change(self, f"sets {name!r} of")
+        super().__setattr__(name, value)
+
+    def add_module(self, name: str, module: Any) -> None:
+        """Refuse a module, which the forward pass would not call.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise _refuse_change(self, f"adds the module {name!r} to")
+
+    def register_parameter(self, name: str, param: Any) -> None:
+        """Put another parameter in the place of one.
+
+        Raises:
+            Unsupported: There is none of this name, so that the forward pass would not look at it.
+        """
+        if name not in self._parameters:
+            raise _refuse_change(self, f"adds the parameter {name!r} to")
+        super().register_parameter(name, param)
+
+    def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
+        """Put another buffer in the place of one.
+
+        Raises:
+            Unsupported: There is none of this name, so that the forward pass would not look at it.
+        """
+        if name not in self._buffers:
+            raise _refuse_change(self, f"adds the buffer {name!r} to")
+        super().register_buffer(name, tensor, persistent)
+
+    def register_forward_pre_hook(self, hook: Any) -> None:
+        """Refuse a hook: only the whole model is called.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise _refuse_hook(self)
+
+    def register_forward_hook(self, hook: Any) -> None:
+        """Refuse a hook: only the whole model is called.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise _refuse_hook(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Copy it with its tensors, as OneFlow copies modules: without hooks."""
+        made = memo[id(self)] = type(self).__new__(type(self))
+        made.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return made
+
+    def __copy__(self) -> Any:
+        """Copy it with the same tensors."""
+        made = type(self).__new__(type(self))
+        made.__setstate__(self.__getstate__())
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be pickled: no file can hold the forward pass.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise Unsupported(
+            f"model: {_describe_part(self)} cannot be pickled. Save its state_dict(), and load that into the torch "
+            "model's translation; copy.deepcopy copies it."
+        )
+
+
+_OF_EACH_MODULE = frozenset(vars(flow.nn.Module()))
+
+
+def _describe_part(part: TranslatedPart) -> str:
+    what, path = type(part).__name__, type(part).layered_lr_path
+    return f"{path!r}, the {what} of a translated model," if path else f"this {what}, a translated model,"
+
+
+def _refuse_change(part: TranslatedPart, what: str) -> Unsupported:
+    return Unsupported(
+        f"model: {what} {_describe_part(part)} whose forward pass is that which torch's model had when it was traced, "
+        "and would not follow. Change the torch model, and translate it again."
+    )
+
+
+def _refuse_hook(part: TranslatedPart) -> Unsupported:
+    return Unsupported(
+        f"model: a hook on {_describe_part(part)} would never be called, because only the whole model is. Put it on "
+        "the whole; or on the torch module, and translate that again."
+    )
+
 
 class GraphConstants(flow.nn.Module):
     """Holds the arrays of a translated model that are no part of its state, so that a graph finds them."""
 
 
 class Translated(TranslatedPart):
-    """A model of another framework: the root of the module tree, which has the forward pass.
-
-    Attributes:
-        places: Its random operators in training mode, in their order.
-    """
+    """A model of another framework: the root of the module tree, which has the forward pass."""
 
     def __init__(self, retrace: Retrace | None = None) -> None:
         super().__init__()
+        self.layered_lr_passes = ForwardPasses(retrace)
+
+    @property
+    def layered_lr_shares_masks(self) -> bool:
+        """Whether the model draws random numbers in training, all of which a session can draw from the run's seed."""
+        return bool(self.layered_lr_passes.places)
+
+    @property
+    def layered_lr_norms_of_one_number(self) -> frozenset[str]:
+        """Paths of the batch normalisations that cannot train on one image, of any shape that was traced."""
+        return self.layered_lr_passes.find_norms_of_one_number()
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """Compute what the traced model computes, in the mode that this module is in.
+
+        Raises:
+            SpecError: The inputs are no batches of tensors, or it was traced for inputs of another shape or dtype.
+            Unsupported: A module is in another mode than the model, and does other things in that mode.
+        """
+        _check_inputs(inputs, named)
+        passes = self.layered_lr_passes
+        passes.check_modes(bool(self.training))
+        return passes.find(self, inputs)[bool(self.training)].run(Frame(self, inputs))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set what a part may have, and what OneFlow's ``DistributedDataParallel`` keeps in the whole model.
+
+        Raises:
+            Unsupported: It is anything else, which the forward pass does not look at.
+        """
+        if name.startswith("_"):
+            flow.nn.Module.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def register_forward_pre_hook(self, hook: Any) -> None:
+        """Let a hook be called before each forward pass, as OneFlow does."""
+        flow.nn.Module.register_forward_pre_hook(self, hook)
+
+    def register_forward_hook(self, hook: Any) -> None:
+        """Let a hook be called after each forward pass, as OneFlow does."""
+        flow.nn.Module.register_forward_hook(self, hook)
+
+
+class ForwardPasses:
+    """What a translated model computes, by the shapes of its inputs.
+
+    Args:
+        retrace: Traces the model for inputs of another shape; None refuses them.
+
+    Attributes:
+        places: The model's random operators in training mode, in their order.
+    """
+
+    def __init__(self, retrace: Retrace | None) -> None:
         self.places: list[RandomPlace] = []
         self._retrace = retrace
         self._programs: dict[tuple[InputFacts, ...], dict[bool, RunnableProgram]] = {}
         self._mode_bound: list[tuple[str, list[Module]]] = []
         self._constant_keys: dict[bytes, str] = {}
 
-    @property
-    def shares_masks(self) -> bool:
-        """Whether the model draws random numbers in training, all of which a session can draw from the run's seed."""
-        return bool(self.places)
-
-    @property
-    def norms_of_one_number(self) -> frozenset[str]:
-        """Paths of the batch normalisations that cannot train on one image, of any shape that was traced."""
+    def find_norms_of_one_number(self) -> frozenset[str]:
+        """Find the paths of the batch normalisations that cannot train on one image."""
         both = (program for programs in self._programs.values() for program in programs.values())
         return frozenset().union(*(program.norms_of_one_number for program in both))
 
-    def add_programs(self, graph: ModelGraph) -> None:
-        """Take the forward passes of a graph, whose tensors and modules are here already."""
-        keys = {key: self._add_constant(array) for key, array in graph.constants.items()}
-        modules = self.parts_by_path()
+    def add(self, root: Translated, graph: ModelGraph) -> None:
+        """Take the forward passes of a graph, whose tensors and modules the model has already."""
+        keys = {key: self._add_constant(root, array) for key, array in graph.constants.items()}
+        modules = list_parts(root)
         runnable = {}
         for mode, program in ((True, graph.training), (False, graph.evaluation)):
             places = _make_places(program, mode, modules)
@@ -98,31 +255,7 @@ class Translated(TranslatedPart):
         for first, place in zip(self.places, places, strict=True):
             first.at_shapes[inputs[0].shape] = place
 
-    def parts_by_path(self) -> dict[str, Module]:
-        """Find every module of the model by each of its paths; the model itself is the empty path."""
-        found: dict[str, Module] = {"": self}
-        todo: list[tuple[str, Module]] = [("", self)]
-        while todo:
-            prefix, module = todo.pop()
-            for name, child in module._modules.items():
-                if isinstance(child, TranslatedPart):
-                    found[prefix + name] = child
-                    todo.append((f"{prefix}{name}.", child))
-        return found
-
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """Compute what the traced model computes, in the mode that this module is in.
-
-        Raises:
-            SpecError: The inputs are no batches of tensors, or it was traced for inputs of another shape or dtype.
-            Unsupported: A module is in another mode than the model, and does other things in that mode.
-        """
-        _check_inputs(inputs, named)
-        self._check_modes()
-        program = self.find_programs(inputs)[bool(self.training)]
-        return program.run(Frame(self, inputs))
-
-    def find_programs(self, inputs: tuple[Tensor, ...]) -> dict[bool, RunnableProgram]:
+    def find(self, root: Translated, inputs: tuple[Tensor, ...]) -> dict[bool, RunnableProgram]:
         """Find the forward passes for inputs of some shapes, by whether the model trains; trace them, if it may.
 
         Raises:
@@ -133,7 +266,7 @@ class Translated(TranslatedPart):
             if self._retrace is None:
                 raise SpecError(
                     f"model: got a batch of {_describe(facts)}; it was translated for {_describe_all(self._programs)}. "
-                    f"{self._say_how_to_convert(facts)}Give such inputs, or translate it with an example of these."
+                    f"{_say_how_to_convert(root, facts)}Give such inputs, or translate it with an example of these."
                 )
             if flow._oneflow_internal.lazy_mode.is_enabled():
                 raise SpecError(
@@ -143,24 +276,21 @@ class Translated(TranslatedPart):
             try:
                 graph = self._retrace(facts)
             except SpecError as error:
-                if mend := self._say_how_to_convert(facts):
+                if mend := _say_how_to_convert(root, facts):
                     raise SpecError(f"{error} {mend.rstrip()}") from error
                 raise
-            self.add_programs(graph)
+            self.add(root, graph)
         return self._programs[facts]
 
-    def _say_how_to_convert(self, inputs: tuple[InputFacts, ...]) -> str:
-        """Say what to do with an input of another floating-point dtype than the model's; nothing if there is none."""
-        own = next((name for name in map(dtype_of, self.parameters()) if name.startswith("float")), None)
-        odd = next((facts.dtype for facts in inputs if facts.dtype.startswith("float") and facts.dtype != own), None)
-        return (
-            ""
-            if own is None or odd is None
-            else f"The model is {own}: convert inputs of {odd} with .to(oneflow.{own}). "
-        )
+    def check_modes(self, training: bool) -> None:
+        """Refuse modules that are in another mode than the model, and do other things in that mode.
 
-    def _check_modes(self) -> None:
-        training = bool(self.training)
+        Args:
+            training: Whether the model is in training mode.
+
+        Raises:
+            Unsupported: There is one.
+        """
         for path, (module,) in self._mode_bound:
             if bool(module.training) != training:
                 raise Unsupported(
@@ -169,17 +299,36 @@ class Translated(TranslatedPart):
                     "or train on a torch backend."
                 )
 
-    def _add_constant(self, array: Any) -> str:
+    def _add_constant(self, root: Translated, array: Any) -> str:
         content = str(array.dtype).encode() + str(array.shape).encode() + array.tobytes()
         key = self._constant_keys.get(content)
         if key is None:
             key = self._constant_keys[content] = f"constant_{len(self._constant_keys)}"
-            tensor = flow.tensor(array, device=self._find_device())
-            self._modules[CONSTANTS].register_buffer(key, tensor, persistent=False)
+            device = next((str(tensor.device) for tensor in root.parameters()), "cpu")
+            root._modules[CONSTANTS].register_buffer(key, flow.tensor(array, device=device), persistent=False)
         return key
 
-    def _find_device(self) -> str:
-        return next((str(tensor.device) for tensor in self.parameters()), "cpu")
+
+def list_parts(root: Translated) -> dict[str, Module]:
+    """Find every module of a translated model by each of its paths; the model itself is the empty path."""
+    found: dict[str, Module] = {"": root}
+    todo: list[tuple[str, Module]] = [("", root)]
+    while todo:
+        prefix, module = todo.pop()
+        for name, child in module._modules.items():
+            if isinstance(child, TranslatedPart):
+                found[prefix + name] = child
+                todo.append((f"{prefix}{name}.", child))
+    return found
+
+
+def _say_how_to_convert(root: Translated, inputs: tuple[InputFacts, ...]) -> str:
+    """Say what to do with an input of another floating-point dtype than the model's; nothing if there is none."""
+    own = next((name for name in map(dtype_of, root.parameters()) if name.startswith("float")), None)
+    odd = next((facts.dtype for facts in inputs if facts.dtype.startswith("float") and facts.dtype != own), None)
+    return (
+        "" if own is None or odd is None else f"The model is {own}: convert inputs of {odd} with .to(oneflow.{own}). "
+    )
 
 
 def _check_inputs(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from layered_lr.errors import LayeredLRError, Unsupported
+from layered_lr.errors import LayeredLRError, SpecError, Unsupported
 from layered_lr.files import describe_error
 from layered_lr.models.graph import (
     Argument,
@@ -19,10 +19,11 @@ from layered_lr.models.graph import (
     Node,
     Program,
     Result,
+    Size,
     Structure,
     list_references,
 )
-from layered_lr.models.graph_operators import OPERATORS, RANDOM
+from layered_lr.models.graph_operators import OPERATORS, RANDOM, UNARY
 from layered_lr_oneflow.lookups import LazyLookups, keep_nonzero, keep_within
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
@@ -33,6 +34,26 @@ from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
 _INDEXING = ("index_select", "gather")
+_WITHOUT_NUMBERS = frozenset(
+    (
+        *UNARY,
+        "add",
+        "sub",
+        "mul",
+        "sum",
+        "reshape",
+        "permute",
+        "expand",
+        "cat",
+        "slice",
+        "flip",
+        "pad",
+        "cast",
+        "detach",
+    )
+) - {"logsigmoid"}
+"""Operators that OneFlow 0.9 runs on tensors with an axis of length 0; some others, such as ``where``, abort there."""
+
 _SHARING = ("cast", "detach", "reshape", "permute", "expand", "slice", "cat", "flip", "roll", "pad", "dropout")
 """Operators whose result may be their argument itself, or a view of it."""
 
@@ -158,6 +179,7 @@ class RunnableProgram:
         self.norms_of_one_number = frozenset(
             node.module for node in program.nodes if node.operator == "batch_norm" and _has_one_number(node)
         )
+        self._least = _find_least_batches(program)
         overwritten = _find_overwritten(program)
         self._writes = [
             (write, _make_getter(Held(write.name)), _make_getter(write.value, overwritten), modules[write.module])
@@ -174,8 +196,11 @@ class RunnableProgram:
 
         Raises:
             Unsupported: OneFlow cannot run an operator.
+            SpecError: The batch has so few images that nothing is left where the model computes with some of them.
         """
         results = frame.results
+        if frame.images < max(self._least, default=0):
+            raise _refuse_few(frame.images, self._least)
         for step in self._steps:
             try:
                 results[step.node.name] = made = step.run(frame)
@@ -247,12 +272,42 @@ def _has_one_number(norm: Node) -> bool:
 
 
 def _find_moving(program: Program) -> frozenset[Argument]:
-    """Find what may be other numbers in the next pass: by the inputs, by a buffer that is written, or by chance."""
+    """Find what may be other numbers in the next pass: by the inputs, their number, a buffer, or by chance."""
     found: set[Argument] = {Held(write.name) for write in program.writes}
     for node in program.nodes:
-        if node.operator in RANDOM or _depends(node.arguments, found):
+        counts = node.operator == "cumsum" or any(isinstance(each, BatchSized) for each in node.arguments.values())
+        if node.operator in RANDOM or counts or _depends(node.arguments, found):
             found.add(Result(node.name))
     return frozenset(found)
+
+
+def _find_least_batches(program: Program) -> dict[int, Node]:
+    """Find how many images a batch must have, so that no operator gets a tensor without numbers that it cannot take.
+
+    Returns:
+        Numbers of images, each with an operator that needs them.
+    """
+    sizes: dict[str, tuple[Size, ...]] = {}
+    least: dict[int, Node] = {}
+    for node in program.nodes:
+        sizes[node.name] = node.shape
+        if node.operator not in _WITHOUT_NUMBERS:
+            taken = [size for result in _results(node.arguments) for size in sizes[result.node]]
+            least.update(
+                (-(-(1 - size.plus) * size.over // size.times), node)
+                for size in (*node.shape, *taken)
+                if isinstance(size, BatchSized) and size.plus < 0 < size.times
+            )
+    return least
+
+
+def _refuse_few(images: int, least: Mapping[int, Node]) -> SpecError:
+    count = max(least)
+    return SpecError(
+        f"a batch of {images} images: nothing is left of it for {least[count].operator}, in "
+        f"{least[count].describe_place()}. Give it {count} images or more; in a run, drop_last=True leaves out what is "
+        "left over at the end of an epoch."
+    )
 
 
 def _depends(argument: Argument, moving: Collection[Argument]) -> bool:

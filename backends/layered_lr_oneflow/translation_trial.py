@@ -38,6 +38,12 @@ _CLOSE: Final[Mapping[str, float]] = {"float32": 1e-3, "float64": 1e-6}
 # float32, which is 100 last bits.
 _ROUNDING: Final = 1e-2
 
+_ASKS_TOO_MUCH: Final = (
+    "Its own Python may be the cause, where it asks for more than shapes and modes: whether gradients are computed "
+    "(torch.is_grad_enabled), which hooks there are, the class of a tensor. Leave that out; or train on a torch "
+    "backend, and report the model."
+)
+
 _ADDING: Final = frozenset(
     (
         *("add", "sub", "mul", "div", "sum", "mean", "cumsum", "matmul", "linear", "einsum", "conv", "conv_transpose"),
@@ -88,7 +94,7 @@ def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
         flow.tensor(array.copy(), requires_grad=has_sources and array.dtype.kind == "f") for array in inputs
     )
     check = _Check(graph.training if trains else graph.evaluation)
-    program = root.find_programs(tensors)[trains]
+    program = root.layered_lr_passes.find(root, tensors)[trains]
     made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
     if trains:
         _try_backward(root, tensors, made, graph.trial)
@@ -192,9 +198,8 @@ def _try_backward(root: Translated, inputs: Sequence[Tensor], made: list[Tensor]
     far = find_far(trial, Pass({place: sample(each.detach().numpy()) for place, each in floating.items()}, gradients))
     if far:
         raise Unsupported(
-            f"model: translated to OneFlow, {far} in training is not torch's. The model does what a trace does not see, "
-            "such as a gradient of its own, or OneFlow computes otherwise. Train on a torch backend, and report the "
-            "model."
+            f"model: translated to OneFlow, {far} in training is not torch's. The model may do what a trace does not "
+            f"see, such as to hang a hook on a gradient. {_ASKS_TOO_MUCH}"
         )
 
 
@@ -229,5 +234,5 @@ def _compare(made: list[Tensor], answers: tuple[Any, ...], sizes_of_terms: list[
             far = float(np.abs(ours - theirs)[~alike].max())
             raise Unsupported(
                 f"model: translated to OneFlow it answers otherwise than in torch: by {far:.1e}, where numbers are up "
-                f"to {size:.1e}. Train on a torch backend, and report the model."
+                f"to {size:.1e}. {_ASKS_TOO_MUCH}"
             )

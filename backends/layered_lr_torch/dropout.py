@@ -27,7 +27,7 @@ class MaskedDropout(torch.nn.Module):
             pass and removes it after the update.
     """
 
-    shares_masks: ClassVar[bool] = True
+    layered_lr_shares_masks: ClassVar[bool] = True
 
     def __init__(self, p: float, place: int, shape: tuple[int, ...]) -> None:
         super().__init__()

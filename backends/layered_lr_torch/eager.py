@@ -55,4 +55,4 @@ class TorchEager(TorchBackend):
 
     def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
         """Let a user's model draw its random numbers from the run's seed, as its translation does on OneFlow."""
-        setattr(model, "shares_masks", may_draw(model, batch_shape))  # noqa: B010 # torch types attributes as tensors
+        setattr(model, "layered_lr_shares_masks", may_draw(model, batch_shape))  # noqa: B010 # torch types attributes as tensors

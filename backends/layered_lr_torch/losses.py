@@ -55,7 +55,7 @@ def _compute_plain(num_classes: int, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class LossModule(torch.nn.Module):
-    """A loss as a module, which can be traced.
+    """A loss as a module, which can be traced. Its outputs have a gradient where it trains; its parts keep their modes.
 
     Args:
         function: Takes outputs and targets.
@@ -67,6 +67,11 @@ class LossModule(torch.nn.Module):
         self.function = function
         if isinstance(function, torch.nn.Module):
             self.function = copy.deepcopy(function).cpu().to(dtype)
+
+    def train(self, mode: bool = True) -> LossModule:
+        """Set the mode of this module alone: torch evaluates a loss in the modes that it trains in."""
+        self.training = mode
+        return self
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the loss of a batch."""

@@ -60,13 +60,27 @@ def check_made(made: Module) -> None:
     """Refuse a model of the user's that cannot train.
 
     Raises:
-        SpecError: It was made where torch keeps no gradients, or gradients are off now.
+        SpecError: It was made where torch keeps no gradients, or no numbers; or gradients are off now.
     """
     if not torch.is_grad_enabled():
         raise grad_mode_error()
-    tensors = [tensor for tensor in (*made.parameters(), *made.buffers()) if not is_lazy(tensor)]
-    if any(tensor.is_inference() for tensor in tensors):
-        raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
+    check_tensors(made)
+
+
+def check_tensors(made: Module) -> None:
+    """Refuse a model whose tensors cannot train, or have no numbers.
+
+    Raises:
+        SpecError: It was made inside ``torch.inference_mode()``, or on the device ``meta``.
+    """
+    for name, tensor in (*made.named_parameters(), *made.named_buffers()):
+        if not is_lazy(tensor) and tensor.is_inference():
+            raise SpecError("model: it was made inside torch.inference_mode(), and cannot train. Make it outside.")
+        if not is_lazy(tensor) and tensor.device.type == "meta":
+            raise SpecError(
+                f"model: {name!r} is on the device 'meta', and has no numbers. Make the model on 'cpu'; or give it "
+                "numbers first, with model.to_empty(device='cpu') and load_state_dict()."
+            )
 
 
 def cast(model: Module, device: torch.device, dtype: torch.dtype) -> Module:

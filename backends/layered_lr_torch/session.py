@@ -94,7 +94,7 @@ class TorchSession(Session):
             model, [group["params"] for group in self.optimizer.param_groups], self.scheduler.owners
         )
         self._masks: DropoutMasks | SharedDraws
-        if getattr(model, "shares_masks", False):
+        if getattr(model, "layered_lr_shares_masks", False):
             self._masks = SharedDraws(extras.seed)
             self.forward = self._masks.wrap(forward)
         else:

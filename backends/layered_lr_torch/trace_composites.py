@@ -198,7 +198,11 @@ def _embedding(
     weight: Tensor, indices: Tensor, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
 ) -> Any:
     if scale_grad_by_freq or sparse:
-        return NotImplemented
+        setting = "scale_grad_by_freq" if scale_grad_by_freq else "sparse"
+        return Refusal(
+            f"looks up an embedding with {setting}=True, which changes its gradient",
+            "Leave that out, or train on a torch backend.",
+        )
     if padding_idx >= 0:  # this row is looked up, but gets no gradient
         padding = (torch.arange(weight.shape[0]) == padding_idx).unsqueeze(1)
         weight = torch.where(padding, weight.detach(), weight)
@@ -224,7 +228,7 @@ def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
 
 def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
     n, channels, *rest = x.shape
-    return x.reshape(n, groups, channels // groups, *rest).transpose(1, 2).reshape(x.shape)
+    return x.reshape(n, groups, channels // groups, *rest).transpose(1, 2).reshape(x.shape).clone()  # no view of x
 
 
 def _std(*args: Any, **kwargs: Any) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -122,13 +122,16 @@ def _describe_content(value: Any) -> Any:
     return content.tobytes() if isinstance(value, np.ndarray) else content
 
 
+KEEP_IN_BUFFER: Final = "Keep what changes in a buffer (register_buffer), or train on a torch backend."
+
+
 def refuse_memory(node: Node | None) -> Unsupported:
     """Make the error for a model whose second pass does something else than its first."""
     where = "the model itself" if node is None else f"{node.operator}, in {node.describe_place()}"
     return Unsupported(
         "model: its forward pass changes an attribute or a variable, such as a counter or a kept tensor, and computes "
-        f"something else another time ({where}). A trace has one pass for all, so it cannot be translated. Keep what "
-        "changes in a buffer (register_buffer), or train on a torch backend."
+        f"something else another time ({where}). A trace has one pass for all, so it cannot be translated. "
+        f"{KEEP_IN_BUFFER}"
     )
 
 
@@ -136,8 +139,8 @@ def refuse_counter(path: str) -> Unsupported:
     """Make the error for a model that reads an attribute which each pass changes."""
     return Unsupported(
         f"model: its forward pass changes an attribute or a variable each time, and reads it too ({path!r}), so that a "
-        "later pass may compute something else. A trace has one pass for all, so it cannot be translated. Keep what "
-        "changes in a buffer (register_buffer), or train on a torch backend."
+        "later pass may compute something else. A trace has one pass for all, so it cannot be translated. "
+        f"{KEEP_IN_BUFFER}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,16 @@ def _as_whole(number: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
+_RELATIONS: Final[Mapping[str, np.ufunc]] = {"eq": np.equal, "lt": np.less, "le": np.less_equal}
+"""How the rows and columns of a matrix for pairs of images are compared: ``torch.eye``, ``triu`` and ``tril``."""
+
+
 class _Differs(Exception):
     """Two passes differ in more than sizes."""
+
+
+class _CannotGrow(_Differs):
+    """A tensor without the inputs' numbers has another size in each pass, and it is not known how its numbers go on."""
 
 
 def merge_programs(
@@ -62,14 +70,14 @@ def merge_programs(
                 raise _Differs
             arguments = merger.merge(tuple(node.arguments for node in place))
             shape = merger.merge(tuple(tuple(node.shape) for node in place))
-        except _Differs:
-            raise _refuse(mode, place[0]) from None
+        except _Differs as differs:
+            raise _refuse(mode, place[0], differs) from None
         nodes.append(place[0]._replace(arguments=arguments, shape=shape))
     try:
         output = merger.merge(tuple(trace.output for trace in traces))
         writes = merger.merge(tuple(trace.writes for trace in traces))
-    except _Differs:
-        raise _refuse(mode, None) from None
+    except _Differs as differs:
+        raise _refuse(mode, None, differs) from None
     return Program(tuple(_list_needed([*merger.fills, *nodes], output, writes)), output, writes)
 
 
@@ -77,8 +85,14 @@ def _alike(nodes: Sequence[Node]) -> bool:
     return len({(node.operator, node.module, node.dtype, node.detached) for node in nodes}) == 1
 
 
-def _refuse(mode: str, node: Node | None) -> Unsupported:
+def _refuse(mode: str, node: Node | None, differs: _Differs | None = None) -> Unsupported:
     where = "" if node is None else f" ({node.operator}, in {node.describe_place()})"
+    if isinstance(differs, _CannotGrow):
+        return Unsupported(
+            f"model: in {mode} mode it makes a tensor with other numbers for each number of images{where}, which "
+            "cannot be translated. Make it of torch.arange(x.shape[0]), torch.eye, torch.ones or torch.zeros, or of "
+            "the inputs."
+        )
     return Unsupported(
         f"model: in {mode} mode its forward pass does other things for a batch of another size, or each time that it "
         f"is called{where}, and cannot be translated. Let only the images' shape decide what it does."
@@ -141,18 +155,83 @@ class _Merger:
         keys = tuple(value.key for value in values)
         if keys in self._filled:
             return self._filled[keys]
-        if len({array.ndim for array in arrays}) > 1 or any(array.size == 0 for array in arrays):
+        if len({(array.ndim, array.dtype) for array in arrays}) > 1 or any(array.size == 0 for array in arrays):
             raise _Differs
+        try:
+            made = self._make_for_any_size(arrays)
+        except _Differs:
+            raise _Differs if len({array.shape for array in arrays}) == 1 else _CannotGrow from None
+        self._filled[keys] = Result(made.name)
+        return self._filled[keys]
+
+    def _make_for_any_size(self, arrays: Sequence[NDArray[Any]]) -> Node:
+        """Make what are constants of several sizes for any size.
+
+        Raises:
+            _Differs: It is not known how their numbers go on.
+        """
+        first = arrays[0]
         shape = self.merge(tuple(array.shape for array in arrays))
         if all((array == array.flat[0]).all() for array in arrays):
             value = self._merge_numbers(tuple(_as_whole(array.flat[0].item()) for array in arrays))
-            made = self._add_fill("full", {"shape": shape, "value": value, "dtype": str(first.dtype)}, str(first.dtype))
-        else:
-            made = self._repeat(arrays)
-            if made.shape != shape:
-                made = self._add_fill("reshape", {"x": Result(made.name), "shape": shape}, made.dtype)
-        self._filled[keys] = Result(made.name)
-        return self._filled[keys]
+            return self._add_fill("full", {"shape": shape, "value": value, "dtype": str(first.dtype)}, str(first.dtype))
+        made = self._count(arrays) or self._relate(arrays) or self._repeat(arrays)
+        if made.shape == shape:
+            return made
+        return self._add_fill("reshape", {"x": Result(made.name), "shape": shape}, made.dtype)
+
+    def _count(self, arrays: Sequence[NDArray[Any]]) -> Node | None:
+        """Make arrays whose whole numbers go up by equal steps, as ``torch.arange`` of the batch's size has them."""
+        flat = [array.reshape(-1) for array in arrays]
+        starts = [_as_whole(array[0].item()) for array in flat]
+        longest = max(flat, key=len)
+        step = _as_whole(longest[1].item() - longest[0].item())
+        if flat[0].dtype == bool or not all(type(number) is int for number in (step, *starts)):
+            return None
+        if any(
+            (array != start + step * np.arange(len(array))).any() for array, start in zip(flat, starts, strict=True)
+        ):
+            return None
+        before = self._merge_numbers(tuple(start - step for start in starts))
+        return self._add_count(self.merge(tuple(len(array) for array in flat)), before, step, str(flat[0].dtype))
+
+    def _add_count(self, length: Any, before: Any, step: int, dtype: str) -> Node:
+        """Add the operators that make ``length`` numbers, each of them ``step`` more than the one before it."""
+        ones = self._add_fill("full", {"shape": (length,), "value": 1, "dtype": "int64"}, "int64")
+        made = self._add_node("cumsum", {"x": Result(ones.name), "axis": 0}, ones.shape, "int64")
+        for operator, number, nothing in (("mul", step, 1), ("add", before, 0)):
+            if number != nothing:
+                made = self._add_node(operator, {"x": Result(made.name), "y": number}, ones.shape, "int64")
+        if dtype == "int64":
+            return made
+        return self._add_node("cast", {"x": Result(made.name), "dtype": dtype}, ones.shape, dtype)
+
+    def _relate(self, arrays: Sequence[NDArray[Any]]) -> Node | None:
+        """Make matrices of the batch's size that hold two numbers, one of them on the diagonal or on one side of it."""
+        if any(array.ndim != 2 or array.shape[0] != array.shape[1] for array in arrays):
+            return None
+        largest = max(arrays, key=len)
+        for operator, compare in _RELATIONS.items():
+            masks = [compare.outer(np.arange(len(array)), np.arange(len(array))) for array in arrays]
+            mask = compare.outer(np.arange(len(largest)), np.arange(len(largest)))
+            inside, outside = largest[mask][0], largest[~mask][0]
+            alike = [
+                (array == np.where(mask, inside, outside)).all() for array, mask in zip(arrays, masks, strict=True)
+            ]
+            if all(alike):
+                return self._add_relation(operator, arrays, inside, outside)
+        return None
+
+    def _add_relation(self, operator: str, arrays: Sequence[NDArray[Any]], inside: Any, outside: Any) -> Node:
+        shape = self.merge(tuple(array.shape for array in arrays))
+        places = self._add_count(shape[0], -1, 1, "int64")
+        rows = self._add_fill("reshape", {"x": Result(places.name), "shape": (shape[0], 1)}, "int64")
+        columns = self._add_fill("reshape", {"x": Result(places.name), "shape": (1, shape[0])}, "int64")
+        made = self._add_node(operator, {"x": Result(rows.name), "y": Result(columns.name)}, shape, "bool")
+        if arrays[0].dtype == bool:
+            return made if inside else self._add_node("logical_not", {"x": Result(made.name)}, shape, "bool")
+        x, y = (self._keep(np.full((1, 1), number, arrays[0].dtype)) for number in (inside, outside))
+        return self._add_node("where", {"condition": Result(made.name), "x": x, "y": y}, shape, str(arrays[0].dtype))
 
     def _repeat(self, arrays: Sequence[NDArray[Any]]) -> Node:
         """Make arrays that are one array, once for each image, one after the other along the first axis.
@@ -174,8 +253,10 @@ class _Merger:
         return self._add_fill("expand", {"x": self._keep(folded[0]), "shape": shape}, str(folded[0].dtype))
 
     def _add_fill(self, operator: str, arguments: dict[str, Any], dtype: str) -> Node:
-        name = f"{operator}_for_batch_{len(self.fills)}"
-        self.fills.append(Node(name, operator, arguments, arguments["shape"], dtype))
+        return self._add_node(operator, arguments, arguments["shape"], dtype)
+
+    def _add_node(self, operator: str, arguments: dict[str, Any], shape: Any, dtype: str) -> Node:
+        self.fills.append(Node(f"{operator}_for_batch_{len(self.fills)}", operator, arguments, shape, dtype))
         return self.fills[-1]
 
     def _keep(self, array: NDArray[Any]) -> Constant:

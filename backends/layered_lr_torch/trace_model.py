@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ from layered_lr_torch.trace_contents import Contents
 from layered_lr_torch.trace_example import LEAST_BATCH, answer, copy_buffers, try_training
 from layered_lr_torch.trace_generators import Generators, refuse_seeds
 from layered_lr_torch.trace_memory import (
+    KEEP_IN_BUFFER,
     Photograph,
     compare_passes,
     put_back,
@@ -60,9 +61,19 @@ from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_p
 # Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
 _BATCHES = (1, 3, 2)
 
+_NO_MEMORY_IN_A_LOSS: Final = (
+    "Let the loss depend on its arguments alone: keep what changes in a buffer of the model, which can answer with it "
+    "too, or train on a torch backend."
+)
+
 
 def copy_to_cpu(model: Module) -> Module:
-    """Return the model, or a copy of it on the CPU if any of it is elsewhere."""
+    """Return the model, or a copy of it on the CPU if any of it is elsewhere.
+
+    Raises:
+        SpecError: Its tensors cannot train, or have no numbers.
+    """
+    models.check_tensors(model)
     if all(tensor.device.type == "cpu" for tensor in (*model.parameters(), *model.buffers())):
         return model
     refuse_shared_parameters(model)
@@ -112,24 +123,45 @@ def trace_loss(
 
     Raises:
         SpecError: It fails on such an example.
-        Unsupported: It cannot be translated, or gives another number for the same example the second time: a trace
-            would keep the number of the first time.
+        Unsupported: It cannot be translated; or it gives another number for the same example the second time, or where
+            no gradients are computed: a trace would keep the number of the first time.
     """
     module = LossModule(function, getattr(torch, str(outputs.dtype)))
     given = torch.from_numpy(outputs), torch.from_numpy(targets)
+    shares = torch.linspace(0.25, 1, len(outputs), dtype=given[0].dtype)
+    others = given[0] * shares.reshape(-1, *(1 for _ in outputs.shape[1:]))  # within 0 and 1 where the outputs are
     try:
-        with torch.no_grad():
-            first, second = module(*given), module(*given)
+        with put_back(module), torch.no_grad():
+            first, _, second = module(*given), module(others, given[1]), module(*given)
     except Exception:  # the trace says what it raises, and where
-        return trace_model(module, (outputs, targets))
-    if isinstance(first, torch.Tensor) and not torch.equal(first, second):
+        first = second = None
+    if isinstance(first, torch.Tensor) and not _have_same_numbers(first, second):
         raise Unsupported(
             "model: gives another number for the same outputs and targets the second time. OneFlow computes what was "
-            "seen once. Let it depend on its arguments alone, or train on a torch backend."
+            f"seen once. {_NO_MEMORY_IN_A_LOSS}"
         )
-    return trace_model(module, (outputs, targets))
+    try:
+        graph = trace_model(module, (outputs, targets))
+    except Unsupported as error:  # a loss may change no buffer either
+        raise Unsupported(str(error).replace(KEEP_IN_BUFFER, _NO_MEMORY_IN_A_LOSS)) from error
+    training, evaluation = (
+        repr(([node._replace(follows_mode=False) for node in program.nodes], program.output))
+        for program in (graph.training, graph.evaluation)
+    )
+    if training != evaluation:
+        raise Unsupported(
+            "model: computes something else where its outputs have no gradient. OneFlow computes one thing for both. "
+            "Let it not ask for requires_grad, or train on a torch backend."
+        )
+    return graph
 
 
+def _have_same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal; NaN equals NaN, as the mean over no images at all is."""
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+@torch.inference_mode(False)  # in which no tensor would say that it was changed
 def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     """Trace a model; it and its weights stay as they are.
 
@@ -238,7 +270,7 @@ def _trace_once(
         held, names = swap_tensors(model, fakes)
         swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
         recorder = _record_pass(
-            model, Recorder(fakes, held, None, shared, regions), names, _make_inputs(fakes, example, times)
+            model, Recorder(fakes, held, None, shared, regions), names, _make_inputs(fakes, model, example, times)
         )
 
         def compare_with_next(with_same_weights: bool, watch: Watch | None = None) -> None:
@@ -248,7 +280,7 @@ def _trace_once(
             if watch is not None:
                 again.watch_tensors(watch)
             try:
-                _record_pass(model, again, names, _make_inputs(fakes, example, times))
+                _record_pass(model, again, names, _make_inputs(fakes, model, example, times))
             except (LayeredLRError, _Fails) as error:
                 raise refuse_memory(None) from error
             compare_passes(model, recorder, again, with_same_weights)
@@ -277,9 +309,12 @@ def _trace_once(
     return _trace_once(model, mode, example, times, moving, found) if found else recorder
 
 
-def _make_inputs(fakes: FakeTensorMode, example: Sequence[NDArray[Any]], times: int) -> list[Tensor]:
+def _make_inputs(fakes: FakeTensorMode, model: Module, example: Sequence[NDArray[Any]], times: int) -> list[Tensor]:
     with fakes:
-        return [torch.empty(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+        made = [torch.empty(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+        if isinstance(model, LossModule) and model.training:
+            made[0] = made[0].requires_grad_().clone()  # as what a model answers, it may be changed in place
+        return made
 
 
 def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], inputs: Sequence[Tensor]) -> Recorder:

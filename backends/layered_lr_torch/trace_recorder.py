@@ -228,6 +228,9 @@ class Recorder(TorchFunctionMode):
                 raise self.refuse(made.what, made.mend)
             if made is not NotImplemented:
                 self._check_alike(name, made, tensors)
+                if isinstance(made, torch.Tensor) and _is_copied(out, made, args):  # such as repeat(1, 1)
+                    with self:
+                        made = made.clone()
                 if isinstance(made, tuple) and any(part is None for part in made):
                     made = self._add_unfollowed(name, made, out)
                 if _stops_gradient(out) and any(made is leaf and out is not leaf for leaf in tree_leaves(args)):
@@ -493,6 +496,12 @@ def _storage_of(tensor: Tensor) -> int:
 def dtype_name(dtype: torch.dtype) -> str:
     """Return the name of a dtype without ``torch.`` before it."""
     return str(dtype).removeprefix("torch.")
+
+
+def _is_copied(out: Any, made: Tensor, args: Any) -> bool:
+    """Whether a function gives new memory, where this library's form of it gives that of an argument."""
+    given = {_storage_of(leaf) for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)}
+    return isinstance(out, torch.Tensor) and _storage_of(made) in given and _storage_of(out) not in given
 
 
 def _stops_gradient(out: Any) -> bool:

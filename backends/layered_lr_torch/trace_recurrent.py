@@ -63,11 +63,16 @@ def _make_layers(step: Step, is_lstm: bool = False) -> Callable[..., Any]:
         x: Tensor, first: Any, weights: Any, has_biases: Any, layers: Any, dropout: float, training: bool,
         bidirectional: bool, batch_first: Any = None,
     ) -> Any:  # fmt: skip
-        if batch_first is None or not isinstance(has_biases, bool):
-            return NotImplemented  # packed sequences come in this form
+        if batch_first is None or not isinstance(has_biases, bool):  # torch's other form of these functions
+            return Refusal(
+                "runs a recurrent layer over packed sequences", "Pad them to one length, or train on a torch backend."
+            )
         directions, each = 1 + bidirectional, 4 if has_biases else 2
-        if len(weights) != layers * directions * each:  # projections
-            return NotImplemented
+        if len(weights) != layers * directions * each:
+            return Refusal(
+                "runs an LSTM with proj_size, which projects its outputs",
+                "Put a torch.nn.Linear behind an LSTM without it, or train on a torch backend.",
+            )
         x = x.transpose(0, 1) if batch_first else x
         if x.shape[0] > _MOST_STEPS:
             return Refusal(

@@ -104,7 +104,7 @@ class Backend(ABC):
     def share_draws(self, model: Module, batch_shape: tuple[int, ...]) -> None:
         """Let a user's model draw its random numbers from the run's seed, if it can, as it does on other backends.
 
-        Such a model gets an attribute ``shares_masks``, which is true if it draws any.
+        Such a model gets an attribute ``layered_lr_shares_masks``, which is true if it draws any.
 
         Args:
             model: From ``build``, before a session is opened for it.
@@ -136,6 +136,7 @@ class Backend(ABC):
         batch_shape: tuple[int, ...],
         classes: int = 0,
         targets: Array | None = None,
+        has_shares: bool = False,
     ) -> LossSettings:
         """Make what sessions of this backend compute the loss with.
 
@@ -143,8 +144,9 @@ class Backend(ABC):
             loss: What the user has chosen.
             model: From ``build``.
             batch_shape: (N, C, H, W) of the batches.
-            classes: How many there are, if the targets are the share of each; 0 if they are class numbers.
+            classes: How many there are, if the targets are class numbers or the share of each.
             targets: Values or masks of some images, two or more; None for class numbers and shares.
+            has_shares: Whether the targets are the share of each class.
 
         Raises:
             Unsupported: The loss is a function that this backend cannot compute.

@@ -38,8 +38,8 @@ class BatchSized(NamedTuple):
         whole, rest = divmod(self.times * images, self.over)
         if rest:
             raise SpecError(
-                f"a batch of {images} images: the model splits a batch into {self.over} parts of one size. Give it a "
-                f"multiple of {self.over}."
+                f"a batch of {images} images: the model divides their number by {self.over}, and was traced where "
+                f"nothing is left over. Give it a multiple of {self.over}, or use a torch backend."
             )
         return whole + self.plus
 

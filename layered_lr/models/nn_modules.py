@@ -67,9 +67,9 @@ def parameters_of(model: Module) -> list[tuple[Parameter, Tensor]]:
 def type_names(module: Module) -> tuple[str, ...]:
     """Return the names of a module's class and of those that it is derived from, up to ``Module``.
 
-    A class that stands for another framework's says the other's names in ``stands_for``.
+    A class that stands for another framework's says the other's names in ``layered_lr_stands_for``.
     """
-    stands_for: tuple[str, ...] | None = getattr(type(module), "stands_for", None)
+    stands_for: tuple[str, ...] | None = getattr(type(module), "layered_lr_stands_for", None)
     if stands_for is not None:
         return stands_for
     bases = [base.__name__ for base in type(module).__mro__ if base is not object]

@@ -154,7 +154,7 @@ class Recorder(Callback):
     def on_batch(self, event: BatchEvent) -> None:
         """Note which batch it is; put its images into another order where the run is disturbed."""
         self._batches.append(digest(event.images, event.labels))
-        by_place = self._task.has_masks_by_place or getattr(self._ready.model, "shares_masks", False)
+        by_place = self._task.has_masks_by_place or getattr(self._ready.model, "layered_lr_shares_masks", False)
         if self._disturbance is not None and not by_place:
             event.images, event.labels = self._disturbance.shuffled(event.images, event.labels, event.parts)
 

@@ -190,7 +190,7 @@ def _notes(ready: Prepared) -> Iterator[str]:
 
 def _dropouts(module: Module) -> Iterator[str]:
     """Dropout modules that drop anything by masks of the framework's own, as they call themselves."""
-    if getattr(module, "shares_masks", False):
+    if getattr(module, "layered_lr_shares_masks", False):
         return
     if "Dropout" in type(module).__name__ and getattr(module, "p", False):
         yield f"{type(module).__name__}(p={module.p:g})"

@@ -121,7 +121,7 @@ def check_single_image(
 def _find_norms_of_one_number(model: Module, answer: Callable[[], object]) -> Collection[str]:
     """Find the batch normalisations that get one number of each channel of an image."""
     if framework_of(model) != "torch":  # OneFlow's own take a variance of 0
-        translated: Collection[str] = getattr(model, "norms_of_one_number", ())
+        translated: Collection[str] = getattr(model, "layered_lr_norms_of_one_number", ())
         return translated
     seen: dict[str, tuple[int, ...]] = {}
     hooks = [module.register_forward_pre_hook(_noting(seen, name)) for name, module in _list_norms(model)]

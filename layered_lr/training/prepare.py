@@ -194,7 +194,7 @@ def _prepare_loss(options: RunOptions, backend: Backend, model: Module, batches:
         return _prepare_loss_of_numbers(options, backend, model, batches)
     classes, has_shares = batches.dataset.facts.label_classes, options.mix is not None
     shape = (options.batch_size, *batches.image_shape)
-    loss = backend.prepare_loss(options.loss.settings, model, shape, classes if has_shares else 0)
+    loss = backend.prepare_loss(options.loss.settings, model, shape, classes, has_shares=has_shares)
     if isinstance(loss, FunctionLoss) and _come_in_parts(options, backend):
         answered = _try_answer(backend, model, batches)
         if answered is not None:

@@ -270,6 +270,10 @@ def refused_trials() -> dict[str, str]:
             x = torch.nn.functional.dropout(x, 0.1, True) if self.always else self.drop(x)
             return self.head(x.tanh())
 
+    class Asking(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if torch.is_grad_enabled() else x * 3
+
     wide, small = np.zeros((2, 3, 8, 12), np.float32), np.zeros((2, 3, 8, 8), np.float32)
     actions = {
         "dropout": lambda: ll.translate(Net(), wide),
@@ -280,6 +284,7 @@ def refused_trials() -> dict[str, str]:
         "no gradient": lambda: ll.translate(Net(), wide),
         "another gradient": lambda: ll.translate(Net(), wide),
         "lost gradient": lambda: ll.translate(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), Net()), wide),
+        "asks for the mode of gradients": lambda: ll.translate(Asking(), small),
     }
 
     def with_another_gradient(x: flow.Tensor) -> flow.Tensor:
@@ -326,6 +331,7 @@ def test_every_program_is_tried_before_it_is_used() -> None:
     assert "its answer in training is not torch's" in drawn  # there, no draw drops anything
     assert "the gradient of '0.weight' in training is not torch's" in said["lost gradient"]
     assert said["another gradient"] == "nothing"  # of images, which no parameter comes before
+    assert "Its own Python may be the cause" in said["asks for the mode of gradients"]
     assert said["no gradient"].startswith("Unsupported: model: OneFlow cannot compute its gradients: ")
 
 
@@ -424,6 +430,263 @@ def test_places_out_of_range_are_refused_where_torch_raises() -> None:
         # the counter goes up by 2, and is outside at the third update
         assert refused == ("a counter" in key or " 3 oneflow" not in key), (key, said)
         assert refused or said == "trains", (key, said)
+
+
+def answers_that_count_images() -> dict[str, list[object]]:
+    """How far answers are from torch's where a model numbers the images of its batch; or what is said."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    functions = {
+        "numbers": lambda x: x * torch.arange(len(x))[:, None],
+        "numbers back": lambda x: x * torch.arange(len(x), 0, -1).float()[:, None],
+        "one of each": lambda x: x[torch.arange(x.shape[0]), 0],
+        "the largest of each": lambda x: x[torch.arange(x.shape[0]), x.argmax(1)],
+        "all but the first": lambda x: x[torch.arange(len(x) - 1) + 1],
+        "other images": lambda x: (x @ x.t()) * (1 - torch.eye(len(x))),
+        "hides itself": lambda x: (x @ x.t()).masked_fill(torch.eye(len(x), dtype=torch.bool), -9.0),
+        "shows others": lambda x: torch.where(~torch.eye(len(x)).bool(), x @ x.t(), 0.0),
+        "images before": lambda x: (x @ x.t()) * torch.ones(len(x), len(x)).tril(),
+        "images after": lambda x: (x @ x.t() + torch.full((len(x), len(x)), -np.inf).tril(-1)).softmax(1),
+        "pairs": lambda x: torch.nn.functional.cross_entropy(x @ x.t(), torch.arange(len(x)), reduction="none"),
+        "channels": lambda x: x.mean(0)[torch.arange(len(x))],
+        "a channel": lambda x: x.mean(0)[torch.full((1,), len(x) - 1)],
+    }
+
+    class Net(torch.nn.Module):
+        def __init__(self, function) -> None:
+            super().__init__()
+            self.head, self.function = torch.nn.Linear(5, 5), function
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.function(self.head(x))
+
+    class Graph(flow.nn.Graph):
+        def __init__(self, model: object) -> None:
+            super().__init__()
+            self.model = model
+
+        def build(self, x: flow.Tensor) -> flow.Tensor:
+            return self.model(x)
+
+    found: dict[str, list[object]] = {}
+    for name, function in functions.items():
+        net = Net(function)
+        made = ll.translate(net, np.zeros((2, 5)))
+        for images in (1, 2, 5, 6):
+            x = np.random.default_rng(0).normal(size=(images, 5)).astype("float32")
+            with torch.no_grad():
+                try:
+                    wanted = net(torch.from_numpy(x)).numpy()
+                except IndexError:
+                    wanted = np.full(1, np.nan)
+            for model in (made, Graph(made)) if images > 2 else (made,):
+                try:
+                    answer = model(flow.tensor(x)).numpy()
+                    found.setdefault(name, []).append(float(np.abs(answer - wanted).max()))
+                except ll.LayeredLRError as error:
+                    found.setdefault(name, []).append(str(error))
+    return found
+
+
+def test_a_model_may_number_the_images_of_its_batch() -> None:
+    found = value_of(answers_that_count_images)
+    first = found["all but the first"].pop(0)
+    assert first.startswith("a batch of 1 images: nothing is left of it for index_select, in the model itself")
+    assert "Give it 2 images or more; in a run, drop_last=True" in first
+    for name in ("channels", "a channel"):  # there is none for the sixth image
+        graph, eager = found[name].pop(), found[name].pop()
+        assert eager.startswith("model: looks up places") and "of 5" in eager and graph != graph
+    for name, far in found.items():
+        assert max(far) < 1e-5, name
+
+
+def what_a_translation_takes() -> dict[str, object]:
+    """What can be set, hung, copied and looked up in a translated model; and what is said of the rest."""
+    import copy
+    import pickle
+
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5))
+            self.rows = torch.nn.ModuleList([torch.nn.Linear(4, 4), torch.nn.Linear(4, 2)])
+            self.table = torch.nn.ModuleDict({"a": torch.nn.Identity()})
+            self.scales = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(4)) for _ in range(2)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.table["a"](self.body(x).mean((2, 3)))
+            for scale in self.scales:
+                x = x * scale
+            for row in self.rows:
+                x = row(x)
+            return x
+
+    images = np.ones((4, 3, 8, 8), "float32")
+    torch.manual_seed(0)
+    net, given = ll.translate(Net(), images), flow.tensor(images)
+    said: dict[str, object] = {}
+
+    def note(name, action) -> None:
+        try:
+            made = action()
+            said[name] = made if isinstance(made, bool | int | list | float) else "nothing"
+        except ll.LayeredLRError as error:
+            said[name] = f"{type(error).__name__}: {error}"
+
+    hook = lambda *_: None  # noqa: E731
+    called: list[int] = []
+    note("a probability", lambda: setattr(net.body[2], "p", 0.0))
+    note("a momentum", lambda: setattr(net.body[1], "momentum", 0.9))
+    note("a new attribute", lambda: setattr(net, "scale", 2.0))
+    note("a function", lambda: setattr(net.rows[0], "forward", hook))
+    note("another module", lambda: setattr(net, "body", flow.nn.Identity()))
+    note("a module", lambda: net.add_module("more", flow.nn.Identity()))
+    note("a parameter", lambda: setattr(net, "more", flow.nn.Parameter(flow.ones(1))))
+    note("a buffer", lambda: net.body.register_buffer("more", flow.ones(1)))
+    note("a hook", lambda: net.body[0].register_forward_hook(hook))
+    note("a hook before", lambda: net.body.register_forward_pre_hook(hook))
+    note("a pickle", lambda: pickle.dumps(net))
+    note("a pickle of a part", lambda: pickle.dumps(net.body))
+
+    note("places", lambda: [type(part).__name__ for part in (*net.body, net.rows[-1], net.table["a"])])
+    note("lengths", lambda: [len(net.body), len(net.rows[:1]), len(net.scales), len(net.table), "a" in net.table])
+    note("names", lambda: [*net.table, *net.table.keys(), *(name for name, _ in net.table.items())])
+    note("parameters by place", lambda: [tuple(each.shape) for each in net.scales])
+
+    note("a hook on the whole", lambda: net.register_forward_hook(lambda *_: called.append(1)))
+    note("the mode", lambda: setattr(net.body[2], "training", False))
+    note("another weight", lambda: setattr(net.rows[1], "weight", flow.nn.Parameter(flow.zeros(2, 4))))
+    note("another mean", lambda: setattr(net.body[1], "running_mean", flow.ones(4)))
+    note("its answer", lambda: bool((net(given).numpy() == net.rows[1].bias.numpy()).all()) and len(called) == 1)
+    note("frozen", lambda: not any(each.requires_grad for each in net.body.requires_grad_(False).parameters()))
+    copied = copy.deepcopy(net)
+    note("a copy", lambda: bool((copied(given).numpy() == net(given).numpy()).all()))
+    note("its numbers", lambda: copied.rows[1].bias.data.fill_(7.0))
+    note("the first's numbers", lambda: bool((net.rows[1].bias.numpy() != 7).all()))
+    note("a shallow copy", lambda: copy.copy(net).rows is net.rows)
+    note("loaded", lambda: net.load_state_dict(copied.state_dict()))
+    note("moved", lambda: float(net.to("cpu").eval()(given).sum()))
+    return said
+
+
+def test_what_would_change_nothing_in_a_translated_model_is_refused() -> None:
+    said = value_of(what_a_translation_takes)
+    assert said["a probability"].startswith(
+        "Unsupported: model: sets 'p' of 'body.2', the Dropout of a translated model"
+    )
+    assert "Change the torch model, and translate it again." in said["a probability"]
+    for name, what in (
+        ("a momentum", "sets 'momentum' of 'body.1'"),
+        ("a new attribute", "sets 'scale' of this Net"),
+        ("a function", "sets 'forward' of 'rows.0'"),
+        ("another module", "sets 'body' of this Net"),
+        ("a module", "adds the module 'more' to this Net"),
+        ("a parameter", "sets 'more' of this Net"),
+        ("a buffer", "adds the buffer 'more' to 'body'"),
+        ("a hook", "a hook on 'body.0', the Conv2d of a translated model, would never be called"),
+        ("a hook before", "a hook on 'body', the Sequential of a translated model, would never be called"),
+        ("a pickle", r"this Net, a translated model, cannot be pickled. Save its state_dict()"),
+        ("a pickle of a part", "'body', the Sequential of a translated model, cannot be pickled"),
+    ):
+        assert what in said[name] and said[name].startswith("Unsupported: "), name
+
+
+def test_a_translated_model_has_what_each_module_has() -> None:
+    said = value_of(what_a_translation_takes)
+    assert said["places"] == ["Conv2d", "BatchNorm2d", "Dropout", "Linear", "Identity"]
+    assert said["lengths"] == [3, 1, 2, 1, True] and said["names"] == ["a", "a", "a"]
+    assert said["parameters by place"] == [[4], [4]]
+    for name in ("a hook on the whole", "the mode", "another weight", "another mean", "its numbers", "loaded"):
+        assert said[name] == "nothing", name
+    for name in ("its answer", "frozen", "a copy", "the first's numbers", "a shallow copy"):
+        assert said[name] is True, name
+    assert said["moved"] == 4 * 2 * 7.0
+
+
+def models_that_have_no_numbers() -> list[str]:
+    """What ``translate`` says of a model without numbers, of one of inference mode; and what it does in that mode."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.table = torch.nn.Linear(4, 4), torch.ones(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x) * self.table
+
+    said, rows = [], np.ones((2, 4), "float32")
+    with torch.device("meta"):
+        without = Net()
+    with torch.inference_mode():
+        inferring = Net()
+    for model in (without, inferring):
+        for example in (rows, None):
+            try:
+                ll.translate(model, example)
+                said.append("nothing")
+            except ll.LayeredLRError as error:
+                said.append(f"{type(error).__name__}: {error}")
+    net = Net()
+    with torch.inference_mode():
+        made, late = ll.translate(net, rows), ll.translate(net)
+        late(flow.tensor(rows))
+    for model in (made, late):
+        far = np.abs(model(flow.tensor(rows)).numpy() - net(torch.tensor(rows)).detach().numpy()).max()
+        said.append("alike" if far < 1e-6 else str(far))
+    return said
+
+
+def test_a_model_without_numbers_or_of_inference_mode_is_refused_and_the_mode_itself_is_taken() -> None:
+    said = value_of(models_that_have_no_numbers)
+    assert said[0] == said[1] and said[2] == said[3] and said[4:] == ["alike", "alike"]
+    assert said[0].startswith("SpecError: model: 'head.weight' is on the device 'meta', and has no numbers. Make the")
+    assert said[2].startswith("SpecError: model: it was made inside torch.inference_mode()")
+
+
+def models_with_the_librarys_names() -> list[str]:
+    """What is said of models whose parts have names of what this library keeps in a translated model."""
+    import numpy as np
+    import torch
+
+    import layered_lr as ll
+
+    names = ("places", "parts_by_path", "shares_masks", "find_programs", "add_programs", "stands_for", "_programs")
+    said = []
+    for name in (*names, "norms_of_one_number", "layered_lr_passes", "layered_lr_path"):
+        net = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Sequential())
+        for module in (net, net[1]):
+            module.add_module(name, torch.nn.Linear(4, 4))
+        data = (np.ones((8, 4), "float32").reshape(8, 1, 2, 2), np.arange(8) % 4) * 2
+        make = lambda net=net: torch.nn.Sequential(torch.nn.Flatten(), *net)  # noqa: E731
+        try:
+            ll.translate(net, np.ones((2, 4)))
+            ll.run(ll.Spec(ll.SGD(0.1)), "oneflow-eager", make, data=data, batch_size=4, max_steps=1, progress=False)
+            said.append("nothing")
+        except ll.LayeredLRError as error:
+            said.append(str(error))
+    return said
+
+
+def test_a_part_may_have_any_name_that_the_library_has_for_itself_without_its_prefix() -> None:
+    *said, passes, path = value_of(models_with_the_librarys_names)
+    assert set(said) == {"nothing"}
+    for name, refused in (("layered_lr_passes", passes), ("layered_lr_path", path)):
+        assert f"{name}' has the name under which a translated model keeps what it computes with" in refused
 
 
 def errors_of_names() -> dict[str, str]:

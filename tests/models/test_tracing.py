@@ -16,7 +16,7 @@ import layered_lr as ll
 
 torch = pytest.importorskip("torch")
 
-from layered_lr.models.graph import BatchSized  # noqa: E402
+from layered_lr.models.graph import BatchSized, Result  # noqa: E402
 from layered_lr_torch.trace_model import prepare_traced, trace_model  # noqa: E402
 from tests.support.operator_networks import SHAPE, Small, around  # noqa: E402
 
@@ -127,6 +127,10 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a parameter in place": (in_place_of_a_parameter, "changes '1.scale' in place"),
     "memory of two": (stale, "memory was changed through another"),
     "each image": (by_image, "for a batch of another size"),
+    "images in another order": (
+        lambda net, x: x[torch.tensor([place * 5 % x.shape[0] for place in range(x.shape[0])])],
+        r"makes a tensor with other numbers for each number of images .*torch\.arange\(x\.shape\[0\]\)",
+    ),
     "indices of a pool": (
         lambda net, x: torch.nn.functional.max_pool2d(x, 2, return_indices=True)[0],
         "calls max_pool2d_with_indices",
@@ -568,6 +572,28 @@ REFUSED_PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any], str
         lambda net, x: net.part(x),
         "track_running_stats=True",
     ),
+    "gradients by frequency": (
+        lambda: torch.nn.Embedding(3, 8, scale_grad_by_freq=True),
+        lambda net, x: net.part((x[..., 0] > 0).long()),
+        "an embedding with scale_grad_by_freq=True, which changes its gradient.*Leave that out",
+    ),
+    "sparse gradients": (
+        lambda: torch.nn.Embedding(3, 8, sparse=True),
+        lambda net, x: net.part((x[..., 0] > 0).long()),
+        "an embedding with sparse=True",
+    ),
+    "projected outputs": (
+        lambda: torch.nn.LSTM(8, 6, proj_size=2, batch_first=True),
+        lambda net, x: net.part(x[:, 0])[0],
+        r"an LSTM with proj_size.*torch\.nn\.Linear",
+    ),
+    "packed sequences": (
+        lambda: torch.nn.GRU(8, 6),
+        lambda net, x: (
+            net.part(torch.nn.utils.rnn.PackedSequence(x[:, 0].flatten(0, 1), torch.tensor([6] * 8)))[0].data
+        ),
+        "packed sequences.*Pad them to one length",
+    ),
     "nested tensors": (
         lambda: make_encoder(),
         lambda net, x: net.part(x.flatten(2), src_key_padding_mask=hide_the_last(x)),
@@ -603,6 +629,28 @@ def test_what_holds_other_numbers_is_refused() -> None:
     ):
         with pytest.raises(ll.Unsupported, match=why):
             trace_model(model, (example,))
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda x: x.repeat(1, 1, 1, 1),
+        lambda x: x.tile(1),
+        lambda x: x.repeat_interleave(1, 1),
+        lambda x: torch.nn.functional.pixel_shuffle(x, 1),
+        lambda x: torch.nn.functional.channel_shuffle(x, 1),
+    ],
+)
+def test_what_is_a_copy_in_torch_may_be_changed(copy: Callable[[Any], Any]) -> None:
+    def forward(net: Any, x: Any) -> Any:
+        y = copy(x)
+        y += 1
+        return x * y
+
+    graph = trace_model(around(forward)(), (X,))
+    *_, added, multiplied = graph.evaluation.nodes
+    assert (added.operator, multiplied.operator) == ("add", "mul")
+    assert multiplied.arguments["x"] != multiplied.arguments["y"] == Result(added.name)
 
 
 def test_what_nothing_needs_may_have_no_numbers() -> None:
@@ -721,6 +769,28 @@ def test_a_model_that_fails_is_left_as_it_was() -> None:
     with pytest.raises(ll.SpecError):
         trace_model(model, (np.zeros((2, 5, 8, 8), "float32"),))
     assert all(type(tensor) is torch.nn.Parameter for tensor in model.parameters()) and not model.a._forward_hooks
+
+
+def test_a_model_with_an_eval_of_its_own_is_traced_in_it() -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = 1.0
+
+        def train(self, mode: bool = True) -> Any:
+            self.factor = 1.0
+            return super().train(mode)
+
+        def eval(self) -> Any:
+            super().eval()
+            self.factor = 0.25
+            return self
+
+        def forward(self, x: Any) -> Any:
+            return x * self.factor
+
+    graph = trace_model(Scaled(), (X,))
+    assert [program.nodes[0].arguments["y"] for program in (graph.training, graph.evaluation)] == [1.0, 0.25]
 
 
 def test_sizes_follow_the_batch_and_operators_the_mode() -> None:

@@ -48,9 +48,11 @@ LOSSES: dict[str, Any] = {
     "brier": brier,
     "weighted": torch.nn.CrossEntropyLoss(torch.tensor([0.5, 2.0, 1.0]), label_smoothing=0.1),
     "ignored": torch.nn.CrossEntropyLoss(ignore_index=1),
+    "first ignored": torch.nn.CrossEntropyLoss(ignore_index=0),
     "binary": lambda outputs, targets: F.binary_cross_entropy_with_logits(
         outputs, F.one_hot(targets, CLASSES).to(outputs.dtype), pos_weight=torch.tensor([2.0, 1.0, 0.5])
     ),
+    "by number": lambda outputs, targets: -outputs.log_softmax(1)[torch.arange(len(outputs)), targets].mean(),
     "sum": ll.LossFunction(summed, reduction="sum"),
 }
 
@@ -197,6 +199,125 @@ def test_oneflow_refuses_a_loss_that_changes_by_itself(oneflow: Any) -> None:
     assert len(ll.run(SPEC, **said("torch-eager", annealed, max_steps=2)).losses) == 2
     with pytest.raises(ll.Unsupported, match="loss: annealed: gives another number for the same outputs and targets"):
         ll.run(SPEC, **said("oneflow-graph", annealed, max_steps=2))
+
+
+class Counts:
+    """Weighs differently after many batches."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        self.batches += 1
+        return F.cross_entropy(outputs, targets) * (2.0 if self.batches > 50 else 1.0)
+
+
+def test_a_loss_that_counts_is_told_what_helps_in_a_loss(oneflow: Any) -> None:
+    with pytest.raises(
+        ll.Unsupported, match=r"loss: Counts: .*: keep what changes in a buffer of the model"
+    ) as said_of:
+        ll.run(SPEC, **said("oneflow-eager", Counts(), max_steps=2))
+    assert "(register_buffer)" not in str(said_of.value)
+
+
+class Asks(torch.nn.Module):
+    """Asks whether there is a gradient, which is so in training alone."""
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        return F.cross_entropy(outputs, targets) * (3.0 if outputs.requires_grad else 1.0)
+
+
+class Hooks(torch.nn.Module):
+    """Changes the gradient where there is one."""
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        if outputs.requires_grad:
+            outputs.register_hook(lambda gradient: gradient * 0.1)
+        return F.cross_entropy(outputs, targets)
+
+
+class Penalises(torch.nn.Module):
+    """Adds the size of the gradient where there is one."""
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        loss = F.cross_entropy(outputs, targets)
+        if outputs.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, outputs, create_graph=True)
+            return loss + gradient.square().sum()
+        return loss
+
+
+class Averages(torch.nn.Module):
+    """Keeps an average of what it gets, from the first batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", None)
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        now = outputs.detach().mean(0)
+        self.mean = now if self.mean is None else 0.5 * self.mean + 0.5 * now
+        return F.cross_entropy(outputs - self.mean, targets)
+
+
+class Drops(torch.nn.Module):
+    """Drops in training mode, in which a loss stays unless it is brought into the other one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, outputs: Any, targets: Any) -> Any:
+        return F.cross_entropy(self.drop(outputs), targets)
+
+
+@pytest.mark.parametrize(
+    ("loss", "why"),
+    [
+        (Asks(), "computes something else where its outputs have no gradient"),
+        (Hooks(), "calls register_hook"),
+        (Penalises(), "cannot be translated"),
+        (Averages(), "another number for the same outputs and targets"),
+        (Drops(), "another number for the same outputs and targets"),
+    ],
+)
+def test_a_loss_that_does_more_than_its_evaluation_shows_is_refused(loss: Any, why: str) -> None:
+    from layered_lr_torch.trace_model import trace_loss
+
+    with pytest.raises(ll.Unsupported, match=why):
+        trace_loss(loss, np.ones((4, 3), "float32") * np.arange(3, dtype="float32"), np.arange(4) % 3)
+
+
+def test_a_loss_may_change_its_outputs_and_keeps_its_mode() -> None:
+    from layered_lr_torch.trace_model import trace_loss
+
+    def scaled(outputs: Any, targets: Any) -> Any:
+        outputs *= 2
+        return F.cross_entropy(outputs, targets)
+
+    for loss in (scaled, Drops().eval()):
+        graph = trace_loss(loss, np.ones((4, 3), "float32"), np.arange(4) % 3)
+        assert not any(node.may_draw for node in graph.training.nodes)
+
+
+def test_a_loss_that_is_nan_for_the_example_is_translated() -> None:
+    from layered_lr_torch.trace_model import trace_loss
+
+    graph = trace_loss(torch.nn.CrossEntropyLoss(ignore_index=0), np.zeros((4, 3), "float32"), np.zeros(4, np.int64))
+    assert np.isnan(graph.example[1][0])
+
+
+def test_several_outputs_with_a_loss_of_their_own_are_refused_with_the_datas_classes(backend: Any) -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x), self.inner(x)
+
+    with pytest.raises(ll.SpecError, match=r"returned a tuple for 8 images; must be a tensor of shape \(8, 3\)"):
+        ll.run(SPEC, **said(backend.name, lambda outputs, targets: F.cross_entropy(outputs[0], targets), model=Twice))
 
 
 def test_a_oneflow_model_has_a_loss_of_oneflow(oneflow: Any) -> None:

@@ -127,8 +127,8 @@ class Answerer(NamedTuple):
             SpecError: It raises, or returns something else than a number.
             Unsupported: The backend cannot compute it.
         """
-        classes = targets.shape[1] if targets.ndim == 2 else 0
-        prepared = self.backend.prepare_loss(loss, self.model, (2, *self.takes.image_shape), classes)
+        shape, classes = (2, *self.takes.image_shape), self.takes.label_classes
+        prepared = self.backend.prepare_loss(loss, self.model, shape, classes, has_shares=targets.ndim == 2)
         return self.backend.measure_loss(prepared, outputs, targets)
 
 
