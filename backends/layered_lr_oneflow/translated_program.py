@@ -33,7 +33,20 @@ from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
 _INDEXING = ("index_select", "gather")
-_SHARING = ("cast", "detach", "reshape", "permute", "expand", "slice", "cat", "flip", "roll", "pad", "dropout")
+_SHARING = (
+    "cast",
+    "detach",
+    "keep_gradient",
+    "reshape",
+    "permute",
+    "expand",
+    "slice",
+    "cat",
+    "flip",
+    "roll",
+    "pad",
+    "dropout",
+)
 """Operators whose result may be their argument itself, or a view of it."""
 
 CONSTANTS = "layered_lr_constants"

@@ -24,7 +24,21 @@ from layered_lr.models.graph import (
 from layered_lr.models.graph_operators import DTYPES
 
 _MOVING: Final = frozenset(
-    ["reshape", "permute", "expand", "cat", "slice", "flip", "pad", "cast", "detach", "index_select", "gather", "full"]
+    [
+        "reshape",
+        "permute",
+        "expand",
+        "cat",
+        "slice",
+        "flip",
+        "pad",
+        "cast",
+        "detach",
+        "keep_gradient",
+        "index_select",
+        "gather",
+        "full",
+    ]
 )
 """Operators that compute nothing, which OneFlow 0.9 runs on tensors without numbers too."""
 

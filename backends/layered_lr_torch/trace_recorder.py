@@ -35,6 +35,7 @@ from layered_lr_torch.trace_storage import Region, find_sharing
 _EMPTY = ("empty", "new_empty", "empty_like")
 _NUMBERS_OF_TENSORS = ("bool", "int", "float", "index", "contains", "equal", "allclose", "is_nonzero")
 _FACTS_OF_TENSORS = ("get:shape", "get:dtype", "get:device", "get:ndim", "get:requires_grad", "size", "dim", "numel")
+_DROPOUTS = ("dropout", "feature_dropout")  # give their argument back in one of the modes
 _DRAWS = ("rand", "rand_like")
 _WHOLE = (torch._assert, *trace_composites.RECORDED)  # functions in Python that are not looked into
 
@@ -208,6 +209,8 @@ class Recorder(TorchFunctionMode):
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         if not tensors:
             return out  # a shape, a dtype, a length
+        if any(out is leaf for leaf in tree_leaves(args)) and not (name in _DROPOUTS and torch.is_grad_enabled()):
+            return out  # the argument itself, with its gradient, also where none is computed
         composite = trace_composites.COMPOSITES.get(name)
         if name == "batch_norm" and args[5] and args[3] is not None:
             if is_called_by("torch/utils/checkpoint.py"):
@@ -283,6 +286,13 @@ class Recorder(TorchFunctionMode):
         operator, values = made
         if operator is None:
             raise self.refuse(values, "Write it otherwise, or train on a torch backend.")
+        self._add(operator, values, out, detached=not torch.is_grad_enabled())
+        if name == "batch_norm":  # its statistics have changed, which the operator itself does
+            for statistic in args[1:5]:
+                if isinstance(statistic, FakeTensor) and id(statistic) in self._held_names:
+                    self.know(statistic, self._known[id(statistic)].argument)
+
+    def _add(self, operator: str, values: Mapping[str, Any], out: Tensor, detached: bool) -> None:
         node = Node(
             name=f"{operator}_{len(self.nodes)}",
             operator=operator,
@@ -291,14 +301,10 @@ class Recorder(TorchFunctionMode):
             dtype=dtype_name(out.dtype),
             module=self.paths[-1],
             source=find_source(),
-            detached=not torch.is_grad_enabled(),
+            detached=detached,
         )
         self.nodes.append(node)
         self.know(out, Result(node.name))
-        if name == "batch_norm":  # its statistics have changed, which the operator itself does
-            for statistic in args[1:5]:
-                if isinstance(statistic, FakeTensor) and id(statistic) in self._held_names:
-                    self.know(statistic, self._known[id(statistic)].argument)
 
     def _change(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Record a function that changes its first argument: that one stands for the result from now on."""
@@ -330,14 +336,26 @@ class Recorder(TorchFunctionMode):
             if changed.shape != target.shape:
                 with self:
                     changed = changed.expand(target.shape)
+        if target.requires_grad and changed is not target and _stops_gradient(changed):
+            changed = self._add_replacement(target, changed)
         argument = self.argument_of(changed)
         if id(target) in self._items and name != "setitem":
             return self._change_item(target, changed, argument, func, args, kwargs)
-        out = self._compute(_bump, (target,), {}) if name == "setitem" else self._compute(func, args, kwargs)
+        if name == "setitem":
+            out = self._compute(_bump, (target, changed.requires_grad), {})
+        else:
+            out = self._compute(func, args, kwargs)
         self.know(target, argument)
         if held is not None:
             self.written[held] = self.paths[-1]
         return out
+
+    def _add_replacement(self, target: Tensor, changed: Tensor) -> Tensor:
+        """Record that a tensor gets other numbers where no gradient is computed: in torch its gradient stays."""
+        with self.fakes, torch.enable_grad():
+            made = target.clone()
+        self._add("keep_gradient", {"x": target, "values": changed}, made, detached=False)
+        return made
 
     def _change_item(
         self, target: Tensor, changed: Tensor, argument: Argument, func: Any, args: Any, kwargs: Any
@@ -469,8 +487,11 @@ def _list_held(value: Any) -> Iterator[Held]:
             yield from _list_held(part)
 
 
-def _bump(target: Tensor) -> None:
-    """Let every tensor that shares memory with this one count as changed."""
+def _bump(target: Tensor, has_gradient: bool) -> None:
+    """Let every tensor that shares memory with this one count as changed, and have a gradient if what it gets has."""
+    if has_gradient and torch.is_grad_enabled() and not target.requires_grad:
+        target.mul_(torch.ones((), dtype=target.dtype, requires_grad=True))
+        return
     with torch.no_grad():
         target.detach().zero_()
 

@@ -82,4 +82,9 @@ def find_result(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     shortcut = _SHORTCUTS.get(func) if func in _SHORTCUTS and not kwargs else None
     if shortcut is None or not all(isinstance(each, torch.Tensor) for each in args[:1]):
         return None
-    return shortcut(*args)
+    made = shortcut(*args)
+    if made is None or not torch.is_grad_enabled():
+        return made
+    # What is asked of a result is not only its shape: a branch may follow ``requires_grad``.
+    trains = any(isinstance(each, torch.Tensor) and each.requires_grad for each in args)
+    return made.requires_grad_().clone() if trains else made

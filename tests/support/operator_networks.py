@@ -222,6 +222,23 @@ class Tied(nn.Module):
         return x
 
 
+def in_place_without_gradient(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """What is changed where no gradient is computed keeps the gradient that it had."""
+    clipped, rounded, part, halved, scattered = x * 2, x * 3, x * net.scale, x * 4, x * 5
+    with torch.no_grad():
+        clipped.clamp_(-0.2, 0.2)
+        rounded.mul_(4).round_().div_(4)
+        part[:, 1:3] = net.scale * 2
+        part[:, 0].mul_(0.5)
+        halved.relu_()
+        scattered.nan_to_num_().copy_(torch.where(scattered > 0, scattered, math.nan)).masked_fill_(
+            scattered != scattered, 1
+        )
+        F.dropout(scattered, 0.5, False, inplace=True)
+        same = (F.dropout(x, 0.5, False), F.dropout2d(x, 0.5, False), x.flatten(3), +x, x.type_as(x), x.real)
+    return (clipped.square(), rounded.square(), part.square(), halved.square(), scattered.square(), sum(same) * x)
+
+
 def parts_without_gradient(net: Any, x: Tensor) -> tuple[Tensor, ...]:
     with torch.no_grad():
         second, later = x[:, 1], x[2:].unsqueeze(1)
@@ -520,6 +537,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "buffers": Counted,
     "tied": lambda: Tied(),
     "gradients that stop": Partly,
+    "in place without gradient": around(in_place_without_gradient),
     "parts without gradient": around(parts_without_gradient),
     "unchanged without gradient": around(unchanged_without_gradient),
     "other statistics": around(other_statistics, norm=lambda: nn.BatchNorm2d(4), zeroed=lambda: nn.BatchNorm2d(4)),

@@ -194,6 +194,22 @@ def _powers_of_zero(x: Tensor, y: Tensor, is_zero: Tensor) -> Tensor:
     return flow.where(is_below_first, below_first, rest)
 
 
+class _Replacement(flow.autograd.Function):
+    """Other numbers in the place of a tensor's, which then has its gradient: as torch changes one under ``no_grad``."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def _keep_gradient(x: Tensor, values: Tensor) -> Tensor:
+    return _Replacement.apply(x, detach(values)) if x.requires_grad else values
+
+
 def _mish(x: Tensor) -> Tensor:
     """Written out: OneFlow's own is NaN of large numbers."""
     return x * flow.tanh(_C.softplus(x, 1.0, 20.0))
@@ -302,4 +318,5 @@ ARITHMETIC: Final[Mapping[str, Callable[..., Tensor]]] = {
     "clamp": _clamp,
     "cast": convert,
     "detach": detach,
+    "keep_gradient": _keep_gradient,
 }
