@@ -39,11 +39,12 @@ from layered_lr_torch.callers import OWN_PACKAGES
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_attributes import Counts, Watch, move_numbers
-from layered_lr_torch.trace_checks import check_held, check_program
+from layered_lr_torch.trace_checks import check_derivatives, check_held, check_program
 from layered_lr_torch.trace_generators import Generators
 from layered_lr_torch.trace_memory import Photograph, compare_passes, put_back, refuse_counter, refuse_memory
 from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
 from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
+from layered_lr_torch.trace_refusals import refuse_gradient_hooks, watch_what_is_hidden
 from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_parameters, refuse_shared_writes
 
 # Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
@@ -138,7 +139,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
                 f"model: module {path or type(module).__name__!r} is compiled by torch, so what it does cannot be "
                 "seen, and it cannot be translated. Give the module that it was made of."
             )
-    _refuse_gradient_hooks(model)
+    refuse_gradient_hooks(model)
     refuse_shared_parameters(model)
     facts: dict[str, Any] = {
         "tensors": tuple(_list_tensors(model)),
@@ -175,23 +176,6 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         mode_bound=find_mode_bound(training, evaluation),
         example=_answer(model, example, evaluation),
         **facts,
-    )
-
-
-def _refuse_gradient_hooks(model: Module) -> None:
-    """Refuse hooks that may change gradients, which no forward pass shows."""
-    for path, module in model.named_modules():
-        if module._backward_hooks or module._backward_pre_hooks:
-            raise _refuse_hook(f"module {path or type(module).__name__!r}")
-    for name, parameter in model.named_parameters():
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-            raise _refuse_hook(f"parameter {name!r}")
-
-
-def _refuse_hook(where: str) -> Unsupported:
-    return Unsupported(
-        f"model: {where} has a hook on its gradients, which cannot be translated. A translated model has torch's own "
-        "gradients only: leave it out, or train on a torch backend."
     )
 
 
@@ -278,7 +262,7 @@ def _trace_once(
         held, names = swap_tensors(model, fakes)
         swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
         recorder = _record_pass(
-            model, Recorder(fakes, held, None, shared, regions), names, _make_inputs(fakes, example, times)
+            model, Recorder(fakes, held, None, shared, regions), names, _make_inputs(model, fakes, example, times)
         )
 
         def compare_with_next(with_same_weights: bool, watch: Watch | None = None) -> None:
@@ -288,7 +272,7 @@ def _trace_once(
             if watch is not None:
                 again.watch_tensors(watch)
             try:
-                _record_pass(model, again, names, _make_inputs(fakes, example, times))
+                _record_pass(model, again, names, _make_inputs(model, fakes, example, times))
             except (LayeredLRError, _Fails) as error:
                 raise refuse_memory(None) from error
             compare_passes(model, recorder, again, with_same_weights)
@@ -312,9 +296,12 @@ def _trace_once(
     return _trace_once(model, mode, example, times, moving, found) if found else recorder
 
 
-def _make_inputs(fakes: FakeTensorMode, example: Sequence[NDArray[Any]], times: int) -> list[Tensor]:
+def _make_inputs(model: Module, fakes: FakeTensorMode, example: Sequence[NDArray[Any]], times: int) -> list[Tensor]:
     with fakes:
-        return [torch.empty(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+        made = [torch.empty(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+        if isinstance(model, LossModule) and model.training:  # a model has answered the outputs
+            made[0] = made[0].requires_grad_().clone()
+        return made
 
 
 def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], inputs: Sequence[Tensor]) -> Recorder:
@@ -326,9 +313,10 @@ def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], in
     draws = Generators(model)
     handles = list(_follow_modules(model, recorder, draws))
     try:
-        with quiet(), recorder, torch.enable_grad():
+        with quiet(), watch_what_is_hidden(recorder), recorder, torch.enable_grad():
             output = model(*inputs)
         draws.check("")
+        recorder.raise_again()
     except LayeredLRError:
         raise
     except Exception as error:  # whatever the user's code, or torch on tensors without numbers, raises
@@ -337,6 +325,8 @@ def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], in
         for handle in handles:
             handle.remove()
     recorder.output = _structure(recorder, output)
+    if model.training:
+        check_derivatives(recorder.nodes, recorder.output, recorder.without_derivative)
     recorder.writes = tuple(_list_writes(model, recorder, names))
     return recorder
 
@@ -358,6 +348,12 @@ def _explain(recorder: Recorder, error: Exception) -> Exception:
         return recorder.refuse(
             "lets a branch, a shape or a number depend on what is in a tensor",
             "Use torch.where, or train on a torch backend.",
+            _line_of(error),
+        )
+    if _was_in(error, "torch/_dynamo/convert_frame.py"):
+        return recorder.refuse(
+            "calls a function that torch.compile has made, whose inside this version of torch does not show",
+            "Call the function itself, or train on a torch backend.",
             _line_of(error),
         )
     return _Fails(f"in {recorder.describe_place(_line_of(error))}: {describe_error(error).rstrip('.')}")

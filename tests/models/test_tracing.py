@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a kept tensor": (keeping, "changes an attribute or a variable"),
     "a kept weight": (keeping_the_first, "changes an attribute or a variable"),
     "autocast": (cast_within, "under torch.autocast"),
-    "no versions": (without_versions, "cannot be followed"),
+    "no versions": (without_versions, r"in torch\.inference_mode.*Use torch\.no_grad"),
     "other bits": (lambda net, x: x.view(torch.int32), "takes the bits"),
     "a diagonal": (lambda net, x: torch.einsum("ncii->nc", x), "an axis twice"),
     "a norm of matrices": (lambda net, x: torch.linalg.norm(x[0, 0], 1), "calls linalg_norm"),
