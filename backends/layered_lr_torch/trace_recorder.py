@@ -189,7 +189,7 @@ class Recorder(TorchFunctionMode):
         if name not in _FACTS_OF_TENSORS:
             self._check_memory(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
             if fakes and name in trace_names.REFUSED_OF_INPUTS:
-                raise self.refuse(f"calls {name}", trace_names.REFUSED_OF_INPUTS[name])
+                raise self.refuse(f"calls {name}{'_' * in_place}", trace_names.REFUSED_OF_INPUTS[name])
         if name == "get:grad_fn" and fakes:
             return None if args[0].grad_fn is None else HiddenNode(self)
         draws = name in trace_names.RANDOM
