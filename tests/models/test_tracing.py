@@ -152,6 +152,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "bits of a whole number": (lambda net, x: x * ((x > 0) | 2), r"the bits of whole numbers \(or\)"),
     "other bits of whole numbers": (lambda net, x: x * ~(x * 4).int(), r"the bits of whole numbers \(not\)"),
     "bits in place": (lambda net, x: x * (x * 4).int().bitwise_xor_(1), r"the bits of whole numbers \(xor\)"),
+    "powers of whole numbers": (lambda net, x: x + 2 ** (x * 4).long().abs(), "whole numbers to powers that are in a"),
     "halves": (lambda net, x: (x.half() * 2).float(), "computes in float16"),
     "short numbers": (lambda net, x: x * (x * 4).to(torch.int16), "computes in int16"),
     "a constant of short numbers": (
