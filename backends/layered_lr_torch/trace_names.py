@@ -59,6 +59,7 @@ REFUSED: Final[Mapping[str, str]] = {
 
 REFUSED_OF_INPUTS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("apply", "map", "map2"), "Use torch's functions."),
+    "deepcopy": "Use clone; a layer or a parameter can only be copied in __init__.",
     **dict.fromkeys(("data_ptr", "array"), "Let no branch or number depend on what is in a tensor, or where it is."),
 }
 """Of what depends on the inputs or on parameters."""

@@ -36,6 +36,7 @@ from layered_lr_torch.trace_storage import Region, find_sharing
 _EMPTY = ("empty", "new_empty", "empty_like")
 _NUMBERS_OF_TENSORS = ("bool", "int", "float", "index", "contains", "equal", "allclose", "is_nonzero")
 _FACTS_OF_TENSORS = ("get:shape", "get:dtype", "get:device", "get:ndim", "get:requires_grad", "size", "dim", "numel")
+_BETWEEN = ("contextlib", "copy", "functools")  # call functions for others, whose line is of more use
 _OF_FAKES = "torch._subclasses.fake_tensor"
 _DROPOUTS = ("dropout", "feature_dropout")  # give their argument back in one of the modes
 _DRAWS = ("rand", "rand_like")
@@ -180,18 +181,18 @@ class Recorder(TorchFunctionMode):
             )
         if name in trace_names.REFUSED:
             raise self.refuse(f"calls {name}", trace_names.REFUSED[name])
+        leaves = tree_leaves((args, kwargs))
+        fakes = [leaf for leaf in leaves if isinstance(leaf, FakeTensor)]
+        if fakes and name in trace_names.REFUSED_OF_INPUTS:
+            raise self.refuse(f"calls {name}{'_' * in_place}", trace_names.REFUSED_OF_INPUTS[name])
+        if fakes and name == "get:grad_fn":
+            return None if args[0].grad_fn is None else HiddenNode(self)
         if func not in _WHOLE:
             made = self._copies.run(self, func, args, kwargs)
             if made is not NotImplemented:
                 return made
-        leaves = tree_leaves((args, kwargs))
-        fakes = [leaf for leaf in leaves if isinstance(leaf, FakeTensor)]
         if name not in _FACTS_OF_TENSORS:
             self._check_memory(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
-            if fakes and name in trace_names.REFUSED_OF_INPUTS:
-                raise self.refuse(f"calls {name}{'_' * in_place}", trace_names.REFUSED_OF_INPUTS[name])
-        if name == "get:grad_fn" and fakes:
-            return None if args[0].grad_fn is None else HiddenNode(self)
         draws = name in trace_names.RANDOM
         if not fakes and not draws and name not in _EMPTY:
             out = func(*args, **kwargs)
@@ -595,7 +596,7 @@ def find_source() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).split(".")[0]
-        if package not in OWN_PACKAGES:
+        if package not in (*OWN_PACKAGES, *_BETWEEN):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "an unknown line"

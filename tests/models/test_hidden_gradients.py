@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -114,11 +115,12 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "numbers one by one": (lambda net, x: x + x.detach().clone().apply_(lambda each: each * 2), "calls apply"),
     "pairs one by one": (lambda net, x: x + x.detach().clone().map_(x, lambda one, other: one), "calls map"),
     "an address": (lambda net, x: x if x.data_ptr() % 2 else x * 2, "calls data_ptr"),
-    "an array": (lambda net, x: x + torch.as_tensor(np.asarray(x.detach())), "calls (array|numpy)"),
+    "an array": (lambda net, x: x + torch.as_tensor(np.asarray(x.detach())), "calls array"),
     "a layer that is made": (
         lambda net, x: torch.nn.LayerNorm(8)(x),
         "makes a parameter in its forward pass.*__init__",
     ),
+    "a layer that is copied": (lambda net, x: copy.deepcopy(net.before)(x), r"calls deepcopy.*in __init__"),
     "a parameter that is frozen": (frozen, r"sets requires_grad of '1\.before\.weight'.*phases"),
     "a map over images": (lambda net, x: torch.vmap(torch.sin)(x), r"torch\.func \(vmap"),
     "a gradient by a transform": (
