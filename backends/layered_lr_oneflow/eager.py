@@ -17,6 +17,7 @@ from layered_lr_oneflow.backend import OneFlowBackend, build_eager_optimizer
 from layered_lr_oneflow.clipping import GradientClipper
 from layered_lr_oneflow.dropout import find_random_modules, find_seedable_dropouts, seed_dropouts
 from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.operators.arithmetic import detach
 from layered_lr_oneflow.processes import OneFlowProcesses, draw_for_all
 from layered_lr_oneflow.session import Inputs, OneFlowSession
 from layered_lr_oneflow.slot_access import EagerSlots
@@ -108,7 +109,7 @@ class EagerSession(EagerUpdates):
                 (loss / len(parts) if len(parts) > 1 else loss).backward()
             elif self._watch.watches_any:  # else nothing trains in this phase
                 raise no_gradient_error()
-            losses.append(loss.detach())
+            losses.append(detach(loss))
         self._masks.remove()
         return losses
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from layered_lr.errors import DataError
 from layered_lr_oneflow.oneflow_types import Tensor
-from layered_lr_oneflow.operators.arithmetic import convert, make_constant
+from layered_lr_oneflow.operators.arithmetic import convert, detach, make_constant
 from layered_lr_oneflow.runtime import flow
 
 
@@ -31,7 +31,7 @@ class LazyLookups:
         """Let a loss have the ranges behind its number, so that both are read at once; see ``read_loss``."""
         if not self.ranges:
             return loss
-        return flow.cat([convert(loss.detach().reshape(1), flow.float64), *self.ranges], dim=0)
+        return flow.cat([convert(detach(loss).reshape(1), flow.float64), *self.ranges], dim=0)
 
     def spoil(self, answer: Tensor) -> Tensor:
         """Let all numbers of an answer be NaN where a place is out of range."""
@@ -87,7 +87,7 @@ def keep_within(x: Tensor, axis: int, index: Tensor, own: LazyLookups) -> Tensor
         return index
     if not index.numel() or not count:
         return index
-    flat = convert(index.detach(), flow.float64).reshape(-1)
+    flat = convert(detach(index), flow.float64).reshape(-1)
     ends = [flow.amin(flat, dim=0, keepdim=True), flow.amax(flat, dim=0, keepdim=True)]
     watched = _WATCHED[-1] if _WATCHED else own
     watched.ranges.append(flow.cat([*ends, make_constant((1,), count, flow.float64, flat)], dim=0))
@@ -113,7 +113,7 @@ def keep_nonzero(divisor: Tensor, own: LazyLookups) -> Tensor:
         if not divisor.numpy().all():
             check_range(-1, 0, math.inf)
         return divisor
-    is_zero = convert(divisor.detach(), flow.int64) == 0
+    is_zero = convert(detach(divisor), flow.int64) == 0
     flat = convert(is_zero, flow.float64).reshape(-1)
     lowest = flow.amin(flat * -1.0, dim=0, keepdim=True)
     ends = [make_constant((1,), value, flow.float64, flat) for value in (0, math.inf)]

@@ -14,6 +14,7 @@ from layered_lr.backend.session import Extras
 from layered_lr.data.share import Share
 from layered_lr.errors import Unsupported
 from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.operators.arithmetic import detach
 from layered_lr_oneflow.process_watch import ProcessWatch
 from layered_lr_oneflow.runtime import flow
 
@@ -83,7 +84,7 @@ class OneFlowProcesses(Processes):
     def stack(self, rows: Tensor) -> Tensor:
         """The rows of all processes, one after the other; each has as many."""
         with flow.no_grad():
-            own = rows.detach().contiguous()
+            own = detach(rows).contiguous()
             parts = [flow.zeros_like(own) for _ in range(self.share.count)]
             flow.comm.all_gather(parts, own)
             return flow.cat(parts, dim=0)
@@ -116,7 +117,7 @@ class OneFlowProcesses(Processes):
                 marks = [float(each.grad is not None) for each in these]
                 there = flow.tensor(marks, dtype=dtype, device=these[0].device)
                 gradients = [
-                    (flow.zeros_like(each) if each.grad is None else each.grad).detach().reshape(-1) for each in these
+                    detach(flow.zeros_like(each) if each.grad is None else each.grad).reshape(-1) for each in these
                 ]
                 flat = self.mean(flow.cat([*gradients, there], dim=0))
                 anywhere = flat[-len(these) :].numpy() > 0

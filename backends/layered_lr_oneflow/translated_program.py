@@ -27,7 +27,7 @@ from layered_lr.models.graph_operators import OPERATORS, RANDOM, UNARY
 from layered_lr_oneflow.lookups import LazyLookups, keep_nonzero, keep_within
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
-from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.operators.arithmetic import detach, make_constant
 from layered_lr_oneflow.operators.layers import batch_norm
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.rules.base import assign
@@ -37,24 +37,15 @@ _INDEXING = ("index_select", "gather")
 _WITHOUT_NUMBERS = frozenset(
     (
         *UNARY,
-        "add",
-        "sub",
-        "mul",
-        "sum",
-        "reshape",
-        "permute",
-        "expand",
-        "cat",
-        "slice",
-        "flip",
-        "pad",
-        "cast",
-        "detach",
+        *("add", "sub", "mul", "sum", "reshape", "permute", "expand", "cat", "slice", "flip", "pad", "cast", "detach"),
     )
 ) - {"logsigmoid"}
 """Operators that OneFlow 0.9 runs on tensors with an axis of length 0; some others, such as ``where``, abort there."""
 
-_SHARING = ("cast", "detach", "reshape", "permute", "expand", "slice", "cat", "flip", "roll", "pad", "dropout")
+_SHARING = (
+    *("cast", "detach", "keep_gradient", "reshape", "permute", "expand", "slice", "cat", "flip", "roll", "pad"),
+    "dropout",
+)
 """Operators whose result may be their argument itself, or a view of it."""
 
 CONSTANTS = "layered_lr_constants"
@@ -148,7 +139,7 @@ class Step:
         else:
             assert self._function is not None
             made = self._function(*values)
-        return made.detach() if self.node.detached and made.requires_grad else made
+        return detach(made) if self.node.detached and made.requires_grad else made
 
 
 class RunnableProgram:
@@ -220,11 +211,11 @@ class RunnableProgram:
         """Write the buffers, of which one may get what another one held before."""
         with flow.no_grad():
             made = [
-                (write.name, target(frame), value(frame).detach())
+                (write.name, target(frame), detach(value(frame)))
                 for write, target, value, module in self._writes
                 if module.training or not write.follows_mode
             ]
-            made += [(name, _walk(frame.root, name.split(".")), value.detach()) for name, value in frame.moved.items()]
+            made += [(name, _walk(frame.root, name.split(".")), detach(value)) for name, value in frame.moved.items()]
             for name, buffer, value in made:
                 if _COLLECTED:
                     _COLLECTED[-1].append((name, value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
@@ -24,7 +24,21 @@ from layered_lr.models.graph import (
 from layered_lr.models.graph_operators import DTYPES
 
 _MOVING: Final = frozenset(
-    ["reshape", "permute", "expand", "cat", "slice", "flip", "pad", "cast", "detach", "index_select", "gather", "full"]
+    [
+        "reshape",
+        "permute",
+        "expand",
+        "cat",
+        "slice",
+        "flip",
+        "pad",
+        "cast",
+        "detach",
+        "keep_gradient",
+        "index_select",
+        "gather",
+        "full",
+    ]
 )
 """Operators that compute nothing, which OneFlow 0.9 runs on tensors without numbers too."""
 
@@ -59,6 +73,32 @@ def check_program(program: Program, tensors: Mapping[str, HeldTensor], constants
     for node in program.nodes:
         made = results[node.name] = _Facts(node.shape, node.dtype)
         _check_node(node, made, node.arguments, find)
+
+
+def check_derivatives(nodes: Sequence[Node], output: Argument, without: Collection[str]) -> None:
+    """Refuse functions to which a gradient comes back, and whose derivative torch does not have: it raises there.
+
+    Args:
+        nodes: Of a forward pass in training.
+        output: What it returns.
+        without: Names of nodes that such functions gave.
+
+    Raises:
+        Unsupported: There is one.
+    """
+    reached = {each.node for each in list_references(output) if isinstance(each, Result)}
+    for node in reversed(nodes):
+        stops = node.detached or node.operator == "detach" or "float" not in node.dtype
+        if node.name not in reached or stops:
+            continue
+        if node.name in without:
+            raise _refuse(
+                node,
+                f"computes a gradient through {node.operator}, whose derivative torch does not have",
+                "Detach what it computes with, or write it with torch.floor.",
+            )
+        given = node.arguments["x"] if node.operator == "keep_gradient" else node.arguments
+        reached |= {each.node for each in list_references(given) if isinstance(each, Result)}
 
 
 def _check_node(

@@ -18,7 +18,7 @@ from layered_lr.models.graph_operators import RANDOM
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.trace_attributes import MAPPINGS, OWN_TABLES, SERIES, list_tables, list_values
 from layered_lr_torch.trace_generators import Generators
-from layered_lr_torch.trace_recorder import Earlier, Recorder, find_source
+from layered_lr_torch.trace_recorder import Earlier, Recorder
 
 
 @contextmanager
@@ -32,15 +32,12 @@ def put_back(model: Module) -> Iterator[None]:
     inner = [(table.values, dict(table.values)) for table in list_tables(model) if not table.of_module]
     generators = Generators(model)
     contents = [(value, _copy_content(value)) for value in list_values(model)]
-    apply = vars(torch.autograd.Function)["apply"]  # the class method itself, not bound to this class
     generator = torch.get_rng_state()
     for module, attributes in kept:
         module.__dict__.update({name: dict(attributes[name]) for name in OWN_TABLES})
-    torch.autograd.Function.apply = classmethod(_refuse_function)
     try:
         yield
     finally:
-        torch.autograd.Function.apply = apply
         torch.set_rng_state(generator)
         generators.put_back()
         for module, attributes in kept:
@@ -52,13 +49,6 @@ def put_back(model: Module) -> Iterator[None]:
                 table.update(held)
         for value, content in contents:
             _restore_content(value, content)
-
-
-def _refuse_function(function: type, *_: Any, **__: Any) -> Any:
-    raise Unsupported(
-        f"model: uses {function.__name__}, an autograd.Function with a gradient of its own, at {find_source()}, which "
-        "cannot be translated. Use torch's functions, or train on a torch backend."
-    )
 
 
 def _copy_content(value: Any) -> Any:

@@ -39,7 +39,7 @@ from layered_lr_torch.callers import line_of
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_attributes import Counts, Watch, move_numbers
-from layered_lr_torch.trace_checks import check_held, check_program
+from layered_lr_torch.trace_checks import check_derivatives, check_held, check_program
 from layered_lr_torch.trace_contents import Contents
 from layered_lr_torch.trace_example import LEAST_BATCH, answer, copy_buffers, try_training
 from layered_lr_torch.trace_generators import Generators, refuse_seeds
@@ -56,6 +56,7 @@ from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, me
 from layered_lr_torch.trace_modes import check_switches, set_mode
 from layered_lr_torch.trace_parts import Parts
 from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
+from layered_lr_torch.trace_refusals import refuse_gradient_hooks, watch_what_is_hidden
 from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_parameters, refuse_shared_writes
 
 # Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
@@ -180,7 +181,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
                 f"model: module {path or type(module).__name__!r} is compiled by torch, so what it does cannot be "
                 "seen, and it cannot be translated. Give the module that it was made of."
             )
-    _refuse_gradient_hooks(model)
+    refuse_gradient_hooks(model)
     refuse_shared_parameters(model)
     check_switches(model)
     facts: dict[str, Any] = {
@@ -220,23 +221,6 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         example=(drawn, answers),
         trial=try_training(model, example),
         **facts,
-    )
-
-
-def _refuse_gradient_hooks(model: Module) -> None:
-    """Refuse hooks that may change gradients, which no forward pass shows."""
-    for path, module in model.named_modules():
-        if module._backward_hooks or module._backward_pre_hooks:
-            raise _refuse_hook(f"module {path or type(module).__name__!r}")
-    for name, parameter in model.named_parameters():
-        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
-            raise _refuse_hook(f"parameter {name!r}")
-
-
-def _refuse_hook(where: str) -> Unsupported:
-    return Unsupported(
-        f"model: {where} has a hook on its gradients, which cannot be translated. A translated model has torch's own "
-        "gradients only: leave it out, or train on a torch backend."
     )
 
 
@@ -326,9 +310,10 @@ def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], in
     draws, parts = Generators(model), Parts(model)
     handles = list(_follow_modules(model, recorder, draws))
     try:
-        with quiet(), refuse_seeds(), recorder, torch.enable_grad():
+        with quiet(), refuse_seeds(), watch_what_is_hidden(recorder), recorder, torch.enable_grad():
             output = model(*inputs)
         draws.check("")
+        recorder.raise_again()
         parts.check(model)
     except LayeredLRError:
         raise
@@ -338,6 +323,8 @@ def _record_pass(model: Module, recorder: Recorder, names: dict[str, Tensor], in
         for handle in handles:
             handle.remove()
     recorder.output = _structure(recorder, output)
+    if model.training:
+        check_derivatives(recorder.nodes, recorder.output, recorder.without_derivative)
     recorder.writes = tuple(_list_writes(model, recorder, names))
     return recorder
 
@@ -360,6 +347,12 @@ def _explain(recorder: Recorder, error: Exception) -> Exception:
             "lets a branch, a shape or a number depend on what is in a tensor",
             "Use torch.where, or train on a torch backend.",
             (line_of(error) or find_source()),
+        )
+    if _was_in(error, "torch/_dynamo/convert_frame.py"):
+        return recorder.refuse(
+            "calls a function that torch.compile has made, whose inside this version of torch does not show",
+            "Call the function itself, or train on a torch backend.",
+            line_of(error) or find_source(),
         )
     return _Fails(f"in {recorder.describe_place(line_of(error) or find_source())}: {describe_error(error).rstrip('.')}")
 

@@ -50,9 +50,19 @@ REFUSED: Final[Mapping[str, str]] = {
     **dict.fromkeys(
         RANDOM - {"dropout", "feature_dropout", "bernoulli", "rand", "rand_like", "uniform"}, _DRAW_ELSEWHERE
     ),
-    **dict.fromkeys(("backward", "register_hook", "register_post_accumulate_grad_hook", "retain_grad"), _NO_GRADIENT),
+    **dict.fromkeys(
+        ("backward", "grad", "register_hook", "register_post_accumulate_grad_hook", "retain_grad"), _NO_GRADIENT
+    ),
     **dict.fromkeys(("item", "tolist", "numpy"), "Let no branch or number depend on what is in a tensor."),
 }
+
+
+REFUSED_OF_INPUTS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("apply", "map", "map2"), "Use torch's functions."),
+    "deepcopy": "Use clone; a layer or a parameter can only be copied in __init__.",
+    **dict.fromkeys(("data_ptr", "array"), "Let no branch or number depend on what is in a tensor, or where it is."),
+}
+"""Of what depends on the inputs or on parameters."""
 
 
 IN_PLACE: Final[Mapping[str, str]] = {

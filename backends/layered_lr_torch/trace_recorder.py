@@ -29,12 +29,16 @@ from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_attributes import Watch, Watched
 from layered_lr_torch.trace_indices import plain_index
 from layered_lr_torch.trace_layers import batch_norm
+from layered_lr_torch.trace_refusals import HiddenNode, is_of_own_gradient, refuse_function
 from layered_lr_torch.trace_shortcuts import find_result
 from layered_lr_torch.trace_storage import Region, find_sharing
 
 _EMPTY = ("empty", "new_empty", "empty_like")
 _NUMBERS_OF_TENSORS = ("bool", "int", "float", "index", "contains", "equal", "allclose", "is_nonzero")
 _FACTS_OF_TENSORS = ("get:shape", "get:dtype", "get:device", "get:ndim", "get:requires_grad", "size", "dim", "numel")
+_BETWEEN = ("contextlib", "copy", "functools")  # call functions for others, whose line is of more use
+_OF_FAKES = "torch._subclasses.fake_tensor"
+_DROPOUTS = ("dropout", "feature_dropout")  # give their argument back in one of the modes
 _DRAWS = ("rand", "rand_like")
 _WHOLE = (torch._assert, *trace_composites.RECORDED)  # functions in Python that are not looked into
 
@@ -72,6 +76,7 @@ class Recorder(TorchFunctionMode):
         promoted: The fake tensors that stand for real ones in which numbers were written, by the ``id`` of these.
         output: What the model returned; whoever runs the pass sets it.
         shared_regions: Regions of buffers that the pass read through other tensors.
+        without_derivative: Names of nodes that functions gave which have no derivative in torch.
         writes: The buffers that the pass changed; whoever runs the pass sets them.
     """
 
@@ -98,6 +103,9 @@ class Recorder(TorchFunctionMode):
         self._shared = shared
         self._regions = regions
         self._casts = torch.is_autocast_enabled("cpu")
+        self._infers = torch.is_inference_mode_enabled()
+        self._raised: tuple[Exception, str] | None = None
+        self.without_derivative: set[str] = set()
         self._known: dict[int, Known] = {}
         self._held_names: dict[int, str] = {}
         self._held_storages: dict[int, str] = {}
@@ -124,9 +132,22 @@ class Recorder(TorchFunctionMode):
         self._held_names[id(tensor)] = name
         self._held_storages[_storage_of(tensor)] = name
 
-    def refuse(self, what: str, mend: str, source: str = "") -> Unsupported:
+    def refuse(self, what: str, mend: str, source: str = "", node: Node | None = None) -> Unsupported:
         """Make the error for something that cannot be followed, with the place where the model does it."""
-        return Unsupported(f"model: {what}, in {self.describe_place(source)}, which cannot be translated. {mend}")
+        place = self.describe_place(source) if node is None else node.describe_place()
+        error = Unsupported(f"model: {what}, in {place}, which cannot be translated. {mend}")
+        self._note(error)
+        return error
+
+    def _note(self, error: Exception) -> None:
+        if self._raised is None:
+            self._raised = error, self.paths[-1]
+
+    def raise_again(self) -> None:
+        """Raise the first error that the trace has raised, if the model itself has caught it."""
+        if self._raised is not None:
+            error, self.failed_in = self._raised
+            raise error
 
     def describe_place(self, source: str = "") -> str:
         """Say where in the model this is: the module's path and the line."""
@@ -136,6 +157,14 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types_: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        try:
+            return self._follow(func, args, kwargs)
+        except Exception as error:
+            if type(error).__module__ == _OF_FAKES:  # as the model does not fail with numbers
+                self._note(error)
+            raise
+
+    def _follow(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> Any:
         args, kwargs = tree_map(self._replace, (tuple(args), dict(kwargs or {})))
         name, in_place = trace_names.name_of(func)
         if not self._casts and torch.is_autocast_enabled("cpu"):
@@ -143,14 +172,25 @@ class Recorder(TorchFunctionMode):
                 "computes under torch.autocast, with fewer digits",
                 "Leave it out, and let the run choose the precision, or train on a torch backend.",
             )
+        if not self._infers and torch.is_inference_mode_enabled():
+            raise self.refuse("computes in torch.inference_mode", "Use torch.no_grad.")
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            raise self.refuse(
+                "computes in a transform of torch.func (vmap, grad, jvp and the like)",
+                "Use operators on the whole batch, or train on a torch backend.",
+            )
         if name in trace_names.REFUSED:
             raise self.refuse(f"calls {name}", trace_names.REFUSED[name])
+        leaves = tree_leaves((args, kwargs))
+        fakes = [leaf for leaf in leaves if isinstance(leaf, FakeTensor)]
+        if fakes and name in trace_names.REFUSED_OF_INPUTS:
+            raise self.refuse(f"calls {name}{'_' * in_place}", trace_names.REFUSED_OF_INPUTS[name])
+        if fakes and name == "get:grad_fn":
+            return None if args[0].grad_fn is None else HiddenNode(self)
         if func not in _WHOLE:
             made = self._copies.run(self, func, args, kwargs)
             if made is not NotImplemented:
                 return made
-        leaves = tree_leaves((args, kwargs))
-        fakes = [leaf for leaf in leaves if isinstance(leaf, FakeTensor)]
         if name not in _FACTS_OF_TENSORS:
             self._check_memory(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
         draws = name in trace_names.RANDOM
@@ -208,7 +248,10 @@ class Recorder(TorchFunctionMode):
         tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         if not tensors:
             return out  # a shape, a dtype, a length
+        if any(out is leaf for leaf in tree_leaves(args)) and not (name in _DROPOUTS and torch.is_grad_enabled()):
+            return out  # the argument itself, with its gradient, also where none is computed
         composite = trace_composites.COMPOSITES.get(name)
+        lacks_derivative = isinstance(out, torch.Tensor) and _lacks_derivative(out)
         if name == "batch_norm" and args[5] and args[3] is not None:
             if is_called_by("torch/utils/checkpoint.py"):
                 raise self.refuse(
@@ -239,11 +282,20 @@ class Recorder(TorchFunctionMode):
                 if name in ("getitem", "select", "narrow") and made._base is not None:
                     self._items[id(made)] = (args[0], _index_of(name, *plain[1:], **named))
                     self._kept.append(made)
+                if lacks_derivative:
+                    self._note_without_derivative(made)
                 return made
         if not isinstance(out, torch.Tensor):
             raise self.refuse(f"calls {name}", "Use functions that return one tensor, or train on a torch backend.")
         self._add_node(name, args, kwargs, out)
+        if lacks_derivative:
+            self._note_without_derivative(out)
         return out
+
+    def _note_without_derivative(self, made: Tensor) -> None:
+        argument = self.argument_of(made)
+        if isinstance(argument, Result):
+            self.without_derivative.add(argument.node)
 
     def _add_unfollowed(self, name: str, made: tuple[Any, ...], out: Any) -> tuple[Any, ...]:
         """Put torch's own tensors where a function of this library gives None: whoever uses them is refused."""
@@ -286,6 +338,13 @@ class Recorder(TorchFunctionMode):
         operator, values = made
         if operator is None:
             raise self.refuse(values, "Write it otherwise, or train on a torch backend.")
+        self._add(operator, values, out, detached=not torch.is_grad_enabled())
+        if name == "batch_norm":  # its statistics have changed, which the operator itself does
+            for statistic in args[1:5]:
+                if isinstance(statistic, FakeTensor) and id(statistic) in self._held_names:
+                    self.know(statistic, self._known[id(statistic)].argument)
+
+    def _add(self, operator: str, values: Mapping[str, Any], out: Tensor, detached: bool) -> None:
         node = Node(
             name=f"{operator}_{len(self.nodes)}",
             operator=operator,
@@ -294,18 +353,28 @@ class Recorder(TorchFunctionMode):
             dtype=dtype_name(out.dtype),
             module=self.paths[-1],
             source=find_source(),
-            detached=not torch.is_grad_enabled(),
+            detached=detached,
         )
         self.nodes.append(node)
         self.know(out, Result(node.name))
-        if name == "batch_norm":  # its statistics have changed, which the operator itself does
-            for statistic in args[1:5]:
-                if isinstance(statistic, FakeTensor) and id(statistic) in self._held_names:
-                    self.know(statistic, self._known[id(statistic)].argument)
+
+    def _require_gradient(self, target: Tensor, requires_grad: bool = True) -> Tensor:
+        """Do what ``requires_grad_`` does, where it changes no parameter."""
+        if is_called_by("torch/nn/parameter.py"):
+            raise self.refuse("makes a parameter in its forward pass", "Make it in __init__.")
+        if target.requires_grad != requires_grad:
+            if id(target) in self._held_names:
+                raise self.refuse(
+                    f"sets requires_grad of {self._held_names[id(target)]!r}", "Set it before the run, or use phases."
+                )
+            self._compute(torch.Tensor.requires_grad_, (target, requires_grad), {})
+        return target
 
     def _change(self, func: Any, name: str, args: Any, kwargs: Any) -> Any:
         """Record a function that changes its first argument: that one stands for the result from now on."""
         target = args[0]
+        if name == "requires_grad":
+            return self._require_gradient(*args, **kwargs)
         if not isinstance(target, FakeTensor):
             target = self._promote(target)
             args = (target, *args[1:])
@@ -333,14 +402,26 @@ class Recorder(TorchFunctionMode):
             if changed.shape != target.shape:
                 with self:
                     changed = changed.expand(target.shape)
+        if target.requires_grad and changed is not target and _stops_gradient(changed):
+            changed = self._add_replacement(target, changed)
         argument = self.argument_of(changed)
         if id(target) in self._items and name != "setitem":
             return self._change_item(target, changed, argument, func, args, kwargs)
-        out = self._compute(_bump, (target,), {}) if name == "setitem" else self._compute(func, args, kwargs)
+        if name == "setitem":
+            out = self._compute(_bump, (target, changed.requires_grad), {})
+        else:
+            out = self._compute(func, args, kwargs)
         self.know(target, argument)
         if held is not None:
             self.written[held] = self.paths[-1]
         return out
+
+    def _add_replacement(self, target: Tensor, changed: Tensor) -> Tensor:
+        """Record that a tensor gets other numbers where no gradient is computed: in torch its gradient stays."""
+        with self.fakes, torch.enable_grad():
+            made = target.clone()
+        self._add("keep_gradient", {"x": target, "values": changed}, made, detached=False)
+        return made
 
     def _change_item(
         self, target: Tensor, changed: Tensor, argument: Argument, func: Any, args: Any, kwargs: Any
@@ -403,6 +484,9 @@ class Recorder(TorchFunctionMode):
         """
         if isinstance(value, FakeTensor):
             known = self._known.get(id(value))
+            if is_of_own_gradient(value):
+                by = known.argument if known is not None else None
+                raise refuse_function(self, value, next((node for node in self.nodes if by == Result(node.name)), None))
             if known is None and id(value) in self._unfollowed:
                 raise self.refuse(
                     f"uses the indices that {self._unfollowed[id(value)]} gives", "Leave out return_indices=True."
@@ -472,8 +556,11 @@ def _list_held(value: Any) -> Iterator[Held]:
             yield from _list_held(part)
 
 
-def _bump(target: Tensor) -> None:
-    """Let every tensor that shares memory with this one count as changed."""
+def _bump(target: Tensor, has_gradient: bool) -> None:
+    """Let every tensor that shares memory with this one count as changed, and have a gradient if what it gets has."""
+    if has_gradient and torch.is_grad_enabled() and not target.requires_grad:
+        target.mul_(torch.ones((), dtype=target.dtype, requires_grad=True))
+        return
     with torch.no_grad():
         target.detach().zero_()
 
@@ -487,6 +574,10 @@ def _index_of(name: str, *args: Any) -> Any:
     return (
         (*(slice(None) for _ in range(dim)), part) if dim >= 0 else (..., part, *(slice(None) for _ in range(-1 - dim)))
     )
+
+
+def _lacks_derivative(out: Tensor) -> bool:
+    return out.grad_fn is not None and out.grad_fn.name().endswith("NotImplemented")
 
 
 def _storage_of(tensor: Tensor) -> int:
@@ -514,7 +605,7 @@ def find_source() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).split(".")[0]
-        if package not in OWN_PACKAGES:
+        if package not in (*OWN_PACKAGES, *_BETWEEN):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "an unknown line"

@@ -81,6 +81,8 @@ def _binary(name: str) -> Rule:
             return None, f"calls {name} with alpha"
         if rounding_mode not in (None, "floor"):
             return None, f"calls {name} with rounding_mode={rounding_mode!r}"
+        if name == "pow" and isinstance(other, torch.Tensor) and not out.is_floating_point():
+            return None, "raises whole numbers to powers that are in a tensor"
         operator = "floor_divide" if rounding_mode == "floor" else name
         if not isinstance(x, torch.Tensor):
             return operator, {"x": torch.full((), x, dtype=other.dtype), "y": other}

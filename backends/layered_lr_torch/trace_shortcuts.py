@@ -17,7 +17,11 @@ Shortcut = Callable[..., "Tensor | None"]
 
 
 def _batch_norm(x: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(x)
+    return _make_like(x)
+
+
+def _make_like(x: Tensor) -> Tensor:
+    return x.clone() if x.requires_grad else torch.empty_like(x)  # each is one operator, and a trace takes long for one
 
 
 def _layer_norm(x: Tensor, shape: Any, weight: Any = None, bias: Any = None, *_: Any) -> Tensor | None:
@@ -25,7 +29,7 @@ def _layer_norm(x: Tensor, shape: Any, weight: Any = None, bias: Any = None, *_:
     fits = bool(count) and tuple(x.shape[-count:]) == tuple(shape) and x.is_contiguous()
     scales = (each for each in (weight, bias) if each is not None)
     fits = fits and all(each.shape == x.shape[-count:] and each.dtype == x.dtype for each in scales)
-    return torch.empty_like(x) if fits else None
+    return _make_like(x) if fits else None
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
@@ -82,4 +86,9 @@ def find_result(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     shortcut = _SHORTCUTS.get(func) if func in _SHORTCUTS and not kwargs else None
     if shortcut is None or not all(isinstance(each, torch.Tensor) for each in args[:1]):
         return None
-    return shortcut(*args)
+    made = shortcut(*args)
+    if made is None or made.requires_grad or not torch.is_grad_enabled():
+        return made
+    # What is asked of a result is not only its shape: a branch may follow ``requires_grad``.
+    trains = any(isinstance(each, torch.Tensor) and each.requires_grad for each in args)
+    return made.requires_grad_().clone() if trains else made

@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,6 +20,7 @@ from layered_lr_torch.heads import count_outputs, list_outputs
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.trace_memory import put_back
 from layered_lr_torch.trace_model import quiet, swap_tensors
+from layered_lr_torch.trace_names import REFUSED_OF_INPUTS, name_of
 from layered_lr_torch.zoo_building import search_least_size, wrong_size
 
 _TYPO = 0.9  # how alike two names are of which one is misspelt: classifer and classifier, but not used and unused
@@ -134,8 +135,11 @@ class _Watcher(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types_: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        if name_of(func)[0] in REFUSED_OF_INPUTS and any(isinstance(leaf, FakeTensor) for leaf in leaves):
+            raise NotImplementedError  # torch would end the process
         if getattr(func, "__name__", "") != "__get__":  # a look at a shape uses nothing
-            self.used |= {self.names[id(leaf)] for leaf in tree_leaves((args, kwargs)) if id(leaf) in self.names}
+            self.used |= {self.names[id(leaf)] for leaf in leaves if id(leaf) in self.names}
         return func(*args, **(kwargs or {}))
 
 

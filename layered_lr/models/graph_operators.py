@@ -86,6 +86,7 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
     "clamp": ("x", "low", "high"),
     "cast": ("x", "dtype"),
     "detach": ("x",),
+    "keep_gradient": ("x", "values"),  # the numbers of the second, and all of its gradient goes to the first
     # matrices and convolutions
     "matmul": ("x", "y"),
     "linear": ("x", "weight", "bias"),

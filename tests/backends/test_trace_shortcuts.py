@@ -46,6 +46,21 @@ def test_a_shortcut_has_torchs_shape_dtype_and_layout(function: Any, arguments: 
     assert (found.shape, found.dtype, found.stride()) == (torchs.shape, torchs.dtype, torchs.stride())
 
 
+@pytest.mark.parametrize(("function", "arguments"), TAKEN)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_shortcut_requires_a_gradient_as_torch_does(function: Any, arguments: tuple[Any, ...], place: int) -> None:
+    from layered_lr_torch.trace_shortcuts import find_result
+
+    given = tuple(
+        each.clone().requires_grad_() if number == place and isinstance(each, torch.Tensor) else each
+        for number, each in enumerate(arguments)
+    )
+    with torch.no_grad():
+        assert not find_result(function, given, {}).requires_grad
+    found, torchs = find_result(function, given, {}), function(*given)
+    assert (found.requires_grad, found.is_leaf) == (torchs.requires_grad, torchs.is_leaf)
+
+
 @pytest.mark.parametrize(("function", "arguments"), LEFT)
 def test_other_calls_are_left_to_torch(function: Any, arguments: tuple[Any, ...]) -> None:
     from layered_lr_torch.trace_shortcuts import find_result

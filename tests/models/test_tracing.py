@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a kept tensor": (keeping, "changes an attribute or a variable"),
     "a kept weight": (keeping_the_first, "changes an attribute or a variable"),
     "autocast": (cast_within, "under torch.autocast"),
-    "no versions": (without_versions, "cannot be followed"),
+    "no versions": (without_versions, r"in torch\.inference_mode.*Use torch\.no_grad"),
     "other bits": (lambda net, x: x.view(torch.int32), "takes the bits"),
     "a diagonal": (lambda net, x: torch.einsum("ncii->nc", x), "an axis twice"),
     "a norm of matrices": (lambda net, x: torch.linalg.norm(x[0, 0], 1), "calls linalg_norm"),
@@ -156,6 +156,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "bits of a whole number": (lambda net, x: x * ((x > 0) | 2), r"the bits of whole numbers \(or\)"),
     "other bits of whole numbers": (lambda net, x: x * ~(x * 4).int(), r"the bits of whole numbers \(not\)"),
     "bits in place": (lambda net, x: x * (x * 4).int().bitwise_xor_(1), r"the bits of whole numbers \(xor\)"),
+    "powers of whole numbers": (lambda net, x: x + 2 ** (x * 4).long().abs(), "whole numbers to powers that are in a"),
     "halves": (lambda net, x: (x.half() * 2).float(), "computes in float16"),
     "short numbers": (lambda net, x: x * (x * 4).to(torch.int16), "computes in int16"),
     "a constant of short numbers": (

@@ -53,6 +53,18 @@ def in_sequence() -> Net:
     return net
 
 
+class OneByOne(Net):
+    """Calls a function of Python for each number, which torch cannot do with tensors that have none."""
+
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x)
+        return self.classifier(maps + maps.detach().clone().apply_(lambda each: each * 2))
+
+
+def test_what_needs_numbers_is_left_to_the_run() -> None:
+    check_use(OneByOne(4), 4, SHAPE)
+
+
 REFUSED = [
     (lambda: misspelt(1000), "'classifer' has a layer for the data's 4 classes .* answers with 1000 .*'classifier'"),
     (lambda: misspelt(4), "'classifer' .* never uses it. Did you mean to set 'classifier'"),

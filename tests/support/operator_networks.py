@@ -222,6 +222,43 @@ class Tied(nn.Module):
         return x
 
 
+def in_place_without_gradient(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """What is changed where no gradient is computed keeps the gradient that it had."""
+    clipped, rounded, part, halved, scattered = x * 2, x * 3, x * net.scale, x * 4, x * 5
+    with torch.no_grad():
+        clipped.clamp_(-0.2, 0.2)
+        rounded.mul_(4).round_().div_(4)
+        part[:, 1:3] = net.scale * 2
+        part[:, 0].mul_(0.5)
+        halved.relu_()
+        scattered.nan_to_num_().copy_(torch.where(scattered > 0, scattered, math.nan)).masked_fill_(
+            scattered != scattered, 1
+        )
+        F.dropout(scattered, 0.5, False, inplace=True)
+        same = (F.dropout(x, 0.5, False), F.dropout2d(x, 0.5, False), x.flatten(3), +x, x.type_as(x), x.real)
+    return (clipped.square(), rounded.square(), part.square(), halved.square(), scattered.square(), sum(same) * x)
+
+
+def parts_without_gradient(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        second, later = x[:, 1], x[2:].unsqueeze(1)
+        heads = [part.squeeze(1) for part in x.unbind(2)[2].chunk(2, 1)]
+    third, rest = x[:, 2].detach(), x[:, :, 3:].detach().flatten(1)
+    rows = x[:, 1:].detach()[:, 1:].permute(0, 2, 3, 1).reshape(-1, 2)
+    return (
+        *(
+            x - second.unsqueeze(1),
+            x[2:] - later[:, 0],
+            x - third.unsqueeze(1),
+            x.flatten(1)[:, :1] * rest,
+            rows @ x[0, :2, 0],
+        ),
+        *(x * (heads[0][:, :1].unsqueeze(-1) + heads[1][:, :1].unsqueeze(-1)), x * x[:, 3].log_softmax(1).unsqueeze(1)),
+        *(x * x[:, 2].amax(1, keepdim=True).unsqueeze(1), x * x[:, 1].softmax(1).unsqueeze(1), x[:, 2:] % 0.3),
+        *(x * x[3:, 2:].var((2, 3), unbiased=False)[:, :1, None, None][:1], x[:, 2:].detach() // 0.3 + x[:, 2:]),
+    )
+
+
 def unchanged_without_gradient(net: Any, x: Tensor) -> Any:
     """What gives the numbers of its argument lets no gradient through either, where none is computed."""
     with torch.no_grad():
@@ -500,6 +537,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "buffers": Counted,
     "tied": lambda: Tied(),
     "gradients that stop": Partly,
+    "in place without gradient": around(in_place_without_gradient),
+    "parts without gradient": around(parts_without_gradient),
     "unchanged without gradient": around(unchanged_without_gradient),
     "other statistics": around(other_statistics, norm=lambda: nn.BatchNorm2d(4), zeroed=lambda: nn.BatchNorm2d(4)),
     "handing on": Handing,

@@ -29,6 +29,17 @@ def convert(x: Tensor, dtype: str | TensorType) -> Tensor:
     return x if x.dtype == wanted else _C.cast(x, dtype=wanted, pin_memory=False)
 
 
+def detach(x: Tensor) -> Tensor:
+    """Give a tensor without its gradient; use this one, and not OneFlow's, wherever it may be a part of another tensor.
+
+    OneFlow's ``detach`` forgets where in the other one's memory such a part begins, so that a view of it (a reshape,
+    a slice) reads from the first number on. Its kernels read the right ones, so a copy is right.
+    """
+    if not (x.is_lazy or x.is_global) and x.storage_offset():  # what runs in a graph is no view
+        x = x.clone()
+    return x.detach()
+
+
 def as_tensor(value: Any, like: Tensor) -> Tensor:
     """Make a tensor of a number, which is repeated along all axes of ``like``; a tensor stays as it is."""
     return value if isinstance(value, flow.Tensor) else make_constant((1,) * like.ndim, value, like.dtype, like)
@@ -64,7 +75,7 @@ def _logsigmoid(x: Tensor) -> Tensor:
 def _clip(x: Tensor, low: float, high: float) -> Tensor:
     """Clip with a gradient strictly between the limits."""
     is_within = broadcasting.is_greater(x, low) & broadcasting.is_less(x, high)
-    return flow.where(is_within, x, flow.clamp(x, min=low, max=high).detach())
+    return flow.where(is_within, x, detach(flow.clamp(x, min=low, max=high)))
 
 
 _SIXTH: Final = float(np.float32(1 / 6))
@@ -76,7 +87,7 @@ def _hardsigmoid(x: Tensor) -> Tensor:
         return _C.hardsigmoid(x)
     clipped = _clip(x + 3, 0.0, 6.0)
     scaled = clipped * _SIXTH  # torch, in float64 too, takes this number in the gradient, and 1/6 in the value
-    return scaled + (clipped / 6 - scaled).detach()
+    return scaled + detach(clipped / 6 - scaled)
 
 
 def _hardtanh(x: Tensor, low: float, high: float) -> Tensor:
@@ -121,7 +132,7 @@ def _remainder_of_whole(x: Tensor, y: Tensor) -> Tensor:
 
 def _divide_down(x: Tensor, y: Any) -> Tensor:
     """Divide and round down by way of the exact remainder, as torch does: 1.0 // 0.1 is 9, for 0.1 is a little more."""
-    x, y = x.detach(), y.detach() if isinstance(y, flow.Tensor) else as_tensor(y, x)
+    x, y = detach(x), detach(y) if isinstance(y, flow.Tensor) else as_tensor(y, x)
     rest = flow.fmod(x, y)
     quotient = (x - rest) / y
     quotient = quotient - convert((rest != 0) & ((rest < 0) != (y < 0)), x.dtype)
@@ -136,12 +147,13 @@ def _remainder(x: Any, y: Any) -> Tensor:
         x, y, dtype = _as_whole_numbers(x, y)
         return convert(_remainder_of_whole(x, y), dtype)
     divisor = as_tensor(y, x)
-    rest = flow.fmod(x.detach(), divisor.detach())
-    rest = flow.where((rest != 0) & ((rest < 0) != (divisor.detach() < 0)), rest + divisor.detach(), rest)
+    number, by = detach(x), detach(divisor)
+    rest = flow.fmod(number, by)
+    rest = flow.where((rest != 0) & ((rest < 0) != (by < 0)), rest + by, rest)
     if x.requires_grad:
-        rest = rest + (x - x.detach())
+        rest = rest + (x - number)
     if divisor.requires_grad:
-        rest = rest - _divide_down(x, divisor) * (divisor - divisor.detach())
+        rest = rest - _divide_down(x, divisor) * (divisor - by)
     return rest
 
 
@@ -164,10 +176,10 @@ def _pow_of_tensor(x: Tensor, y: Tensor) -> Tensor:
     one = as_tensor(1, x)
     is_zero = broadcasting.equals(x, 0) & broadcasting.is_at_least(y, 0)
     powers = flow.pow(flow.where(is_zero, one, x), flow.where(is_zero, one, y))
-    powers = flow.where(is_zero, _powers_of_zero(x, y.detach(), is_zero), powers)
+    powers = flow.where(is_zero, _powers_of_zero(x, detach(y), is_zero), powers)
     if not y.requires_grad:
         return powers
-    nothing = flow.tanh(y) - flow.tanh(y).detach()
+    nothing = flow.tanh(y) - detach(flow.tanh(y))
     return powers + flow.sqrt(flow.where(broadcasting.is_less(x, 0), nothing, one)) * 0
 
 
@@ -182,6 +194,22 @@ def _powers_of_zero(x: Tensor, y: Tensor, is_zero: Tensor) -> Tensor:
     return flow.where(is_below_first, below_first, rest)
 
 
+class _Replacement(flow.autograd.Function):
+    """Other numbers in the place of a tensor's, which then has its gradient: as torch changes one under ``no_grad``."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def _keep_gradient(x: Tensor, values: Tensor) -> Tensor:
+    return _Replacement.apply(x, detach(values)) if x.requires_grad else values
+
+
 def _mish(x: Tensor) -> Tensor:
     """Written out: OneFlow's own is NaN of large numbers."""
     return x * flow.tanh(_C.softplus(x, 1.0, 20.0))
@@ -189,7 +217,7 @@ def _mish(x: Tensor) -> Tensor:
 
 def _hardswish(x: Tensor) -> Tensor:
     """OneFlow's own, but NaN of -inf, as 0 times -inf is."""
-    return _C.hardswish(x) + flow.clamp(x.detach(), max=0.0) * 0
+    return _C.hardswish(x) + flow.clamp(detach(x), max=0.0) * 0
 
 
 def _prelu(x: Tensor, weight: Tensor) -> Tensor:
@@ -289,5 +317,6 @@ ARITHMETIC: Final[Mapping[str, Callable[..., Tensor]]] = {
     "where": _where,
     "clamp": _clamp,
     "cast": convert,
-    "detach": lambda x: x.detach(),
+    "detach": detach,
+    "keep_gradient": _keep_gradient,
 }

@@ -8,7 +8,7 @@ from typing import Any, Final
 from layered_lr.errors import DataError
 from layered_lr.models.norm_constants import find_kept_share
 from layered_lr_oneflow.oneflow_types import Tensor
-from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.operators.arithmetic import detach, make_constant
 from layered_lr_oneflow.operators.broadcasting import add, add_bias, multiply, subtract
 from layered_lr_oneflow.operators.convolutions import convolve
 from layered_lr_oneflow.operators.placement import make_shares
@@ -103,14 +103,14 @@ def batch_norm(
             f"model: a batch normalisation gets one number of each channel in training, in shape {tuple(x.shape)}, "
             "and one number has no variance. Train on more images at once, or on larger ones."
         )
-    average = _average_channels(x.detach())
+    average = _average_channels(detach(x))
     centred = subtract(x, average.reshape(1, -1, *(1 for _ in x.shape[2:])))
     if mean is None:
         return _C.normalization(centred, None, None, weight, bias, 1, eps, momentum, True), None
     unread = average * 0  # the operator moves both statistics, or none
     made = _C.normalization(centred, unread, variance, weight, bias, 1, eps, momentum, True)
     if x.is_global:
-        average = _average_channels_of_first(x.detach(), processes)
+        average = _average_channels_of_first(detach(x), processes)
     kept = find_kept_share(momentum)  # as of the variance
     return made, mean * kept + average * (1 - kept)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from layered_lr_oneflow.oneflow_types import Tensor
-from layered_lr_oneflow.operators.arithmetic import as_tensor
+from layered_lr_oneflow.operators.arithmetic import as_tensor, detach
 from layered_lr_oneflow.operators.broadcasting import equals
 from layered_lr_oneflow.runtime import flow
 
@@ -25,7 +25,7 @@ def find_extreme(x: Tensor, axes: list[int], keepdim: bool, largest: bool) -> Te
     if not x.dtype.is_floating_point:
         return function(x, dim=axes, keepdim=keepdim)
     made = function(x, dim=axes, keepdim=True)
-    is_there = flow.any(equals(x.detach(), made.detach()), dim=axes, keepdim=True)
+    is_there = flow.any(equals(detach(x), detach(made)), dim=axes, keepdim=True)
     made = flow.where(is_there, made, as_tensor(-math.inf if largest else math.inf, made))
     made = put_nan(flow.any(x != x, dim=axes, keepdim=True), made)
     return made if keepdim else made.squeeze(axes)

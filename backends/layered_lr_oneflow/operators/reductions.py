@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from layered_lr_oneflow.oneflow_types import Tensor
+from layered_lr_oneflow.operators.arithmetic import detach
 from layered_lr_oneflow.operators.broadcasting import subtract
 from layered_lr_oneflow.operators.not_a_number import find_extreme, place_largest
 from layered_lr_oneflow.operators.softmax import log_softmax, softmax
@@ -35,14 +36,14 @@ def _var(x: Tensor, axes: tuple[int, ...], correction: float, keepdim: bool) -> 
     for axis in axes:
         count *= x.shape[axis]
     mean = x.mean(dim=list(axes), keepdim=True)
-    centred = subtract(x, mean if count > correction else mean.detach())  # else infinite gradients would meet in it
+    centred = subtract(x, mean if count > correction else detach(mean))  # else infinite gradients would meet in it
     squares = (centred * centred).sum(dim=list(axes), keepdim=keepdim)
     if count > correction:
         return squares / (count - correction)
     if count == correction:
         return squares * math.inf
     by_count = squares / (count - correction)  # torch divides by 0 here, but in the gradient by what there is
-    return by_count + squares.detach() * math.inf
+    return by_count + detach(squares) * math.inf
 
 
 REDUCTIONS: Final[Mapping[str, Callable[..., Any]]] = {

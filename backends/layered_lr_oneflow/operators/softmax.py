@@ -9,7 +9,7 @@ of it.
 from __future__ import annotations
 
 from layered_lr_oneflow.oneflow_types import Tensor
-from layered_lr_oneflow.operators.arithmetic import make_constant
+from layered_lr_oneflow.operators.arithmetic import detach, make_constant
 from layered_lr_oneflow.operators.broadcasting import add, subtract
 from layered_lr_oneflow.operators.not_a_number import put_nan
 from layered_lr_oneflow.runtime import flow
@@ -18,14 +18,14 @@ from layered_lr_oneflow.runtime import flow
 def softmax(x: Tensor, axis: int) -> Tensor:
     """Compute the softmax along an axis; all of it is NaN where a number is NaN or inf, or all are -inf."""
     made: Tensor = flow._C.softmax(x, axis)
-    values = made.detach()
+    values = detach(made)
     is_spoilt = flow.any(values != values, dim=[axis], keepdim=True)
     return add(made, put_nan(is_spoilt, make_constant(tuple(is_spoilt.shape), 0, made.dtype, made)))
 
 
 def log_softmax(x: Tensor, axis: int) -> Tensor:
     """Compute the logarithm of the softmax along an axis; NaN where that is."""
-    largest = flow.amax(x.detach(), dim=[axis], keepdim=True)  # no power overflows, and the gradient is the same
+    largest = flow.amax(detach(x), dim=[axis], keepdim=True)  # no power overflows, and the gradient is the same
     lowered = subtract(x, largest)
     return subtract(lowered, flow.log(flow.exp(lowered).sum(dim=[axis], keepdim=True)))
 
