@@ -89,9 +89,10 @@ def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     inputs, answers = graph.example
     if trains and graph.trial is not None:
         inputs = graph.trial.inputs
-    has_sources = trains and not any(parameter.requires_grad for parameter in root.parameters())
+    has_no_parameters = trains and not any(parameter.requires_grad for parameter in root.parameters())
     tensors = tuple(
-        flow.tensor(array.copy(), requires_grad=has_sources and array.dtype.kind == "f") for array in inputs
+        flow.tensor(array.copy(), requires_grad=has_no_parameters and not place and array.dtype.kind == "f")
+        for place, array in enumerate(inputs)
     )
     check = _Check(graph.training if trains else graph.evaluation)
     program = root.layered_lr_passes.find(root, tensors)[trains]
@@ -193,7 +194,7 @@ def _try_backward(root: Translated, inputs: Sequence[Tensor], made: list[Tensor]
         ) from error
     if trial is None:
         return
-    sources = {**models.find_tensors(root), **{f"input {place}": each for place, each in enumerate(inputs)}}
+    sources = {**models.find_tensors(root), "input 0": inputs[0]}
     gradients = {name: _gradient_of(sources[name]) for name in trial.wanted.gradients}
     far = find_far(trial, Pass({place: sample(each.detach().numpy()) for place, each in floating.items()}, gradients))
     if far:

@@ -149,7 +149,7 @@ def _train_once(model: Module, inputs: Sequence[NDArray[Any]]) -> Pass | None:
             for place, answer in enumerate(answers)
             if answer.requires_grad and answer.is_floating_point()
         ]
-        if still.is_moved or not weighed:
+        if still.is_moved or not weighed or not sources:
             return None
         try:
             found = torch.autograd.grad(sum(weighed[1:], weighed[0]), list(sources.values()), allow_unused=True)
@@ -164,7 +164,7 @@ def _train_once(model: Module, inputs: Sequence[NDArray[Any]]) -> Pass | None:
 
 
 def _list_sources(model: Module, inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
-    """The parameters that train, by name; the inputs of a model that has none, such as a loss."""
+    """The parameters that train, by name; of a model that has none, its first input: the outputs that a loss is of."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for prefix, module in list_modules(model):
@@ -174,7 +174,7 @@ def _list_sources(model: Module, inputs: Sequence[Tensor]) -> Mapping[str, Tenso
                 found[prefix + name] = parameter
     if found:
         return found
-    return {f"input {place}": each.requires_grad_() for place, each in enumerate(inputs) if each.is_floating_point()}
+    return {"input 0": inputs[0].requires_grad_()} if inputs[0].is_floating_point() else {}
 
 
 class _HeldStill(TorchDispatchMode):

@@ -59,7 +59,7 @@ def _drawn_anew(model: Module) -> Iterator[Callable[[], str]]:
     Yields:
         Finds the name of one that has changed since; empty if none has.
     """
-    named = dict([*model.named_parameters(), *model.named_buffers()])
+    named = {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers()) if _is_own(tensor)}
     kept = {name: tensor.detach().clone() for name, tensor in named.items()}
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -73,6 +73,11 @@ def _drawn_anew(model: Module) -> Iterator[Callable[[], str]]:
         with torch.no_grad():
             for name, numbers in kept.items():
                 named[name].copy_(numbers)
+
+
+def _is_own(tensor: Tensor) -> bool:
+    """Whether each number of a tensor has memory of its own, and can be written."""
+    return all(size <= 1 or stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _switches_by_itself(module: Module) -> bool:

@@ -232,3 +232,15 @@ def test_a_loss_that_asks_whether_its_outputs_have_a_gradient_is_refused() -> No
 
     with pytest.raises(ll.Unsupported, match="computes something else where its outputs have no gradient"):
         trace_loss(weighted, np.zeros((4, 3), "float32"), np.zeros(4, "int64"))
+
+
+def test_only_the_gradient_of_the_outputs_is_tried_of_a_loss() -> None:
+    """That of the targets may be NaN, such as of the logarithm of a negative number, and nothing uses it."""
+
+    def divergence(outputs: Any, targets: Any) -> Any:
+        return F.kl_div(outputs.log_softmax(1), targets, reduction="batchmean")
+
+    shares = np.full((4, 3), 1 / 3, "float32")
+    trial = trace_loss(divergence, np.zeros((4, 3), "float32"), shares).trial
+    assert trial is not None and list(trial.wanted.gradients) == ["input 0"]
+    assert np.isfinite(trial.wanted.gradients["input 0"]).any()

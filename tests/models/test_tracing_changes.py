@@ -162,6 +162,7 @@ class Switches(torch.nn.Module):
         super().__init__()
         self.scale, self.low, self.high = (torch.nn.Parameter(torch.ones(3)) for _ in range(3))
         self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("wide", torch.zeros(1).expand(3))  # cannot be written to
         self.switch, self.temperature, self.merged, self.table = switch, 1.0, False, None
         torch.nn.init.zeros_(self.low)
 
