@@ -24,7 +24,7 @@ def select(x: Tensor, dim: int, index: Any) -> Tensor:
     """Take one place of an axis, and leave the axis out."""
     axis, length = dim % x.dim(), x.shape[dim]
     start = int(index) % length
-    return slice_along(x, axis, start, start + 1, 1).reshape(*x.shape[:axis], *x.shape[axis + 1 :])
+    return slice_along(x, axis, start, start + 1, 1).reshape((*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
 def get_item(x: Tensor, index: Any) -> Any:

@@ -546,6 +546,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         x / torch.tensor(x.shape[0]), x - torch.full((8,), x.shape[0]), x * torch.tensor(float(x.shape[0] + 1)))),
     "limits that are tensors": around(lambda net, x: (
         x.clamp(min=net.scale - 1), torch.clamp_max(x, x.mean()), x.clamp(net.gamma * -1, net.scale))),
+    "numbers of a vector": around(lambda net, x: (
+        *(weight * x for weight in net.scale.softmax(0)), x + net.scale[1] * net.scale.select(0, -2),
+        torch.stack([*net.scale.unbind(), net.scale[0]]).sum() * x, torch.stack(tuple(net.scale)).prod() + x)),
     "choices of numbers": around(lambda net, x: (
         x * torch.where(x > 0, 1.0, 0.25), torch.where(x > 0, 1, 2), F.logsigmoid(x * 2000))),
     "spectral norms": part(lambda: nn.Sequential(
