@@ -137,6 +137,8 @@ def _train_once(model: Module, inputs: Sequence[NDArray[Any]]) -> Pass | None:
         copy_buffers(model)
         tensors = [torch.from_numpy(array.copy()) for array in inputs]
         sources = _list_sources(model, tensors)
+        if "input 0" in sources:
+            tensors[0] = tensors[0].clone()  # a loss may change its outputs in place
         try:
             with still, torch.enable_grad():
                 answers = list(_list_answers(model(*tensors)))

@@ -23,7 +23,8 @@ from layered_lr.registry import TABLE
 from layered_lr.scaling import LossScaling
 from layered_lr.spelling import did_you_mean
 from layered_lr.training.cross_entropy import CrossEntropy
-from layered_lr.training.metrics import EMA_ACCURACY, OWN_NAMES, TEST_LOSS, list_names
+from layered_lr.training.metric_names import EMA_ACCURACY, OWN_NAMES, TEST_LOSS
+from layered_lr.training.metrics import list_names
 from layered_lr.training.options import RunOptions
 
 _BLOCK_STEPS = 65_536  # whose rates are held at once

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from layered_lr.errors import SpecError
 from layered_lr.printed import shown
-from layered_lr.training.metrics import EMA_ACCURACY
+from layered_lr.training.metric_names import EMA_ACCURACY
 from layered_lr.training.option import (
     GOES_ON,
     Refused,

@@ -12,7 +12,8 @@ from layered_lr.arrays import Array, Floats
 from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.backend.session import Session
 from layered_lr.data import Batches
-from layered_lr.training.metrics import TEST_LOSS, Metric, MetricSums
+from layered_lr.training.metric_names import TEST_LOSS
+from layered_lr.training.metrics import Metric, MetricSums
 
 
 class MeasuredLoss(NamedTuple):

@@ -53,7 +53,8 @@ from layered_lr.training.evaluation import MeasuredLoss, evaluate
 from layered_lr.training.followers import FollowedLog
 from layered_lr.training.history import History, mean_loss
 from layered_lr.training.measurements import Measurements, NotFinite
-from layered_lr.training.metrics import EMA_ACCURACY, TEST_LOSS, Metric, list_names
+from layered_lr.training.metric_names import EMA_ACCURACY, TEST_LOSS
+from layered_lr.training.metrics import Metric, list_names
 from layered_lr.training.progress import ProgressBar
 from layered_lr.training.result import NO_GRADIENT
 from layered_lr.training.run_handle import RunHandle

@@ -12,14 +12,12 @@ from layered_lr.arrays import Array
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.printed import name_of, shown
+from layered_lr.training.metric_names import OWN_NAMES
 
 Metric: TypeAlias = Any
 """A function ``(outputs, targets) -> float``, or an object with ``reset``, ``update`` and ``compute``."""
 
-OWN_NAMES = ("loss", "accuracy")  # which each run measures
 _OF_EVENTS = ("event", "step")  # which each line of a run's events has, beside what was measured
-EMA_ACCURACY = "ema accuracy"  # of the moving average, with ``ema_decay``
-TEST_LOSS = "test loss"  # which a run measures whose targets are no class numbers
 
 
 def check_metrics(value: Any) -> dict[str, Metric]:

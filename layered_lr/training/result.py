@@ -26,7 +26,7 @@ from layered_lr.reports.tables import ReportTable
 from layered_lr.strict_json import json_text, number_of
 from layered_lr.training.in_file import marked
 from layered_lr.training.loss_function import LossFunction
-from layered_lr.training.metrics import TEST_LOSS
+from layered_lr.training.metric_names import TEST_LOSS
 from layered_lr.training.result_files import (
     EMA,
     FORMAT,

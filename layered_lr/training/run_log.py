@@ -26,7 +26,7 @@ from layered_lr.training.cadence import cadence
 from layered_lr.training.grouped_options import Checkpoints
 from layered_lr.training.history import History, mean_loss
 from layered_lr.training.in_file import command_to_go_on
-from layered_lr.training.metrics import EMA_ACCURACY
+from layered_lr.training.metric_names import EMA_ACCURACY
 from layered_lr.training.options import RunOptions
 from layered_lr.training.run_folder import METRICS, PLAN, PLAN_TEXT, RECIPE, REPORT, RunFolder
 

@@ -17,7 +17,7 @@ from layered_lr.errors import SpecError
 from layered_lr.losses import FunctionLoss
 from layered_lr.printed import name_of
 from layered_lr.training.cross_entropy import CrossEntropy
-from layered_lr.training.metrics import OWN_NAMES, TEST_LOSS
+from layered_lr.training.metric_names import OWN_NAMES, TEST_LOSS
 from layered_lr.training.options import RunOptions
 
 _TRIED = 12  # images, for which a loss is tried

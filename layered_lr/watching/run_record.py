@@ -17,7 +17,7 @@ from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import plan_from_dict
 from layered_lr.strict_json import number_of
 from layered_lr.training.best_weights import ENDED
-from layered_lr.training.metrics import TEST_LOSS
+from layered_lr.training.metric_names import TEST_LOSS
 from layered_lr.training.run_folder import EVENTS, LOCK, METRICS, PLAN, check_holds_a_run
 from layered_lr.training.run_mark import MARK, read_mark
 from layered_lr.watching.metrics_file import Metrics, read_metrics
