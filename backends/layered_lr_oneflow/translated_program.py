@@ -23,7 +23,7 @@ from layered_lr.models.graph import (
     Structure,
     list_references,
 )
-from layered_lr.models.graph_operators import OPERATORS, RANDOM, UNARY
+from layered_lr.models.graph_operators import MOVING, OPERATORS, RANDOM, UNARY
 from layered_lr_oneflow.lookups import LazyLookups, keep_nonzero, keep_within
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
@@ -34,12 +34,7 @@ from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
 _INDEXING = ("index_select", "gather")
-_WITHOUT_NUMBERS = frozenset(
-    (
-        *UNARY,
-        *("add", "sub", "mul", "sum", "reshape", "permute", "expand", "cat", "slice", "flip", "pad", "cast", "detach"),
-    )
-) - {"logsigmoid"}
+_WITHOUT_NUMBERS = frozenset((*UNARY, *MOVING, "add", "sub", "mul", "sum")) - {"logsigmoid"}
 """Operators that OneFlow 0.9 runs on tensors with an axis of length 0; some others, such as ``where``, abort there."""
 
 _SHARING = (

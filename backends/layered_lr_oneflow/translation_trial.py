@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -87,12 +87,11 @@ def try_both_modes(root: Translated, graph: ModelGraph) -> None:
 
 def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     inputs, answers = graph.example
+    sources: Collection[str] = ()
     if trains and graph.trial is not None:
-        inputs = graph.trial.inputs
-    has_no_parameters = trains and not any(parameter.requires_grad for parameter in root.parameters())
+        inputs, sources = graph.trial.inputs, graph.trial.wanted.gradients
     tensors = tuple(
-        flow.tensor(array.copy(), requires_grad=has_no_parameters and not place and array.dtype.kind == "f")
-        for place, array in enumerate(inputs)
+        flow.tensor(array.copy(), requires_grad=f"input {place}" in sources) for place, array in enumerate(inputs)
     )
     check = _Check(graph.training if trains else graph.evaluation)
     program = root.layered_lr_passes.find(root, tensors)[trains]

@@ -20,11 +20,11 @@ from layered_lr_torch.trace_variables import list_variables
 OWN_TABLES: Final = ("_parameters", "_buffers", "_modules")
 MAPPINGS: Final = (dict, OrderedDict, defaultdict, Counter)
 SERIES: Final = (list, deque)
+NUMBERS: Final = (int, float)
 
 _ATTRIBUTES_OF_EACH: Final = frozenset(torch.nn.Module().__dict__)
 _PLAIN_OBJECTS: Final = (SimpleNamespace, Namespace)
 _NO_VALUES: Final = (type, FunctionType, BuiltinFunctionType, ModuleType, staticmethod, classmethod, property)
-_NUMBERS: Final = (int, float)
 _MANY_PASSES: Final = 10_007  # a prime number: what counts by twos, threes or tens is elsewhere in its round
 _DEEPEST: Final = 4  # objects in objects: a model's settings, not everything that a program holds
 
@@ -105,14 +105,14 @@ class Counts:
 
 def _describe(value: Any) -> Any:
     kind = type(value)
-    if kind in _NUMBERS:
+    if kind in NUMBERS:
         return kind, value
     if kind is np.ndarray:
         return id(value), value.tobytes()
     if isinstance(value, torch.Tensor):
         return None if value.is_inference() else (id(value), value._version)
     if kind in SERIES or kind is set or kind in MAPPINGS:
-        return kind, tuple(each if type(each) in _NUMBERS else id(each) for each in value)
+        return kind, tuple(each if type(each) in NUMBERS else id(each) for each in value)
     return None
 
 
@@ -143,12 +143,12 @@ class Watch:
     def _follow(self, value: Any, path: str) -> Any:
         kind = type(value)
         made: Any
-        if kind in _NUMBERS:
+        if kind in NUMBERS:
             made = _NUMBER_CLASSES[kind](value)
         elif kind is np.ndarray:
             made = value.view(_WatchedArray)
         elif kind in _COLLECTION_CLASSES:
-            parts = [self._follow(each, path) if type(each) in _NUMBERS else each for each in value]
+            parts = [self._follow(each, path) if type(each) in NUMBERS else each for each in value]
             self._kept.append(parts)
             if kind in MAPPINGS:
                 made = _COLLECTION_CLASSES[kind](value)
@@ -187,7 +187,7 @@ def move_numbers(model: Module, places: set[tuple[str, Any]]) -> bool:
     for table in list_tables(model):
         for key in table.keys:
             value = table.values[key]
-            if (table.path, key) in places and isinstance(value, _NUMBERS):
+            if (table.path, key) in places and isinstance(value, NUMBERS):
                 table.values[key] = _plain(value) + _MANY_PASSES
                 found = True
     return found
@@ -220,7 +220,7 @@ class _WatchedArray(Watched, np.ndarray[Any, Any]):
         if index is Ellipsis or (isinstance(index, slice) and index == slice(None)):
             self.watch = None  # from now on, all of it is of this pass
         array: Any = super()
-        array.__setitem__(index, _plain(value) if isinstance(value, _NUMBERS) else value)
+        array.__setitem__(index, _plain(value) if isinstance(value, NUMBERS) else value)
 
 
 def _noting(base: type, name: str) -> Callable[..., Any]:
@@ -266,7 +266,7 @@ def _computing(base: Any, name: str, is_reversed: bool = False) -> Callable[...,
     function: Any = getattr(operator, name)
 
     def compute(self: Any, other: Any) -> Any:
-        if not isinstance(other, _NUMBERS):
+        if not isinstance(other, NUMBERS):
             self.note_read()
             return NotImplemented
         pair = base.__pos__(self), _plain(other)
@@ -308,7 +308,7 @@ for _name in (*_COMPARISONS, "__bool__", "__int__", "__float__", "__iter__", "it
 for _name in ("sum", "mean", "max", "min", "any", "all", "argmax", "argmin", "nonzero"):
     setattr(_WatchedArray, _name, _noting(np.ndarray, _name))
 
-_NUMBER_CLASSES: Final[dict[type, Any]] = {base: _make_number_class(base) for base in _NUMBERS}
+_NUMBER_CLASSES: Final[dict[type, Any]] = {base: _make_number_class(base) for base in NUMBERS}
 _COLLECTION_CLASSES: Final[dict[type, Any]] = {
     base: _make_collection_class(base) for base in (list, deque, set, dict, OrderedDict, Counter)
 }

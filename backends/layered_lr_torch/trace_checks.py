@@ -21,26 +21,10 @@ from layered_lr.models.graph import (
     Size,
     list_references,
 )
-from layered_lr.models.graph_operators import DTYPES
+from layered_lr.models.graph_operators import DTYPES, MOVING
 
-_MOVING: Final = frozenset(
-    [
-        "reshape",
-        "permute",
-        "expand",
-        "cat",
-        "slice",
-        "flip",
-        "pad",
-        "cast",
-        "detach",
-        "keep_gradient",
-        "index_select",
-        "gather",
-        "full",
-    ]
-)
-"""Operators that compute nothing, which OneFlow 0.9 runs on tensors without numbers too."""
+_WITHOUT_NUMBERS: Final = MOVING | {"index_select", "gather", "full"}
+"""Operators that OneFlow 0.9 runs on tensors without numbers too."""
 
 
 class _Facts(NamedTuple):
@@ -112,7 +96,7 @@ def _check_node(
     if odd is not None:
         raise _refuse(node, f"computes in {odd}", f"Use one of {', '.join(DTYPES)}, or train on a torch backend.")
     is_empty = 0 in made.shape or any(0 in facts.shape for facts in taken)
-    if is_empty and (node.operator not in _MOVING or (node.operator == "cat" and 0 in made.shape)):
+    if is_empty and (node.operator not in _WITHOUT_NUMBERS or (node.operator == "cat" and 0 in made.shape)):
         raise _refuse(
             node,
             f"computes {node.operator} of a tensor with an axis of length 0",

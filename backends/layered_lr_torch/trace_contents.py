@@ -12,12 +12,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from layered_lr_torch.torch_types import Module
-from layered_lr_torch.trace_attributes import MAPPINGS, SERIES, is_plain_object, list_tables
+from layered_lr_torch.trace_attributes import MAPPINGS, NUMBERS, SERIES, is_plain_object, list_tables
 from layered_lr_torch.trace_variables import list_defaults
 
 _LARGEST: Final = 2**26  # bytes: more than this is data, and no count
-_NUMBERS: Final = (int, float)
-_PLAIN: Final = (*_NUMBERS, bool, str, type(None))
+_PLAIN: Final = (*NUMBERS, bool, str, type(None))
 _BASIC: Final = (*_PLAIN, bytes, tuple, list, dict, set, frozenset)
 
 
@@ -71,7 +70,7 @@ class _Content(NamedTuple):
 def _take(value: Any) -> _Content:
     """Take what of a value nothing else follows: the value itself, or parts of a collection."""
     kind = type(value)
-    is_followed = kind in (*_NUMBERS, bool, type(None)) or isinstance(value, torch.Tensor | np.ndarray)
+    is_followed = kind in (*NUMBERS, bool, type(None)) or isinstance(value, torch.Tensor | np.ndarray)
     if is_followed or kind in MAPPINGS or is_plain_object(value):
         return _of_parts([])
     if kind in SERIES or kind is set:

@@ -14,13 +14,12 @@ from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.models.graph import Program
 from layered_lr.models.nn_modules import list_modules
-from layered_lr.models.trial import Pass, Trial, count_images, disturb, draw_weights, sample
+from layered_lr.models.trial import LEAST_BATCH, Pass, Trial, count_images, disturb, draw_weights, sample
 from layered_lr_torch import models
 from layered_lr_torch.callers import line_of
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_memory import put_back
 
-LEAST_BATCH = 2  # a batch normalisation refuses to train on one image
 _DISTURBED = 2
 
 

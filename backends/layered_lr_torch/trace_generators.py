@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -63,15 +64,9 @@ def refuse_seeds() -> Iterator[None]:
     Raises:
         Unsupported: The model does; each of its passes would draw the same.
     """
-    places = [(torch, "default_generator"), (torch.random, "default_generator")]
-    kept = [(place, name, getattr(place, name)) for place, name in places]
-    for place, name, generator in kept:
-        setattr(place, name, _Unseeded(generator))
-    try:
+    unseeded = _Unseeded(torch.default_generator)
+    with patch.object(torch, "default_generator", unseeded), patch.object(torch.random, "default_generator", unseeded):
         yield
-    finally:
-        for place, name, generator in kept:
-            setattr(place, name, generator)
 
 
 class _Unseeded:

@@ -33,6 +33,7 @@ from layered_lr.models.graph import (
 )
 from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
 from layered_lr.models.own_depths import describe_parameters
+from layered_lr.models.trial import LEAST_BATCH
 from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
 from layered_lr_torch.callers import line_of
@@ -41,7 +42,7 @@ from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_attributes import Counts, Watch, move_numbers
 from layered_lr_torch.trace_checks import check_derivatives, check_held, check_program
 from layered_lr_torch.trace_contents import Contents
-from layered_lr_torch.trace_example import LEAST_BATCH, answer, copy_buffers, try_training
+from layered_lr_torch.trace_example import answer, copy_buffers, try_training
 from layered_lr_torch.trace_generators import Generators, refuse_seeds
 from layered_lr_torch.trace_memory import (
     KEEP_IN_BUFFER,

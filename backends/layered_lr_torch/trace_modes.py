@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,15 +36,14 @@ def check_switches(model: Module) -> None:
     """
     if not any(_switches_by_itself(module) for module in model.modules()):
         return
-    seen: list[dict[Any, Any]] = []
     with put_back(model), _drawn_anew(model) as find_changed:
-        for trains in _ORDER:
-            set_mode(model, trains)
-            seen.append(_describe(model))
-        changed = find_changed()
-    for one, other in ((seen[0], seen[2]), (seen[1], seen[3]), (seen[0], seen[1])):
-        is_same_mode = one is not seen[0] or other is not seen[1]
-        changed = changed or next((path for path in one if _is_other(one[path], other.get(path), is_same_mode)), "")
+        first, first_evaluation, second, second_evaluation = [_describe_in(model, trains) for trains in _ORDER]
+        changed = (
+            find_changed()
+            or _find_other(first, second)
+            or _find_other(first_evaluation, second_evaluation)
+            or _find_other(first, first_evaluation, of_tensors=True)
+        )
     if changed:
         raise Unsupported(
             f"model: its train() or eval() changes {changed!r}. A translation has the modes alone, so it cannot be "
@@ -86,8 +85,9 @@ def _switches_by_itself(module: Module) -> bool:
     return not is_plain or "train" in module.__dict__ or "eval" in module.__dict__
 
 
-def _describe(model: Module) -> dict[str, Any]:
-    """What attributes, parameters and buffers are: tensors themselves, and digests of everything else."""
+def _describe_in(model: Module, trains: bool) -> dict[str, Any]:
+    """What attributes, parameters and buffers are in a mode: tensors themselves, and digests of everything else."""
+    set_mode(model, trains)
     found: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for table in list_tables(model):
         for key in table.keys:
@@ -97,8 +97,17 @@ def _describe(model: Module) -> dict[str, Any]:
     return found
 
 
-def _is_other(one: Any, other: Any, is_same_mode: bool) -> bool:
-    """Whether something changes that may not: anything between two times in one mode, tensors between the modes."""
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        return one is not other
-    return is_same_mode and one != other
+def _find_other(one: Mapping[str, Any], other: Mapping[str, Any], of_tensors: bool = False) -> str:
+    """Find something that is another one at another time, also where it is there at one time only; empty if nothing is.
+
+    Args:
+        one: From ``_describe_in``.
+        other: Likewise.
+        of_tensors: Whether only tensors count, because what else there is may follow the mode.
+    """
+    for path in {**one, **other}:
+        was, now = one.get(path), other.get(path)
+        is_tensor = isinstance(was, torch.Tensor) or isinstance(now, torch.Tensor)
+        if was is not now if is_tensor else was != now and not of_tensors:
+            return path
+    return ""

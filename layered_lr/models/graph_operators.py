@@ -132,6 +132,9 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
     "uniform": ("shape", "dtype"),
 }
 
+MOVING: Final = frozenset(["reshape", "permute", "expand", "cat", "slice", "flip", "pad", "cast", "detach"])
+"""Operators that compute nothing: their results have the numbers of their arguments."""
+
 DTYPES: Final = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
 """What tensors of a traced model may hold."""
 

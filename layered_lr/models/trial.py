@@ -24,7 +24,10 @@ _SAMPLE: Final = 2**16  # numbers of a tensor: what is wrong in a large one is w
 
 _IMAGES: Final = 8  # of one pixel in the deepest layer: of fewer numbers, a batch normalisation makes rounding large
 _STRIDE: Final = 32  # of the deepest layer of most networks
-_LEAST_BATCH: Final = 2  # a batch normalisation refuses to train on one image
+
+
+LEAST_BATCH: Final = 2
+"""Images: a batch normalisation refuses to train on one."""
 
 
 class Pass(NamedTuple):
@@ -64,7 +67,7 @@ def count_images(shape: Sequence[int]) -> int:
         [8, 2, 2]
     """
     pixels = int(np.prod([max(size // _STRIDE, 1) for size in shape[1:]], dtype=np.int64))
-    return max(_IMAGES // pixels, _LEAST_BATCH)
+    return max(_IMAGES // pixels, LEAST_BATCH)
 
 
 def draw_weights(place: int, shape: Sequence[int]) -> NDArray[np.float64]:

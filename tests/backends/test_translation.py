@@ -341,6 +341,7 @@ def what_a_trial_leaves() -> dict[str, object]:
     import oneflow as flow
 
     import layered_lr as ll
+    from tests.support.answering_graph import AnsweringGraph
     from tests.support.operator_networks import Small
 
     flow.manual_seed(3)
@@ -357,16 +358,8 @@ def what_a_trial_leaves() -> dict[str, object]:
     same = all(np.array_equal(state[name], tensor.numpy()) for name, tensor in net.state_dict().items())
     late = ll.translate(Small(0.5))
 
-    class Graph(flow.nn.Graph):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = late
-
-        def build(self, x: flow.Tensor) -> flow.Tensor:
-            return self.net(x)
-
     try:
-        Graph()(flow.zeros(2, 3, 8, 8))
+        AnsweringGraph(late)(flow.zeros(2, 3, 8, 8))
         said = "nothing"
     except ll.LayeredLRError as error:
         said = str(error)
@@ -387,6 +380,7 @@ def runs_that_look_outside() -> dict[str, str]:
     import torch
 
     import layered_lr as ll
+    from tests.support.answering_graph import AnsweringGraph
     from tests.support.lookup_networks import LOOKUPS, Looking, images_with
 
     labels = np.arange(12) % 3
@@ -404,16 +398,8 @@ def runs_that_look_outside() -> dict[str, str]:
                     except ll.LayeredLRError as error:
                         said[f"{name} {place} {backend} {parts}"] = f"{type(error).__name__}: {error}"
 
-    class Graph(flow.nn.Graph):
-        def __init__(self, model: object) -> None:
-            super().__init__()
-            self.model = model
-
-        def build(self, x: flow.Tensor) -> flow.Tensor:
-            return self.model(x)
-
     model = ll.translate(Looking(LOOKUPS["gather"]), torch.zeros(12, 3, 2, 2))
-    graph = Graph(model)
+    graph = AnsweringGraph(model)
     for place in (3, 50):
         answer = graph(flow.tensor(images_with(place)))
         said[f"own graph {place}"] = str(bool(np.isnan(answer.numpy()).all()))
@@ -439,6 +425,7 @@ def answers_that_count_images() -> dict[str, list[object]]:
     import torch
 
     import layered_lr as ll
+    from tests.support.answering_graph import AnsweringGraph
 
     functions = {
         "numbers": lambda x: x * torch.arange(len(x))[:, None],
@@ -464,14 +451,6 @@ def answers_that_count_images() -> dict[str, list[object]]:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.function(self.head(x))
 
-    class Graph(flow.nn.Graph):
-        def __init__(self, model: object) -> None:
-            super().__init__()
-            self.model = model
-
-        def build(self, x: flow.Tensor) -> flow.Tensor:
-            return self.model(x)
-
     found: dict[str, list[object]] = {}
     for name, function in functions.items():
         net = Net(function)
@@ -483,7 +462,7 @@ def answers_that_count_images() -> dict[str, list[object]]:
                     wanted = net(torch.from_numpy(x)).numpy()
                 except IndexError:
                     wanted = np.full(1, np.nan)
-            for model in (made, Graph(made)) if images > 2 else (made,):
+            for model in (made, AnsweringGraph(made)) if images > 2 else (made,):
                 try:
                     answer = model(flow.tensor(x)).numpy()
                     found.setdefault(name, []).append(float(np.abs(answer - wanted).max()))

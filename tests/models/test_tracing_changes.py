@@ -186,6 +186,10 @@ SWITCHES: dict[str, tuple[Callable[[Any, bool], Any], str]] = {
     "merges": (merge, "scale"),
     "clamps": (lambda net, mode: net.scale.data.clamp_(0.1, 0.2), "scale"),
     "forgets": (lambda net, mode: net.mean.zero_(), "mean"),
+    "keeps from the first time on": (
+        lambda net, mode: mode or hasattr(net, "kept") or setattr(net, "kept", net.scale.detach() * 2),
+        "kept",
+    ),
     "keeps": (lambda net, mode: setattr(net, "table", None if mode else net.scale.detach() * 2), "table"),
 }
 
