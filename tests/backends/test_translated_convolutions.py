@@ -26,6 +26,13 @@ CASES: list[tuple[Any, ...]] = [
     ((2, 4, 17, 12), (4, 1, 5, 5), (2, 2), (2, 2), (1, 1), 4),
     ((2, 4, 12, 20), (4, 1, 3, 3), (3, 1), (0, 2), (1, 2), 4),
     ((2, 3, 4, 3), (5, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((7, 5, 4, 5), (8, 5, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((4, 4, 9, 8), (3, 4, 3, 3), (1, 1), (0, 2), (1, 1), 1),
+    ((3, 4, 11, 13), (8, 4, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((40, 8, 2, 2), (6, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((30, 8, 5, 2), (6, 8, 3, 3), (1, 1), (1, 1), (1, 1), 1),
+    ((40, 8, 2, 2), (6, 8, 3, 3), (1, 1), (2, 2), (1, 1), 1),
+    ((2, 16, 3, 48), (40, 16, 3, 3), (1, 1), (2, 0), (1, 1), 1),
     ((2, 64, 7, 6), (4, 64, 3, 3), (2, 2), (1, 0), (1, 1), 1),
     ((2, 66, 3, 3), (66, 33, 2, 2), (1, 1), (1, 1), (1, 1), 2),
     ((2, 3, 10, 9), (4, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1),
@@ -52,10 +59,11 @@ def test_every_form_is_torchs_convolution() -> None:
         assert single < 1e-5, (name, case)  # sums of up to 600 products in float32
 
 
-def test_large_batches_are_left_to_oneflow() -> None:
+@pytest.mark.parametrize(("stride", "copied"), [(1, (512 + 512) * 16 * 4), (2, 512 * 9 * 4)])
+def test_large_batches_are_left_to_oneflow(stride: int, copied: int) -> None:
     from layered_lr_oneflow.operators.convolutions import LARGEST_COPY, choose_form
 
-    sizes = ((512, 512, 3, 3), (1, 1), (1, 1), (1, 1), 1)
-    images = LARGEST_COPY // (512 * 9 * 16)
+    sizes = ((512, 512, 3, 3), (stride, stride), (1, 1), (1, 1), 1)
+    images = LARGEST_COPY // copied
     assert choose_form((images, 512, 4, 4), *sizes) is not None
     assert choose_form((images + 1, 512, 4, 4), *sizes) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -19,6 +20,7 @@ from layered_lr_oneflow.operators.convolution_forms import (
     multiply_whole,
 )
 from layered_lr_oneflow.operators.placement import Axis
+from layered_lr_oneflow.operators.winograd import KERNEL, count_products, multiply_tiles
 from layered_lr_oneflow.runtime import flow
 
 _C = flow._C
@@ -28,6 +30,16 @@ LARGEST_COPY = 2**26
 """Numbers that a form may copy beside the activations, 256 MB in float32; OneFlow's own op copies image by image."""
 
 
+def _copy_for_weights(sizes: Convolution) -> int:
+    return sizes.images * sizes.channels * sizes.weights * sizes.out_pixels
+
+
+def _copy_for_tiles(sizes: Convolution) -> int:
+    """The pixels of all tiles, and their products."""
+    products = math.prod(count_products(axis) for axis in sizes.axes)
+    return sizes.images * (sizes.channels + sizes.out_channels) * products
+
+
 class Form(NamedTuple):
     """One way to write a convolution.
 
@@ -35,11 +47,13 @@ class Form(NamedTuple):
         name: For people.
         fits: Whether a convolution can be written so, and is faster so than by OneFlow's own op.
         compute: Takes images, weight without the parts that meet padding alone, and sizes.
+        copies: How many numbers it copies, at most.
     """
 
     name: str
     fits: Callable[[Convolution], bool]
     compute: Callable[[Tensor, Tensor, Convolution], Tensor]
+    copies: Callable[[Convolution], int] = _copy_for_weights
 
 
 def _is_whole(sizes: Convolution) -> bool:
@@ -97,16 +111,25 @@ def _is_strips(sizes: Convolution) -> bool:
     return columns.size <= 32 and rows.padding >= 0
 
 
-def _is_columns(sizes: Convolution) -> bool:
-    """512 channels on 2x2: 33 ms against 403; 256 on 4x4: 37 against 49; 64 on 8x8: 15.7 against 18.4.
+def _is_tiles(sizes: Convolution) -> bool:
+    """64 channels on 16x16: 19 ms against 37; 512 on 2x2: 18 against 78; 64 to 256 on 8x8: 12.8 against 22.8.
 
-    Slower with few channels on 8x8 (32: 14.5 against 12.1) and on larger images (64 on 10x10: 27.1 against 23.8).
+    On 64x64, 8 images of 64 channels: 121 against 151; on 112x112 no faster. Slower for few pixels in all (4 images of
+    256 channels on 4x4: 3.4 against 2.8) and where many more channels go out than come in (8 to 64: 7.3 against 5.3).
+    """
+    if sizes.groups > 1 or len(sizes.axes) != 2:
+        return False
+    plain = all(axis.kernel == KERNEL and axis.stride == axis.dilation == 1 for axis in sizes.axes)
+    many = sizes.channels >= 4 and sizes.images * sizes.out_pixels >= 128
+    return plain and many and sizes.out_channels <= 4 * sizes.channels and sizes.pixels <= 64**2
+
+
+def _is_columns(sizes: Convolution) -> bool:
+    """With stride 2, 256 to 512 channels on 4x4: 9.3 ms against 36; 64 to 64 on 8x8: 2.2 against 3.4.
+
+    5x5, 64 channels on 8x8: 25 against 29. Slower with few channels on 8x8, and on larger images.
     """
     return sizes.pixels <= 16 or (sizes.pixels <= 64 and sizes.channels >= 64)
-
-
-def _copies_too_much(sizes: Convolution) -> bool:
-    return sizes.images * sizes.channels * sizes.weights * sizes.out_pixels > LARGEST_COPY
 
 
 FORMS: Final = (
@@ -116,6 +139,7 @@ FORMS: Final = (
     Form("patches as a linear layer", _is_patches, multiply_patches),
     Form("groups as matrices of pixels by pixels", _is_dense, multiply_dense),
     Form("channels as matrices of strips", _is_strips, multiply_strips),
+    Form("3x3 as products of tiles", _is_tiles, multiply_tiles, _copy_for_tiles),
     Form("columns of all images by one product", _is_columns, multiply_columns),
 )
 """The first that fits is taken, else OneFlow's own op.
@@ -184,7 +208,7 @@ def choose_form(
         axes.append(axis)
         firsts.append(first)
     sizes = Convolution(shape[0], shape[1], weight[0], groups, tuple(axes))
-    if not sizes.images or sizes.channels != weight[1] * groups or _copies_too_much(sizes):
+    if not sizes.images or sizes.channels != weight[1] * groups:
         return None
-    form = next((form for form in FORMS if form.fits(sizes)), None)
+    form = next((form for form in FORMS if form.fits(sizes) and form.copies(sizes) <= LARGEST_COPY), None)
     return None if form is None else _Choice(form, sizes, tuple(firsts))

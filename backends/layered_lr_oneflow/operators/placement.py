@@ -61,7 +61,7 @@ def place_weights(axes: tuple[Axis, ...], dtype: TensorType, device: str) -> Ten
     Returns:
         Shape (weights, pixels in * pixels out).
     """
-    return _make_constant(_mark_all(axes).reshape(math.prod(axis.kernel for axis in axes), -1), dtype, device)
+    return make_constant(_mark_all(axes).reshape(math.prod(axis.kernel for axis in axes), -1), dtype, device)
 
 
 @cache
@@ -77,7 +77,7 @@ def place_pixels(axes: tuple[Axis, ...], dtype: TensorType, device: str) -> Tens
         Shape (pixels in, weights * pixels out).
     """
     marks = np.moveaxis(_mark_all(axes), 1, 0)
-    return _make_constant(marks.reshape(marks.shape[0], -1), dtype, device)
+    return make_constant(marks.reshape(marks.shape[0], -1), dtype, device)
 
 
 def _mark_all(axes: Sequence[Axis]) -> NDArray[np.bool_]:
@@ -95,10 +95,10 @@ def _combine(rows: NDArray[np.bool_], columns: NDArray[np.bool_]) -> NDArray[np.
 @cache
 def make_shares(shape: tuple[int, int], dtype: TensorType, device: str) -> Tensor:
     """Make a row or a column of equal numbers that add up to 1: a product with it is a mean."""
-    return _make_constant(np.full(shape, 1 / math.prod(shape)), dtype, device)
+    return make_constant(np.full(shape, 1 / math.prod(shape)), dtype, device)
 
 
-def _make_constant(numbers: NDArray[Any], dtype: TensorType, device: str) -> Tensor:
+def make_constant(numbers: NDArray[Any], dtype: TensorType, device: str) -> Tensor:
     """Make a tensor that graphs may capture: it never changes, and is whole before anything reads it."""
     with flow._oneflow_internal.lazy_mode.guard(False), flow.no_grad():
         kept = np.float64 if dtype == flow.float64 else np.float32
