@@ -32,7 +32,7 @@ class GraphCaller:
     def run(self, graph: Graph, *arguments: Tensor) -> Any:
         """Call the graph. The first call compiles it, after a notice on stderr."""
         if not graph._is_compiled:
-            say("oneflow-graph: compiling the model at the first update (MobileNetV2: a few seconds).")
+            say("oneflow-graph: compiling the model at the first update, which takes some seconds.")
             began = time.perf_counter()
             graph._compile(*arguments)
             self.compile_seconds += time.perf_counter() - began

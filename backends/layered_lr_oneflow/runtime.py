@@ -174,6 +174,38 @@ def _with_frozen_weight(convolve: Callable[..., Any]) -> Callable[..., Any]:
 for _name in ("deconv1d", "deconv2d", "deconv3d"):  # OneFlow's own modules call them by these names
     setattr(flow._C, _name, _with_frozen_weight(getattr(flow._C, _name)))
 
+
+class _Forgetting(flow.nn.Graph):  # type: ignore[misc]
+    """Compiled once, it makes OneFlow forget the names of tensors that the graph before it had."""
+
+    def build(self, x: Any) -> Any:
+        return x + 1
+
+
+def _forget_failed_build(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a graph be built after one that failed: there OneFlow 0.9 aborts the process.
+
+    It holds the names of a graph's tensors until the next graph is compiled, and takes a constant that the failed graph
+    had for one of the new graph's. Parameters hold gradients of the failed graph, too.
+    """
+
+    @functools.wraps(build)
+    def build_or_forget(graph: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return build(graph, *args, **kwargs)
+        except BaseException:
+            if not isinstance(graph, _Forgetting) and flow.env.get_world_size() == 1:
+                for tensor in (state.to(flow.Tensor) for state in graph._state()):
+                    if tensor.grad is not None and tensor.grad.is_lazy:
+                        tensor.grad = None
+                _Forgetting()._compile(flow.zeros(1))
+            raise
+
+    return build_or_forget
+
+
+flow.nn.Graph.build_graph = _forget_failed_build(flow.nn.Graph.build_graph)
+
 _KEPT: list[object] = []  # in a forked child: what graphs of its parent held
 
 
