@@ -175,7 +175,7 @@ for _name in ("deconv1d", "deconv2d", "deconv3d"):  # OneFlow's own modules call
     setattr(flow._C, _name, _with_frozen_weight(getattr(flow._C, _name)))
 
 
-class _Forgetting(flow.nn.Graph):  # type: ignore[misc]
+class _Forgetting(flow.nn.Graph):
     """Compiled once, it makes OneFlow forget the names of tensors that the graph before it had."""
 
     def build(self, x: Any) -> Any:

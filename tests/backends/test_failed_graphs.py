@@ -9,7 +9,6 @@ from tests.support.isolation import value_of
 
 def train_after_failures() -> list[list[float]]:
     """The losses of a graph that was built after each of two kinds of failure, and without one."""
-    from typing import Any
 
     import numpy as np
     import torch
@@ -45,7 +44,6 @@ def test_a_graph_trains_after_one_that_was_refused(torch: Any, oneflow: Any) -> 
 
 def build_after_backward() -> list[list[float]]:
     """The weights after an update by a graph, alone, and after a graph of the same model that failed at its end."""
-    from typing import Any
 
     import oneflow as flow
 
