@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, KeysView, Mapping
 from typing import Any, Final
 
+from layered_lr_oneflow.translated_module import refuse_change
 from layered_lr_oneflow.translated_program import CONSTANTS
 
 
@@ -17,6 +18,14 @@ class _Container:
     def __len__(self) -> int:
         """Return how many it holds."""
         return len(_list_held(self))
+
+    def __setitem__(self, place: Any, held: Any) -> None:
+        """Refuse another module or parameter, which the forward pass would not follow.
+
+        Raises:
+            Unsupported: Always.
+        """
+        raise refuse_change(self, f"puts something else at {place!r} of")
 
 
 def _list_held(container: _Container) -> dict[str, Any]:

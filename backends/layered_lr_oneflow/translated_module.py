@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
+import numpy as np
+
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.models.graph import (
     Argument,
@@ -19,6 +21,7 @@ from layered_lr.models.nn_modules import dtype_of
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.second_derivatives import watch_answer, watch_inputs
 from layered_lr_oneflow.translated_program import CONSTANTS, Frame, RunnableProgram
 
 Retrace: TypeAlias = Callable[[tuple[InputFacts, ...]], ModelGraph]
@@ -58,7 +61,7 @@ class TranslatedPart(flow.nn.Module):
         """
         tensors = {**self.__dict__.get("_parameters", {}), **self.__dict__.get("_buffers", {})}
         if name not in tensors and name not in _OF_EACH_MODULE and not name.startswith(OWN_PREFIX):
-            raise _refuse_change(self, f"sets {name!r} of")
+            raise refuse_change(self, f"sets {name!r} of")
         super().__setattr__(name, value)
 
     def add_module(self, name: str, module: Any) -> None:
@@ -67,7 +70,7 @@ class TranslatedPart(flow.nn.Module):
         Raises:
             Unsupported: Always.
         """
-        raise _refuse_change(self, f"adds the module {name!r} to")
+        raise refuse_change(self, f"adds the module {name!r} to")
 
     def register_parameter(self, name: str, param: Any) -> None:
         """Put another parameter in the place of one.
@@ -76,7 +79,7 @@ class TranslatedPart(flow.nn.Module):
             Unsupported: There is none of this name, so that the forward pass would not look at it.
         """
         if name not in self._parameters:
-            raise _refuse_change(self, f"adds the parameter {name!r} to")
+            raise refuse_change(self, f"adds the parameter {name!r} to")
         super().register_parameter(name, param)
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
@@ -86,8 +89,12 @@ class TranslatedPart(flow.nn.Module):
             Unsupported: There is none of this name, so that the forward pass would not look at it.
         """
         if name not in self._buffers:
-            raise _refuse_change(self, f"adds the buffer {name!r} to")
+            raise refuse_change(self, f"adds the buffer {name!r} to")
         super().register_buffer(name, tensor, persistent)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
+        """Load tensors by their names: OneFlow's, or those of the torch model, as its ``state_dict()`` gives them."""
+        return super().load_state_dict({name: _as_loadable(value) for name, value in state_dict.items()}, strict)
 
     def register_forward_pre_hook(self, hook: Any) -> None:
         """Refuse a hook: only the whole model is called.
@@ -129,6 +136,15 @@ class TranslatedPart(flow.nn.Module):
         )
 
 
+def _as_loadable(value: Any) -> Any:
+    """Make OneFlow's tensor of torch's; anything else is left to OneFlow."""
+    if isinstance(value, flow.Tensor) or not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    array = np.asarray(value.float() if "bfloat16" in str(value.dtype) else value)  # NumPy has no bfloat16
+    return flow.tensor(array)
+
+
 _OF_EACH_MODULE = frozenset(vars(flow.nn.Module()))
 
 
@@ -137,7 +153,8 @@ def _describe_part(part: TranslatedPart) -> str:
     return f"{path!r}, the {what} of a translated model," if path else f"this {what}, a translated model,"
 
 
-def _refuse_change(part: TranslatedPart, what: str) -> Unsupported:
+def refuse_change(part: Any, what: str) -> Unsupported:
+    """Make the error for a change of a part that the forward pass would not follow."""
     return Unsupported(
         f"model: {what} {_describe_part(part)} whose forward pass is that which torch's model had when it was traced, "
         "and would not follow. Change the torch model, and translate it again."
@@ -182,7 +199,9 @@ class Translated(TranslatedPart):
         _check_inputs(inputs, named)
         passes = self.layered_lr_passes
         passes.check_modes(bool(self.training))
-        return passes.find(self, inputs)[bool(self.training)].run(Frame(self, inputs))
+        answer = passes.find(self, inputs)[bool(self.training)].run(Frame(self, watch_inputs(inputs)))
+        watch_answer(answer)
+        return answer
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what a part may have, and what OneFlow's ``DistributedDataParallel`` keeps in the whole model.

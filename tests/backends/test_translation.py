@@ -486,6 +486,7 @@ def test_a_model_may_number_the_images_of_its_batch() -> None:
 def what_a_translation_takes() -> dict[str, object]:
     """What can be set, hung, copied and looked up in a translated model; and what is said of the rest."""
     import copy
+    import operator
     import pickle
 
     import numpy as np
@@ -534,6 +535,8 @@ def what_a_translation_takes() -> dict[str, object]:
     note("a buffer", lambda: net.body.register_buffer("more", flow.ones(1)))
     note("a hook", lambda: net.body[0].register_forward_hook(hook))
     note("a hook before", lambda: net.body.register_forward_pre_hook(hook))
+    note("a module by name", lambda: operator.setitem(net.table, "a", flow.nn.Identity()))
+    note("a module by place", lambda: operator.setitem(net.rows, 0, flow.nn.Identity()))
     note("a pickle", lambda: pickle.dumps(net))
     note("a pickle of a part", lambda: pickle.dumps(net.body))
 
@@ -574,6 +577,8 @@ def test_what_would_change_nothing_in_a_translated_model_is_refused() -> None:
         ("a buffer", "adds the buffer 'more' to 'body'"),
         ("a hook", "a hook on 'body.0', the Conv2d of a translated model, would never be called"),
         ("a hook before", "a hook on 'body', the Sequential of a translated model, would never be called"),
+        ("a module by name", "puts something else at 'a' of 'table', the ModuleDict"),
+        ("a module by place", "puts something else at 0 of 'rows', the ModuleList"),
         ("a pickle", r"this Net, a translated model, cannot be pickled. Save its state_dict()"),
         ("a pickle of a part", "'body', the Sequential of a translated model, cannot be pickled"),
     ):
@@ -590,6 +595,67 @@ def test_a_translated_model_has_what_each_module_has() -> None:
     for name in ("its answer", "frozen", "a copy", "the first's numbers", "a shallow copy"):
         assert said[name] is True, name
     assert said["moved"] == 4 * 2 * 7.0
+
+
+def torchs_state_in_its_translation() -> list[bool]:
+    """Whether a translation with the state of another torch model answers as that one does, in three dtypes."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    def make() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten()).eval()
+
+    images = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype("float32")
+    net, other, same = ll.translate(make(), images).eval(), make(), []
+    other(torch.from_numpy(images))
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        given = other.to(dtype).state_dict()
+        net.load_state_dict(given)
+        expected = other.to(torch.float32)(torch.from_numpy(images)).detach().numpy()
+        same.append(bool(np.allclose(net(flow.tensor(images)).numpy(), expected, atol=1e-5)))
+    return same
+
+
+def test_a_translation_loads_torchs_state() -> None:
+    assert value_of(torchs_state_in_its_translation) == [True, True, True]
+
+
+def gradients_of_gradients() -> list[str]:
+    """What is said of gradients through a translated model: plain ones, and three that are to be differentiated."""
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slope, self.head = torch.nn.PReLU(4), torch.nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> dict[str, object]:
+            return {"all": [self.head(self.slope(x))]}
+
+    net, said = ll.translate(Net(), torch.ones(2, 4)), []
+    for name, power, recorded in (("x", 2, False), ("x", 1, True), ("x", 2, True), ("weight", 2, True)):
+        images = flow.ones(2, 4, requires_grad=name == "x")
+        source = images if name == "x" else net.head.weight
+        loss = (net(images)["all"][0] ** power).sum()
+        try:
+            (gradient,) = flow.autograd.grad(loss, source, create_graph=recorded)
+            said.append(f"a gradient of shape {tuple(gradient.shape)}")
+        except ll.Unsupported as error:
+            said.append(str(error))
+    return said
+
+
+def test_gradients_of_gradients_are_refused() -> None:
+    plain, *refused = value_of(gradients_of_gradients)
+    assert plain == "a gradient of shape (2, 4)" and len(refused) == 3
+    for said in refused:
+        assert "a gradient of gradients (create_graph=True) of a translated model" in said
 
 
 def models_that_have_no_numbers() -> list[str]:
