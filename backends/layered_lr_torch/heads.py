@@ -94,7 +94,8 @@ def check_replaceable(model: Module, path: str) -> None:
     """Refuse a head that a new layer of its class could not stand for.
 
     Raises:
-        SpecError: It is a lazy layer, has hooks, a weight that is computed or used elsewhere, or an own constructor.
+        SpecError: It is a lazy layer, has hooks, a weight that is computed or used elsewhere, an own constructor, or an
+            attribute that was set from outside.
     """
     old: Any = model.get_submodule(path)
     plain = torch.nn.Linear if isinstance(old, torch.nn.Linear) else torch.nn.Conv2d
@@ -109,6 +110,8 @@ def check_replaceable(model: Module, path: str) -> None:
         what = "has hooks"
     elif type(old).__init__ is not plain.__init__:
         what = f"is a {type(old).__name__}, whose constructor is its own"
+    elif added := _list_added(old, plain):
+        what = f"has {added[0]!r}, which a {plain.__name__} has not"
     elif any(id(parameter) in elsewhere for parameter in old.parameters()):
         what = "shares a parameter with another module"
     else:
@@ -117,3 +120,12 @@ def check_replaceable(model: Module, path: str) -> None:
         f"head={path!r}: the layer {what}, and a new layer in its place would not be the same. Build the model for the "
         "data's classes, and leave head out."
     )
+
+
+def _list_added(layer: Module, plain: type[Module]) -> list[str]:
+    """List what a layer has beside what each new one of a plain class has: attributes, tensors, modules."""
+    new = plain(1, 1, 1, device="meta")
+    added = [name for name in vars(layer) if name not in vars(new)]
+    for table in ("_parameters", "_buffers", "_modules"):
+        added += [name for name in getattr(layer, table) if name not in getattr(new, table)]
+    return added

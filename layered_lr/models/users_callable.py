@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import Module, framework_of
 from layered_lr.models.user_models import make_model
 from layered_lr.printed import name_of
 from layered_lr.registry import load_zoo
+
+_MADE: Final[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictionary()
+"""Every module that a callable has made so far, as long as somebody holds it, by its identity."""
 
 
 class UsersCallable:
@@ -39,10 +43,11 @@ class UsersCallable:
         """Make the model.
 
         Raises:
-            SpecError: The callable makes no module; there is no such head, the model cannot go on with a new one, or it
-                has a layer that it never uses.
+            SpecError: The callable makes no module, or the same one once more; there is no such head, the model cannot
+                go on with a new one, or it has a layer that it never uses.
         """
         made = make_model(self._make)
+        self._check_new(made)
         if framework_of(made) != "torch":
             if self._head is not None:
                 raise SpecError(
@@ -56,6 +61,15 @@ class UsersCallable:
         if self._has_classes:
             torchs.check_use(made, self._num_classes, self._image_shape)
         return made
+
+    def _check_new(self, made: Module) -> None:
+        if _MADE.get(id(made)) is made:
+            raise SpecError(
+                f"model: {self.__name__}() returned the same {type(made).__name__} as before; must make a new one at "
+                "each call, because a run would begin with what another has trained. Let it build the model, or return "
+                "copy.deepcopy(...) of it."
+            )
+        _MADE[id(made)] = made
 
     def _replace_head(self, made: Module, head: str, torchs: Any) -> None:
         path = torchs.find_head_path(made, head)

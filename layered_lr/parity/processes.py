@@ -16,7 +16,7 @@ from typing import Any
 from layered_lr import errors
 from layered_lr.errors import BackendUnavailable, LayeredLRError
 from layered_lr.parity.outcome import Outcome
-from layered_lr.parity.task import packed
+from layered_lr.parity.packing import packed
 from layered_lr.parity.worker import REFUSED, Request
 from layered_lr.training.signals import Stop
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
-import pickle
-import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import FunctionType
-from typing import Any
 
 import numpy as np
 
-from layered_lr.errors import SpecError
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.parity.probe import rungs_of
 from layered_lr.spec.spec import Spec
 from layered_lr.training.grouped_options import Precision
 from layered_lr.training.options import RunOptions
-
-MAIN = "__layered_lr_main__"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,54 +72,3 @@ class Task:
         """
         rows = min(self.steps + 1, max(2, self.log_bytes // (8 * max(width, 1))))
         return sorted({round(place * self.steps / (rows - 1)) for place in range(rows)} if rows > 1 else {0})
-
-
-class _Pickler(pickle.Pickler):
-    def persistent_id(self, value: Any) -> Any:
-        """What stands in the script that was started, by the script's path: another process finds it there."""
-        if isinstance(value, FunctionType | type) and value.__module__ == "__main__":
-            main = sys.modules["__main__"]
-            spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-            if spec is not None or file is not None:
-                return (spec and spec.name, file and str(Path(file).resolve()), value.__qualname__)
-        return None
-
-
-class _Unpickler(pickle.Unpickler):
-    def persistent_load(self, known: Any) -> Any:
-        name, path, qualname = known
-        value: Any = importlib.import_module(name) if name else _script(path)
-        for part in qualname.split("."):
-            value = getattr(value, part)
-        return value
-
-
-def _script(path: str) -> Any:
-    if MAIN not in sys.modules:
-        spec = importlib.util.spec_from_file_location(MAIN, path)
-        assert spec is not None and spec.loader is not None
-        sys.modules[MAIN] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[MAIN])
-    return sys.modules[MAIN]
-
-
-def packed(value: Any, what: str) -> bytes:
-    """The value as bytes.
-
-    Raises:
-        SpecError: It holds a function that another process cannot import.
-    """
-    content = io.BytesIO()
-    try:
-        _Pickler(content).dump(value)
-    except Exception as error:  # pickle raises what each object raises
-        raise SpecError(
-            f"{what} goes to processes of its own, and this cannot: {error}. Functions must stand at the top level of "
-            "a module: no lambda, nothing made inside another function."
-        ) from None
-    return content.getvalue()
-
-
-def unpacked(content: bytes) -> Any:
-    """What ``packed`` was given."""
-    return _Unpickler(io.BytesIO(content)).load()

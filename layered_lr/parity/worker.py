@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from layered_lr.backend.loading import load_backend
 from layered_lr.errors import BackendUnavailable, LayeredLRError
 from layered_lr.files import read_archive
+from layered_lr.parity.packing import unpacked
 from layered_lr.parity.recorder import prepare_task
 from layered_lr.parity.recording import Recording, record_fully
 from layered_lr.parity.rounding import measure_rounding
-from layered_lr.parity.task import Task, unpacked
+from layered_lr.parity.task import Task
 
 REFUSED = 3  # the exit code of a backend that says itself why it does not run
 ROUNDING, MEASURING = "rounding.npz", "measuring"

@@ -83,6 +83,12 @@ def test_both_names_of_a_head_have_the_new_one(head: str) -> None:
     check_use(model, 5, (3, 9, 9))
 
 
+def scaled_from_outside() -> Any:
+    model = Net(nn.Linear(6, 1000))
+    model.fc.scale = 30.0
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -91,6 +97,7 @@ def test_both_names_of_a_head_have_the_new_one(head: str) -> None:
         (lambda: Net(nn.LazyLinear(1000)), "is lazy: it has no shape"),
         (lambda: Net(nn.utils.parametrizations.weight_norm(nn.Linear(6, 1000))), "computes its weight"),
         (tied, "shares a parameter with another module"),
+        (scaled_from_outside, "the layer has 'scale', which a Linear has not"),
     ],
 )
 def test_what_a_new_layer_would_lose_is_refused(make: Callable[[], Any], words: str) -> None:

@@ -1,5 +1,6 @@
 """Callables that make a model, right and wrong; each wrong one is a SpecError of one line, without a traceback."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,18 @@ def test_the_command_shows_no_traceback(mine: Path) -> None:
 
 def test_what_is_right_is_made() -> None:
     assert isinstance(make_model(lambda: torch.nn.Linear(2, 2)), torch.nn.Linear)
+
+
+def test_a_callable_that_returns_what_it_returned_before_is_refused() -> None:
+    """A second run would begin with what the first has trained."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    images = np.zeros((8, 3, 2, 2), np.float32), np.arange(8) % 3
+    given = {"data": (*images, *images), "batch_size": 4, "max_steps": 1, "progress": False}
+    ll.run(ll.Spec(ll.SGD(0.1)), model=lambda: net, **given)
+    with pytest.raises(ll.SpecError, match=r"<lambda>\(\) returned the same Sequential as before.*copy.deepcopy"):
+        ll.run(ll.Spec(ll.SGD(0.1)), model=lambda: net, **given)
+    runs = [ll.run(ll.Spec(ll.SGD(0.1)), model=lambda: copy.deepcopy(net), **given) for _ in range(2)]
+    assert runs[0].losses == runs[1].losses
 
 
 def test_names_of_a_wrapper_do_not_count_where_states_and_weights_are_loaded(tmp_path: Path) -> None:
