@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
 from layered_lr_torch.torch_types import Tensor
+from layered_lr_torch.trace_geometry import affine_grid, pairwise_distances
 from layered_lr_torch.trace_indices import assign, get_item, select, slice_along
 from layered_lr_torch.trace_layers import (
     bilinear,
@@ -32,7 +33,7 @@ from layered_lr_torch.trace_layers import (
     vector_norm,
     weight_norm,
 )
-from layered_lr_torch.trace_losses import LOSSES
+from layered_lr_torch.trace_losses import LOSSES, with_gradient_of
 from layered_lr_torch.trace_names import Refusal
 from layered_lr_torch.trace_recurrent import RECURRENT
 from layered_lr_torch.trace_small_functions import SMALL_FUNCTIONS
@@ -297,7 +298,7 @@ def _full_like(x: Tensor, fill_value: Any, *, dtype: Any = None, **_: Any) -> Te
 
 def _summed_as(name: str) -> Composite:
     def composite(x: Tensor, *args: Any, dtype: Any = None, **kwargs: Any) -> Any:
-        if name == "sum" and dtype is None and not x.is_floating_point():
+        if name in ("sum", "cumprod") and dtype is None and not x.is_floating_point():
             dtype = torch.int64
         return NotImplemented if dtype in (None, x.dtype) else getattr(torch, name)(x.to(dtype), *args, **kwargs)
 
@@ -320,7 +321,7 @@ def adaptive_max(x: Tensor, size: Any) -> Tensor:
     return F.adaptive_max_pool2d(x, size)
 
 
-RECORDED: Final = (slice_along, clamp_between, plain_elu, adaptive_max)
+RECORDED: Final = (slice_along, clamp_between, plain_elu, adaptive_max, with_gradient_of)
 """Functions of this library that a recorder records as one operator each."""
 
 COMPOSITES: Final[dict[str, Composite]] = {
@@ -383,7 +384,7 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "full_like": _full_like,
     "sum": _summed_as("sum"),
     "mean": _summed_as("mean"),
-    "cumsum": _summed_as("cumsum"),
+    **{name: _summed_as(name) for name in ("cumsum", "cumprod")},
     "softmax": _summed_as("softmax"),
     "log_softmax": _summed_as("log_softmax"),
     "weight_norm": weight_norm,
@@ -399,6 +400,8 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "cosine_similarity": cosine_similarity,
     "bilinear": bilinear,
     "linalg_multi_dot": _multiply_chain,
+    "cdist": pairwise_distances,
+    "affine_grid_generator": affine_grid,
     "log10": lambda x: x.log() * (1 / math.log(10)),
     "frobenius_norm": vector_norm,
     "adaptive_max_pool2d": lambda x, size: (adaptive_max(x, size), None),

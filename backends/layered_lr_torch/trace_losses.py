@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function
 
 from layered_lr_torch.torch_types import Tensor
 
@@ -55,6 +56,24 @@ def _binary_cross_entropy_with_logits(
         log_sigmoid = ((pos_weight - 1) * target + 1) * log_sigmoid
     losses = (1 - target) * x - log_sigmoid
     return _reduce(losses if weight is None else losses * weight, reduction)
+
+
+def _binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None = None, reduction: int = _MEAN) -> Any:
+    """Of probabilities. Each logarithm is at least -100, and the gradient's divisor at least 1e-12, as in torch."""
+    if target.requires_grad:
+        return NotImplemented
+    values = (target - 1) * torch.clamp(torch.log1p(-x), min=-100) - target * torch.clamp(torch.log(x), min=-100)
+    slopes = (x - target) / torch.clamp((1 - x) * x, min=1e-12)
+    losses = with_gradient_of(x * slopes.detach(), values)
+    return _reduce(losses if weight is None else losses * weight, reduction)
+
+
+def with_gradient_of(x: Tensor, values: Tensor) -> Tensor:
+    """Give the numbers of ``values`` with the gradient of ``x``; a recorder records it as one operator."""
+    if has_torch_function((x, values)):
+        recorded: Tensor = handle_torch_function(with_gradient_of, (x, values), x, values)
+        return recorded
+    return x + (values - x).detach()
 
 
 def _kl_div(x: Tensor, target: Tensor, reduction: int = _MEAN, log_target: bool = False) -> Tensor:
@@ -136,6 +155,7 @@ LOSSES: Final[dict[str, Callable[..., Any]]] = {
     "huber_loss": _of_difference(_huber),
     "soft_margin_loss": _soft_margin,
     "binary_cross_entropy_with_logits": _binary_cross_entropy_with_logits,
+    "binary_cross_entropy": _binary_cross_entropy,
     "kl_div": _kl_div,
     "poisson_nll_loss": _poisson,
     **dict.fromkeys(("nll_loss", "nll_loss_nd", "nll_loss2d"), _nll),

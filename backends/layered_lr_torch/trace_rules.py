@@ -32,7 +32,7 @@ def promote(name: str, args: Sequence[Any]) -> tuple[Any, ...]:
     if len(pair) < 2:
         return tuple(args)
     common = torch.result_type(*pair)
-    if name == "div" and not common.is_floating_point:
+    if name in ("div", "atan2") and not common.is_floating_point:
         common = torch.get_default_dtype()
     if name.startswith("logical_"):
         common = torch.bool
@@ -323,6 +323,15 @@ def _slice(out: Tensor, x: Tensor, dim: int, start: int, stop: int, step: int = 
     return "slice", {"x": x, "axis": dim % x.dim(), "start": start, "stop": stop, "step": step}
 
 
+_MODES: Final = ("bilinear", "nearest", "bicubic")  # by the numbers that torch's C++ function takes
+_PADDINGS: Final = ("zeros", "border", "reflection")
+
+
+def _sample_grid(out: Tensor, x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool) -> Made:
+    given = {"mode": _MODES[mode], "padding": _PADDINGS[padding], "aligned": align_corners}
+    return "grid_sample", {"x": x, "grid": grid, **given}
+
+
 RULES: Final[Mapping[str, Rule]] = {
     **{name: _unary(name) for name in UNARY},
     **{name: _rounded(name) for name in ("ceil", "floor", "round", "trunc")},
@@ -366,8 +375,11 @@ RULES: Final[Mapping[str, Rule]] = {
     **{name: _arg(name) for name in ("argmax", "argmin")},
     **{name: _softmax(name) for name in ("softmax", "log_softmax")},
     "cumsum": lambda out, x, dim, dtype=None: ("cumsum", {"x": x, "axis": dim % max(x.dim(), 1)}),
+    "cumprod": lambda out, x, dim, dtype=None: ("cumprod", {"x": x, "axis": dim % max(x.dim(), 1)}),
+    "grid_sampler": _sample_grid,
     "cat": _cat,
     "slice_along": _slice,
+    "with_gradient_of": lambda out, x, values: ("keep_gradient", {"x": x, "values": values}),
     "clamp_between": lambda out, x, low, high: ("clamp", {"x": x, "low": low, "high": high}),
     "plain_elu": lambda out, x, alpha: ("elu", {"x": x, "alpha": alpha}),
     "adaptive_max": _adaptive("adaptive_max_pool", 2),

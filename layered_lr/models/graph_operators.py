@@ -60,6 +60,7 @@ BINARY: Final = (
     "floor_divide",
     "remainder",
     "pow",
+    "atan2",
     "maximum",
     "minimum",
     "eq",
@@ -114,6 +115,7 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
     "argmax": ("x", "axis", "keepdim"),
     "argmin": ("x", "axis", "keepdim"),
     "cumsum": ("x", "axis"),
+    "cumprod": ("x", "axis"),
     # shapes and indices
     "reshape": ("x", "shape"),
     "permute": ("x", "axes"),
@@ -125,6 +127,7 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
     "pad": ("x", "widths", "mode", "value"),
     "index_select": ("x", "axis", "index"),
     "gather": ("x", "axis", "index"),
+    "grid_sample": ("x", "grid", "mode", "padding", "aligned"),
     "full": ("shape", "value", "dtype"),
     # random numbers, which a session draws where a run has to be repeatable
     "dropout": ("x", "p", "training", "mask_shape"),

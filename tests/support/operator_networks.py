@@ -123,6 +123,16 @@ def multiples(net: Any, x: Tensor) -> tuple[Tensor, ...]:
     )
 
 
+def places_in_images(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    grid = torch.tanh(x[:, :2, :5].permute(0, 2, 3, 1)) * 1.3
+    turned = F.affine_grid(x[:, :2, 0, :3], [len(x), 4, 5, 6], align_corners=False)
+    volume = F.affine_grid(x[:, :3, 1, :4], [len(x), 1, 2, 3, 4], align_corners=True)
+    modes = (("bilinear", "zeros"), ("nearest", "border"), ("bicubic", "reflection"), ("bilinear", "border"))
+    sampled = (F.grid_sample(x, grid, mode, padding, align) for mode, padding in modes for align in (True, False))
+    whole = F.grid_sample(x.reshape(len(x), 1, 4, 8, 8), volume, padding_mode="border", align_corners=True)
+    return *sampled, F.grid_sample(x, turned, align_corners=False), whole, turned, volume
+
+
 def hidden(net: Any, x: Tensor) -> tuple[Tensor, ...]:
     """Attention and sums of which a mask hides everything."""
     before = torch.ones(8, 8, dtype=torch.bool).tril(-1)
@@ -507,6 +517,18 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "hidden": around(hidden),
     "statistics used twice": around(same_statistics, norm=lambda: nn.BatchNorm2d(4)),
     "remembering": Remembering,
+    "angles": around(lambda net, x: (
+        torch.atan2(x, x.flip(3)), torch.atan2(x[:, :1], x), x.relu().atan2(x.flip(2).relu()),
+        torch.atan2(x, net.scale[:8]))),
+    "running products": around(lambda net, x: (
+        x.cumprod(1), torch.cumprod(x.relu(), 3), (x * (x > 0.3)).cumprod(-2), torch.cumprod(x, dim=2, dtype=x.dtype))),
+    "places in images": around(places_in_images),
+    "distances": around(lambda net, x: (
+        torch.cdist(x.flatten(2), x[:, :2].flatten(2)), torch.cdist(x.flatten(1), x.flatten(1)[:1] + 1.0),
+        torch.cdist(x.flatten(1), x.flatten(1)), torch.cdist(x[:, 0], x[:, 1], p=1),
+        torch.cdist(x[:, 0], x[:, 1], math.inf), torch.cdist(x.permute(0, 2, 3, 1).reshape(-1, 4), net.codes.weight),
+        torch.cdist(x[:, 0], net.codes.weight.reshape(15, 8), compute_mode="donot_use_mm_for_euclid_dist")),
+        codes=lambda: nn.Linear(4, 30)),
     "unfold": around(lambda net, x: F.unfold(x, 3, padding=1, stride=2)),
     "attention": around(
         lambda net, x: (

@@ -52,6 +52,14 @@ LOSSES: dict[str, Any] = {
     "binary": lambda outputs, targets: F.binary_cross_entropy_with_logits(
         outputs, F.one_hot(targets, CLASSES).to(outputs.dtype), pos_weight=torch.tensor([2.0, 1.0, 0.5])
     ),
+    "probabilities": lambda outputs, targets: F.binary_cross_entropy(
+        outputs.sigmoid(), F.one_hot(targets, CLASSES).to(outputs.dtype)
+    ),
+    "saturated": lambda outputs, targets: F.binary_cross_entropy(
+        torch.where(targets.unsqueeze(1) > 0, outputs.clamp(0, 1), outputs.sigmoid()),
+        F.one_hot(targets, CLASSES).to(outputs.dtype) * 0.9,
+        torch.tensor([0.5, 2.0, 1.0], dtype=outputs.dtype),
+    ),
     "by number": lambda outputs, targets: -outputs.log_softmax(1)[torch.arange(len(outputs)), targets].mean(),
     "sum": ll.LossFunction(summed, reduction="sum"),
 }

@@ -194,6 +194,16 @@ def _powers_of_zero(x: Tensor, y: Tensor, is_zero: Tensor) -> Tensor:
     return flow.where(is_below_first, below_first, rest)
 
 
+def _atan2(x: Any, y: Any) -> Tensor:
+    """Take the angle, with torch's gradient at the origin, zero; OneFlow's own is NaN there."""
+    x, y = as_tensor(x, y), as_tensor(y, x)
+    shape = np.broadcast_shapes(tuple(x.shape), tuple(y.shape))
+    x, y = (each if tuple(each.shape) == shape else each.expand(*shape) for each in (x, y))
+    is_origin = broadcasting.equals(x, 0) & broadcasting.equals(y, 0)
+    angle = flow.atan2(x, flow.where(is_origin, as_tensor(1, y), y))
+    return flow.where(is_origin, flow.atan2(detach(x), detach(y)), angle)
+
+
 class _Replacement(flow.autograd.Function):
     """Other numbers in the place of a tensor's, which then has its gradient: as torch changes one under ``no_grad``."""
 
@@ -297,6 +307,7 @@ ARITHMETIC: Final[Mapping[str, Callable[..., Tensor]]] = {
     "floor_divide": _floor_divide,
     "remainder": _remainder,
     "pow": _pow,
+    "atan2": _atan2,
     "maximum": _choose(larger=True),
     "minimum": _choose(larger=False),
     "eq": broadcasting.equals,

@@ -154,6 +154,10 @@ def _group_norm(x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | No
     return add_bias(made, bias).reshape(*shape)
 
 
+def _sample_grid(x: Tensor, grid: Tensor, mode: str, padding: str, aligned: bool) -> Tensor:
+    return _C.grid_sample(x, grid, interpolation_mode=mode, padding_mode=padding, align_corners=aligned)
+
+
 LAYERS: Final[Mapping[str, Callable[..., Any]]] = {
     "matmul": _matmul,
     "linear": _linear,
@@ -162,5 +166,6 @@ LAYERS: Final[Mapping[str, Callable[..., Any]]] = {
     "conv_transpose": _convolve_transposed,
     "unfold": _unfold,
     "layer_norm": _layer_norm,
+    "grid_sample": _sample_grid,
     "group_norm": _group_norm,
 }

@@ -57,4 +57,5 @@ REDUCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "argmax": place_largest,
     "argmin": lambda x, axis, keepdim: place_largest(-x, axis, keepdim),
     "cumsum": lambda x, axis: flow.cumsum(x, axis),
+    "cumprod": lambda x, axis: flow.cumprod(x, axis),
 }
