@@ -65,6 +65,10 @@ CASES = (
     Case(512, 512, 2, 3),
     Case(256, 256, 4, 3),
     Case(64, 64, 8, 3),
+    Case(64, 256, 8, 3),
+    Case(64, 64, 16, 3),
+    Case(64, 64, 32, 3),
+    Case(256, 512, 4, 3, stride=2),
 )
 
 # Where OneFlow's own convolutions are the cost, ours have to be twice as fast.
