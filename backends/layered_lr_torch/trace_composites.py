@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import handle_torch_function, has_torch_function
 
 from layered_lr_torch.torch_types import Tensor
-from layered_lr_torch.trace_indices import assign, get_item, select, slice_along
+from layered_lr_torch.trace_indices import assign, get_item, narrow, select, slice_along
 from layered_lr_torch.trace_layers import (
     bilinear,
     cosine_similarity,
@@ -340,7 +340,7 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "unbind": _unbind,
     "stack": _stack,
     "select": select,
-    "narrow": lambda x, dim, start, length: slice_along(x, dim % x.dim(), int(start), int(start) + length, 1),
+    **dict.fromkeys(("narrow", "narrow_copy"), narrow),
     "getitem": get_item,
     "repeat": _repeat,
     "tile": _tile,

@@ -27,6 +27,19 @@ def select(x: Tensor, dim: int, index: Any) -> Tensor:
     return slice_along(x, axis, start, start + 1, 1).reshape((*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
+def narrow(x: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """Take some places of an axis, one after the other."""
+    axis = dim % x.dim()
+    first = find_start(x, axis, start)
+    return slice_along(x, axis, first, first + length, 1)
+
+
+def find_start(x: Tensor, axis: int, start: Any) -> int:
+    """Find where ``narrow`` begins, counted from the first place of the axis: a negative number counts from its end."""
+    first = int(start)
+    return first + int(x.shape[axis]) if first < 0 else first
+
+
 def get_item(x: Tensor, index: Any) -> Any:
     """Compute ``x[index]`` for slices, whole numbers, None, and tensors of whole numbers side by side."""
     parts = _list_parts(x, index)
