@@ -212,7 +212,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     training, evaluation = let_modes_follow(*programs)
     for program in (training, evaluation):
         check_program(program, {tensor.name: tensor for tensor in facts["tensors"]}, constants)
-    drawn, answers = answer(model, example, evaluation)
+    drawn, answers, buffers = answer(model, example, evaluation)
     return ModelGraph(
         inputs=inputs,
         training=training,
@@ -220,6 +220,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         constants=constants,
         mode_bound=find_mode_bound(training, evaluation),
         example=(drawn, answers),
+        example_buffers={write.name: buffers[write.name] for write in evaluation.writes},
         trial=try_training(model, example),
         **facts,
     )
