@@ -34,7 +34,7 @@ from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
-_INDEXING = ("index_select", "gather")
+_INDEXING = ("index_select", "gather", "scatter_add")
 _WITHOUT_NUMBERS = frozenset((*UNARY, *MOVING, "add", "sub", "mul", "sum")) - {"logsigmoid"}
 """Operators that OneFlow 0.9 runs on tensors with an axis of length 0; some others, such as ``where``, abort there."""
 
@@ -115,7 +115,7 @@ class Step:
             values[self._training] = bool(self._module.training)
         operator, place = self.node.operator, self._place
         if self._indexes or (frame.is_trial and operator in _INDEXING):
-            x, axis, index = values
+            x, axis, index = values[:3]
             values[2] = keep_within(x, axis, index, frame.lookups)
         elif self._divides and isinstance(values[1], flow.Tensor):
             values[1] = keep_nonzero(values[1], frame.lookups)

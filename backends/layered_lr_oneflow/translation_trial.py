@@ -48,7 +48,7 @@ _ADDING: Final = frozenset(
     (
         *("add", "sub", "mul", "div", "sum", "mean", "cumsum", "matmul", "linear", "einsum", "conv", "conv_transpose"),
         *("avg_pool", "adaptive_avg_pool", "reshape", "permute", "expand", "cat", "slice", "flip", "roll", "pad"),
-        *("index_select", "gather", "cast", "detach", "keep_gradient"),
+        *("index_select", "gather", "scatter_add", "cast", "detach", "keep_gradient"),
     )
 )
 """Operators whose result is made of sums of their arguments, or of parts of them."""

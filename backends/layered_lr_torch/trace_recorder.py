@@ -215,8 +215,8 @@ class Recorder(TorchFunctionMode):
         if kwargs.get("out") is not None:
             return self._write_out(func, name, args, kwargs)
         kwargs = {key: value for key, value in kwargs.items() if key not in trace_names.IGNORED}
-        if name == "getitem":
-            args = (args[0], plain_index(args[1]))
+        if name == "getitem" or (name == "setitem" and isinstance(args[1], tuple)):
+            args = (args[0], plain_index(args[1]), *args[2:])
         if name == "setitem" or (in_place and args and isinstance(args[0], torch.Tensor)):
             return self._change(func, name, args, kwargs)
         return self._record(func, name, args, kwargs)

@@ -125,6 +125,7 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
     "pad": ("x", "widths", "mode", "value"),
     "index_select": ("x", "axis", "index"),
     "gather": ("x", "axis", "index"),
+    "scatter_add": ("x", "axis", "index", "source"),  # the axes of the last three are alike but for ``axis``
     "full": ("shape", "value", "dtype"),
     # random numbers, which a session draws where a run has to be repeatable
     "dropout": ("x", "p", "training", "mask_shape"),

@@ -104,9 +104,9 @@ def data_in_place(net: Any, x: Any) -> Any:
     return x
 
 
-def every_second(net: Any, x: Any) -> Any:
+def places_twice(net: Any, x: Any) -> Any:
     y = x * 1
-    y[:, ::2] = 0
+    y[:, [0, 0]] = x[:, :2]
     return y
 
 
@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "dropout between layers": (lambda net, x: recurrent(net, x, 3, 0.5), r"\(dropout=0.5\).*torch.nn.Dropout between"),
     "out= of another shape": (lambda net, x: torch.add(x, 1, out=torch.empty(1)), "with out="),
     "data in place": (data_in_place, r"changes a tensor through its \.data"),
-    "parts by steps": (every_second, r"calls setitem_.*x\[:, 2:4\]"),
+    "places twice": (places_twice, r"calls setitem_.*x\[:, 2:4\]"),
     "bits of whole numbers": (lambda net, x: x * ((x * 4).long() & 3), r"the bits of whole numbers \(and\)"),
     "bits of a whole number": (lambda net, x: x * ((x > 0) | 2), r"the bits of whole numbers \(or\)"),
     "other bits of whole numbers": (lambda net, x: x * ~(x * 4).int(), r"the bits of whole numbers \(not\)"),
