@@ -19,6 +19,7 @@ from layered_lr.models.graph import (
 )
 from layered_lr.models.nn_modules import dtype_of
 from layered_lr_oneflow.oneflow_types import Module, Tensor
+from layered_lr_oneflow.overwritten_buffers import list_written
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.second_derivatives import watch_answer, watch_inputs
@@ -249,10 +250,11 @@ class ForwardPasses:
         """Take the forward passes of a graph, whose tensors and modules the model has already."""
         keys = {key: self._add_constant(root, array) for key, array in graph.constants.items()}
         modules = list_parts(root)
+        written = list_written(graph.training, graph.evaluation)
         runnable = {}
         for mode, program in ((True, graph.training), (False, graph.evaluation)):
             places = _make_places(program, mode, modules)
-            runnable[mode] = RunnableProgram(_rename_constants(program, keys), modules, places)
+            runnable[mode] = RunnableProgram(_rename_constants(program, keys), modules, places, written)
             if mode and not self._programs:
                 self.places = list(places.values())
             elif mode:

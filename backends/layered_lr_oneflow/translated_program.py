@@ -29,19 +29,14 @@ from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
 from layered_lr_oneflow.operators.arithmetic import detach, make_constant
 from layered_lr_oneflow.operators.layers import batch_norm
+from layered_lr_oneflow.overwritten_buffers import Overwritten, find_needed_backwards, find_overwritten, list_written
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
-_INDEXING = ("index_select", "gather")
+_INDEXING = ("index_select", "gather", "scatter_add")
 _WITHOUT_NUMBERS = frozenset((*UNARY, *MOVING, "add", "sub", "mul", "sum")) - {"logsigmoid"}
 """Operators that OneFlow 0.9 runs on tensors with an axis of length 0; some others, such as ``where``, abort there."""
-
-_SHARING = (
-    *("cast", "detach", "keep_gradient", "reshape", "permute", "expand", "slice", "cat", "flip", "roll", "pad"),
-    "dropout",
-)
-"""Operators whose result may be their argument itself, or a view of it."""
 
 CONSTANTS = "layered_lr_constants"
 
@@ -56,7 +51,7 @@ class Frame:
             and no random number is drawn.
     """
 
-    __slots__ = ("images", "inputs", "is_trial", "lookups", "moved", "results", "root")
+    __slots__ = ("copies", "images", "inputs", "is_trial", "lookups", "moved", "results", "root")
 
     def __init__(self, root: Module, inputs: tuple[Tensor, ...], is_trial: bool = False) -> None:
         self.root, self.inputs, self.is_trial = root, inputs, is_trial
@@ -64,10 +59,10 @@ class Frame:
         self.results: dict[str, Any] = {}
         self.lookups = LazyLookups()  # those that nothing else watches
         self.moved: dict[str, Tensor] = {}  # running means, by name
+        self.copies: dict[str, Tensor] = {}  # buffers as they were before the pass, by name
 
 
 Getter: TypeAlias = Callable[[Frame], Any]
-Overwritten: TypeAlias = frozenset[Held | Result]
 
 
 class Step:
@@ -79,6 +74,7 @@ class Step:
         place: Its random numbers, if it draws some.
         last_uses: Names of results that nothing needs after it.
         moves_index: Whether it takes an index that may be another one in the next pass.
+        kept: Names of buffers of which it takes what they held before the pass.
     """
 
     __slots__ = (
@@ -100,12 +96,15 @@ class Step:
         place: RandomPlace | None,
         last_uses: Sequence[str],
         moves_index: bool,
+        kept: frozenset[str],
     ) -> None:
         self.node, self.last_uses, self._indexes = node, tuple(last_uses), moves_index
         self._module, self._place = module, place
         self._function = FUNCTIONS.get(node.operator)
         names = OPERATORS[node.operator]
-        self._arguments = [_make_getter(node.arguments[name]) for name in names]
+        if node.operator == "batch_norm" and (node.follows_mode or node.arguments["training"]):
+            kept = frozenset()  # it moves its statistics themselves
+        self._arguments = [_make_getter(node.arguments[name], kept=kept) for name in names]
         self._training = names.index("training") if node.follows_mode else None
         self._divides = node.operator in ("floor_divide", "remainder") and "int" in node.dtype
 
@@ -116,7 +115,7 @@ class Step:
             values[self._training] = bool(self._module.training)
         operator, place = self.node.operator, self._place
         if self._indexes or (frame.is_trial and operator in _INDEXING):
-            x, axis, index = values
+            x, axis, index = values[:3]
             values[2] = keep_within(x, axis, index, frame.lookups)
         elif self._divides and isinstance(values[1], flow.Tensor):
             values[1] = keep_nonzero(values[1], frame.lookups)
@@ -140,11 +139,23 @@ class Step:
 class RunnableProgram:
     """A program whose arguments are found without looking anything up.
 
+    Args:
+        program: The program.
+        modules: Of the model, by path.
+        places: Of the operators that draw, by name.
+        written: The buffers that this program writes, and those that others of the same model do.
+
     Attributes:
         norms_of_one_number: Paths of modules that normalise a batch in which each image has one number a channel.
     """
 
-    def __init__(self, program: Program, modules: Mapping[str, Module], places: Mapping[str, RandomPlace]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        modules: Mapping[str, Module],
+        places: Mapping[str, RandomPlace],
+        written: Collection[str],
+    ) -> None:
         last: dict[str, list[str]] = {}
         seen = {reference.node for reference in _results((program.output, tuple(w.value for w in program.writes)))}
         for node in reversed(program.nodes):
@@ -152,6 +163,7 @@ class RunnableProgram:
             last[node.name] = list(used)
             seen |= used
         moving = _find_moving(program)
+        kept = find_needed_backwards(program, written)
         self._steps = [
             Step(
                 node,
@@ -159,6 +171,7 @@ class RunnableProgram:
                 places.get(node.name),
                 last[node.name],
                 node.operator in _INDEXING and _depends(node.arguments["index"], moving),
+                kept,
             )
             for node in program.nodes
         ]
@@ -166,7 +179,7 @@ class RunnableProgram:
             node.module for node in program.nodes if node.operator == "batch_norm" and _has_one_number(node)
         )
         self._least = _find_least_batches(program)
-        overwritten = _find_overwritten(program)
+        overwritten = find_overwritten(program, list_written(program))
         self._writes = [
             (write, _make_getter(Held(write.name)), _make_getter(write.value, overwritten), modules[write.module])
             for write in program.writes
@@ -312,25 +325,20 @@ def _results(argument: Argument) -> list[Result]:
     return [reference for reference in list_references(argument) if isinstance(reference, Result)]
 
 
-def _find_overwritten(program: Program) -> Overwritten:
-    """Find the buffers that the pass writes, and the results that share their memory."""
-    found: set[Held | Result] = {Held(write.name) for write in program.writes}
-    for node in program.nodes:
-        if node.operator in _SHARING and any(each in found for each in list_references(node.arguments)):
-            found.add(Result(node.name))
-    return frozenset(found)
-
-
-def _make_getter(argument: Argument, copied: Overwritten = frozenset()) -> Getter:
+def _make_getter(argument: Argument, copied: Overwritten = frozenset(), kept: frozenset[str] = frozenset()) -> Getter:
     """Make a function that finds an argument in a forward pass.
 
     Args:
         argument: What to find.
         copied: Of what a copy is wanted, because the pass will write something else into its memory.
+        kept: Names of buffers of which one copy in a pass is enough, which nobody else gets.
     """
     if isinstance(argument, Held | Result) and argument in copied:
         find = _make_getter(argument)
         return lambda frame: find(frame).clone()
+    if isinstance(argument, Held) and argument.name in kept:
+        held, buffer = _make_getter(argument), argument.name
+        return lambda frame: _copy_once(frame, buffer, held)
     if isinstance(argument, Result):
         name = argument.node
         return lambda frame: frame.results[name]
@@ -346,10 +354,20 @@ def _make_getter(argument: Argument, copied: Overwritten = frozenset()) -> Gette
     if isinstance(argument, Structure):
         return _make_structure_getter(argument, copied)
     if isinstance(argument, tuple):
-        getters = [_make_getter(part, copied) for part in argument]
+        getters = [_make_getter(part, copied, kept) for part in argument]
         if any(True for _ in list_references(argument)) or any(isinstance(part, BatchSized) for part in argument):
             return lambda frame: tuple([get(frame) for get in getters])
     return lambda frame: argument
+
+
+def _copy_once(frame: Frame, name: str, find: Getter) -> Tensor:
+    """Copy a buffer for a pass, which writes at its end; a graph orders its reads and writes itself."""
+    made = frame.copies.get(name)
+    if made is None:
+        made = find(frame)
+        if not made.is_lazy:
+            made = frame.copies[name] = made.clone()
+    return made
 
 
 def _make_structure_getter(structure: Structure, copied: Overwritten) -> Getter:

@@ -1,4 +1,4 @@
-"""Tries a translated model before anything trains: compares its answers with torch's, and computes gradients."""
+"""Tries a translated model before anything trains: compares its answers, gradients and buffers with torch's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _ADDING: Final = frozenset(
     (
         *("add", "sub", "mul", "div", "sum", "mean", "cumsum", "matmul", "linear", "einsum", "conv", "conv_transpose"),
         *("avg_pool", "adaptive_avg_pool", "reshape", "permute", "expand", "cat", "slice", "flip", "roll", "pad"),
-        *("index_select", "gather", "cast", "detach", "keep_gradient"),
+        *("index_select", "gather", "scatter_add", "cast", "detach", "keep_gradient"),
     )
 )
 """Operators whose result is made of sums of their arguments, or of parts of them."""
@@ -96,10 +96,11 @@ def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     check = _Check(graph.training if trains else graph.evaluation)
     program = root.layered_lr_passes.find(root, tensors)[trains]
     made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
+    sizes = check.find_sizes(graph, inputs)
     if trains:
-        _try_backward(root, tensors, made, graph.trial)
+        _try_backward(root, tensors, made, graph.trial, dict(zip(check.written, sizes[len(made) :], strict=True)))
     elif answers:
-        _compare(made, answers, check.find_sizes(graph))
+        _compare(root, made, graph, sizes)
 
 
 class _Check:
@@ -107,9 +108,13 @@ class _Check:
 
     Args:
         program: With what torch gives.
+
+    Attributes:
+        written: Names of the buffers that the program writes.
     """
 
     def __init__(self, program: Program) -> None:
+        self.written = [write.name for write in program.writes]
         self._terms = _list_terms(program)
         self._wanted = {each.node for terms in self._terms for each in terms if isinstance(each, Result)}
         self._largest: dict[str, float] = {}
@@ -125,14 +130,14 @@ class _Check:
         if node.name in self._wanted:
             self._largest[node.name] = _find_largest(made.detach().numpy())
 
-    def find_sizes(self, graph: ModelGraph) -> list[float]:
-        """Find the largest number that each tensor of the answer was added up of."""
+    def find_sizes(self, graph: ModelGraph, inputs: Sequence[NDArray[Any]]) -> list[float]:
+        """Find the largest number that each tensor of the answer, and then each written buffer, was added up of."""
 
         def size_of(reference: Result | Input | Held | Constant) -> float:
             if isinstance(reference, Result):
                 return self._largest[reference.node]
             if isinstance(reference, Input):
-                return _find_largest(graph.example[0][reference.place])
+                return _find_largest(inputs[reference.place])
             arrays = graph.state if isinstance(reference, Held) else graph.constants
             return _find_largest(arrays[reference[0]]) if reference[0] in arrays else 0.0
 
@@ -140,10 +145,10 @@ class _Check:
 
 
 def _list_terms(program: Program) -> list[set[Result | Input | Held | Constant]]:
-    """List for each tensor that a model answers what it was added up of."""
+    """List for each tensor that a model answers, and then for each buffer that it writes, what it was added up of."""
     nodes = {node.name: node for node in program.nodes}
     found = []
-    for output in list_references(program.output):
+    for output in list_references((program.output, tuple(write.value for write in program.writes))):
         terms: set[Result | Input | Held | Constant] = set()
         todo = [output]
         while todo:
@@ -174,15 +179,27 @@ def _list_tensors(output: Any) -> list[Tensor]:
     return []
 
 
-def _try_backward(root: Translated, inputs: Sequence[Tensor], made: list[Tensor], trial: Trial | None) -> None:
-    """Run a backward pass from everything that the model gives, and compare its gradients with torch's.
+def _try_backward(
+    root: Translated, inputs: Sequence[Tensor], made: list[Tensor], trial: Trial | None, terms: Mapping[str, float]
+) -> None:
+    """Run a backward pass from everything that the model gives, and compare gradients and buffers with torch's.
+
+    Args:
+        root: The model.
+        inputs: Of the pass.
+        made: What the model gave for them.
+        trial: What torch gives.
+        terms: The largest number that each written buffer was added up of.
 
     Raises:
         Unsupported: OneFlow cannot, or they are not alike.
     """
-    floating = {place: tensor for place, tensor in enumerate(made) if tensor.dtype.is_floating_point}
     try:
-        weighed = [_weigh(place, tensor) for place, tensor in floating.items() if tensor.requires_grad]
+        weighed = [
+            _weigh(place, tensor)
+            for place, tensor in enumerate(made)
+            if tensor.dtype.is_floating_point and tensor.requires_grad
+        ]
         if weighed:
             sum(weighed[1:], weighed[0]).backward()
         sync()
@@ -195,7 +212,9 @@ def _try_backward(root: Translated, inputs: Sequence[Tensor], made: list[Tensor]
         return
     sources = {**models.find_tensors(root), "input 0": inputs[0]}
     gradients = {name: _gradient_of(sources[name]) for name in trial.wanted.gradients}
-    far = find_far(trial, Pass({place: sample(each.detach().numpy()) for place, each in floating.items()}, gradients))
+    buffers = {name: sample(sources[name].numpy()) for name in trial.wanted.buffers}
+    answers = {place: sample(each.detach().numpy()) for place, each in enumerate(made)}
+    far = find_far(trial, Pass(answers, gradients, buffers), terms)
     if far:
         raise Unsupported(
             f"model: translated to OneFlow, {far} in training is not torch's. The model may do what a trace does not "
@@ -212,27 +231,35 @@ def _gradient_of(source: Tensor) -> NDArray[Any]:
     return sample(flow.zeros_like(source).numpy() if source.grad is None else source.grad.numpy())
 
 
-def _compare(made: list[Tensor], answers: tuple[Any, ...], sizes_of_terms: list[float]) -> None:
-    """Compare the answer with torch's.
+def _compare(root: Translated, made: list[Tensor], graph: ModelGraph, sizes_of_terms: Sequence[float]) -> None:
+    """Compare the answer in evaluation mode, and the buffers that the pass has written, with torch's.
 
     Args:
+        root: The model, after the pass.
         made: The tensors of the answer.
-        answers: The same ones of torch.
-        sizes_of_terms: For each of them, the largest number that it was added up of. An answer may be nothing but what
-            rounding leaves of such numbers.
+        graph: Has the same ones of torch.
+        sizes_of_terms: For each of them, and then for each written buffer, the largest number that it was added up of.
+            It may be nothing but what rounding leaves of such numbers.
 
     Raises:
         Unsupported: They are not alike.
     """
-    for tensor, answer, terms in zip(made, answers, sizes_of_terms, strict=True):
-        ours = tensor.detach().numpy().astype(np.float64)
-        theirs = np.asarray(answer, np.float64)
-        size = _find_largest(theirs)
-        allowed = _CLOSE.get(dtype_of(tensor), 0.0) * max(size, _ROUNDING * terms)
-        alike = np.isclose(ours, theirs, rtol=0, atol=allowed, equal_nan=True)
+    held = models.find_tensors(root)
+    buffers = [write.name for write in graph.evaluation.writes]
+    ours = [*made, *(held[name] for name in buffers)]
+    theirs = [*graph.example[1], *(graph.example_buffers[name] for name in buffers)]
+    befores = [np.zeros(()) for _ in made] + [graph.state[name].astype(np.float64) for name in buffers]
+    said = ["model: translated to OneFlow it answers otherwise than in torch: by "] * len(made)
+    said += [
+        f"model: translated to OneFlow it changes buffer {name!r} otherwise than in torch: by " for name in buffers
+    ]
+    for tensor, wanted, before, what, terms in zip(ours, theirs, befores, said, sizes_of_terms, strict=True):
+        given = tensor.detach().numpy().astype(np.float64)
+        answer = np.asarray(wanted, np.float64)
+        size = _find_largest(answer)
+        moved = _find_largest(answer - before)  # of a buffer, a pass may change little
+        allowed = _CLOSE.get(dtype_of(tensor), 0.0) * max(moved, _ROUNDING * size, _ROUNDING * terms)
+        alike = np.isclose(given, answer, rtol=0, atol=allowed, equal_nan=True)
         if not alike.all():
-            far = float(np.abs(ours - theirs)[~alike].max())
-            raise Unsupported(
-                f"model: translated to OneFlow it answers otherwise than in torch: by {far:.1e}, where numbers are up "
-                f"to {size:.1e}. {_ASKS_TOO_MUCH}"
-            )
+            far = float(np.abs(given - answer)[~alike].max())
+            raise Unsupported(f"{what}{far:.1e}, where numbers are up to {size:.1e}. {_ASKS_TOO_MUCH}")

@@ -18,7 +18,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_geometry import affine_grid, pairwise_distances
-from layered_lr_torch.trace_indices import assign, get_item, select, slice_along
+from layered_lr_torch.trace_indices import assign, get_item, narrow, select, slice_along
 from layered_lr_torch.trace_layers import (
     bilinear,
     cosine_similarity,
@@ -36,6 +36,7 @@ from layered_lr_torch.trace_layers import (
 from layered_lr_torch.trace_losses import LOSSES, with_gradient_of
 from layered_lr_torch.trace_names import Refusal
 from layered_lr_torch.trace_recurrent import RECURRENT
+from layered_lr_torch.trace_scattering import SCATTERING, fill_diagonal, scatter_sum
 from layered_lr_torch.trace_small_functions import SMALL_FUNCTIONS
 
 Composite = Callable[..., Any]
@@ -47,7 +48,8 @@ def _addmm(x: Tensor, first: Tensor, second: Tensor, *, beta: float = 1, alpha: 
     return product + (x if beta == 1 else x * beta)
 
 
-def _split(x: Tensor, sizes: Any, dim: int = 0) -> Any:
+def _split(x: Tensor, sizes: Any = None, dim: int = 0, *, split_sizes: Any = None) -> Any:
+    sizes = split_sizes if sizes is None else sizes
     length = x.shape[dim]
     if isinstance(sizes, int):
         sizes = [min(sizes, length - start) for start in range(0, length, sizes)] or [0]
@@ -61,7 +63,8 @@ def _chunk(x: Tensor, chunks: int, dim: int = 0) -> Any:
     return _split(x, max(1, -(-x.shape[dim] // chunks)), dim)
 
 
-def _tensor_split(x: Tensor, sections: Any, dim: int = 0) -> Any:
+def _tensor_split(x: Tensor, sections: Any = None, dim: int = 0, *, indices: Any = None) -> Any:
+    sections = indices if sections is None else sections
     length = x.shape[dim]
     if isinstance(sections, int):
         small, larger = divmod(length, sections)
@@ -69,7 +72,7 @@ def _tensor_split(x: Tensor, sections: Any, dim: int = 0) -> Any:
     if isinstance(sections, torch.Tensor):
         return NotImplemented
     edges = [0, *(range(length)[:edge].stop for edge in sections), length]
-    return _split(x, [max(stop - start, 0) for start, stop in pairwise(edges)], dim)
+    return tuple(slice_along(x, dim % x.dim(), start, max(start, stop), 1) for start, stop in pairwise(edges))
 
 
 def _unbind(x: Tensor, dim: int = 0) -> Any:
@@ -81,7 +84,8 @@ def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return torch.cat([tensor.unsqueeze(dim % rank) for tensor in tensors], dim % rank)
 
 
-def _repeat(x: Tensor, *sizes: Any) -> Any:
+def _repeat(x: Tensor, *sizes: Any, repeats: Any = None) -> Any:
+    sizes = sizes or (repeats,)
     times = list(sizes[0]) if isinstance(sizes[0], tuple | list) else list(sizes)
     whole = x.reshape([1] * (len(times) - x.dim()) + list(x.shape))
     for axis, time in enumerate(times):
@@ -92,8 +96,9 @@ def _repeat(x: Tensor, *sizes: Any) -> Any:
     return whole
 
 
-def _tile(x: Tensor, *dims: Any) -> Any:
-    times = list(dims[0]) if isinstance(dims[0], tuple | list) else list(dims)
+def _tile(x: Tensor, *sizes: Any, dims: Any = None) -> Any:
+    sizes = sizes or (dims,)
+    times = list(sizes[0]) if isinstance(sizes[0], tuple | list) else list(sizes)
     return _repeat(x, [1] * (x.dim() - len(times)) + times)
 
 
@@ -321,7 +326,7 @@ def adaptive_max(x: Tensor, size: Any) -> Tensor:
     return F.adaptive_max_pool2d(x, size)
 
 
-RECORDED: Final = (slice_along, clamp_between, plain_elu, adaptive_max, with_gradient_of)
+RECORDED: Final = (slice_along, clamp_between, plain_elu, adaptive_max, scatter_sum, with_gradient_of)
 """Functions of this library that a recorder records as one operator each."""
 
 COMPOSITES: Final[dict[str, Composite]] = {
@@ -335,13 +340,13 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "linalg_vector_norm": vector_norm,
     "linalg_norm": linalg_norm,
     "logsumexp": logsumexp,
-    **dict.fromkeys(("split", "split_with_sizes"), _split),
-    "chunk": _chunk,
+    **dict.fromkeys(("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes"), _split),
+    **dict.fromkeys(("chunk", "unsafe_chunk"), _chunk),
     "tensor_split": _tensor_split,
     "unbind": _unbind,
     "stack": _stack,
-    "select": select,
-    "narrow": lambda x, dim, start, length: slice_along(x, dim % x.dim(), int(start), int(start) + length, 1),
+    **dict.fromkeys(("select", "select_copy"), select),
+    **dict.fromkeys(("narrow", "narrow_copy"), narrow),
     "getitem": get_item,
     "repeat": _repeat,
     "tile": _tile,
@@ -361,7 +366,6 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "masked_fill": lambda x, mask, value: torch.where(mask, value, x),
     "tril": _triangle(torch.tril),
     "triu": _triangle(torch.triu),
-    "take_along_dim": lambda x, index, dim: torch.gather(x, dim, index),
     "embedding": _embedding,
     "instance_norm": instance_norm,
     "pixel_shuffle": _pixel_shuffle,
@@ -406,6 +410,7 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "frobenius_norm": vector_norm,
     "adaptive_max_pool2d": lambda x, size: (adaptive_max(x, size), None),
     **SMALL_FUNCTIONS,
+    **SCATTERING,
     **RECURRENT,
     **LOSSES,
 }  # fmt: skip
@@ -423,6 +428,8 @@ def compute_changed(name: str, args: Sequence[Any], kwargs: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return value.to(target.dtype).expand(target.shape)
         return torch.full(target.shape, value, dtype=target.dtype)
+    if name == "fill_diagonal":
+        return fill_diagonal(*args, **kwargs)
     for home in (torch.Tensor, torch, torch._C._nn, F):
         function = getattr(home, name, None)
         if function is not None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from layered_lr.arrays import Arrays
 from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.models.graph import Program
@@ -34,20 +35,20 @@ def answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) 
         evaluation: The forward pass in evaluation mode.
 
     Returns:
-        The inputs, and the tensors of the answer.
+        The inputs, the tensors of the answer, and the buffers after it, by every name.
 
     Raises:
         SpecError: The forward pass fails.
     """
     images = max(len(example[0]), LEAST_BATCH)
     try:
-        inputs, answers = _answer_to(model, example, LEAST_BATCH)
+        inputs, answers, buffers = _answer_to(model, example, LEAST_BATCH)
     except SpecError:  # a model that folds the batch takes whole multiples of some number
         if images == LEAST_BATCH:
             raise
-        inputs, answers = _answer_to(model, example, images)
+        inputs, answers, buffers = _answer_to(model, example, images)
     draws = any(node.may_draw and not node.follows_mode for node in evaluation.nodes)
-    return inputs, () if draws else answers
+    return inputs, () if draws else answers, buffers
 
 
 def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> Any:
@@ -59,7 +60,8 @@ def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> A
             given = model(*(torch.from_numpy(array.copy()) for array in inputs))
         except Exception as error:  # such as an index out of range, which no shape tells
             raise _explain("forward", inputs, error) from error
-    return inputs, tuple(models.to_array(tensor) for tensor in _list_answers(given))
+        buffers = {name: models.to_array(buffer) for name, buffer in _list_all_buffers(model)}
+    return inputs, tuple(models.to_array(tensor) for tensor in _list_answers(given)), buffers
 
 
 def _draw_inputs(example: Sequence[NDArray[Any]], images: int) -> tuple[NDArray[Any], ...]:
@@ -109,7 +111,7 @@ def try_training(model: Module, example: Sequence[NDArray[Any]]) -> Trial | None
 
     Returns:
         The pass, and the same with inputs that are a little other ones. None where the model draws what cannot be held
-        still, or gives nothing that has a gradient.
+        still.
 
     Raises:
         SpecError: The forward or the backward pass fails.
@@ -122,18 +124,58 @@ def try_training(model: Module, example: Sequence[NDArray[Any]]) -> Trial | None
         wanted = _train_once(model, inputs)
     if wanted is None:
         return None
-    others = [[disturb(array, number) for array in inputs] for number in range(_DISTURBED)]
-    if not any(array.dtype.kind == "f" for array in inputs):
-        others = []
-    disturbed = [_train_once(model, each) for each in others]
-    return Trial(tuple(inputs), wanted, tuple(each for each in disturbed if each is not None))
+    disturbed: list[Pass | None] = []
+    shaken: list[Pass | None] = []
+    if any(array.dtype.kind == "f" for array in inputs):
+        for number in range(_DISTURBED):
+            disturbed.append(_train_once(model, [disturb(array, number) for array in inputs]))
+        if _has_whole_numbers(wanted):
+            for number in range(_DISTURBED):
+                others = [disturb(array, number, shakes=True) for array in inputs]
+                shaken.append(_train_once(model, others, with_gradients=False))
+    return Trial(
+        tuple(inputs),
+        wanted,
+        tuple(each for each in disturbed if each is not None),
+        tuple(each for each in shaken if each is not None),
+        _copy_numbers(_list_buffers(model)),
+    )
 
 
-def _train_once(model: Module, inputs: Sequence[NDArray[Any]]) -> Pass | None:
+def _has_whole_numbers(made: Pass) -> bool:
+    """Whether whole or truth values were given that may depend on the inputs; a count of passes does not."""
+    arrays = [*made.answers.values(), *(array for name, array in made.buffers.items() if not _counts_passes(name))]
+    return any(array.dtype.kind != "f" for array in arrays)
+
+
+def _counts_passes(name: str) -> bool:
+    return name.rpartition(".")[2] == "num_batches_tracked"
+
+
+def _list_all_buffers(model: Module) -> Iterator[tuple[str, Tensor]]:
+    """The buffers, by every name that they have."""
+    for prefix, module in list_modules(model):
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                yield prefix + name, buffer
+
+
+def _list_buffers(model: Module) -> dict[str, Tensor]:
+    """The buffers by name; of one that has several names, by the first."""
+    found = {id(buffer): (name, buffer) for name, buffer in reversed(list(_list_all_buffers(model)))}
+    return dict(found.values())
+
+
+def _copy_numbers(tensors: Mapping[Any, Tensor]) -> dict[Any, NDArray[Any]]:
+    return {key: sample(models.to_array(tensor.detach())) for key, tensor in tensors.items()}
+
+
+def _train_once(model: Module, inputs: Sequence[NDArray[Any]], with_gradients: bool = True) -> Pass | None:
     still = _HeldStill()
     with put_back(model):
         model.train()
         copy_buffers(model)
+        names = _list_buffers(model)
         tensors = [torch.from_numpy(array.copy()) for array in inputs]
         sources = _list_sources(model, tensors)
         if "input 0" in sources:
@@ -145,23 +187,33 @@ def _train_once(model: Module, inputs: Sequence[NDArray[Any]]) -> Pass | None:
             raise
         except Exception as error:
             raise _explain("forward", inputs, error) from error
-        weighed = [
-            (answer * torch.from_numpy(draw_weights(place, answer.shape)).to(answer.dtype)).sum()
-            for place, answer in enumerate(answers)
-            if answer.requires_grad and answer.is_floating_point()
-        ]
-        if still.is_moved or not weighed or not sources:
+        if still.is_moved:
             return None
-        try:
-            found = torch.autograd.grad(sum(weighed[1:], weighed[0]), list(sources.values()), allow_unused=True)
-        except RuntimeError as error:
-            raise _explain("backward", inputs, error) from error
-        gradients = {
-            name: sample(models.to_array(torch.zeros_like(source) if gradient is None else gradient))
+        now = dict(_list_all_buffers(model))
+        buffers = _copy_numbers({name: now[name] for name in names})
+        gradients = _find_gradients(answers, sources, inputs) if with_gradients else {}
+        return Pass(_copy_numbers(dict(enumerate(answers))), gradients, buffers)
+
+
+def _find_gradients(answers: Sequence[Tensor], sources: Mapping[str, Tensor], inputs: Sequence[NDArray[Any]]) -> Arrays:
+    """Compute the gradients of the answers, each times what a trial draws; none where none can be."""
+    weighed = [
+        (answer * torch.from_numpy(draw_weights(place, answer.shape)).to(answer.dtype)).sum()
+        for place, answer in enumerate(answers)
+        if answer.requires_grad and answer.is_floating_point()
+    ]
+    if not weighed or not sources:
+        return {}
+    try:
+        found = torch.autograd.grad(sum(weighed[1:], weighed[0]), list(sources.values()), allow_unused=True)
+    except RuntimeError as error:
+        raise _explain("backward", inputs, error) from error
+    return _copy_numbers(
+        {
+            name: torch.zeros_like(source) if gradient is None else gradient
             for (name, source), gradient in zip(sources.items(), found, strict=True)
         }
-        floating = {place: each for place, each in enumerate(answers) if each.is_floating_point()}
-        return Pass({place: sample(models.to_array(each.detach())) for place, each in floating.items()}, gradients)
+    )
 
 
 def _list_sources(model: Module, inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.overrides import handle_torch_function, has_torch_function
@@ -25,6 +26,19 @@ def select(x: Tensor, dim: int, index: Any) -> Tensor:
     axis, length = dim % x.dim(), x.shape[dim]
     start = int(index) % length
     return slice_along(x, axis, start, start + 1, 1).reshape((*x.shape[:axis], *x.shape[axis + 1 :]))
+
+
+def narrow(x: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """Take some places of an axis, one after the other."""
+    axis = dim % x.dim()
+    first = find_start(x, axis, start)
+    return slice_along(x, axis, first, first + length, 1)
+
+
+def find_start(x: Tensor, axis: int, start: Any) -> int:
+    """Find where ``narrow`` begins, counted from the first place of the axis: a negative number counts from its end."""
+    first = int(start)
+    return first + int(x.shape[axis]) if first < 0 else first
 
 
 def get_item(x: Tensor, index: Any) -> Any:
@@ -82,7 +96,7 @@ def _list_parts(x: Tensor, index: Any) -> list[Any] | None:
     given = list(index) if isinstance(index, tuple) else [index]
     parts: list[Any] = []
     for part in given:
-        if isinstance(part, list):
+        if isinstance(part, list | np.ndarray):
             part = torch.tensor(part)
         if isinstance(part, bool):
             return None
@@ -116,41 +130,81 @@ def _gather(x: Tensor, gathered: list[tuple[int, Tensor]]) -> Any:
 
 
 def assign(target: Tensor, index: Any, value: Any) -> Any:
-    """Compute what a tensor becomes under ``target[index] = value``, for slices and whole numbers, and for masks."""
+    """Compute what a tensor becomes under ``target[index] = value``.
+
+    The index may have slices and whole numbers, and one tensor of whole numbers that are known; or it is a mask.
+    """
     if isinstance(index, torch.Tensor) and index.dtype == torch.bool:
         if isinstance(value, torch.Tensor) and value.dim() > 0:
             return NotImplemented
         mask = index.reshape(*index.shape, *(1 for _ in range(target.dim() - index.dim())))
         return torch.where(mask, value, target)
     parts = _list_parts(target, index)
-    if parts is None:
+    if parts is None or sum(isinstance(part, torch.Tensor) for part in parts) > 1:
         return NotImplemented
-    region: list[slice] = []
+    region: list[range | list[int]] = []
     kept: list[bool] = []
     for part in parts:
-        if part is None or isinstance(part, torch.Tensor):
+        length = target.shape[len(region)] if len(region) < target.dim() else 0
+        places = _list_places(part, length)
+        if places is None:
             return NotImplemented
-        length = target.shape[len(region)]
-        if isinstance(part, slice):
-            start, stop, step = part.indices(length)
-            if step != 1:
-                return NotImplemented
-            region.append(slice(start, max(stop, start)))
-        else:
-            region.append(slice(int(part) % length, int(part) % length + 1))
-        kept.append(isinstance(part, slice))
-    sizes = [part.stop - part.start for part in region]
+        region.append(places)
+        kept.append(isinstance(part, slice | torch.Tensor))
+    sizes = [len(part) for part in region]
+    if 0 in sizes:
+        return target
     if not isinstance(value, torch.Tensor):
         value = torch.full((), value, dtype=target.dtype)
     shape = [size for size, keeps in zip(sizes, kept, strict=True) if keeps]
-    value = value.to(target.dtype).expand(shape).reshape(sizes)
-    whole = value
-    for axis in reversed(range(len(region))):  # on each axis: what stands before the region, it, what stands after it
-        part, around = region[axis], target
+    while value.dim() > len(shape) and value.shape[0] == 1:
+        value = value.squeeze(0)
+    whole = value.to(target.dtype).expand(shape).reshape(sizes)
+    for axis in reversed(range(len(region))):
+        around = target
         for other in range(axis):
-            around = slice_along(around, other, region[other].start, region[other].stop, 1)
-        length = target.shape[axis]
-        pieces = [slice_along(around, axis, 0, part.start, 1), whole, slice_along(around, axis, part.stop, length, 1)]
-        pieces = [piece for piece in pieces if piece.shape[axis] > 0]
-        whole = torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0]
+            around = _take(around, other, region[other])
+        whole = _put(around, axis, region[axis], whole)
     return whole
+
+
+def _list_places(part: Any, length: int) -> range | list[int] | None:
+    """List the places of an axis that a part of an index means.
+
+    Returns:
+        None where they are not known, or where one stands there twice: torch then gives each value a gradient, also
+        those that others replace.
+    """
+    if isinstance(part, slice):
+        start, stop, step = part.indices(length)
+        return range(start, max(stop, start), step)
+    if isinstance(part, FakeTensor) or part is None:
+        return None
+    if isinstance(part, torch.Tensor):
+        if part.dim() != 1 or part.dtype == torch.bool:
+            return None
+        with torch._C.DisableTorchFunction():
+            numbers = part.tolist()
+        places = [range(length)[place] for place in numbers]
+        return places if len(set(places)) == len(places) else None
+    first = int(part) % length
+    return range(first, first + 1)
+
+
+def _take(x: Tensor, axis: int, places: range | list[int]) -> Tensor:
+    if isinstance(places, range):
+        return slice_along(x, axis, places.start, max(places.stop, places.start), places.step)
+    return x.index_select(axis, torch.tensor(places, dtype=torch.int64))
+
+
+def _put(around: Tensor, axis: int, places: range | list[int], value: Tensor) -> Tensor:
+    """Put numbers into places along one axis: between what stands before and after them, or each into its place."""
+    length = around.shape[axis]
+    if isinstance(places, range) and places.step == 1:
+        first, last = slice_along(around, axis, 0, places.start, 1), slice_along(around, axis, places.stop, length, 1)
+        pieces = [piece for piece in (first, value, last) if piece.shape[axis] > 0]
+        return torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0]
+    order = list(range(length))
+    for number, place in enumerate(places):
+        order[place] = length + number
+    return torch.cat([around, value], axis).index_select(axis, torch.tensor(order))

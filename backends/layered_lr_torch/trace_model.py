@@ -212,7 +212,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     training, evaluation = let_modes_follow(*programs)
     for program in (training, evaluation):
         check_program(program, {tensor.name: tensor for tensor in facts["tensors"]}, constants)
-    drawn, answers = answer(model, example, evaluation)
+    drawn, answers, buffers = answer(model, example, evaluation)
     return ModelGraph(
         inputs=inputs,
         training=training,
@@ -220,6 +220,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         constants=constants,
         mode_bound=find_mode_bound(training, evaluation),
         example=(drawn, answers),
+        example_buffers={write.name: buffers[write.name] for write in evaluation.writes},
         trial=try_training(model, example),
         **facts,
     )
@@ -493,14 +494,30 @@ def _list_writes(model: Module, recorder: Recorder, names: dict[str, Tensor]) ->
     now = {prefix + name: tensor for prefix, module in list_modules(model) for name, tensor in module._buffers.items()}
     for name, fake in names.items():
         if name in now and now[name] is not fake and isinstance(now[name], torch.Tensor):
-            if now[name].shape != fake.shape:
-                raise recorder.refuse(
-                    f"gives buffer {name!r} another shape, {tuple(now[name].shape)} for {tuple(fake.shape)}",
-                    "Make it with that shape, or run the model once where it is made.",
-                )
+            _check_replacement(recorder, name, fake, now[name])
             yield Write(name, recorder.argument_of(now[name]), name.rpartition(".")[0], False)
         elif name in recorder.written:
             yield Write(name, recorder.argument_of(fake), recorder.written[name], False)
+
+
+def _check_replacement(recorder: Recorder, name: str, buffer: Tensor, made: Tensor) -> None:
+    """Refuse what a forward pass puts in the place of a buffer, if the buffer itself could not become that."""
+    if made.shape != buffer.shape:
+        raise recorder.refuse(
+            f"gives buffer {name!r} another shape, {tuple(made.shape)} for {tuple(buffer.shape)}",
+            "Make it with that shape, or run the model once where it is made.",
+        )
+    if made.dtype != buffer.dtype:
+        raise recorder.refuse(
+            f"gives buffer {name!r} another dtype, {dtype_name(made.dtype)} for {dtype_name(buffer.dtype)}",
+            "Make it with that dtype, or convert what it gets.",
+        )
+    other = recorder.find_holder(made)
+    if other not in (None, name):
+        raise recorder.refuse(
+            f"puts into buffer {name!r} the memory of {other!r}, so that later changes of one change both",
+            "Give it a copy (clone).",
+        )
 
 
 def _list_tensors(model: Module) -> Iterator[HeldTensor]:

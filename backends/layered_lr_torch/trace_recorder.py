@@ -27,7 +27,7 @@ from layered_lr_torch.callers import OWN_PACKAGES, is_called_by
 from layered_lr_torch.function_copies import FunctionCopies
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_attributes import Watch, Watched
-from layered_lr_torch.trace_indices import plain_index
+from layered_lr_torch.trace_indices import find_start, plain_index
 from layered_lr_torch.trace_layers import batch_norm
 from layered_lr_torch.trace_refusals import HiddenNode, is_of_own_gradient, refuse_function
 from layered_lr_torch.trace_shortcuts import find_result
@@ -49,6 +49,13 @@ class Known(NamedTuple):
     tensor: Tensor
     argument: Argument
     version: int
+
+
+class Part(NamedTuple):
+    """Says that a tensor is ``whole[index]``, in the same memory."""
+
+    whole: Tensor
+    index: Any
 
 
 class Earlier(NamedTuple):
@@ -109,13 +116,14 @@ class Recorder(TorchFunctionMode):
         self._known: dict[int, Known] = {}
         self._held_names: dict[int, str] = {}
         self._held_storages: dict[int, str] = {}
+        self._held_tensors: dict[str | None, Tensor] = {}
         self._viewed: set[int] = set()
         self._shared_data: set[int] = set()
         self._kept: list[object] = []
         self._watch: Watch | None = None
         self._changing: dict[int, str] = {}
         self._unfollowed: dict[int, str] = {}
-        self._items: dict[int, tuple[Tensor, Any]] = {}
+        self._items: dict[int, Part] = {}
         self._copies = FunctionCopies()
         if earlier is not None:
             self._kept.append(earlier)
@@ -131,6 +139,11 @@ class Recorder(TorchFunctionMode):
         self.know(tensor, Held(name))
         self._held_names[id(tensor)] = name
         self._held_storages[_storage_of(tensor)] = name
+        self._held_tensors[name] = tensor
+
+    def find_holder(self, tensor: Tensor) -> str | None:
+        """Find the parameter or buffer whose memory a tensor has."""
+        return self._held_storages.get(_storage_of(self._replace(tensor)))
 
     def refuse(self, what: str, mend: str, source: str = "", node: Node | None = None) -> Unsupported:
         """Make the error for something that cannot be followed, with the place where the model does it."""
@@ -202,8 +215,8 @@ class Recorder(TorchFunctionMode):
         if kwargs.get("out") is not None:
             return self._write_out(func, name, args, kwargs)
         kwargs = {key: value for key, value in kwargs.items() if key not in trace_names.IGNORED}
-        if name == "getitem":
-            args = (args[0], plain_index(args[1]))
+        if name == "getitem" or (name == "setitem" and isinstance(args[1], tuple)):
+            args = (args[0], plain_index(args[1]), *args[2:])
         if name == "setitem" or (in_place and args and isinstance(args[0], torch.Tensor)):
             return self._change(func, name, args, kwargs)
         return self._record(func, name, args, kwargs)
@@ -280,7 +293,7 @@ class Recorder(TorchFunctionMode):
                     with self:
                         made = made.detach()
                 if name in ("getitem", "select", "narrow") and made._base is not None:
-                    self._items[id(made)] = (args[0], _index_of(name, *plain[1:], **named))
+                    self._items[id(made)] = Part(plain[0], _index_of(name, *plain, **named))
                     self._kept.append(made)
                 if lacks_derivative:
                     self._note_without_derivative(made)
@@ -380,14 +393,18 @@ class Recorder(TorchFunctionMode):
             args = (target, *args[1:])
         holder = self._held_storages.get(_storage_of(target))
         held = self._held_names.get(id(target))
+        wholes = list(self._list_wholes(target))
         if holder is None and _storage_of(target) in self._shared_data:
             raise self.refuse(f"changes a tensor through its .data ({name}_)", "Make a new tensor.")
-        if holder is not None and (held is None or isinstance(target, torch.nn.Parameter)):
+        changes = f"changes {holder!r} in place ({name}_)"
+        if isinstance(self._held_tensors.get(holder), torch.nn.Parameter):
+            raise self.refuse(changes, "Only a buffer may be changed in a forward pass, and no parameter.")
+        if holder is not None and id(wholes[-1] if wholes else target) not in self._held_names:
             raise self.refuse(
-                f"changes {holder!r} in place ({name}_)",
-                "Only a buffer may be changed in a forward pass, as a whole, and no parameter.",
+                f"{changes} through a view of it", "Change the buffer itself, or a part of it such as buffer[0]."
             )
-        self.argument_of(target)  # it must not be stale
+        for tensor in (target, *wholes):
+            self.argument_of(tensor)  # it must not be stale
         with self:
             changed = trace_composites.compute_changed(name, args, kwargs)
         if changed is NotImplemented:
@@ -405,16 +422,25 @@ class Recorder(TorchFunctionMode):
         if target.requires_grad and changed is not target and _stops_gradient(changed):
             changed = self._add_replacement(target, changed)
         argument = self.argument_of(changed)
-        if id(target) in self._items and name != "setitem":
-            return self._change_item(target, changed, argument, func, args, kwargs)
+        if wholes:
+            with self:
+                wholes[0][self._items[id(target)].index] = changed
         if name == "setitem":
             out = self._compute(_bump, (target, changed.requires_grad), {})
         else:
             out = self._compute(func, args, kwargs)
+        for whole in wholes:  # they share the memory that has changed just now
+            self.know(whole, self.argument_of_any_age(whole))
         self.know(target, argument)
         if held is not None:
             self.written[held] = self.paths[-1]
         return out
+
+    def _list_wholes(self, part: Tensor) -> Iterator[Tensor]:
+        """List what a tensor is a part of, as ``x[...]`` is of ``x``; the largest last."""
+        while id(part) in self._items:
+            part = self._items[id(part)].whole
+            yield part
 
     def _add_replacement(self, target: Tensor, changed: Tensor) -> Tensor:
         """Record that a tensor gets other numbers where no gradient is computed: in torch its gradient stays."""
@@ -422,19 +448,6 @@ class Recorder(TorchFunctionMode):
             made = target.clone()
         self._add("keep_gradient", {"x": target, "values": changed}, made, detached=False)
         return made
-
-    def _change_item(
-        self, target: Tensor, changed: Tensor, argument: Argument, func: Any, args: Any, kwargs: Any
-    ) -> Any:
-        """Record a change of ``x[...]``, which changes ``x``; returns what the function returns."""
-        whole, index = self._items[id(target)]
-        self.argument_of(whole)
-        with self:
-            whole[index] = changed
-        out = self._compute(func, args, kwargs)
-        for tensor, now in ((whole, self.argument_of_any_age(whole)), (target, argument)):
-            self.know(tensor, now)
-        return out
 
     def _promote(self, real: Tensor) -> Tensor:
         """Let a real tensor be followed from now on, because numbers that are not known are written into it."""
@@ -479,9 +492,13 @@ class Recorder(TorchFunctionMode):
     def argument_of(self, value: Any) -> Argument:
         """Return what a value is in the graph.
 
+        A real tensor is what stands for it, wherever the model hands it on without a function of torch: as an answer,
+        as a new buffer.
+
         Raises:
             Unsupported: It is a tensor that no recorded function has made, or whose memory has changed since.
         """
+        value = self._replace(value)
         if isinstance(value, FakeTensor):
             known = self._known.get(id(value))
             if is_of_own_gradient(value):
@@ -499,6 +516,7 @@ class Recorder(TorchFunctionMode):
                 )
             return known.argument
         if isinstance(value, torch.Tensor):
+            self._check_memory([value])
             self._kept.append(value)
             if id(value) in self._changing and self._watch is not None:
                 self._watch.note_read(self._changing[id(value)])
@@ -524,6 +542,7 @@ class Recorder(TorchFunctionMode):
         """
         uses = Counter(each.name for node in self.nodes for each in _list_held(node.arguments))
         uses.update(each.name for each in _list_held((self.output, tuple(write.value for write in self.writes))))
+        uses.update(write.name for write in self.writes)
         updated = [
             node.arguments[key]
             for node in self.nodes
@@ -565,15 +584,18 @@ def _bump(target: Tensor, has_gradient: bool) -> None:
         target.detach().zero_()
 
 
-def _index_of(name: str, *args: Any) -> Any:
+def _index_of(name: str, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Return the index with which ``x[index]`` is what a function of this name returned."""
     if name == "getitem":
         return args[0]
-    dim, start, *length = args
-    part = slice(start, start + length[0]) if length else start
-    return (
-        (*(slice(None) for _ in range(dim)), part) if dim >= 0 else (..., part, *(slice(None) for _ in range(-1 - dim)))
-    )
+    given = dict(zip(("dim", "start" if name == "narrow" else "index", "length"), args, strict=False)) | kwargs
+    axis = given["dim"] % x.dim()
+    if name == "select":
+        part: Any = int(given["index"])
+    else:
+        start = find_start(x, axis, given["start"])
+        part = slice(start, start + given["length"])
+    return (*(slice(None) for _ in range(axis)), part)
 
 
 def _lacks_derivative(out: Tensor) -> bool:

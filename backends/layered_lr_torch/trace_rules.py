@@ -110,7 +110,8 @@ def _all_axes(rank: int, *dims: Any, **named: Any) -> Sequence[int]:
     return list(given[0]) if isinstance(given[0], tuple | list) else list(given)
 
 
-def _two_axes(rank: int, dim0: int, dim1: int) -> Sequence[int]:
+def _two_axes(rank: int, dim0: int = 0, dim1: int = 0, *, axis0: int = 0, axis1: int = 0) -> Sequence[int]:
+    dim0, dim1 = dim0 or axis0, dim1 or axis1  # as swapaxes has them
     axes = list(range(rank))
     axes[dim0], axes[dim1] = axes[dim1], axes[dim0]
     return axes
@@ -243,8 +244,6 @@ def _var(
 
 def _arg(operator: str) -> Rule:
     def rule(out: Tensor, x: Tensor, dim: Any = None, keepdim: bool = False) -> Made:
-        if dim is None:
-            return None, f"calls {operator} without an axis"
         return operator, {"x": x, "axis": dim % x.dim(), "keepdim": keepdim}
 
     return rule
@@ -271,8 +270,6 @@ def _pad(out: Tensor, x: Tensor, pad: Sequence[int], mode: str = "constant", val
 
 def _roll(out: Tensor, x: Tensor, shifts: Any, dims: Any = ()) -> Made:
     given = (shifts,) if isinstance(shifts, int) else tuple(shifts)
-    if dims is None or dims == () or dims == []:
-        return None, "rolls a tensor without saying along which axis"
     return "roll", {"x": x, "shifts": given, "axes": list_axes(dims, x.dim())}
 
 
@@ -383,12 +380,15 @@ RULES: Final[Mapping[str, Rule]] = {
     "clamp_between": lambda out, x, low, high: ("clamp", {"x": x, "low": low, "high": high}),
     "plain_elu": lambda out, x, alpha: ("elu", {"x": x, "alpha": alpha}),
     "adaptive_max": _adaptive("adaptive_max_pool", 2),
-    "flip": lambda out, x, *dims: ("flip", {"x": x, "axes": list_axes(_all_axes(x.dim(), *dims), x.dim())}),
+    "flip": lambda out, x, *dims, **named: (
+        "flip", {"x": x, "axes": list_axes(_all_axes(x.dim(), *dims, **named), x.dim())}),
     "roll": _roll,
     "pad": _pad,
     "index_select": _index_select,
     "gather": lambda out, x, dim, index, sparse_grad=False: (
         "gather", {"x": x, "axis": dim % max(x.dim(), 1), "index": index}),
+    "scatter_sum": lambda out, x, axis, index, source: (
+        "scatter_add", {"x": x, "axis": axis, "index": index, "source": source}),
     "dropout": _dropout,
     "feature_dropout": _feature_dropout,
     "bernoulli": _bernoulli,

@@ -85,6 +85,23 @@ def _prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: An
     return product if keepdim else product.squeeze(dim)
 
 
+def _arg(name: str) -> Callable[..., Any]:
+    def composite(x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+        if dim is not None:
+            return NotImplemented
+        place = getattr(torch, name)(x.flatten(), 0)
+        return place.reshape([1] * x.dim()) if keepdim else place
+
+    return composite
+
+
+def _roll(x: Tensor, shifts: Any, dims: Any = ()) -> Any:
+    """Roll all numbers as one row, where no axis is given."""
+    if dims not in (None, (), []):
+        return NotImplemented
+    return x.flatten().roll(shifts, 0).reshape(x.shape)
+
+
 def _join(least_axes: int, axis: Callable[[int], int]) -> Callable[..., Tensor]:
     """Make a function that joins tensors along an axis, after each has got axes enough."""
 
@@ -175,6 +192,9 @@ SMALL_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "all": _all,
     "count_nonzero": _count,
     "prod": _prod,
+    "argmax": _arg("argmax"),
+    "argmin": _arg("argmin"),
+    "roll": _roll,
     "vstack": _join(2, lambda rank: 0),
     "hstack": _join(1, lambda rank: min(rank - 1, 1)),
     "dstack": _join(3, lambda rank: 2),

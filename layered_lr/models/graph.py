@@ -227,6 +227,7 @@ class ModelGraph:
             be mixed with the other mode of the model.
         example: Inputs, and the answer to them in evaluation mode, for a backend to check what it built. The answer is
             empty where that mode draws random numbers, and both are where the graph has no inputs.
+        example_buffers: The buffers that the evaluation program writes, by name, as they are after that answer.
         trial: What the model gives in training for these inputs; None where it cannot be said.
 
     Raises:
@@ -242,6 +243,7 @@ class ModelGraph:
     state: Arrays = field(default_factory=dict)
     mode_bound: tuple[str, ...] = ()
     example: tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]] = ((), ())
+    example_buffers: Arrays = field(default_factory=dict)
     trial: Trial | None = None
 
     def __post_init__(self) -> None:

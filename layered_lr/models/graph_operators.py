@@ -128,6 +128,7 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
     "index_select": ("x", "axis", "index"),
     "gather": ("x", "axis", "index"),
     "grid_sample": ("x", "grid", "mode", "padding", "aligned"),
+    "scatter_add": ("x", "axis", "index", "source"),  # the axes of the last three are alike but for ``axis``
     "full": ("shape", "value", "dtype"),
     # random numbers, which a session draws where a run has to be repeatable
     "dropout": ("x", "p", "training", "mask_shape"),

@@ -335,6 +335,91 @@ def test_every_program_is_tried_before_it_is_used() -> None:
     assert said["no gradient"].startswith("Unsupported: model: OneFlow cannot compute its gradients: ")
 
 
+def buffers_of_a_wrong_operator() -> dict[str, str]:
+    """What is said where OneFlow moves buffers, or gives whole numbers, otherwise than torch: here by another tanh."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+    from layered_lr_oneflow.operators import FUNCTIONS
+
+    class Net(torch.nn.Module):
+        def __init__(self, moves: bool, mode: bool) -> None:
+            super().__init__()
+            self.head, self.moves, self.mode = torch.nn.Conv2d(3, 4, 1), moves, mode
+            self.register_buffer("slow", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            x = self.head(x)
+            if self.training != self.mode:
+                return x
+            other = x.detach().tanh().mean((2, 3))
+            if self.moves:
+                self.slow = 0.999 * self.slow + 0.001 * other.mean(0)
+                return x
+            return x, other.argmax(1)
+
+    said = {}
+    before = FUNCTIONS["tanh"]
+    FUNCTIONS["tanh"] = lambda x: -flow.tanh(x)
+    for moves, mode in ((True, True), (False, True), (True, False)):
+        try:
+            ll.translate(Net(moves, mode), np.zeros((2, 3, 8, 8), np.float32))
+            said[f"{moves} {mode}"] = "nothing"
+        except ll.Unsupported as error:
+            said[f"{moves} {mode}"] = str(error)
+    FUNCTIONS["tanh"] = before
+    return said
+
+
+def test_buffers_and_whole_numbers_are_tried_too() -> None:
+    said = value_of(buffers_of_a_wrong_operator)
+    assert "buffer 'slow' in training is not torch's" in said["True True"]
+    assert "tensor 1 of its answer in training is not torch's" in said["False True"]
+    assert "changes buffer 'slow' otherwise than in torch" in said["True False"]
+
+
+def gradients_of_several_passes() -> dict[str, list[float]]:
+    """How far gradients are from torch's where passes come between a pass and its backward pass."""
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(3, 4)
+            self.register_buffer("queue", torch.linspace(-1, 1, 20).view(4, 5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made = self.head(x) @ self.queue
+            if self.training:
+                self.queue = self.queue * 0.5
+            return made
+
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    found = {}
+    for name, modes in {"training": (True, True), "both modes": (False, True), "others": (True, False, True)}.items():
+        net = Net()
+        translated = ll.translate(net, images)
+        gradients = []
+        for model, batch in ((net, torch.from_numpy(images)), (translated, flow.tensor(images))):
+            answers = [model.train(mode)(batch) for mode in modes]
+            sum((place + 1) * (answer * answer).sum() for place, answer in enumerate(answers)).backward()
+            gradients.append(model.head.weight.grad.numpy())
+        found[name] = [float(np.abs(gradients[0] - gradients[1]).max()), float(np.abs(gradients[0]).max())]
+    return found
+
+
+def test_a_backward_pass_computes_with_the_buffers_of_its_own_pass() -> None:
+    for far, size in value_of(gradients_of_several_passes).values():
+        assert far < 1e-5 * size  # float32
+
+
 def what_a_trial_leaves() -> dict[str, object]:
     """Random numbers, gradients and buffers of a model that is tried again for other images; and one inside a graph."""
     import numpy as np

@@ -16,7 +16,7 @@ import layered_lr as ll
 
 torch = pytest.importorskip("torch")
 
-from layered_lr.models.graph import BatchSized, Result  # noqa: E402
+from layered_lr.models.graph import BatchSized, Held, Result  # noqa: E402
 from layered_lr_torch.trace_model import prepare_traced, trace_model  # noqa: E402
 from tests.support.operator_networks import SHAPE, Small, around  # noqa: E402
 
@@ -104,9 +104,9 @@ def data_in_place(net: Any, x: Any) -> Any:
     return x
 
 
-def every_second(net: Any, x: Any) -> Any:
+def places_twice(net: Any, x: Any) -> Any:
     y = x * 1
-    y[:, ::2] = 0
+    y[:, [0, 0]] = x[:, :2]
     return y
 
 
@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "dropout between layers": (lambda net, x: recurrent(net, x, 3, 0.5), r"\(dropout=0.5\).*torch.nn.Dropout between"),
     "out= of another shape": (lambda net, x: torch.add(x, 1, out=torch.empty(1)), "with out="),
     "data in place": (data_in_place, r"changes a tensor through its \.data"),
-    "parts by steps": (every_second, r"calls setitem_.*x\[:, 2:4\]"),
+    "places twice": (places_twice, r"calls setitem_.*x\[:, 2:4\]"),
     "bits of whole numbers": (lambda net, x: x * ((x * 4).long() & 3), r"the bits of whole numbers \(and\)"),
     "bits of a whole number": (lambda net, x: x * ((x > 0) | 2), r"the bits of whole numbers \(or\)"),
     "other bits of whole numbers": (lambda net, x: x * ~(x * 4).int(), r"the bits of whole numbers \(not\)"),
@@ -555,6 +555,44 @@ def test_a_table_that_is_made_at_the_first_batch_is_there_after_it() -> None:
         trace_model(net, (X,))
     net(torch.from_numpy(X))
     assert not trace_model(net, (X,)).training.writes
+
+
+class Replacing(torch.nn.Module):
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.scale, self.make = torch.nn.Parameter(torch.ones(4)), make
+        self.register_buffer("count", torch.zeros(4, dtype=torch.long))
+        self.register_buffer("kept", torch.zeros(4))
+
+    def forward(self, x: Any) -> Any:
+        self.make(self)
+        return x.mean((2, 3)) * self.scale * self.kept
+
+
+REPLACING: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "another dtype": (
+        lambda net: setattr(net, "count", net.count + 0.5), "'count' another dtype, float32 for int64.* with that dtype"
+    ),
+    "a parameter's memory": (
+        lambda net: setattr(net, "kept", net.scale.detach()), "into buffer 'kept' the memory of 'scale'.* copy"
+    ),
+    "a view": (lambda net: net.kept.view(2, 2).add_(1), r"changes 'kept' in place \(add_\) through a view of it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPLACING)
+def test_what_a_buffer_of_oneflow_cannot_become_is_refused(name: str) -> None:
+    make, why = REPLACING[name]
+    with pytest.raises(ll.Unsupported, match=why):
+        trace_model(Replacing(make), (X,))
+
+
+def test_a_buffer_that_is_handed_on_as_it_is_remains_a_buffer() -> None:
+    """A function may have it from elsewhere than from the module, whose buffers are others during the trace."""
+    net = Replacing(lambda net: None)
+    kept = net.kept
+    net.forward = lambda x: (x * net.scale.sum(), kept)
+    assert trace_model(net, (X,)).training.output.parts[1] == Held("kept")
 
 
 REFUSED_PARTS: dict[str, tuple[Callable[[], Any], Callable[[Any, Any], Any], str]] = {

@@ -68,9 +68,58 @@ def test_whole_numbers_are_not_disturbed() -> None:
     places = np.arange(4)
     assert disturb(places, 0) is places
     assert 0 < np.abs(disturb(NUMBERS, 0) / NUMBERS - 1).max() < 1e-5
+    assert 1e-5 < np.abs(disturb(NUMBERS, 0, shakes=True) / NUMBERS - 1).max() < 1e-3
 
 
 def test_large_tensors_are_sampled() -> None:
     large = np.arange(2**18).reshape(2**9, 2**9)
     assert sample(large).tolist() == list(range(0, 2**18, 4))
     assert sample(NUMBERS).tolist() == NUMBERS.tolist() and sample(np.zeros((0, 3))).size == 0
+
+
+def trial_of_buffer(spread: float = 0.0) -> Trial:
+    """Of a buffer that one pass moves by a thousandth of its size, as a slow average."""
+    before = np.linspace(1, 2, 100, dtype=np.float32)
+    wanted = Pass({}, {}, {"a": before * np.float32(1.001)})
+    return Trial((), wanted, (Pass({}, {}, {"a": wanted.buffers["a"] * np.float32(1 + spread)}),), (), {"a": before})
+
+
+@pytest.mark.parametrize(
+    ("made", "spread", "far"),
+    [
+        (1.001, 0.0, ""),
+        (1.001005, 0.0, ""),  # half a hundredth of what has moved
+        (1.00105, 0.0, "buffer 'a'"),
+        (1.0, 0.0, "buffer 'a'"),  # it was not moved at all
+        (1.00105, 1e-6, ""),  # 0.0001 is allowed
+        (1.5, 1e-2, ""),  # chaos
+        (np.nan, 0.0, "buffer 'a'"),
+    ],
+)
+def test_a_buffer_has_to_move_as_in_torch(made: float, spread: float, far: str) -> None:
+    trial = trial_of_buffer(spread)
+    assert find_far(trial, Pass({}, {}, {"a": trial.before["a"] * np.float32(made)})) == far
+
+
+def test_what_rounding_leaves_in_a_buffer_is_not_compared() -> None:
+    nothing = np.zeros(3, np.float32)
+    trial = Trial((), Pass({}, {}, {"a": nothing + np.float32(1e-8)}), (), (), {"a": nothing})
+    made = Pass({}, {}, {"a": nothing - np.float32(3e-8)})
+    assert find_far(trial, made) == "buffer 'a'" and find_far(trial, made, {"a": 1.0}) == ""
+
+
+def test_whole_numbers_are_the_same_where_other_inputs_do_not_change_them() -> None:
+    wanted, shaken, made = np.arange(50), np.arange(50), np.arange(50)
+    shaken[3] += 1
+    made[3] += 1
+    trial = Trial((), Pass({0: wanted}, {}, {"a": wanted > 9}), (), (Pass({0: shaken}, {}, {"a": shaken > 9}),))
+    assert find_far(trial, Pass({0: made}, {}, {"a": made > 9})) == ""
+    made[4] += 1
+    assert find_far(trial, Pass({0: made}, {}, {"a": made > 9})) == "its answer"
+    assert find_far(trial, Pass({0: wanted}, {}, {"a": wanted > 8})) == "buffer 'a'"
+
+
+def test_whole_numbers_that_hang_on_rounding_are_not_compared() -> None:
+    wanted = np.arange(8)
+    trial = Trial((), Pass({0: wanted}, {}), (), (Pass({0: wanted[::-1].copy()}, {}),))
+    assert find_far(trial, Pass({0: wanted + 1}, {})) == ""

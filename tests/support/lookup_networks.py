@@ -48,6 +48,16 @@ def _take_along(net: Any, places: Tensor) -> Tensor:
     return torch.take_along_dim(rows, index, 2).squeeze(2)
 
 
+def _scatter_add(net: Any, places: Tensor) -> Tensor:
+    rows, index = _columns(net, places)
+    return rows.scatter_add(2, index, torch.ones_like(rows[:, :, :1])).sum(2)
+
+
+def _index_add(net: Any, places: Tensor) -> Tensor:
+    made = net.rows.weight.index_add(0, places, torch.ones(len(places), 6))
+    return made.sum(0).expand(len(places), 6)
+
+
 def _count(net: Any, places: Tensor) -> Tensor:
     net.count += 2
     return net.rows.weight[net.count].expand(len(places), 6)
@@ -60,6 +70,8 @@ def _zero_outside(places: Tensor) -> Tensor:
 LOOKUPS: Final[dict[str, Callable[[Any, Tensor], Tensor]]] = {
     "embedding": lambda net, places: net.rows(places),
     "gather": _gather,
+    "scatter_add": _scatter_add,
+    "index_add": _index_add,
     "take_along_dim": _take_along,
     "index_select": lambda net, places: net.rows.weight.index_select(0, places),
     "x[index]": lambda net, places: net.rows.weight[places],

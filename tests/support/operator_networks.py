@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -215,6 +215,131 @@ class Counted(Around):
         super().__init__(counted)
         self.register_buffer("count", torch.tensor(0))
         self.register_buffer("average", torch.zeros(4))
+
+
+def from_the_end(net: Any, x: Tensor) -> tuple[Any, ...]:
+    """Axes and places that are counted from the end, and arguments by their names."""
+    y = x * 1
+    torch.narrow(input=y, dim=-1, start=-3, length=3).mul_(2)
+    y.narrow(1, -2, 2).add_(1)
+    y.select(dim=2, index=-1)[:, -1] = 4
+    y[0][-1].sub_(x[1, 1])
+    y[:, 0][:, 1][:, 2:] = 5
+    return (
+        *(y, x.narrow(1, -3, 2), x.narrow(dim=-2, start=-8, length=3), torch.select(input=x, dim=-1, index=-8)),
+        *(x.split([1, 2, 5], dim=-1), torch.split_with_sizes(x, split_sizes=[3, 5], dim=-2), x.unsafe_chunk(3, -1)),
+        *(torch.tensor_split(x, (-5, -2), dim=-1), x.tensor_split(indices=(2, -3), dim=-1), x.tensor_split([3, 1], -1)),
+        *(x.hsplit([1, -1]), x.dsplit(4), torch.flip(x, dims=(-1,)), x.flip(dims=[-2, 1]), x.roll(-9, -1)),
+        *(torch.swapaxes(x, axis0=-1, axis1=1), x.unflatten(-1, (2, -1)), x.movedim(-1, 1), torch.tile(x, dims=(2, 1))),
+        *(x.repeat(repeats=(1, 2, 1, 1)), F.pad(x, (-1, 2, 1, -2)), x[..., -5:-1:2], x[:, -3:-1], x[:, -1, -3:]),
+    )
+
+
+def numbers_in_places(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Functions that put numbers into places, or add them there."""
+    whole, places = x.clone(), (x.detach() * 3).long().clamp(0, 7)
+    whole[:, ::2] = x[:, 1::2]
+    whole[:, 1, 1:7:3] *= 2
+    whole[:, [3, 0]] = x[:, :2] * 3
+    whole[:, 0, torch.tensor([2, -1]), 1::2] = x[0, 0, 0, :4]
+    whole[:, :, torch.tensor([True] * 2 + [False] * 6)] += 1
+    products = x.flatten(1) @ x.flatten(1).T
+    return (
+        *(whole, torch.zeros_like(x).scatter_add_(3, places, x), x.scatter_add(-1, places[..., :2], x[..., 2:4])),
+        *(x.index_add(-2, torch.tensor([0, 5, 0]), x[:, :, :3], alpha=-2), x.index_add(3, places[0, 0, 0], x)),
+        *(x.index_copy(2, torch.tensor([3, 1]), x[:, :, :2] * 2), x.index_fill(-1, torch.tensor([0, -2]), 3.0)),
+        *(x * x.new_tensor([1, 2, 3, 4]).view(4, 1, 1), x.diagonal(-2, -1, -2), torch.diagonal(x, 3, dim1=1, dim2=3)),
+        *(torch.linalg.diagonal(x, offset=1), products.diagonal(), products.trace(), torch.diag(x[0, 0, 0], -1)),
+        *(torch.diag(x[0, 0]), torch.diag_embed(x[:, 0], 1, -1, -2), (products * 1).fill_diagonal_(-9)),
+        *(torch.take_along_dim(x, places[:1, :, :, :1], dim=-1), x.fmod(0.3), torch.fmod(x, x.flip(1) + 2)),
+        *(torch.fmod(x.relu(), -0.2), x.sgn() * x, torch.tensordot(x, x[0], dims=([1, -1], [0, 2])), x.inner(x[0])),
+        *(
+            torch.tensordot(x, x[0, 0], 1),
+            torch.linalg.cross(x[:, 1:], x[:1, :3] + 1, dim=1),
+            x.roll(5),
+            x[0].roll(-70),
+        ),
+        *(torch.cross(x[:, 1:], x[:, :3], dim=-3), x.argmax() * x, x[0].argmin(keepdim=True) * x),
+    )
+
+
+def moving(net: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Computes with buffers, and then gives them other numbers, before any backward pass."""
+    places, features = x[..., net.places] * 2, x.mean((2, 3))
+    answers = (
+        *(features @ net.queue.clone().detach(), x / net.deviation.view(-1, 1, 1), torch.where(net.mask, x, x * 2)),
+        *(places.square(), F.prelu(x, net.deviation) * net.deviation.view(4, 1).expand(4, 8).unsqueeze(-1)),
+    )
+    if net.training:
+        seen = features.detach()
+        net.deviation = 0.9 * net.deviation + 0.1 * x.detach().std((0, 2, 3))
+        net.queue.copy_(torch.cat([seen[:2].T, net.queue[:, :-2]], 1))
+        net.mask, net.places = ~net.mask, (net.places + 1) % 8
+    return answers
+
+
+class Moving(Around):
+    def __init__(self) -> None:
+        super().__init__(moving)
+        self.register_buffer("queue", torch.linspace(-1, 1, 20).view(4, 5))
+        self.register_buffer("deviation", torch.linspace(0.5, 1.5, 4))
+        self.register_buffer("mask", torch.arange(8) % 3 > 0)
+        self.register_buffer("places", torch.tensor([7, 0, 0, 3]))
+
+
+def parts_of_buffers(net: Any, x: Tensor) -> Tensor:
+    """Changes buffers in parts, and parts of parts."""
+    seen = x.detach().mean((0, 2, 3))
+    net.table[:, -1] = seen[:3]
+    if net.training:
+        net.table[0] += 1
+        net.table[1, 2:].copy_(seen[:2])
+        net.table.narrow(1, -3, 2).mul_(0.5)
+        net.table.select(dim=0, index=-1).narrow(dim=0, start=-2, length=2).sub_(seen[2])
+        net.table[1][0] = 7
+        net.norm.running_mean = net.norm(x).detach().mean((0, 2, 3)) + 1
+    return x * net.table.sum() + net.table[:2].mean()
+
+
+class Parts(Around):
+    def __init__(self) -> None:
+        super().__init__(parts_of_buffers)
+        self.norm = nn.BatchNorm2d(4)
+        self.register_buffer("table", torch.linspace(-1, 1, 12).view(3, 4))
+
+
+class Found(NamedTuple):
+    whole: Tensor
+    chosen: Tensor
+
+
+def canvases(net: Any, x: Tensor) -> dict[str, Any]:
+    """Tensors of numbers alone, into which a pass writes, as answers and as buffers."""
+    whole, steps = x.new_zeros(x.shape[0], 4, 10, 10), torch.full((8, x.shape[0]), 0.5, dtype=x.dtype)
+    whole[:, :, 1:-1, 1:-1] = x
+    steps[0] = x[:, 0, 0, 0]
+    for step in range(1, 8):
+        steps[step] = torch.tanh(steps[step - 1] + x[:, 0, 0, step])
+    shifted = torch.zeros_like(x)
+    shifted[:-1, :2] = x[1:, :2]
+    shifted[1:, 2:] = x[:-1, 2:]
+    if not net.training:
+        return {"whole": whole, "others": (steps, shifted - net.made.sum() + net.filled.sum())}
+    chosen = torch.zeros(x.shape[0], 2, dtype=torch.long)
+    chosen[:, 0] = x.mean((2, 3)).argmax(1)
+    made, seen = torch.ones(4, dtype=x.dtype), x.detach().mean((0, 2, 3))
+    made[1:3] = seen[:2]
+    net.made = made
+    net.filled = torch.zeros_like(net.filled)
+    net.filled[:, 1] = seen
+    return {"whole": Found(whole, chosen), "others": [steps, shifted, chosen > 0]}
+
+
+class Canvases(Around):
+    def __init__(self) -> None:
+        super().__init__(canvases)
+        self.register_buffer("made", torch.zeros(4))
+        self.register_buffer("filled", torch.ones(4, 2))
 
 
 class Tied(nn.Module):
@@ -564,6 +689,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "unchanged without gradient": around(unchanged_without_gradient),
     "other statistics": around(other_statistics, norm=lambda: nn.BatchNorm2d(4), zeroed=lambda: nn.BatchNorm2d(4)),
     "handing on": Handing,
+    "from the end": around(from_the_end),
+    "numbers in places": around(numbers_in_places),
+    "buffers that move after they are used": Moving,
+    "parts of buffers": Parts,
+    "canvases": Canvases,
     "numbers of the batch": around(lambda net, x: (
         x / torch.tensor(x.shape[0]), x - torch.full((8,), x.shape[0]), x * torch.tensor(float(x.shape[0] + 1)))),
     "limits that are tensors": around(lambda net, x: (

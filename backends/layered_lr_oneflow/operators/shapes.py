@@ -85,4 +85,5 @@ SHAPES: Final[Mapping[str, Callable[..., Any]]] = {
     "pad": _pad,
     "index_select": _index_select,
     "gather": lambda x, axis, index: flow.gather(x, axis, convert(index, flow.int64)),
+    "scatter_add": lambda x, axis, index, source: flow.scatter_add(x, axis, convert(index, flow.int64), source),
 }
