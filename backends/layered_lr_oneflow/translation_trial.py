@@ -68,7 +68,7 @@ def try_both_modes(root: Translated, graph: ModelGraph) -> None:
         return
     of_buffers = {each.name for each in graph.tensors if each.kind == "buffer"}
     buffers = {name: array for name, array in graph.state.items() if name in of_buffers}
-    for mode in (False, True):
+    for mode in graph.modes:
         root.train(mode)
         models.load_state(root, buffers)  # a pass may change them
         try:
@@ -90,11 +90,14 @@ def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     sources: Collection[str] = ()
     if trains and graph.trial is not None:
         inputs, sources = graph.trial.inputs, graph.trial.wanted.gradients
+    elif trains and graph.training.images is not None and len(inputs[0]) not in graph.training.images:
+        images = min(graph.training.images)
+        inputs = tuple(np.resize(array, (images, *array.shape[1:])) for array in inputs)
     tensors = tuple(
         flow.tensor(array.copy(), requires_grad=f"input {place}" in sources) for place, array in enumerate(inputs)
     )
     check = _Check(graph.training if trains else graph.evaluation)
-    program = root.layered_lr_passes.find(root, tensors)[trains]
+    program = root.layered_lr_passes.find(root, tensors, trains)
     made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
     if trains:
         _try_backward(root, tensors, made, graph.trial)
