@@ -196,7 +196,17 @@ def explain_read_errors(path: Path, expected: str) -> Iterator[None]:
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # as OneFlow 0.9 writes them into what it raises
 
 
+def without_colours(text: str) -> str:
+    r"""Take a terminal's colours out of a text.
+
+    Example:
+        >>> without_colours("\x1b[1;31mError\x1b[0m: odd")
+        'Error: odd'
+    """
+    return _COLOURS.sub("", text)
+
+
 def describe_error(error: BaseException) -> str:
     """Return an error's type and message in one line of at most 200 characters, without a terminal's colours."""
-    text = " ".join(_COLOURS.sub("", f"{type(error).__name__}: {error}").split())
+    text = " ".join(without_colours(f"{type(error).__name__}: {error}").split())
     return text if len(text) <= 200 else f"{text[:199]}…"

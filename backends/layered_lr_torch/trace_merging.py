@@ -200,7 +200,7 @@ class _Merger:
         if all((array == array.flat[0]).all() for array in arrays):
             value = self._merge_numbers(tuple(_as_whole(array.flat[0].item()) for array in arrays))
             return self._add_fill("full", {"shape": shape, "value": value, "dtype": str(first.dtype)}, str(first.dtype))
-        made = self._count(arrays) or self._relate(arrays) or self._repeat(arrays)
+        made = self._count(arrays) or self._relate(arrays) or self._go_up(arrays)
         if made.shape == shape:
             return made
         return self._add_fill("reshape", {"x": Result(made.name), "shape": shape}, made.dtype)
@@ -258,24 +258,44 @@ class _Merger:
         x, y = (self._keep(np.full((1, 1), number, arrays[0].dtype)) for number in (inside, outside))
         return self._add_node("where", {"condition": Result(made.name), "x": x, "y": y}, shape, str(arrays[0].dtype))
 
-    def _repeat(self, arrays: Sequence[NDArray[Any]]) -> Node:
-        """Make arrays that are one array, once for each image, one after the other along the first axis.
+    def _go_up(self, arrays: Sequence[NDArray[Any]]) -> Node:
+        """Make arrays that have the same rows for each image, in each of them so much more than for the image before.
+
+        Such as one array for each image, ``torch.arange(n).repeat_interleave(2)``, or places for several parts of it.
 
         Raises:
-            PassesDiffer: They are not.
+            PassesDiffer: They are others.
         """
+        first, step = self._find_step(arrays)
+        dtype, shape = str(first.dtype), (BatchSized(1, 1, 0), *first.shape[1:])
+        if not step.any():
+            return self._add_fill("expand", {"x": self._keep(first), "shape": shape}, dtype)
+        numbers = self._add_count(shape[0], -1, 1, dtype)
+        places = self._add_fill(
+            "reshape", {"x": Result(numbers.name), "shape": (shape[0], *(1 for _ in shape[1:]))}, dtype
+        )
+        made = self._add_node("mul", {"x": Result(places.name), "y": self._keep(step)}, shape, dtype)
+        if not first.any():
+            return made
+        return self._add_node("add", {"x": Result(made.name), "y": self._keep(first)}, shape, dtype)
+
+    def _find_step(self, arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Find what is there for the first image, and how much more it is for each further one."""
         folded = []
         for array, batch in zip(arrays, self._batches, strict=True):
             if len(array) % batch:
                 raise PassesDiffer
-            parts = array.reshape(batch, len(array) // batch, *array.shape[1:])
-            if (parts != parts[:1]).any():
+            folded.append(array.reshape(batch, len(array) // batch, *array.shape[1:]))
+        longest = max(folded, key=len)
+        first = longest[:1]
+        can_go_up = len(longest) > 1 and str(longest.dtype) in ("int64", "int32", "float32", "float64")
+        step = longest[1:2] - first if can_go_up and np.isfinite(longest).all() else np.zeros_like(first)
+        for parts in folded:
+            numbers = np.arange(len(parts)).reshape(-1, *(1 for _ in first.shape[1:])).astype(first.dtype)
+            wanted = numbers * step + first if step.any() else np.broadcast_to(first, (len(parts), *first.shape[1:]))
+            if parts.shape != wanted.shape or (parts != wanted).any():
                 raise PassesDiffer
-            folded.append(parts[:1])
-        if any(one.shape != folded[0].shape or (one != folded[0]).any() for one in folded):
-            raise PassesDiffer
-        shape = (BatchSized(1, 1, 0), *folded[0].shape[1:])
-        return self._add_fill("expand", {"x": self._keep(folded[0]), "shape": shape}, str(folded[0].dtype))
+        return first, step
 
     def _add_fill(self, operator: str, arguments: dict[str, Any], dtype: str) -> Node:
         return self._add_node(operator, arguments, arguments["shape"], dtype)

@@ -40,6 +40,22 @@ def test_a_program_whose_sizes_follow_the_batch_holds_for_any() -> None:
     assert [resize(graph, images, mode) for images in (1, 5, 100) for mode in (True, False)] == [None] * 6
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[torch.arange(len(x))[:, None], torch.stack([x.argmax(1), x.argmin(1)], 1)],
+        lambda x: x[torch.arange(len(x))[:, None], torch.tensor([0, 2])],
+        lambda x: x * (torch.arange(len(x)).float() * 0.5 + 1)[:, None],
+        lambda x: x.repeat(2, 1)[torch.arange(len(x)).repeat_interleave(2)],
+        lambda x: x.view(-1, 2, 3)[torch.arange(len(x)), :, x[:, :3].argmax(1)],
+    ],
+    ids=["places of each", "fixed places of each", "halves", "each place twice", "axes apart"],
+)
+def test_what_goes_up_from_image_to_image_follows_the_batch(function: Callable[[Any], Any]) -> None:
+    graph = trace(function)
+    assert graph.training.only_images is None and resize(graph, 5) is None and resize(graph, 1, True) is None
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_a_size_at_which_the_model_does_something_else_has_a_program_of_its_own(mode: bool) -> None:
     graph = trace(lambda x: x - x[:16].mean(0))
