@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import numpy as np
 
@@ -192,7 +193,20 @@ def explain_read_errors(path: Path, expected: str) -> Iterator[None]:
         ) from None
 
 
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # as OneFlow 0.9 writes them into what it raises
+
+
+def without_colours(text: str) -> str:
+    r"""Take a terminal's colours out of a text.
+
+    Example:
+        >>> without_colours("\x1b[1;31mError\x1b[0m: odd")
+        'Error: odd'
+    """
+    return _COLOURS.sub("", text)
+
+
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and message in one line of at most 200 characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    """Return an error's type and message in one line of at most 200 characters, without a terminal's colours."""
+    text = " ".join(without_colours(f"{type(error).__name__}: {error}").split())
     return text if len(text) <= 200 else f"{text[:199]}…"

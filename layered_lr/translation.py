@@ -20,7 +20,8 @@ def translate(module: Module, example: Any = None) -> Module:
 
     ``run``, ``resume`` and ``compare`` do this by themselves. The weights are copies, and the new module goes its own
     way from then on. It trains in eager mode and in a ``oneflow.nn.Graph``. Its forward pass is what torch's was when
-    it was traced: for images of one shape, in any number. What the model returns may be a tuple or a dictionary.
+    it was traced: for images of one shape, in any number. What the model returns may be a tuple or a dictionary. The
+    torch module is kept, and traced again for a batch of another number of images: leave it as it is.
 
     What OneFlow cannot compute as torch does is refused: the error names the operator, the module and the line. A
     module that is returned has answered an example in evaluation mode as torch does, and made a backward pass.
@@ -30,8 +31,7 @@ def translate(module: Module, example: Any = None) -> Module:
         example: A batch like those to come, such as an array or a tensor of shape (N, C, H, W), or a tuple of the
             model's inputs. Only shapes and dtypes count; the first axis is the batch's. Floating-point examples are
             taken in the model's dtype. Inputs of another shape are refused later. None traces the model at its first
-            batch, and again for each other shape; it keeps the torch module for that. Call it once before a graph is
-            made of it.
+            batch, and again for each other shape. Call it once before a graph is made of it.
 
     Returns:
         A ``oneflow.nn.Module`` on the CPU, in the modes that the module was in.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from layered_lr.errors import Unsupported
-from layered_lr.models.graph import HeldModule, HeldTensor, InputFacts, ModelGraph
+from layered_lr.models.graph import HeldModule, HeldTensor, ModelGraph
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
@@ -86,8 +86,7 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     Raises:
         Unsupported: OneFlow cannot run an operator, or gives other numbers than torch.
     """
-    tried = None if retrace is None else _try_each(retrace)
-    root = _name_class(Translated, graph.modules[0])(tried)
+    root = _name_class(Translated, graph.modules[0])(_try_graph, retrace)
     if depths := {tensor.name: tensor.depth for tensor in graph.tensors if tensor.depth is not None}:
         setattr(root, OWN_DEPTHS, depths)
     parts = _add_modules(root, graph.modules)
@@ -103,20 +102,10 @@ def build_translated(graph: ModelGraph, retrace: Retrace | None = None) -> Modul
     return root
 
 
-def _try_each(retrace: Retrace) -> Retrace:
-    """Let each graph be tried before it is used, in a module of its own: the user's keeps its numbers and gradients.
-
-    Args:
-        retrace: Traces the model for inputs of a shape.
-    """
-
-    def retrace_and_try(inputs: tuple[InputFacts, ...]) -> ModelGraph:
-        graph = retrace(inputs)
-        with flow.enable_grad():
-            build_translated(graph)
-        return graph
-
-    return retrace_and_try
+def _try_graph(graph: ModelGraph) -> None:
+    """Try a graph in a module of its own: the user's keeps its numbers and gradients."""
+    with flow.enable_grad():
+        build_translated(graph)
 
 
 def _name_class(base: type, module: HeldModule) -> Any:

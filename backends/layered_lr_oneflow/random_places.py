@@ -27,6 +27,7 @@ class RandomPlace:
     def __init__(self, operator: str, shape: tuple[Size, ...], p: float, module: Module | None) -> None:
         self.operator, self.shape, self._p, self._module = operator, shape, p, module
         self.at_shapes: dict[tuple[int, ...], RandomPlace] = {}
+        self._twins: list[RandomPlace] = []
         self._mask: Tensor | None = None
 
     @property
@@ -37,8 +38,18 @@ class RandomPlace:
     @mask.setter
     def mask(self, mask: Tensor | None) -> None:
         self._mask = mask
-        for place in self.at_shapes.values():
-            place._mask = mask
+        for place in (*self.at_shapes.values(), *self._twins):
+            place.mask = mask
+
+    def draws_like(self, other: RandomPlace, images: int) -> bool:
+        """Whether it draws what another one does, for a number of images."""
+        alike = self.operator == other.operator and self.p == other.p
+        return alike and self.sizes_at(images) == other.sizes_at(images)
+
+    def add_twin(self, place: RandomPlace) -> None:
+        """Let the same operator of a program for one number of images have this one's numbers."""
+        self._twins.append(place)
+        place.mask = self.mask
 
     def at_shape(self, shape: tuple[int, ...]) -> RandomPlace:
         """The same operator for images of a shape.

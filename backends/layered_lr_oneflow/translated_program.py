@@ -23,7 +23,7 @@ from layered_lr.models.graph import (
     Structure,
     list_references,
 )
-from layered_lr.models.graph_operators import MOVING, OPERATORS, RANDOM, UNARY
+from layered_lr.models.graph_operators import OPERATORS, RANDOM, WITHOUT_NUMBERS
 from layered_lr_oneflow.lookups import LazyLookups, keep_nonzero, keep_within
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.operators import FUNCTIONS
@@ -35,8 +35,6 @@ from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
 
 _INDEXING = ("index_select", "gather", "scatter_add")
-_WITHOUT_NUMBERS = frozenset((*UNARY, *MOVING, "add", "sub", "mul", "sum")) - {"logsigmoid"}
-"""Operators that OneFlow 0.9 runs on tensors with an axis of length 0; some others, such as ``where``, abort there."""
 
 CONSTANTS = "layered_lr_constants"
 
@@ -147,6 +145,8 @@ class RunnableProgram:
 
     Attributes:
         norms_of_one_number: Paths of modules that normalise a batch in which each image has one number a channel.
+        images: Numbers of images that it is known to hold for; None if it holds for any number.
+        draws_apart: Whether it draws other random numbers than the other programs, so that none are given to it.
     """
 
     def __init__(
@@ -179,6 +179,8 @@ class RunnableProgram:
             node.module for node in program.nodes if node.operator == "batch_norm" and _has_one_number(node)
         )
         self._least = _find_least_batches(program)
+        self.draws_apart = False
+        self.images = None if program.images is None else set(program.images)
         overwritten = find_overwritten(program, list_written(program))
         self._writes = [
             (write, _make_getter(Held(write.name)), _make_getter(write.value, overwritten), modules[write.module])
@@ -198,8 +200,8 @@ class RunnableProgram:
             SpecError: The batch has so few images that nothing is left where the model computes with some of them.
         """
         results = frame.results
-        if frame.images < max(self._least, default=0):
-            raise _refuse_few(frame.images, self._least)
+        if frame.images < self.least_images:
+            raise self.refuse_few(frame.images)
         for step in self._steps:
             try:
                 results[step.node.name] = made = step.run(frame)
@@ -214,6 +216,20 @@ class RunnableProgram:
         output = _spoil(self._output(frame), frame.lookups)
         self._write(frame)
         return output
+
+    @property
+    def least_images(self) -> int:
+        """How many images a batch must have, so that something is left wherever the model computes."""
+        return max(self._least, default=0)
+
+    def refuse_few(self, images: int) -> SpecError:
+        """Make the error for a batch of fewer images."""
+        count = self.least_images
+        return SpecError(
+            f"a batch of {images} images: nothing is left of it for {self._least[count].operator}, in "
+            f"{self._least[count].describe_place()}. Give it {count} images or more; in a run, drop_last=True leaves "
+            "out what is left over at the end of an epoch."
+        )
 
     def _write(self, frame: Frame) -> None:
         """Write the buffers, of which one may get what another one held before."""
@@ -266,8 +282,13 @@ def collect_writes() -> Iterator[list[tuple[str, Tensor]]]:
 
 def _has_one_number(norm: Node) -> bool:
     """Whether a batch normalisation has one number of each channel, of a batch of one image."""
-    sizes = [size.at(1) if isinstance(size, BatchSized) else size for size in norm.shape]
+    sizes = [_at_least(size) if isinstance(size, BatchSized) else size for size in norm.shape]
     return math.prod(sizes) == sizes[1]
+
+
+def _at_least(size: BatchSized) -> int:
+    """The size in a batch of one image; of a part of a batch, which has one image at least, 1."""
+    return max(-(-size.times // size.over) + size.plus, 1)
 
 
 def _find_moving(program: Program) -> frozenset[Argument]:
@@ -290,7 +311,7 @@ def _find_least_batches(program: Program) -> dict[int, Node]:
     least: dict[int, Node] = {}
     for node in program.nodes:
         sizes[node.name] = node.shape
-        if node.operator not in _WITHOUT_NUMBERS:
+        if node.operator not in WITHOUT_NUMBERS:
             taken = [size for result in _results(node.arguments) for size in sizes[result.node]]
             least.update(
                 (-(-(1 - size.plus) * size.over // size.times), node)
@@ -298,15 +319,6 @@ def _find_least_batches(program: Program) -> dict[int, Node]:
                 if isinstance(size, BatchSized) and size.plus < 0 < size.times
             )
     return least
-
-
-def _refuse_few(images: int, least: Mapping[int, Node]) -> SpecError:
-    count = max(least)
-    return SpecError(
-        f"a batch of {images} images: nothing is left of it for {least[count].operator}, in "
-        f"{least[count].describe_place()}. Give it {count} images or more; in a run, drop_last=True leaves out what is "
-        "left over at the end of an epoch."
-    )
 
 
 def _depends(argument: Argument, moving: Collection[Argument]) -> bool:
@@ -342,9 +354,12 @@ def _make_getter(argument: Argument, copied: Overwritten = frozenset(), kept: fr
     if isinstance(argument, Result):
         name = argument.node
         return lambda frame: frame.results[name]
-    if isinstance(argument, Held | Constant):
-        path = argument.name.split(".") if isinstance(argument, Held) else [CONSTANTS, argument.key]
+    if isinstance(argument, Held):
+        path = argument.name.split(".")
         return lambda frame: _walk(frame.root, path)
+    if isinstance(argument, Constant):
+        key = argument.key
+        return lambda frame: _find_constant(getattr(frame.root, CONSTANTS), key)
     if isinstance(argument, Input):
         place = argument.place
         return lambda frame: frame.inputs[place]
@@ -380,6 +395,11 @@ def _make_structure_getter(structure: Structure, copied: Overwritten) -> Getter:
         return lambda frame: kind(*(get(frame) for get in getters))
     made: type = list if structure.kind == "list" else tuple
     return lambda frame: made(get(frame) for get in getters)
+
+
+def _find_constant(holder: Module, key: str) -> Tensor:
+    """Find a constant; of one that is newer than the graph that is being built, the graph captures the tensor."""
+    return getattr(holder, key) if key in holder._buffers else holder.to(flow.nn.Module)._buffers[key]
 
 
 def _walk(root: Module, path: Sequence[str]) -> Any:

@@ -48,7 +48,7 @@ _ADDING: Final = frozenset(
     (
         *("add", "sub", "mul", "div", "sum", "mean", "cumsum", "matmul", "linear", "einsum", "conv", "conv_transpose"),
         *("avg_pool", "adaptive_avg_pool", "reshape", "permute", "expand", "cat", "slice", "flip", "roll", "pad"),
-        *("index_select", "gather", "scatter_add", "cast", "detach", "keep_gradient"),
+        *("index_select", "gather", "scatter_add", "grid_sample", "cast", "detach", "keep_gradient"),
     )
 )
 """Operators whose result is made of sums of their arguments, or of parts of them."""
@@ -68,7 +68,7 @@ def try_both_modes(root: Translated, graph: ModelGraph) -> None:
         return
     of_buffers = {each.name for each in graph.tensors if each.kind == "buffer"}
     buffers = {name: array for name, array in graph.state.items() if name in of_buffers}
-    for mode in (False, True):
+    for mode in graph.modes:
         root.train(mode)
         models.load_state(root, buffers)  # a pass may change them
         try:
@@ -90,11 +90,14 @@ def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     sources: Collection[str] = ()
     if trains and graph.trial is not None:
         inputs, sources = graph.trial.inputs, graph.trial.wanted.gradients
+    elif trains and graph.training.images is not None and len(inputs[0]) not in graph.training.images:
+        images = min(graph.training.images)
+        inputs = tuple(np.resize(array, (images, *array.shape[1:])) for array in inputs)
     tensors = tuple(
         flow.tensor(array.copy(), requires_grad=f"input {place}" in sources) for place, array in enumerate(inputs)
     )
     check = _Check(graph.training if trains else graph.evaluation)
-    program = root.layered_lr_passes.find(root, tensors)[trains]
+    program = root.layered_lr_passes.find(root, tensors, trains)
     made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
     sizes = check.find_sizes(graph, inputs)
     if trains:

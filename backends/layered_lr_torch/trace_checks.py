@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -21,10 +21,7 @@ from layered_lr.models.graph import (
     Size,
     list_references,
 )
-from layered_lr.models.graph_operators import DTYPES, MOVING
-
-_WITHOUT_NUMBERS: Final = MOVING | {"index_select", "gather", "full"}
-"""Operators that OneFlow 0.9 runs on tensors without numbers too."""
+from layered_lr.models.graph_operators import DTYPES, WITHOUT_NUMBERS
 
 
 class _Facts(NamedTuple):
@@ -96,7 +93,7 @@ def _check_node(
     if odd is not None:
         raise _refuse(node, f"computes in {odd}", f"Use one of {', '.join(DTYPES)}, or train on a torch backend.")
     is_empty = 0 in made.shape or any(0 in facts.shape for facts in taken)
-    if is_empty and (node.operator not in _WITHOUT_NUMBERS or (node.operator == "cat" and 0 in made.shape)):
+    if is_empty and (node.operator not in WITHOUT_NUMBERS or (node.operator == "cat" and 0 in made.shape)):
         raise _refuse(
             node,
             f"computes {node.operator} of a tensor with an axis of length 0",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from layered_lr.errors import LayeredLRError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.models.graph import Program
 from layered_lr.models.nn_modules import list_modules
-from layered_lr.models.trial import LEAST_BATCH, Pass, Trial, count_images, disturb, draw_weights, sample
+from layered_lr.models.trial import Pass, Trial, disturb, draw_weights, sample
 from layered_lr_torch import models
 from layered_lr_torch.callers import line_of
 from layered_lr_torch.torch_types import Module, Tensor
@@ -24,15 +24,14 @@ from layered_lr_torch.trace_memory import put_back
 _DISTURBED = 2
 
 
-def answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) -> Any:
+def answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program, sizes: Sequence[int]) -> Any:
     """Compute what the model answers in evaluation mode to inputs drawn at random; no answer if it draws itself.
-
-    Two inputs are enough, and quick; a model that takes no two gets as many as the example has.
 
     Args:
         model: Stays as it is.
         example: Of the inputs' shapes and dtypes; whole numbers are taken from it.
         evaluation: The forward pass in evaluation mode.
+        sizes: How many images to take; a later one where the model takes no such number.
 
     Returns:
         The inputs, the tensors of the answer, and the buffers after it, by every name.
@@ -40,19 +39,23 @@ def answer(model: Module, example: Sequence[NDArray[Any]], evaluation: Program) 
     Raises:
         SpecError: The forward pass fails.
     """
-    images = max(len(example[0]), LEAST_BATCH)
-    try:
-        inputs, answers, buffers = _answer_to(model, example, LEAST_BATCH)
-    except SpecError:  # a model that folds the batch takes whole multiples of some number
-        if images == LEAST_BATCH:
-            raise
-        inputs, answers, buffers = _answer_to(model, example, images)
+    inputs, answers, buffers = _take_first(lambda images: _answer_to(model, example, images), sizes)
     draws = any(node.may_draw and not node.follows_mode for node in evaluation.nodes)
     return inputs, () if draws else answers, buffers
 
 
+def _take_first(compute: Callable[[int], Any], sizes: Sequence[int]) -> Any:
+    """Compute with the first number of images that the model takes."""
+    for images in sizes[:-1]:
+        try:
+            return compute(images)
+        except SpecError:  # a model that folds the batch takes whole multiples of some number
+            continue
+    return compute(sizes[-1])
+
+
 def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> Any:
-    inputs = _draw_inputs(example, images)
+    inputs = draw_inputs(example, images)
     with put_back(model), torch.no_grad():
         model.eval()
         copy_buffers(model)
@@ -64,7 +67,8 @@ def _answer_to(model: Module, example: Sequence[NDArray[Any]], images: int) -> A
     return inputs, tuple(models.to_array(tensor) for tensor in _list_answers(given)), buffers
 
 
-def _draw_inputs(example: Sequence[NDArray[Any]], images: int) -> tuple[NDArray[Any], ...]:
+def draw_inputs(example: Sequence[NDArray[Any]], images: int) -> tuple[NDArray[Any], ...]:
+    """Draw inputs at random, of an example's shapes and dtypes; whole numbers are taken from it."""
     rng = np.random.default_rng(0)
     inputs = []
     for array in example:
@@ -102,12 +106,13 @@ def copy_buffers(model: Module) -> None:
                 module._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
 
 
-def try_training(model: Module, example: Sequence[NDArray[Any]]) -> Trial | None:
+def try_training(model: Module, example: Sequence[NDArray[Any]], sizes: Sequence[int]) -> Trial | None:
     """Compute a forward and a backward pass in training, in which no draw drops anything.
 
     Args:
         model: Stays as it is.
         example: Of the inputs' shapes and dtypes; whole numbers are taken from it.
+        sizes: How many images to take; a later one where the model takes no such number.
 
     Returns:
         The pass, and the same with inputs that are a little other ones. None where the model draws what cannot be held
@@ -116,12 +121,12 @@ def try_training(model: Module, example: Sequence[NDArray[Any]]) -> Trial | None
     Raises:
         SpecError: The forward or the backward pass fails.
     """
-    inputs = _draw_inputs(example, max(count_images(array.shape[1:]) for array in example))
-    try:
-        wanted = _train_once(model, inputs)
-    except SpecError:  # a model that folds the batch takes whole multiples of some number
-        inputs = _draw_inputs(example, max(len(example[0]), LEAST_BATCH))
-        wanted = _train_once(model, inputs)
+
+    def train(images: int) -> Any:
+        inputs = draw_inputs(example, images)
+        return inputs, _train_once(model, inputs)
+
+    inputs, wanted = _take_first(train, sizes)
     if wanted is None:
         return None
     disturbed: list[Pass | None] = []

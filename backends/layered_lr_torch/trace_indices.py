@@ -42,21 +42,20 @@ def find_start(x: Tensor, axis: int, start: Any) -> int:
 
 
 def get_item(x: Tensor, index: Any) -> Any:
-    """Compute ``x[index]`` for slices, whole numbers, None, and tensors of whole numbers side by side."""
+    """Compute ``x[index]`` for slices, whole numbers, None, and tensors of whole numbers."""
     parts = _list_parts(x, index)
     if parts is None:
         return NotImplemented
     axis = 0
-    shape: list[int] = []  # of the result; axes that a whole number takes are left out
+    shape: list[int] = []  # axes that a whole number takes are left out
     gathered: list[tuple[int, Tensor]] = []
     for part in parts:
         if part is None:
             shape.append(1)
             continue
         if isinstance(part, torch.Tensor):
-            gathered.append((axis, part))
-            if len(gathered) == 1:
-                shape.append(-1)
+            gathered.append((len(shape), part))
+            shape.append(x.shape[axis])
         elif isinstance(part, slice):
             start, stop, step = part.indices(x.shape[axis])
             if step < 1:
@@ -68,13 +67,8 @@ def get_item(x: Tensor, index: Any) -> Any:
             start = int(part) % x.shape[axis]
             x = slice_along(x, axis, start, start + 1, 1)
         axis += 1
-    if gathered:
-        x, picked = _gather(x, gathered)
-        if x is None:
-            return NotImplemented
-        place = shape.index(-1)
-        shape[place : place + 1] = picked
-    return x.reshape(shape)
+    x = x.reshape(shape)
+    return _gather(x, gathered) if gathered else x
 
 
 def plain_index(index: Any) -> Any:
@@ -110,23 +104,24 @@ def _list_parts(x: Tensor, index: Any) -> list[Any] | None:
 
 
 def _gather(x: Tensor, gathered: list[tuple[int, Tensor]]) -> Any:
-    """Take what tensors of whole numbers say, on axes side by side; returns the result and the shape of the places."""
-    first = gathered[0][0]
+    """Take what tensors of whole numbers say, each on an axis; of axes that stand apart, the places come first."""
     axes = [axis for axis, _ in gathered]
-    if axes != list(range(first, first + len(axes))):
-        return None, ()
+    if axes != list(range(axes[0], axes[0] + len(axes))):
+        x = x.permute(*axes, *(axis for axis in range(x.dim()) if axis not in axes))
+        axes = list(range(len(axes)))
     if len(axes) > 1 and any(x.shape[axis] < 1 for axis in axes):
-        return None, ()
+        return NotImplemented
+    first, lengths = axes[0], [x.shape[axis] for axis in axes]
     indices = torch.broadcast_tensors(*(index for _, index in gathered)) if len(axes) > 1 else (gathered[0][1],)
     flat: Any = 0
-    for axis, index in zip(axes, indices, strict=True):
-        length = x.shape[axis]
+    for length, index in zip(lengths, indices, strict=True):
         index = torch.where(index < 0, index + length, index).long()
         if len(axes) > 1:  # each is looked up by itself, so that a place out of range is found that is none of ``flat``
             index = torch.arange(length).index_select(0, index.reshape(-1)).reshape(index.shape)
         flat = flat * length + index
-    merged = x.reshape(*x.shape[:first], -1, *x.shape[first + len(axes) :])
-    return merged.index_select(first, flat.reshape(-1)), tuple(indices[0].shape)
+    before, after = x.shape[:first], x.shape[first + len(axes) :]
+    taken = x.reshape(*before, -1, *after).index_select(first, flat.reshape(-1))
+    return taken.reshape(*before, *indices[0].shape, *after)
 
 
 def assign(target: Tensor, index: Any, value: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from layered_lr.errors import Unsupported
 from layered_lr.models.graph import (
     Argument,
     BatchSized,
@@ -24,7 +24,6 @@ from layered_lr.models.graph import (
     Write,
     list_references,
 )
-from layered_lr_torch.trace_recorder import Recorder
 
 
 def _as_whole(number: Any) -> Any:
@@ -36,67 +35,94 @@ _RELATIONS: Final[Mapping[str, np.ufunc]] = {"eq": np.equal, "lt": np.less, "le"
 """How the rows and columns of a matrix for pairs of images are compared: ``torch.eye``, ``triu`` and ``tril``."""
 
 
-class _Differs(Exception):
-    """Two passes differ in more than sizes."""
+class Recording(NamedTuple):
+    """What one forward pass did; see ``Recorder``."""
+
+    nodes: Sequence[Node]
+    output: Argument
+    writes: tuple[Write, ...]
+    constants: Mapping[str, NDArray[Any]]
 
 
-class _CannotGrow(_Differs):
-    """A tensor without the inputs' numbers has another size in each pass, and it is not known how its numbers go on."""
+class PassesDiffer(Exception):
+    """Passes differ in more than sizes that follow the batch.
+
+    Args:
+        node: Where; None if it is in what they return or write.
+    """
+
+    def __init__(self, node: Node | None = None) -> None:
+        super().__init__()
+        self.node = node
 
 
-def merge_programs(
-    traces: Sequence[Recorder], batches: Sequence[int], mode: str, constants: dict[str, NDArray[Any]]
-) -> Program:
+def merge_programs(traces: Sequence[Recording], batches: Sequence[int], constants: dict[str, NDArray[Any]]) -> Program:
     """Merge passes over batches of different sizes into one program, without what nothing needs.
 
     Args:
         traces: One for each size.
-        batches: The sizes.
-        mode: In words, for errors.
+        batches: The sizes. Two passes of the same size must be alike.
         constants: Gets the constants that the program needs.
 
     Raises:
-        Unsupported: The passes differ in more than sizes.
+        PassesDiffer: The passes differ in more than sizes.
     """
     first = traces[0]
     merger = _Merger(traces, batches, constants)
     if any(len(trace.nodes) != len(first.nodes) for trace in traces):
-        place = next((nodes[0] for nodes in zip(*(t.nodes for t in traces), strict=False) if not _alike(nodes)), None)
-        raise _refuse(mode, place)
+        raise PassesDiffer(
+            next((nodes[0] for nodes in zip(*(t.nodes for t in traces), strict=False) if not _alike(nodes)), None)
+        )
     nodes = []
     for place in zip(*(trace.nodes for trace in traces), strict=True):
         try:
             if not _alike(place):
-                raise _Differs
+                raise PassesDiffer
             arguments = merger.merge(tuple(node.arguments for node in place))
             shape = merger.merge(tuple(tuple(node.shape) for node in place))
-        except _Differs as differs:
-            raise _refuse(mode, place[0], differs) from None
+        except PassesDiffer:
+            raise PassesDiffer(place[0]) from None
         nodes.append(place[0]._replace(arguments=arguments, shape=shape))
-    try:
-        output = merger.merge(tuple(trace.output for trace in traces))
-        writes = merger.merge(tuple(trace.writes for trace in traces))
-    except _Differs as differs:
-        raise _refuse(mode, None, differs) from None
-    return Program(tuple(_list_needed([*merger.fills, *nodes], output, writes)), output, writes)
+    output = merger.merge(tuple(trace.output for trace in traces))
+    writes = merger.merge(tuple(trace.writes for trace in traces))
+    kept = _list_needed([*merger.fills, *nodes], output, writes)
+    return Program(tuple(kept), output, writes, frozenset(batches))
 
 
 def _alike(nodes: Sequence[Node]) -> bool:
     return len({(node.operator, node.module, node.dtype, node.detached) for node in nodes}) == 1
 
 
-def _refuse(mode: str, node: Node | None, differs: _Differs | None = None) -> Unsupported:
-    where = "" if node is None else f" ({node.operator}, in {node.describe_place()})"
-    if isinstance(differs, _CannotGrow):
-        return Unsupported(
-            f"model: in {mode} mode it makes a tensor with other numbers for each number of images{where}, which "
-            "cannot be translated. Make it of torch.arange(x.shape[0]), torch.eye, torch.ones or torch.zeros, or of "
-            "the inputs."
-        )
-    return Unsupported(
-        f"model: in {mode} mode its forward pass does other things for a batch of another size, or each time that it "
-        f"is called{where}, and cannot be translated. Let only the images' shape decide what it does."
-    )
+def are_same(
+    one: Program, of_one: Mapping[str, NDArray[Any]], other: Program, of_other: Mapping[str, NDArray[Any]]
+) -> bool:
+    """Whether two programs compute the same, with constants of their own.
+
+    Args:
+        one: A program.
+        of_one: Its constants, by key.
+        other: Another one.
+        of_other: Its constants.
+    """
+
+    def spell(argument: Argument, constants: Mapping[str, NDArray[Any]]) -> Any:
+        if isinstance(argument, Constant):
+            array = constants[argument.key]
+            return "constant", str(array.dtype), array.shape, array.tobytes()
+        if isinstance(argument, Structure | Write):
+            return type(argument), tuple(spell(part, constants) for part in argument)
+        if isinstance(argument, Mapping):
+            return {key: spell(value, constants) for key, value in argument.items()}
+        if type(argument) is tuple:
+            return tuple(spell(part, constants) for part in argument)
+        return type(argument), argument
+
+    def spell_all(program: Program, constants: Mapping[str, NDArray[Any]]) -> Any:
+        return spell((program.output, program.writes), constants), [
+            (node._replace(arguments={}), spell(node.arguments, constants)) for node in program.nodes
+        ]
+
+    return bool(spell_all(one, of_one) == spell_all(other, of_other))
 
 
 class _Merger:
@@ -106,7 +132,7 @@ class _Merger:
         fills: Operators that make what are constants in each pass, but of a size that follows the batch.
     """
 
-    def __init__(self, traces: Sequence[Recorder], batches: Sequence[int], constants: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, traces: Sequence[Recording], batches: Sequence[int], constants: dict[str, NDArray[Any]]) -> None:
         self._arrays = [trace.constants for trace in traces]
         self._batches = batches
         self._constants = constants
@@ -117,11 +143,11 @@ class _Merger:
         """Merge what stands in the same place in each pass.
 
         Raises:
-            _Differs: It differs in more than sizes.
+            PassesDiffer: It differs in more than sizes.
         """
         first = values[0]
         if any(type(value) is not type(first) for value in values):
-            raise _Differs
+            raise PassesDiffer
         if isinstance(first, Constant):
             return self._merge_constants(values)
         if isinstance(first, Structure | Write):
@@ -131,7 +157,7 @@ class _Merger:
         if isinstance(first, Input | Held | Result) or not isinstance(first, tuple):
             return self._merge_numbers(values)
         if any(len(value) != len(first) for value in values):
-            raise _Differs
+            raise PassesDiffer
         return tuple(self.merge(parts) for parts in zip(*values, strict=True))
 
     def _merge_numbers(self, values: tuple[Any, ...]) -> Any:
@@ -139,12 +165,14 @@ class _Merger:
         if all(value == first or (value != value and first != first) for value in values):
             return first
         if type(first) is not int:
-            raise _Differs
+            raise PassesDiffer
+        if self._batches[0] == self._batches[1]:
+            raise PassesDiffer
         slope = Fraction(values[1] - first, self._batches[1] - self._batches[0])
         plus = first - slope * self._batches[0]
         fits = all(value == slope * batch + plus for value, batch in zip(values, self._batches, strict=True))
         if not fits or plus.denominator != 1:
-            raise _Differs
+            raise PassesDiffer
         return BatchSized(slope.numerator, slope.denominator, int(plus))
 
     def _merge_constants(self, values: tuple[Constant, ...]) -> Argument:
@@ -156,11 +184,8 @@ class _Merger:
         if keys in self._filled:
             return self._filled[keys]
         if len({(array.ndim, array.dtype) for array in arrays}) > 1 or any(array.size == 0 for array in arrays):
-            raise _Differs
-        try:
-            made = self._make_for_any_size(arrays)
-        except _Differs:
-            raise _Differs if len({array.shape for array in arrays}) == 1 else _CannotGrow from None
+            raise PassesDiffer
+        made = self._make_for_any_size(arrays)
         self._filled[keys] = Result(made.name)
         return self._filled[keys]
 
@@ -168,14 +193,14 @@ class _Merger:
         """Make what are constants of several sizes for any size.
 
         Raises:
-            _Differs: It is not known how their numbers go on.
+            PassesDiffer: It is not known how their numbers go on.
         """
         first = arrays[0]
         shape = self.merge(tuple(array.shape for array in arrays))
         if all((array == array.flat[0]).all() for array in arrays):
             value = self._merge_numbers(tuple(_as_whole(array.flat[0].item()) for array in arrays))
             return self._add_fill("full", {"shape": shape, "value": value, "dtype": str(first.dtype)}, str(first.dtype))
-        made = self._count(arrays) or self._relate(arrays) or self._repeat(arrays)
+        made = self._count(arrays) or self._relate(arrays) or self._go_up(arrays)
         if made.shape == shape:
             return made
         return self._add_fill("reshape", {"x": Result(made.name), "shape": shape}, made.dtype)
@@ -233,24 +258,44 @@ class _Merger:
         x, y = (self._keep(np.full((1, 1), number, arrays[0].dtype)) for number in (inside, outside))
         return self._add_node("where", {"condition": Result(made.name), "x": x, "y": y}, shape, str(arrays[0].dtype))
 
-    def _repeat(self, arrays: Sequence[NDArray[Any]]) -> Node:
-        """Make arrays that are one array, once for each image, one after the other along the first axis.
+    def _go_up(self, arrays: Sequence[NDArray[Any]]) -> Node:
+        """Make arrays that have the same rows for each image, in each of them so much more than for the image before.
+
+        Such as one array for each image, ``torch.arange(n).repeat_interleave(2)``, or places for several parts of it.
 
         Raises:
-            _Differs: They are not.
+            PassesDiffer: They are others.
         """
+        first, step = self._find_step(arrays)
+        dtype, shape = str(first.dtype), (BatchSized(1, 1, 0), *first.shape[1:])
+        if not step.any():
+            return self._add_fill("expand", {"x": self._keep(first), "shape": shape}, dtype)
+        numbers = self._add_count(shape[0], -1, 1, dtype)
+        places = self._add_fill(
+            "reshape", {"x": Result(numbers.name), "shape": (shape[0], *(1 for _ in shape[1:]))}, dtype
+        )
+        made = self._add_node("mul", {"x": Result(places.name), "y": self._keep(step)}, shape, dtype)
+        if not first.any():
+            return made
+        return self._add_node("add", {"x": Result(made.name), "y": self._keep(first)}, shape, dtype)
+
+    def _find_step(self, arrays: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Find what is there for the first image, and how much more it is for each further one."""
         folded = []
         for array, batch in zip(arrays, self._batches, strict=True):
             if len(array) % batch:
-                raise _Differs
-            parts = array.reshape(batch, len(array) // batch, *array.shape[1:])
-            if (parts != parts[:1]).any():
-                raise _Differs
-            folded.append(parts[:1])
-        if any(one.shape != folded[0].shape or (one != folded[0]).any() for one in folded):
-            raise _Differs
-        shape = (BatchSized(1, 1, 0), *folded[0].shape[1:])
-        return self._add_fill("expand", {"x": self._keep(folded[0]), "shape": shape}, str(folded[0].dtype))
+                raise PassesDiffer
+            folded.append(array.reshape(batch, len(array) // batch, *array.shape[1:]))
+        longest = max(folded, key=len)
+        first = longest[:1]
+        can_go_up = len(longest) > 1 and str(longest.dtype) in ("int64", "int32", "float32", "float64")
+        step = longest[1:2] - first if can_go_up and np.isfinite(longest).all() else np.zeros_like(first)
+        for parts in folded:
+            numbers = np.arange(len(parts)).reshape(-1, *(1 for _ in first.shape[1:])).astype(first.dtype)
+            wanted = numbers * step + first if step.any() else np.broadcast_to(first, (len(parts), *first.shape[1:]))
+            if parts.shape != wanted.shape or (parts != wanted).any():
+                raise PassesDiffer
+        return first, step
 
     def _add_fill(self, operator: str, arguments: dict[str, Any], dtype: str) -> Node:
         return self._add_node(operator, arguments, arguments["shape"], dtype)
@@ -298,7 +343,7 @@ def _follow(program: Program, mode: bool, other: Program) -> Program:
     nodes = tuple(node._replace(follows_mode=node.name in follows) for node in program.nodes)
     written = {write.name for write in other.writes}
     writes = tuple(write._replace(follows_mode=mode and write.name not in written) for write in program.writes)
-    return Program(nodes, program.output, writes)
+    return replace(program, nodes=nodes, writes=writes)
 
 
 def _number_switches(program: Program) -> Iterable[tuple[tuple[str, str, int], Node]]:

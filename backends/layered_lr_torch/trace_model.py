@@ -1,16 +1,18 @@
 """Traces a torch model into ``layered_lr.models.graph``: several forward passes on tensors without numbers, merged.
 
 The model runs once for each of three batch sizes in each mode. What differs between the three is a size that depends on
-the batch, and becomes a ``BatchSized``; everything else must be the same.
+the batch, and becomes a ``BatchSized``; ``trace_batches`` says what happens where more differs, and for other sizes.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,17 +34,19 @@ from layered_lr.models.graph import (
     Write,
 )
 from layered_lr.models.nn_modules import list_modules, parameters_of, type_names
+from layered_lr.models.one_number import refuse_one_number
 from layered_lr.models.own_depths import describe_parameters
-from layered_lr.models.trial import LEAST_BATCH
+from layered_lr.models.trial import LEAST_BATCH, count_images
 from layered_lr.models.user_models import find_single_dtype
 from layered_lr_torch import models
 from layered_lr_torch.callers import line_of
 from layered_lr_torch.losses import LossModule
 from layered_lr_torch.torch_types import Module, Tensor
 from layered_lr_torch.trace_attributes import Counts, Watch, move_numbers
+from layered_lr_torch.trace_batches import BatchTracer
 from layered_lr_torch.trace_checks import check_derivatives, check_held, check_program
 from layered_lr_torch.trace_contents import Contents
-from layered_lr_torch.trace_example import answer, copy_buffers, try_training
+from layered_lr_torch.trace_example import answer, copy_buffers, draw_inputs, try_training
 from layered_lr_torch.trace_generators import Generators, refuse_seeds
 from layered_lr_torch.trace_memory import (
     KEEP_IN_BUFFER,
@@ -53,15 +57,15 @@ from layered_lr_torch.trace_memory import (
     refuse_counter,
     refuse_memory,
 )
-from layered_lr_torch.trace_merging import find_mode_bound, let_modes_follow, merge_programs
+from layered_lr_torch.trace_merging import Recording, find_mode_bound, let_modes_follow
 from layered_lr_torch.trace_modes import check_switches, set_mode
 from layered_lr_torch.trace_parts import Parts
 from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
 from layered_lr_torch.trace_refusals import refuse_gradient_hooks, watch_what_is_hidden
 from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_parameters, refuse_shared_writes
 
-# Times the size of the example's batch. Not in rising order: what counts the passes must not look like a size.
-_BATCHES = (1, 3, 2)
+_ONE_NUMBER: Final = re.compile(r"Expected more than 1 value per channel when training, got input size .*\[(.*)\]")
+"""What torch says where a batch normalisation trains on one number of each channel."""
 
 _NO_MEMORY_IN_A_LOSS: Final = (
     "Let the loss depend on its arguments alone: keep what changes in a buffer of the model, which can answer with it "
@@ -99,15 +103,15 @@ def prepare_traced(made: Module, dtype: str) -> Module:
     return models.cast(made, torch.device("cpu"), getattr(torch, find_single_dtype(made, dtype)))
 
 
-def make_retrace(model: Module) -> Callable[[tuple[InputFacts, ...]], ModelGraph]:
-    """Make a function that traces a model for inputs of any shape.
+def make_retrace(model: Module) -> Callable[[tuple[InputFacts, ...], int], ModelGraph]:
+    """Make a function that traces a model for inputs of any shape, and a number of images.
 
     Args:
         model: Is kept, and traced as it is when the function is called.
     """
 
-    def retrace(inputs: tuple[InputFacts, ...]) -> ModelGraph:
-        example = tuple(np.zeros((LEAST_BATCH, *facts.shape), facts.dtype) for facts in inputs)
+    def retrace(inputs: tuple[InputFacts, ...], images: int) -> ModelGraph:
+        example = tuple(np.zeros((images, *facts.shape), facts.dtype) for facts in inputs)
         return trace_model(model, example)
 
     return retrace
@@ -146,6 +150,19 @@ def trace_loss(
         graph = trace_model(module, (outputs, targets))
     except Unsupported as error:  # a loss may change no buffer either
         raise Unsupported(str(error).replace(KEEP_IN_BUFFER, _NO_MEMORY_IN_A_LOSS)) from error
+    _check_both_modes(graph)
+
+    def resize(images: int, mode: bool) -> ModelGraph | None:
+        made = None if graph.resize is None else graph.resize(images, mode)
+        if made is not None:
+            _check_both_modes(made)
+        return made
+
+    return replace(graph, resize=resize)
+
+
+def _check_both_modes(graph: ModelGraph) -> None:
+    """Refuse a loss that is another one in evaluation, where no gradient is computed."""
     training, evaluation = (
         repr(([node._replace(follows_mode=False) for node in program.nodes], program.output))
         for program in (graph.training, graph.evaluation)
@@ -155,7 +172,6 @@ def trace_loss(
             "model: computes something else where its outputs have no gradient. OneFlow computes one thing for both. "
             "Let it not ask for requires_grad, or train on a torch backend."
         )
-    return graph
 
 
 def _have_same_numbers(one: Tensor, other: Tensor) -> bool:
@@ -185,52 +201,135 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     refuse_gradient_hooks(model)
     refuse_shared_parameters(model)
     check_switches(model)
-    facts: dict[str, Any] = {
-        "tensors": tuple(_list_tensors(model)),
-        "modules": tuple(_list_modules(model)),
-        "state": {**models.copy_state(model), **models.copy_buffers(model)},
-    }
     images = max((len(array) for array in example), default=0)  # the first axis of each is the same batch's
-    example = [array if len(array) == images else np.resize(array, (images, *array.shape[1:])) for array in example]
     inputs = tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example)
-    check_held(facts["tensors"], inputs)
+    check_held(_list_tensors(model), inputs)
     if not example:
-        return ModelGraph(inputs=(), training=Program((), None), evaluation=Program((), None), **facts)
-    constants: dict[str, NDArray[Any]] = {}
-    programs = []
-    read: set[Region] = set()
-    moving: set[tuple[str, Any]] = set()
-    sizes = [max(len(example[0]), LEAST_BATCH) * times for times in _BATCHES]
+        programs = {mode: Program((), None) for mode in (True, False)}
+        return ModelGraph(inputs=(), training=programs[True], evaluation=programs[False], **_list_facts(model))
+    choices = (images,) if images >= LEAST_BATCH else (LEAST_BATCH, images)
+    arrays = [array if len(array) == images else np.resize(array, (images, *array.shape[1:])) for array in example]
+    passes = _Passes(model, arrays)
+    few = dict.fromkeys((True, False), LEAST_BATCH)
+    if not isinstance(model, LossModule):
+        few[True] = max(count_images(array.shape[1:]) for array in example)
+    tracer = BatchTracer(passes.record, choices, few)
     for mode in (True, False):
+        tracer.trace(mode)
+    sizes = {mode: tracer.list_trial_sizes(mode) for mode in (True, False)}
+
+    @torch.inference_mode(False)
+    def resize(images: int, mode: bool) -> ModelGraph | None:
+        tracer.forget()
         try:
-            traces = [_trace_once(model, mode, example, times, moving) for times in _BATCHES]
-        except _Fails as fails:
-            raise _explain_failure(str(fails), model, mode, example, _BATCHES[0]) from fails.__cause__
-        read.update(*(trace.shared_regions for trace in traces))
-        programs.append(merge_programs(traces, sizes, "training" if mode else "evaluation", constants))
-    refuse_shared_writes(model, programs, read)
-    training, evaluation = let_modes_follow(*programs)
+            if tracer.holds(mode, images):
+                return None
+        except LayeredLRError:
+            tracer.check_unchanged(mode, images)
+            raise
+        tracer.check_unchanged(mode, images)
+        constants = dict(tracer.constants)
+        programs = {mode: tracer.make_for(mode, images, constants), not mode: tracer.programs[not mode]}
+        try:
+            if not tracer.holds(not mode, images):
+                programs[not mode] = tracer.make_for(not mode, images, constants)
+        except LayeredLRError:  # in that mode there can be no such batch
+            pass
+        return _make_graph(passes, programs, constants, {mode: [images]})
+
+    graph = _make_graph(passes, tracer.programs, tracer.constants, sizes)
+    passes.is_example = False
+    return replace(graph, resize=resize)
+
+
+def _make_graph(
+    passes: _Passes,
+    programs: Mapping[bool, Program],
+    constants: dict[str, NDArray[Any]],
+    sizes: Mapping[bool, list[int]],
+) -> ModelGraph:
+    """Make a graph of both programs of a model, with what torch gives in those modes that are to be tried.
+
+    Args:
+        passes: Of the model.
+        programs: By mode.
+        constants: Of both.
+        sizes: How many images to try a mode with that is to be used; a later number if the model does not take it.
+    """
+    model, example, facts = passes.model, passes.example, _list_facts(passes.model)
+    refuse_shared_writes(model, list(programs.values()), passes.read)
+    training, evaluation = let_modes_follow(programs[True], programs[False])
     for program in (training, evaluation):
         check_program(program, {tensor.name: tensor for tensor in facts["tensors"]}, constants)
-    drawn, answers, buffers = answer(model, example, evaluation)
+    drawn, answers, buffers = (
+        answer(model, example, evaluation, sizes[False])
+        if False in sizes
+        else (draw_inputs(example, sizes[True][0]), (), {})
+    )
     return ModelGraph(
-        inputs=inputs,
+        inputs=tuple(InputFacts(array.shape[1:], str(array.dtype)) for array in example),
         training=training,
         evaluation=evaluation,
         constants=constants,
         mode_bound=find_mode_bound(training, evaluation),
         example=(drawn, answers),
-        example_buffers={write.name: buffers[write.name] for write in evaluation.writes},
-        trial=try_training(model, example),
+        example_buffers={write.name: buffers[write.name] for write in evaluation.writes if buffers},
+        trial=try_training(model, example, sizes[True]) if True in sizes else None,
+        modes=tuple(mode for mode in (False, True) if mode in sizes),
         **facts,
     )
+
+
+def _list_facts(model: Module) -> dict[str, Any]:
+    return {
+        "tensors": tuple(_list_tensors(model)),
+        "modules": tuple(_list_modules(model)),
+        "state": {**models.copy_state(model), **models.copy_buffers(model)},
+    }
+
+
+class _Passes:
+    """The forward passes of a model that are recorded.
+
+    Args:
+        model: Is kept.
+        example: Its inputs.
+
+    Attributes:
+        is_example: Whether the batch is the example's, and not one that came later.
+        read: Regions of buffers that a pass read through other tensors.
+    """
+
+    def __init__(self, model: Module, example: Sequence[NDArray[Any]]) -> None:
+        self.model, self.example, self.is_example = model, example, True
+        self.read: set[Region] = set()
+        self._moving: set[tuple[str, Any]] = set()
+
+    def record(self, mode: bool, images: int, compares: bool) -> Recording:
+        """Record a pass; see ``BatchTracer``.
+
+        Raises:
+            SpecError: The model fails on such a batch.
+            DataError: Only because one number has no variance.
+            Unsupported: The model does what cannot be translated.
+        """
+        inputs = [np.zeros((images, *array.shape[1:]), array.dtype) for array in self.example]
+        try:
+            made = _trace_once(self.model, mode, inputs, compares, self._moving)
+        except _Fails as fails:
+            shape = None if self.is_example else _ONE_NUMBER.search(str(fails.__cause__))
+            if shape is not None:
+                raise refuse_one_number([int(size) for size in shape[1].split(",")]) from fails.__cause__
+            raise _explain_failure(str(fails), self.model, mode, inputs, self.is_example) from fails.__cause__
+        self.read |= made.shared_regions
+        return Recording(made.nodes, made.output, made.writes, made.constants)
 
 
 def _trace_once(
     model: Module,
     mode: bool,
     example: Sequence[NDArray[Any]],
-    times: int,
+    compares: bool,
     moving: set[tuple[str, Any]],
     shared: frozenset[str] = frozenset(),
 ) -> Recorder:
@@ -240,7 +339,7 @@ def _trace_once(
         model: In whatever mode.
         mode: Whether it is to train.
         example: Its inputs.
-        times: How many of these make the batch.
+        compares: Whether to look for what it leaves behind.
         moving: Plain attributes and variables that each pass changes, in either mode; gets those that are found here.
         shared: Running statistics that the pass uses more than once.
 
@@ -251,12 +350,11 @@ def _trace_once(
     with put_back(model):
         set_mode(model, mode)
         before, regions = Photograph(model), list_regions(model)
-        is_first = times == _BATCHES[0]
-        contents = [Contents(model)] if is_first else []
+        contents = [Contents(model)] if compares else []
         held, names = swap_tensors(model, fakes)
         swapped = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
         recorder = _record_pass(
-            model, Recorder(fakes, held, None, shared, regions), names, _make_inputs(fakes, model, example, times)
+            model, Recorder(fakes, held, None, shared, regions), names, _make_inputs(fakes, model, example)
         )
 
         def compare_with_next(with_same_weights: bool, watch: Watch | None = None) -> None:
@@ -266,13 +364,13 @@ def _trace_once(
             if watch is not None:
                 again.watch_tensors(watch)
             try:
-                _record_pass(model, again, names, _make_inputs(fakes, model, example, times))
+                _record_pass(model, again, names, _make_inputs(fakes, model, example))
             except (LayeredLRError, _Fails) as error:
                 raise refuse_memory(None) from error
             compare_passes(model, recorder, again, with_same_weights)
 
-        contents += [Contents(model)] if is_first else []
-        if is_first and (
+        contents += [Contents(model)] if compares else []
+        if compares and (
             moving or recorder.promoted or Photograph(model) != before or contents[0].find_changed(contents[1])
         ):
             counts = Counts(model)
@@ -292,12 +390,12 @@ def _trace_once(
                 model.eval()
                 compare_with_next(with_same_weights=False)
     found = frozenset() if shared else recorder.find_shared_statistics()
-    return _trace_once(model, mode, example, times, moving, found) if found else recorder
+    return _trace_once(model, mode, example, compares, moving, found) if found else recorder
 
 
-def _make_inputs(fakes: FakeTensorMode, model: Module, example: Sequence[NDArray[Any]], times: int) -> list[Tensor]:
+def _make_inputs(fakes: FakeTensorMode, model: Module, example: Sequence[NDArray[Any]]) -> list[Tensor]:
     with fakes:
-        made = [torch.empty(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+        made = [torch.empty(array.shape, dtype=getattr(torch, str(array.dtype))) for array in example]
         if isinstance(model, LossModule) and model.training:
             made[0] = made[0].requires_grad_().clone()  # as what a model answers, it may be changed in place
         return made
@@ -360,10 +458,10 @@ def _explain(recorder: Recorder, error: Exception) -> Exception:
 
 
 def _explain_failure(
-    said: str, model: Module, mode: bool, example: Sequence[NDArray[Any]], times: int
+    said: str, model: Module, mode: bool, example: Sequence[NDArray[Any]], is_example: bool
 ) -> LayeredLRError:
     """Say whether the model itself fails, or only cannot be followed: it is run on zeros."""
-    inputs = [torch.zeros(_shape_of(array, times), dtype=getattr(torch, str(array.dtype))) for array in example]
+    inputs = [torch.zeros(array.shape, dtype=getattr(torch, str(array.dtype))) for array in example]
     with put_back(model):
         set_mode(model, mode)
         copy_buffers(model)
@@ -371,18 +469,17 @@ def _explain_failure(
             model(*inputs)
         except Exception:
             shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
-            return SpecError(
-                f"model: its forward pass fails on inputs of shape {shapes}, {said}. "
+            mend = (
                 "Give a model that takes such inputs."
+                if is_example
+                else "Give batches that the model takes; in a run, drop_last=True leaves out what is left over at the "
+                "end of an epoch."
             )
+            return SpecError(f"model: its forward pass fails on inputs of shape {shapes}, {said}. {mend}")
     return Unsupported(
         f"model: its forward pass cannot be followed, {said}. So it cannot be translated. Write it with other "
         "functions, or train on a torch backend."
     )
-
-
-def _shape_of(array: NDArray[Any], times: int) -> tuple[int, ...]:
-    return (max(array.shape[0], LEAST_BATCH) * times, *array.shape[1:])
 
 
 def _was_in(error: BaseException, file: str) -> bool:

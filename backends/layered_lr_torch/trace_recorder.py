@@ -36,7 +36,7 @@ from layered_lr_torch.trace_storage import Region, find_sharing
 _EMPTY = ("empty", "new_empty", "empty_like")
 _NUMBERS_OF_TENSORS = ("bool", "int", "float", "index", "contains", "equal", "allclose", "is_nonzero")
 _FACTS_OF_TENSORS = ("get:shape", "get:dtype", "get:device", "get:ndim", "get:requires_grad", "size", "dim", "numel")
-_BETWEEN = ("contextlib", "copy", "functools")  # call functions for others, whose line is of more use
+_BETWEEN = ("contextlib", "copy", "functools", "oneflow")  # call functions for others, whose line is of more use
 _OF_FAKES = "torch._subclasses.fake_tensor"
 _DROPOUTS = ("dropout", "feature_dropout")  # give their argument back in one of the modes
 _DRAWS = ("rand", "rand_like")

@@ -5,7 +5,7 @@ A tracer of one framework writes it, and another framework's backend builds a mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -204,11 +204,22 @@ class Program:
         nodes: In the order in which they run.
         output: What it returns.
         writes: Buffers that it changes.
+        images: Numbers of images that it is known to hold for: it holds for one number alone, or was seen to hold for
+            these. None if it holds for any number.
     """
 
     nodes: tuple[Node, ...]
     output: Argument
     writes: tuple[Write, ...] = ()
+    images: frozenset[int] | None = None
+
+    @property
+    def only_images(self) -> int | None:
+        """The one number of images that it holds for; None if there may be others."""
+        return next(iter(self.images)) if self.images is not None and len(self.images) == 1 else None
+
+
+Resize: TypeAlias = "Callable[[int, bool], ModelGraph | None]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +240,9 @@ class ModelGraph:
             empty where that mode draws random numbers, and both are where the graph has no inputs.
         example_buffers: The buffers that the evaluation program writes, by name, as they are after that answer.
         trial: What the model gives in training for these inputs; None where it cannot be said.
+        resize: Says whether the program of a mode (true in training) holds for another number of images: None if it
+            does, else a graph whose program of that mode holds for this number. None where no tracer is at hand.
+        modes: Whose programs are to be used.
 
     Raises:
         SpecError: A program is not well formed.
@@ -245,6 +259,8 @@ class ModelGraph:
     example: tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]] = ((), ())
     example_buffers: Arrays = field(default_factory=dict)
     trial: Trial | None = None
+    resize: Resize | None = None
+    modes: tuple[bool, ...] = (False, True)
 
     def __post_init__(self) -> None:
         known = {tensor.name for tensor in self.tensors}

@@ -139,6 +139,11 @@ OPERATORS: Final[Mapping[str, tuple[str, ...]]] = {
 MOVING: Final = frozenset(["reshape", "permute", "expand", "cat", "slice", "flip", "pad", "cast", "detach"])
 """Operators that compute nothing: their results have the numbers of their arguments."""
 
+WITHOUT_NUMBERS: Final = frozenset([*UNARY, *MOVING, "add", "sub", "mul", "sum", "index_select", "gather", "full"]) - {
+    "logsigmoid"
+}
+"""Operators that OneFlow 0.9 runs on tensors with an axis of length 0; some others, such as ``where``, abort there."""
+
 DTYPES: Final = ("float32", "float64", "int64", "int32", "int8", "uint8", "bool")
 """What tensors of a traced model may hold."""
 

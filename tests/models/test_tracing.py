@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -45,10 +46,6 @@ def stale(net: Any, x: Any) -> Any:
     z = y.view(x.shape[0], -1)
     z.add_(1)
     return y * 2
-
-
-def by_image(net: Any, x: Any) -> Any:
-    return torch.stack([x[i] * i for i in range(x.shape[0])])
 
 
 def counting(net: Any, x: Any) -> Any:
@@ -126,11 +123,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a hook": (lambda net, x: x.register_hook(lambda g: g * 2) and x, "calls register_hook"),
     "a parameter in place": (in_place_of_a_parameter, "changes '1.scale' in place"),
     "memory of two": (stale, "memory was changed through another"),
-    "each image": (by_image, "for a batch of another size"),
-    "images in another order": (
-        lambda net, x: x[torch.tensor([place * 5 % x.shape[0] for place in range(x.shape[0])])],
-        r"makes a tensor with other numbers for each number of images .*torch\.arange\(x\.shape\[0\]\)",
-    ),
+    "the clock": (lambda net, x: x * time.perf_counter(), "does other things each time that it is called"),
     "indices of a pool": (
         lambda net, x: torch.nn.functional.max_pool2d(x, 2, return_indices=True)[0],
         "calls max_pool2d_with_indices",

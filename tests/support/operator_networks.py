@@ -615,6 +615,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         x[:, 0], x[:, -1], x[..., 1:-1], x[:, :, ::2, 1::3], x[:, None], x[:, [2, 0]], x[:, :, torch.arange(7, -1, -1)],
         x[0], x[:, torch.tensor([[0, 1], [2, 3]])], x[:, :, [0, 1], [2, 3]], x.narrow(2, 1, 3), x.select(1, 2),
         x[:, torch.tensor([True, False, True, True])], x.index_select(3, torch.tensor([5, 1])), x[1:, ..., None, 2],
+        x[:, torch.tensor([0, 2]), :, torch.tensor([1, 3])], x[:, [0, 1], None, [2, 3]], x[0, :, torch.tensor([2, 2])],
         net.scale[torch.arange(64).reshape(8, 8) % 8],
         torch.gather(x, 3, torch.zeros(x.shape[0], 4, 8, 2).long() + 1))),
     "moves": around(lambda net, x: (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from layered_lr.errors import DataError
 from layered_lr.models.norm_constants import find_kept_share
+from layered_lr.models.one_number import refuse_one_number
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.operators.arithmetic import detach, make_constant
 from layered_lr_oneflow.operators.broadcasting import add, add_bias, multiply, subtract
@@ -99,10 +99,7 @@ def batch_norm(
         return _C.normalization(x, mean, variance, weight, bias, 1, eps, momentum, False), None
     processes = x.placement.ranks.size if x.is_global else 1
     if x.numel() == x.shape[1] * processes:
-        raise DataError(
-            f"model: a batch normalisation gets one number of each channel in training, in shape {tuple(x.shape)}, "
-            "and one number has no variance. Train on more images at once, or on larger ones."
-        )
+        raise refuse_one_number(x.shape)
     average = _average_channels(detach(x))
     centred = subtract(x, average.reshape(1, -1, *(1 for _ in x.shape[2:])))
     if mean is None:
