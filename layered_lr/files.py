@@ -193,6 +193,11 @@ def explain_read_errors(path: Path, expected: str) -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and message in one line of at most 200 characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    """Return an error's type and message in one line of at most 200 characters, without a full stop at its end.
+
+    Example:
+        >>> describe_error(ValueError("too many."))
+        'ValueError: too many'
+    """
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
     return text if len(text) <= 200 else f"{text[:199]}…"

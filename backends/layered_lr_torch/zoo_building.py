@@ -56,13 +56,7 @@ def check_name(name: str) -> None:
         BackendUnavailable: The library that would have it is not installed.
     """
     if name.startswith(TIMM):
-        known = [TIMM + each for each in _timm().list_models()]
-        own = name.partition(".")[0]  # timm:resnet18.a1_in1k names weights too
-        if own not in known:
-            raise SpecError(
-                f"model={name!r}: timm {_timm().__version__} has no such model.{did_you_mean(own, known)} It has "
-                f"{len(known)}: timm.list_models()."
-            )
+        _check_timm_name(name)
         return
     known = ["mobilenet_v2", *list_names()]
     if name not in known:
@@ -74,6 +68,26 @@ def check_name(name: str) -> None:
             "models` lists them), timm:NAME, or a callable that builds an nn.Module (in a command or a recipe its "
             f"import path, package.module:callable).{hint}"
         )
+
+
+def _check_timm_name(name: str) -> None:
+    timm = _timm()
+    known = [TIMM + each for each in timm.list_models()]
+    own, _, tag = name.partition(".")  # timm:resnet18.a1_in1k names weights too
+    if own not in known:
+        hint = did_you_mean(own, known) if own != TIMM else " Give a name behind it, such as 'timm:resnet18'."
+        raise SpecError(
+            f"model={name!r}: timm {timm.__version__} has no such model.{hint} It has {len(known)}: timm.list_models()."
+        )
+    if tag:
+        try:
+            timm.get_pretrained_cfg(name.removeprefix(TIMM))
+        except RuntimeError:
+            tags = [each.partition(".")[2] for each in timm.list_pretrained(own.removeprefix(TIMM))]
+            raise SpecError(
+                f"model={name!r}: timm {timm.__version__} has no weights {tag!r} of that model."
+                f"{did_you_mean(tag, tags)} It has {', '.join(tags) or 'none'}."
+            ) from None
 
 
 def _torchvision() -> Any:
