@@ -16,6 +16,7 @@ from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_names
+from layered_lr.models.answering_layer import mark_answering
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.user_models import make_model
 from layered_lr.plans.plan import Plan
@@ -314,10 +315,11 @@ def plan(
         lengths = _lengths_of_own_loop(options, total_steps, steps_per_epoch)
     parameters: Any = made
     if made is None:
-        chosen = choose_model(options, facts, loads=False)
+        chosen = choose_model(options, facts, loads=False, loads_files=True)
         parameters = chosen.list_parameters()
         if parameters is None and callable(chosen.source):
             parameters = make_model(chosen.source)
+            mark_answering(parameters, chosen.source)
     return resolve(spec, parameters, *lengths)
 
 
