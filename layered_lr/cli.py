@@ -19,7 +19,7 @@ from click.core import ParameterSource
 
 from layered_lr.after_commands import card, evaluate, export, predict
 from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged
-from layered_lr.flags import add_flags, describe_in_flags, look_here_last, read_flags
+from layered_lr.flags import add_flags, describe_in_flags, look_here_last, read_flags, written
 from layered_lr.guesses import explain_guess
 from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
@@ -511,7 +511,7 @@ def _command(context: click.Context, **instead: str) -> str:
             words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
         else:
             for item in value if isinstance(value, tuple) else (value,):
-                words += [parameter.opts[0], str(item)]
+                words += [parameter.opts[0], written(item)]
     for name, value in instead.items():
         words += [f"--{name}", value]
     return shlex.join(words)

@@ -219,6 +219,20 @@ def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter], 
     return frozenset(found)
 
 
+def nothing_left(what: str, pattern: str, value: object) -> SpecError:
+    """Make the error for a pattern of a table that matches only what patterns before it have taken.
+
+    Args:
+        what: The name of the argument.
+        pattern: Of the table.
+        value: That the table has for it.
+    """
+    return SpecError(
+        f"{what}: {{{pattern!r}: {value!r}}} is never used: patterns before it have taken all that it matches. The "
+        "first pattern that matches wins: put the narrower one first."
+    )
+
+
 def is_one_dimensional(parameter: Parameter) -> bool:
     """Whether timm and transformers would not decay a parameter: it is a bias, or has at most one dimension."""
     return len(parameter.shape) <= 1 or any(name.split(".")[-1] == "bias" for name in parameter.names)

@@ -146,6 +146,9 @@ def test_dropout_by_number_and_by_pattern() -> None:
     assert own["classifier.0"] == 0.2 and len(depth) == 16
     off = dropouts(model="efficientnet_b0", dropout=0.0)
     assert off == {**own, "classifier.0": 0.0}  # stochastic depth follows a pattern alone
+    for model, paths in {"efficientnet_b0": ["*", "classifier"], "mobilenet_v2": ["classifier", "*"]}.items():
+        with pytest.raises(ll.SpecError, match=r"dropout: \{.* is never used: patterns before it have taken all"):
+            choose_model(RunOptions(model=model, dropout=dict.fromkeys(paths, 0.5)), DIGITS).source()  # type: ignore[operator]
     still = dropouts(model="efficientnet_b0", dropout={"*stochastic_depth": 0, "classifier": 0.5})
     assert still == {path: 0.0 if path in depth else 0.5 for path in own}
 
