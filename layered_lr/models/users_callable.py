@@ -21,6 +21,9 @@ class UsersCallable:
         image_shape: (channels, height, width) of the images.
         head: Puts a new head in the place of ``"auto"`` or of this path; None leaves the model as it is.
         has_classes: Whether the targets are class numbers.
+
+    Attributes:
+        answering: The paths of the layers that answer, known when a model has been made; None where none can be seen.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class UsersCallable:
         self._has_classes = has_classes
         self._make, self._num_classes, self._image_shape, self._head = make, num_classes, image_shape, head
         self.__name__ = name_of(make)
+        self.answering: tuple[str, ...] | None = None
 
     def __call__(self) -> Module:
         """Make the model.
@@ -54,11 +58,13 @@ class UsersCallable:
         if self._head is not None:
             self._replace_head(made, self._head, torchs)
         if self._has_classes:
-            torchs.check_use(made, self._num_classes, self._image_shape)
+            self.answering = torchs.check_use(made, self._num_classes, self._image_shape)
+        else:
+            self.answering = torchs.find_answering(made, self._image_shape)
         return made
 
     def _replace_head(self, made: Module, head: str, torchs: Any) -> None:
-        path = torchs.find_head_path(made, head)
+        path = torchs.find_head_path(made, head, torchs.find_answering(made, self._image_shape))
         took_images = torchs.takes_images(made, self._image_shape)
         torchs.put_head(made, path, self._num_classes)
         if took_images and not torchs.takes_images(made, self._image_shape):
