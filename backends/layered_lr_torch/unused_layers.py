@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -12,9 +11,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from layered_lr.console import say
-from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import list_modules
-from layered_lr.spelling import find_nearest
+from layered_lr.models.unused_layers import Use, refuse_unused
 from layered_lr_torch.answering_trace import AnsweringTrace
 from layered_lr_torch.heads import count_outputs, list_outputs
 from layered_lr_torch.torch_types import Module
@@ -23,22 +21,7 @@ from layered_lr_torch.trace_model import quiet, swap_tensors
 from layered_lr_torch.trace_names import REFUSED_OF_INPUTS, name_of
 from layered_lr_torch.zoo_building import search_least_size, wrong_size
 
-_TYPO = 0.9  # how alike two names are of which one is misspelt: classifer and classifier, but not used and unused
 _BATCH = 2
-
-
-class Use(NamedTuple):
-    """What a forward pass uses.
-
-    Args:
-        tensors: The names of the model's tensors that it uses.
-        width: How many numbers it answers with for an image; None where it answers with something else.
-        answering: The paths of the layers that make the answer, in model order; None where it is no single tensor.
-    """
-
-    tensors: set[str]
-    width: int | None
-    answering: tuple[str, ...] | None
 
 
 def find_answering(model: Module, image_shape: tuple[int, ...]) -> tuple[str, ...] | None:
@@ -76,26 +59,10 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
     if found[0] is None or found[1] is None:
         _check_size(model, image_shape)
         return find_answering(model, image_shape)
-    used, width = found[0].tensors | found[1].tensors, found[1].width
-    for path in list_outputs(model, num_classes):
-        names = {f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters()}
-        if names & used:
-            continue
-        attribute = _outermost_unused(model, path, used)
-        parent, _, name = attribute.rpartition(".")
-        others = [each for each, child in model.get_submodule(parent).named_children() if each != name]
-        near = find_nearest(name, others)
-        if width == num_classes and (near is None or _likeness(name, near) < _TYPO):
-            continue  # it may be left out on purpose
-        answers = "" if width == num_classes else f", which answers with {width} numbers"
-        hint = f" Did you mean to set {_joined(parent, near)!r}?" if near else " Use it there, or take it away."
-        answering = None if near or width in (None, num_classes) else _find_used(model, width, used)
-        if answering is not None:
-            hint += f" head={answering!r} replaces the layer that answers now."
-        raise SpecError(
-            f"model: {attribute!r} has a layer for the data's {num_classes} classes ({path}), and the forward pass "
-            f"never uses it{answers}.{hint}"
-        )
+    use = found[1]._replace(tensors=found[0].tensors | found[1].tensors)
+    width = use.width
+    answering = None if width is None else _find_used(model, width, use.tensors)
+    refuse_unused(model, list_outputs(model, num_classes), num_classes, use, answering)
     for head in found[1].answering or ():
         if width is not None and width > num_classes and count_outputs(model.get_submodule(head)) == width:
             say(
@@ -186,21 +153,3 @@ def _find_used(model: Module, outputs: int, used: set[str]) -> str | None:
     """Return the path of the last layer with so many outputs of which the forward pass uses something."""
     paths = reversed(list_outputs(model, outputs))
     return next((path for path in paths if any(name.startswith(f"{path}.") for name in used)), None)
-
-
-def _outermost_unused(model: Module, path: str, used: set[str]) -> str:
-    """Find the outermost module around a layer of which nothing is used."""
-    parts = path.split(".")
-    for depth in range(1, len(parts)):
-        around = ".".join(parts[:depth])
-        if not any(name.startswith(f"{around}.") for name in used):
-            return around
-    return path
-
-
-def _likeness(name: str, other: str) -> float:
-    return SequenceMatcher(None, name.casefold(), other.casefold()).ratio()
-
-
-def _joined(parent: str, name: str | None) -> str:
-    return f"{parent}.{name}" if parent else str(name)

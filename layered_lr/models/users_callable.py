@@ -9,7 +9,7 @@ from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import Module, framework_of
 from layered_lr.models.user_models import make_model
 from layered_lr.printed import name_of
-from layered_lr.registry import load_zoo
+from layered_lr.registry import load_looker, load_zoo
 
 
 class UsersCallable:
@@ -47,20 +47,19 @@ class UsersCallable:
                 has a layer that it never uses.
         """
         made = make_model(self._make)
-        if framework_of(made) != "torch":
-            if self._head is not None:
-                raise SpecError(
-                    f"head={self._head!r}: puts a new head on a module of torch; the callable makes one of OneFlow. "
-                    "Build it for the data's classes, and leave head out."
-                )
-            return made
-        torchs = load_zoo("torch")
+        framework = str(framework_of(made))
+        if self._head is not None and framework != "torch":
+            raise SpecError(
+                f"head={self._head!r}: puts a new head on a module of torch; the callable makes one of OneFlow. Build "
+                "it for the data's classes, and leave head out."
+            )
         if self._head is not None:
-            self._replace_head(made, self._head, torchs)
+            self._replace_head(made, self._head, load_zoo("torch"))
+        looker = load_looker(framework)
         if self._has_classes:
-            self.answering = torchs.check_use(made, self._num_classes, self._image_shape)
+            self.answering = looker.check_use(made, self._num_classes, self._image_shape)
         else:
-            self.answering = torchs.find_answering(made, self._image_shape)
+            self.answering = looker.find_answering(made, self._image_shape)
         return made
 
     def _replace_head(self, made: Module, head: str, torchs: Any) -> None:
