@@ -87,7 +87,10 @@ def _check_size(model: Module, image_shape: tuple[int, ...]) -> None:
 
     least = search_least_size(takes)
     if least is not None:
-        raise wrong_size("model", image_shape, least, least)
+        _, height, width = image_shape
+        square = [side for side in dict.fromkeys((max(height, width), min(height, width))) if takes(side)]
+        wants_square = height != width and bool(square)
+        raise wrong_size("model", image_shape, least, [*square, least][0], wants_square)
 
 
 def _find_use(model: Module, mode: bool, image_shape: tuple[int, ...]) -> Use | None:

@@ -286,10 +286,14 @@ def check_size(name: str, image_shape: tuple[int, int, int]) -> Mapping[str, Any
     least = find_least_size(name)
     if least is None:
         raise SpecError(f"model={name!r}: takes no images of {height}x{width} pixels, nor any other square ones.")
-    raise wrong_size(f"model={name!r}", image_shape, least, _next_size(name, least, max(height, width)))
+    is_square = height == width or all(find_options(name, (channels, side, side)) is None for side in (height, width))
+    size = _next_size(name, least, max(height, width))
+    raise wrong_size(f"model={name!r}", image_shape, least, size, wants_square=not is_square)
 
 
-def wrong_size(model: str, image_shape: tuple[int, ...], least: int, size: int) -> SpecError:
+def wrong_size(
+    model: str, image_shape: tuple[int, ...], least: int, size: int, wants_square: bool = False
+) -> SpecError:
     """Make the error for images of a size that a model does not take.
 
     Args:
@@ -297,9 +301,11 @@ def wrong_size(model: str, image_shape: tuple[int, ...], least: int, size: int) 
         image_shape: (channels, height, width).
         least: Pixels of a side of the smallest square images that it takes.
         size: The ``image_size`` to give.
+        wants_square: Whether it takes images of such a height or width, but square ones alone.
     """
     _, height, width = image_shape
     why = "are too small" if min(height, width) < least else "do not fit"
+    why = "are not square, and it takes square ones alone" if wants_square else why
     return SpecError(
         f"{model}: images of {height}x{width} pixels {why}: the least that it takes is {least}x{least}. Give "
         f"image_size={size}, which resizes the images, or another model."

@@ -155,6 +155,20 @@ def initialise(
     return made
 
 
+def check_methods(chosen: str | Mapping[str, str], parameters: Sequence[Parameter]) -> None:
+    """Refuse methods for weights that a model does not have.
+
+    Args:
+        chosen: As for ``initialise``.
+        parameters: In model order.
+
+    Raises:
+        SpecError: A pattern matches no such weight, or only those of patterns before it.
+    """
+    table = chosen if isinstance(chosen, Mapping) else {"*": chosen}
+    _choose_methods(table, parameters, {each.weight.name: each for each in list_drawn(parameters, {})})
+
+
 def _choose_methods(
     table: Mapping[str, str], parameters: Sequence[Parameter], layers: Mapping[str, DrawnLayer]
 ) -> dict[str, str]:

@@ -278,7 +278,7 @@ def _suggest(pattern: str, names: list[str]) -> str | None:
     tails = [name for name in names if name.startswith(pattern.strip(".") + ".")]
     if tails:
         return pattern.strip(".")
-    parts = pattern.split(".")
+    first, parts = pattern.partition(".")[0], pattern.split(".")
     for depth, part in enumerate(parts):
         real = {split[depth] for name in names if len(split := name.split(".")) > depth}
         literal = part.strip(GLOB_CHARACTERS)
@@ -291,5 +291,7 @@ def _suggest(pattern: str, names: list[str]) -> str | None:
         pattern = pattern.split(".", 1)[1]
         if pattern and any(map(compile_pattern(pattern), names)):
             return pattern
+    if first in ("head", "backbone"):  # words, which stand for paths alone
+        return first
     ends = [name for name in names if name.endswith("." + pattern) or f".{pattern}." in name]
     return ends[0][: ends[0].index(pattern) + len(pattern)] if ends else None

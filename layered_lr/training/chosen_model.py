@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from layered_lr.data.dataset import DatasetFacts
 from layered_lr.errors import SpecError
 from layered_lr.models import catalogue
 from layered_lr.models.answering_layer import find_head
+from layered_lr.models.initialise import check_methods
 from layered_lr.models.matching import nothing_left
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.patterns import compile_pattern
@@ -148,7 +149,7 @@ def choose_model(
                 "by initial_weights."
             )
         reads = loads or (loads_files and is_file(name, options.pretrained))
-        pretrained = _read_pretrained(name, options.pretrained, options.progress, reads)
+        pretrained = _read_pretrained(name, options, reads)
     size = options.image_size
     if size is None and pretrained is not None and pretrained.transform is not None:
         size = pretrained.transform.size
@@ -170,15 +171,32 @@ def choose_model(
     return ChosenModel(model, facts.outputs, dropout, shape, size, pretrained)
 
 
-def _read_pretrained(name: str, chosen: str | bool, progress: bool, loads: bool) -> Pretrained:
+def check_beside_plan(options: RunOptions, facts: DatasetFacts, parameters: Sequence[Parameter]) -> None:
+    """Refuse what a run's options say of a model and a plan does not show: dropout and methods of initialisation.
+
+    Args:
+        options: Of the run.
+        facts: Of its data.
+        parameters: Of the plan.
+
+    Raises:
+        SpecError: There is no such dropout, or no such weight.
+    """
+    if options.dropout is not None:
+        choose_model(options, facts, loads=False).list_parameters()
+    if options.initialise is not None:
+        check_methods(options.initialise, parameters)
+
+
+def _read_pretrained(name: str, options: RunOptions, loads: bool) -> Pretrained:
     """Find weights by their name or path, and read them.
 
     Args:
         name: Of the model.
-        chosen: The option.
-        progress: Whether a download shows a bar.
+        options: Of the run.
         loads: Whether the arrays are read.
     """
+    chosen = options.pretrained
     if is_file(name, chosen):
         path = str(chosen)
         has_zoo = name.startswith(TIMM) or is_installed("torch")
@@ -186,9 +204,9 @@ def _read_pretrained(name: str, chosen: str | bool, progress: bool, loads: bool)
         called = Path(path).name + (f" ({transform.name})" if transform else "")
         return Pretrained(called, read_weights(path, "pretrained") if loads else None, transform)
     word = "DEFAULT" if chosen is True else str(chosen)
-    zoo = open_zoo(name, what=f"pretrained={chosen!r}")
+    zoo = open_zoo(name, options.backend, f"pretrained={chosen!r}")
     named: Transform = zoo.find_transform(name, word)
-    return Pretrained(named.name, zoo.read_named(name, word, progress) if loads else None, named)
+    return Pretrained(named.name, zoo.read_named(name, word, options.progress) if loads else None, named)
 
 
 def is_file(name: str, chosen: str | bool) -> bool:
