@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -72,7 +73,9 @@ def _filter_by_timm(model: Module, arrays: Mapping[str, Array]) -> Mapping[str, 
     if not other or fit_state is None:
         return arrays
     try:
-        fitted = fit_state({name: models.to_tensor(array) for name, array in arrays.items()}, model)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of timm and torch about themselves
+            fitted = fit_state({name: models.to_tensor(array) for name, array in arrays.items()}, model)
     except Exception:  # it is for timm's own files; what does not fit is then said by its shape
         return arrays
     changed = {name: models.to_array(fitted[name]) for name in other if isinstance(fitted.get(name), torch.Tensor)}
