@@ -76,6 +76,7 @@ def test_of_your_own_file_nobody_knows_the_images(tmp_path: Path) -> None:
         ("swin_tiny_patch4_window7_224", 56, ("head.fc",)),
     ],
 )
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of timm, about itself
 def test_what_depends_on_the_size_is_fitted_as_timm_does(
     name: str, size: int, heads: tuple[str, ...], tmp_path: Path
 ) -> None:
