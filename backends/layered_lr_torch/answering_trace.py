@@ -37,9 +37,29 @@ _LAYERS: Final = frozenset(
         "gru",
         "rnn_tanh",
         "rnn_relu",
+        "rnn_tanh_cell",
+        "rnn_relu_cell",
+        "gru_cell",
+        "lstm_cell",
+        "inner",
+        "outer",
+        "kron",
+        "mv",
+        "addmv",
+        "addbmm",
+        "chain_matmul",
+        "linalg_multi_dot",
+        "linalg_vecdot",
+        "cdist",
+        "cosine_similarity",
+        "pairwise_distance",
+        "scaled_dot_product_attention",
     ]
 )
 """Functions whose result is that of a new layer, where they take a weight."""
+
+_JOINING: Final = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack")
+"""Functions whose result is larger than what they take, and nothing else than that."""
 
 
 class AnsweringTrace:
@@ -76,7 +96,9 @@ class AnsweringTrace:
         if not made and name in ("__setitem__", "copy_"):
             made = [leaf for leaf in given if isinstance(leaf, torch.Tensor)][:1]
         if from_images:
-            is_layer = name in _LAYERS and weights
+            sizes = [leaf.numel() for leaf in given if isinstance(leaf, torch.Tensor) and id(leaf) in self._answers]
+            grows = name not in _JOINING and any(tensor.numel() > max(sizes) for tensor in made)  # x[:, None] * weight
+            is_layer = weights and (name in _LAYERS or grows)
             found, table = weights if is_layer else frozenset[str]().union(*from_images), self._answers
         else:
             found, table = weights, self._weights

@@ -242,6 +242,17 @@ class Functional(Gated):
         return nn.functional.normalize(maps) @ nn.functional.normalize(self.fc.weight).T * 30
 
 
+class ByHand(Gated):
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x).mean((2, 3)) * self.gate.weight[:1, :, 0, 0]
+        return (maps[:, None] * self.fc.weight).sum(-1)
+
+
+class Distances(Gated):
+    def forward(self, x: Any) -> Any:
+        return -torch.cdist(self.gate(self.body(x)).mean((2, 3)), self.fc.weight)
+
+
 class Added(Gated):
     def __init__(self) -> None:
         super().__init__()
@@ -260,6 +271,8 @@ class Added(Gated):
         (Normed, ("fc",)),
         (Convolved, ("body",)),
         (Functional, ("fc",)),
+        (ByHand, ("fc",)),
+        (Distances, ("fc",)),
         (Added, ("fc", "other")),
         (Unseen, None),
     ],
