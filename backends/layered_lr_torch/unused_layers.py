@@ -27,11 +27,13 @@ _BATCH = 2
 def find_answering(model: Module, image_shape: tuple[int, ...]) -> tuple[str, ...] | None:
     """Find the layers that answer, by a forward pass on tensors without numbers; None where none can be seen.
 
+    What is added to the answer in training alone is an auxiliary head.
+
     Args:
         model: Stays as it is.
         image_shape: (channels, height, width).
     """
-    for mode in (True, False):
+    for mode in (False, True):
         use = _find_use(model, mode, image_shape)
         if use is not None and use.answering:
             return use.answering
@@ -70,7 +72,7 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
                 "classes. A run with head='auto' (layered-lr run --head auto) puts a head for these on it."
             )
             break
-    return found[0].answering or found[1].answering
+    return found[1].answering or found[0].answering
 
 
 def takes_images(model: Module, image_shape: tuple[int, ...]) -> bool:

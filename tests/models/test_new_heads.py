@@ -263,9 +263,18 @@ class Added(Gated):
         return (self.fc(maps) + self.other(maps * self.gate.weight.sum())) / 2
 
 
+class InTraining(Added):
+    """Its second head is an auxiliary one."""
+
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x).mean((2, 3))
+        return self.fc(maps) + self.other(maps) if self.training else self.fc(maps)
+
+
 @pytest.mark.parametrize(
     ("make", "wanted"),
     [
+        (InTraining, ("fc",)),
         (Gated, ("fc",)),
         (InPlace, ("fc",)),
         (Normed, ("fc",)),
