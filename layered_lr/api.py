@@ -16,6 +16,7 @@ from layered_lr.counts import whole_number
 from layered_lr.data import dataset_facts
 from layered_lr.errors import SpecError
 from layered_lr.guesses import explain_names
+from layered_lr.models.answering_layer import mark_answering
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.user_models import make_model
 from layered_lr.plans.plan import Plan
@@ -116,7 +117,7 @@ def run(
         pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
             such as 'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays
             new. Images are resized and normalised as the weights want it.
-        head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
+        head: The layer to put a new one for the data's classes in the place of: 'auto' (the layer that answers), or its
             path, such as 'classifier.6'.
         initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
             or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.
@@ -275,7 +276,7 @@ def plan(
         pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
             such as 'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays
             new. Images are resized and normalised as the weights want it.
-        head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
+        head: The layer to put a new one for the data's classes in the place of: 'auto' (the layer that answers), or its
             path, such as 'classifier.6'.
         image_size: Resize the images to squares of so many pixels a side, when batches are made.
         drop_last: Whether the last images of an epoch are left out if they do not fill a batch.
@@ -314,10 +315,11 @@ def plan(
         lengths = _lengths_of_own_loop(options, total_steps, steps_per_epoch)
     parameters: Any = made
     if made is None:
-        chosen = choose_model(options, facts, loads=False)
+        chosen = choose_model(options, facts, loads=False, loads_files=True)
         parameters = chosen.list_parameters()
         if parameters is None and callable(chosen.source):
             parameters = make_model(chosen.source)
+            mark_answering(parameters, chosen.source)
     return resolve(spec, parameters, *lengths)
 
 
@@ -414,7 +416,7 @@ def compare(
         pretrained: Begin with pretrained weights: true for the best that torchvision or timm has, the name of some,
             such as 'IMAGENET1K_V1', or the path of a .pth, .safetensors or .npz file. A head for other classes stays
             new. Images are resized and normalised as the weights want it.
-        head: The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its
+        head: The layer to put a new one for the data's classes in the place of: 'auto' (the layer that answers), or its
             path, such as 'classifier.6'.
         initialise: How to draw the weights of linear layers and convolutions: 'kaiming', 'xavier', 'orthogonal', 'svd'
             or 'torch' (or a table of these by pattern), from the seed, the same on every backend. Given weights stay.

@@ -19,7 +19,7 @@ from click.core import ParameterSource
 
 from layered_lr.after_commands import card, evaluate, export, predict
 from layered_lr.errors import LayeredLRError, ProcessLost, SpecError, TrainingDiverged
-from layered_lr.flags import add_flags, describe_in_flags, look_here_last, read_flags
+from layered_lr.flags import add_flags, describe_in_flags, look_here_last, read_flags, written
 from layered_lr.guesses import explain_guess
 from layered_lr.printed import harmless
 from layered_lr.spelling import find_nearest
@@ -170,6 +170,8 @@ def plan(
         check_name(backend)
     known = options_with_meaning("plan")
     made = make_plan(spec, **{name: value for name, value in arguments.items() if name in known})
+    if {"dropout", "initialise"} & arguments.keys():
+        _check_beside_plan(arguments, made)
     text = json_text(made, backend) if as_json else plan_text(made, backend)
     if csv is not None:
         check_csv("--csv", csv, (".csv",), made)
@@ -178,6 +180,18 @@ def plan(
     _print(text)
     if outputs and not as_json:
         _print(f"written: {', '.join(str(path) for path, _ in outputs)}")
+
+
+def _check_beside_plan(arguments: dict[str, Any], made: Any) -> None:
+    """Refuse what a recipe says of the model, and the plan does not show."""
+    from layered_lr.data import dataset_facts
+    from layered_lr.training.chosen_model import check_beside_plan
+    from layered_lr.training.options import RunOptions
+
+    names = ("model", "data", "data_root", "image_size", "pretrained", "head", "dropout", "initialise")
+    options = RunOptions(**{name: arguments[name] for name in names if name in arguments})
+    facts = dataset_facts(options.data, options.data_root, options.image_size)
+    check_beside_plan(options, facts, made.parameters)
 
 
 _Output: TypeAlias = "tuple[Path, Callable[[Any, str | None], Iterable[bytes]]]"
@@ -511,7 +525,7 @@ def _command(context: click.Context, **instead: str) -> str:
             words.append(parameter.opts[0] if value else parameter.secondary_opts[0])
         else:
             for item in value if isinstance(value, tuple) else (value,):
-                words += [parameter.opts[0], str(item)]
+                words += [parameter.opts[0], written(item)]
     for name, value in instead.items():
         words += [f"--{name}", value]
     return shlex.join(words)

@@ -207,6 +207,11 @@ def without_colours(text: str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and message in one line of at most 200 characters, without a terminal's colours."""
-    text = " ".join(without_colours(f"{type(error).__name__}: {error}").split())
+    """Return an error's type and message in one line of at most 200 characters, without colours and a full stop at its end.
+
+    Example:
+        >>> describe_error(ValueError("too many."))
+        'ValueError: too many'
+    """
+    text = " ".join(without_colours(f"{type(error).__name__}: {error}").split()).rstrip(".")
     return text if len(text) <= 200 else f"{text[:199]}…"

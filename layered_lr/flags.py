@@ -37,11 +37,27 @@ class _Pairs(click.ParamType[Any]):
             return value
         parts = [part.rpartition("=") for part in value.split(",")]
         try:
-            if len(parts) == 1 and not parts[0][0]:
+            if len(parts) == 1 and not parts[0][1]:
                 return self._read(parts[0][2])
+            names = [pattern.strip() for pattern, _, _ in parts]
+            for name in names:
+                if not name:
+                    self.fail(f"{value!r}: nothing stands before a '='; '*' is the pattern for all", param, ctx)
+                if names.count(name) > 1:
+                    self.fail(f"{value!r}: {name!r} is given twice", param, ctx)
             return {pattern.strip(): self._read(text.strip()) for pattern, _, text in parts}
         except ValueError:
             self.fail(f"{value!r} is neither a number nor pattern=number,…", param, ctx)
+
+
+def written(value: Any) -> str:
+    """The text of a flag's value, as the flag reads it.
+
+    Example:
+        >>> written({"head": "xavier", "*": "svd"}), written(0.5)
+        ('head=xavier,*=svd', '0.5')
+    """
+    return ",".join(f"{name}={item}" for name, item in value.items()) if isinstance(value, Mapping) else str(value)
 
 
 _TYPES: Mapping[str, Any] = {"int": int, "float": float, "pairs": _Pairs(float), "words": _Pairs(str)}

@@ -25,6 +25,7 @@ class Framework(NamedTuple):
         probes: The module with the probe models of ``layered_lr.parity``, whose gradients are known.
         tracer: The module that traces models of this framework into ``layered_lr.models.graph``; None if there is none.
         builder: The function that builds a module of this framework from such a graph; None if there is none.
+        looker: The module that sees which layers of a model are used, and which answer.
         zoo: The module that makes models of libraries of this framework by name; None if there is none.
         auditor: The function behind ``layered_lr.audit``; None if there is none.
         adopter: The function behind ``layered_lr.adopt``; None if there is none.
@@ -36,6 +37,7 @@ class Framework(NamedTuple):
     newest_python: tuple[int, int] | None
     loop: str
     probes: str
+    looker: str
     tracer: str | None = None
     builder: str | None = None
     zoo: str | None = None
@@ -68,6 +70,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         None,
         "torch-eager",
         "layered_lr_torch.probe",
+        "layered_lr_torch.unused_layers",
         tracer="layered_lr_torch.trace_model",
         zoo="layered_lr_torch.zoo",
         auditor="layered_lr_torch.audit.audit:audit_recipe",
@@ -80,6 +83,7 @@ FRAMEWORKS: Mapping[str, Framework] = {
         (3, 10),
         "oneflow-eager",
         "layered_lr_oneflow.probe",
+        "layered_lr_oneflow.unused_layers",
         builder="layered_lr_oneflow.build_model:build_translated",
         exporter="layered_lr_oneflow.export",
     ),
@@ -130,6 +134,11 @@ def load_tracer(framework: str) -> Any:
     if path is None:
         raise SpecError(f"model: models of {framework} cannot be translated; give a torch.nn.Module.")
     return importlib.import_module(path)
+
+
+def load_looker(framework: str) -> Any:
+    """Import the module with ``check_use`` and ``find_answering`` for models of a framework, which is imported."""
+    return importlib.import_module(FRAMEWORKS[framework].looker)
 
 
 def load_zoo(framework: str) -> Any:

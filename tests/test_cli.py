@@ -159,6 +159,9 @@ def test_a_run_ends_with_the_command_for_the_other_framework(call: Any, asked: A
         (["run", "--dropout", "nan"], "--dropout nan: must be"),
         (["run", "--dropout", "inf"], "--dropout inf: must be"),
         (["run", "--dropout", "1.01"], "--dropout 1.01: must be"),
+        (["run", "--dropout", "=0.5"], "nothing stands before a '='"),
+        (["run", "--dropout", "a=0.5,a=0.1"], "'a' is given twice"),
+        (["run", "--initialise", "head=svd,b=svd, head=torch"], "'head' is given twice"),
         (["run", "--backend", "tensorflow"], "backend='tensorflow'"),
         (["run", "--backend", ""], "backend=''"),
         (["run", "--device", "tpu"], "device='tpu'"),
@@ -222,3 +225,29 @@ def test_a_wrong_recipe_is_refused(
 ) -> None:
     (tmp_path / "r.toml").write_text(text)
     refused(call(command, "--recipe", str(tmp_path / "r.toml")), message)
+
+
+@pytest.mark.usefixtures("asked")
+def test_the_same_on_another_framework_can_be_pasted(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table was printed as Python writes it."""
+    monkeypatch.setattr("layered_lr.cli._would_run", lambda *_: True)
+    said = call("run", "--dropout", "classifier=0.1,features=0.2", "--initialise", "head=svd").out
+    assert "--dropout classifier=0.1,features=0.2 --initialise head=svd" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("dropout = {clasifier = 0.2}", "matches none of the model's dropouts"),
+        ('initialise = {claswifier = "svd"}', "initialise='claswifier' matches none"),
+        ('initialise = {"*" = "svd", head = "xavier"}', "is never used"),
+    ],
+)
+def test_a_plan_of_a_recipe_refuses_what_a_run_does(
+    call: Any, refused: Any, tmp_path: Path, line: str, words: str
+) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(f"{SPEC}[run]\nmax_steps = 1\n{line}\n")
+    refused(call("plan", "--recipe", str(recipe)), words)
+    recipe.write_text(f'{SPEC}[run]\nmax_steps = 1\ndropout = {{classifier = 0.2}}\ninitialise = "svd"\n')
+    assert call("plan", "--recipe", str(recipe)).code == 0

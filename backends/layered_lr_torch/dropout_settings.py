@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from layered_lr.errors import SpecError
-from layered_lr.models.matching import find_paths
+from layered_lr.models.matching import find_paths, nothing_left
 from layered_lr.models.patterns import compile_pattern
 from layered_lr.spelling import did_you_mean
 from layered_lr_torch.torch_types import Module
@@ -54,7 +54,8 @@ def set_dropout(model: Module, chosen: float | Mapping[str, float]) -> None:
             first that matches, and there stochastic depth too.
 
     Raises:
-        SpecError: The model has no dropout for a probability above 0, or a pattern matches none.
+        SpecError: The model has no dropout for a probability above 0, or a pattern matches none that others
+            before it have left.
     """
     places = list(list_dropouts(model))
     if not isinstance(chosen, Mapping):
@@ -76,6 +77,8 @@ def set_dropout(model: Module, chosen: float | Mapping[str, float]) -> None:
                 f"dropout={{{pattern!r}: {value:g}}}: matches none of the model's {len(names)} dropouts."
                 f"{did_you_mean(pattern, paths) or has}"
             )
+        if not any(test(place.path) for place in left):
+            raise nothing_left("dropout", pattern, value)
         for place in [place for place in left if test(place.path)]:
             setattr(place.module, place.attribute, float(value))
             left.remove(place)

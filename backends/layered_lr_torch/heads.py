@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,19 +30,31 @@ def count_outputs(module: Module) -> int | None:
     return None
 
 
-def find_head_path(model: Module, head: str) -> str:
+def find_head_path(model: Module, head: str, answering: Sequence[str] | None = None) -> str:
     """Return the path of the layer that ``head`` names.
 
     Args:
         model: The model.
         head: ``"auto"``, or a path.
+        answering: The layers that a forward pass has shown to answer; None where nobody has looked.
 
     Raises:
         SpecError: There is no such layer, or it is one that cannot be a head.
     """
     linear = [path for path, module in model.named_modules() if path and count_outputs(module) is not None]
     if head == "auto":
-        found = find_head([parameter for parameter, _ in parameters_of(model)])
+        if answering and len(answering) > 1:
+            raise SpecError(
+                f"head='auto': {' and '.join(map(repr, answering))} make the answer together. Leave head out, and "
+                "build the model for the data's classes."
+            )
+        if answering and answering[0] not in linear:
+            kind = type(model.get_submodule(answering[0])).__name__
+            raise SpecError(
+                f"head='auto': {answering[0]!r} answers, which is a {kind}, and no linear layer or 1x1 convolution. "
+                "Leave head out, and build the model for the data's classes."
+            )
+        found = answering[0] if answering else find_head([parameter for parameter, _ in parameters_of(model)])
         if found is None or found not in linear:
             raise SpecError(
                 "head='auto': the model has no linear layer and no 1x1 convolution at its end. Give the path of its "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from layered_lr.console import say
-from layered_lr.errors import SpecError
-from layered_lr.models.answering_layer import find_head
-from layered_lr.models.nn_modules import parameters_of
-from layered_lr.spelling import find_nearest
+from layered_lr.models.nn_modules import list_modules
+from layered_lr.models.unused_layers import Use, refuse_unused
+from layered_lr_torch.answering_trace import AnsweringTrace
 from layered_lr_torch.heads import count_outputs, list_outputs
 from layered_lr_torch.torch_types import Module
 from layered_lr_torch.trace_memory import put_back
@@ -23,11 +21,26 @@ from layered_lr_torch.trace_model import quiet, swap_tensors
 from layered_lr_torch.trace_names import REFUSED_OF_INPUTS, name_of
 from layered_lr_torch.zoo_building import search_least_size, wrong_size
 
-_TYPO = 0.9  # how alike two names are of which one is misspelt: classifer and classifier, but not used and unused
 _BATCH = 2
 
 
-def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> None:
+def find_answering(model: Module, image_shape: tuple[int, ...]) -> tuple[str, ...] | None:
+    """Find the layers that answer, by a forward pass on tensors without numbers; None where none can be seen.
+
+    What is added to the answer in training alone is an auxiliary head.
+
+    Args:
+        model: Stays as it is.
+        image_shape: (channels, height, width).
+    """
+    for mode in (False, True):
+        use = _find_use(model, mode, image_shape)
+        if use is not None and use.answering:
+            return use.answering
+    return None
+
+
+def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> tuple[str, ...] | None:
     """Refuse a model with a layer for the data's classes that it never uses; say of one that answers for more classes.
 
     The forward pass runs on tensors without numbers, in both modes. Where it cannot, images of another size are tried,
@@ -38,39 +51,28 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
         num_classes: Of the data.
         image_shape: (channels, height, width).
 
+    Returns:
+        As ``find_answering``.
+
     Raises:
         SpecError: There is such a layer, or the model takes images of another size alone.
     """
     found = [_find_use(model, mode, image_shape) for mode in (True, False)]
     if found[0] is None or found[1] is None:
         _check_size(model, image_shape)
-        return
-    used, width = found[0][0] | found[1][0], found[1][1]
-    for path in list_outputs(model, num_classes):
-        names = {f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters()}
-        if names & used:
-            continue
-        attribute = _outermost_unused(model, path, used)
-        parent, _, name = attribute.rpartition(".")
-        others = [each for each, child in model.get_submodule(parent).named_children() if each != name]
-        near = find_nearest(name, others)
-        if width == num_classes and (near is None or _likeness(name, near) < _TYPO):
-            continue  # it may be left out on purpose
-        answers = "" if width == num_classes else f", which answers with {width} numbers"
-        hint = f" Did you mean to set {_joined(parent, near)!r}?" if near else " Use it there, or take it away."
-        answering = None if near or width in (None, num_classes) else _find_used(model, width, used)
-        if answering is not None:
-            hint += f" head={answering!r} replaces the layer that answers now."
-        raise SpecError(
-            f"model: {attribute!r} has a layer for the data's {num_classes} classes ({path}), and the forward pass "
-            f"never uses it{answers}.{hint}"
-        )
-    head = find_head([parameter for parameter, _ in parameters_of(model)])
-    if head and width is not None and width > num_classes and count_outputs(model.get_submodule(head)) == width:
-        say(
-            f"model: answers by {head!r} with {width} numbers for an image, and the data has {num_classes} classes. "
-            "A run with head='auto' (layered-lr run --head auto) puts a head for these on it."
-        )
+        return find_answering(model, image_shape)
+    use = found[1]._replace(tensors=found[0].tensors | found[1].tensors)
+    width = use.width
+    answering = None if width is None else _find_used(model, width, use.tensors)
+    refuse_unused(model, list_outputs(model, num_classes), num_classes, use, answering)
+    for head in found[1].answering or ():
+        if width is not None and width > num_classes and count_outputs(model.get_submodule(head)) == width:
+            say(
+                f"model: answers by {head!r} with {width} numbers for an image, and the data has {num_classes} "
+                "classes. A run with head='auto' (layered-lr run --head auto) puts a head for these on it."
+            )
+            break
+    return found[1].answering or found[0].answering
 
 
 def takes_images(model: Module, image_shape: tuple[int, ...]) -> bool:
@@ -87,16 +89,14 @@ def _check_size(model: Module, image_shape: tuple[int, ...]) -> None:
 
     least = search_least_size(takes)
     if least is not None:
-        raise wrong_size("model", image_shape, least, least)
+        _, height, width = image_shape
+        square = [side for side in dict.fromkeys((max(height, width), min(height, width))) if takes(side)]
+        wants_square = height != width and bool(square)
+        raise wrong_size("model", image_shape, least, [*square, least][0], wants_square)
 
 
-def _find_use(model: Module, mode: bool, image_shape: tuple[int, ...]) -> tuple[set[str], int | None] | None:
-    """Run a forward pass on tensors without numbers.
-
-    Returns:
-        The names of the tensors that it uses, and how many numbers it answers with for an image (None where it answers
-        with something else); None where it cannot run so.
-    """
+def _find_use(model: Module, mode: bool, image_shape: tuple[int, ...]) -> Use | None:
+    """Run a forward pass on tensors without numbers; returns None where it cannot run so."""
     if any(isinstance(each, torch.jit.ScriptModule) or "_orig_mod" in each._modules for each in model.modules()):
         return None
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
@@ -105,16 +105,24 @@ def _find_use(model: Module, mode: bool, image_shape: tuple[int, ...]) -> tuple[
         with put_back(model):
             model.train(mode)
             held, names = swap_tensors(model, fakes)
-            watcher = _Watcher({id(fake): name for name, fake in names.items()})
-            watcher.names |= {real: watcher.names[id(fake)] for real, fake in held.items() if id(fake) in watcher.names}
+            known = {id(fake): name for name, fake in names.items()}
+            known |= {real: known[id(fake)] for real, fake in held.items() if id(fake) in known}
+            own = {prefix + name for prefix, module in list_modules(model) for name in module._parameters}
+            watcher = _Watcher(known, AnsweringTrace(known, {name: names[name] for name in names.keys() & own}))
             with fakes:
                 images = torch.empty((_BATCH, *image_shape), dtype=dtype)
+            watcher.trace.begin(images)
             with quiet(), watcher, torch.no_grad():
                 output = model(images)
     except Exception:  # whatever the user's code raises; the run's own forward pass will raise it too
         return None
-    is_table = isinstance(output, torch.Tensor) and output.dim() == 2 and output.shape[0] == _BATCH
-    return watcher.used, int(output.shape[1]) if is_table else None
+    if not isinstance(output, torch.Tensor):
+        return Use(watcher.used, None, None)
+    is_table = output.dim() == 2 and output.shape[0] == _BATCH
+    found = watcher.trace.find(output)
+    paths = dict.fromkeys(prefix.removesuffix(".") for prefix, _ in list_modules(model))
+    answering = None if found is None else tuple(path for path in paths if path in found)
+    return Use(watcher.used, int(output.shape[1]) if is_table else None, answering)
 
 
 class _Watcher(TorchFunctionMode):
@@ -122,14 +130,15 @@ class _Watcher(TorchFunctionMode):
 
     Args:
         names: Of the tensors, by their ids.
+        trace: Is told of every function.
 
     Attributes:
         used: The names of those that were used.
     """
 
-    def __init__(self, names: dict[int, str]) -> None:
+    def __init__(self, names: dict[int, str], trace: AnsweringTrace) -> None:
         super().__init__()
-        self.names = names
+        self.names, self.trace = names, trace
         self.used: set[str] = set()
 
     def __torch_function__(
@@ -140,28 +149,12 @@ class _Watcher(TorchFunctionMode):
             raise NotImplementedError  # torch would end the process
         if getattr(func, "__name__", "") != "__get__":  # a look at a shape uses nothing
             self.used |= {self.names[id(leaf)] for leaf in leaves if id(leaf) in self.names}
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        self.trace.follow(getattr(func, "__name__", ""), leaves, result)
+        return result
 
 
 def _find_used(model: Module, outputs: int, used: set[str]) -> str | None:
     """Return the path of the last layer with so many outputs of which the forward pass uses something."""
     paths = reversed(list_outputs(model, outputs))
     return next((path for path in paths if any(name.startswith(f"{path}.") for name in used)), None)
-
-
-def _outermost_unused(model: Module, path: str, used: set[str]) -> str:
-    """Find the outermost module around a layer of which nothing is used."""
-    parts = path.split(".")
-    for depth in range(1, len(parts)):
-        around = ".".join(parts[:depth])
-        if not any(name.startswith(f"{around}.") for name in used):
-            return around
-    return path
-
-
-def _likeness(name: str, other: str) -> float:
-    return SequenceMatcher(None, name.casefold(), other.casefold()).ratio()
-
-
-def _joined(parent: str, name: str | None) -> str:
-    return f"{parent}.{name}" if parent else str(name)

@@ -56,13 +56,7 @@ def check_name(name: str) -> None:
         BackendUnavailable: The library that would have it is not installed.
     """
     if name.startswith(TIMM):
-        known = [TIMM + each for each in _timm().list_models()]
-        own = name.partition(".")[0]  # timm:resnet18.a1_in1k names weights too
-        if own not in known:
-            raise SpecError(
-                f"model={name!r}: timm {_timm().__version__} has no such model.{did_you_mean(own, known)} It has "
-                f"{len(known)}: timm.list_models()."
-            )
+        _check_timm_name(name)
         return
     known = ["mobilenet_v2", *list_names()]
     if name not in known:
@@ -74,6 +68,26 @@ def check_name(name: str) -> None:
             "models` lists them), timm:NAME, or a callable that builds an nn.Module (in a command or a recipe its "
             f"import path, package.module:callable).{hint}"
         )
+
+
+def _check_timm_name(name: str) -> None:
+    timm = _timm()
+    known = [TIMM + each for each in timm.list_models()]
+    own, _, tag = name.partition(".")  # timm:resnet18.a1_in1k names weights too
+    if own not in known:
+        hint = did_you_mean(own, known) if own != TIMM else " Give a name behind it, such as 'timm:resnet18'."
+        raise SpecError(
+            f"model={name!r}: timm {timm.__version__} has no such model.{hint} It has {len(known)}: timm.list_models()."
+        )
+    if tag:
+        try:
+            timm.get_pretrained_cfg(name.removeprefix(TIMM))
+        except RuntimeError:
+            tags = [each.partition(".")[2] for each in timm.list_pretrained(own.removeprefix(TIMM))]
+            raise SpecError(
+                f"model={name!r}: timm {timm.__version__} has no weights {tag!r} of that model."
+                f"{did_you_mean(tag, tags)} It has {', '.join(tags) or 'none'}."
+            ) from None
 
 
 def _torchvision() -> Any:
@@ -272,10 +286,14 @@ def check_size(name: str, image_shape: tuple[int, int, int]) -> Mapping[str, Any
     least = find_least_size(name)
     if least is None:
         raise SpecError(f"model={name!r}: takes no images of {height}x{width} pixels, nor any other square ones.")
-    raise wrong_size(f"model={name!r}", image_shape, least, _next_size(name, least, max(height, width)))
+    is_square = height == width or all(find_options(name, (channels, side, side)) is None for side in (height, width))
+    size = _next_size(name, least, max(height, width))
+    raise wrong_size(f"model={name!r}", image_shape, least, size, wants_square=not is_square)
 
 
-def wrong_size(model: str, image_shape: tuple[int, ...], least: int, size: int) -> SpecError:
+def wrong_size(
+    model: str, image_shape: tuple[int, ...], least: int, size: int, wants_square: bool = False
+) -> SpecError:
     """Make the error for images of a size that a model does not take.
 
     Args:
@@ -283,9 +301,11 @@ def wrong_size(model: str, image_shape: tuple[int, ...], least: int, size: int) 
         image_shape: (channels, height, width).
         least: Pixels of a side of the smallest square images that it takes.
         size: The ``image_size`` to give.
+        wants_square: Whether it takes images of such a height or width, but square ones alone.
     """
     _, height, width = image_shape
     why = "are too small" if min(height, width) < least else "do not fit"
+    why = "are not square, and it takes square ones alone" if wants_square else why
     return SpecError(
         f"{model}: images of {height}x{width} pixels {why}: the least that it takes is {least}x{least}. Give "
         f"image_size={size}, which resizes the images, or another model."

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from layered_lr.arrays import Array
-from layered_lr.console import say
 from layered_lr.errors import DataError, SpecError
 from layered_lr.files import describe_error
 from layered_lr.models.pretrained import Transform
@@ -23,61 +17,117 @@ from layered_lr.models.weight_files import read_weights
 from layered_lr.models.zoo import TIMM
 from layered_lr.spelling import did_you_mean
 from layered_lr_torch import models, zoo_building
-
-_SECONDS = 20  # without an answer
-_BLOCK_BYTES = 1 << 20
-_DIGEST = re.compile(r"-([a-f0-9]{8,})\.")  # as torch.hub writes and reads it
+from layered_lr_torch.weight_downloads import fetch
 
 
-def _weights_of(name: str) -> Any:
-    """The enumeration of a model's weights in torchvision."""
-    return importlib.import_module("torchvision.models").get_model_weights(name)
+def has_weights(name: str, chosen: str) -> bool:
+    """Whether a model has weights of a name.
+
+    Args:
+        name: Of the model; it is there.
+        chosen: The name of weights, as the option has it.
+    """
+    try:
+        find_weights(name, chosen)
+    except SpecError:
+        return False
+    return True
 
 
 def find_weights(name: str, chosen: str) -> Any:
-    """Find weights of a model by their name; ``"DEFAULT"`` is the best of them.
+    """Find weights of a model by their name; every question about them begins here.
+
+    Args:
+        name: Of the model.
+        chosen: ``"DEFAULT"`` for the best; the name of an entry of torchvision's enumeration, with its class or
+            without; or a tag of timm's, with the model's name or without.
+
+    Returns:
+        torchvision's entry, or timm's configuration.
 
     Raises:
         SpecError: There are none of that name.
     """
     zoo_building.check_name(name)
-    known = _weights_of(name)
-    if chosen == "DEFAULT" and len(known):
-        return known.DEFAULT
-    own = chosen.rpartition(".")[2] if chosen.startswith(known.__name__) else chosen
+    if name.startswith(TIMM):
+        return _find_in_timm(name, chosen)
+    known = importlib.import_module("torchvision.models").get_model_weights(name)
     names = [each.name for each in known]
+    own = chosen.removeprefix(f"{known.__name__}.")
+    if names and own == "DEFAULT":
+        return known.DEFAULT
     if own not in names:
-        raise SpecError(
-            f"pretrained={chosen!r}: model {name!r} has the weights {', '.join(names) or 'none'}; give one of them, "
-            f"True for the best, or the path of a file that is there.{did_you_mean(own, names)}"
-        )
+        raise _no_such_weights(name, chosen, own, names)
     return known[own]
 
 
-def find_transform(name: str, chosen: str) -> Transform | None:
+def _find_in_timm(name: str, chosen: str) -> Any:
+    """timm's configuration of the weights that the option, or else the model's name, chooses by a tag."""
+    timm = importlib.import_module("timm")
+    model, _, tag = name.removeprefix(TIMM).partition(".")
+    names = [each.partition(".")[2] for each in timm.list_pretrained(model)]
+    own = chosen.removeprefix(TIMM).removeprefix(f"{model}.")
+    if own == "DEFAULT":
+        config = timm.get_pretrained_cfg(f"{model}.{tag}" if tag else model)
+        own = "" if config is None else str(config.tag)
+    if own not in names:
+        raise _no_such_weights(name, chosen, own, names)
+    if tag and own != tag:
+        raise SpecError(
+            f"pretrained={chosen!r}: the name of model {name!r} chooses the weights {tag!r} already. Give pretrained="
+            f"True, or the model's name without them: {TIMM + model!r}."
+        )
+    return timm.get_pretrained_cfg(f"{model}.{own}")
+
+
+def _no_such_weights(name: str, chosen: str, own: str, names: list[str]) -> SpecError:
+    best = ", True for the best" if names else ""
+    return SpecError(
+        f"pretrained={chosen!r}: model {name!r} has {'the weights ' + ', '.join(names) if names else 'no weights'}; "
+        f"give {'one of them' if names else 'none'}{best}, or the path of a file that is there."
+        f"{did_you_mean(own, names)}"
+    )
+
+
+def find_transform(name: str, chosen: str) -> Transform:
     """Find what was done to the images that weights were trained on.
 
     Args:
         name: Of the model.
-        chosen: The name of weights, or the path of a file, which torchvision's own files say by their name.
+        chosen: The name of weights.
+
+    Raises:
+        SpecError: There are none of that name.
     """
-    if name.startswith(TIMM):
-        return _timm_transform(name)
-    file = Path(chosen).name
-    entry = next((each for each in _weights_of(name) if chosen == each.name or Path(each.url).name == file), None)
-    if entry is None and chosen == "DEFAULT":
-        entry = _weights_of(name).DEFAULT
-    if entry is None:
-        return None
-    made = entry.transforms()
-    return Transform(entry.name, int(made.crop_size[0]), tuple(made.mean), tuple(made.std))
+    return _transform_of(find_weights(name, chosen))
 
 
-def _timm_transform(name: str) -> Transform | None:
-    config = importlib.import_module("timm").get_pretrained_cfg(name.removeprefix(TIMM))
-    if config is None:
-        return None
-    return Transform(config.tag or "timm's", int(config.input_size[-1]), tuple(config.mean), tuple(config.std))
+def find_file_transform(name: str, file: str) -> Transform | None:
+    """Find what was done to the images of a file of weights; None where nobody knows.
+
+    Args:
+        name: Of the model. One of timm with a tag says whose weights they are.
+        file: The path; the libraries' own files say it by their names.
+    """
+    if not name.startswith(TIMM):
+        known = list(importlib.import_module("torchvision.models").get_model_weights(name))
+    elif "." in name:
+        return _transform_of(find_weights(name, "DEFAULT")) if has_weights(name, "DEFAULT") else None
+    else:
+        timm = importlib.import_module("timm")
+        known = [timm.get_pretrained_cfg(each) for each in timm.list_pretrained(name.removeprefix(TIMM))]
+    own = Path(file).name
+    entry = next((each for each in known if own == str(each.url or "").rpartition("/")[2]), None)
+    return None if entry is None else _transform_of(entry)
+
+
+def _transform_of(weights: Any) -> Transform:
+    """What goes with an entry of torchvision's enumeration, or with a configuration of timm's."""
+    if not hasattr(weights, "transforms"):
+        size = int(weights.input_size[-1])
+        return Transform(str(weights.tag or "timm's"), size, tuple(weights.mean), tuple(weights.std))
+    made = weights.transforms()
+    return Transform(weights.name, int(made.crop_size[0]), tuple(made.mean), tuple(made.std))
 
 
 def read_named(name: str, chosen: str, progress: bool = True) -> Mapping[str, Array]:
@@ -87,21 +137,20 @@ def read_named(name: str, chosen: str, progress: bool = True) -> Mapping[str, Ar
         SpecError: There are no weights of that name.
         DataError: They cannot be downloaded; the message says where to put the file.
     """
-    zoo_building.check_name(name)
     if name.startswith(TIMM):
-        return _read_timm(name, chosen)
+        return _read_timm(name, str(find_weights(name, chosen).tag))
     return read_weights(fetch_weights(name, chosen, progress), "pretrained")
 
 
-def _read_timm(name: str, chosen: str) -> Mapping[str, Array]:
-    """Let timm load its own weights; a tag in the name, or in the option, chooses among them."""
-    own = name.removeprefix(TIMM) if chosen == "DEFAULT" else f"{name.removeprefix(TIMM).partition('.')[0]}.{chosen}"
+def _read_timm(name: str, tag: str) -> Mapping[str, Array]:
+    """Let timm load its own weights."""
+    own = f"{name.removeprefix(TIMM).partition('.')[0]}.{tag}"
     try:
         made = importlib.import_module("timm").create_model(own, pretrained=True)
     except Exception as error:  # of timm, of the network, of Hugging Face's library
         raise DataError(
-            f"pretrained: timm cannot load the weights of {own!r}: {describe_error(error)}. Give the path of a file: "
-            "pretrained='...'."
+            f"pretrained: timm cannot load the weights of {own!r}: {describe_error(error)}. Give the path of a file "
+            "as pretrained."
         ) from None
     return models.copy_state(made)
 
@@ -121,79 +170,3 @@ def fetch_weights(name: str, chosen: str, progress: bool = True) -> Path:
     url = str(find_weights(name, chosen).url)
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     return fetch(url, file, progress)
-
-
-def fetch(url: str, file: Path, progress: bool) -> Path:
-    """Return a file whose name has the digest of its content, downloaded where it is missing or damaged.
-
-    A download that was broken off goes on where it stopped.
-
-    Raises:
-        DataError: It cannot be downloaded, or is not what its name says.
-    """
-    damaged = ""
-    if file.is_file():
-        if not (damaged := _describe_damage(file)):
-            return file
-        say(f"{file}: {damaged}; it is downloaded again.")
-    part = file.with_name(file.name + ".partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, progress)
-    except (OSError, urllib.error.URLError, ValueError) as error:
-        is_there = f"The file that is there is damaged: {damaged}. " if damaged else ""
-        raise DataError(
-            f"pretrained: {url} cannot be downloaded ({describe_error(error)}). {is_there}Put the file at {file}, or "
-            "give its path: pretrained='...'."
-        ) from None
-    if wrong := _describe_damage(part, file.name):
-        part.unlink()
-        raise DataError(f"pretrained: what {url} gave is not that file: {wrong}. Try again, or put it at {file}.")
-    part.replace(file)
-    return file
-
-
-def _describe_damage(file: Path, name: str = "") -> str:
-    """Say how a file's content is not what its name says; empty where it is, or where the name says nothing."""
-    wanted = _DIGEST.search(name or file.name)
-    if wanted is None:
-        return "" if file.stat().st_size else "it is empty"
-    found = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(_BLOCK_BYTES):
-            found.update(block)
-    digest = found.hexdigest()
-    if digest.startswith(wanted[1]):
-        return ""
-    return f"its digest begins {digest[: len(wanted[1])]}, and its name says {wanted[1]}"
-
-
-def _download(url: str, part: Path, progress: bool) -> None:
-    """Download to a file, from where it ends."""
-    have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # there is nothing after what we have
-            return
-        raise
-    with answer:
-        goes_on = have and answer.status == 206
-        size = int(answer.headers.get("Content-Length") or 0) + (have if goes_on else 0)
-        with (
-            part.open("ab" if goes_on else "wb") as opened,
-            tqdm(
-                total=size or None,
-                initial=have if goes_on else 0,
-                desc=part.name.removesuffix(".partial"),
-                unit="B",
-                unit_scale=True,
-                disable=None if progress else True,
-            ) as bar,
-        ):
-            while block := answer.read(_BLOCK_BYTES):
-                opened.write(block)
-                bar.update(len(block))
-        if size and part.stat().st_size < size:
-            raise OSError(f"the connection ended after {part.stat().st_size} of {size} bytes; try again to go on")

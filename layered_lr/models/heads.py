@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from layered_lr.errors import SpecError
-from layered_lr.models.answering_layer import find_head
+from layered_lr.models.answering_layer import find_head, is_linear, list_answering, path_of_layer
 from layered_lr.models.matching import find_paths
 from layered_lr.models.parameter import Parameter
 
@@ -26,6 +26,9 @@ def find_word(word: str, parameters: Sequence[Parameter]) -> tuple[str, ...]:
         Paths of modules and parameters, in model order; none where the model has a module of that name, which the word
         then means, or where no head is found.
 
+    Raises:
+        SpecError: Nobody can tell which layer answers.
+
     Example:
         >>> names = ["conv1.weight", "layer1.0.weight", "layer1.1.weight", "fc.weight", "fc.bias"]
         >>> model = [Parameter(name, (4, 4)) for name in names]
@@ -35,14 +38,13 @@ def find_word(word: str, parameters: Sequence[Parameter]) -> tuple[str, ...]:
     if word not in WORDS:
         return ()
     paths = find_paths(name for parameter in parameters for name in parameter.names)
-    if word in paths:
+    heads = _find_heads(paths, parameters)
+    if word in paths and (word == BACKBONE or heads == [HEAD]):
         return ()
-    head = _find_last(paths, parameters)
-    if head is None:
+    if not heads:
         return ()
-    if word == HEAD:
-        return (head,)
-    return tuple(_cover([parameter.name for parameter in parameters], head))
+    check_told(word, parameters, paths)
+    return tuple(heads) if word == HEAD else tuple(_cover([parameter.name for parameter in parameters], heads))
 
 
 def check_words(words: Iterable[str], parameters: Sequence[Parameter], head: str | None) -> None:
@@ -68,29 +70,90 @@ def check_words(words: Iterable[str], parameters: Sequence[Parameter], head: str
     for word in words:
         if found := find_word(word, parameters):
             meant = repr(last) if word == HEAD else f"all but {last!r} ({_listed(found)})"
-            others = [head] if word == HEAD else _cover([each.name for each in parameters], head)
+            others = [head] if word == HEAD else _cover([each.name for each in parameters], [head])
             instead = _listed([repr(path) for path in others])
             raise SpecError(f"head={head!r}: the word {word!r} stands for {meant}. Write {instead} in its place.")
 
 
 def _find_last(paths: Collection[str], parameters: Sequence[Parameter]) -> str | None:
-    """Return the path of the module of that name, or else of the last linear layer."""
+    """Return the path of the module of that name, or else of the layer that answers."""
     return HEAD if HEAD in paths else find_head(parameters)
 
 
-def _cover(names: Iterable[str], left_out: str) -> list[str]:
-    """Return the shortest paths under which all names are, except those under one path."""
-    around = left_out.split(".")
+def _find_heads(paths: Collection[str], parameters: Sequence[Parameter]) -> list[str]:
+    """Return the path of the module of that name, and of layers that answer beside it; else of those that answer."""
+    known = list_answering(parameters)
+    if HEAD in paths:
+        beside = [path for path in known if f"{path}.".startswith(f"{HEAD}.")]
+        return [HEAD, *(path for path in known if path not in beside)] if beside else [HEAD]
+    last = find_head(parameters)
+    return known or ([] if last is None else [last])
+
+
+def check_told(word: str, parameters: Sequence[Parameter], paths: Collection[str]) -> None:
+    """Refuse a word where nobody can tell which layer answers.
+
+    A forward pass may have shown several that are no heads for the same classes. Where there was none, the last linear
+    layer counts; but one that others go on with is hardly the last one of the forward pass, if there is another that
+    nothing goes on with.
+
+    Args:
+        word: ``"head"`` or ``"backbone"``.
+        parameters: In model order.
+        paths: Of all modules and parameters.
+
+    Raises:
+        SpecError: It cannot be told.
+
+    Example:
+        >>> model = [Parameter("fc.weight", (5, 8)), Parameter("conv.weight", (4, 3)), Parameter("in.weight", (8, 4))]
+        >>> check_told("head", model, {"fc", "conv", "in"})
+        Traceback (most recent call last):
+        layered_lr.errors.SpecError: the word 'head': ... which layer answers: 'in' or 'fc'. Write the layer's path ...
+    """
+    known = list_answering(parameters)
+    if len(known) > 1:
+        weights = [p for p in parameters if p.answers and len(p.shape) > 1]
+        if len({p.shape[0] for p in weights}) == 1 and all(is_linear(p.shape) for p in weights):
+            return
+        raise _untold(word, f"several layers make the answer: {_listed(known)}. Write the paths that you mean")
+    last = find_head(parameters)
+    if known or HEAD in paths or last is None:
+        return
+    linear = [p for p in parameters if is_linear(p.shape) and path_of_layer(p.name)]
+    wanted = {p.shape[1] for p in parameters if len(p.shape) > 1}
+    wanted |= {p.shape[0] for p in parameters if len(p.shape) == 1 and p.name.endswith("weight")}  # a normalisation
+    wanted |= {p.shape[0] for p in parameters if len(p.shape) > 2 and p.shape[1] == 1}  # a depthwise convolution
+    own = next(p for p in linear if path_of_layer(p.name) == last)
+    ends = [path_of_layer(p.name) for p in linear if p.shape[0] not in wanted]
+    if own.shape[0] in wanted and ends:
+        raise _untold(
+            word,
+            f"nobody can tell from names and shapes which layer answers: {last!r} or {ends[-1]!r}. Write the "
+            "layer's path",
+        )
+
+
+def _untold(word: str, why: str) -> SpecError:
+    return SpecError(f"the word {word!r}: {why} in the place of the words 'head' and 'backbone'.")
+
+
+def _cover(names: Iterable[str], left_out: Sequence[str]) -> list[str]:
+    """Return the shortest paths under which all names are, except those under some paths."""
+    around = [path.split(".") for path in left_out]
     found: dict[str, None] = {}
     for name in names:
         parts = name.split(".")
-        if parts[: len(around)] == around:
+        if any(parts[: len(path)] == path for path in around):
             continue
-        shared = 0
-        while shared < len(around) and parts[shared : shared + 1] == around[shared : shared + 1]:
-            shared += 1
+        shared = max(_count_shared(parts, path) for path in around)
         found[".".join(parts[: shared + 1])] = None
     return list(found)
+
+
+def _count_shared(parts: Sequence[str], others: Sequence[str]) -> int:
+    pairs = zip(parts, others, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(parts), len(others)))
 
 
 def expand_words(patterns: Sequence[str], parameters: Sequence[Parameter]) -> tuple[str, ...]:

@@ -11,8 +11,10 @@ import numpy as np
 
 from layered_lr.arrays import Array, Float64, Weights
 from layered_lr.errors import SpecError
+from layered_lr.models.answering_layer import path_of_layer
+from layered_lr.models.drawn_layers import DrawnLayer, draw_as_torch, list_drawn
 from layered_lr.models.heads import expand_words
-from layered_lr.models.matching import select_parameters
+from layered_lr.models.matching import nothing_left, select_parameters
 from layered_lr.models.parameter import Parameter
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Float64]
@@ -80,11 +82,6 @@ METHODS: Final[Mapping[str, Draw]] = {
 """
 
 
-_DRAWN: Final = ("Linear", "_ConvNd", "Conv1d", "Conv2d", "Conv3d")
-_NOT_DRAWN: Final = ("Norm", "Embedding")
-"""Parts of the names of classes whose weights are no matrices, though they may have several axes."""
-
-
 def draw_weight(method: str, shape: tuple[int, ...], rng: np.random.Generator) -> Float64:
     """Draw the weight of a layer.
 
@@ -109,13 +106,14 @@ def initialise(
     chosen: str | Mapping[str, str],
     seed: int,
     drawn: Collection[str] | None = None,
+    modules: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Array]:
     """Return a model's state with weights that are drawn by named methods.
 
     A method draws the weights of linear layers and convolutions, which are those of two dimensions or more that no
     normalisation and no embedding holds. The bias beside such a weight becomes 0; ``"torch"`` draws it, as torch's
-    layers do. All else stays, such as tables of positions. What is drawn for an array depends on the seed and its name
-    alone.
+    layers do. Of a layer with a weight normalisation, the weight that it computes is drawn. All else stays, such as
+    tables of positions. What is drawn for an array depends on the seed and its name alone.
 
     Args:
         start: Every parameter and buffer.
@@ -123,51 +121,88 @@ def initialise(
         chosen: A method for all, or methods by pattern (as in ``Group.match``); the first that matches counts.
         seed: Of the run.
         drawn: The names of parameters that may be drawn; None is all.
+        modules: The names of the classes of the model's modules, by path; None where they are not known.
 
     Raises:
-        SpecError: A pattern matches no such weight.
+        SpecError: A pattern matches no such weight, or only those of patterns before it; or a chosen weight is one that
+            its layer computes, or for ``"torch"`` one of a layer that torch does not have.
     """
     table = chosen if isinstance(chosen, Mapping) else {"*": chosen}
-    weights = [each for each in parameters if _is_weight(each) and (drawn is None or each.name in drawn)]
-    if not weights:
+    layers = {each.weight.name: each for each in list_drawn(parameters, modules or {})}
+    layers = {name: each for name, each in layers.items() if drawn is None or name in drawn}
+    if not layers:
         raise SpecError(
             f"initialise={chosen!r}: there is no weight of a linear layer or a convolution to draw"
-            f"{'' if drawn is None else ', since the pretrained weights give all of them'}. Leave it out."
+            f"{'' if drawn is None else ', since the weights that were given have all of them'}. Leave it out."
         )
-    methods: dict[str, str] = {}
-    for pattern, method in table.items():
-        advice = (
-            " It draws weights of linear layers and convolutions, of two dimensions or more, and only those that no "
-            "pretrained weights give."
-        )
-        for path in expand_words((pattern,), parameters):
-            for name in select_parameters("initialise", path, weights, advice):
-                methods.setdefault(name, method)
+    methods = _choose_methods(table, parameters, layers)
     by_name = {name: each for each in parameters for name in each.names}
     made = dict(start)
-    for each in weights:
-        if each.name not in methods:
-            continue
-        rng = np.random.default_rng([seed, 1, zlib.crc32(each.name.encode())])
-        method = methods[each.name]
-        _put(made, each, draw_weight(method, each.shape, rng))
-        bias = by_name.get(each.name.removesuffix("weight") + "bias")
+    for name, method in methods.items():
+        layer = layers[name]
+        _check(layer, method)
+        rng = np.random.default_rng([seed, 1, zlib.crc32(name.encode())])
+        if method == "torch":
+            array, bound = draw_as_torch(layer, rng)
+        else:
+            array, bound = draw_weight(method, layer.weight.shape, rng), 0.0
+        _put(made, layer.weight, array)
+        if layer.lengths is not None:
+            _put(made, layer.lengths, layer.find_lengths(array))
+        bias = by_name.get(layer.bias)
         if bias is not None and len(bias.shape) == 1 and (drawn is None or bias.name in drawn):
-            bound = 1 / math.sqrt(max(_fans(each.shape)[0], 1)) if method == "torch" else 0.0
             _put(made, bias, rng.uniform(-bound, bound, bias.shape))
     return made
 
 
-def _is_weight(parameter: Parameter) -> bool:
-    """Whether it is the weight of a linear layer or a convolution: by its module's kind, else by name and shape."""
-    if len(parameter.shape) < 2 or not parameter.name.endswith("weight"):
-        return False
-    if any(each in _DRAWN for each in parameter.types):  # also a table that is tied to a linear layer
-        return True
-    return not any(word in each for each in parameter.types for word in _NOT_DRAWN)
+def check_methods(chosen: str | Mapping[str, str], parameters: Sequence[Parameter]) -> None:
+    """Refuse methods for weights that a model does not have.
+
+    Args:
+        chosen: As for ``initialise``.
+        parameters: In model order.
+
+    Raises:
+        SpecError: A pattern matches no such weight, or only those of patterns before it.
+    """
+    table = chosen if isinstance(chosen, Mapping) else {"*": chosen}
+    _choose_methods(table, parameters, {each.weight.name: each for each in list_drawn(parameters, {})})
+
+
+def _choose_methods(
+    table: Mapping[str, str], parameters: Sequence[Parameter], layers: Mapping[str, DrawnLayer]
+) -> dict[str, str]:
+    """The method for each layer's weight, by name, in model order."""
+    weights = [each.weight for each in layers.values()]
+    advice = (
+        " It draws weights of linear layers and convolutions, of two dimensions or more, and only those that no "
+        "given weights have."
+    )
+    methods: dict[str, str] = {}
+    for pattern, method in table.items():
+        paths = expand_words((pattern,), parameters)
+        found = set[str]().union(*(select_parameters("initialise", path, weights, advice) for path in paths))
+        if not found - methods.keys():
+            raise nothing_left("initialise", pattern, method)
+        methods.update(dict.fromkeys(found - methods.keys(), method))
+    return {name: methods[name] for name in layers if name in methods}
+
+
+def _check(layer: DrawnLayer, method: str) -> None:
+    name = layer.weight.name
+    if layer.is_computed:
+        raise SpecError(
+            f"initialise={method!r}: the weight of {path_of_layer(name)!r} is computed of {name!r}, so that what is "
+            "drawn would not be the weight. Choose the other layers by pattern, and let the model draw this one."
+        )
+    if method == "torch" and not layer.is_torchs:
+        raise SpecError(
+            f"initialise='torch': {name!r} is the weight of a {layer.types[0]}, which torch does not have. Choose "
+            "torch's layers by pattern, or another method for this one."
+        )
 
 
 def _put(made: dict[str, Array], parameter: Parameter, array: Float64) -> None:
     for name in parameter.names:
         if name in made:
-            made[name] = array.astype(made[name].dtype)
+            made[name] = np.asarray(array).astype(made[name].dtype)

@@ -42,6 +42,8 @@ def list_models(patterns: Sequence[str] = (), progress: bool = True) -> list[Zoo
     for pattern in patterns:
         within = zoo.list_timm_names() if zoo and pattern.startswith(TIMM) else known
         found = fnmatch.filter(within, pattern)
+        if not within:
+            open_zoo(pattern).check_name(pattern)  # says what is not installed
         if not found and any(character in pattern for character in "*?["):
             raise SpecError(f"models: {pattern!r} matches none of the {len(within)} names, such as {known[0]}.")
         if not found:
@@ -114,7 +116,7 @@ def try_translation(facts: ZooFacts) -> dict[str, str]:
     Args:
         facts: Of the model.
     """
-    found = {"torch": "works"}
+    found = {"torch": "works" if is_installed("torch") else "is not installed"}
     if is_catalogued(facts.name):
         return {**found, "oneflow": "works, also without torch"}
     if facts.least_size is None:

@@ -219,6 +219,20 @@ def select_parameters(what: str, pattern: str, parameters: Sequence[Parameter], 
     return frozenset(found)
 
 
+def nothing_left(what: str, pattern: str, value: object) -> SpecError:
+    """Make the error for a pattern of a table that matches only what patterns before it have taken.
+
+    Args:
+        what: The name of the argument.
+        pattern: Of the table.
+        value: That the table has for it.
+    """
+    return SpecError(
+        f"{what}: {{{pattern!r}: {value!r}}} is never used: patterns before it have taken all that it matches. The "
+        "first pattern that matches wins: put the narrower one first."
+    )
+
+
 def is_one_dimensional(parameter: Parameter) -> bool:
     """Whether timm and transformers would not decay a parameter: it is a bias, or has at most one dimension."""
     return len(parameter.shape) <= 1 or any(name.split(".")[-1] == "bias" for name in parameter.names)
@@ -264,7 +278,7 @@ def _suggest(pattern: str, names: list[str]) -> str | None:
     tails = [name for name in names if name.startswith(pattern.strip(".") + ".")]
     if tails:
         return pattern.strip(".")
-    parts = pattern.split(".")
+    first, parts = pattern.partition(".")[0], pattern.split(".")
     for depth, part in enumerate(parts):
         real = {split[depth] for name in names if len(split := name.split(".")) > depth}
         literal = part.strip(GLOB_CHARACTERS)
@@ -277,5 +291,7 @@ def _suggest(pattern: str, names: list[str]) -> str | None:
         pattern = pattern.split(".", 1)[1]
         if pattern and any(map(compile_pattern(pattern), names)):
             return pattern
+    if first in ("head", "backbone"):  # words, which stand for paths alone
+        return first
     ends = [name for name in names if name.endswith("." + pattern) or f".{pattern}." in name]
     return ends[0][: ends[0].index(pattern) + len(pattern)] if ends else None

@@ -1,4 +1,4 @@
-"""The parameters of a model for a plan: with the layers that the model counts itself, as timm's do."""
+"""The parameters of a model for a plan: with the layers that it counts itself, as timm's do, and those that answer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from layered_lr.models.answering_layer import OWN_HEADS, path_of_layer
 from layered_lr.models.nn_modules import Module, framework_of, parameters_of
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.wrappers import WRAPPERS, strip_wrappers
@@ -16,12 +17,20 @@ OWN_DEPTHS = "layered_lr_depths"
 
 
 def describe_parameters(model: Module) -> list[Parameter]:
-    """Return every parameter of a model once, in model order, with its depth where the model itself counts layers.
+    """Return every parameter of a model once, in model order, with what is known of it beside its name and shape.
+
+    That is its depth, where the model itself counts layers, and whether it answers, where a forward pass has shown it.
 
     Raises:
         SpecError: As ``parameters_of``.
     """
     parameters = [parameter for parameter, _ in parameters_of(model)]
+    if heads := set(getattr(model, OWN_HEADS, ())):
+        plain = strip_wrappers(name for parameter in parameters for name in parameter.names)
+        parameters = [
+            parameter._replace(answers=any(path_of_layer(plain[name]) in heads for name in parameter.names))
+            for parameter in parameters
+        ]
     depths = find_own_depths(model, parameters)
     return [parameter._replace(depth=depths[parameter.name]) for parameter in parameters] if depths else parameters
 

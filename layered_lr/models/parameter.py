@@ -19,6 +19,8 @@ class Parameter(NamedTuple):
             parameters are compared.
         depth: The number of its layer, from 0 next to the images to the head, where the model itself counts layers, as
             timm's models do (``group_matcher``). It does not count when parameters are compared.
+        answers: Whether it belongs to a layer that answers, where a forward pass has shown which does. It does not
+            count when parameters are compared.
 
     Example:
         >>> import layered_lr as ll
@@ -33,6 +35,7 @@ class Parameter(NamedTuple):
     requires_grad: bool = True
     types: tuple[str, ...] = ()
     depth: int | None = None
+    answers: bool = False
 
     def __eq__(self, other: object) -> bool:
         return tuple(self[:5]) == tuple(other[:5]) if isinstance(other, Parameter) else NotImplemented

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,7 +63,9 @@ class Fitted(NamedTuple):
     new: tuple[str, ...]
 
 
-def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters: set[str], head: str) -> Fitted:
+def fit_pretrained(
+    name: str, given: Weights, own: Mapping[str, Any], parameters: set[str], heads: Sequence[str]
+) -> Fitted:
     """Find the arrays of a file that belong to a model.
 
     Names may have a prefix, which a wrapper has added. Auxiliary heads in the file are left out where the model has
@@ -74,7 +76,7 @@ def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters
         given: The file's arrays.
         own: The model's parameters and buffers, by name: arrays, or a framework's tensors.
         parameters: Which of them are parameters.
-        head: The path of the layer that answers; empty where there is none.
+        heads: The paths of the layers that answer.
 
     Raises:
         SpecError: These are the weights of another model, or numbers that do not fit its own (``check_numbers``), or
@@ -85,12 +87,12 @@ def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters
     odd: list[str] = []
     for given_name, array in named.items():
         if given_name not in own:
-            if not given_name.lower().startswith("aux") and not _is_under(given_name, head):
+            if not given_name.lower().startswith("aux") and not _is_under(given_name, heads):
                 odd.append(given_name)
             continue
         shape = tuple(own[given_name].shape)
         if tuple(array.shape) != shape:
-            if _is_under(given_name, head):
+            if _is_under(given_name, heads):
                 continue
             raise SpecError(
                 f"pretrained={name!r}: are the weights of another model: {given_name!r} has shape {array.shape}, the "
@@ -101,28 +103,33 @@ def fit_pretrained(name: str, given: Weights, own: Mapping[str, Any], parameters
             f"pretrained={name!r}", given_name, array, mine if isinstance(mine, np.ndarray) else read_tensor(mine)
         )
         found[given_name] = array
-    missing = [each for each in own if each in parameters and each not in found and not _is_under(each, head)]
-    if missing or odd:
-        which = f"{len(missing)} of the model's parameters, {missing[0]!r} first" if missing else "nothing"
+    missing = [each for each in own if each in parameters and each not in found and not _is_under(each, heads)]
+    if missing:
+        which = f"{len(missing)} of the model's parameters, {missing[0]!r} first"
         more = f", and hold {odd[0]!r}, which it has not.{did_you_mean(odd[0], own)}" if odd else "."
         raise SpecError(
             f"pretrained={name!r}: are the weights of another model: they lack {which}{more} Give weights of this "
             "model, or initial_weights=ll.InitialWeights(..., reset=[...])."
         )
-    lost = [each for each in own if each.endswith(_STATISTICS) and each not in found and not _is_under(each, head)]
+    if odd:
+        raise SpecError(
+            f"pretrained={name!r}: holds {len(odd)} arrays that the model has not, {odd[0]!r} first, beside all of its "
+            f"own. If they belong to something else, such as the training that made the file, save the others alone."
+        )
+    lost = [each for each in own if each.endswith(_STATISTICS) and each not in found and not _is_under(each, heads)]
     if lost:
         raise SpecError(
             f"pretrained={name!r}: lack {len(lost)} running statistics of normalisations, {lost[0]!r} first; a mean of "
             "0 and a variance of 1 do not go with trained weights. Save model.state_dict(), not parameters alone, or "
             "give initial_weights=ll.InitialWeights(...)."
         )
-    heads = [each for each in own if each in parameters and _is_under(each, head)]
-    new = tuple(heads) if any(each not in found for each in heads) else ()
+    answering = [each for each in own if each in parameters and _is_under(each, heads)]
+    new = tuple(answering) if any(each not in found for each in answering) else ()
     return Fitted({each: array for each, array in found.items() if each not in new}, new)
 
 
-def _is_under(name: str, path: str) -> bool:
-    return bool(path) and name.startswith(f"{path}.")
+def _is_under(name: str, paths: Sequence[str]) -> bool:
+    return any(name.startswith(f"{path}.") for path in paths)
 
 
 def _rename(given: Weights, own: Mapping[str, Any]) -> dict[str, Array]:

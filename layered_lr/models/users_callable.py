@@ -10,7 +10,7 @@ from layered_lr.errors import SpecError
 from layered_lr.models.nn_modules import Module, framework_of
 from layered_lr.models.user_models import make_model
 from layered_lr.printed import name_of
-from layered_lr.registry import load_zoo
+from layered_lr.registry import load_looker, load_zoo
 
 _MADE: Final[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictionary()
 """Every module that a callable has made so far, as long as somebody holds it, by its identity."""
@@ -25,6 +25,9 @@ class UsersCallable:
         image_shape: (channels, height, width) of the images.
         head: Puts a new head in the place of ``"auto"`` or of this path; None leaves the model as it is.
         has_classes: Whether the targets are class numbers.
+
+    Attributes:
+        answering: The paths of the layers that answer, known when a model has been made; None where none can be seen.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class UsersCallable:
         self._has_classes = has_classes
         self._make, self._num_classes, self._image_shape, self._head = make, num_classes, image_shape, head
         self.__name__ = name_of(make)
+        self.answering: tuple[str, ...] | None = None
 
     def __call__(self) -> Module:
         """Make the model.
@@ -48,18 +52,19 @@ class UsersCallable:
         """
         made = make_model(self._make)
         self._check_new(made)
-        if framework_of(made) != "torch":
-            if self._head is not None:
-                raise SpecError(
-                    f"head={self._head!r}: puts a new head on a module of torch; the callable makes one of OneFlow. "
-                    "Build it for the data's classes, and leave head out."
-                )
-            return made
-        torchs = load_zoo("torch")
+        framework = str(framework_of(made))
+        if self._head is not None and framework != "torch":
+            raise SpecError(
+                f"head={self._head!r}: puts a new head on a module of torch; the callable makes one of OneFlow. Build "
+                "it for the data's classes, and leave head out."
+            )
         if self._head is not None:
-            self._replace_head(made, self._head, torchs)
+            self._replace_head(made, self._head, load_zoo("torch"))
+        looker = load_looker(framework)
         if self._has_classes:
-            torchs.check_use(made, self._num_classes, self._image_shape)
+            self.answering = looker.check_use(made, self._num_classes, self._image_shape)
+        else:
+            self.answering = looker.find_answering(made, self._image_shape)
         return made
 
     def _check_new(self, made: Module) -> None:
@@ -72,7 +77,7 @@ class UsersCallable:
         _MADE[id(made)] = made
 
     def _replace_head(self, made: Module, head: str, torchs: Any) -> None:
-        path = torchs.find_head_path(made, head)
+        path = torchs.find_head_path(made, head, torchs.find_answering(made, self._image_shape))
         took_images = torchs.takes_images(made, self._image_shape)
         torchs.put_head(made, path, self._num_classes)
         if took_images and not torchs.takes_images(made, self._image_shape):

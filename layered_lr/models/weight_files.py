@@ -25,6 +25,7 @@ WEIGHT_FILES = (".npz", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 """How the names of files of weights end. Those from ``.pth`` on are torch's; ``.bin`` is Hugging Face's, ``.ckpt``
 Lightning's, ``.tar`` (``checkpoint.pth.tar``) that of torch's ImageNet example."""
 
+_RESULT = '"format": "layered_lr.Result '  # in the file that Result.save writes, beside its arrays
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "module")  # of Lightning, torch's tutorials, timm, DeepSpeed
 _DEEPEST = 6  # tables in tables
 _COUNT = "n_averaged"  # beside the weights in torch.optim.swa_utils.AveragedModel, whose other names begin so:
@@ -49,12 +50,22 @@ def read_weights(source: str | Path | Mapping[str, object], what: str = "initial
     if not isinstance(source, str | Path):
         raise SpecError(f"{what}: got a {type(source).__name__}; must be a path or a mapping of arrays.")
     path = as_path(what, source)
-    if path.suffix not in WEIGHT_FILES:
+    if not names_weight_file(path.name):
         raise SpecError(f"{what}={str(path)!r}: must end in one of {', '.join(WEIGHT_FILES)}.")
     if not path.is_file():
         why = "is no plain file; give the path of one" if os.path.lexists(path) else "there is no such file; check it"
         raise DataError(f"{what}={str(path)!r}: {why}.")
-    return {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix, _torch)(path)
+    return {".npz": _npz, ".safetensors": _safetensors}.get(path.suffix.lower(), _torch)(path)
+
+
+def names_weight_file(name: str) -> bool:
+    """Whether a name ends as those of files of weights do, in whatever capitals.
+
+    Example:
+        >>> names_weight_file("BEST.PTH"), names_weight_file("IMAGENET1K_V1")
+        (True, False)
+    """
+    return name.lower().endswith(WEIGHT_FILES)
 
 
 def find_weights(table: Mapping[Any, Any], said: str = "initial_weights") -> Mapping[Any, Any]:
@@ -130,7 +141,12 @@ def _array(name: str, value: object, said: str) -> Array:
         raise DataError(f"{said}: {name!r} is not an array of numbers: {one_line(error)}") from None
     if kind_of(array) not in "fiubc":
         raise DataError(f"{said}: {name!r} holds {array.dtype}; must be numbers.")
-    return array
+    return in_native_order(array)
+
+
+def in_native_order(array: Array) -> Array:
+    """Return an array with its bytes in this machine's order, as torch and OneFlow want them."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def read_tensor(tensor: Any) -> Array:
@@ -143,9 +159,15 @@ def read_tensor(tensor: Any) -> Array:
 
 def _npz(path: Path) -> dict[str, Array]:
     try:
-        return read_archive(path)
+        arrays = read_archive(path)
     except UnreadableError as error:
         raise DataError(f"{path}: not a readable .npz of arrays: {error}") from None
+    if _RESULT in str(arrays.get("about", "")):
+        raise DataError(
+            f"{path}: is a result of a run, not weights alone. Give "
+            f"initial_weights=ll.Result.load({str(path)!r}).weights, or a file that numpy.savez has written of these."
+        )
+    return {name: in_native_order(array) for name, array in arrays.items()}
 
 
 def _safetensors(path: Path) -> dict[str, Array]:
@@ -176,7 +198,7 @@ def _torch(path: Path) -> dict[str, Array]:
         elif isinstance(error, pickle.UnpicklingError | KeyError | IndexError | EOFError):  # of other bytes
             why = "it is no file of torch"
         else:
-            why = describe_error(error).rstrip(".")
+            why = describe_error(error)
         raise DataError(
             f"{path}: not a readable state_dict: {why}. Give a file that "
             "torch.save(model.state_dict(), path) has written."
@@ -197,17 +219,7 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
         SpecError: A name that the model does not have, another shape or kind of number, NaN or infinity, a parameter
             that is missing, or a pattern that matches nothing.
     """
-    plain = strip_wrappers(start)  # a pattern matches as in Group.match: with the parts of a wrapper or without
-    paths = find_paths(start)
-    tests = {pattern: compile_pattern(pattern, paths) for pattern in reset}
-    taken = {pattern: [name for name in start if test(name) or test(plain[name])] for pattern, test in tests.items()}
-    fresh = {name for names in taken.values() for name in names}
-    for pattern, names in taken.items():
-        if not names:
-            raise SpecError(
-                f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
-                "the model has, such as its last layer."
-            )
+    fresh = find_reset(start, reset)
     prefix = find_common_prefix(given, start)
     if all(name.startswith(prefix) for name in given):
         given = {name.removeprefix(prefix): array for name, array in given.items()}
@@ -222,6 +234,29 @@ def merge_weights(start: Weights, parameters: Sequence[str], given: Weights, res
             "Name what to initialise instead: ll.InitialWeights(..., reset=[...]) or --reset-weights."
         )
     return {name: wanted[name].astype(own.dtype) if name in wanted else own for name, own in start.items()}
+
+
+def find_reset(start: Weights, reset: Sequence[str]) -> set[str]:
+    """Return the names of the arrays that ``reset`` names.
+
+    Args:
+        start: Every parameter and buffer of a model.
+        reset: Patterns, as in ``Group.match``.
+
+    Raises:
+        SpecError: One of them matches nothing.
+    """
+    plain = strip_wrappers(start)  # a pattern matches as in Group.match: with the parts of a wrapper or without
+    paths = find_paths(start)
+    tests = {pattern: compile_pattern(pattern, paths) for pattern in reset}
+    taken = {pattern: [name for name in start if test(name) or test(plain[name])] for pattern, test in tests.items()}
+    for pattern, names in taken.items():
+        if not names:
+            raise SpecError(
+                f"initial_weights: reset={pattern!r} matches none of the model's {len(start)} arrays: name what "
+                "the model has, such as its last layer."
+            )
+    return {name for names in taken.values() for name in names}
 
 
 def _check(name: str, array: Array, start: Weights) -> None:

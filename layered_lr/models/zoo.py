@@ -37,18 +37,25 @@ def is_catalogued(model: object) -> bool:
     return isinstance(model, str) and model in MODELS
 
 
-def open_zoo(name: str, backend: str = "torch-eager") -> Any:
-    """Import the module that makes models by name.
+def open_zoo(name: str, backend: str = "torch-eager", what: str = "") -> Any:
+    """Import the module that makes models by name, and knows their weights.
 
     Args:
         name: Of the model that is asked for.
         backend: That is to train it, for the message.
+        what: The option that names weights, for the message, where these are asked for.
 
     Raises:
         BackendUnavailable: torch is not installed.
         SpecError: The name is a misspelling of a model that needs no torch.
     """
     if not is_installed("torch"):
+        if name in MODELS:
+            raise BackendUnavailable(
+                backend,
+                f"finds weights by name ({what}) with torchvision, which needs torch, and torch is not installed",
+                "Give the path of a .npz or .safetensors file, or install it: pip install 'layered-lr[torch]'.",
+            )
         if hint := did_you_mean(name, MODELS):
             raise SpecError(f"model={name!r}: must be one of {', '.join(MODELS)} where torch is not installed.{hint}")
         raise BackendUnavailable(

@@ -588,6 +588,8 @@ class Plan:
 def _to_row(parameter: Parameter, with_types: bool) -> list[Any]:
     """A parameter as ``resolve`` takes it, in plain lists."""
     row = [parameter.name, list(parameter.shape), list(parameter.aliases), parameter.dtype]
+    if parameter.answers:
+        return [*row, parameter.requires_grad, list(parameter.types), parameter.depth, True]
     if parameter.depth is not None:
         return [*row, parameter.requires_grad, list(parameter.types), parameter.depth]
     if with_types:

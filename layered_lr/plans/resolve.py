@@ -42,7 +42,8 @@ from layered_lr.yes_or_no import check_yes_or_no
 
 REST = "rest"
 _MOST_NAMES = 8  # of groups, in a message
-_DEFAULTS: tuple[Any, ...] = ((), "float32", True, (), None)  # aliases, dtype, requires_grad, types, depth
+_DEFAULTS: tuple[Any, ...] = ((), "float32", True, (), None, False)
+"""Of a parameter's aliases, dtype, requires_grad, types, depth, answers."""
 
 
 @explain_names("loop")
@@ -359,11 +360,11 @@ def read_parameters(parameters: Module | Sequence[tuple[Any, ...]]) -> tuple[Par
 def _check_parameter(item: Any) -> Parameter:
     try:
         given = tuple(item)
-        name, shape, aliases, dtype, requires_grad, types, depth = given + _DEFAULTS[len(given) - 2 :]
+        name, shape, aliases, dtype, requires_grad, types, depth, answers = given + _DEFAULTS[len(given) - 2 :]
         lengths = tuple(map(operator.index, shape))
-        parameter = Parameter(name, lengths, tuple(aliases), dtype, requires_grad, tuple(types), depth)
+        parameter = Parameter(name, lengths, tuple(aliases), dtype, requires_grad, tuple(types), depth, answers)
         good = min(parameter.shape, default=0) >= 0 and not isinstance(aliases, str) and isinstance(dtype, str)
-        good = good and isinstance(requires_grad, bool) and not isinstance(types, str)
+        good = good and isinstance(requires_grad, bool) and isinstance(answers, bool) and not isinstance(types, str)
         good = good and all(isinstance(name, str) for name in parameter.types)
         good = good and (depth is None or (type(depth) is int and depth >= 0))
         if good and all(isinstance(name, str) and name for name in parameter.names):

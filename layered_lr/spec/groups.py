@@ -100,8 +100,8 @@ class Group:
             ``features2.weight``. A glob for the whole name, with any of ``*?[`` (``*`` also matches dots). A regular
             expression for the whole name: ``"re:..."``. A rule by ``where``, such as ``where(ndim=2)``. Or a list of
             these. A name that the model has is always that name, also with such characters. Where it has none of that
-            name, ``"head"`` is the layer that answers (the last linear layer or 1x1 convolution) and ``"backbone"`` all
-            the rest; the plan shows which.
+            name, ``"head"`` is the layer that answers (where no forward pass shows it, the last linear layer or 1x1
+            convolution) and ``"backbone"`` all the rest; the plan shows which.
         lr: The group's own rate, >= 0; None is the optimizer's.
         lr_scale: Factor of the scheduled rate, >= 0. It multiplies after the schedule, so that the ratio between groups
             also holds where a schedule reaches its lowest rate.

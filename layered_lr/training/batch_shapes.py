@@ -10,6 +10,7 @@ from layered_lr.backend.processes import ALONE, Processes
 from layered_lr.backend.session import Session
 from layered_lr.data import Batches
 from layered_lr.errors import LayeredLRError, SpecError, Unsupported
+from layered_lr.files import describe_error
 from layered_lr.models.nn_modules import Module, framework_of, set_training, type_names
 from layered_lr.plans.plan import Plan
 from layered_lr.printed import shown
@@ -166,7 +167,9 @@ def check_sizes(session: Session, batches: Batches) -> None:
         except Unsupported:
             raise
         except Exception as error:  # whatever a forward pass raises
-            why = str(error).strip().splitlines()[0] if isinstance(error, LayeredLRError) else repr(error)
+            is_ours = isinstance(error, LayeredLRError)
+            why = str(error).strip().splitlines()[0].rstrip(".") if is_ours else describe_error(error)
             raise SpecError(
-                f"sizes={shown(list(batches.sizes))}: the model does not take {size}x{size}: {why}"
+                f"sizes={shown(list(batches.sizes))}: the model does not take {size}x{size}: {why}. Give sizes that it "
+                "takes, or a model for images of any size: one with a global pooling before its head."
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +14,14 @@ from layered_lr.data.dataset import DatasetFacts
 from layered_lr.errors import SpecError
 from layered_lr.models import catalogue
 from layered_lr.models.answering_layer import find_head
+from layered_lr.models.initialise import check_methods
+from layered_lr.models.matching import nothing_left
 from layered_lr.models.parameter import Parameter
 from layered_lr.models.patterns import compile_pattern
-from layered_lr.models.pretrained import Pretrained, fit_pretrained
+from layered_lr.models.pretrained import Pretrained, Transform, fit_pretrained
 from layered_lr.models.users_callable import UsersCallable
-from layered_lr.models.weight_files import WEIGHT_FILES, read_weights
-from layered_lr.models.zoo import is_catalogued, open_zoo
+from layered_lr.models.weight_files import names_weight_file, read_weights
+from layered_lr.models.zoo import TIMM, is_catalogued, open_zoo
 from layered_lr.spelling import did_you_mean
 from layered_lr.tools import is_installed
 from layered_lr.training.options import RunOptions
@@ -53,8 +55,14 @@ class ChosenModel(NamedTuple):
         return np.array(transform.mean, np.float32), np.array(transform.std, np.float32)
 
     def list_parameters(self) -> list[Parameter] | None:
-        """List names and shapes before the model is built; None where only building it tells."""
+        """List names and shapes before the model is built; None where only building it tells.
+
+        Raises:
+            SpecError: Pretrained weights that have been read are those of another model.
+        """
         if isinstance(self.source, str):
+            if self.pretrained is not None:
+                self.first_weights(0, dict)
             return catalogue.list_parameters(self.source, self.num_classes)
         listed: Callable[[], list[Parameter]] | None = getattr(self.source, "list_parameters", None)
         return None if listed is None else listed()
@@ -70,7 +78,8 @@ class ChosenModel(NamedTuple):
         _, height, width = self.image_shape
         name, transform = self.pretrained.name, self.pretrained.transform
         if transform is None:
-            say(f"pretrained: {name} does not say how its images were; yours are normalised by their own mean.")
+            how = "normalised by their own mean" if is_uint8 else "taken as they are"
+            say(f"pretrained: {name} does not say how its images were; yours are {how}.")
         else:
             mean, std = (", ".join(f"{number:g}" for number in each) for each in (transform.mean, transform.std))
             how = f"mean {mean}, deviation {std}" if is_uint8 else "as they are: floats are taken as normalised already"
@@ -91,7 +100,10 @@ class ChosenModel(NamedTuple):
             return FirstWeights(drawn, None)
         parameters = catalogue.list_parameters(self.source, self.num_classes)
         names = {parameter.name for parameter in parameters}
-        fitted = fit_pretrained(self.pretrained.name, self.pretrained.arrays, drawn, names, find_head(parameters) or "")
+        head = find_head(parameters)
+        fitted = fit_pretrained(
+            self.pretrained.name, self.pretrained.arrays, drawn, names, [] if head is None else [head]
+        )
         given = {name: array.astype(drawn[name].dtype) for name, array in fitted.arrays.items()}
         return FirstWeights({**drawn, **given}, fitted.new)
 
@@ -108,13 +120,16 @@ class FirstWeights(NamedTuple):
     new: tuple[str, ...] | None
 
 
-def choose_model(options: RunOptions, facts: DatasetFacts, *, loads: bool = True) -> ChosenModel:
+def choose_model(
+    options: RunOptions, facts: DatasetFacts, *, loads: bool = True, loads_files: bool = False
+) -> ChosenModel:
     """Find what a run trains.
 
     Args:
         options: Of the run.
         facts: Of its data.
         loads: Whether pretrained weights are read; a run that goes on has its own.
+        loads_files: Whether those of a file are read all the same; nothing is downloaded for it.
 
     Raises:
         SpecError: No such model, or an option that does not fit it.
@@ -128,7 +143,13 @@ def choose_model(options: RunOptions, facts: DatasetFacts, *, loads: bool = True
         zoo.check_name(name)
     pretrained = None
     if options.pretrained:
-        pretrained = _read_pretrained(name, options.pretrained, options.progress, loads)
+        if name is None:
+            raise SpecError(
+                f"pretrained={options.pretrained!r}: is for models known by name. Give a callable's model its weights "
+                "by initial_weights."
+            )
+        reads = loads or (loads_files and is_file(name, options.pretrained))
+        pretrained = _read_pretrained(name, options, reads)
     size = options.image_size
     if size is None and pretrained is not None and pretrained.transform is not None:
         size = pretrained.transform.size
@@ -150,31 +171,60 @@ def choose_model(options: RunOptions, facts: DatasetFacts, *, loads: bool = True
     return ChosenModel(model, facts.outputs, dropout, shape, size, pretrained)
 
 
-def _read_pretrained(name: str | None, chosen: str | bool, progress: bool, loads: bool) -> Pretrained:
+def check_beside_plan(options: RunOptions, facts: DatasetFacts, parameters: Sequence[Parameter]) -> None:
+    """Refuse what a run's options say of a model and a plan does not show: dropout and methods of initialisation.
+
+    Args:
+        options: Of the run.
+        facts: Of its data.
+        parameters: Of the plan.
+
+    Raises:
+        SpecError: There is no such dropout, or no such weight.
+    """
+    if options.dropout is not None:
+        choose_model(options, facts, loads=False).list_parameters()
+    if options.initialise is not None:
+        check_methods(options.initialise, parameters)
+
+
+def _read_pretrained(name: str, options: RunOptions, loads: bool) -> Pretrained:
     """Find weights by their name or path, and read them.
 
     Args:
-        name: Of the model; None where a callable builds it.
-        chosen: The option.
-        progress: Whether a download shows a bar.
+        name: Of the model.
+        options: Of the run.
         loads: Whether the arrays are read.
     """
-    if name is None:
-        raise SpecError(
-            f"pretrained={chosen!r}: is for models known by name. Give a callable's model its weights by "
-            "initial_weights."
-        )
+    chosen = options.pretrained
+    if is_file(name, chosen):
+        path = str(chosen)
+        has_zoo = name.startswith(TIMM) or is_installed("torch")
+        transform = open_zoo(name).find_file_transform(name, path) if has_zoo else None
+        called = Path(path).name + (f" ({transform.name})" if transform else "")
+        return Pretrained(called, read_weights(path, "pretrained") if loads else None, transform)
     word = "DEFAULT" if chosen is True else str(chosen)
-    is_file = word.lower().endswith(WEIGHT_FILES) or Path(word).exists()
-    if is_file and not (name.startswith("timm:") or is_installed("torch")):
-        return Pretrained(Path(word).name, read_weights(word, "pretrained") if loads else None, None)
-    zoo = open_zoo(name)
-    transform = zoo.find_transform(name, word)
-    if is_file:
-        called = Path(word).name + (f" ({transform.name})" if transform else "")
-        return Pretrained(called, read_weights(word, "pretrained") if loads else None, transform)
-    arrays = zoo.read_named(name, word, progress) if loads else None
-    return Pretrained(transform.name if transform else word, arrays, transform)
+    zoo = open_zoo(name, options.backend, f"pretrained={chosen!r}")
+    named: Transform = zoo.find_transform(name, word)
+    return Pretrained(named.name, zoo.read_named(name, word, options.progress) if loads else None, named)
+
+
+def is_file(name: str, chosen: str | bool) -> bool:
+    """Whether ``pretrained`` is the path of a file: it looks like one, or there is one and no weights are called so.
+
+    Args:
+        name: Of the model.
+        chosen: The option.
+    """
+    if isinstance(chosen, bool):
+        return False
+    if names_weight_file(chosen) or Path(chosen).name != chosen:
+        return True
+    if not Path(chosen).exists():
+        return False
+    if not (name.startswith(TIMM) or is_installed("torch")):
+        return chosen != "DEFAULT"
+    return not open_zoo(name).has_weights(name, chosen)
 
 
 def _check_catalogued_head(name: str, head: str | None, num_classes: int) -> None:
@@ -194,11 +244,11 @@ def _catalogued_dropout(name: str, chosen: float | Mapping[str, float] | None) -
         return own
     if not isinstance(chosen, Mapping):
         return chosen
-    found = own
-    for pattern, value in reversed(list(chosen.items())):
+    for pattern, value in chosen.items():
         if not compile_pattern(pattern, {path, path.partition(".")[0]})(path):
             raise SpecError(
                 f"dropout={{{pattern!r}: {value:g}}}: matches none of the model's dropouts. Its dropouts are {path}."
             )
-        found = value
-    return found
+        if pattern != next(iter(chosen)):
+            raise nothing_left("dropout", pattern, value)
+    return next(iter(chosen.values()))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from layered_lr.training.callback import Callback
 
 
+_YES_OR_NO = {"true": True, "false": False}
+
+
 def read_backend(value: Any) -> str:
     """The name of a backend."""
     from layered_lr.registry import check_name  # pydantic
@@ -50,6 +53,8 @@ def read_pretrained(value: Any) -> str | bool:
     """Whether to load pretrained weights, or which."""
     if isinstance(value, bool):
         return value
+    if isinstance(value, str) and value.strip().lower() in _YES_OR_NO:  # of a command's flag
+        return _YES_OR_NO[value.strip().lower()]
     if isinstance(value, str | Path) and str(value).strip():
         return str(value)
     raise Refused("true, false, the name of weights, or the path of a file")

@@ -194,8 +194,8 @@ class RunOptions:
     head: str | None = option(
         default=None,
         help=(
-            "The layer to put a new one for the data's classes in the place of: 'auto' (the last linear layer), or its "
-            "path, such as 'classifier.6'."
+            "The layer to put a new one for the data's classes in the place of: 'auto' (the layer that answers), or "
+            "its path, such as 'classifier.6'."
         ),
         check=optional(read_head),
         allowed="'auto', a path, or None",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -19,11 +19,12 @@ from layered_lr.data import Batches, Dataset, load_dataset
 from layered_lr.data.mixing import Mixer
 from layered_lr.errors import SpecError
 from layered_lr.losses import FunctionLoss, LossSettings
+from layered_lr.models.answering_layer import mark_answering
 from layered_lr.models.catalogue import check_images
 from layered_lr.models.heads import check_words, expand_words
 from layered_lr.models.initialise import initialise
-from layered_lr.models.nn_modules import Module
-from layered_lr.models.weight_files import merge_weights, read_weights
+from layered_lr.models.nn_modules import Module, list_modules, type_names
+from layered_lr.models.weight_files import find_reset, merge_weights, read_weights
 from layered_lr.models.zoo import is_catalogued
 from layered_lr.plans.plan import Plan
 from layered_lr.plans.resolve import resolve
@@ -112,6 +113,11 @@ def prepare(
         raise SpecError(
             f"initial_weights: reset={list(chosen.reset)} needs a source: ll.InitialWeights(source, reset=...)."
         )
+    if chosen is not None and options.pretrained and not chosen.reset and not goes_on:
+        raise SpecError(
+            f"pretrained={options.pretrained!r} beside initial_weights: both give every weight. Leave one of them out, "
+            "or name what is to stay pretrained: ll.InitialWeights(..., reset=[...])."
+        )
     given = None if chosen is None or start is not None else read_weights(chosen.source)
     if dataset is None:
         dataset = load_dataset(options.data, options.data_root, options.image_size)
@@ -153,6 +159,7 @@ def prepare(
         [(options.batch_size, *other) for other in _shapes(batches)],
     )
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
+    mark_answering(model, chosen_model.source)
     plan = resolve(spec, model, *lengths)
     check_words(_list_patterns(spec, options), plan.parameters, options.head)
     check_reacting(options, plan, dataset.facts.has_classes)
@@ -161,7 +168,8 @@ def prepare(
     check_autocast_dtypes(options, plan)
     lowering = plan.lowering(backend.name)
     if start is None:
-        own = start_weights(options, plan, chosen_model, lambda: backend.state(model), given)
+        types = {path.removesuffix("."): type_names(module) for path, module in list_modules(model)}
+        own = start_weights(options, plan, chosen_model, lambda: backend.state(model), given, types)
     else:
         own = _start_as(start, backend.state(model))
     backend.load(model, own)
@@ -254,7 +262,12 @@ def _shapes(batches: Batches) -> list[tuple[int, int, int]]:
 
 
 def start_weights(
-    options: RunOptions, plan: Plan, model: ChosenModel, read_made: Callable[[], Weights], given: Weights | None
+    options: RunOptions,
+    plan: Plan,
+    model: ChosenModel,
+    read_made: Callable[[], Weights],
+    given: Weights | None,
+    types: Mapping[str, Sequence[str]],
 ) -> Weights:
     """The state to start from: given, or drawn from the seed, or as the user's callable made it.
 
@@ -264,18 +277,19 @@ def start_weights(
         model: That the run trains.
         read_made: Reads the state of the model as it was made.
         given: Instead of it.
+        types: The names of the classes of the model's modules, by path.
     """
     own, new = model.first_weights(options.seed, read_made)
     if new:
         say(f"pretrained: new for {model.num_classes} classes: {', '.join(new)}.")
+    reset = () if options.initial_weights is None else options.initial_weights.reset
+    paths = expand_words(reset, plan.parameters)
     if options.initialise is not None:
-        own = initialise(own, plan.parameters, options.initialise, options.seed, new)
+        free = new if given is None else [name for name in find_reset(own, paths) if new is None or name in new]
+        own = initialise(own, plan.parameters, options.initialise, options.seed, free, types)
     if given is None:
         return own
-    reset = () if options.initial_weights is None else options.initial_weights.reset
-    return merge_weights(
-        own, [parameter.name for parameter in plan.parameters], given, expand_words(reset, plan.parameters)
-    )
+    return merge_weights(own, [parameter.name for parameter in plan.parameters], given, paths)
 
 
 def _start_as(start: Weights, own: Weights) -> dict[str, NDArray[Any]]:

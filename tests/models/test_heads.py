@@ -100,3 +100,24 @@ def test_a_word_that_stands_for_another_layer_than_the_given_head_is_refused(wor
 def test_words_stand_for_the_given_head(head: str | None) -> None:
     check_words(["head", "backbone", "fc"], TWO_HEADS, head)
     check_words(["backbone"], [Parameter(name, (4, 4)) for name in ("fc.weight", "head.fc.weight")], "head.fc")
+
+
+def test_a_path_behind_a_word_is_no_path() -> None:
+    """Another layer's weight was named."""
+    with pytest.raises(ll.SpecError, match=r"Did you mean 'head'\?"):
+        ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("head.weight")]), RESNET)
+
+
+def test_several_layers_that_answer() -> None:
+    model = [
+        Parameter("conv.weight", (8, 3, 3, 3)),
+        Parameter("fc.weight", (10, 8), answers=True),
+        Parameter("fc2.weight", (10, 8), answers=True),
+        Parameter("gate.weight", (8, 8)),
+    ]
+    assert find_word("head", model) == ("fc", "fc2") and find_word("backbone", model) == ("conv", "gate")
+    named = [each._replace(name=each.name.replace("fc.", "head.")) for each in model]
+    assert find_word("head", named) == ("head", "fc2") and find_word("backbone", named) == ("conv", "gate")
+    odd = [*model[:2], Parameter("gate.weight", (8, 8), answers=True)]
+    with pytest.raises(ll.SpecError, match="several layers make the answer: fc, gate"):
+        find_word("head", odd)

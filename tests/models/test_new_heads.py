@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 import layered_lr as ll
+from layered_lr.models.users_callable import UsersCallable
 
 torch = pytest.importorskip("torch")
 
 from layered_lr_torch.heads import find_head_path, put_head  # noqa: E402
-from layered_lr_torch.unused_layers import check_use  # noqa: E402
+from layered_lr_torch.unused_layers import check_use, find_answering  # noqa: E402
 
 nn = torch.nn
 F = torch.nn.functional
@@ -168,6 +169,16 @@ class SecondHead(Net):
         self.aux = nn.Linear(6, 7)
 
 
+class Unseen(SecondHead):
+    """Nobody can see which layer answers before it has numbers."""
+
+    def forward(self, x: Any) -> Any:
+        return super().forward(x) if float(x.detach().sum()) < 1e30 else x
+
+
+GIVEN: Any = {"backend": "torch-eager", "max_steps": 1, "batch_size": 4, "progress": False, "device": "cpu"}
+
+
 @pytest.mark.parametrize(
     ("spec", "options"),
     [
@@ -180,8 +191,129 @@ class SecondHead(Net):
 )
 def test_words_of_another_layer_than_the_given_head_are_refused(spec: ll.Spec, options: dict[str, Any]) -> None:
     """The group of the head trained nothing, and the new head trained with the rate of the backbone."""
-    given: Any = {"backend": "torch-eager", "max_steps": 1, "batch_size": 4, "progress": False, "device": "cpu"}
     with pytest.raises(ll.SpecError, match=r"head='fc': the word '\w+' stands for .*'aux'"):
-        ll.run(spec, model=SecondHead, head="fc", **given, **options)
+        ll.run(spec, model=Unseen, head="fc", **GIVEN, **options)
     named = ll.Spec(ll.SGD(0.1), [ll.Group("fc", name="head", lr_scale=2.0)], phases=[ll.Phase(trained="head")])
-    assert ll.run(named, model=SecondHead, head="fc", **given).plan.groups[0].parameters == ("fc.weight", "fc.bias")
+    assert ll.run(named, model=Unseen, head="fc", **GIVEN).plan.groups[0].parameters == ("fc.weight", "fc.bias")
+
+
+@pytest.mark.parametrize("head", ["auto", "fc"])
+def test_words_stand_for_the_layer_that_answers(head: str) -> None:
+    """The last linear layer was taken, whatever the forward pass does."""
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("backbone"), ll.Group("head")])
+    plan = ll.run(spec, model=SecondHead, head=head, **GIVEN).plan
+    assert plan.groups[1].parameters == ("fc.weight", "fc.bias") and "aux.bias" in plan.groups[0].parameters
+    assert plan.parameters[-4].answers and ll.plan_from_dict(plan.to_dict()).groups == plan.groups
+    assert ll.plan(spec, model=SecondHead, head=head, max_steps=1).groups == plan.groups
+
+
+class Gated(nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 10)
+        self.body, self.gate = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x)
+        return self.fc((maps * self.gate(maps).sigmoid()).mean((2, 3)))
+
+
+class InPlace(Gated):
+    def forward(self, x: Any) -> Any:
+        answer = torch.zeros(len(x), 10)
+        answer[:] = super().forward(x)
+        answer.mul_(2.0)
+        return answer.view(-1, 10)
+
+
+class Normed(Gated):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.utils.parametrizations.weight_norm(self.fc)
+
+
+class Convolved(Gated):
+    """Answers by a convolution that is no linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Conv2d(3, 10, 3), nn.Linear(10, 10)
+
+    def forward(self, x: Any) -> Any:
+        return self.body(x * self.fc(x.mean((1, 2, 3))[:, None].expand(-1, 10)).mean()).mean((2, 3))
+
+
+class Functional(Gated):
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x).mean((2, 3)) * self.gate.weight.sum()
+        return nn.functional.normalize(maps) @ nn.functional.normalize(self.fc.weight).T * 30
+
+
+class ByHand(Gated):
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x).mean((2, 3)) * self.gate.weight[:1, :, 0, 0]
+        return (maps[:, None] * self.fc.weight).sum(-1)
+
+
+class Distances(Gated):
+    def forward(self, x: Any) -> Any:
+        return -torch.cdist(self.gate(self.body(x)).mean((2, 3)), self.fc.weight)
+
+
+class Added(Gated):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(4, 10)
+
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x).mean((2, 3))
+        return (self.fc(maps) + self.other(maps * self.gate.weight.sum())) / 2
+
+
+class InTraining(Added):
+    """Its second head is an auxiliary one."""
+
+    def forward(self, x: Any) -> Any:
+        maps = self.body(x).mean((2, 3))
+        return self.fc(maps) + self.other(maps) if self.training else self.fc(maps)
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (InTraining, ("fc",)),
+        (Gated, ("fc",)),
+        (InPlace, ("fc",)),
+        (Normed, ("fc",)),
+        (Convolved, ("body",)),
+        (Functional, ("fc",)),
+        (ByHand, ("fc",)),
+        (Distances, ("fc",)),
+        (Added, ("fc", "other")),
+        (Unseen, None),
+    ],
+)
+def test_the_layers_that_answer_are_seen(make: Callable[[], Any], wanted: tuple[str, ...] | None) -> None:
+    assert find_answering(make(), (3, 9, 9)) == wanted
+
+
+def test_a_new_head_replaces_the_layer_that_answers() -> None:
+    model = UsersCallable(Gated, 3, (3, 9, 9), "auto")()
+    assert model.fc.out_features == 3 and model.gate.out_channels == 4
+    with pytest.raises(ll.SpecError, match="head='auto': 'body' answers, which is a Conv2d"):
+        UsersCallable(Convolved, 3, (3, 9, 9), "auto")()
+    with pytest.raises(ll.SpecError, match="'fc' and 'other' make the answer together"):
+        UsersCallable(Added, 3, (3, 9, 9), "auto")()
+
+
+@pytest.mark.parametrize("word", ["head", "backbone"])
+def test_a_word_is_refused_where_nobody_can_tell_which_layer_answers(word: str) -> None:
+    with pytest.raises(
+        ll.SpecError, match=rf"the word '{word}': nobody can tell .*: 'gate' or 'fc'. Write the layer's"
+    ):
+        ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group(word)]), Gated())
+
+
+def test_layers_that_answer_together_are_the_head() -> None:
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("head")])
+    assert len(ll.run(spec, model=Added, **GIVEN).plan.groups[0].parameters) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ torchvision = pytest.importorskip("torchvision")
 
 from layered_lr.training.chosen_model import choose_model  # noqa: E402
 from layered_lr.training.options import RunOptions  # noqa: E402
-from layered_lr_torch import zoo_weights  # noqa: E402
+from layered_lr_torch import weight_downloads, zoo_weights  # noqa: E402
 
 NAME = "squeezenet1_1"
 FACTS = ll.load_dataset("digits").facts
@@ -129,7 +130,7 @@ def test_other_kinds_of_numbers_are_refused(wrong: Any, tensors: bool) -> None:
     """They were cast: of complex numbers the imaginary part was lost, and 1e300 was infinity."""
     own: Any = {"conv.bias": torch.zeros(3) if tensors else np.zeros(3, np.float32)}
     with pytest.raises(ll.SpecError, match=r"^pretrained='w': 'conv\.bias' holds .*float32"):
-        fit_pretrained("w", {"conv.bias": wrong}, own, set(own), "fc")
+        fit_pretrained("w", {"conv.bias": wrong}, own, set(own), ["fc"])
 
 
 def test_weights_without_running_statistics_are_refused() -> None:
@@ -137,15 +138,15 @@ def test_weights_without_running_statistics_are_refused() -> None:
     parameters = {name: tensor.detach().numpy() for name, tensor in net.named_parameters()}
     own = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
     with pytest.raises(ll.SpecError, match=r"lack 2 running statistics of normalisations, '1\.running_mean' first"):
-        fit_pretrained("w", parameters, own, set(parameters), "2")
+        fit_pretrained("w", parameters, own, set(parameters), ["2"])
     counted = {name: array for name, array in own.items() if "num_batches" not in name}  # as in old files
-    assert set(fit_pretrained("w", counted, own, set(parameters), "2").arrays) == set(counted)
+    assert set(fit_pretrained("w", counted, own, set(parameters), ["2"]).arrays) == set(counted)
 
 
 def test_old_names_of_densenet_and_auxiliary_heads() -> None:
     own = {"features.denseblock1.denselayer1.norm1.weight": np.zeros(3), "classifier.weight": np.zeros((2, 3))}
     given = {"features.denseblock1.denselayer1.norm.1.weight": np.ones(3), "aux1.fc.weight": np.ones((5, 3))}
-    fitted = fit_pretrained("w", given, own, set(own), "classifier")
+    fitted = fit_pretrained("w", given, own, set(own), ["classifier"])
     assert list(fitted.arrays) == list(own)[:1] and fitted.new == ("classifier.weight",)
 
 
@@ -161,6 +162,62 @@ def test_what_goes_with_the_weights_is_taken_over_and_said(tmp_path: Path, capsy
     assert "IMAGENET1K_V1" in said and "32x32" in said and "mean 0.485" in said and "classifier.1" in said
     unknown = choose_model(RunOptions(model=NAME, pretrained=save(tmp_path / "w.npz", make_arrays())), FACTS)
     assert unknown.image_size is None and unknown.normalisation is None
+
+
+def test_every_form_of_a_name_goes_with_the_same_images() -> None:
+    """The name with its class was taken, and the images stayed as they were."""
+    forms = ("DEFAULT", "IMAGENET1K_V2", "MobileNet_V2_Weights.IMAGENET1K_V2", "MobileNet_V2_Weights.DEFAULT")
+    assert len({zoo_weights.find_transform("mobilenet_v2", form) for form in forms}) == 1
+    assert zoo_weights.find_transform("mobilenet_v2", "MobileNet_V2_Weights.IMAGENET1K_V1").name == "IMAGENET1K_V1"
+    for wrong in ("ResNet18_Weights.DEFAULT", "MobileNet_V2_Weights.NONE", "MobileNet_V2_WeightsDEFAULT"):
+        with pytest.raises(ll.SpecError, match="has the weights IMAGENET1K_V1, IMAGENET1K_V2"):
+            zoo_weights.find_transform("mobilenet_v2", wrong)
+
+
+def test_yes_and_no_are_words_of_the_command() -> None:
+    assert RunOptions(pretrained="false").pretrained is False and RunOptions(pretrained="True").pretrained is True
+
+
+def test_any_capitals_and_any_order_of_bytes(tmp_path: Path) -> None:
+    arrays = make_arrays(10)
+    torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, tmp_path / "BEST.PTH")
+    swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in arrays.items()}
+    for path in (tmp_path / "BEST.PTH", save(tmp_path / "w.npz", swapped)):
+        made = build(model=NAME, pretrained=path)
+        assert (made.classifier[1].bias.detach().numpy() == arrays["classifier.1.bias"]).all()
+
+
+def test_what_is_beside_the_weights_is_named(tmp_path: Path) -> None:
+    more = save(tmp_path / "w.npz", {**make_arrays(), "queue": np.zeros(3, np.float32)})
+    with pytest.raises(
+        ll.SpecError, match="holds 1 arrays that the model has not, 'queue' first, beside all of its own"
+    ):
+        build(model=NAME, pretrained=more)
+    result = ll.run(STILL, max_steps=1, batch_size=4, progress=False)
+    result.save(tmp_path / "result.npz")
+    with pytest.raises(ll.DataError, match=r"is a result of a run, .*Result\.load\('.*'\)\.weights"):
+        build(model="mobilenet_v2", pretrained=tmp_path / "result.npz")
+
+
+def test_floats_are_said_to_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    floats = [part.transpose(0, 3, 1, 2).astype(np.float32) if part.ndim == 4 else part for part in DATA]
+    ll.run(STILL, pretrained=save(tmp_path / "w.npz", make_arrays()), **{**SAID, "data": tuple(floats)})
+    assert "does not say how its images were; yours are taken as they are." in capsys.readouterr().err
+
+
+def test_a_plan_refuses_what_can_be_seen_without_a_download(tmp_path: Path) -> None:
+    (tmp_path / "page.pth").write_text("<html>")
+    other = save(tmp_path / "other.npz", {"conv.weight": np.zeros((2, 2), np.float32)})
+    for wrong, words in {
+        "IMAGENET1K_V7": "has the weights IMAGENET1K_V1",
+        "missing.pth": "there is no such file",
+        str(tmp_path / "page.pth"): "not a readable state_dict",
+        str(other): "are the weights of another model",
+    }.items():
+        for model in (NAME, "mobilenet_v2"):
+            with pytest.raises(ll.LayeredLRError, match=words):
+                ll.plan(STILL, model=model, pretrained=wrong, max_steps=1)
+    assert ll.plan(STILL, model=NAME, pretrained=True, image_size=32, max_steps=1).parameters
 
 
 CONTENT = bytes(range(256)) * 1000
@@ -198,26 +255,70 @@ def test_a_download_goes_on_where_it_stopped_and_is_checked(tmp_path: Path, serv
     file = tmp_path / "checkpoints" / f"w-{DIGEST}.pth"
     file.parent.mkdir()
     file.with_name(file.name + ".partial").write_bytes(CONTENT[:1000])
-    assert zoo_weights.fetch(server, file, False).read_bytes() == CONTENT
+    assert weight_downloads.fetch(server, file, False).read_bytes() == CONTENT
     assert Server.asked == ["bytes=1000-"] and [each.name for each in file.parent.iterdir()] == [file.name]
-    zoo_weights.fetch(server, file, False)
+    weight_downloads.fetch(server, file, False)
     assert len(Server.asked) == 1  # it is there
 
 
 def test_a_damaged_file_is_mended(tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / f"w-{DIGEST}.pth"
     file.write_bytes(CONTENT[:-1])
-    assert zoo_weights.fetch(server, file, False).read_bytes() == CONTENT
+    assert weight_downloads.fetch(server, file, False).read_bytes() == CONTENT
     assert "its digest begins" in capsys.readouterr().err
     Server.content = CONTENT[1:]
     file.write_bytes(b"")
     with pytest.raises(ll.DataError, match="gave is not that file: its digest begins"):
-        zoo_weights.fetch(server, file, False)
+        weight_downloads.fetch(server, file, False)
+
+
+class Chunks(Server):
+    """Ends in the middle of an answer in chunks."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"10\r\n" + self.content[:16] + b"\r\n")
+        self.wfile.flush()
+        self.close_connection = True
+
+
+def test_a_download_in_chunks_that_breaks_off_is_kept(tmp_path: Path, server: str) -> None:
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Chunks)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    file = tmp_path / f"w-{DIGEST}.pth"
+    with pytest.raises(ll.DataError, match="the connection ended before the end of the file; try again to go on"):
+        weight_downloads.fetch(f"http://127.0.0.1:{made.server_port}/w.pth", file, False)
+    made.shutdown()
+    made.server_close()
+    assert weight_downloads.fetch(server, file, False).read_bytes() == CONTENT and Server.asked == ["bytes=16-"]
+
+
+def test_one_of_several_downloads_and_the_others_wait(tmp_path: Path, server: str) -> None:
+    """They wrote to the same file."""
+    file = tmp_path / f"w-{DIGEST}.pth"
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: weight_downloads.fetch(server, file, False).read_bytes(), range(4)))
+    assert found == [CONTENT] * 4 and Server.asked == [""] and list(tmp_path.iterdir()) == [file]
+
+
+def test_what_cannot_be_written_is_said_before_a_download(tmp_path: Path, server: str) -> None:
+    file = tmp_path / f"w-{DIGEST}.pth"
+    file.mkdir()
+    with pytest.raises(ll.DataError, match=r"is no plain file, but weights belong there. Move it away"):
+        weight_downloads.fetch(server, file, False)
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(ll.DataError, match=r"cannot be written to .* set TORCH_HOME to another folder"):
+        weight_downloads.fetch(server, tmp_path / "cache" / file.name, False)
+    assert Server.asked == []
 
 
 def test_without_a_network_one_line_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(zoo_weights, "_download", lambda *_: (_ for _ in ()).throw(OSError("no route to host")))
+    monkeypatch.setattr(weight_downloads, "_download", lambda *_: (_ for _ in ()).throw(OSError("no route to host")))
     with pytest.raises(ll.DataError) as refused:
         choose_model(RunOptions(model=NAME, pretrained=True), FACTS)
     place = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
@@ -227,10 +328,15 @@ def test_without_a_network_one_line_says_where_to_put_the_file(tmp_path: Path, m
 
 def test_a_file_in_torchs_cache_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(zoo_weights, "_describe_damage", lambda *_: "")
+    monkeypatch.setattr(weight_downloads, "_describe_damage", lambda *_: "")
     place = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
     place.parent.mkdir(parents=True)
     save(place, make_arrays())
-    for chosen in (True, "DEFAULT", "IMAGENET1K_V1", "SqueezeNet1_1_Weights.IMAGENET1K_V1"):
+    full = ("SqueezeNet1_1_Weights.IMAGENET1K_V1", "SqueezeNet1_1_Weights.DEFAULT")
+    monkeypatch.chdir(place.parent)
+    for name in ("DEFAULT", "IMAGENET1K_V1"):  # a file of the name of weights is none of them
+        Path(name).mkdir()
+    for chosen in (True, "true", "DEFAULT", "IMAGENET1K_V1", *full):
+        assert choose_model(RunOptions(model=NAME, pretrained=chosen), FACTS).image_size == 224
         source: Any = choose_model(RunOptions(model=NAME, pretrained=chosen), FACTS).source
         assert (source().features[0].bias.detach().numpy() == make_arrays()["features.0.bias"]).all()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import layered_lr as ll
+from tests.support.isolation import value_of, values_of
 
 torch = pytest.importorskip("torch")
 
@@ -139,3 +140,49 @@ def test_a_run_is_refused_on_every_framework(backend: str, request: pytest.Fixtu
     images, labels = np.zeros((8, 8, 8, 3), np.uint8), np.arange(8) % 4
     with pytest.raises(ll.SpecError, match="'classifer' has a layer for the data's 4 classes"):
         ll.run(backend=backend, spec=ll.Spec(ll.SGD(0.1)), model=make_misspelt, data=(images, labels) * 2, batch_size=4)
+
+
+def look_at_oneflow(kind: str) -> str:
+    import layered_lr as ll
+    from layered_lr_oneflow.unused_layers import check_use, find_answering
+    from tests.support.gated_oneflow import oneflow_model
+
+    model = oneflow_model(kind)
+    before = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    try:
+        found = str(check_use(model, 4, (3, 8, 8)))
+        assert str(find_answering(model, (3, 8, 8))) == found
+    except ll.SpecError as error:
+        found = str(error)
+    after = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    assert all((after[name] == array).all() for name, array in before.items())
+    assert model.seen == [] and model.training and not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    return found
+
+
+@pytest.mark.usefixtures("oneflow")
+def test_a_oneflow_module_is_looked_at_too() -> None:
+    right, wrong, in_training = values_of(look_at_oneflow, [("right",), ("misspelt",), ("in training",)])
+    assert right == in_training == "('classifier',)"
+    assert "'classifer' has a layer for the data's 4 classes" in wrong and "answers with 1000 numbers" in wrong
+
+
+def run_oneflow_by_words() -> tuple[str, ...]:
+    import functools
+
+    import numpy as np
+
+    import layered_lr as ll
+    from tests.support.gated_oneflow import oneflow_model
+
+    images, labels = np.zeros((8, 8, 8, 3), np.uint8), np.arange(8) % 4
+    spec = ll.Spec(ll.SGD(0.1), [ll.Group("backbone"), ll.Group("head")])
+    given = {"data": (images, labels, images, labels), "batch_size": 4, "max_steps": 1, "progress": False}
+    plan = ll.run(spec, "oneflow-eager", functools.partial(oneflow_model, "right"), **given).plan  # type: ignore[arg-type]
+    return plan.groups[1].parameters
+
+
+@pytest.mark.usefixtures("oneflow")
+def test_words_mean_the_layer_of_a_oneflow_module_that_answers() -> None:
+    assert tuple(value_of(run_oneflow_by_words)) == ("classifier.weight", "classifier.bias")

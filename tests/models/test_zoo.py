@@ -106,6 +106,12 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], words: str) -> No
     assert words in str(refused.value)
 
 
+def test_images_that_are_not_square_are_named() -> None:
+    facts = DIGITS._replace(image_shape=(3, 32, 64))
+    with pytest.raises(ll.SpecError, match=r"32x64 pixels are not square, and it takes square ones alone: .*size=64"):
+        choose_model(RunOptions(model="vit_b_16"), facts)
+
+
 def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(ll.SpecError, match="takes images of 3 channels, but the data has 1"):
         choose_model(RunOptions(model="resnet18"), DIGITS._replace(image_shape=(1, 32, 32)))
@@ -146,6 +152,9 @@ def test_dropout_by_number_and_by_pattern() -> None:
     assert own["classifier.0"] == 0.2 and len(depth) == 16
     off = dropouts(model="efficientnet_b0", dropout=0.0)
     assert off == {**own, "classifier.0": 0.0}  # stochastic depth follows a pattern alone
+    for model, paths in {"efficientnet_b0": ["*", "classifier"], "mobilenet_v2": ["classifier", "*"]}.items():
+        with pytest.raises(ll.SpecError, match=r"dropout: \{.* is never used: patterns before it have taken all"):
+            choose_model(RunOptions(model=model, dropout=dict.fromkeys(paths, 0.5)), DIGITS).source()  # type: ignore[operator]
     still = dropouts(model="efficientnet_b0", dropout={"*stochastic_depth": 0, "classifier": 0.5})
     assert still == {path: 0.0 if path in depth else 0.5 for path in own}
 
@@ -162,6 +171,9 @@ def test_the_listing_measures_each_model_and_remembers(tmp_path: Any, monkeypatc
     again = ZooFacts("mobilenet_v2", 1, 2, ("a",), "b")
     monkeypatch.setattr(zoo, "describe", lambda name: again)
     assert listing.list_models(["mobilenet_v2"], progress=False) == [again]
+    if not zoo.list_timm_names():
+        with pytest.raises(ll.BackendUnavailable, match="timm, which is not installed"):
+            listing.list_models(["timm:*"], progress=False)
     with pytest.raises(ll.SpecError, match="matches none of the"):
         listing.list_models(["x*"], progress=False)
     with pytest.raises(ll.SpecError, match="Did you mean 'resnet18'"):
