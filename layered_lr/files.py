@@ -207,7 +207,7 @@ def without_colours(text: str) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return an error's type and message in one line of at most 200 characters, without colours, no full stop at its end.
+    """Return an error's type and message in one line of at most 200 characters, without colours, and no full stop last.
 
     Example:
         >>> describe_error(ValueError("too many."))

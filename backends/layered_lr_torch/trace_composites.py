@@ -282,7 +282,13 @@ def _bitwise(name: str) -> Composite:
 
 
 def _div(x: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
-    return torch.trunc(torch.div(x, other)) if rounding_mode == "trunc" else NotImplemented
+    """Divide and round; whole numbers stay whole."""
+    if rounding_mode is None or torch.result_type(x, other).is_floating_point:
+        return torch.trunc(torch.div(x, other)) if rounding_mode == "trunc" else NotImplemented
+    if rounding_mode == "floor":
+        return torch.floor_divide(x, other)
+    x, other = (each if isinstance(each, torch.Tensor) else torch.as_tensor(each) for each in (x, other))
+    return torch.floor_divide(x.abs(), other.abs()) * x.sign() * other.sign()
 
 
 def _new(value: float) -> Composite:
@@ -408,6 +414,8 @@ COMPOSITES: Final[dict[str, Composite]] = {
     "affine_grid_generator": affine_grid,
     "log10": lambda x: x.log() * (1 / math.log(10)),
     "frobenius_norm": vector_norm,
+    "adaptive_max_pool1d": lambda x, size: (
+        adaptive_max(x.unsqueeze(2), (1, size if isinstance(size, int) else size[0])).squeeze(2), None),
     "adaptive_max_pool2d": lambda x, size: (adaptive_max(x, size), None),
     **SMALL_FUNCTIONS,
     **SCATTERING,

@@ -454,6 +454,12 @@ def _explain(recorder: Recorder, error: Exception) -> Exception:
             "Call the function itself, or train on a torch backend.",
             line_of(error) or find_source(),
         )
+    if "TorchScript" in str(error):
+        return recorder.refuse(
+            "calls a function that torch.jit has compiled, whose inside torch does not show",
+            "Call the function as it was written, or train on a torch backend.",
+            line_of(error) or find_source(),
+        )
     return _Fails(f"in {recorder.describe_place(line_of(error) or find_source())}: {describe_error(error).rstrip('.')}")
 
 
@@ -583,6 +589,11 @@ def _structure(recorder: Recorder, output: Any) -> Argument:
     if isinstance(output, tuple | list):
         parts = tuple(_structure(recorder, part) for part in output)
         return Structure("list" if isinstance(output, list) else "tuple", "", (), parts)
+    if output is not None and not isinstance(output, torch.Tensor | bool | int | float | str):
+        raise recorder.refuse(
+            f"returns a {type(output).__name__}",
+            "Return tensors: one, or several in a tuple, a list, a named tuple or a dict.",
+        )
     return recorder.argument_of(output)
 
 

@@ -299,7 +299,7 @@ class Recorder(TorchFunctionMode):
                     self._note_without_derivative(made)
                 return made
         if not isinstance(out, torch.Tensor):
-            raise self.refuse(f"calls {name}", "Use functions that return one tensor, or train on a torch backend.")
+            raise self.refuse(f"calls {name}", "Write it with other functions, or train on a torch backend.")
         self._add_node(name, args, kwargs, out)
         if lacks_derivative:
             self._note_without_derivative(out)

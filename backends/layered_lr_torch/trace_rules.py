@@ -83,6 +83,8 @@ def _binary(name: str) -> Rule:
             return None, f"calls {name} with rounding_mode={rounding_mode!r}"
         if name == "pow" and isinstance(other, torch.Tensor) and not out.is_floating_point():
             return None, "raises whole numbers to powers that are in a tensor"
+        if isinstance(other, bool) and isinstance(x, torch.Tensor) and x.dtype != torch.bool:
+            other = int(other)
         operator = "floor_divide" if rounding_mode == "floor" else name
         if not isinstance(x, torch.Tensor):
             return operator, {"x": torch.full((), x, dtype=other.dtype), "y": other}

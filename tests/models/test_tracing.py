@@ -168,8 +168,14 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         lambda net, x: torch.nn.functional.adaptive_max_pool2d(x, 2, return_indices=True)[1] * 2,
         "uses the indices that adaptive_max_pool2d gives",
     ),
+    "a compiled function": (lambda net, x: torch.jit.script(doubled)(x), "a function that torch.jit has compiled"),
+    "an order": (lambda net, x: x.topk(2, 1).values, "calls topk, in .*Write it with other functions"),
     "draws in place": (lambda net, x: x + x.new_empty(8).uniform_(), r"calls uniform_.*torch\.rand"),
 }
+
+
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
 
 
 def with_own_generators(net: Any) -> Any:
@@ -195,6 +201,11 @@ def test_what_cannot_be_translated_is_refused(name: str) -> None:
     message = str(refused.value)
     assert "test_tracing.py" in message or "generator" in message
     assert "'1'" in message or "OwnGradient" in message
+
+
+def test_an_answer_that_holds_no_tensors_for_a_graph_is_refused() -> None:
+    with pytest.raises(ll.Unsupported, match=r"returns a SimpleNamespace, in .*Return tensors: one, or several"):
+        trace_model(around(lambda net, x: SimpleNamespace(logits=x))(), (X,))
 
 
 @pytest.mark.parametrize("draw", [lambda own: own[0].random(), lambda own: own[1].random(), lambda own: own[2].rand()])

@@ -120,6 +120,11 @@ def multiples(net: Any, x: Tensor) -> tuple[Tensor, ...]:
         x + tenths % -0.3,
         x + tenths % divisors,
         x + 1 % (x.detach().abs() + 0.1),
+        x * torch.div((x.detach() * 9).long(), 4, rounding_mode="floor"),
+        x * torch.div((x.detach() * 9).long(), -4, rounding_mode="trunc"),
+        x * torch.div((x.detach() * 9).long(), torch.arange(1, 9), rounding_mode="trunc"),
+        x + torch.div(x, 0.25, rounding_mode="trunc") + torch.div(x, 0.25, rounding_mode="floor"),
+        x * net.training + (x + (not net.training)) * (x > True),
     )
 
 
@@ -562,7 +567,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         F.avg_pool2d(x, 3, 1, divisor_override=5), F.avg_pool2d(x, 3, 2, 1, True, False))),
     "adaptive pools": around(lambda net, x: (
         F.adaptive_avg_pool2d(x, 1), F.adaptive_avg_pool2d(x, (3, 5)), F.adaptive_avg_pool2d(x, (4, None)),
-        F.adaptive_max_pool2d(x, 2), F.adaptive_avg_pool2d(x, 16), F.adaptive_avg_pool1d(x.flatten(2), 6))),
+        F.adaptive_max_pool2d(x, 2), F.adaptive_max_pool1d(x.flatten(2), 5),
+        F.adaptive_avg_pool2d(x, 16), F.adaptive_avg_pool1d(x.flatten(2), 6))),
     "activations": around(lambda net, x: sum(f(x) for f in (
         F.relu, F.relu6, F.silu, F.mish, F.gelu, F.hardswish, F.hardsigmoid, F.hardtanh, F.leaky_relu, F.elu, F.selu,
         F.celu, F.softplus, F.softsign, F.logsigmoid, F.tanhshrink, F.softshrink, F.hardshrink, torch.tanh,

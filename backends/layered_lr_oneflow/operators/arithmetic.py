@@ -277,11 +277,16 @@ def _relu(x: Tensor) -> Tensor:
     return _C.relu(x)
 
 
+def _sign(x: Tensor) -> Tensor:
+    return convert(flow.sign(x), x.dtype)  # of whole numbers it is float32
+
+
 _OTHERWISE: Final[Mapping[str, Callable[[Tensor], Tensor]]] = {
     "isnan": _isnan,
     "log2": _log2,
     "logical_not": _logical_not,
     "relu": _relu,
+    "sign": _sign,
     "square": _square,
     "trunc": _trunc,
     "silu": _C.silu,
