@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
+from layered_lr.models.norm_constants import find_kept_share
 from layered_lr_torch.torch_types import Tensor
 from layered_lr_torch.trace_names import Refusal
 
@@ -105,15 +107,19 @@ def batch_norm(
     x: Tensor, weight: Any, bias: Any, mean: Tensor, variance: Tensor, training: bool, momentum: float, eps: float,
     cudnn_enabled: bool = True,
 ) -> Tensor:  # fmt: skip
-    """Normalise a batch with its own statistics, and write down what becomes of the running ones."""
+    """Normalise a batch with its own statistics, and write down what becomes of the running ones.
+
+    Constants are as OneFlow's own kernel, which other normalisations of the model have, holds them.
+    """
+    eps, kept = float(np.float32(eps)), find_kept_share(momentum)
     axes = (0, *range(2, x.dim()))
     shape = (1, -1, *(1 for _ in axes[1:]))
     average = x.mean(axes)
     centred = x - average.reshape(shape)
     scaled = centred * (centred.square().mean(axes).reshape(shape) + eps).rsqrt()
     with torch.no_grad():
-        mean.copy_(mean * (1 - momentum) + average * momentum)
-        variance.copy_(variance * (1 - momentum) + x.var(axes) * momentum)
+        mean.copy_(mean * kept + average * (1 - kept))
+        variance.copy_(variance * kept + x.var(axes) * (1 - kept))
     scaled = scaled if weight is None else scaled * weight.reshape(shape)
     return scaled if bias is None else scaled + bias.reshape(shape)
 

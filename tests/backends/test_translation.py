@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 import layered_lr as ll
 from tests.support.isolation import value_of, values_of
 from tests.support.made_once import make_once
-from tests.support.operator_networks import NETWORKS, Dropping
+from tests.support.operator_networks import NETWORKS, Dropping, SharedNorm
 
 pytestmark = pytest.mark.usefixtures("torch", "oneflow")
 
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("torch", "oneflow")
 TOLERANCES = {
     "batch norms": 2e-7,  # eps and momentum
     "other norms": 2e-9,
-    "statistics used twice": 1e-10,  # gradients of the first layer cancel: 1e-11 of rounding is left
+    "statistics used twice": 2e-7,  # eps and momentum, written out as the kernel has them
+    "other statistics": 5e-7,  # the same, over several passes
 }
 EXACT = 1e-11
 
@@ -950,3 +951,11 @@ def test_a_transformer_with_dropout_trains_alike_by_the_certificate() -> None:
     found = ll.compare(spec, model=Dropping, steps=20, batch_size=8, progress=False)
     assert found.same and len(found.pairs) == 3
     assert "masks differ" not in str(found)
+
+
+def test_a_normalisation_that_is_used_twice_trains_alike_by_the_certificate() -> None:
+    found = ll.compare(
+        ll.Spec(ll.SGD(0.05, momentum=0.9)), ["torch-eager", "oneflow-eager"], SharedNorm, "digits", steps=3,
+        batch_size=8, progress=False,
+    )  # fmt: skip
+    assert found.same, str(found)

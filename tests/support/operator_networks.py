@@ -197,6 +197,18 @@ def same_statistics(net: Any, x: Tensor) -> Tensor:
     return y + net.norm.running_mean.view(-1, 1, 1)
 
 
+class SharedNorm(nn.Module):
+    """Normalises twice with one module, whose statistics both write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.norm(self.norm(self.first(x)).tanh()).mean((2, 3)))
+        return y
+
+
 class Remembering(Around):
     """Keeps what no later pass reads, and a table that is the same each time."""
 
