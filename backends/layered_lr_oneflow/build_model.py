@@ -15,10 +15,12 @@ from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
 from layered_lr.registry import load_tracer
 from layered_lr_oneflow import models
+from layered_lr_oneflow.forward_passes import Retrace
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.translated_containers import CONTAINERS
-from layered_lr_oneflow.translated_module import OWN_PREFIX, GraphConstants, Retrace, Translated, TranslatedPart
+from layered_lr_oneflow.translated_module import Translated
+from layered_lr_oneflow.translated_parts import OWN_PREFIX, GraphConstants, TranslatedPart
 from layered_lr_oneflow.translated_program import CONSTANTS
 from layered_lr_oneflow.translation_trial import try_both_modes
 

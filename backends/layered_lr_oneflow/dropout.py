@@ -13,7 +13,8 @@ from layered_lr.models.dropout_masks import draw_dropout_mask
 from layered_lr_oneflow.oneflow_types import Module, Tensor
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.translated_module import Translated, TranslatedPart
+from layered_lr_oneflow.translated_module import Translated
+from layered_lr_oneflow.translated_parts import TranslatedPart
 
 _RANDOM = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropPath", "StochasticDepth", "RReLU")
 

@@ -11,7 +11,7 @@ from layered_lr.console import say
 from layered_lr.errors import DataError, Unsupported
 from layered_lr.models.nn_modules import list_modules
 from layered_lr_oneflow.oneflow_types import Graph, Module, Tensor
-from layered_lr_oneflow.translated_module import TranslatedPart
+from layered_lr_oneflow.translated_parts import TranslatedPart
 
 
 class GraphCaller:

@@ -13,7 +13,7 @@ from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.flat_mobilenet_v2 import FlatMobileNetV2
 from layered_lr_oneflow.oneflow_types import Module, Tensor, TensorType
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.translated_module import GraphConstants
+from layered_lr_oneflow.translated_parts import GraphConstants
 
 
 def build_model(model: str, num_classes: int, dropout: float, seed: int, device: str = "cpu") -> Module:

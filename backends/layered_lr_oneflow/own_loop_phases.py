@@ -18,7 +18,8 @@ from layered_lr_oneflow.composed_optimizer import ComposedOptimizer
 from layered_lr_oneflow.float32_rates import Float32Rates
 from layered_lr_oneflow.oneflow_types import Module, NativeOptimizer
 from layered_lr_oneflow.optimizer import PlanScheduler, check_rates, list_composed_groups
-from layered_lr_oneflow.translated_module import Translated, TranslatedPart
+from layered_lr_oneflow.translated_module import Translated
+from layered_lr_oneflow.translated_parts import TranslatedPart
 
 _NOT_OURS: Final = frozenset({"params", "name", "lr", "lr_scale", "initial_lr"})
 """What a phase leaves alone in param groups of an optimizer that somebody else made."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, KeysView, Mapping
 from typing import Any, Final
 
-from layered_lr_oneflow.translated_module import refuse_change
+from layered_lr_oneflow.translated_parts import refuse_change
 from layered_lr_oneflow.translated_program import CONSTANTS
 
 
