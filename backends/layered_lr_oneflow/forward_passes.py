@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -27,6 +28,9 @@ from layered_lr_oneflow.translated_program import CONSTANTS, RunnableProgram
 
 Retrace: TypeAlias = Callable[[tuple[InputFacts, ...], int], ModelGraph]
 """Traces the model that this one was translated from, for inputs of another shape, and a number of images."""
+
+_TRACING = threading.RLock()
+"""Whoever looks for a program that is not there yet waits here until another thread has traced its own."""
 
 
 class ForwardPasses:
@@ -124,31 +128,46 @@ class ForwardPasses:
         facts = tuple(InputFacts(tuple(each.shape[1:]), dtype_of(each)) for each in inputs)
         images = int(inputs[0].shape[0])
         if facts not in self._programs:
-            if self._retrace is None:
-                raise SpecError(
-                    f"model: got a batch of {_describe(facts)}; it was translated for {_describe_all(self._programs)}. "
-                    f"{_say_how_to_convert(root, facts)}Give such inputs, or translate it with an example of these."
-                )
-            _refuse_in_graph(_describe(facts))
-            try:
-                graph = self._retrace(facts, images)
-            except SpecError as error:
-                if mend := _say_how_to_convert(root, facts):
-                    raise SpecError(f"{error} {mend.rstrip()}") from error
-                raise
-            self._try(graph)
-            self.add(root, graph)
+            with _TRACING:
+                self._trace_shape(root, facts, images)
         program = self._find_for(self._programs[facts], inputs[0], trains)
         if program.draws_apart and any(place.mask is not None for place in self.places):
             raise self._refuse_draws(f"{images} images of {_describe(facts)}")
         return program
 
+    def _trace_shape(self, root: Module, facts: tuple[InputFacts, ...], images: int) -> None:
+        """Trace the model for inputs of another shape."""
+        if facts in self._programs:  # another thread was first
+            return
+        if self._retrace is None:
+            raise SpecError(
+                f"model: got a batch of {_describe(facts)}; it was translated for {_describe_all(self._programs)}. "
+                f"{_say_how_to_convert(self._parts[''], facts)}Give such inputs, or translate it with an example "
+                "of these."
+            )
+        _refuse_in_graph(_describe(facts))
+        try:
+            graph = self._retrace(facts, images)
+        except SpecError as error:
+            if mend := _say_how_to_convert(root, facts):
+                raise SpecError(f"{error} {mend.rstrip()}") from error
+            raise
+        self._try(graph)
+        self.add(root, graph)
+
     def _find_for(self, of_shape: _OfShape, batch: Tensor, trains: bool) -> RunnableProgram:
-        """Find the forward pass for a number of images."""
+        """Find the forward pass for a number of images; trace the model for them, if that has to be known."""
         images = int(batch.shape[0])
-        program = of_shape.own.get((images, trains)) or of_shape.programs[trains]
-        if program.images is None or images in program.images or of_shape.resize is None:
-            return program
+        if known := of_shape.find(images, trains):
+            return known
+        with _TRACING:
+            return of_shape.find(images, trains) or self._trace_images(of_shape, batch, trains)
+
+    def _trace_images(self, of_shape: _OfShape, batch: Tensor, trains: bool) -> RunnableProgram:
+        """Find out whether the program holds for a number of images, and make another one if it does not."""
+        assert of_shape.resize is not None
+        images, program = int(batch.shape[0]), of_shape.programs[trains]
+        assert program.images is not None
         try:
             own = of_shape.resize(images, trains)
         except LayeredLRError as error:
@@ -212,6 +231,14 @@ class _OfShape:
     programs: dict[bool, RunnableProgram]
     resize: Resize | None
     own: dict[tuple[int, bool], RunnableProgram] = field(default_factory=dict)
+
+    def find(self, images: int, trains: bool) -> RunnableProgram | None:
+        """Return the forward pass for a number of images; None where it is not known."""
+        if own := self.own.get((images, trains)):
+            return own
+        program = self.programs[trains]
+        holds = program.images is None or images in program.images or self.resize is None
+        return program if holds else None
 
 
 def _refuse_in_graph(what: str) -> None:

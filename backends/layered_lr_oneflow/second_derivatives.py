@@ -32,13 +32,18 @@ def watch_answer(answer: Any) -> None:
         answer: A tensor, or tensors in tuples, lists and dictionaries.
     """
     if isinstance(answer, flow.Tensor):
-        if answer.requires_grad and not answer.is_lazy:
-            _watch(answer)
+        watch_result(answer)
     elif isinstance(answer, dict):
         watch_answer(tuple(answer.values()))
     elif isinstance(answer, list | tuple):
         for part in answer:
             watch_answer(part)
+
+
+def watch_result(result: Any) -> None:
+    """Do the same for what an operator gives; a parameter itself, which would keep a hook of each pass, is left out."""
+    if isinstance(result, flow.Tensor) and result.requires_grad and not (result.is_lazy or result.is_leaf):
+        _watch(result)
 
 
 def _watch(tensor: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from layered_lr.errors import Unsupported
+from layered_lr.errors import SpecError, Unsupported
+from layered_lr.files import describe_error
 from layered_lr_oneflow.oneflow_types import Module
 from layered_lr_oneflow.runtime import flow
 
@@ -79,7 +80,7 @@ class TranslatedPart(flow.nn.Module):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
         """Load tensors by their names: OneFlow's, or those of the torch model, as its ``state_dict()`` gives them."""
-        return super().load_state_dict({name: _as_loadable(value) for name, value in state_dict.items()}, strict)
+        return super().load_state_dict({name: _as_loadable(name, value) for name, value in state_dict.items()}, strict)
 
     def register_forward_pre_hook(self, hook: Any) -> None:
         """Refuse a hook: only the whole model is called.
@@ -121,13 +122,27 @@ class TranslatedPart(flow.nn.Module):
         )
 
 
-def _as_loadable(value: Any) -> Any:
-    """Make OneFlow's tensor of torch's; anything else is left to OneFlow."""
-    if isinstance(value, flow.Tensor) or not hasattr(value, "detach"):
+def _as_loadable(name: str, value: Any) -> Any:
+    """Make OneFlow's tensor of torch's, or of an array.
+
+    Raises:
+        SpecError: It is none of these, or no array of numbers can be made of it.
+    """
+    if isinstance(value, flow.Tensor):
         return value
-    value = value.detach().cpu()
-    array = np.asarray(value.float() if "bfloat16" in str(value.dtype) else value)  # NumPy has no bfloat16
-    return flow.tensor(array)
+    try:
+        if hasattr(value, "resolve_neg"):  # torch's
+            value = value.detach().cpu().resolve_conj().resolve_neg()
+            value = value.float() if value.is_floating_point() and value.element_size() < 4 else value
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"it holds {array.dtype}")
+        return flow.tensor(array)
+    except Exception as error:  # whatever torch, NumPy or OneFlow raises of a tensor without numbers, or of odd ones
+        raise SpecError(
+            f"model: {name!r} of the state is a {type(value).__name__} that OneFlow cannot load: "
+            f"{describe_error(error)}. Give tensors of numbers, as state_dict() has them."
+        ) from error
 
 
 _OF_EACH_MODULE = frozenset(vars(flow.nn.Module()))

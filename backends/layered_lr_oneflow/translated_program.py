@@ -33,6 +33,7 @@ from layered_lr_oneflow.overwritten_buffers import Overwritten, find_needed_back
 from layered_lr_oneflow.random_places import RandomPlace
 from layered_lr_oneflow.rules.base import assign
 from layered_lr_oneflow.runtime import flow
+from layered_lr_oneflow.second_derivatives import watch_result
 
 _INDEXING = ("index_select", "gather", "scatter_add")
 
@@ -83,6 +84,7 @@ class Step:
         "_module",
         "_place",
         "_training",
+        "_watches",
         "last_uses",
         "node",
     )
@@ -104,6 +106,7 @@ class Step:
             kept = frozenset()  # it moves its statistics themselves
         self._arguments = [_make_getter(node.arguments[name], kept=kept) for name in names]
         self._training = names.index("training") if node.follows_mode else None
+        self._watches = any(isinstance(value, Held) for value in node.arguments.values())
         self._divides = node.operator in ("floor_divide", "remainder") and "int" in node.dtype
 
     def run(self, frame: Frame) -> Tensor:
@@ -111,6 +114,9 @@ class Step:
         values = [get(frame) for get in self._arguments]
         if self._training is not None:
             values[self._training] = bool(self._module.training)
+        if self._watches:  # a gradient of a parameter's may be differentiated though the answer's is a constant
+            for value in values:
+                watch_result(value)
         operator, place = self.node.operator, self._place
         if self._indexes or (frame.is_trial and operator in _INDEXING):
             x, axis, index = values[:3]

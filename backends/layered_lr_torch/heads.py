@@ -50,8 +50,13 @@ def find_head_path(model: Module, head: str, answering: Sequence[str] | None = N
             )
         if answering and answering[0] not in linear:
             kind = type(model.get_submodule(answering[0])).__name__
+            what = (
+                f"{answering[0]!r} answers, which is a {kind}"
+                if answering[0]
+                else "a weight of the model itself answers"
+            )
             raise SpecError(
-                f"head='auto': {answering[0]!r} answers, which is a {kind}, and no linear layer or 1x1 convolution. "
+                f"head='auto': {what}, and no linear layer or 1x1 convolution. "
                 "Leave head out, and build the model for the data's classes."
             )
         found = answering[0] if answering else find_head([parameter for parameter, _ in parameters_of(model)])

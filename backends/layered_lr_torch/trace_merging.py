@@ -164,7 +164,7 @@ class _Merger:
         first = values[0]
         if all(value == first or (value != value and first != first) for value in values):
             return first
-        if type(first) is not int:
+        if any(type(value) is not int for value in values):
             raise PassesDiffer
         if self._batches[0] == self._batches[1]:
             raise PassesDiffer

@@ -7,13 +7,15 @@ the batch, and becomes a ``BatchSized``; ``trace_batches`` says what happens whe
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -64,6 +66,10 @@ from layered_lr_torch.trace_recorder import Recorder, dtype_name, find_source
 from layered_lr_torch.trace_refusals import refuse_gradient_hooks, watch_what_is_hidden
 from layered_lr_torch.trace_storage import Region, list_regions, refuse_shared_parameters, refuse_shared_writes
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TRACING: Final = threading.RLock()
 _ONE_NUMBER: Final = re.compile(r"Expected more than 1 value per channel when training, got input size .*\[(.*)\]")
 """What torch says where a batch normalisation trains on one number of each channel."""
 
@@ -101,6 +107,17 @@ def prepare_traced(made: Module, dtype: str) -> Module:
     parameters_of(made)
     refuse_shared_parameters(made)
     return models.cast(made, torch.device("cpu"), getattr(torch, find_single_dtype(made, dtype)))
+
+
+def _alone(function: Callable[P, R]) -> Callable[P, R]:
+    """Let one thread at a time trace: meanwhile the model holds tensors without numbers."""
+
+    @functools.wraps(function)
+    def traced_alone(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _TRACING:
+            return function(*args, **kwargs)
+
+    return traced_alone
 
 
 def make_retrace(model: Module) -> Callable[[tuple[InputFacts, ...], int], ModelGraph]:
@@ -179,6 +196,7 @@ def _have_same_numbers(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
+@_alone
 @torch.inference_mode(False)  # in which no tensor would say that it was changed
 def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
     """Trace a model; it and its weights stay as they are.
@@ -218,6 +236,7 @@ def trace_model(model: Module, example: Sequence[NDArray[Any]]) -> ModelGraph:
         tracer.trace(mode)
     sizes = {mode: tracer.list_trial_sizes(mode) for mode in (True, False)}
 
+    @_alone
     @torch.inference_mode(False)
     def resize(images: int, mode: bool) -> ModelGraph | None:
         tracer.forget()

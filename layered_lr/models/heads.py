@@ -112,6 +112,8 @@ def check_told(word: str, parameters: Sequence[Parameter], paths: Collection[str
         layered_lr.errors.SpecError: the word 'head': ... which layer answers: 'in' or 'fc'. Write the layer's path ...
     """
     known = list_answering(parameters)
+    if loose := [p.name for p in parameters if p.answers and len(p.shape) > 1 and not path_of_layer(p.name)]:
+        raise _untold(word, f"{_listed(loose)} of the model itself makes the answer, and no layer. Write names")
     if len(known) > 1:
         weights = [p for p in parameters if p.answers and len(p.shape) > 1]
         if len({p.shape[0] for p in weights}) == 1 and all(is_linear(p.shape) for p in weights):

@@ -802,15 +802,21 @@ def gradients_of_gradients() -> list[str]:
     class Net(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.slope, self.head = torch.nn.PReLU(4), torch.nn.Linear(4, 2)
+            self.first, self.slope, self.head = torch.nn.Linear(4, 4), torch.nn.PReLU(4), torch.nn.Linear(4, 2)
 
         def forward(self, x: torch.Tensor) -> dict[str, object]:
-            return {"all": [self.head(self.slope(x))]}
+            return {"all": [self.head(self.slope(self.first(x)))]}
 
     net, said = ll.translate(Net(), torch.ones(2, 4)), []
-    for name, power, recorded in (("x", 2, False), ("x", 1, True), ("x", 2, True), ("weight", 2, True)):
+    for name, power, recorded in (
+        ("x", 2, False),
+        ("x", 1, True),
+        ("x", 2, True),
+        ("weight", 2, True),
+        ("slope", 1, True),
+    ):
         images = flow.ones(2, 4, requires_grad=name == "x")
-        source = images if name == "x" else net.head.weight
+        source = {"x": images, "weight": net.head.weight, "slope": net.slope.weight}[name]
         loss = (net(images)["all"][0] ** power).sum()
         try:
             (gradient,) = flow.autograd.grad(loss, source, create_graph=recorded)
@@ -822,9 +828,53 @@ def gradients_of_gradients() -> list[str]:
 
 def test_gradients_of_gradients_are_refused() -> None:
     plain, *refused = value_of(gradients_of_gradients)
-    assert plain == "a gradient of shape (2, 4)" and len(refused) == 3
+    assert plain == "a gradient of shape (2, 4)" and len(refused) == 4
     for said in refused:
         assert "a gradient of gradients (create_graph=True) of a translated model" in said
+
+
+def sizes_in_threads() -> list[object]:
+    """What threads raise that give a translation batches of new sizes, and whether all answers are torch's."""
+    import threading
+
+    import numpy as np
+    import oneflow as flow
+    import torch
+
+    import layered_lr as ll
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x) * (len(x) % 3)
+
+    net = Net().eval()
+    translated, said, near = ll.translate(net, torch.ones(6, 4)).eval(), [], []
+    rows = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
+
+    def call(first: int) -> None:
+        try:
+            for size in range(first, 24, 4):
+                answers[size] = translated(flow.tensor(rows[:size])).numpy()
+        except Exception as error:
+            said.append(f"{type(error).__name__}: {error}")
+
+    answers: dict[int, object] = {}
+    threads = [threading.Thread(target=call, args=(first,)) for first in (1, 2, 3, 4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    with torch.no_grad():
+        near = [np.allclose(net(torch.from_numpy(rows[:size])), made, atol=1e-6) for size, made in answers.items()]
+    return [said, len(near), all(near)]
+
+
+def test_threads_may_give_batches_of_new_sizes() -> None:
+    assert value_of(sizes_in_threads) == [[], 23, True]
 
 
 def models_that_have_no_numbers() -> list[str]:

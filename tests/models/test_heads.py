@@ -108,6 +108,13 @@ def test_a_path_behind_a_word_is_no_path() -> None:
         ll.resolve(ll.Spec(ll.SGD(0.1), [ll.Group("head.weight")]), RESNET)
 
 
+def test_a_weight_of_the_model_itself_that_answers_is_no_layer() -> None:
+    model = [Parameter("embed.weight", (8, 8)), Parameter("classes", (5, 8), answers=True)]
+    for word in ("head", "backbone"):
+        with pytest.raises(ll.SpecError, match=f"the word '{word}': classes of the model itself makes the answer"):
+            find_word(word, model)
+
+
 def test_several_layers_that_answer() -> None:
     model = [
         Parameter("conv.weight", (8, 3, 3, 3)),

@@ -56,6 +56,11 @@ def test_what_goes_up_from_image_to_image_follows_the_batch(function: Callable[[
     assert graph.training.only_images is None and resize(graph, 5) is None and resize(graph, 1, True) is None
 
 
+def test_a_number_that_is_whole_for_some_sizes_alone_gives_each_its_own_program() -> None:
+    graph = trace(lambda x: x * torch.tensor(len(x) ** 0.5), 16)
+    assert resize(graph, 16) is None and resize(graph, 15) is not None and resize(graph, 9) is not None
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_a_size_at_which_the_model_does_something_else_has_a_program_of_its_own(mode: bool) -> None:
     graph = trace(lambda x: x - x[:16].mean(0))

@@ -661,6 +661,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "hidden": around(hidden),
     "statistics used twice": around(same_statistics, norm=lambda: nn.BatchNorm2d(4)),
     "remembering": Remembering,
+    "masks of fewer axes": around(lambda net, x: (
+        torch.where(torch.arange(8) > 3, net.scale, x), torch.where(torch.arange(8) > 3, net.scale[0], x),
+        torch.where(torch.arange(8) > 3, net.scale[1], net.scale) * x, x.masked_fill(torch.arange(8) > 5, net.scale[2]),
+        torch.where(torch.arange(8) > 3, x, net.scale),
+        (x * 1).index_fill(3, torch.tensor([1, 6]), net.scale[0].detach()))),
     "angles": around(lambda net, x: (
         torch.atan2(x, x.flip(3)), torch.atan2(x[:, :1], x), x.relu().atan2(x.flip(2).relu()),
         torch.atan2(x, net.scale[:8]))),

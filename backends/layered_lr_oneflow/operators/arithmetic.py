@@ -259,8 +259,16 @@ def _logical(name: str) -> Callable[[Any, Any], Tensor]:
 
 
 def _where(condition: Tensor, x: Any, y: Any) -> Tensor:
+    """Choose element by element; in a graph OneFlow aborts where two of the three have fewer axes than the third."""
     like = x if isinstance(x, flow.Tensor) else y
-    return flow.where(convert(condition, flow.bool), as_tensor(x, like), as_tensor(y, like))
+    chosen = convert(condition, flow.bool), as_tensor(x, like), as_tensor(y, like)
+    rank = max(each.ndim for each in chosen)
+    return flow.where(*(each if each.ndim == rank else _with_axes(each, rank) for each in chosen))
+
+
+def _with_axes(x: Tensor, rank: int) -> Tensor:
+    """Put axes of length 1 in front."""
+    return x.reshape(*(1,) * (rank - x.ndim), *x.shape)
 
 
 def _clamp(x: Tensor, low: float | None, high: float | None) -> Tensor:
