@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from layered_lr.errors import Unsupported
-from layered_lr.models.graph import HeldModule, HeldTensor, ModelGraph
+from layered_lr.models.graph import HeldModule, HeldTensor, InputFacts, ModelGraph
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.own_depths import OWN_DEPTHS
 from layered_lr.models.user_models import find_single_dtype, make_model
@@ -41,7 +41,7 @@ def build_users_model(
         dtype: Of parameters and floating-point buffers.
         device: OneFlow's name of where the model will run.
         batch_shape: (N, C, H, W) of the batches; None lets a model of torch be traced at its first batch.
-        other_shapes: Of batches that have another size of images.
+        other_shapes: Of batches that have another size of images, or another number of them.
 
     Raises:
         SpecError: The callable makes something else, or a model that fails on such images.
@@ -62,6 +62,10 @@ def build_users_model(
         single = find_single_dtype(model, dtype)
         built = build_translated(tracer.trace_model(model, (np.zeros(batch_shape, single),)))
         for shape in other_shapes:
+            facts = (InputFacts(tuple(shape[1:]), single),)
+            if built.layered_lr_passes.knows(facts):
+                built.layered_lr_passes.prepare(facts, shape[0])
+                continue
             graph = tracer.trace_model(model, (np.zeros(shape, single),))
             build_translated(graph)  # to try it
             built.layered_lr_passes.add(built, graph)

@@ -88,7 +88,11 @@ class ForwardPasses:
             Unsupported: They are not the same ones.
         """
         if [each.operator for each in places] != [each.operator for each in self.places]:
-            raise self._refuse_draws(_describe(inputs))
+            raise Unsupported(
+                f"model: for {_describe(inputs)} it draws other random numbers than for "
+                f"{_describe_all(self._programs)}: the operators that draw are not the same. Train it on a torch "
+                "backend, or on images of one size."
+            )
         for first, place in zip(self.places, places, strict=True):
             first.at_shapes[inputs[0].shape] = place
 
@@ -107,12 +111,6 @@ class ForwardPasses:
             other.add_twin(place)
         return False
 
-    def _refuse_draws(self, what: str) -> Unsupported:
-        return Unsupported(
-            f"model: for {what} it draws other random numbers than for {_describe_all(self._programs)}: the operators "
-            "that draw are not the same. Train it on a torch backend, or on images of one size, in batches of one size."
-        )
-
     def find(self, root: Module, inputs: tuple[Tensor, ...], trains: bool) -> RunnableProgram:
         """Find the forward pass for inputs of some shapes; trace it, if it may.
 
@@ -130,10 +128,24 @@ class ForwardPasses:
         if facts not in self._programs:
             with _TRACING:
                 self._trace_shape(root, facts, images)
-        program = self._find_for(self._programs[facts], inputs[0], trains)
+        program = self._find_for(self._programs[facts], images, trains, inputs[0].is_global)
         if program.draws_apart and any(place.mask is not None for place in self.places):
-            raise self._refuse_draws(f"{images} images of {_describe(facts)}")
+            raise _refuse_other_draws(images)
         return program
+
+    def knows(self, inputs: tuple[InputFacts, ...]) -> bool:
+        """Whether there are programs for inputs of these shapes."""
+        return inputs in self._programs
+
+    def prepare(self, inputs: tuple[InputFacts, ...], images: int) -> None:
+        """Make sure that a run can train with a number of images, of shapes for which there are programs.
+
+        Raises:
+            SpecError: torch's model fails on such a batch.
+            Unsupported: The model does what cannot be translated with such a batch, or draws other random numbers.
+        """
+        if self._find_for(self._programs[inputs], images, trains=True).draws_apart:
+            raise _refuse_other_draws(images)
 
     def _trace_shape(self, root: Module, facts: tuple[InputFacts, ...], images: int) -> None:
         """Trace the model for inputs of another shape."""
@@ -155,18 +167,24 @@ class ForwardPasses:
         self._try(graph)
         self.add(root, graph)
 
-    def _find_for(self, of_shape: _OfShape, batch: Tensor, trains: bool) -> RunnableProgram:
-        """Find the forward pass for a number of images; trace the model for them, if that has to be known."""
-        images = int(batch.shape[0])
+    def _find_for(self, of_shape: _OfShape, images: int, trains: bool, is_joint: bool = False) -> RunnableProgram:
+        """Find the forward pass for a number of images; trace the model for them, if that has to be known.
+
+        Args:
+            of_shape: Of images of this shape.
+            images: Their number.
+            trains: Whether the model is in training mode.
+            is_joint: Whether several processes have them together.
+        """
         if known := of_shape.find(images, trains):
             return known
         with _TRACING:
-            return of_shape.find(images, trains) or self._trace_images(of_shape, batch, trains)
+            return of_shape.find(images, trains) or self._trace_images(of_shape, images, trains, is_joint)
 
-    def _trace_images(self, of_shape: _OfShape, batch: Tensor, trains: bool) -> RunnableProgram:
+    def _trace_images(self, of_shape: _OfShape, images: int, trains: bool, is_joint: bool) -> RunnableProgram:
         """Find out whether the program holds for a number of images, and make another one if it does not."""
         assert of_shape.resize is not None
-        images, program = int(batch.shape[0]), of_shape.programs[trains]
+        program = of_shape.programs[trains]
         assert program.images is not None
         try:
             own = of_shape.resize(images, trains)
@@ -177,7 +195,7 @@ class ForwardPasses:
         if own is None:
             program.images.add(images)
             return program
-        if batch.is_global:
+        if is_joint:
             raise Unsupported(
                 f"model: does other things with {images} images, which several processes have together, than with "
                 f"those that it was translated for. Train it with backend 'oneflow-eager', or in one process."
@@ -239,6 +257,13 @@ class _OfShape:
         program = self.programs[trains]
         holds = program.images is None or images in program.images or self.resize is None
         return program if holds else None
+
+
+def _refuse_other_draws(images: int) -> Unsupported:
+    return Unsupported(
+        f"model: for a batch of {images} images it draws other random numbers than for other batches: the operators "
+        "that draw are not the same. Train it on a torch backend, or in batches of one size (drop_last=True)."
+    )
 
 
 def _refuse_in_graph(what: str) -> None:

@@ -58,6 +58,12 @@ _LAYERS: Final = frozenset(
 )
 """Functions whose result is that of a new layer, where they take a weight."""
 
+_SHAPES_ALONE: Final = frozenset(
+    [f"{name}_like" for name in ("zeros", "ones", "full", "empty", "rand", "randn", "randint")]
+    + [f"new_{name}" for name in ("zeros", "ones", "full", "empty", "tensor")]
+)
+"""Functions whose result has a tensor's shape or dtype, and none of its numbers."""
+
 _JOINING: Final = ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack")
 """Functions whose result is larger than what they take, and nothing else than that."""
 
@@ -89,6 +95,8 @@ class AnsweringTrace:
             given: All that it was called with.
             result: What it gave; None of one that changes its first argument.
         """
+        if name in _SHAPES_ALONE:
+            return
         keys = [id(leaf) for leaf in given if isinstance(leaf, torch.Tensor)]
         weights = frozenset[str]().union(*(self._weights.get(key, ()) for key in keys))
         from_images = [self._answers[key] for key in keys if key in self._answers]

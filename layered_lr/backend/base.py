@@ -79,7 +79,7 @@ class Backend(ABC):
             dtype: The dtype of parameters and floating-point buffers.
             batch_shape: (N, C, H, W) of the batches, where it is known: a model of another framework is translated for
                 such images, and else at its first batch.
-            other_shapes: Of batches that have another size of images.
+            other_shapes: Of batches that have another size of images, or another number of them.
 
         Raises:
             SpecError: The callable returns something other than a module that this backend can train.

@@ -156,7 +156,7 @@ def prepare(
         options.seed,
         options.precision.dtype,
         (options.batch_size, *batches.image_shape),
-        [(options.batch_size, *other) for other in _shapes(batches)],
+        _list_other_shapes(options, batches, len(dataset.y_train), processes.are_many),
     )
     chosen_model.say_what_is_taken_over(dataset.mean is not None)
     mark_answering(model, chosen_model.source)
@@ -259,6 +259,17 @@ def _shapes(batches: Batches) -> list[tuple[int, int, int]]:
     """``(C, H, W)`` of training images that differ from those of the test images."""
     channels, *_ = own = batches.image_shape
     return [(channels, size, size) for size in batches.sizes if (channels, size, size) != own]
+
+
+def _list_other_shapes(
+    options: RunOptions, batches: Batches, train_size: int, are_many: bool
+) -> list[tuple[int, int, int, int]]:
+    """``(N, C, H, W)`` of batches of other sizes of images, and of the last one, if a single process trains."""
+    others = [(options.batch_size, *shape) for shape in _shapes(batches)]
+    rest = 0 if options.drop_last or are_many else train_size % options.batch_size
+    if rest:
+        others += [(rest, *shape) for shape in (batches.image_shape, *_shapes(batches))]
+    return others
 
 
 def start_weights(

@@ -877,6 +877,51 @@ def test_threads_may_give_batches_of_new_sizes() -> None:
     assert value_of(sizes_in_threads) == [[], 23, True]
 
 
+def last_batches() -> list[list[object]]:
+    """What is said of models that cannot take the last batch of an epoch, and after how many updates."""
+    import numpy as np
+    import torch
+
+    import layered_lr as ll
+
+    class Net(torch.nn.Module):
+        def __init__(self, function) -> None:
+            super().__init__()
+            self.head, self.function = torch.nn.Linear(12, 3), function
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.function(self.head(x.flatten(1)))
+
+    class Counter(ll.Callback):
+        def on_update(self, event) -> None:
+            updates.append(1)
+
+    images = np.random.default_rng(0).normal(size=(13, 3, 2, 2)).astype("float32")
+    data, said = (images, np.arange(13) % 3) * 2, []
+    functions = (
+        lambda x: torch.dropout(x, 0.5, True) if len(x) > 6 else x,
+        lambda x: x if len(x) > 6 else x + x.topk(1)[0],
+        lambda x: x.reshape(2, -1, 3).flatten(0, 1),
+    )
+    for function in functions:
+        updates: list[int] = []
+        try:
+            ll.run(
+                ll.Spec(ll.SGD(0.1)), "oneflow-eager", lambda function=function: Net(function), data=data, batch_size=8,
+                epochs=1, drop_last=False, progress=False, callbacks=[Counter()],
+            )  # fmt: skip
+        except ll.LayeredLRError as error:
+            said.append([len(updates), str(error)])
+    return said
+
+
+def test_a_last_batch_that_cannot_be_computed_is_refused_before_anything_trains() -> None:
+    drawn, ordered, folded = value_of(last_batches)
+    assert drawn[0] == ordered[0] == folded[0] == 0
+    assert "for a batch of 5 images it draws other random numbers" in drawn[1]
+    assert "calls topk" in ordered[1] and "its forward pass fails on inputs of shape (5, 3, 2, 2)" in folded[1]
+
+
 def models_that_have_no_numbers() -> list[str]:
     """What ``translate`` says of a model without numbers, of one of inference mode; and what it does in that mode."""
     import numpy as np

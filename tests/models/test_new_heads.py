@@ -226,6 +226,14 @@ class InPlace(Gated):
         return answer.view(-1, 10)
 
 
+class OfItsShape(Gated):
+    """Takes the shape of a layer's result for the answer's, and none of its numbers."""
+
+    def forward(self, x: Any) -> Any:
+        maps = self.gate(self.body(x)).mean((2, 3))
+        return self.fc(maps) + maps.new_zeros(len(x), 10) + torch.ones_like(maps[:, :1])
+
+
 class Normed(Gated):
     def __init__(self) -> None:
         super().__init__()
@@ -284,6 +292,7 @@ class InTraining(Added):
         (InTraining, ("fc",)),
         (Gated, ("fc",)),
         (InPlace, ("fc",)),
+        (OfItsShape, ("fc",)),
         (Normed, ("fc",)),
         (Convolved, ("body",)),
         (Functional, ("fc",)),

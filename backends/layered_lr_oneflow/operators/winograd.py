@@ -3,7 +3,8 @@
 The formulas are those of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), section 4.1. Along
 one axis a tile of four pixels and a kernel of three weights become four products, of which two outputs are sums: four
 multiplications where the plain sums take six, and 16 instead of 36 along two axes. Each output is made of its own nine
-pixels alone, and float32 rounds it as it rounds the plain sums. Larger tiles would save more and round ten times worse.
+pixels alone, and float32 rounds it as it rounds the plain sums: by the largest of the pixels times the weights, also
+where the weight of that pixel is zero. Larger tiles would save more and round ten times worse.
 Two pixels between padding take three products.
 
 The transformations are products with constant matrices, too, since OneFlow 0.9 takes longer to move numbers on a CPU
