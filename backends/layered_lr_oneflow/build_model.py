@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from layered_lr.errors import Unsupported
+from layered_lr.errors import DataError, Unsupported
 from layered_lr.models.graph import HeldModule, HeldTensor, InputFacts, ModelGraph
 from layered_lr.models.nn_modules import framework_of
 from layered_lr.models.own_depths import OWN_DEPTHS
@@ -64,7 +65,8 @@ def build_users_model(
         for shape in other_shapes:
             facts = (InputFacts(tuple(shape[1:]), single),)
             if built.layered_lr_passes.knows(facts):
-                built.layered_lr_passes.prepare(facts, shape[0])
+                with suppress(DataError):  # a normalisation of one number: the run refuses it, and names the layer
+                    built.layered_lr_passes.prepare(facts, shape[0])
                 continue
             graph = tracer.trace_model(model, (np.zeros(shape, single),))
             build_translated(graph)  # to try it

@@ -166,10 +166,10 @@ def _is_close(wanted: NDArray[Any], made: NDArray[Any], disturbed: Sequence[NDAr
         return True  # nobody can tell
     if (np.isfinite(made) != finite).any():
         return False
-    spread = max((_find_size((each - wanted)[finite]) for each in disturbed), default=0.0)
+    spread = max((_find_size(each[finite] - wanted[finite]) for each in disturbed), default=0.0)
     if spread > _CHAOS * size:
         return True
-    return _find_size((made - wanted)[finite]) <= max(_CLOSE * size, _TIMES * spread, _FLOOR * largest)
+    return _find_size(made[finite] - wanted[finite]) <= max(_CLOSE * size, _TIMES * spread, _FLOOR * largest)
 
 
 def _has_moved_alike(
@@ -182,11 +182,11 @@ def _has_moved_alike(
     if (np.isfinite(made) != finite).any():
         return False
     size = max(_find_size(wanted), terms)
-    spread = max((_find_size((each - wanted)[finite]) for each in disturbed), default=0.0)
+    spread = max((_find_size(each[finite] - wanted[finite]) for each in disturbed), default=0.0)
     if spread > _CHAOS * _find_size(wanted):
         return True
     change = _find_size((wanted - before)[finite & np.isfinite(before)])
-    return _find_size((made - wanted)[finite]) <= max(_CLOSE * change, _TIMES * spread, _ROUNDING * size)
+    return _find_size(made[finite] - wanted[finite]) <= max(_CLOSE * change, _TIMES * spread, _ROUNDING * size)
 
 
 def _is_same(wanted: NDArray[Any], made: NDArray[Any], others: Sequence[NDArray[Any]]) -> bool:

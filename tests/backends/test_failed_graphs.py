@@ -8,24 +8,23 @@ from tests.support.isolation import value_of
 
 
 def train_after_failures() -> list[list[float]]:
-    """The losses of a graph that was built after each of two kinds of failure, and without one."""
-
+    """The losses of a graph that was built alone, and of one after a graph that was refused."""
     import numpy as np
     import torch
 
     import layered_lr as ll
 
-    def net() -> Any:
+    def net():
         parts = torch.nn.Conv2d(3, 6, 3, stride=4), torch.nn.BatchNorm2d(6), torch.nn.ReLU()
         return torch.nn.Sequential(*parts, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(6, 3))
 
-    def too_many(output: Any, labels: Any) -> Any:
+    def too_many(output, labels):
         return torch.nn.functional.cross_entropy(output, labels, reduction="none")
 
     rng = np.random.default_rng(0)
     data = (rng.normal(size=(8, 3, 8, 8)).astype("float32"), np.arange(8) % 3) * 2
 
-    def train(**options: Any) -> list[float]:
+    def train(**options):
         run = ll.run(ll.Spec(ll.SGD(0.1)), "oneflow-graph", net, data=data, max_steps=3, batch_size=8, **options)
         return [float(loss) for loss in run.losses]
 
@@ -52,12 +51,12 @@ def build_after_backward() -> list[list[float]]:
     constant = layered_lr_oneflow.runtime.flow.arange(6.0).reshape(3, 2)
 
     class Update(flow.nn.Graph):  # type: ignore[misc]
-        def __init__(self, layer: Any, fails: bool) -> None:
+        def __init__(self, layer, fails) -> None:
             super().__init__()
             self.layer, self.fails = layer, fails
             self.add_optimizer(flow.optim.SGD(layer.parameters(), lr=0.5))
 
-        def build(self, x: Any) -> Any:
+        def build(self, x):
             loss = (self.layer(x) @ constant).square().mean()
             loss.backward()
             if self.fails:
