@@ -25,23 +25,11 @@ def watch_inputs(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(_watch(each * 1) if each.requires_grad and not each.is_lazy else each for each in inputs)
 
 
-def watch_answer(answer: Any) -> None:
-    """Let the gradient of each part of an answer raise ``Unsupported`` where it is itself to be differentiated.
-
-    Args:
-        answer: A tensor, or tensors in tuples, lists and dictionaries.
-    """
-    if isinstance(answer, flow.Tensor):
-        watch_result(answer)
-    elif isinstance(answer, dict):
-        watch_answer(tuple(answer.values()))
-    elif isinstance(answer, list | tuple):
-        for part in answer:
-            watch_answer(part)
-
-
 def watch_result(result: Any) -> None:
-    """Do the same for what an operator gives; a parameter itself, which would keep a hook of each pass, is left out."""
+    """Do the same for the gradient of what an operator gives, or the model.
+
+    A parameter itself is left out: it would keep a hook of each pass.
+    """
     if isinstance(result, flow.Tensor) and result.requires_grad and not (result.is_lazy or result.is_leaf):
         _watch(result)
 

@@ -10,9 +10,9 @@ from layered_lr.models.graph import ModelGraph
 from layered_lr_oneflow.forward_passes import ForwardPasses, Retrace
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.runtime import flow
-from layered_lr_oneflow.second_derivatives import watch_answer, watch_inputs
+from layered_lr_oneflow.second_derivatives import watch_inputs, watch_result
 from layered_lr_oneflow.translated_parts import TranslatedPart
-from layered_lr_oneflow.translated_program import Frame
+from layered_lr_oneflow.translated_program import Frame, list_tensors
 
 
 class Translated(TranslatedPart):
@@ -44,7 +44,8 @@ class Translated(TranslatedPart):
         program = passes.find(self, inputs, trains)
         passes.check_modes(trains)
         answer = program.run(Frame(self, watch_inputs(inputs)))
-        watch_answer(answer)
+        for tensor in list_tensors(answer):
+            watch_result(tensor)
         return answer
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from layered_lr.errors import SpecError, Unsupported
 from layered_lr.files import describe_error
+from layered_lr.models.weight_files import read_tensor
 from layered_lr_oneflow.oneflow_types import Module
 from layered_lr_oneflow.runtime import flow
 
@@ -131,10 +132,11 @@ def _as_loadable(name: str, value: Any) -> Any:
     if isinstance(value, flow.Tensor):
         return value
     try:
-        if hasattr(value, "resolve_neg"):  # torch's
-            value = value.detach().cpu().resolve_conj().resolve_neg()
-            value = value.float() if value.is_floating_point() and value.element_size() < 4 else value
-        array = np.asarray(value)
+        if hasattr(value, "detach"):  # torch's
+            is_short = value.is_floating_point() and value.element_size() < 4
+            array = read_tensor(value.float() if is_short else value)
+        else:
+            array = np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"it holds {array.dtype}")
         return flow.tensor(array)

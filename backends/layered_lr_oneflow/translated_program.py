@@ -253,6 +253,17 @@ class RunnableProgram:
                     assign(buffer, value)
 
 
+def list_tensors(output: Any) -> list[Tensor]:
+    """List the tensors of an answer, also those in tuples, lists and dictionaries."""
+    if isinstance(output, flow.Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in list_tensors(part)]
+    return []
+
+
 def _spoil(output: Any, lookups: LazyLookups) -> Any:
     """Let an answer in a trace be NaN where a lookup that nothing else watches reads outside, or a divisor is 0."""
     if not lookups.ranges:

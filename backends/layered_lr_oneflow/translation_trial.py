@@ -28,7 +28,7 @@ from layered_lr_oneflow.eager_tensors import sync
 from layered_lr_oneflow.oneflow_types import Tensor
 from layered_lr_oneflow.runtime import flow
 from layered_lr_oneflow.translated_module import Translated
-from layered_lr_oneflow.translated_program import Frame, refuse_node
+from layered_lr_oneflow.translated_program import Frame, list_tensors, refuse_node
 
 # How far an answer in evaluation mode may be from torch's, relative to the largest number of the answer. Deep networks
 # differ by 2e-6 in float32; an operator that means something else differs by far more.
@@ -98,7 +98,7 @@ def _try_mode(root: Translated, graph: ModelGraph, trains: bool) -> None:
     )
     check = _Check(graph.training if trains else graph.evaluation)
     program = root.layered_lr_passes.find(root, tensors, trains)
-    made = list(_list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
+    made = list(list_tensors(program.run(Frame(root, tensors, is_trial=True), check)))
     sizes = check.find_sizes(graph, inputs)
     if trains:
         _try_backward(root, tensors, made, graph.trial, dict(zip(check.written, sizes[len(made) :], strict=True)))
@@ -170,16 +170,6 @@ def _find_largest(array: NDArray[Any]) -> float:
     """Find the largest finite number of an array, without its sign."""
     sizes = np.abs(array.astype(np.float64))
     return float(sizes[np.isfinite(sizes)].max(initial=0.0))
-
-
-def _list_tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, flow.Tensor):
-        return [output]
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, list | tuple):
-        return [tensor for part in output for tensor in _list_tensors(part)]
-    return []
 
 
 def _try_backward(

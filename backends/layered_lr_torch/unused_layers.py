@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,11 +33,12 @@ def find_answering(model: Module, image_shape: tuple[int, ...]) -> tuple[str, ..
         model: Stays as it is.
         image_shape: (channels, height, width).
     """
-    for mode in (False, True):
-        use = _find_use(model, mode, image_shape)
-        if use is not None and use.answering:
-            return use.answering
-    return None
+    return _first_answering(_find_use(model, mode, image_shape) for mode in (False, True))
+
+
+def _first_answering(uses: Iterable[Use | None]) -> tuple[str, ...] | None:
+    """The layers that answer by the first pass that shows some."""
+    return next((use.answering for use in uses if use is not None and use.answering), None)
 
 
 def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> tuple[str, ...] | None:
@@ -57,22 +58,22 @@ def check_use(model: Module, num_classes: int, image_shape: tuple[int, ...]) -> 
     Raises:
         SpecError: There is such a layer, or the model takes images of another size alone.
     """
-    found = [_find_use(model, mode, image_shape) for mode in (True, False)]
-    if found[0] is None or found[1] is None:
+    evaluation, training = (_find_use(model, mode, image_shape) for mode in (False, True))
+    if evaluation is None or training is None:
         _check_size(model, image_shape)
-        return find_answering(model, image_shape)
-    use = found[1]._replace(tensors=found[0].tensors | found[1].tensors)
+        return _first_answering((evaluation, training))
+    use = evaluation._replace(tensors=evaluation.tensors | training.tensors)
     width = use.width
     answering = None if width is None else _find_used(model, width, use.tensors)
     refuse_unused(model, list_outputs(model, num_classes), num_classes, use, answering)
-    for head in found[1].answering or ():
+    for head in use.answering or ():
         if width is not None and width > num_classes and count_outputs(model.get_submodule(head)) == width:
             say(
                 f"model: answers by {head!r} with {width} numbers for an image, and the data has {num_classes} "
                 "classes. A run with head='auto' (layered-lr run --head auto) puts a head for these on it."
             )
             break
-    return found[1].answering or found[0].answering
+    return _first_answering((evaluation, training))
 
 
 def takes_images(model: Module, image_shape: tuple[int, ...]) -> bool:

@@ -154,7 +154,7 @@ def read_tensor(tensor: Any) -> Array:
     here = tensor.detach().cpu()
     if dtype_of(here) == BFLOAT16:
         return np.asarray(here.float().numpy()).astype(find_bfloat16())
-    return np.asarray((here.resolve_conj() if hasattr(here, "resolve_conj") else here).numpy())
+    return np.asarray((here.resolve_conj().resolve_neg() if hasattr(here, "resolve_conj") else here).numpy())
 
 
 def _npz(path: Path) -> dict[str, Array]:
