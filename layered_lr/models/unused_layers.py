@@ -74,7 +74,7 @@ def refuse_unused(model: Module, paths: Collection[str], num_classes: int, use: 
         near = find_nearest(name, [each for each in modules[parent]._modules if each != name])
         if use.width == num_classes and (near is None or _likeness(name, near) < _TYPO):
             continue  # it may be left out on purpose
-        answers = "" if use.width == num_classes else f", which answers with {use.width} numbers"
+        answers = "" if use.width == num_classes else f"; the model answers with {_describe_answer(use.width)}"
         hint = f" Did you mean to set {_joined(parent, near)!r}?" if near else " Use it there, or take it away."
         if not near and answering is not None and use.width not in (None, num_classes):
             hint += f" head={answering!r} replaces the layer that answers now."
@@ -82,6 +82,10 @@ def refuse_unused(model: Module, paths: Collection[str], num_classes: int, use: 
             f"model: {attribute!r} has a layer for the data's {num_classes} classes ({path}), and the forward pass "
             f"never uses it{answers}.{hint}"
         )
+
+
+def _describe_answer(width: int | None) -> str:
+    return "something else than a tensor of shape (images, numbers)" if width is None else f"{width} numbers"
 
 
 def _outermost_unused(path: str, used: Collection[str]) -> str:

@@ -48,6 +48,19 @@ def misspelt(classes: int) -> Net:
     return net
 
 
+class InATable(Net):
+    """Answers with no tensor."""
+
+    def forward(self, x: Any) -> Any:
+        return {"logits": super().forward(x)}
+
+
+def misspelt_in_a_table() -> Net:
+    model = InATable(1000)
+    model.classifer = nn.Linear(6, 4)
+    return model
+
+
 def in_sequence() -> Net:
     net = Net(1000)
     net.clasifier = nn.Sequential(nn.Dropout(), nn.Linear(6, 4))
@@ -69,6 +82,10 @@ def test_what_needs_numbers_is_left_to_the_run() -> None:
 REFUSED = [
     (lambda: misspelt(1000), "'classifer' has a layer for the data's 4 classes .* answers with 1000 .*'classifier'"),
     (lambda: misspelt(4), "'classifer' .* never uses it. Did you mean to set 'classifier'"),
+    (
+        misspelt_in_a_table,
+        r"'classifer' .* the model answers with something else than a tensor of shape \(images, numbers\)",
+    ),
     (in_sequence, r"'clasifier' has a layer .*\(clasifier.1\).* Did you mean to set 'classifier'"),
 ]
 
